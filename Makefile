@@ -1,0 +1,94 @@
+# Every target makes what it needs; nothing is installed twice.
+#
+#   PYTHON=python3.12     interpreter for .venv (default python3)
+#   QUICK=1               small form of study and bench
+#   ARGS="..."            more arguments for study, test or bench
+
+PYTHON ?= python3
+QUICK ?=
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+UV_VERSION := 0.13.9
+TYPED := scheduler sim traces trainer
+
+# A virtual environment stays with its folder and its Python: a new one is made after a move, after
+# an upgrade, and when PYTHON names another version.
+CHOSEN := $(filter command environment,$(firstword $(origin PYTHON)))
+INTERPRETER := $(if $(CHOSEN),$(PYTHON),$(or $(wildcard $(BIN)/python),$(PYTHON)))
+ORIGIN := $(shell $(INTERPRETER) --version 2>&1) in $(CURDIR)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: help setup dev study test check format bench lock clean
+
+help: ## show these lines
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/core.stamp ## make .venv with the muster command
+	@echo "Ready: $(BIN)/muster --help"
+
+dev: $(VENV)/dev.stamp ## the same with everything that tests need
+	@echo "Ready: source $(BIN)/activate"
+
+study: $(VENV)/core.stamp ## simulate 2,500 to 7,500 nodes and write runs/study/report.html (QUICK=1: small)
+	$(BIN)/muster study $(if $(QUICK),--quick) $(ARGS)
+
+test: $(VENV)/dev.stamp ## all tests; ARGS="-k easy" picks some
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev.stamp ## lint, types and quick tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
+
+format: $(VENV)/dev.stamp ## put the code in its standard form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/dev.stamp ## measure speed against other simulators (QUICK=1: small)
+	$(BIN)/python bench/sim.py $(if $(QUICK),--quick) $(ARGS)
+
+lock: ## write requirements/*.lock anew from pyproject.toml
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip --disable-pip-version-check --quiet install uv==$(UV_VERSION)
+	$(COMPILE) requirements/core.lock
+	$(COMPILE) requirements/dev.lock --extra dev --constraint requirements/core.lock
+
+COMPILE = build/lock/bin/uv pip compile pyproject.toml requirements/build.in \
+	--quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+	--output-file
+
+clean: ## remove .venv and caches; runs/ stays
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/origin:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "muster needs Python 3.11 or newer, '$(PYTHON)' is not;" \
+		     "name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "'$(PYTHON)' cannot make virtual environments;" \
+		     "on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@echo "$$($(BIN)/python --version) in $(CURDIR)" > $@
+
+ifneq ($(shell cat $(VENV)/origin 2>/dev/null),$(ORIGIN))
+.PHONY: $(VENV)/origin
+endif
+
+$(VENV)/core.stamp: $(VENV)/origin requirements/core.lock pyproject.toml
+	@echo "Installing the libraries of requirements/core.lock into $(VENV); the first time takes a minute"
+	$(PIP) install --require-hashes -r requirements/core.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/core.stamp requirements/dev.lock
+	@echo "Installing the libraries of requirements/dev.lock into $(VENV)"
+	$(PIP) install --require-hashes -r requirements/dev.lock
+	@touch $@

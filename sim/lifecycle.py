@@ -1,0 +1,95 @@
+"""From admission to running: how long the control plane and the nodes take, in closed form.
+
+A component that binds pods has a client with a token bucket (rate `bind_qps`, depth `bind_burst`)
+and places at most `schedule_per_s` pods a second. It serves gangs one after the other, so the
+bind time of the k-th pod of a gang follows from the state of the bucket when its turn comes, and
+a gang costs the same whatever its size.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.attempts import Batches
+from sim.config import ControlPlane
+
+#: the bind progress of a gang is recorded in at most so many steps
+BIND_STEPS = 16
+
+
+class Turn(NamedTuple):
+    """A gang's turn at the binder."""
+
+    begin_s: float  #: the binder turns to the gang
+    tokens: float  #: in the bucket at that time
+    bound_s: float  #: last bind
+
+
+class Binder:
+    """The token bucket and the queue in front of it."""
+
+    __slots__ = ("_burst", "_free_s", "_qps", "_rate", "_tokens")
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._rate = plane.schedule_per_s
+        self._qps = plane.bind_qps
+        self._burst = float(plane.bind_burst)
+        self._tokens = self._burst
+        self._free_s = 0.0
+
+    def bind(self, num_pods: int, now_s: float) -> Turn:
+        """Take the next turn for `num_pods` pods that ask at `now_s`."""
+        if self._qps == self._rate == float("inf"):
+            return Turn(now_s, 0.0, now_s)
+        begin_s = max(now_s, self._free_s)
+        tokens = self._tokens
+        if begin_s > self._free_s:
+            tokens = min(self._burst, tokens + (begin_s - self._free_s) * self._qps)
+        took_s = bind_offset_s(num_pods, tokens, self._rate, self._qps)
+        self._free_s = begin_s + took_s
+        refilled = took_s * self._qps if took_s else 0.0
+        self._tokens = min(self._burst, max(0.0, tokens + refilled - num_pods))
+        return Turn(begin_s, tokens, self._free_s)
+
+
+def bind_offset_s(k: float, tokens: float, rate: float, qps: float) -> float:
+    """Return when the k-th pod of a turn is bound, counted from the turn's begin."""
+    waits_s = (k - tokens) / qps
+    places_s = k / rate
+    return max(places_s, waits_s, 0.0)
+
+
+class Progress(NamedTuple):
+    """Bind progress of many batches as flat arrays, one element per step."""
+
+    batch: NDArray[np.int64]  #: index of the batch
+    pods: NDArray[np.int64]  #: pods bound in the step
+    gpus: NDArray[np.int64]
+    bound_s: NDArray[np.float64]
+
+
+def bind_progress(batches: Batches, plane: ControlPlane) -> Progress:
+    """Return the steps in which the pods of each batch are bound, in rank order.
+
+    A batch of up to `BIND_STEPS` pods has a step per pod; a larger one has `BIND_STEPS` steps, each
+    at the time of its last pod. Where binding takes no time, one step is enough.
+    """
+    pods = batches.pods
+    takes_time = plane.bind_qps < np.inf or plane.schedule_per_s < np.inf
+    num_steps = np.minimum(pods, BIND_STEPS) if takes_time else np.ones_like(pods)
+    batch = np.repeat(np.arange(len(pods)), num_steps)
+    first = np.cumsum(num_steps) - num_steps
+    step = np.arange(len(batch)) - first[batch] + 1
+    upto = -(-step * pods[batch] // num_steps[batch])  # pods bound by then: rounded up
+    before = -(-(step - 1) * pods[batch] // num_steps[batch])
+    gpus_per_pod = batches.gpus_per_pod[batch]
+    # the last pod of a batch may be smaller than the others
+    gpus_upto = np.where(upto == pods[batch], batches.gpus[batch], upto * gpus_per_pod)
+    bound_s = batches.begin_s[batch]
+    if takes_time:
+        waits_s = (upto - batches.tokens[batch]) / plane.bind_qps
+        bound_s = bound_s + np.maximum(np.maximum(upto / plane.schedule_per_s, waits_s), 0.0)
+    return Progress(batch, upto - before, gpus_upto - before * gpus_per_pod, bound_s)

@@ -1,0 +1,79 @@
+"""Headline figures of one run, as they stand in `summary.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sim import metrics
+from sim.steps import allocation_steps, pending_steps
+
+
+def submission_window(jobs: pd.DataFrame, end_s: float) -> metrics.Window:
+    """Return the window from time 0 to the last submission; jobs are followed to `end_s`."""
+    last_s = float(jobs["submit_s"].max())
+    return metrics.Window(0.0, min(np.nextafter(last_s, np.inf), end_s), end_s)
+
+
+def summarize(
+    jobs: pd.DataFrame,
+    attempts: pd.DataFrame,
+    pending: pd.DataFrame,
+    allocation: pd.DataFrame,
+    num_gpus: int,
+    end_s: float,
+) -> dict[str, Any]:
+    """Return headline figures; None where a figure has no meaning for this run.
+
+    Curves are taken over the submission window, if it lasts, else over the whole run.
+    """
+    window = submission_window(jobs, end_s)
+    curve_end_s = window.end_s if window.end_s > 1e-6 else end_s
+    figures: dict[str, Any] = {
+        "num_jobs": len(jobs),
+        "num_pods": int(jobs["num_pods"].sum()),
+        "outcomes": {str(k): int(v) for k, v in jobs["outcome"].value_counts().items()},
+        "window_s": curve_end_s,
+        "end_s": end_s,
+        "tau_s": metrics.TAU_S,
+    }
+    if curve_end_s > 0:
+        curves = pending_steps(pending, end_s).clip(0.0, curve_end_s)
+        quantiles = metrics.pending_quantiles(curves).set_index("reason")
+        for name in ("p50", "p99", "max", "mean"):
+            figures[f"pending_pods_{name}"] = float(quantiles.loc["all", f"{name}_pods"])
+        figures["pending_share_ratio"] = {
+            str(reason): float(share)
+            for reason, share in quantiles["share_ratio"].items()
+            if str(reason) not in ("all", "all_but_own_hold") and share > 0
+        }
+        use = metrics.use(allocation_steps(allocation, end_s).clip(0.0, curve_end_s), num_gpus)
+        figures["allocation_ratio"] = use.allocation_ratio
+        figures["useful_ratio"] = use.useful_ratio
+        figures["idle_hold_gpu_h"] = use.idle_hold_gpu_h
+        figures["unavailable_ratio"] = use.unavailable_ratio
+    figures["timeout_gpu_h"] = metrics.timeout_gpu_hours(
+        attempts, metrics.Window(0.0, np.inf, np.inf)
+    )
+    p50, p95 = metrics.queueing_delay(jobs, window, (0.5, 0.95))
+    figures["queueing_delay_p50_s"], figures["queueing_delay_p95_s"] = p50.value, p95.value
+    figures["queueing_delay_by_gpus"] = {
+        str(row.size_class): {"num_jobs": int(row.num_jobs), "p50_s": row.p50_s, "p95_s": row.p95_s}
+        for row in metrics.delay_by_size(jobs, window).itertuples()
+        if row.num_jobs
+    }
+    for name, quantile in metrics.completion(jobs, window).items():
+        figures[name] = quantile.value
+    ended_s = jobs["end_s"].max()
+    figures["makespan_s"] = float(ended_s - jobs["submit_s"].min())
+    return _without_nan(figures)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,98 @@
+"""What is installed: the wheel, the lock files, the data that travels with the code."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+PINNED = re.compile(r"^([a-z0-9-]+)==([^ ]+)", re.MULTILINE)
+
+
+def lock(repository: Path, name: str) -> str:
+    return (repository / "requirements" / f"{name}.lock").read_text(encoding="utf-8")
+
+
+def pins(text: str) -> dict[str, str]:
+    return dict(PINNED.findall(text))
+
+
+@pytest.fixture(scope="module")
+def project(repository: Path) -> dict[str, object]:
+    return tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+@pytest.mark.parametrize(("name", "extras"), [("core", []), ("dev", ["dask", "notebook", "dev"])])
+def test_locks_pin_what_is_declared(
+    repository: Path, project: dict[str, object], name: str, extras: list[str]
+) -> None:
+    declared = list(project["dependencies"])
+    for extra in extras:
+        declared += project["optional-dependencies"][extra]
+    names = {re.match(r"[A-Za-z0-9-]+", line)[0].lower() for line in declared}
+    missing = sorted(names - {project["name"]} - set(pins(lock(repository, name))))
+    assert not missing, f"requirements/{name}.lock is older than pyproject.toml; run `make lock`"
+
+
+@pytest.mark.parametrize("name", ["core", "dev"])
+def test_locks_carry_hashes_and_no_addresses(repository: Path, name: str) -> None:
+    text = lock(repository, name)
+    blocks = re.split(r"^(?=[a-z0-9-]+==)", text, flags=re.MULTILINE)[1:]
+    assert len(blocks) == len(pins(text))
+    assert all("--hash=sha256:" in block for block in blocks)
+    assert not re.search(r"://|--index|--find-links|--extra-index|--trusted-host", text)
+
+
+def test_the_study_installs_only_what_it_needs(repository: Path) -> None:
+    core, dev = pins(lock(repository, "core")), pins(lock(repository, "dev"))
+    assert {"torch", "pytest", "mypy", "scipy", "distributed", "ipykernel"}.isdisjoint(core)
+    assert "torch" not in dev
+    assert core.items() <= dev.items(), "tests and study run with the same versions"
+
+
+def test_data_of_the_repository_is_small(repository: Path) -> None:
+    files = [path for path in (repository / "traces" / "data").rglob("*") if path.is_file()]
+    assert 0 < sum(path.stat().st_size for path in files) <= 3e6
+
+
+def test_wheel_holds_the_packages_and_their_data(repository: Path, tmp_path: Path) -> None:
+    pytest.importorskip("hatchling", reason="needs hatchling, which `make test` installs")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=repository,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("muster_scheduler-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (metadata,) = (name for name in names if name.endswith("entry_points.txt"))
+        entry_points = archive.read(metadata).decode()
+    assert "muster = sim.cli:main" in entry_points
+    tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert tops == {"scheduler", "sim", "traces", "trainer"}
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert any(name.endswith("licenses/NOTICE") for name in names)
+    data = [
+        path.relative_to(repository).as_posix()
+        for package in ("scheduler", "sim", "traces", "trainer")
+        for path in (repository / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    assert not sorted(set(data) - names), "files of the packages that the wheel lacks"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_alone_lists_its_targets(repository: Path) -> None:
+    shown = subprocess.run(
+        ["make", "--no-print-directory"], cwd=repository, check=True, capture_output=True, text=True
+    ).stdout
+    targets = re.findall(r"^make (\w+)  *\S", shown, re.MULTILINE)
+    assert {"setup", "study", "test", "check", "bench", "clean"} <= set(targets)
+    assert max(map(len, shown.splitlines())) <= 100
