@@ -151,4 +151,5 @@ class NodeUse:
 
     def gpu_s(self) -> NDArray[np.float64]:
         """Return GPU-seconds per node."""
-        return np.maximum(np.cumsum(self.differences)[:-1], 0.0)
+        held: NDArray[np.float64] = np.cumsum(self.differences)[:-1]
+        return np.maximum(held, 0.0)

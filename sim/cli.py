@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_trace.app, name="trace")
 
+
 def main() -> None:
     """Run the command line; the exit code is 0 done, 1 failed, 2 bad usage, 130 interrupted."""
     sys.exit(invoke(sys.argv[1:]))
@@ -106,14 +107,15 @@ def run(
     admission: Annotated[
         Admission, typer.Option(help="Whole gangs, pods one by one, or pods until quorum.")
     ] = "gang",
-    control_plane: Annotated[
-        str, typer.Option(help="ideal, kubernetes or a TOML file.")
-    ] = "ideal",
+    control_plane: Annotated[str, typer.Option(help="ideal, kubernetes or a TOML file.")] = "ideal",
     placement: Annotated[Placement, typer.Option(help="Which nodes to take.")] = "pack",
     seed: Annotated[int, typer.Option(help="Seed of start times and faults.")] = 0,
-    audit: Annotated[bool, typer.Option("--audit", help="Check all accounts at each step.")] = False,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Check all accounts at each step.")
+    ] = False,
     on_bad_row: Annotated[
-        Literal["fail", "skip"], typer.Option(help="skip: go on, and write the rows left out beside the run.")
+        Literal["fail", "skip"],
+        typer.Option(help="skip: go on, and write the rows left out beside the run."),
     ] = "fail",
     until_days: Annotated[
         float | None, typer.Option(help="Stop at this day; by default the last job ends the run.")
@@ -121,7 +123,9 @@ def run(
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write report.html beside the run.")
     ] = True,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier run in --out.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an earlier run in --out.")
+    ] = False,
 ) -> None:
     """Simulate a jobs table on a cluster."""
     _refuse_overwrite(out, force)
@@ -179,7 +183,9 @@ def _print_run(result: RunResult, out: Path) -> None:
 def study(
     settings: Annotated[Path, typer.Option(help="Settings of the study.")] = Path("study.toml"),
     out: Annotated[Path, typer.Option(help="Folder for runs and report.")] = Path("runs/study"),
-    quick: Annotated[bool, typer.Option("--quick", help="Small form: the sizes of [quick].")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small form: the sizes of [quick].")
+    ] = False,
     jobs: Annotated[
         int | None, typer.Option(help="Local processes.", show_default="one per core, at most 8")
     ] = None,

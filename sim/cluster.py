@@ -33,9 +33,7 @@ class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             rack = i // self.nodes_per_rack if self.nodes_per_rack else 0
             block = rack // self.racks_per_block if self.racks_per_block else 0
             topology = (f"block-{block:05}", f"rack-{rack:05}")
-            nodes.append(
-                Node(f"{self.name}-{i:06}", capacity, self.name, self.gpu_model, topology)
-            )
+            nodes.append(Node(f"{self.name}-{i:06}", capacity, self.name, self.gpu_model, topology))
         return nodes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -60,12 +61,26 @@ def draw_curve(table: pd.DataFrame, target: int, plan: Plan, answer: Answer, ax:
             ax.axvspan(*ends, color=BAND_COLOUR, alpha=0.6, linewidth=0)
         ax.axvline(answer.limit.mean, color="#555555", linewidth=1)
     ax.fill_between(at, lowest, highest, color=CURVE_COLOUR, alpha=0.2, linewidth=0)
-    ax.plot(at, middle, color=CURVE_COLOUR, marker="o", markersize=3.5)
+    ax.plot(at, middle, color=CURVE_COLOUR)
+    never_fits = chosen.groupby(what)["num_never_fits"].max().to_numpy() > 0
+    for hollow in (False, True):
+        ax.plot(
+            at[never_fits == hollow],
+            middle.to_numpy()[never_fits == hollow],
+            color=CURVE_COLOUR,
+            marker="o",
+            markersize=4,
+            markerfacecolor="white" if hollow else CURVE_COLOUR,
+            linestyle="",
+        )
+    margin = 0.02 * (at[-1] - at[0])
+    ax.set_xlim(at[0] - margin, at[-1] + margin)
     limit = plan.target[target].limit
     ax.axhline(limit, color=LIMIT_COLOUR, linestyle="--", linewidth=1.2)
     positive = chosen.loc[np.isfinite(chosen["value"]) & (chosen["value"] > 0), "value"]
     label = _axis_label(plan.target[target])
-    if len(positive) == len(chosen) and positive.max() > LOG_RANGE * positive.min():
+    fits_log = limit > 0 and len(positive) == len(chosen)
+    if fits_log and positive.max() > LOG_RANGE * positive.min():
         ax.set_yscale("log")
         label += ", log axis"
     else:
@@ -116,7 +131,7 @@ def headline(plan: Plan, answer: Answer) -> str:
     else:
         text += " (one replication, so no interval)"
     if answer.safe is not None and count > 1:
-        text += f"; {value(answer.safe)}{unit} meets it in every replication"
+        text += f"; {value(answer.safe)}{unit} meet it in every replication"
     if answer.is_edge:
         end, bound = ("low", low) if is_nodes else ("high", high)
         text += (
@@ -226,22 +241,21 @@ def _picture(plan: Plan, answer: Answer, table: pd.DataFrame, *paths: Path) -> N
     from matplotlib.figure import Figure
 
     count = len(plan.target)
+    title = fill(headline(plan, answer), 92)
+    height = 0.7 + 0.18 * title.count("\n") + 2.1 * count
     with rc_context({"svg.hashsalt": "muster", "font.size": 9}):
-        figure = Figure(figsize=(7.2, 1.0 + 2.1 * count), layout="constrained")
+        figure = Figure(figsize=(7.2, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
         for index, ax in enumerate(axes):
             draw_curve(table, index, plan, answer, ax)
         unit = "Nodes" if plan.vary.what == "nodes" else "Offered load (ratio)"
-        axes[-1].set_xlabel(f"{unit}; line: mean, band: range of {len(answer.found)} replications")
-        figure.suptitle(_wrapped(headline(plan, answer)), x=0.01, ha="left", fontsize=10)
+        text = f"{unit}; line: mean, band: range of {len(answer.found)} replications"
+        if (table["num_never_fits"] > 0).any():
+            text += "; hollow: some gangs are larger than the cluster"
+        axes[-1].set_xlabel(text)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10)
         for path in paths:
             figure.savefig(
                 path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None
             )
-
-
-def _wrapped(text: str, width: int = 92) -> str:
-    from textwrap import fill
-
-    return fill(text, width)

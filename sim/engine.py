@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 #: called with (simulated seconds, simulation events so far)
 ProgressCallback = Callable[[float, int], None]
 
+
 class Running:
     """An attempt under way."""
 
@@ -159,7 +160,9 @@ class GangSimulation:
         pods = np.array(self.work.num_pods, np.float64)
         return {
             code: np.frombuffer(waited, np.float64) * pods
-            for code, waited in zip((CAPACITY, FRAGMENTATION, BEHIND_HEAD), self.waited, strict=True)
+            for code, waited in zip(
+                (CAPACITY, FRAGMENTATION, BEHIND_HEAD), self.waited, strict=True
+            )
         }
 
     def _at(self, time_s: float, callback: Callable[[simpy.Event], None], value: object) -> None:

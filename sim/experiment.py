@@ -143,13 +143,15 @@ def run(
     where = _cluster(nodes, gpus_per_node, cluster)
     rejected = pd.DataFrame()
     source: dict[str, object] = {"input": "DataFrame"}
-    if not isinstance(jobs, pd.DataFrame):
+    if isinstance(jobs, pd.DataFrame):
+        table = jobs
+    else:
         loaded = traces.load(jobs, on_bad_row=on_bad_row)
         source = {"input": Path(jobs).name, "input_sha256": loaded.sha256}
-        jobs, rejected = loaded.jobs, loaded.rejected
-    if jobs.empty:
+        table, rejected = loaded.jobs, loaded.rejected
+    if table.empty:
         raise ValueError("the jobs table has no rows; a run needs at least one job")
-    work = Workload(jobs, resolved.seed)
+    work = Workload(table, resolved.seed)
     if progress is True:
         from sim.progress import run_progress
 
@@ -220,9 +222,7 @@ def _result(
     accounting = check_accounting(
         records, jobs, attempts, pending, allocation, nodes, cluster.num_gpus
     )
-    summary = summarize(
-        jobs, attempts, pending, allocation, cluster.num_gpus, records.end_s
-    )
+    summary = summarize(jobs, attempts, pending, allocation, cluster.num_gpus, records.end_s)
     manifest: dict[str, Any] = {
         **source,
         "label": config.label,

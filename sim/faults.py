@@ -8,9 +8,7 @@ from sim.workload import Workload
 from traces import faults
 
 
-def outages(
-    config: RunConfig, work: Workload, cluster: Cluster
-) -> list[tuple[float, float, int]]:
+def outages(config: RunConfig, work: Workload, cluster: Cluster) -> list[tuple[float, float, int]]:
     """Return (down, up again, node index) by time of failure.
 
     Outages are drawn for the time of the last submission plus its longest job, or `until_s`.

@@ -105,7 +105,9 @@ def _run_folder(folder: Path) -> str:
         found = pq.read_schema(file)
         for field in schema:
             if field.name not in found.names or found.field(field.name).type != field.type:
-                has = found.field(field.name).type if field.name in found.names else "no such column"
+                has = (
+                    found.field(field.name).type if field.name in found.names else "no such column"
+                )
                 raise ValueError(
                     f"run {str(folder)!r}: {file.name} column {field.name!r} should be "
                     f"{field.type}, it has {has}; run it again with this version"

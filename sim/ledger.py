@@ -168,9 +168,7 @@ class QueueLedger:
         self._log.add(now_s, entry.reason, pods, gpus)
         self._joined[job] = (entry, entry.waited_s.copy())
 
-    def leave(
-        self, job: int, family: FamilyKey, size: int, now_s: float
-    ) -> list[float] | None:
+    def leave(self, job: int, family: FamilyKey, size: int, now_s: float) -> list[float] | None:
         """Note that a gang waits no more.
 
         Return its seconds of CAPACITY, FRAGMENTATION and BEHIND_HEAD, or None if it never waited.

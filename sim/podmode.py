@@ -12,9 +12,11 @@ by the scheduler itself, so it works through its queue up to the next event in o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heappop, heappush
 from math import inf
 from time import perf_counter
+from typing import cast
 
 import numpy as np
 import simpy
@@ -177,8 +179,11 @@ class PodSimulation:
             column[job] += pod_s
         return by_reason
 
-    def _at(self, time_s: float, callback: object, value: object = None) -> None:
+    def _at(
+        self, time_s: float, callback: Callable[[simpy.Event], None], value: object = None
+    ) -> None:
         event = simpy.Timeout(self.env, max(0.0, time_s - self.env.now), value)
+        assert event.callbacks is not None
         event.callbacks.append(callback)
 
     # -- arrivals and departures ---------------------------------------------------------
@@ -204,7 +209,9 @@ class PodSimulation:
         roles = self.work.roles[job]
         return all(
             self.capacity.total_slots(role.pod, role.selector) >= role.count for role in roles
-        ) and self.work.gpus[job] <= sum(g.num_nodes * g.capacity.gpus for g in self.capacity.groups)
+        ) and self.work.gpus[job] <= sum(
+            g.num_nodes * g.capacity.gpus for g in self.capacity.groups
+        )
 
     def _create(self, job: int, now_s: float) -> None:
         plane = self.config.control_plane
@@ -227,7 +234,7 @@ class PodSimulation:
         heappush(self._active, (-priority, queued_s, turn, attempt.job, attempt))
 
     def _finish(self, event: simpy.Event) -> None:
-        attempt: Attempt = event.value
+        attempt = cast(Attempt, event.value)
         if not attempt.is_over:
             self._end(attempt, COMPLETED, self.env.now)
             self._capacity_freed(self.env.now)
@@ -235,7 +242,7 @@ class PodSimulation:
 
     def _time_out(self, event: simpy.Event) -> None:
         """The first rank has waited for the last as long as it does."""
-        attempt: Attempt = event.value
+        attempt = cast(Attempt, event.value)
         now_s = self.env.now
         if attempt.is_over or attempt.run_s <= now_s:
             return
@@ -264,7 +271,7 @@ class PodSimulation:
         self._at(now_s + delay_s, self._create_again, job)
 
     def _create_again(self, event: simpy.Event) -> None:
-        job: int = event.value
+        job = cast(int, event.value)
         self._wait_in_backoff(job, self._backing_off.pop(job), self.env.now)
         self._create(job, self.env.now)
         self._settle()
@@ -278,7 +285,7 @@ class PodSimulation:
     # -- nodes ---------------------------------------------------------------------------
 
     def _node_lost(self, event: simpy.Event) -> None:
-        node, end_s = event.value
+        node, end_s = cast(tuple[int, float], event.value)
         now_s = self.env.now
         if node in self.capacity.unschedulable:
             return
@@ -294,7 +301,7 @@ class PodSimulation:
         self._settle()
 
     def _node_returned(self, event: simpy.Event) -> None:
-        self.capacity.set_status(event.value, NodeStatus.SCHEDULABLE)
+        self.capacity.set_status(cast(int, event.value), NodeStatus.SCHEDULABLE)
         self._capacity_freed(self.env.now)
         self._settle()
 
@@ -428,9 +435,7 @@ class PodSimulation:
 
     def _first_bound_s(self, batch: Batch) -> float:
         plane = self.config.control_plane
-        return batch.begin_s + bind_offset_s(
-            1, batch.tokens, plane.schedule_per_s, plane.bind_qps
-        )
+        return batch.begin_s + bind_offset_s(1, batch.tokens, plane.schedule_per_s, plane.bind_qps)
 
     def _capacity_freed(self, now_s: float) -> None:
         """Queue again what found no node; pods still backing off come later."""
@@ -480,21 +485,15 @@ class PodSimulation:
                 note(_CAPACITY, failed - apart - held, gpus)
         self._wait(attempt, parts, now_s)
 
-    def _wait(
-        self, attempt: Attempt, parts: dict[int, tuple[int, int]], now_s: float
-    ) -> None:
+    def _wait(self, attempt: Attempt, parts: dict[int, tuple[int, int]], now_s: float) -> None:
         """Replace the reasons of an attempt's unplaced pods."""
         if {reason: (pods, gpus) for reason, pods, gpus, _ in attempt.waiting} == parts:
             return
         for reason, pods, gpus, since_s in attempt.waiting:
             key = (attempt.job, reason)
-            self.pending_pod_s[key] = (
-                self.pending_pod_s.get(key, 0.0) + (now_s - since_s) * pods
-            )
+            self.pending_pod_s[key] = self.pending_pod_s.get(key, 0.0) + (now_s - since_s) * pods
             self.log.add(now_s, reason, -pods, -gpus)
-        attempt.waiting = [
-            (reason, pods, gpus, now_s) for reason, (pods, gpus) in parts.items()
-        ]
+        attempt.waiting = [(reason, pods, gpus, now_s) for reason, (pods, gpus) in parts.items()]
         for reason, pods, gpus, _ in attempt.waiting:
             self.log.add(now_s, reason, pods, gpus)
 

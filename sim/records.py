@@ -198,7 +198,8 @@ def assemble(
 
 def _attempt_numbers(job: Ints) -> Ints:
     """Return 1, 2, ... for the rows of each job, in row order."""
-    return pd.Series(job).groupby(job).cumcount().to_numpy(np.int64) + 1
+    earlier: Ints = pd.Series(job).groupby(job).cumcount().to_numpy(np.int64)
+    return earlier + 1
 
 
 def jobs_table(records: Records) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -205,9 +205,10 @@ def t_interval(values: Sequence[float]) -> Interval:
     if len(values) < 2:
         return Interval(mean, np.nan, np.nan)
     degrees = len(values) - 1
-    # Beyond the table: Cornish-Fisher expansion about the normal quantile.
-    z = 1.959964
-    t = _T975[degrees - 1] if degrees <= len(_T975) else z + (z**3 + z) / (4 * degrees)
+    z = 1.959964  # beyond the table: Cornish-Fisher expansion about the normal quantile
+    first = (z**3 + z) / (4 * degrees)
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+    t = _T975[degrees - 1] if degrees <= len(_T975) else z + first + second
     half = t * float(np.std(values, ddof=1)) / len(values) ** 0.5
     return Interval(mean, mean - half, mean + half)
 
@@ -248,6 +249,8 @@ def solve(
     with StudyProgress("muster plan", reports, tasks) if progress else nullcontext():
         for part in (searches, curves):
             run_tasks(part, reports, jobs=jobs, executor=executor)
+    with suppress(OSError):  # not there, or another process is at work in it
+        reports.rmdir()
     return _answer(plan, evaluator)
 
 

@@ -42,8 +42,9 @@ def summarize(
     if curve_end_s > 0:
         curves = pending_steps(pending, end_s).clip(0.0, curve_end_s)
         quantiles = metrics.pending_quantiles(curves).set_index("reason")
+        overall = quantiles.loc["all"]
         for name in ("p50", "p99", "max", "mean"):
-            figures[f"pending_pods_{name}"] = float(quantiles.loc["all", f"{name}_pods"])
+            figures[f"pending_pods_{name}"] = float(overall[f"{name}_pods"])
         figures["pending_share_ratio"] = {
             str(reason): float(share)
             for reason, share in quantiles["share_ratio"].items()
@@ -60,15 +61,15 @@ def summarize(
     p50, p95 = metrics.queueing_delay(jobs, window, (0.5, 0.95))
     figures["queueing_delay_p50_s"], figures["queueing_delay_p95_s"] = p50.value, p95.value
     figures["queueing_delay_by_gpus"] = {
-        str(row.size_class): {"num_jobs": int(row.num_jobs), "p50_s": row.p50_s, "p95_s": row.p95_s}
-        for row in metrics.delay_by_size(jobs, window).itertuples()
-        if row.num_jobs
+        row["size_class"]: {name: row[name] for name in ("num_jobs", "p50_s", "p95_s")}
+        for row in metrics.delay_by_size(jobs, window).to_dict("records")
+        if row["num_jobs"]
     }
     for name, quantile in metrics.completion(jobs, window).items():
         figures[name] = quantile.value
     ended_s = jobs["end_s"].max()
     figures["makespan_s"] = float(ended_s - jobs["submit_s"].min())
-    return _without_nan(figures)
+    return {name: _without_nan(value) for name, value in figures.items()}
 
 
 def _without_nan(value: Any) -> Any:

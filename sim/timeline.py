@@ -42,8 +42,11 @@ def _attempt_events(attempts: pd.DataFrame, jobs: pd.DataFrame) -> list[dict[str
     gpus = dict(zip(jobs["job"], jobs["gpus"].tolist(), strict=True))
     lanes: list[float] = []  # end of the last attempt in each
     events: list[dict[str, object]] = []
-    for row in largest.sort_values(["admitted_s", "job"]).itertuples():
-        begin_s, end_s = float(row.admitted_s), float(row.end_s)
+    shown = largest.sort_values(["admitted_s", "job"])
+    columns = ("job", "attempt", "admitted_s", "end_s", "outcome")
+    for job, attempt, begin_s, end_s, outcome in zip(
+        *(shown[column].tolist() for column in columns), strict=True
+    ):
         lane = next((i for i, free_s in enumerate(lanes) if free_s <= begin_s), len(lanes))
         if lane == len(lanes):
             lanes.append(0.0)
@@ -55,8 +58,8 @@ def _attempt_events(attempts: pd.DataFrame, jobs: pd.DataFrame) -> list[dict[str
                 "tid": lane,
                 "ts": round(begin_s * 1e6),
                 "dur": round((end_s - begin_s) * 1e6),
-                "name": f"{row.job} ({gpus[row.job]} GPUs)",
-                "args": {"attempt": int(row.attempt), "outcome": row.outcome},
+                "name": f"{job} ({gpus[job]} GPUs)",
+                "args": {"attempt": attempt, "outcome": outcome},
             }
         )
     return events

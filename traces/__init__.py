@@ -1,0 +1,7 @@
+"""Workloads: jobs tables from files, public traces and a calibrated generator."""
+
+from traces.describe import describe
+from traces.load import KINDS, LoadedJobs, convert, load
+from traces.schema import TraceError, complete
+
+__all__ = ["KINDS", "LoadedJobs", "TraceError", "complete", "convert", "describe", "load"]

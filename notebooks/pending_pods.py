@@ -1,0 +1,161 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Pending pods: read a study and explore one episode
+#
+# This notebook reads the runs that `make study` (or `muster study`) left in `runs/study`; it
+# simulates nothing. Set the environment variable `MUSTER_STUDY` to look at another study.
+#
+# A pod is pending from its submission until its whole gang runs. Every pending pod has exactly one
+# reason at every moment; `docs/tables.md` lists them.
+
+# %%
+import json
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from sim.episodes import explain, find_episodes
+from sim.experiment import RunResult
+from sim.metrics import DAY_S, HOUR_S, pending_quantiles
+from sim.steps import Steps, allocation_steps, pending_steps
+
+study = Path(os.environ.get("MUSTER_STUDY", Path("..", "runs", "study")))
+
+# %% [markdown]
+# ## The runs of the study
+#
+# A run is a folder with a `manifest.json`; one without it was never finished. Each run here is one
+# point: a workload on a cluster size, scheduled by one arm.
+
+# %%
+manifests = {path.parent: json.loads(path.read_text()) for path in study.glob("points/*/manifest.json")}
+if not manifests:
+    raise FileNotFoundError(
+        f"no finished run in {study.resolve()}: run `make study`, or set MUSTER_STUDY"
+    )
+points = pd.DataFrame(
+    [{**manifest["point"], "end_s": manifest["end_s"], "folder": folder} for folder, manifest in manifests.items()]
+).sort_values(["workload", "nodes", "arm", "seed"], ignore_index=True)
+points[["workload", "nodes", "arm", "seed", "load", "window_days"]]
+
+# %% [markdown]
+# Choose what to look at: the first workload by name, and of its arms the part of time that all of
+# them simulated. Change these two lines to see others.
+
+# %%
+workload = points["workload"].iloc[0]
+chosen = points[(points["workload"] == workload) & (points["seed"] == points["seed"].min())]
+
+window_s = chosen["window_days"].fillna(chosen["end_s"] / DAY_S).min() * DAY_S
+
+
+# %%
+def read_curves(point: pd.Series) -> Steps:
+    """Read the exact pending curves of a point, one column per reason, and cut them to the window."""
+    table = pd.read_parquet(point["folder"] / "pending.parquet")
+    return pending_steps(table, point["end_s"]).clip(0.0, window_s)
+
+
+curves = {(point["nodes"], point["arm"]): read_curves(point) for _, point in chosen.iterrows()}
+
+# %% [markdown]
+# ## How many pods are pending
+#
+# Quantiles over time: at half of all moments at most `p50_pods` pods were pending.
+
+# %%
+quantiles = pd.concat(
+    {key: pending_quantiles(steps).set_index("reason") for key, steps in curves.items()},
+    names=["nodes", "arm"],
+)
+quantiles.xs("all", level="reason")[["p50_pods", "p99_pods", "max_pods"]].round().astype(int)
+
+# %%
+sizes = sorted({nodes for nodes, _ in curves})
+arms = sorted({arm for _, arm in curves})
+fig, axes = plt.subplots(
+    len(sizes), 1, figsize=(9, 2.4 * len(sizes)), sharex=True, sharey=True, squeeze=False,
+    layout="constrained",
+)
+for ax, nodes in zip(axes[:, 0], sizes, strict=True):
+    for arm, line in zip(arms, ["-", "--", ":", "-."] * 3, strict=False):
+        if (nodes, arm) in curves:
+            steps = curves[nodes, arm].thin(800)
+            ax.step(steps.time_s / DAY_S, steps.total(), line, where="post", label=arm, linewidth=1)
+    ax.set(ylabel="Pending pods", title=f"{nodes:,} nodes")
+    ax.set_yscale("symlog", linthresh=10)
+axes[0, 0].legend(ncols=len(arms), loc="upper right", frameon=False)
+axes[-1, 0].set_xlabel("Time (days); pods on a logarithmic axis from 10 on")
+fig.suptitle(f"Pending pods of workload {workload}")
+plt.show()
+
+# %% [markdown]
+# ## Why they are pending
+#
+# Mean number of pending pods by reason: rows that dominate are worth an episode of their own.
+
+# %%
+by_reason = quantiles["mean_pods"].unstack("reason").drop(columns=["all", "all_but_own_hold"])
+by_reason.loc[:, by_reason.max() > 0].round(1)
+
+# %% [markdown]
+# ## One episode
+#
+# An episode is a stretch of time around a peak of pending pods. `muster` finds the highest ones and
+# says in words what the pods waited for. Take the point with the highest peak, or name another.
+
+# %%
+worst = max(curves, key=lambda key: curves[key].total().max())
+nodes, arm = worst
+
+point = chosen[(chosen["nodes"] == nodes) & (chosen["arm"] == arm)].iloc[0]
+result = RunResult.load(point["folder"])
+episodes = find_episodes(
+    curves[worst],
+    allocation_steps(result.allocation, point["end_s"]).clip(0.0, window_s),
+    result.jobs,
+    result.attempts,
+    num_gpus=result.cluster.num_gpus,
+    order=result.config.order,
+)
+print(f"{workload}, {nodes:,} nodes, {arm}")
+for episode in episodes:
+    print("-", explain(episode, num_gpus=result.cluster.num_gpus, has_queue_head=arm.startswith("gang")))
+
+# %% [markdown]
+# The highest one, with an hour before and after it, by reason:
+
+# %%
+if episodes:
+    episode = episodes[0]
+    around = curves[worst].clip(
+        max(episode.start_s - HOUR_S, 0.0), min(episode.end_s + HOUR_S, window_s)
+    )
+    fig, ax = plt.subplots(figsize=(9, 3.6), layout="constrained")
+    draw_stack(around.thin(800), ax)
+    ax.set_title(f"{workload}, {nodes:,} nodes, {arm}")
+    plt.show()
+
+# %% [markdown]
+# The gangs that waited at its peak, largest first, with what they had waited for in the end:
+
+# %%
+if episodes:
+    jobs = result.jobs
+    waiting = jobs[(jobs["submit_s"] <= episode.peak_s) & ~(jobs["start_s"] <= episode.peak_s)]
+    reasons = waiting.filter(regex=r"^pending_.*_s$")
+    waiting = waiting[["job", "submit_s", "start_s", "num_pods", "gpus"]].join(
+        reasons.loc[:, reasons.max() > 0]
+    )
+    display(waiting.sort_values("gpus", ascending=False).head(10).round(0))

@@ -1,0 +1,112 @@
+"""What is in a jobs table: counts, sizes, durations, load and burstiness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+QUANTILES = (0.1, 0.5, 0.75, 0.9, 0.95, 0.99)
+#: upper ends of the size classes, in GPUs
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, np.inf)
+
+
+def total_gpus(jobs: pd.DataFrame) -> np.ndarray:
+    """Return the GPUs of each job [num_jobs]."""
+    pods = jobs["num_pods"].to_numpy(np.int64)
+    return (pods - 1) * jobs["gpus_per_pod"].to_numpy(np.int64) + jobs["last_pod_gpus"].to_numpy(
+        np.int64
+    )
+
+
+def figures(jobs: pd.DataFrame, num_gpus: int | None = None) -> dict[str, Any]:
+    """Return the figures of a canonical jobs table; offered load if `num_gpus` is given.
+
+    Offered load is the GPU-seconds asked for over GPUs times the submission window.
+    """
+    gpus = total_gpus(jobs)
+    duration_s = jobs["duration_s"].to_numpy(np.float64)
+    submit_s = jobs["submit_s"].to_numpy(np.float64)
+    span_s = float(submit_s.max() - submit_s.min())
+    work = gpus * duration_s
+    found: dict[str, Any] = {
+        "jobs": len(jobs),
+        "pods": int(jobs["num_pods"].sum()),
+        "users": int(jobs["user"].nunique()),
+        "days": span_s / 86_400.0,
+        "gpu_hours": float(work.sum()) / 3600.0,
+        "gpus_quantiles": dict(zip(QUANTILES, np.quantile(gpus, QUANTILES), strict=True)),
+        "largest_gpus": int(gpus.max()),
+        "duration_s_quantiles": dict(
+            zip(QUANTILES, np.quantile(duration_s, QUANTILES), strict=True)
+        ),
+        "duration_s_mean": float(duration_s.mean()),
+        "mean_busy_gpus": float(work.sum()) / span_s if span_s else np.nan,
+        "outcomes": jobs["outcome"].value_counts().to_dict(),
+    }
+    if span_s:
+        edges = np.arange(0.0, span_s + 60.0, 60.0)
+        pods, _ = np.histogram(submit_s - submit_s.min(), edges, weights=jobs["num_pods"])
+        found["pods_per_minute_p99"] = float(np.quantile(pods, 0.99))
+        found["pods_per_minute_max"] = float(pods.max())
+    if num_gpus is not None and span_s:
+        found["offered_load"] = found["mean_busy_gpus"] / num_gpus
+    return found
+
+
+def sizes(jobs: pd.DataFrame) -> pd.DataFrame:
+    """Return share of jobs and of GPU-time, and median duration, by size class."""
+    gpus = total_gpus(jobs)
+    work = gpus * jobs["duration_s"].to_numpy(np.float64)
+    rows = []
+    low = 0.0
+    for high in SIZES:
+        inside = (gpus > low) & (gpus <= high)
+        if inside.any():
+            label = f"{int(low) + 1}" if high == low + 1 else f"{int(low) + 1}-{high:.0f}"
+            rows.append(
+                {
+                    "gpus": label if np.isfinite(high) else f">{int(low)}",
+                    "jobs": int(inside.sum()),
+                    "jobs_ratio": float(inside.mean()),
+                    "gpu_time_ratio": float(work[inside].sum() / work.sum()) if work.sum() else 0.0,
+                    "duration_p50_s": float(np.median(jobs["duration_s"].to_numpy()[inside])),
+                }
+            )
+        low = high
+    return pd.DataFrame(rows)
+
+
+def describe(jobs: pd.DataFrame, num_gpus: int | None = None) -> str:
+    """Return the figures as text for people."""
+    found = figures(jobs, num_gpus)
+    lines = [
+        f"jobs            {found['jobs']:,} ({found['pods']:,} pods, {found['users']:,} users)",
+        f"window          {found['days']:.2f} days",
+        f"GPU-hours       {found['gpu_hours']:,.0f} (busy GPUs on average "
+        f"{found['mean_busy_gpus']:,.1f})",
+        f"largest gang    {found['largest_gpus']:,} GPUs",
+    ]
+    if "pods_per_minute_max" in found:
+        lines.append(
+            f"pods per minute p99 {found['pods_per_minute_p99']:,.0f}, "
+            f"max {found['pods_per_minute_max']:,.0f}"
+        )
+    if "offered_load" in found:
+        lines.append(f"offered load    {found['offered_load']:.3f} of {num_gpus:,} GPUs")
+    outcomes = ", ".join(f"{name} {count:,}" for name, count in found["outcomes"].items())
+    lines += [f"outcomes        {outcomes}", "", "quantile        " + _row(QUANTILES, "{:>10.0%}")]
+    lines.append("GPUs            " + _row(found["gpus_quantiles"].values(), "{:>10,.0f}"))
+    lines.append("duration (s)    " + _row(found["duration_s_quantiles"].values(), "{:>10,.0f}"))
+    lines += ["", f"{'GPUs':>12} {'jobs':>10} {'jobs %':>8} {'GPU time %':>11} {'median s':>10}"]
+    for row in sizes(jobs).to_dict("records"):
+        lines.append(
+            f"{row['gpus']:>12} {row['jobs']:>10,} {100 * row['jobs_ratio']:>8.2f} "
+            f"{100 * row['gpu_time_ratio']:>11.2f} {row['duration_p50_s']:>10,.0f}"
+        )
+    return "\n".join(lines)
+
+
+def _row(values: Any, form: str) -> str:
+    return "".join(form.format(value) for value in values)

@@ -1,0 +1,68 @@
+"""Alibaba's `openb` pods (cluster-trace-gpu-v2023): single pods, not gangs.
+
+Weng et al., "Beware of fragmentation: scheduling GPU-sharing workloads with fragmentation gradient
+descent", USENIX ATC 2023.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from traces.schema import BadCell, fill
+from traces.tabular import numbers, read_csv, reject, settle_columns
+
+COLUMNS = (
+    "name",
+    "cpu_milli",
+    "memory_mib",
+    "num_gpu",
+    "gpu_milli",
+    "creation_time",
+    "deletion_time",
+)
+
+
+def read(path: Path, on_bad_row: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return one-pod jobs and rejected rows.
+
+    A share of a GPU counts as a whole one, as shares are not modelled. Time zero is the first
+    creation; a pod lives from creation to deletion. `gpu_spec` lists allowed models; with exactly
+    one it becomes `gpu_model`, with several any node will do.
+
+    Raises:
+        TraceError: the file is not of that form, or holds bad rows and `on_bad_row` is "fail".
+    """
+    table = read_csv(path)
+    settle_columns(table, COLUMNS)
+    bad: list[BadCell] = []
+    created_s = numbers(table, "creation_time", 0.0, bad)
+    deleted_s = numbers(table, "deletion_time", 0.0, bad)
+    gpus = numbers(table, "num_gpu", 0.0, bad)
+    cpu_milli = numbers(table, "cpu_milli", 0.0, bad)
+    mem_mib = numbers(table, "memory_mib", 0.0, bad)
+    early = np.flatnonzero((deleted_s < created_s).to_numpy())
+    bad += [
+        BadCell(int(row), "deletion_time", str(deleted_s.iloc[row]), "must not precede creation")
+        for row in early
+    ]
+    rejected = reject(table, sorted(bad), on_bad_row)
+    kept = ~table.rows.index.isin([cell.row for cell in bad])
+    rows = table.rows[kept]
+    spec = rows["gpu_spec"].fillna("") if "gpu_spec" in rows else pd.Series("", index=rows.index)
+    jobs = pd.DataFrame(
+        {
+            "job": rows["name"],
+            "submit_s": created_s[kept] - created_s[kept].min(),
+            "duration_s": (deleted_s - created_s)[kept],
+            "num_pods": 1,
+            "gpus_per_pod": np.ceil(gpus[kept]),
+            "gpu_model": spec.where(~spec.str.contains("|", regex=False), ""),
+            "cpu_per_pod": cpu_milli[kept] / 1000.0,
+            "mem_gib_per_pod": mem_mib[kept] / 1024.0,
+            "queue": rows["qos"].fillna("") if "qos" in rows else "",
+        }
+    )
+    return fill(jobs), rejected
