@@ -24,11 +24,13 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from IPython.display import display
 
 from sim.episodes import explain, find_episodes
 from sim.experiment import RunResult
 from sim.metrics import DAY_S, HOUR_S, pending_quantiles
 from sim.steps import Steps, allocation_steps, pending_steps
+from sim.wording import REASON_LABELS
 
 study = Path(os.environ.get("MUSTER_STUDY", Path("..", "runs", "study")))
 
@@ -39,15 +41,20 @@ study = Path(os.environ.get("MUSTER_STUDY", Path("..", "runs", "study")))
 # point: a workload on a cluster size, scheduled by one arm.
 
 # %%
-manifests = {path.parent: json.loads(path.read_text()) for path in study.glob("points/*/manifest.json")}
+manifests = {
+    path.parent: json.loads(path.read_text()) for path in study.glob("points/*/manifest.json")
+}
 if not manifests:
     raise FileNotFoundError(
         f"no finished run in {study.resolve()}: run `make study`, or set MUSTER_STUDY"
     )
 points = pd.DataFrame(
-    [{**manifest["point"], "end_s": manifest["end_s"], "folder": folder} for folder, manifest in manifests.items()]
+    [
+        {**manifest["point"], "end_s": manifest["end_s"], "folder": folder}
+        for folder, manifest in manifests.items()
+    ]
 ).sort_values(["workload", "nodes", "arm", "seed"], ignore_index=True)
-points[["workload", "nodes", "arm", "seed", "load", "window_days"]]
+display(points[["workload", "nodes", "arm", "seed", "load", "window_days"]])
 
 # %% [markdown]
 # Choose what to look at: the first workload by name, and of its arms the part of time that all of
@@ -62,7 +69,7 @@ window_s = chosen["window_days"].fillna(chosen["end_s"] / DAY_S).min() * DAY_S
 
 # %%
 def read_curves(point: pd.Series) -> Steps:
-    """Read the exact pending curves of a point, one column per reason, and cut them to the window."""
+    """Read the exact pending curves of a point, one per reason, cut to the window."""
     table = pd.read_parquet(point["folder"] / "pending.parquet")
     return pending_steps(table, point["end_s"]).clip(0.0, window_s)
 
@@ -79,13 +86,19 @@ quantiles = pd.concat(
     {key: pending_quantiles(steps).set_index("reason") for key, steps in curves.items()},
     names=["nodes", "arm"],
 )
-quantiles.xs("all", level="reason")[["p50_pods", "p99_pods", "max_pods"]].round().astype(int)
+overall = quantiles.xs("all", level="reason")[["p50_pods", "p99_pods", "max_pods"]]
+display(overall.round().astype(int))
 
 # %%
 sizes = sorted({nodes for nodes, _ in curves})
 arms = sorted({arm for _, arm in curves})
 fig, axes = plt.subplots(
-    len(sizes), 1, figsize=(9, 2.4 * len(sizes)), sharex=True, sharey=True, squeeze=False,
+    len(sizes),
+    1,
+    figsize=(9, 2.4 * len(sizes)),
+    sharex=True,
+    sharey=True,
+    squeeze=False,
     layout="constrained",
 )
 for ax, nodes in zip(axes[:, 0], sizes, strict=True):
@@ -107,7 +120,7 @@ plt.show()
 
 # %%
 by_reason = quantiles["mean_pods"].unstack("reason").drop(columns=["all", "all_but_own_hold"])
-by_reason.loc[:, by_reason.max() > 0].round(1)
+display(by_reason.loc[:, by_reason.max() > 0].round(1))
 
 # %% [markdown]
 # ## One episode
@@ -130,8 +143,10 @@ episodes = find_episodes(
     order=result.config.order,
 )
 print(f"{workload}, {nodes:,} nodes, {arm}")
+has_queue_head = result.config.admission == "gang"
 for episode in episodes:
-    print("-", explain(episode, num_gpus=result.cluster.num_gpus, has_queue_head=arm.startswith("gang")))
+    text = explain(episode, num_gpus=result.cluster.num_gpus, has_queue_head=has_queue_head)
+    print("-", text)
 
 # %% [markdown]
 # The highest one, with an hour before and after it, by reason:
@@ -143,8 +158,20 @@ if episodes:
         max(episode.start_s - HOUR_S, 0.0), min(episode.end_s + HOUR_S, window_s)
     )
     fig, ax = plt.subplots(figsize=(9, 3.6), layout="constrained")
-    draw_stack(around.thin(800), ax)
-    ax.set_title(f"{workload}, {nodes:,} nodes, {arm}")
+    shown = around.thin(800)
+    colours = dict(zip(REASON_LABELS, plt.get_cmap("tab10").colors, strict=True))
+    names = [name for name in shown.columns if shown.column(name).max() > 0]
+    ax.stackplot(
+        shown.time_s / HOUR_S,
+        [shown.column(name) for name in names],
+        labels=[REASON_LABELS[name] for name in names],
+        colors=[colours[name] for name in names],
+        step="post",
+    )
+    ax.set(
+        xlabel="Time (hours)", ylabel="Pending pods", title=f"{workload}, {nodes:,} nodes, {arm}"
+    )
+    ax.legend(frameon=False, loc="upper left")
     plt.show()
 
 # %% [markdown]

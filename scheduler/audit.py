@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from math import inf
 
 from scheduler.model import NodeStatus, Phase, PodShape
@@ -57,12 +58,14 @@ def _validate_nodes(state: ClusterState) -> None:
             for lo, hi in nodes
             for i in range(lo, hi)
         }
-        assert indexed == {i: capacity.free[i] for i in in_service}, "the free index is off"
+        filed = {
+            i: capacity.free[i] for i in in_service if capacity.free[i].gpus or group.files_full
+        }
+        assert indexed == filed, "the free index is off"
         assert group.free_gpus == sum(capacity.free[i].gpus for i in in_service)
         assert group.free_shapes == sorted(group.nodes_by_free)
         assert all(
-            nodes.size == sum(hi - lo for lo, hi in nodes)
-            for nodes in group.nodes_by_free.values()
+            nodes.size == sum(hi - lo for lo, hi in nodes) for nodes in group.nodes_by_free.values()
         )
 
 
@@ -108,7 +111,9 @@ def _validate_queue(state: ClusterState) -> None:
         for demand in family.demands.values()
         for entry in demand.entries
     }
-    assert listed == set(queue.members), "families and members differ"
+    assert listed in (set(), set(queue.members)), "families and members differ"
+    counted = Counter(id(member.family) for member in queue.members.values())
+    assert {id(family): family.num_waiting for family in queue.families.values()} == counted
     for family in queue.families.values():
         assert family.sizes == sorted(family.demands)
         for size, demand in family.demands.items():

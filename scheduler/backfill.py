@@ -12,9 +12,10 @@ from math import inf
 from operator import itemgetter
 from typing import NamedTuple
 
-from scheduler.model import Placement, PodShape, Role, Selector
+from scheduler.capacity import NodeGroup
+from scheduler.model import NodeStatus, Placement, PodShape, Role
 from scheduler.placement import Placer, place
-from scheduler.queueing import GangState
+from scheduler.queueing import GangState, Release
 from scheduler.state import ClusterState
 
 
@@ -37,60 +38,80 @@ def shadow(state: ClusterState, head: GangState, placer: Placer, now_s: float) -
 
 
 def _shadow_of_one_role(state: ClusterState, role: Role, now_s: float) -> Shadow:
-    short = role.count - state.capacity.slots(role.pod, role.selector)
+    pod, selector = role.pod, role.selector
+    short = role.count - state.capacity.slots(pod, selector)
+    # Where only GPUs count, a node that one gang fills gives room for as many pods as it has.
+    counts_whole = (
+        pod.gpus > 0
+        and not (pod.cpu_milli or pod.mem_mib)
+        and NodeStatus.CORDONED not in state.capacity.unschedulable.values()
+    )
     released: dict[int, PodShape] = {}
     start_s = inf
     for end_s, _, _, member in state.ends:
         if end_s > start_s:
             break
-        short -= _gain(state, member, role.pod, role.selector, released)
+        pieces = member.held
+        if counts_whole:
+            release = member.release
+            if release is None or release.held is not pieces:
+                release = member.release = _release(state, member)
+            for group, num_nodes in release.whole:
+                if group.allows(selector):
+                    short -= num_nodes * (group.capacity.gpus // pod.gpus)
+            pieces = release.partial
+        if pieces:
+            short -= _gain(state, member, pieces, role, released)
         if short <= 0 and start_s == inf:
             start_s = max(end_s, now_s)
     return Shadow(start_s, max(0, -short)) if start_s < inf else Shadow(inf, 0)
 
 
+def _release(state: ClusterState, member: GangState) -> Release:
+    roles = member.gang.roles
+    group_of = state.capacity.group_of
+    whole: dict[NodeGroup, int] = {}
+    partial = []
+    for piece in member.held:
+        role, lo, hi, pods_per_node = piece
+        group = group_of[lo]
+        if roles[role].pod.gpus * pods_per_node == group.capacity.gpus:
+            whole[group] = whole.get(group, 0) + hi - lo
+        else:
+            partial.append(piece)
+    return Release(member.held, tuple(whole.items()), tuple(partial))
+
+
 def _gain(
     state: ClusterState,
     member: GangState,
-    pod: PodShape,
-    selector: Selector,
+    pieces: Placement,
+    wanted: Role,
     released: dict[int, PodShape],
 ) -> int:
-    """Return how many more pods fit once `member` ends, after those in `released` did.
+    """Return how many more `wanted` pods fit once `member` gives back `pieces`.
 
-    `released` maps a node to what is free on it by then; nodes that a gang fills need no entry.
+    `released` maps a node to what is free on it once those have ended that were asked about before.
     """
     capacity = state.capacity
     roles = member.gang.roles
     gain = 0
-    for role, lo, hi, pods_per_node in member.held:
-        group = capacity.group_of[lo]
-        if not group.allows(selector):
+    for role, lo, hi, pods_per_node in pieces:
+        if not capacity.group_of[lo].allows(wanted.selector):
             continue
         given = roles[role].pod
-        free = capacity.free[lo]
-        if (
-            given.gpus * pods_per_node == group.capacity.gpus
-            and not given.cpu_milli
-            and not given.mem_mib
-            and not capacity.unschedulable
-        ):
-            whole = capacity.pods_on(group.capacity, pod) if not pod.cpu_milli else -1
-            if whole >= 0 and not pod.mem_mib:
-                gain += (hi - lo) * whole
-                continue
         for node in range(lo, hi):
             if node in capacity.unschedulable:
                 continue
-            free = released.get(node, capacity.free[node])
+            free = released.get(node)
+            if free is None:
+                free = capacity.free[node]
             more = released[node] = free.plus(given, pods_per_node)
-            gain += capacity.pods_on(more, pod) - capacity.pods_on(free, pod)
+            gain += capacity.pods_on(more, wanted.pod) - capacity.pods_on(free, wanted.pod)
     return gain
 
 
-def _shadow_of_roles(
-    state: ClusterState, head: GangState, placer: Placer, now_s: float
-) -> Shadow:
+def _shadow_of_roles(state: ClusterState, head: GangState, placer: Placer, now_s: float) -> Shadow:
     capacity = state.capacity
     with capacity.trial():
         for end_s, together in groupby(state.ends, key=itemgetter(0)):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import insort
 from collections.abc import Iterable
 
-from scheduler.model import Node, NodeStatus, Placement, PodShape, Role, Selector, Slice
+from scheduler.model import Node, NodeStatus, PodShape, Role, Selector, Slice
 from scheduler.nodeset import NodeSet
 
 
@@ -15,6 +15,7 @@ class NodeGroup:
     __slots__ = (
         "_prune_at",
         "capacity",
+        "files_full",
         "free_gpus",
         "free_shapes",
         "gpu_model",
@@ -32,6 +33,9 @@ class NodeGroup:
         self.nodes_by_free: dict[PodShape, NodeSet] = {}
         self.free_shapes: list[PodShape] = []  #: the keys of `nodes_by_free`, ascending
         self.free_gpus = 0  #: on schedulable nodes
+        #: False while nodes without a free GPU are left out of `nodes_by_free`; only pods that need
+        #: none could use them, and most clusters see no such pod
+        self.files_full = not capacity.gpus
         self._prune_at = 32
 
     def allows(self, selector: Selector) -> bool:
@@ -56,12 +60,14 @@ class NodeGroup:
 
     def add(self, free: PodShape, lo: int, hi: int) -> None:
         """Index the nodes [lo, hi) under `free`."""
-        self.file(free).add(lo, hi)
+        if free.gpus or self.files_full:
+            self.file(free).add(lo, hi)
         self.free_gpus += free.gpus * (hi - lo)
 
     def remove(self, free: PodShape, lo: int, hi: int) -> None:
         """Take the nodes [lo, hi) out of the index."""
-        self.nodes_by_free[free].remove(lo, hi)
+        if free.gpus or self.files_full:
+            self.nodes_by_free[free].remove(lo, hi)
         self.free_gpus -= free.gpus * (hi - lo)
 
 
@@ -107,8 +113,8 @@ class Capacity:
         self.unschedulable: dict[int, NodeStatus] = {}
         self._eligible: dict[Selector, list[NodeGroup]] = {}
         self._trial_log: list[Move] | None = None
-        #: (free, pod, times) -> free + times x pod: few distinct values, asked for all the time
-        self._sums: dict[tuple[PodShape, PodShape, int], PodShape] = {}
+        #: (pod, times) -> {free: free + times x pod}: few distinct values, asked for all the time
+        self._sums: dict[tuple[PodShape, int], dict[PodShape, PodShape]] = {}
         self._fits: dict[PodShape, dict[PodShape, int]] = {}
         for i, node in enumerate(self.nodes):
             self._index_new(i, node)
@@ -144,6 +150,22 @@ class Capacity:
             groups = self._eligible[selector] = [g for g in self.groups if g.allows(selector)]
         return groups
 
+    def searched(self, pod: PodShape, selector: Selector) -> list[NodeGroup]:
+        """Return the groups to search for room for pods of this shape."""
+        groups = self.eligible(selector)
+        if not pod[0]:
+            self._file_full(groups)
+        return groups
+
+    def _file_full(self, groups: list[NodeGroup]) -> None:
+        """From now on index nodes without a free GPU, too."""
+        for group in groups:
+            if not group.files_full:
+                group.files_full = True
+                for i, free in enumerate(self.free):
+                    if not free[0] and self.group_of[i] is group and i not in self.unschedulable:
+                        group.file(free).add(i, i + 1)
+
     def pods_on(self, free: PodShape, pod: PodShape) -> int:
         """Return how many pods of shape `pod` fit into `free`; remembered, as shapes are few."""
         by_free = self._fits.get(pod)
@@ -158,7 +180,7 @@ class Capacity:
         """Return how many pods of this shape fit now. Costs the distinct free shapes."""
         total = 0
         gpus = pod[0]
-        for group in self.eligible(selector):
+        for group in self.searched(pod, selector):
             nodes_by_free = group.nodes_by_free
             for free in reversed(group.free_shapes):
                 if free[0] < gpus:
@@ -181,56 +203,55 @@ class Capacity:
 
     # -- changes ---------------------------------------------------------------------------
 
-    def take(self, roles: tuple[Role, ...], placement: Placement) -> None:
+    def take(self, roles: tuple[Role, ...], placement: Iterable[Slice]) -> None:
         """Occupy the nodes of `placement`; it must fit."""
-        shift = self._shift
-        for role, lo, hi, pods_per_node in placement:
-            shift(lo, hi, roles[role].pod, -pods_per_node)
+        self._change(roles, placement, -1)
 
     def give_back(self, roles: tuple[Role, ...], placement: Iterable[Slice]) -> None:
         """Undo `take`."""
-        shift = self._shift
-        for role, lo, hi, pods_per_node in placement:
-            shift(lo, hi, roles[role].pod, pods_per_node)
+        self._change(roles, placement, 1)
 
-    def _shift(self, lo: int, hi: int, pod: PodShape, times: int) -> None:
-        """Add `times` x `pod` to what is free on each node of [lo, hi)."""
+    def _change(self, roles: tuple[Role, ...], placement: Iterable[Slice], sign: int) -> None:
+        """Add `sign` x what each slice holds to what is free on its nodes."""
         free = self.free
-        start = lo
-        while start < hi:
-            old = free[start]
-            end = start + 1
-            if end < hi:
-                if free[start:hi].count(old) == hi - start:
-                    end = hi
-                else:
-                    while end < hi and free[end] == old:
-                        end += 1
-            new = self._sums.get((old, pod, times))
-            if new is None:
-                new = self._sum(old, pod, times)
-            self._move(start, end, old, new)
-            start = end
-
-    def _sum(self, free: PodShape, pod: PodShape, times: int) -> PodShape:
-        result = self._sums[free, pod, times] = free.plus(pod, times)
-        assert min(result) >= 0, f"taking {-times} x {pod} from {free} leaves {result}"
-        return result
+        sums = self._sums
+        for role, lo, hi, pods_per_node in placement:
+            key = (roles[role].pod, sign * pods_per_node)
+            after = sums.get(key)
+            if after is None:
+                after = sums[key] = {}
+            start = lo
+            while start < hi:
+                # nodes with the same amount free move together
+                old = free[start]
+                end = hi
+                if end - start > 1 and free[start:end].count(old) < end - start:
+                    end = next(i for i in range(start, hi) if free[i] != old)
+                new = after.get(old)
+                if new is None:
+                    new = after[old] = old.plus(*key)
+                    assert min(new) >= 0, f"taking {-key[1]} x {key[0]} from {old} leaves {new}"
+                self._move(start, end, old, new)
+                start = end
 
     def _move(self, lo: int, hi: int, old: PodShape, new: PodShape) -> None:
         """Refile the nodes [lo, hi) from free shape `old` to `new`."""
+        num_nodes = hi - lo
         group = self.group_of[lo]
-        if self.unschedulable:
+        if self.unschedulable and not self.unschedulable.keys().isdisjoint(range(lo, hi)):
             for i in range(lo, hi):
                 if i not in self.unschedulable:
                     group.remove(old, i, i + 1)
                     group.add(new, i, i + 1)
         else:
-            group.nodes_by_free[old].remove(lo, hi)
-            nodes = group.nodes_by_free.get(new)
-            (group.file(new) if nodes is None else nodes).add(lo, hi)
-            group.free_gpus += (new[0] - old[0]) * (hi - lo)
-        self.free[lo:hi] = [new] * (hi - lo)
+            by_free = group.nodes_by_free
+            if old[0] or group.files_full:
+                by_free[old].remove(lo, hi)
+            if new[0] or group.files_full:
+                nodes = by_free.get(new)
+                (group.file(new) if nodes is None else nodes).add(lo, hi)
+            group.free_gpus += (new[0] - old[0]) * num_nodes
+        self.free[lo:hi] = [new] * num_nodes
         if self._trial_log is not None:
             self._trial_log.append((lo, hi, old, new))
 

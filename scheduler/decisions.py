@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from scheduler.events import Considered
 
@@ -29,14 +30,16 @@ class PendingReason(StrEnum):
     STARTING = "starting"  #: bound, pulls its image and starts
 
 
-class Admit(NamedTuple):
+@dataclass(slots=True)
+class Admit:
     """Every missing rank of `gang` has a node: start it."""
 
     gang: str
     placement: Placement
 
 
-class Reserve(NamedTuple):
+@dataclass(slots=True)
+class Reserve:
     """Promise `gang` a start no later than `start_s`; backfill keeps it."""
 
     gang: str
@@ -44,14 +47,16 @@ class Reserve(NamedTuple):
     spare_pods: int  #: pods of the gang's shape that stay free at `start_s` beside it
 
 
-class Preempt(NamedTuple):
+@dataclass(slots=True)
+class Preempt:
     """Stop the gangs `victims`, whole, so that `gang` can start. No policy here decides it yet."""
 
     gang: str
     victims: tuple[str, ...]
 
 
-class Wait(NamedTuple):
+@dataclass(slots=True)
+class Wait:
     """What all waiting gangs of one pod family wait for, by their size in pods.
 
     One value for a whole family, because a blocked queue must cost by its distinct shapes and
@@ -71,7 +76,8 @@ class Wait(NamedTuple):
         return PendingReason.CAPACITY
 
 
-class Explanation(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Explanation:
     """Why one gang waits, with the numbers behind it: what people and dashboards are shown."""
 
     gang: str

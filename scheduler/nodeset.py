@@ -2,66 +2,77 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterator
 
 
 class NodeSet:
-    """Sorted, disjoint, non-adjacent half-open ranges of node indices."""
+    """Sorted, disjoint, non-adjacent half-open ranges of node indices.
 
-    __slots__ = ("ends", "size", "starts")
+    Kept as the ascending list of their bounds: start, end, start, end, and so on. To add or to
+    remove a range is then the same act: each of its two ends becomes a bound, or stops being one.
+    """
+
+    __slots__ = ("bounds", "size")
 
     def __init__(self) -> None:
-        self.starts: list[int] = []
-        self.ends: list[int] = []
+        self.bounds: list[int] = []
         self.size = 0
 
     def __len__(self) -> int:
         return self.size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        return zip(self.starts, self.ends, strict=True)
+        bounds = iter(self.bounds)
+        return zip(bounds, bounds, strict=True)
 
     def add(self, lo: int, hi: int) -> None:
         """Add [lo, hi), of which no index may be in the set."""
-        starts, ends = self.starts, self.ends
-        at = bisect_left(starts, lo)
-        joins_left = at > 0 and ends[at - 1] == lo
-        joins_right = at < len(starts) and starts[at] == hi
-        if joins_left and joins_right:
-            ends[at - 1] = ends[at]
-            del starts[at], ends[at]
-        elif joins_left:
-            ends[at - 1] = hi
-        elif joins_right:
-            starts[at] = lo
-        else:
-            starts.insert(at, lo)
-            ends.insert(at, hi)
+        bounds = self.bounds
+        at = bisect_left(bounds, lo)
         self.size += hi - lo
+        if at == len(bounds):
+            bounds += (lo, hi)
+            return
+        joins_left = bounds[at] == lo
+        after = at + joins_left
+        assert not after & 1, f"nodes [{lo}, {hi}) are in the set already"
+        if after < len(bounds) and bounds[after] == hi:
+            if joins_left:
+                del bounds[at : at + 2]
+            else:
+                bounds[at] = lo
+        elif joins_left:
+            bounds[at] = hi
+        else:
+            bounds[at:at] = (lo, hi)
 
     def remove(self, lo: int, hi: int) -> None:
         """Remove [lo, hi), all of which must be in the set."""
-        starts, ends = self.starts, self.ends
-        at = bisect_right(starts, lo) - 1
-        start, end = starts[at], ends[at]
-        assert at >= 0 and start <= lo < hi <= end, (lo, hi, start, end)
-        if start == lo:
-            if end == hi:
-                del starts[at], ends[at]
-            else:
-                starts[at] = hi
-        else:
-            ends[at] = lo
-            if end != hi:
-                starts.insert(at + 1, hi)
-                ends.insert(at + 1, end)
+        bounds = self.bounds
+        at = bisect_left(bounds, lo)
         self.size -= hi - lo
+        from_start = bounds[at] == lo
+        end = at + from_start
+        assert end & 1 and hi <= bounds[end], f"nodes [{lo}, {hi}) are not all in the set"
+        if bounds[end] == hi:
+            if from_start:
+                del bounds[at : at + 2]
+            else:
+                bounds[at] = lo
+        elif from_start:
+            bounds[at] = hi
+        else:
+            bounds[at:at] = (lo, hi)
+
+    def first(self) -> int:
+        """Return the lowest index."""
+        return self.bounds[0]
 
     def lowest(self, count: int) -> list[tuple[int, int]]:
         """Return the ranges of the `count` lowest indices; the set must hold so many."""
         ranges = []
-        for start, end in zip(self.starts, self.ends, strict=True):
+        for start, end in self:
             if end - start >= count:
                 ranges.append((start, start + count))
                 break

@@ -75,8 +75,11 @@ def decide(state: ClusterState, policy: Policy, now_s: float) -> tuple[Decision,
     if policy.discipline is Discipline.STRICT:
         made: list[Decision] = []
         _state_waits(state, policy.placer, blocked, made)
+        if not made:
+            return _COMPLETE
         made.append(_CONSIDERED)
         return tuple(made)
+    queue.index_demands()
     around = _Pass(state, policy, now_s, blocked)
     with state.capacity.trial():
         if policy.discipline is Discipline.SKIP:
@@ -101,9 +104,7 @@ def _place_head(state: ClusterState, head: GangState, placer: Placer) -> Placeme
     return place(state.capacity, head.missing, placer)
 
 
-def _state_waits(
-    state: ClusterState, placer: Placer, only_new: bool, made: list[Decision]
-) -> None:
+def _state_waits(state: ClusterState, placer: Placer, only_new: bool, made: list[Decision]) -> None:
     """Say what each family waits for, where that changed.
 
     `only_new` says that no capacity changed since the last pass, so that only families without
@@ -198,8 +199,7 @@ class _Pass:
         candidates = self._candidates(
             first,
             lambda member: (
-                member.gang.walltime_s <= within_s
-                or room.may_outlast(member.missing, member.size)
+                member.gang.walltime_s <= within_s or room.may_outlast(member.missing, member.size)
             ),
         )
         while candidates:
@@ -274,9 +274,7 @@ def explain(state: ClusterState, gang: str) -> Explanation:
     roles = member.missing
     selectors = {role.selector for role in roles}
     free_gpus = max(state.capacity.free_gpus(selector) for selector in selectors)
-    fit_pods = (
-        state.capacity.slots(roles[0].pod, roles[0].selector) if len(roles) == 1 else 0
-    )
+    fit_pods = state.capacity.slots(roles[0].pod, roles[0].selector) if len(roles) == 1 else 0
     ahead: str | None = None
     if member.phase is Phase.IMPOSSIBLE:
         reason = PendingReason.NEVER_FITS

@@ -9,13 +9,23 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
-from heapq import heapify, heappop, heappush
+from itertools import islice
 from math import inf
 from operator import itemgetter
+from typing import NamedTuple
 
-from scheduler.model import FamilyKey, Gang, OrderKey, Phase, Role, Slice
+from scheduler.capacity import NodeGroup
+from scheduler.model import FamilyKey, Gang, OrderKey, Phase, Placement, Role
 
 Entry = tuple[OrderKey, "GangState"]
+
+
+class Release(NamedTuple):
+    """What a gang gives back when it ends, split by how much work that is to foresee."""
+
+    held: Placement  #: what it was worked out for
+    whole: tuple[tuple[NodeGroup, int], ...]  #: nodes whose GPUs are all its own, by group
+    partial: Placement  #: the others
 
 
 class GangState:
@@ -30,6 +40,7 @@ class GangState:
         "missing",
         "phase",
         "present",
+        "release",
         "size",
     )
 
@@ -39,7 +50,8 @@ class GangState:
         self.missing = gang.roles  #: roles and counts still without a node
         self.family = family  #: of the missing roles
         self.size = size  #: of the missing roles, within the family
-        self.held: list[Slice] = []  #: `role` indexes `gang.roles`
+        self.held: Placement = ()  #: `role` indexes `gang.roles`
+        self.release: Release | None = None  #: what `held` gives back; kept for backfill
         self.present = present  #: pods that exist
         self.key: OrderKey = ()  #: place in the queue
         self.expected_end_s = inf  #: start plus walltime
@@ -93,20 +105,31 @@ class Demand:
 class Family:
     """Gangs of one pod request, by size; several roles count as one unit."""
 
-    __slots__ = ("demands", "fit_pods", "free_pods", "key", "max_size", "roles", "sizes")
+    __slots__ = (
+        "demands",
+        "fit_pods",
+        "free_pods",
+        "key",
+        "max_size",
+        "num_waiting",
+        "roles",
+        "sizes",
+    )
 
     def __init__(self, key: FamilyKey, roles: tuple[Role, ...], max_size: int) -> None:
         self.key = key
         self.roles = roles
         self.max_size = max_size  #: the largest size that the empty cluster holds
-        self.sizes: list[int] = []  #: ascending sizes that have a waiting gang
-        self.demands: dict[int, Demand] = {}
+        self.num_waiting = 0
         #: what the last pass said of it, see `decisions.Wait`; -1 if none did since it was empty
         self.fit_pods = -1
         self.free_pods = -1
+        # Kept once a pass looks past the head, see `WaitQueue.index_demands`.
+        self.sizes: list[int] = []  #: ascending sizes that have a waiting gang
+        self.demands: dict[int, Demand] = {}
 
     def add(self, size: int, entry: Entry) -> None:
-        """Insert a waiting gang."""
+        """Insert a waiting gang into its demand."""
         demand = self.demands.get(size)
         if demand is None:
             demand = self.demands[size] = Demand(size)
@@ -114,14 +137,12 @@ class Family:
         demand.add(entry)
 
     def discard(self, size: int, entry: Entry) -> None:
-        """Remove a gang that is in it."""
+        """Remove a gang from its demand."""
         demand = self.demands[size]
         demand.discard(entry)
         if not demand.entries:
             del self.demands[size]
             del self.sizes[bisect_left(self.sizes, size)]
-            if not self.sizes:
-                self.fit_pods = self.free_pods = -1
 
 
 def family_key(roles: tuple[Role, ...]) -> FamilyKey:
@@ -139,7 +160,7 @@ def family_size(roles: tuple[Role, ...]) -> int:
 class WaitQueue:
     """Waiting gangs in one order."""
 
-    __slots__ = ("_heap", "families", "fresh", "head_seen", "members")
+    __slots__ = ("_entries", "_first", "_has_demands", "families", "fresh", "head_seen", "members")
 
     def __init__(self) -> None:
         self.members: dict[str, GangState] = {}
@@ -149,8 +170,10 @@ class WaitQueue:
         self.fresh: dict[GangState, None] = {}
         #: the head at the last pass
         self.head_seen: GangState | None = None
-        #: entries of gangs that left stay until they come to the top
-        self._heap: list[Entry] = []
+        #: in order, from `_first` on; before it stand gangs that left from the head
+        self._entries: list[Entry] = []
+        self._first = 0
+        self._has_demands = False
 
     def __len__(self) -> int:
         return len(self.members)
@@ -158,49 +181,54 @@ class WaitQueue:
     def add(self, state: GangState) -> None:
         """Enqueue by `state.key`."""
         entry = (state.key, state)
+        entries = self._entries
+        if not entries or state.key > entries[-1][0]:
+            entries.append(entry)
+        else:
+            insort(entries, entry, self._first)
         self.members[state.gang.name] = state
-        family = state.family
-        if not family.sizes:
-            self.families[family.key] = family
-        family.add(state.size, entry)
-        heappush(self._heap, entry)
         self.fresh[state] = None
+        family = state.family
+        if not family.num_waiting:
+            self.families[family.key] = family
+        family.num_waiting += 1
+        if self._has_demands:
+            family.add(state.size, entry)
 
     def remove(self, state: GangState) -> None:
         """Take a gang out, wherever it stands."""
         del self.members[state.gang.name]
-        family = state.family
-        family.discard(state.size, (state.key, state))
-        if not family.sizes:
-            del self.families[family.key]
         self.fresh.pop(state, None)
-        heap = self._heap
-        while heap and not self._holds(heap[0]):
-            heappop(heap)
-        if len(heap) > 64 and len(heap) > 2 * len(self.members):
-            self._heap = [entry for entry in heap if self._holds(entry)]
-            heapify(self._heap)
+        entries, first = self._entries, self._first
+        if entries[first][1] is state:
+            self._first = first = first + 1
+            if first == len(entries):
+                entries.clear()
+                self._first = 0
+            elif first > 1000 and 2 * first > len(entries):
+                del entries[:first]
+                self._first = 0
+        else:
+            del entries[bisect_left(entries, (state.key, state), first)]
+        family = state.family
+        family.num_waiting -= 1
+        if not family.num_waiting:
+            del self.families[family.key]
+            family.fit_pods = family.free_pods = -1
+        if self._has_demands:
+            family.discard(state.size, (state.key, state))
 
-    def _holds(self, entry: Entry) -> bool:
-        state = entry[1]
-        return self.members.get(state.gang.name) is state and state.key == entry[0]
+    def index_demands(self) -> None:
+        """Keep the gangs of each family by size from now on, for passes that look past the head."""
+        if not self._has_demands:
+            self._has_demands = True
+            for entry in self._entries[self._first :]:
+                entry[1].family.add(entry[1].size, entry)
 
     def head(self) -> GangState | None:
         """Return the first gang in the order."""
-        return self._heap[0][1] if self._heap else None
+        return self._entries[self._first][1] if self._entries else None
 
     def in_order(self) -> Iterator[GangState]:
-        """Yield waiting gangs in order; costs by those looked at."""
-        heap = self._heap
-        if not heap:
-            return
-        last: OrderKey | None = None
-        frontier: list[tuple[OrderKey, int]] = [(heap[0][0], 0)]
-        while frontier:
-            key, at = heappop(frontier)
-            for child in (2 * at + 1, 2 * at + 2):
-                if child < len(heap):
-                    heappush(frontier, (heap[child][0], child))
-            if key != last and self._holds(heap[at]):
-                last = key
-                yield heap[at][1]
+        """Yield waiting gangs in order."""
+        return (entry[1] for entry in islice(self._entries, self._first, None))

@@ -60,14 +60,33 @@ class ClusterState:
         self.queue = WaitQueue()
         self.reservations: dict[str, Reservation] = {}
         self.foreign: dict[str, tuple[int, PodShape]] = {}
-        #: running gangs by the end that their walltimes promise
-        self.ends: list[tuple[float, int, str, GangState]] = []
-        #: gangs and foreign pods on each node, for the questions that start from a node
-        self.on_node: list[tuple[str, ...]] = [()] * len(self.capacity.nodes)
         #: True if a waiting gang may fit that did not at the last pass
         self.grew = True
         #: every family met so far
         self.families: dict[FamilyKey, Family] = {}
+        # Indexes that not every policy or cluster needs; each is kept from the first question on.
+        self._ends: list[tuple[float, int, str, GangState]] | None = None
+        self._on_node: list[tuple[str, ...]] | None = None
+
+    @property
+    def ends(self) -> list[tuple[float, int, str, GangState]]:
+        """Running gangs by the end that their walltimes promise."""
+        if self._ends is None:
+            self._ends = sorted(_end_entry(m) for m in self.gangs.values() if m.held)
+        return self._ends
+
+    @property
+    def on_node(self) -> list[tuple[str, ...]]:
+        """Gangs and foreign pods on each node, for the questions that start from a node."""
+        if self._on_node is None:
+            self._on_node = [()] * len(self.capacity.nodes)
+            for name, member in self.gangs.items():
+                _note_owner(self, name, member.held)
+            for name, reservation in self.reservations.items():
+                _note_owner(self, name, reservation.placement)
+            for name, (node, _) in self.foreign.items():
+                _note_owner(self, name, (Slice(0, node, node + 1, 1),))
+        return self._on_node
 
     def family(self, roles: tuple[Role, ...]) -> Family:
         """Return the family of gangs with these roles."""
@@ -159,43 +178,59 @@ def _dequeue(state: ClusterState, member: GangState) -> None:
 
 
 def _admitted(state: ClusterState, event: Admitted) -> None:
-    member = _gang(state, event.gang)
-    name = event.gang
+    name, placement, expected_end_s = event.gang, event.placement, event.expected_end_s
+    member = _gang(state, name)
     state.queue.remove(member)
-    reservation = state.reservations.pop(name, None) if state.reservations else None
-    if reservation is not None and reservation.placement:
-        _give_back(state, name, member.gang.roles, reservation.placement)
     roles = member.gang.roles
+    if state.reservations:
+        _keep_promises(state, name, roles, expected_end_s)
     if member.missing is not roles:  # slices count roles as in `missing`
         names = [role.name for role in roles]
-        placement: Placement = tuple(
-            piece._replace(role=names.index(member.missing[piece.role].name))
-            for piece in event.placement
+        placement = tuple(
+            piece._replace(role=names.index(member.missing[piece.role].name)) for piece in placement
         )
-    else:
-        placement = event.placement
     _take(state, name, roles, placement)
     if member.held:
         _forget_end(state, member)
-    member.held += placement
+        placement = member.held + placement
+    member.held = placement
     member.missing = ()
     member.phase = Phase.RUNNING
-    member.expected_end_s = event.expected_end_s
-    insort(state.ends, (event.expected_end_s, member.gang.ordinal, name, member))
+    member.expected_end_s = expected_end_s
+    if state._ends is not None:
+        insort(state._ends, _end_entry(member))
+
+
+def _keep_promises(
+    state: ClusterState, name: str, roles: tuple[Role, ...], expected_end_s: float
+) -> None:
+    """Redeem the admitted gang's own reservation and doubt those that it may delay."""
+    own = state.reservations.pop(name, None)
+    if own is not None and own.placement:
+        _give_back(state, name, roles, own.placement)
     for promise in state.reservations.values():
-        if event.expected_end_s > promise.start_s:
+        if expected_end_s > promise.start_s:
             promise.valid = False
 
 
+def _end_entry(member: GangState) -> tuple[float, int, str, GangState]:
+    return (member.expected_end_s, member.gang.ordinal, member.gang.name, member)
+
+
 def _forget_end(state: ClusterState, member: GangState) -> None:
-    entry = (member.expected_end_s, member.gang.ordinal, member.gang.name, member)
-    at = bisect_left(state.ends, entry)
-    if at < len(state.ends) and state.ends[at][3] is member:
-        del state.ends[at]
+    if state._ends is not None:
+        at = bisect_left(state._ends, _end_entry(member))
+        if at < len(state._ends) and state._ends[at][3] is member:
+            del state._ends[at]
 
 
 def _take(state: ClusterState, owner: str, roles: tuple[Role, ...], placement: Placement) -> None:
     state.capacity.take(roles, placement)
+    if state._on_node is not None:
+        _note_owner(state, owner, placement)
+
+
+def _note_owner(state: ClusterState, owner: str, placement: Placement) -> None:
     on_node = state.on_node
     for _, lo, hi, _ in placement:
         if on_node[lo:hi].count(()) == hi - lo:
@@ -204,21 +239,24 @@ def _take(state: ClusterState, owner: str, roles: tuple[Role, ...], placement: P
             on_node[lo:hi] = [(*owners, owner) for owners in on_node[lo:hi]]
 
 
-def _give_back(
-    state: ClusterState, owner: str, roles: tuple[Role, ...], placement: Iterable[Slice]
-) -> None:
-    state.capacity.give_back(roles, placement)
-    on_node = state.on_node
-    alone = (owner,)
-    for _, lo, hi, _ in placement:
-        if on_node[lo:hi].count(alone) == hi - lo:
-            on_node[lo:hi] = [()] * (hi - lo)
-            continue
-        for i in range(lo, hi):
-            owners = on_node[i]
-            at = owners.index(owner)
-            on_node[i] = owners[:at] + owners[at + 1 :]
+def _give_back(state: ClusterState, owner: str, roles: tuple[Role, ...], held: Placement) -> None:
+    state.capacity.give_back(roles, held)
+    if state._on_node is not None:
+        on_node = state._on_node
+        alone = (owner,)
+        for _, lo, hi, _ in held:
+            if on_node[lo:hi].count(alone) == hi - lo:
+                on_node[lo:hi] = [()] * (hi - lo)
+            else:
+                for i in range(lo, hi):
+                    on_node[i] = _without(on_node[i], owner)
     state.grew = True
+
+
+def _without(owners: tuple[str, ...], owner: str) -> tuple[str, ...]:
+    """Return the owners with one mention less of `owner`."""
+    at = owners.index(owner)
+    return owners[:at] + owners[at + 1 :]
 
 
 def _release_all(state: ClusterState, member: GangState) -> None:
@@ -230,16 +268,19 @@ def _release_all(state: ClusterState, member: GangState) -> None:
     for promise in state.reservations.values():
         if member.expected_end_s >= promise.start_s:  # due before, it was counted on already
             promise.valid = False
-    member.held = []
+    member.held = ()
     member.expected_end_s = inf
 
 
 def _finished(state: ClusterState, event: GangFinished | GangCancelled) -> None:
-    member = _gang(state, event.gang)
-    _dequeue(state, member)
+    name = event.gang
+    member = _gang(state, name)
+    if member.missing:
+        _dequeue(state, member)
     _release_all(state, member)
-    _drop_reservation(state, event.gang)
-    del state.gangs[event.gang]
+    if state.reservations:
+        _drop_reservation(state, name)
+    del state.gangs[name]
 
 
 def _interrupted(state: ClusterState, event: GangInterrupted) -> None:
@@ -280,11 +321,10 @@ def _member_lost(state: ClusterState, event: MemberLost) -> None:
         Slice(piece.role, node, node + 1, piece.pods_per_node - 1),
         Slice(piece.role, node + 1, piece.hi, piece.pods_per_node),
     ]
-    if piece.pods_per_node == 1:
-        owners = state.on_node[node]
-        index = owners.index(event.gang)
-        state.on_node[node] = owners[:index] + owners[index + 1 :]
-    member.held[at : at + 1] = [part for part in rest if part.num_pods]
+    if piece.pods_per_node == 1 and state._on_node is not None:
+        state._on_node[node] = _without(state._on_node[node], event.gang)
+    kept = tuple(part for part in rest if part.num_pods)
+    member.held = member.held[:at] + kept + member.held[at + 1 :]
     state.grew = True
     _invalidate(state)
     _ask_for_missing(state, member)
@@ -354,15 +394,14 @@ def _give_back_pods(state: ClusterState, member: GangState, surplus: list[int]) 
                 part = Slice(role, node, node + 1, drop)
                 state.capacity.give_back(member.gang.roles, (part,))
                 if drop == per_node:
-                    owners = state.on_node[node]
-                    at = owners.index(member.gang.name)
-                    state.on_node[node] = owners[:at] + owners[at + 1 :]
+                    if state._on_node is not None:
+                        state._on_node[node] = _without(state._on_node[node], member.gang.name)
                 else:
                     kept.append(Slice(role, node, node + 1, per_node - drop))
             else:
                 kept.append(Slice(role, lo, node + 1, per_node))
                 break
-    member.held = kept[::-1]
+    member.held = tuple(kept[::-1])
     state.grew = True
 
 
@@ -394,7 +433,8 @@ def _node_added(state: ClusterState, event: NodeAdded) -> None:
     if event.node.name in state.capacity.index_of:
         raise ValueError(f"node {event.node.name!r} exists already; give it its own name")
     state.capacity.add_node(event.node)
-    state.on_node.append(())
+    if state._on_node is not None:
+        state._on_node.append(())
     for family in state.families.values():
         family.max_size = _largest(state.capacity, family.roles)
     state.grew = True
@@ -440,7 +480,8 @@ def _foreign_bound(state: ClusterState, event: ForeignPodBound) -> None:
     node = _node(state, event.node)
     state.capacity.take(_as_role(event.shape), (Slice(0, node, node + 1, 1),))
     state.foreign[event.pod] = (node, event.shape)
-    state.on_node[node] = (*state.on_node[node], event.pod)
+    if state._on_node is not None:
+        state._on_node[node] = (*state._on_node[node], event.pod)
     _invalidate(state)
 
 

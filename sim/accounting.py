@@ -33,7 +33,7 @@ def check_accounting(
     """
     end_s = records.end_s
     books: dict[str, dict[str, float]] = {}
-    by_reason = {reason: part for reason, part in pending.groupby("reason", sort=False)}
+    by_reason = dict(iter(pending.groupby("reason", sort=False)))
     for code, reason in enumerate(REASONS):
         part = by_reason.get(str(reason))
         curve = 0.0

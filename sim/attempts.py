@@ -14,8 +14,115 @@ COMPLETED, RENDEZVOUS_TIMEOUT, PERMIT_TIMEOUT, NODE_LOST, UNFINISHED = range(5)
 OUTCOMES = ("completed", "rendezvous_timeout", "permit_timeout", "node_lost", "unfinished")
 
 
+class Attempts(NamedTuple):
+    """Attempts as columns; times are inf where an attempt did not get so far."""
+
+    job: NDArray[np.int64]
+    created_s: NDArray[np.float64]
+    admitted_s: NDArray[np.float64]
+    bound_s: NDArray[np.float64]
+    starting_s: NDArray[np.float64]  #: from bind to running, for each pod
+    start_s: NDArray[np.float64]
+    end_s: NDArray[np.float64]
+    outcome: NDArray[np.int8]
+    num_nodes: NDArray[np.int64]
+    kept_s: NDArray[np.float64]  #: run time that counts towards the job
+
+
+class GangLog:
+    """Attempts of gangs, which are admitted whole: one row each, written at admission.
+
+    Rows are flat, so that one costs a single append.
+    """
+
+    COLUMNS = (
+        "job",
+        "created_s",
+        "admitted_s",
+        "begin_s",
+        "tokens",
+        "bound_s",
+        "starting_s",
+        "start_s",
+        "end_s",
+        "outcome",
+        "kept_s",
+    )
+    WIDTH = len(COLUMNS)
+    START = COLUMNS.index("start_s")
+    END = COLUMNS.index("end_s")
+    OUTCOME = COLUMNS.index("outcome")
+    KEPT = COLUMNS.index("kept_s")
+
+    __slots__ = ("rows", "slices")
+
+    def __init__(self) -> None:
+        self.rows = array("d")
+        #: flat: row of the attempt, first node, end of the nodes, GPUs held on each
+        self.slices = array("q")
+
+    def close(self, row: int, end_s: float, outcome: int, kept_s: float) -> None:
+        """Write how an attempt ended; `row` is where in `rows` it begins."""
+        rows = self.rows
+        rows[row + self.END] = end_s
+        rows[row + self.OUTCOME] = outcome
+        rows[row + self.KEPT] = kept_s
+
+    def _column(self, name: str) -> NDArray[np.float64]:
+        rows = np.frombuffer(self.rows, np.float64).reshape(-1, self.WIDTH)
+        return np.ascontiguousarray(rows[:, self.COLUMNS.index(name)])
+
+    def columns(self) -> Attempts:
+        """Return the rows as arrays."""
+        row, lo, hi, _ = self._slices()
+        return Attempts(
+            self._column("job").astype(np.int64),
+            self._column("created_s"),
+            self._column("admitted_s"),
+            self._column("bound_s"),
+            self._column("starting_s"),
+            self._column("start_s"),
+            self._column("end_s"),
+            self._column("outcome").astype(np.int8),
+            np.bincount(row, weights=hi - lo, minlength=len(self)).astype(np.int64),
+            self._column("kept_s"),
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows) // self.WIDTH
+
+    def _slices(self) -> tuple[NDArray[np.int64], ...]:
+        row, lo, hi, gpus = np.frombuffer(self.slices, np.int64).reshape(-1, 4).T
+        return row // self.WIDTH, lo, hi, gpus
+
+    def batches(
+        self, num_pods: NDArray[np.int64], gpus_per_pod: NDArray[np.int64], gpus: NDArray[np.int64]
+    ) -> Batches:
+        """Return one batch per attempt, from pods, GPUs per pod and GPUs of each job."""
+        job = self._column("job").astype(np.int64)
+        admitted_s = self._column("admitted_s")
+        return Batches(
+            np.arange(len(job)),
+            admitted_s,
+            admitted_s,
+            self._column("begin_s"),
+            self._column("tokens"),
+            num_pods[job],
+            gpus_per_pod[job],
+            gpus[job],
+        )
+
+    def node_gpu_s(self, num_nodes: int) -> NDArray[np.float64]:
+        """Return GPU-seconds held on each node."""
+        row, lo, hi, gpus = self._slices()
+        held_s = (self._column("end_s") - self._column("admitted_s"))[row] * gpus
+        change = np.bincount(lo, weights=held_s, minlength=num_nodes + 1)
+        change -= np.bincount(hi, weights=held_s, minlength=num_nodes + 1)
+        return np.maximum(np.cumsum(change)[:num_nodes], 0.0)
+
+
 class AttemptLog:
-    """One row per attempt, written when it ends; inf where it did not get so far."""
+    """Attempts of gangs whose pods are placed one by one: one row each, written when it ends."""
 
     __slots__ = (
         "admitted_s",
@@ -41,6 +148,21 @@ class AttemptLog:
         self.outcome = array("b")
         self.num_nodes = array("q")
         self.kept_s = array("d")  #: run time that counts towards the job
+
+    def columns(self) -> Attempts:
+        """Return the rows as arrays."""
+        return Attempts(
+            np.frombuffer(self.job, np.int64),
+            np.frombuffer(self.created_s, np.float64),
+            np.frombuffer(self.admitted_s, np.float64),
+            np.frombuffer(self.bound_s, np.float64),
+            np.frombuffer(self.starting_s, np.float64),
+            np.frombuffer(self.start_s, np.float64),
+            np.frombuffer(self.end_s, np.float64),
+            np.frombuffer(self.outcome, np.int8),
+            np.frombuffer(self.num_nodes, np.int64),
+            np.frombuffer(self.kept_s, np.float64),
+        )
 
     def add(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -35,18 +35,26 @@ def main() -> None:
 
 def invoke(arguments: list[str]) -> int:
     """Run one command and return its exit code; what users can mend is one line on stderr."""
-    usage_error = typer.BadParameter.__mro__[1]  # typer does not export it by name
+    # typer does not export the parent of all its usage errors by name
+    usage_error = cast("type[Exception]", typer.BadParameter.__mro__[1])
     try:
         code = app(args=arguments, prog_name="muster", standalone_mode=False)
     except KeyboardInterrupt:
         return _interrupted()
     except usage_error as error:
         message = error.format_message()  # type: ignore[attr-defined]
+        if message.startswith("Usage:"):  # a group of commands without a command
+            print(message, file=sys.stderr)
+            return USAGE_ERROR
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "muster"
         return _usage(f"{_one_line(message).rstrip('.')}; see {command} --help")
-    except (ValueError, FileNotFoundError) as error:
+    except ValueError as error:
         return _usage(_one_line(str(error)))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _usage(f"{str(error.filename)!r}: {error.strerror}")
     if code == INTERRUPTED:
         return _interrupted()
     return code if isinstance(code, int) else 0
@@ -133,8 +141,12 @@ def run(
         raise ValueError("--gpus-per-node goes with --nodes; a cluster file has its own")
     if nodes is None and cluster is None:
         raise ValueError("give --nodes N (and --gpus-per-node G) or --cluster FILE.toml")
+    if until_days is not None and not until_days > 0:
+        raise ValueError(f"--until-days is {until_days}; give a number above 0")
     from sim.experiment import run as simulate
+    from sim.settings import check_policy
 
+    check_policy(admission, order, discipline, backfill, "the command line")
     result = simulate(
         jobs,
         nodes=nodes,

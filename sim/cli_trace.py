@@ -61,7 +61,7 @@ def convert(
     if len(rejected):
         beside = out.with_name(f"{out.name}.rejected.csv")
         rejected.to_csv(beside, index=False)
-        print(f"{len(rejected):,} bad rows left out: {beside}")
+        print(f"rows left out: {beside}")
 
 
 @app.command(
@@ -114,7 +114,7 @@ def generate(
 
 @app.command(epilog="Example: muster trace validate-model --out runs/model")
 def validate_model(
-    out: Annotated[Path, typer.Option(help="Folder for report, tables and pictures.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for page, table and picture.")] = Path(
         "runs/model"
     ),
 ) -> None:
@@ -133,7 +133,7 @@ def _load(
     if loaded.jobs.empty:
         raise ValueError(f"jobs file {str(file)!r} holds no jobs")
     if len(loaded.rejected):
-        print(f"{len(loaded.rejected):,} bad rows left out", file=sys.stderr)
+        print(f"{len(loaded.rejected):,} rows left out", file=sys.stderr)
     return loaded.jobs, loaded.rejected
 
 

@@ -103,7 +103,8 @@ def draw_curve(table: pd.DataFrame, target: int, plan: Plan, answer: Answer, ax:
 
 def _axis_label(target: Target) -> str:
     label = target.label()
-    label = label[0].upper() + label[1:]
+    if not label[1].isdigit():  # p95 stays as it is
+        label = label[0].upper() + label[1:]
     if target.metric.endswith("_s"):
         return f"{label} (s)"
     if target.metric.endswith("_ratio"):
@@ -131,7 +132,8 @@ def headline(plan: Plan, answer: Answer) -> str:
     else:
         text += " (one replication, so no interval)"
     if answer.safe is not None and count > 1:
-        text += f"; {value(answer.safe)}{unit} meet it in every replication"
+        targets = "them" if len(plan.target) > 1 else "it"
+        text += f"; {value(answer.safe)}{unit} meet {targets} in every replication"
     if answer.is_edge:
         end, bound = ("low", low) if is_nodes else ("high", high)
         text += (
@@ -251,6 +253,8 @@ def _picture(plan: Plan, answer: Answer, table: pd.DataFrame, *paths: Path) -> N
             draw_curve(table, index, plan, answer, ax)
         unit = "Nodes" if plan.vary.what == "nodes" else "Offered load (ratio)"
         text = f"{unit}; line: mean, band: range of {len(answer.found)} replications"
+        if answer.limit is not None:
+            text += "; grey: the answer with its interval"
         if (table["num_never_fits"] > 0).any():
             text += "; hollow: some gangs are larger than the cluster"
         axes[-1].set_xlabel(text)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
+from itertools import count, repeat
+from math import inf
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import simpy
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from scheduler import catalog
 from scheduler.audit import validate
-from scheduler.decisions import Admit, Wait
+from scheduler.decisions import Admit, Preempt, Wait
 from scheduler.events import (
     Admitted,
     Considered,
@@ -32,11 +34,11 @@ from scheduler.events import (
 from scheduler.model import Gang, Node, Phase, Slice
 from scheduler.nodeset import NodeSet
 from scheduler.policy import decide
-from scheduler.queueing import GangState
+from scheduler.queueing import family_key, family_size
 from scheduler.state import ClusterState, apply
-from sim.attempts import COMPLETED, NODE_LOST, UNFINISHED, AttemptLog, Batches, NodeUse
+from sim.attempts import COMPLETED, NODE_LOST, UNFINISHED, GangLog
 from sim.config import RunConfig
-from sim.ledger import BEHIND_HEAD, CAPACITY, FRAGMENTATION, QueueLedger, StepLog
+from sim.ledger import QueueLedger, StepLog, Stints
 from sim.lifecycle import Binder
 from sim.records import Records, assemble
 
@@ -45,27 +47,6 @@ if TYPE_CHECKING:
 
 #: called with (simulated seconds, simulation events so far)
 ProgressCallback = Callable[[float, int], None]
-
-
-class Running:
-    """An attempt under way."""
-
-    __slots__ = ("admitted_s", "begin_s", "bound_s", "start_s", "starting_s", "tokens")
-
-    def __init__(
-        self,
-        admitted_s: float,
-        begin_s: float,
-        tokens: float,
-        bound_s: float,
-        starting_s: float,
-    ) -> None:
-        self.admitted_s = admitted_s
-        self.begin_s = begin_s
-        self.tokens = tokens
-        self.bound_s = bound_s
-        self.starting_s = starting_s
-        self.start_s = bound_s + starting_s
 
 
 class GangSimulation:
@@ -87,11 +68,8 @@ class GangSimulation:
         )
         self.state = ClusterState(nodes, self.policy.order)
         self.log = StepLog()
-        self.ledger = QueueLedger(self.log)
-        self.attempts = AttemptLog()
-        self._begin_s = array("d")  #: of the binder's turn, per attempt
-        self._tokens = array("d")
-        self.node_use = NodeUse(len(nodes))
+        self.ledger = QueueLedger()
+        self.attempts = GangLog()
         self.down: list[tuple[float, float, int]] = []  #: outages that happened
         plane = config.control_plane
         self._plane = plane
@@ -100,12 +78,23 @@ class GangSimulation:
         if plane.pull_cold_s and not plane.warm_at_start:
             self._cold.add(0, len(nodes))
         num_jobs = work.num_jobs
-        self.waited = [array("d", bytes(8 * num_jobs)) for _ in range(3)]
         self.created_s = array("d", work.submit_s)
         self.left_s = array("d", work.duration_s)  #: run time still to do
         self.tries = array("i", bytes(4 * num_jobs))
         self.never_fits: list[int] = []
-        self.running: dict[int, Running] = {}
+        #: where in the log the attempt under way begins; -1 if there is none
+        self.row_of = array("q", [-1]) * num_jobs
+        self._gangs = map(
+            Gang,
+            work.job,
+            work.roles,
+            work.submit_s,
+            work.walltime_s,
+            work.priority,
+            work.queue,
+            repeat(0),
+            count(),
+        )
         self.num_events = 0
         self._next = 0
         self._progress = progress
@@ -114,6 +103,10 @@ class GangSimulation:
 
     def run(self) -> Records:
         """Simulate and return the records."""
+        return self.records(self.simulate())
+
+    def simulate(self) -> float:
+        """Let all events happen; return the time at which the run ends."""
         self._schedule_arrival()
         for start_s, end_s, node in self._faults:
             self._at(start_s, self._node_lost, (node, end_s))
@@ -125,6 +118,12 @@ class GangSimulation:
             self.env.run(until=until_s)
             end_s = until_s
         self._close(end_s)
+        return end_s
+
+    def records(self, end_s: float) -> Records:
+        """Work out the tables of a run that has ended, from what it kept."""
+        num_pods = np.array(self.work.num_pods, np.int64)
+        gpus_per_pod = self.work.table["gpus_per_pod"].to_numpy(np.int64)
         return assemble(
             work=self.work,
             nodes=self.state.capacity.nodes,
@@ -132,38 +131,40 @@ class GangSimulation:
             end_s=end_s,
             num_events=self.num_events,
             log=self.log,
-            attempts=self.attempts,
-            batches=self._batches(),
-            pending_pod_s=self._queued_pod_s(),
-            node_use=self.node_use,
+            attempts=self.attempts.columns(),
+            batches=self.attempts.batches(
+                num_pods, gpus_per_pod, np.array(self.work.gpus, np.int64)
+            ),
+            pending_pod_s=self._queued_pod_s(end_s),
+            node_gpu_s=self.attempts.node_gpu_s(len(self.state.capacity.nodes)),
             down=self.down,
             never_fits=self.never_fits,
         )
 
-    def _batches(self) -> Batches:
-        """Return one batch per attempt: a gang is placed whole."""
-        job = np.frombuffer(self.attempts.job, np.int64)
-        placed_s = np.frombuffer(self.attempts.admitted_s, np.float64)
-        return Batches(
-            np.arange(len(job)),
-            placed_s,
-            placed_s,
-            np.frombuffer(self._begin_s, np.float64),
-            np.frombuffer(self._tokens, np.float64),
-            np.array(self.work.num_pods, np.int64)[job],
-            self.work.table["gpus_per_pod"].to_numpy(np.int64)[job],
-            np.array(self.work.gpus, np.int64)[job],
-        )
-
-    def _queued_pod_s(self) -> dict[int, NDArray[np.float64]]:
+    def _queued_pod_s(self, end_s: float) -> dict[int, NDArray[np.float64]]:
         """Return pod-seconds in the queue per reason and job."""
-        pods = np.array(self.work.num_pods, np.float64)
-        return {
-            code: np.frombuffer(waited, np.float64) * pods
-            for code, waited in zip(
-                (CAPACITY, FRAGMENTATION, BEHIND_HEAD), self.waited, strict=True
-            )
-        }
+        attempts = self.attempts.columns()
+        waiting = [member.gang.ordinal for member in self.state.queue.members.values()]
+        created_s = np.frombuffer(self.created_s, np.float64)[waiting]
+        job = np.append(attempts.job, np.array(waiting, np.int64))
+        from_s = np.append(attempts.created_s, created_s)
+        to_s = np.append(attempts.admitted_s, np.full(len(waiting), end_s))
+        waited = to_s > from_s
+        return self.ledger.settle(
+            Stints(job[waited], from_s[waited], to_s[waited]),
+            self.work.roles_index,
+            [
+                (
+                    family_key(roles),
+                    family_size(roles),
+                    sum(role.count for role in roles),
+                    sum(role.gpus for role in roles),
+                )
+                for roles in self.work.distinct_roles
+            ],
+            self.log,
+            self.work.num_jobs,
+        )
 
     def _at(self, time_s: float, callback: Callable[[simpy.Event], None], value: object) -> None:
         event = simpy.Timeout(self.env, max(0.0, time_s - self.env.now), value)
@@ -173,29 +174,24 @@ class GangSimulation:
 
     def _schedule_arrival(self) -> None:
         if self._next < self.work.num_jobs:
-            self._at(self.work.submit_s[self._next], self._arrive, None)
+            delay_s = self.work.submit_s[self._next] - self.env.now
+            simpy.Timeout(self.env, max(0.0, delay_s)).callbacks.append(self._arrive)
 
     def _arrive(self, _: simpy.Event) -> None:
-        work = self.work
-        now_s = work.submit_s[self._next]
-        while self._next < work.num_jobs and work.submit_s[self._next] <= now_s:
-            job = self._next
-            self._next += 1
-            gang = Gang(
-                work.job[job],
-                work.roles[job],
-                work.submit_s[job],
-                work.walltime_s[job],
-                work.priority[job],
-                work.queue[job],
-                0,
-                job,
-            )
-            apply(self.state, GangSubmitted(gang))
-            if gang.name not in self.state.queue.members:
-                self._reject(job)
+        submit_s = self.work.submit_s
+        state = self.state
+        at = self._next
+        now_s = submit_s[at]
+        num_jobs = self.work.num_jobs
+        while at < num_jobs and submit_s[at] <= now_s:
+            gang = next(self._gangs)
+            apply(state, GangSubmitted(gang))
+            if gang.name not in state.queue.members:
+                self._reject(at)
+            at += 1
+        self._next = at
         self._schedule_arrival()
-        self._settle()
+        self._settle(now_s)
 
     def _reject(self, job: int) -> None:
         """A gang larger than the cluster leaves at once: waiting would not help it."""
@@ -205,15 +201,18 @@ class GangSimulation:
         self.never_fits.append(job)
 
     def _finish(self, event: simpy.Event) -> None:
-        job, running = event.value
-        if self.running.get(job) is not running:
+        attempt: Any = event.value
+        job, row = attempt
+        if self.row_of[job] != row:
             return  # interrupted since
-        self._end_attempt(job, COMPLETED, self.env.now)
+        now_s = self.env.now
+        self._end_attempt(job, COMPLETED, now_s)
         apply(self.state, GangFinished(self.work.job[job]))
-        self._settle()
+        self._settle(now_s)
 
     def _node_lost(self, event: simpy.Event) -> None:
-        node, end_s = event.value
+        outage: Any = event.value
+        node, end_s = outage
         now_s = self.env.now
         state = self.state
         if node in state.capacity.unschedulable:
@@ -228,23 +227,23 @@ class GangSimulation:
             self._cold.add(node, node + 1)
         if not self._is_over():
             self._at(end_s, self._node_returned, node)
-        self._settle()
+        self._settle(now_s)
 
     def _node_returned(self, event: simpy.Event) -> None:
-        apply(self.state, NodeReturned(self.state.capacity.nodes[event.value].name))
-        self._settle()
+        node: Any = event.value
+        apply(self.state, NodeReturned(self.state.capacity.nodes[node].name))
+        self._settle(self.env.now)
 
     def _is_over(self) -> bool:
         """True if no job is left, so that outages need not be followed to their end."""
         return self._next == self.work.num_jobs and not self.state.gangs
 
-    def _settle(self) -> None:
+    def _settle(self, now_s: float) -> None:
         """Run the decision pass if nothing else happens at this instant."""
         self.num_events += 1
-        env = self.env
-        if env.peek() > env.now:
+        if self.env.peek() > now_s:
             if self.state.queue.members:
-                self._pass(env.now)
+                self._pass(now_s)
             if self.config.audit:
                 validate(self.state)
             if self._progress is not None and not self.num_events & 255:
@@ -260,42 +259,51 @@ class GangSimulation:
     def _pass(self, now_s: float) -> None:
         state = self.state
         policy = self.policy
-        while True:
+        waiting = state.queue.members
+        while waiting:
             for decision in decide(state, policy, now_s):
-                kind = type(decision)
-                if kind is Admit:
+                if isinstance(decision, Admit):
                     self._start(decision, now_s)
                     continue
-                if kind is Considered:
-                    self._join_newcomers(now_s)
-                    apply(state, decision)
-                    return
+                assert not isinstance(decision, Preempt), "no policy here preempts"
                 apply(state, decision)
-                if kind is Wait:
-                    self.ledger.state_wait(decision, now_s)
-
-    def _join_newcomers(self, now_s: float) -> None:
-        """Gangs that the pass did not admit begin to wait."""
-        work = self.work
-        for member in self.state.queue.fresh:
-            job = member.gang.ordinal
-            pods, gpus = work.num_pods[job], work.gpus[job]
-            self.ledger.join(job, member.family.key, member.size, pods, gpus, now_s)
+                if isinstance(decision, Wait):
+                    self.ledger.note(decision, now_s)
+                elif isinstance(decision, Considered):
+                    return
 
     def _start(self, admit: Admit, now_s: float) -> None:
-        state = self.state
-        work = self.work
-        name = admit.gang
-        member = state.gangs[name]
-        job = member.gang.ordinal
-        self._stop_waiting(job, member, now_s)
-        begin_s, tokens, bound_s = self._binder.bind(work.num_pods[job], now_s)
-        running = Running(now_s, begin_s, tokens, bound_s, self._starting_s(job, admit.placement))
-        self.running[job] = running
-        start_s = running.start_s
-        apply(state, Admitted(name, admit.placement, now_s, start_s + work.walltime_s[job]))
-        end_s = start_s + self.left_s[job]
-        event = simpy.Timeout(self.env, end_s - now_s, (job, running))
+        name, placement = admit.gang, admit.placement
+        gang = self.state.gangs[name].gang
+        job = gang.ordinal
+        begin_s, tokens, bound_s = self._binder.bind(self.work.num_pods[job], now_s)
+        starting_s = self._starting_s(job, placement)
+        start_s = bound_s + starting_s
+        apply(self.state, Admitted(name, placement, now_s, start_s + gang.walltime_s))
+        rows = self.attempts.rows
+        row = self.row_of[job] = len(rows)
+        created_s = self.created_s[job]
+        rows.extend(
+            (
+                job,
+                created_s,
+                now_s,
+                begin_s,
+                tokens,
+                bound_s,
+                starting_s,
+                start_s,
+                inf,
+                UNFINISHED,
+                0.0,
+            )
+        )
+        slices = self.attempts.slices
+        role_gpus = self.work.role_gpus[job]
+        for role, lo, hi, pods_per_node in placement:
+            slices.extend((row, lo, hi, role_gpus[role] * pods_per_node))
+        delay_s = start_s + self.left_s[job] - now_s
+        event = simpy.Timeout(self.env, delay_s, (job, row))
         event.callbacks.append(self._finish)
 
     def _starting_s(self, job: int, placement: tuple[Slice, ...]) -> float:
@@ -325,42 +333,21 @@ class GangSimulation:
     # -- records -------------------------------------------------------------------------
 
     def _end_attempt(self, job: int, outcome: int, now_s: float) -> None:
-        """Write the attempt's row; keep the work up to the last checkpoint if it was cut short."""
-        running = self.running.pop(job)
-        ran_s = max(0.0, now_s - running.start_s)
-        kept_s = ran_s
+        """Write how the attempt ended; keep the work up to the last checkpoint if it was cut."""
+        row = self.row_of[job]
+        self.row_of[job] = -1
+        kept_s = max(0.0, now_s - self.attempts.rows[row + GangLog.START])
         if outcome == NODE_LOST:
             interval_s = self.config.faults.checkpoint_interval_s
-            kept_s = ran_s // interval_s * interval_s if interval_s else ran_s
+            if interval_s:
+                kept_s = kept_s // interval_s * interval_s
             self.left_s[job] -= kept_s
-        held = self.state.gangs[self.work.job[job]].held
-        num_nodes = self.node_use.add(self.work.role_gpus[job], held, now_s - running.admitted_s)
-        self._begin_s.append(running.begin_s)
-        self._tokens.append(running.tokens)
-        self.attempts.add(
-            job,
-            self.created_s[job],
-            running.admitted_s,
-            running.bound_s,
-            running.starting_s,
-            running.start_s,
-            now_s,
-            outcome,
-            num_nodes,
-            kept_s,
-        )
-        self.tries[job] += 1
-        self.created_s[job] = now_s
+            self.tries[job] += 1
+            self.created_s[job] = now_s
+        self.attempts.close(row, now_s, outcome, kept_s)
 
     def _close(self, end_s: float) -> None:
-        """Write what still runs or waits when the run ends."""
-        for job in list(self.running):
-            self._end_attempt(job, UNFINISHED, end_s)
-        for member in self.state.queue.members.values():
-            self._stop_waiting(member.gang.ordinal, member, end_s)
-
-    def _stop_waiting(self, job: int, member: GangState, now_s: float) -> None:
-        waits = self.ledger.leave(job, member.family.key, member.size, now_s)
-        if waits is not None:
-            for waited, seconds in zip(self.waited, waits, strict=True):
-                waited[job] += seconds
+        """Write what still runs when the run ends."""
+        for job, row in enumerate(self.row_of):
+            if row >= 0:
+                self._end_attempt(job, UNFINISHED, end_s)

@@ -25,9 +25,9 @@ from sim.cluster import Cluster
 from sim.config import RunConfig
 from sim.engine import GangSimulation, ProgressCallback
 from sim.faults import outages
-from sim.summary import summarize
 from sim.podmode import PodSimulation
 from sim.records import Records, jobs_table, nodes_table
+from sim.summary import summarize
 from sim.workload import Workload
 
 MANIFEST = "manifest.json"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import traces.faults as faults
 from sim.cluster import Cluster
 from sim.config import RunConfig
 from sim.workload import Workload
-from traces import faults
 
 
 def outages(config: RunConfig, work: Workload, cluster: Cluster) -> list[tuple[float, float, int]]:

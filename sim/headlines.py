@@ -39,16 +39,15 @@ def run_lines(result: RunResult, out: Path) -> list[str]:
     lines = [f"{name:<11} {text}" for name, text in rows]
     never = result.jobs[result.jobs["outcome"] == "never_fits"]
     if len(never):
-        largest = never.loc[never["gpus"].idxmax()]
+        largest = never.iloc[int(never["gpus"].to_numpy().argmax())]
         lines.append(
-            f"{'never fits':<11} {exact(len(never))} jobs can never run on this cluster; the "
-            f"largest is {largest['job']!r}: {exact(largest['num_pods'])} pods of "
+            f"{'never fits':<11} {exact(len(never))} of the jobs can never run on this cluster; "
+            f"the largest is {largest['job']!r}: {exact(largest['num_pods'])} pods of "
             f"{exact(largest['gpus_per_pod'])} GPUs"
         )
     if len(result.rejected):
-        lines.append(
-            f"{'left out':<11} {exact(len(result.rejected))} bad rows: {out / 'rejected.csv'}"
-        )
+        rejected = out / "rejected.csv"
+        lines.append(f"{'left out':<11} {exact(len(result.rejected))} bad rows, kept in {rejected}")
     lines.append(f"{'run':<11} {out}")
     return lines
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right, insort
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -48,7 +49,7 @@ class StepLog:
         rows = np.concatenate(blocks)
         time_s, reason, pods, gpus = rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3]
         steps = []
-        for code, name in enumerate(REASONS):
+        for code in range(len(REASONS)):
             of_reason = np.flatnonzero(reason == code)
             at, levels = accumulate_steps(
                 time_s[of_reason],
@@ -104,84 +105,138 @@ def integral(time_s: NDArray[np.float64], level: NDArray[np.int64], until_s: flo
     return float(np.dot(width, level))
 
 
-class _SizeWait:
-    """Waiting gangs of one family and size; all of them wait for the same reason."""
+class Stints(NamedTuple):
+    """Times that gangs spent in the queue, as columns."""
 
-    __slots__ = ("gangs", "gpus", "pods", "reason", "since_s", "waited_s")
-
-    def __init__(self, pods: int, gpus: int, reason: int, now_s: float) -> None:
-        self.pods = pods  #: of one gang
-        self.gpus = gpus
-        self.gangs = 0
-        self.reason = reason
-        self.since_s = now_s
-        #: seconds that the size has spent so far waiting for CAPACITY, FRAGMENTATION, BEHIND_HEAD
-        self.waited_s = [0.0, 0.0, 0.0]
-
-    def settle(self, now_s: float) -> None:
-        self.waited_s[self.reason - CAPACITY] += now_s - self.since_s
-        self.since_s = now_s
+    job: NDArray[np.int64]
+    from_s: NDArray[np.float64]
+    to_s: NDArray[np.float64]
 
 
 class QueueLedger:
-    """Splits the wait of queued gangs by reason, as `Wait` decisions move whole sizes."""
+    """What waiting gangs waited for, worked out once a run is over.
 
-    def __init__(self, log: StepLog) -> None:
-        self._log = log
-        self._sizes: dict[FamilyKey, list[int]] = {}
-        self._waits: dict[tuple[FamilyKey, int], _SizeWait] = {}
-        self._outlook: dict[FamilyKey, Wait] = {}
-        self._joined: dict[int, tuple[_SizeWait, list[float]]] = {}
+    All gangs of one pod family and size wait for the same reason at any time, and the `Wait`
+    decisions of the family say which. So it is enough to keep those, and the stints.
+    """
 
-    def state_wait(self, wait: Wait, now_s: float) -> None:
+    def __init__(self) -> None:
+        self._outlooks: dict[FamilyKey, array[float]] = {}
+
+    def note(self, wait: Wait, now_s: float) -> None:
         """Take a new outlook of a family."""
-        key = wait.family
-        old = self._outlook.get(key)
-        self._outlook[key] = wait
-        sizes = self._sizes.get(key)
-        if not sizes or old is None:
-            return
-        lo = min(old.fit_pods, wait.fit_pods, old.free_pods, wait.free_pods)
-        hi = max(old.fit_pods, wait.fit_pods, old.free_pods, wait.free_pods)
-        for size in sizes[bisect_right(sizes, lo) : bisect_right(sizes, hi)]:
-            entry = self._waits[key, size]
-            reason = CODE[wait.reason(size)]
-            if reason != entry.reason:
-                entry.settle(now_s)
-                pods, gpus = entry.gangs * entry.pods, entry.gangs * entry.gpus
-                self._log.add(now_s, entry.reason, -pods, -gpus)
-                self._log.add(now_s, reason, pods, gpus)
-                entry.reason = reason
+        rows = self._outlooks.get(wait.family)
+        if rows is None:
+            rows = self._outlooks[wait.family] = array("d")
+        rows.extend((now_s, wait.fit_pods, wait.free_pods))
 
-    def join(
-        self, job: int, family: FamilyKey, size: int, pods: int, gpus: int, now_s: float
-    ) -> None:
-        """Note that a gang begins to wait; the outlook of its family is known."""
-        entry = self._waits.get((family, size))
-        if entry is None:
-            reason = CODE[self._outlook[family].reason(size)]
-            entry = self._waits[family, size] = _SizeWait(pods, gpus, reason, now_s)
-            insort(self._sizes.setdefault(family, []), size)
-        else:
-            entry.settle(now_s)
-        entry.gangs += 1
-        self._log.add(now_s, entry.reason, pods, gpus)
-        self._joined[job] = (entry, entry.waited_s.copy())
+    def settle(
+        self,
+        stints: Stints,
+        demand: NDArray[np.int64],
+        demands: Sequence[tuple[FamilyKey, int, int, int]],
+        log: StepLog,
+        num_jobs: int,
+    ) -> dict[int, NDArray[np.float64]]:
+        """Log what pods wait in the queue for; return pod-seconds per reason and job.
 
-    def leave(self, job: int, family: FamilyKey, size: int, now_s: float) -> list[float] | None:
-        """Note that a gang waits no more.
-
-        Return its seconds of CAPACITY, FRAGMENTATION and BEHIND_HEAD, or None if it never waited.
+        `demand` is the index of each job in `demands`, which lists (family, size within it, pods,
+        GPUs) of one gang.
         """
-        joined = self._joined.pop(job, None)
-        if joined is None:
-            return None
-        entry, before = joined
-        entry.settle(now_s)
-        entry.gangs -= 1
-        self._log.add(now_s, entry.reason, -entry.pods, -entry.gpus)
-        if not entry.gangs:
-            del self._waits[family, size]
-            sizes = self._sizes[family]
-            del sizes[bisect_right(sizes, size) - 1]
-        return [now - then for now, then in zip(entry.waited_s, before, strict=True)]
+        pod_s = {code: np.zeros(num_jobs) for code in (CAPACITY, FRAGMENTATION, BEHIND_HEAD)}
+        of_stint = demand[stints.job]
+        by_demand = np.argsort(of_stint, kind="stable")
+        bounds = np.searchsorted(of_stint[by_demand], np.arange(len(demands) + 1))
+        outlooks: dict[FamilyKey, _Outlook] = {}
+        for index, (family, size, pods, gpus) in enumerate(demands):
+            mine = by_demand[bounds[index] : bounds[index + 1]]
+            if not len(mine):
+                continue
+            if family not in outlooks:
+                outlooks[family] = _outlook(self._outlooks[family])
+            from_s, to_s = stints.from_s[mine], stints.to_s[mine]
+            reason = _reasons(outlooks[family], size, from_s.min(), to_s.max())
+            _log_steps(log, reason, from_s, to_s, pods, gpus)
+            for code, waited_s in _split(reason, from_s, to_s).items():
+                np.add.at(pod_s[code], stints.job[mine], waited_s * pods)
+        return pod_s
+
+
+class _Outlook(NamedTuple):
+    """What one family waited for, as step functions."""
+
+    time_s: NDArray[np.float64]
+    fit_pods: NDArray[np.int64]
+    free_pods: NDArray[np.int64]
+
+
+def _outlook(flat: array[float]) -> _Outlook:
+    rows = np.frombuffer(flat, np.float64).reshape(-1, 3)
+    last = np.append(np.diff(rows[:, 0]) > 0, True)  # of one instant, the last word
+    time_s, fit_pods, free_pods = rows[last].T
+    return _Outlook(
+        np.ascontiguousarray(time_s), fit_pods.astype(np.int64), free_pods.astype(np.int64)
+    )
+
+
+class _Reason(NamedTuple):
+    """Why gangs of one size wait, as a step function."""
+
+    time_s: NDArray[np.float64]
+    code: NDArray[np.int64]
+
+
+def _reasons(outlook: _Outlook, size: int, from_s: float, to_s: float) -> _Reason:
+    first = int(np.searchsorted(outlook.time_s, from_s, side="right")) - 1
+    end = int(np.searchsorted(outlook.time_s, to_s, side="right"))
+    fits = outlook.fit_pods[first:end] >= size
+    free = outlook.free_pods[first:end] >= size
+    changes = (fits[1:] != fits[:-1]) | (free[1:] != free[:-1])
+    at = np.append(0, np.flatnonzero(changes) + 1)
+    code = np.where(fits[at], BEHIND_HEAD, np.where(free[at], FRAGMENTATION, CAPACITY))
+    return _Reason(outlook.time_s[first + at], code)
+
+
+def _split(
+    reason: _Reason, from_s: NDArray[np.float64], to_s: NDArray[np.float64]
+) -> dict[int, NDArray[np.float64]]:
+    """Return the seconds of each reason in each stint."""
+    knots_s = np.append(reason.time_s, np.inf)
+    lasts_s = np.diff(reason.time_s, append=reason.time_s[-1])
+    first = np.searchsorted(reason.time_s, from_s, side="right") - 1
+    last = np.searchsorted(reason.time_s, to_s, side="right") - 1
+    whole = first == last
+    parts = {}
+    for code in (CAPACITY, FRAGMENTATION, BEHIND_HEAD):
+        applies = reason.code == code
+        before_s = np.append(0.0, np.cumsum(np.where(applies, lasts_s, 0.0)))
+        between_s = before_s[last] - before_s[np.minimum(first + 1, last)]
+        head_s = np.where(applies[first], np.minimum(knots_s[first + 1], to_s) - from_s, 0.0)
+        tail_s = np.where(applies[last] & ~whole, to_s - reason.time_s[last], 0.0)
+        parts[code] = head_s + between_s + tail_s
+    return parts
+
+
+def _log_steps(
+    log: StepLog,
+    reason: _Reason,
+    from_s: NDArray[np.float64],
+    to_s: NDArray[np.float64],
+    pods: int,
+    gpus: int,
+) -> None:
+    """Log the pending pods of one size: each time one joins or leaves or the reason changes."""
+    lo = np.searchsorted(reason.time_s, from_s.min(), side="right")
+    hi = np.searchsorted(reason.time_s, to_s.max(), side="left")
+    times_s, (gangs,) = accumulate_steps(
+        np.concatenate([from_s, to_s]),
+        np.concatenate([np.ones(len(from_s), np.int64), -np.ones(len(to_s), np.int64)]),
+    )
+    at_s = np.union1d(times_s, reason.time_s[lo:hi])
+    level = gangs[np.searchsorted(times_s, at_s, side="right") - 1]
+    code = reason.code[np.searchsorted(reason.time_s, at_s, side="right") - 1]
+    for one in (CAPACITY, FRAGMENTATION, BEHIND_HEAD):
+        change = np.diff(np.where(code == one, level, 0), prepend=0)
+        moves = change != 0
+        if moves.any():
+            log.extend(at_s[moves], REASONS[one], change[moves] * pods, change[moves] * gpus)

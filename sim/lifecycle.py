@@ -8,6 +8,7 @@ a gang costs the same whatever its size.
 
 from __future__ import annotations
 
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -20,12 +21,8 @@ from sim.config import ControlPlane
 BIND_STEPS = 16
 
 
-class Turn(NamedTuple):
-    """A gang's turn at the binder."""
-
-    begin_s: float  #: the binder turns to the gang
-    tokens: float  #: in the bucket at that time
-    bound_s: float  #: last bind
+#: the binder turns to the gang, tokens in the bucket at that time, last bind
+Turn = tuple[float, float, float]
 
 
 class Binder:
@@ -42,17 +39,18 @@ class Binder:
 
     def bind(self, num_pods: int, now_s: float) -> Turn:
         """Take the next turn for `num_pods` pods that ask at `now_s`."""
-        if self._qps == self._rate == float("inf"):
-            return Turn(now_s, 0.0, now_s)
-        begin_s = max(now_s, self._free_s)
-        tokens = self._tokens
-        if begin_s > self._free_s:
-            tokens = min(self._burst, tokens + (begin_s - self._free_s) * self._qps)
-        took_s = bind_offset_s(num_pods, tokens, self._rate, self._qps)
+        qps, free_s, tokens = self._qps, self._free_s, self._tokens
+        if qps == self._rate == inf:
+            return now_s, 0.0, now_s
+        begin_s = free_s
+        if now_s > free_s:
+            begin_s = now_s
+            tokens = min(self._burst, tokens + (now_s - free_s) * qps)
+        took_s = bind_offset_s(num_pods, tokens, self._rate, qps)
         self._free_s = begin_s + took_s
-        refilled = took_s * self._qps if took_s else 0.0
+        refilled = took_s * qps if took_s else 0.0
         self._tokens = min(self._burst, max(0.0, tokens + refilled - num_pods))
-        return Turn(begin_s, tokens, self._free_s)
+        return begin_s, tokens, self._free_s
 
 
 def bind_offset_s(k: float, tokens: float, rate: float, qps: float) -> float:

@@ -63,7 +63,7 @@ class Plan(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """Raise ValueError if something makes no sense; `place` is the file it stands in."""
         Environment.check(self, place)
         self.workload.check(place)
-        settings.check_name(self.arm.name, f"arm {self.arm.name!r} in {place}")
+        self.arm.check(place)
         settings.check_unique([str(seed) for seed in self.seeds], "seeds", place)
         if min(self.seeds) < 0:
             raise ValueError(f"{place}: seeds has {min(self.seeds)}; give 0 or more")

@@ -138,7 +138,7 @@ class PodSimulation:
         self._tries = [0] * work.num_jobs
         self._left_s = list(work.duration_s)
         self._partial_gpus = 0  #: held by gangs that are not whole
-        self._active: list[tuple[int, float, int, int, Attempt]] = []
+        self._active: list[tuple[int, float, int, int, int, Attempt]] = []
         self._parked: list[Attempt] = []
         self._backoff: list[tuple[float, int, Attempt]] = []
         self._busy = False
@@ -163,10 +163,10 @@ class PodSimulation:
             end_s=end_s,
             num_events=self.num_events,
             log=self.log,
-            attempts=self.attempts,
+            attempts=self.attempts.columns(),
             batches=self.batches.columns(),
             pending_pod_s=self._waited_pod_s(),
-            node_use=self.node_use,
+            node_gpu_s=self.node_use.gpu_s(),
             down=self.down,
             never_fits=self.never_fits,
         )
@@ -231,7 +231,9 @@ class PodSimulation:
         if self._is_permit:  # coscheduling sorts by the time the group was made
             queued_s = self.work.submit_s[attempt.job]
         priority = self.work.priority[attempt.job]
-        heappush(self._active, (-priority, queued_s, turn, attempt.job, attempt))
+        job = attempt.job
+        # An attempt that is over may still stand in the queue: its number tells it from the next.
+        heappush(self._active, (-priority, queued_s, turn, job, self._tries[job], attempt))
 
     def _finish(self, event: simpy.Event) -> None:
         attempt = cast(Attempt, event.value)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scheduler.decisions import PendingReason
 from scheduler.model import Node
-from sim.attempts import OUTCOMES, UNFINISHED, AttemptLog, Batches, NodeUse
+from sim.attempts import OUTCOMES, UNFINISHED, Attempts, Batches
 from sim.config import ControlPlane
 from sim.ledger import CODE, StepLog, accumulate_steps
 from sim.lifecycle import bind_progress
@@ -96,10 +96,10 @@ def assemble(
     end_s: float,
     num_events: int,
     log: StepLog,
-    attempts: AttemptLog,
+    attempts: Attempts,
     batches: Batches,
     pending_pod_s: Mapping[int, Floats],
-    node_use: NodeUse,
+    node_gpu_s: Floats,
     down: list[tuple[float, float, int]],
     never_fits: list[int],
 ) -> Records:
@@ -107,20 +107,18 @@ def assemble(
 
     `log` and `pending_pod_s` hold what the engine knows: pods without a node.
     """
-    job = np.frombuffer(attempts.job, np.int64)
-    admitted_s, bound_s, starting_s, start_s, ended_s, kept_s, created_s = (
-        np.frombuffer(column, np.float64)
-        for column in (
-            attempts.admitted_s,
-            attempts.bound_s,
-            attempts.starting_s,
-            attempts.start_s,
-            attempts.end_s,
-            attempts.kept_s,
-            attempts.created_s,
-        )
-    )
-    outcome = np.frombuffer(attempts.outcome, np.int8)
+    (
+        job,
+        created_s,
+        admitted_s,
+        bound_s,
+        starting_s,
+        start_s,
+        ended_s,
+        outcome,
+        num_nodes,
+        kept_s,
+    ) = attempts
     run_s = np.minimum(start_s, ended_s)
     pending = np.zeros((work.num_jobs, len(REASONS)))
     for code, pod_s in pending_pod_s.items():
@@ -175,7 +173,7 @@ def assemble(
             "start_s": np.where(start_s <= ended_s, start_s, np.nan),
             "end_s": np.where(outcome == UNFINISHED, np.nan, ended_s),
             "outcome": np.array(OUTCOMES, object)[outcome],
-            "num_nodes": np.frombuffer(attempts.num_nodes, np.int64),
+            "num_nodes": num_nodes,
             "held_gpu_s": np.bincount(of, weights=held, minlength=len(job)),
             "lost_gpu_s": np.bincount(of, weights=idle, minlength=len(job))
             + np.maximum(undone_s, 0.0) * gpus,
@@ -190,7 +188,7 @@ def assemble(
         capacity=capacity,
         attempts=table,
         pending_pod_s=pending,
-        node_allocated_gpu_s=node_use.gpu_s(),
+        node_allocated_gpu_s=node_gpu_s,
         node_unavailable_gpu_s=unavailable,
         never_fits=never_fits,
     )
@@ -198,8 +196,8 @@ def assemble(
 
 def _attempt_numbers(job: Ints) -> Ints:
     """Return 1, 2, ... for the rows of each job, in row order."""
-    earlier: Ints = pd.Series(job).groupby(job).cumcount().to_numpy(np.int64)
-    return earlier + 1
+    earlier = pd.Series(job).groupby(job).cumcount()
+    return np.asarray(earlier, np.int64) + 1
 
 
 def jobs_table(records: Records) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from sim.experiment import run
 from sim.plan import Plan
 from sim.progress import Callback, StudyProgress
 from sim.settings import DAY_S, WorkloadSettings
-from sim.sweep import Task, run_tasks
+from sim.sweep import Task, check_executor, run_tasks
 from sim.targets import Measured, measure
 
 #: sizes that the cost curve shows beside those of the search
@@ -238,8 +238,9 @@ def solve(
     """Run the search and the cost curve; evaluations in `out` from earlier are not run again.
 
     Raises:
-        ValueError: the settings make no sense for the jobs.
+        ValueError: the settings make no sense for the jobs, or the executor does not work.
     """
+    check_executor(executor)
     folder = Path(out).resolve()
     evaluator = Evaluator(plan, folder)
     searches = [_task(evaluator, seed, None) for seed in plan.replications]

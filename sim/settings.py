@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import numpy as np
 import pandas as pd
 
 import traces
@@ -26,11 +27,13 @@ from sim.config import (
 )
 
 DAY_S = 86400.0
+#: carried-in jobs come one after the other over this time, so that the control plane can follow
+CARRY_IN_S = 3600.0
 
 #: modules that only show results: a change in them leaves finished points valid
 PRESENTATION = frozenset(
     {"cli", "diff", "episodes", "plan", "progress", "report", "sweep", "targets", "wording"}
-    | {"costcurve", "search", "pictures", "headlines", "inspection"}
+    | {"costcurve", "search", "plots", "headlines", "inspection", "modelcheck"}
 )
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -47,6 +50,8 @@ class WorkloadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     jobs: str = ""  #: a jobs table, taken as it is
     load: float | None = None  #: offered GPU-seconds / capacity x time
     days: float | None = None  #: time over which jobs are submitted
+    #: the run begins so late in the workload: what would run then is there from the first hour on
+    carry_in_days: float = 0.0
     tail_scale: float = 1.0  #: how the largest gangs grow with the cluster, 0 to 1
 
     def check(self, place: str) -> None:
@@ -70,15 +75,16 @@ class WorkloadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
                 raise ValueError(f"{what}: {key} is missing; {given[0]} needs it")
             if value is not None and not 0 < value < 10_000:
                 raise ValueError(f"{what}: {key} is {value}; give a number above 0")
+        if not 0 <= self.carry_in_days < 10_000:
+            raise ValueError(f"{what}: carry_in_days is {self.carry_in_days}; give 0 or more")
         if not 0 <= self.tail_scale <= 1:
             raise ValueError(f"{what}: tail_scale is {self.tail_scale}; give 0 to 1")
 
     def sha256(self, num_gpus: int, seed: int) -> str:
         """Return what identifies the jobs of this workload for a cluster and a seed."""
         if self.jobs:
-            return digest(
-                {"file": file_sha256(self.jobs), "days": self.days, "code": code_sha256()}
-            )
+            window = (self.days, self.carry_in_days)
+            return digest({"file": file_sha256(self.jobs), "days": window, "code": code_sha256()})
         return digest(
             {
                 **msgspec.to_builtins(self),
@@ -95,25 +101,31 @@ class WorkloadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         Raises:
             ValueError: the jobs file is wrong, or the profile is unknown.
         """
+        jobs = self._all_jobs(num_gpus, seed)
+        return carried_in(jobs, self.carry_in_days) if self.carry_in_days else jobs
+
+    def _all_jobs(self, num_gpus: int, seed: int) -> pd.DataFrame:
+        """Return the jobs from the beginning of the workload."""
         if self.jobs:
             jobs = traces.load(self.jobs).jobs
-            return jobs if self.days is None else before(jobs, self.days)
+            return jobs if self.days is None else before(jobs, self.carry_in_days + self.days)
         assert self.days is not None
         assert self.load is not None
+        days = self.carry_in_days + self.days
         if self.profile:
             from traces import synthetic
 
             return synthetic.generate(
                 self.profile,
                 num_gpus=num_gpus,
-                days=self.days,
+                days=days,
                 load=self.load,
                 seed=seed,
                 tail_scale=self.tail_scale,
             )
         from traces import philly
 
-        return philly.superpose(num_gpus=num_gpus, days=self.days, load=self.load, seed=seed)
+        return philly.superpose(num_gpus=num_gpus, days=days, load=self.load, seed=seed)
 
 
 class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -125,6 +137,12 @@ class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     discipline: Discipline = "strict"
     backfill: Backfill = "none"
     placement: Placement = "pack"
+
+    def check(self, place: str) -> None:
+        """Raise ValueError if the arm makes no sense; `place` is the file it stands in."""
+        what = f"arm {self.name!r} in {place}"
+        check_name(self.name, what)
+        check_policy(self.admission, self.order, self.discipline, self.backfill, what)
 
     def config(
         self, environment: Environment, *, seed: int, until_s: float | None = None
@@ -196,6 +214,21 @@ def check_name(name: str, what: str) -> None:
         raise ValueError(f"{what}: use letters, digits, '-', '_' and '.' in a name")
 
 
+def check_policy(
+    admission: Admission, order: Order, discipline: Discipline, backfill: Backfill, what: str
+) -> None:
+    """Raise ValueError if a queue policy is chosen for pods that queue one by one."""
+    if admission == "gang":
+        return
+    chosen = {"order": order, "discipline": discipline, "backfill": backfill}
+    for name, default in (("order", "fifo"), ("discipline", "strict"), ("backfill", "none")):
+        if chosen[name] != default:
+            raise ValueError(
+                f"{what}: {name} {chosen[name]!r} needs admission gang; with admission "
+                f"{admission} pods queue by priority and time, as in kube-scheduler"
+            )
+
+
 def check_unique(names: Collection[str], what: str, place: str) -> None:
     """Raise ValueError if there is no name, or one of them twice."""
     if not names:
@@ -210,6 +243,22 @@ def check_unique(names: Collection[str], what: str, place: str) -> None:
 def before(jobs: pd.DataFrame, days: float) -> pd.DataFrame:
     """Return the jobs submitted in the first `days`."""
     return jobs[jobs["submit_s"] < days * DAY_S].reset_index(drop=True)
+
+
+def carried_in(jobs: pd.DataFrame, days: float) -> pd.DataFrame:
+    """Return the jobs as a run sees them that begins `days` into the workload.
+
+    Of the jobs submitted before, those come first that would run at that time had none of them
+    waited; each needs only its remaining time.
+    """
+    run_s = days * DAY_S - jobs["submit_s"]
+    later = jobs[run_s <= 0].copy()
+    later["submit_s"] = -run_s[run_s <= 0]
+    first = jobs[(run_s > 0) & (run_s < jobs["duration_s"])].copy()
+    first["duration_s"] -= run_s
+    first["walltime_s"] = (first["walltime_s"] - run_s).clip(lower=first["duration_s"])
+    first["submit_s"] = np.linspace(0.0, CARRY_IN_S, len(first), endpoint=False)
+    return pd.concat([first, later]).sort_values("submit_s", kind="stable", ignore_index=True)
 
 
 def digest(settings: object) -> str:

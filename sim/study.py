@@ -21,7 +21,7 @@ from sim.config import RunConfig
 from sim.experiment import read_manifest, run
 from sim.progress import Callback, StudyProgress
 from sim.settings import DAY_S, Arm, Environment, WorkloadSettings
-from sim.sweep import Shard, Task, run_tasks
+from sim.sweep import Shard, Task, check_executor, run_tasks
 
 #: seconds that one GPU-day of offered load takes to simulate, measured; only their ratios matter:
 #: they order the points, longest first, and weigh them in the progress bar
@@ -96,7 +96,7 @@ class Study(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
         settings.check_unique([arm.name for arm in self.arm], "arm", place)
         settings.check_unique([one.name for one in self.workload], "workload", place)
         for arm in self.arm:
-            settings.check_name(arm.name, f"arm {arm.name!r} in {place}")
+            arm.check(place)
         known = {name for arm in self.arm for name in (arm.name, arm.admission)}
         for workload in self.workload:
             workload.check(place)
@@ -298,6 +298,7 @@ def run_study(
     Raises:
         ValueError: a point makes no sense, or the executor does not work.
     """
+    check_executor(executor)
     folder = Path(out).resolve()
     mine = sorted(study.points(), key=lambda point: (-point.weight, point.name))
     if shard is not None:

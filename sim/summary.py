@@ -42,9 +42,8 @@ def summarize(
     if curve_end_s > 0:
         curves = pending_steps(pending, end_s).clip(0.0, curve_end_s)
         quantiles = metrics.pending_quantiles(curves).set_index("reason")
-        overall = quantiles.loc["all"]
         for name in ("p50", "p99", "max", "mean"):
-            figures[f"pending_pods_{name}"] = float(overall[f"{name}_pods"])
+            figures[f"pending_pods_{name}"] = float(quantiles[f"{name}_pods"]["all"])
         figures["pending_share_ratio"] = {
             str(reason): float(share)
             for reason, share in quantiles["share_ratio"].items()

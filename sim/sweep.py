@@ -58,6 +58,12 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def check_executor(executor: str) -> None:
+    """Raise ValueError unless `executor` is local or dask:ADDRESS."""
+    if executor != "local" and not (executor.startswith("dask:") and executor != "dask:"):
+        raise ValueError(f"executor {executor!r}: give local or dask:ADDRESS")
+
+
 def run_tasks(tasks: Sequence[Task], folder: Path, *, jobs: int, executor: str) -> None:
     """Run the tasks that are not done, in the given order; workers report progress in `folder`.
 
@@ -113,9 +119,7 @@ def _backend(executor: str, jobs: int) -> Iterator[tuple[int, int | None]]:
         with joblib.parallel_config(backend="loky" if jobs > 1 else "sequential"):
             yield jobs, os.getpid() if jobs > 1 else None
         return
-    kind, _, address = executor.partition(":")
-    if kind != "dask" or not address:
-        raise ValueError(f"executor {executor!r}: give local or dask:ADDRESS")
+    address = executor.removeprefix("dask:")
     try:
         distributed = import_module("distributed")
     except ImportError:

@@ -10,6 +10,9 @@ import pandas as pd
 from scheduler.model import PodShape, Role, Selector
 from traces import schema
 
+#: multiples of it spread evenly over [0, 1)
+GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
+
 
 class Workload:
     """Jobs in order of submission; lists are indexed by job."""
@@ -30,10 +33,13 @@ class Workload:
         self.min_member: list[int] = jobs["min_member"].tolist()
         self.roles: list[tuple[Role, ...]] = []
         self.role_gpus: list[tuple[int, ...]] = []
+        #: distinct roles, and for each job the index of its own there
+        self.distinct_roles: list[tuple[Role, ...]] = []
+        self.roles_index = np.empty(self.num_jobs, np.int64)
         self._share_roles(jobs)
         self.gpus: list[int] = [sum(role.gpus for role in roles) for roles in self.roles]
         stream = np.random.SeedSequence(seed, spawn_key=(7,))
-        self._jitter = np.random.default_rng(stream).random(self.num_jobs).tolist()
+        self._jitter: list[float] = np.random.default_rng(stream).random(self.num_jobs).tolist()
 
     def _share_roles(self, jobs: pd.DataFrame) -> None:
         columns = [
@@ -45,19 +51,21 @@ class Workload:
             "pool",
             "gpu_model",
         ]
-        made: dict[tuple[object, ...], tuple[tuple[Role, ...], tuple[int, ...]]] = {}
-        for key in zip(*(jobs[column].tolist() for column in columns), strict=True):
+        made: dict[tuple[object, ...], tuple[int, tuple[Role, ...], tuple[int, ...]]] = {}
+        rows = zip(*(jobs[column].tolist() for column in columns), strict=True)
+        for job, key in enumerate(rows):
             known = made.get(key)
             if known is None:
                 roles = _roles(*key)
-                known = made[key] = (roles, tuple(role.pod.gpus for role in roles))
-            self.roles.append(known[0])
-            self.role_gpus.append(known[1])
+                known = made[key] = (len(made), roles, tuple(role.pod.gpus for role in roles))
+                self.distinct_roles.append(roles)
+            self.roles_index[job] = known[0]
+            self.roles.append(known[1])
+            self.role_gpus.append(known[2])
 
     def jitter(self, job: int, attempt: int) -> float:
         """Return the job's random number in [0, 1) for this attempt: the same for every policy."""
-        golden = (math.sqrt(5.0) - 1.0) / 2.0
-        return float((self._jitter[job] + attempt * golden) % 1.0)
+        return (self._jitter[job] + attempt * GOLDEN_RATIO) % 1.0
 
 
 def _roles(

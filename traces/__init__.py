@@ -1,6 +1,6 @@
 """Workloads: jobs tables from files, public traces and a calibrated generator."""
 
-from traces.describe import describe
+from traces.description import describe
 from traces.load import KINDS, LoadedJobs, convert, load
 from traces.schema import TraceError, complete
 

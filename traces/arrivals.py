@@ -28,10 +28,9 @@ def intensity(model: Arrivals, num_gpus: int, days: float, seed: int) -> Floats:
     carry = math.exp(-1.0 / model.correlation_h)
     shocks = generator(seed, Stream.INTENSITY).standard_normal(len(hours)).tolist()
     fresh = math.sqrt(1.0 - carry * carry)
-    level, levels = shocks[0], []
-    for shock in shocks:
-        level = carry * level + fresh * shock if levels else shock
-        levels.append(level)
+    levels: list[float] = shocks[:1]
+    for shock in shocks[1:]:
+        levels.append(carry * levels[-1] + fresh * shock)
     calendar = np.array(model.hour)[hours % 24] * np.array(model.weekday)[hours // 24 % 7]
     return np.asarray(calendar * np.exp(sigma * np.array(levels) - 0.5 * sigma * sigma))
 
@@ -44,12 +43,10 @@ def campaign_starts(
     edges = np.minimum(np.arange(len(rate) + 1) * HOUR_S, days * DAY_S)
     cumulated = np.concatenate([[0.0], np.cumsum(rate * np.diff(edges))])
     uniform = generator(seed, Stream.ARRIVALS).random(num_campaigns)
-    return np.interp(uniform * cumulated[-1], cumulated, edges)
+    return np.asarray(np.interp(uniform * cumulated[-1], cumulated, edges))
 
 
-def submissions(
-    model: Arrivals, jobs_of: Ints, num_gpus: int, days: float, seed: int
-) -> Floats:
+def submissions(model: Arrivals, jobs_of: Ints, num_gpus: int, days: float, seed: int) -> Floats:
     """Return submission times, campaign by campaign; `jobs_of` counts each campaign's jobs.
 
     The jobs of a campaign follow each other at exponential gaps. A campaign that would run over the

@@ -23,8 +23,9 @@ def walltimes(
     it; both rounded up to the menu. Jobs longer than the menu ask for whole days.
     """
     num_campaigns = int(campaign.max()) + 1
-    draw = generator(seed, Stream.ESTIMATES)
-    uniform = draw.random(num_campaigns)
+    uniform = generator(seed, Stream.ESTIMATES).random(num_campaigns)
+    # a generator of its own: more campaigns do not change what the first ones ask for
+    draw = generator(seed, Stream.ESTIMATES, replica=1)
     excess = draw.gamma(model.gamma_shape, model.gamma_scale, num_campaigns)
     excess[uniform < model.exact_ratio] = 0.0
     menu_s = np.array(model.menu_h) * HOUR_S

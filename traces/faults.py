@@ -7,29 +7,18 @@ never overlap; those that began before the run are open at time 0.
 from __future__ import annotations
 
 from importlib.resources import files
-from math import inf, log, sqrt
+from math import inf, isfinite, log
 
 import numpy as np
 import pandas as pd
 
+from traces.profiles import FaultModel, calibration
 from traces.streams import Stream, generator
 
 HOUR_S = 3600.0
 DAY_S = 86_400.0
-
-# Fitted to the outages of 400 servers in stepfun_faults.csv (InfiniteHBD, SIGCOMM 2025).
-FRAILTY_SHAPE = 0.94  #: nodes differ: their rates are gamma distributed with this shape, mean 1
-HARDWARE_SHARE = 0.51
-REPAIR_MEDIAN_H = {"hardware": 32.6, "other": 14.5}
-REPAIR_MEAN_H = {"hardware": 189.0, "other": 77.0}
-LONGEST_REPAIR_S = 90 * DAY_S
-REFAULT_PROBABILITY = 0.37  #: that a repaired node fails again within REFAULT_WITHIN_S
-REFAULT_WITHIN_S = DAY_S
-#: failures are drawn from this long before the run, so that long repairs are open at time 0
-WARMUP_S = 90 * DAY_S
-
-STEPFUN_SERVERS = 400
-STEPFUN_DAYS = 349.0
+#: the list's times are in ten-thousandths of a day
+LIST_STEP_S = DAY_S / 10_000.0
 
 
 def calibrated(
@@ -37,20 +26,27 @@ def calibrated(
 ) -> pd.DataFrame:
     """Draw outages of independent nodes.
 
-    Gamma frailty per node, lognormal repairs, repeated faults soon after a repair. The rate counts
-    repeated faults. It does not reproduce that real outages of several nodes start together: 27 %
-    of the list's start within an hour of another.
+    Gamma frailty per node, log-normal repairs, repeated faults soon after a repair: the parameters
+    are fitted to the outages of 400 servers in stepfun_faults.csv (InfiniteHBD, SIGCOMM 2025). The
+    rate counts repeated faults. It does not reproduce that real outages of several nodes start
+    together: 27 % of the list's start within an hour after another.
+
+    Raises:
+        ValueError: the rate is negative or not finite.
     """
-    if per_1000_node_days < 0 or not per_1000_node_days < inf:
+    if not (isfinite(per_1000_node_days) and per_1000_node_days >= 0):
         raise ValueError(
             f"faults: per_1000_node_days = {per_1000_node_days!r} must be 0 or more, and finite"
         )
+    model = calibration().faults
     rng = generator(seed, Stream.FAULTS)
-    first_per_s = per_1000_node_days * (1.0 - REFAULT_PROBABILITY) / 1000.0 / DAY_S
-    span_s = WARMUP_S + horizon_s
-    frailty = rng.gamma(FRAILTY_SHAPE, 1.0 / FRAILTY_SHAPE, num_nodes)
-    counts = rng.poisson(frailty * first_per_s * span_s)
-    firsts_s = np.split(rng.uniform(-WARMUP_S, horizon_s, counts.sum()), np.cumsum(counts)[:-1])
+    first_per_s = per_1000_node_days * (1.0 - model.refault_ratio) / 1000.0 / DAY_S
+    # Failures before the run matter where their repair is still open at time 0.
+    warm_up_s = model.warm_up_d * DAY_S
+    frailty = rng.gamma(model.frailty_shape, 1.0 / model.frailty_shape, num_nodes)
+    counts = rng.poisson(frailty * first_per_s * (warm_up_s + horizon_s))
+    firsts_s = np.split(rng.uniform(-warm_up_s, horizon_s, counts.sum()), np.cumsum(counts)[:-1])
+    gap_h = np.log(model.refault_gap_h)
     rows: list[tuple[int, float, float, str]] = []
     for node in np.flatnonzero(counts).tolist():
         free_s = -inf
@@ -59,12 +55,12 @@ def calibrated(
             if start_s <= free_s:
                 continue  # already down
             while True:
-                kind = "hardware" if rng.random() < HARDWARE_SHARE else "other"
-                free_s = start_s + _repair_s(rng, kind)
+                kind = "hardware" if rng.random() < model.hardware_ratio else "other"
+                free_s = start_s + _repair_s(rng, model, kind)
                 rows.append((node, start_s, free_s, kind))
-                if rng.random() >= REFAULT_PROBABILITY:
+                if rng.random() >= model.refault_ratio:
                     break
-                start_s = free_s + rng.uniform(0.0, REFAULT_WITHIN_S)
+                start_s = free_s + float(np.exp(rng.uniform(*gap_h))) * HOUR_S
     return _within(rows, horizon_s)
 
 
@@ -74,19 +70,16 @@ def stepfun(num_nodes: int, horizon_s: float, seed: int) -> pd.DataFrame:
     Each 400 nodes get their own copy, which begins on a random day (the list repeats after 349
     days) with the servers in random order; kind is `hardware` or `other`.
     """
+    model = calibration().faults
     rng = generator(seed, Stream.FAULT_LIST)
-    with files("traces").joinpath("data/stepfun_faults.csv").open("rb") as file:
-        listed = pd.read_csv(file)
-    kinds = np.where(listed["level"] == "Hardware Failure", "hardware", "other").tolist()
-    servers = listed["node"].tolist()
-    starts_s = (listed["start_day"] * DAY_S).tolist()
-    ends_s = (listed["end_day"] * DAY_S).tolist()
-    period_s = STEPFUN_DAYS * DAY_S
+    real = listed()
+    columns = [real[name].tolist() for name in ("node", "start_s", "end_s", "kind")]
+    period_s = model.stepfun_days * DAY_S
     rows: list[tuple[int, float, float, str]] = []
-    for base in range(0, num_nodes, STEPFUN_SERVERS):
+    for base in range(0, num_nodes, model.stepfun_nodes):
         shift_s = rng.uniform(0.0, period_s)
-        place = rng.permutation(STEPFUN_SERVERS).tolist()
-        for server, start_s, end_s, kind in zip(servers, starts_s, ends_s, kinds, strict=True):
+        place = rng.permutation(model.stepfun_nodes).tolist()
+        for server, start_s, end_s, kind in zip(*columns, strict=True):
             node = base + place[server]
             if node >= num_nodes:
                 continue
@@ -97,11 +90,29 @@ def stepfun(num_nodes: int, horizon_s: float, seed: int) -> pd.DataFrame:
     return _within(rows, horizon_s)
 
 
-def _repair_s(rng: np.random.Generator, kind: str) -> float:
-    median_h, mean_h = REPAIR_MEDIAN_H[kind], REPAIR_MEAN_H[kind]
-    sigma = sqrt(2.0 * log(mean_h / median_h))
-    hours = rng.lognormal(log(median_h), sigma)
-    return min(hours * HOUR_S, LONGEST_REPAIR_S)
+def listed() -> pd.DataFrame:
+    """Return the real list: outages of 400 servers, times from its first day.
+
+    Those that end when they begin, in the list's resolution, last one step of it.
+    """
+    with files("traces").joinpath("data/stepfun_faults.csv").open("rb") as file:
+        rows = pd.read_csv(file)
+    start_s = rows["start_day"] * DAY_S
+    hardware = rows["level"] == "Hardware Failure"
+    return pd.DataFrame(
+        {
+            "node": rows["node"],
+            "start_s": start_s,
+            "end_s": np.maximum(rows["end_day"] * DAY_S, start_s + LIST_STEP_S),
+            "kind": np.where(hardware, "hardware", "other"),
+        }
+    )
+
+
+def _repair_s(rng: np.random.Generator, model: FaultModel, kind: str) -> float:
+    repair = model.hardware if kind == "hardware" else model.other
+    drawn_s = rng.lognormal(log(repair.median_h), repair.sigma) * HOUR_S
+    return float(min(drawn_s, model.longest_d * DAY_S))
 
 
 def _within(rows: list[tuple[int, float, float, str]], horizon_s: float) -> pd.DataFrame:

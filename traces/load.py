@@ -11,7 +11,7 @@ import pandas as pd
 
 from traces import openb, philly, slurm, swf
 from traces.schema import COLUMNS, TraceError, check_columns, complete
-from traces.tabular import RawTable, read_csv, settle
+from traces.tabular import RawTable, csv_columns, read_csv, settle
 
 Kind = Literal["jobs", "swf", "philly", "openb", "helios", "acme"]
 KINDS: tuple[Kind, ...] = ("jobs", "swf", "philly", "openb", "helios", "acme")
@@ -77,7 +77,7 @@ def _guess(path: Path) -> Kind:
             f"jobs file {str(path)!r}: its name ends in none of .csv, .csv.gz, .parquet, .swf, "
             f".swf.gz; rename it or say which kind it is ({', '.join(KINDS)})"
         )
-    columns = set(read_csv(path).rows.columns)
+    columns = set(csv_columns(path))
     for kind, needed in (
         ("philly", ("timestamp", "num_gpus", "cluster")),
         ("openb", openb.COLUMNS),
@@ -95,7 +95,8 @@ def _read_jobs(path: Path, on_bad_row: str) -> tuple[pd.DataFrame, pd.DataFrame]
             rows = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise TraceError(f"jobs file {str(path)!r} is not a Parquet table: {error}") from None
-        table = RawTable(rows, pd.Series(range(1, len(rows) + 1)), str(path))
+        lines = pd.Series(range(1, len(rows) + 1))
+        table = RawTable(rows.reset_index(drop=True), lines, str(path), unit="row")
     else:
         table = read_csv(path)
     check_columns([str(name) for name in table.rows.columns], str(path))

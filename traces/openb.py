@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from traces.schema import BadCell, fill
-from traces.tabular import numbers, read_csv, reject, settle_columns
+from traces.tabular import numbers, read_csv, reject, settle_columns, sound_and, unique
 
 COLUMNS = (
     "name",
@@ -40,6 +40,7 @@ def read(path: Path, on_bad_row: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     bad: list[BadCell] = []
     created_s = numbers(table, "creation_time", 0.0, bad)
     deleted_s = numbers(table, "deletion_time", 0.0, bad)
+    names = unique(table, "name", bad)
     gpus = numbers(table, "num_gpu", 0.0, bad)
     cpu_milli = numbers(table, "cpu_milli", 0.0, bad)
     mem_mib = numbers(table, "memory_mib", 0.0, bad)
@@ -48,13 +49,14 @@ def read(path: Path, on_bad_row: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         BadCell(int(row), "deletion_time", str(deleted_s.iloc[row]), "must not precede creation")
         for row in early
     ]
-    rejected = reject(table, sorted(bad), on_bad_row)
-    kept = ~table.rows.index.isin([cell.row for cell in bad])
+    bad = sound_and(table, bad)
+    rejected = reject(table, bad, on_bad_row)
+    kept = table.rows_but(bad)
     rows = table.rows[kept]
     spec = rows["gpu_spec"].fillna("") if "gpu_spec" in rows else pd.Series("", index=rows.index)
     jobs = pd.DataFrame(
         {
-            "job": rows["name"],
+            "job": names[kept],
             "submit_s": created_s[kept] - created_s[kept].min(),
             "duration_s": (deleted_s - created_s)[kept],
             "num_pods": 1,

@@ -6,24 +6,35 @@ ATC 2019. The repository carries a filtered list of 82,247 jobs (NOTICE has orig
 
 from __future__ import annotations
 
+import math
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from traces import bursts
 from traces.estimates import walltimes
 from traces.profiles import calibration
 from traces.schema import BadCell, fill
-from traces.tabular import read_csv, reject, settle_columns
+from traces.streams import Stream, generator
+from traces.tabular import numbers, read_csv, reject, settle_columns, sound_and, times
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 DAY_S = 86_400.0
 WEEK_S = 7 * DAY_S
 #: whole weeks with full activity: from Monday 2017-10-02, nine weeks
 FIRST_MONDAY = pd.Timestamp("2017-10-02")
 NUM_WEEKS = 9
+SPAN_S = NUM_WEEKS * WEEK_S
 #: copies of one job keep the hour of day, give or take so much
 JITTER_S = 1800.0
+#: 4,000,000 GPUs at full load for nine weeks
+MOST_COPIES = 20_000
 
 
 def jobs() -> pd.DataFrame:
@@ -56,27 +67,19 @@ def read(path: Path, on_bad_row: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     table = read_csv(path)
     settle_columns(table, ("timestamp", "duration", "num_gpus", "cluster"))
-    rows = table.rows
-    when = pd.to_datetime(rows["timestamp"], errors="coerce", format="%Y-%m-%d %H:%M:%S")
-    duration_s = pd.to_numeric(rows["duration"], errors="coerce")
-    gpus = pd.to_numeric(rows["num_gpus"], errors="coerce")
-    bad = [
-        BadCell(int(row), column, str(rows[column].iloc[row]), reason)
-        for column, wrong, reason in (
-            ("timestamp", when.isna(), "must be a time like 2017-10-09 07:01:55"),
-            ("duration", ~(duration_s >= 0), "must be a number of seconds, at least 0"),
-            ("num_gpus", ~(gpus >= 1), "must be a whole number, at least 1"),
-        )
-        for row in np.flatnonzero(wrong.to_numpy())
-    ]
-    rejected = reject(table, sorted(bad), on_bad_row)
-    kept = ~rows.index.isin([cell.row for cell in bad])
+    bad: list[BadCell] = []
+    submit_s = times(table, "timestamp", bad)
+    duration_s = numbers(table, "duration", 0.0, bad)
+    gpus = numbers(table, "num_gpus", 1.0, bad, whole=True)
+    bad = sound_and(table, bad)
+    rejected = reject(table, bad, on_bad_row)
+    kept = table.rows_but(bad)
     parsed = pd.DataFrame(
         {
-            "submit_unix_s": when[kept].astype("datetime64[s]").astype("int64"),
+            "submit_unix_s": submit_s[kept].astype("int64"),
             "duration_s": duration_s[kept],
             "gpus": gpus[kept].astype("int32"),
-            "vc": rows["cluster"][kept].fillna("").astype("str"),
+            "vc": table.rows["cluster"][kept].fillna("").astype("str"),
         }
     ).sort_values("submit_unix_s", kind="stable", ignore_index=True)
     return canonical(parsed), rejected
@@ -87,75 +90,108 @@ def superpose(*, num_gpus: int, days: float, load: float, seed: int = 0) -> pd.D
 
     Each copy is shifted by a random number of whole weeks, so weekday and hour of day stay, and
     every job of it by up to half an hour either way. Copies are added until their GPU-seconds
-    reach `load` x `num_gpus` x `days`; of the last one, jobs are taken in random order until the
-    sum is met. Walltimes are not in the trace: they are drawn from the generator's model of user
-    estimates.
+    reach `load` x `num_gpus` x `days`; of the last one, jobs are taken in random order, passing
+    over those that are too large for what is left. A window of more than nine weeks repeats them.
+    Jobs keep their size and run time; walltimes are not in the trace: they are drawn from the
+    generator's model of user estimates.
+
+    Raises:
+        ValueError: an argument makes no sense, or the load is less than any job.
     """
-    window_s = days * DAY_S
-    rows = jobs()
-    week_zero = FIRST_MONDAY.timestamp()
-    offset_s = rows["submit_unix_s"].to_numpy(np.float64) - week_zero
-    span_s = NUM_WEEKS * WEEK_S
-    inside = (offset_s >= 0) & (offset_s < span_s)
-    offset_s = offset_s[inside]
-    duration_s = rows["duration_s"].to_numpy(np.float64)[inside]
-    gpus = rows["gpus"].to_numpy(np.int64)[inside]
-    queue = rows["vc"].to_numpy()[inside]
-    goal = load * num_gpus * window_s
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(11,)))
-    burst = _bursts(offset_s, queue, gpus)
-    chosen: list[tuple[np.ndarray, np.ndarray]] = []
-    reached = 0.0
-    while reached < goal:
-        shift_s = float(rng.integers(NUM_WEEKS)) * WEEK_S
-        jitter_s = rng.uniform(-JITTER_S, JITTER_S, len(offset_s))
-        submit_s = (offset_s + shift_s + jitter_s) % span_s
-        took = np.flatnonzero(submit_s < window_s)
-        work = duration_s[took] * gpus[took]
-        if reached + work.sum() > goal:
-            order = rng.permutation(len(took))
-            sums = reached + np.cumsum(work[order])
-            count = int(np.searchsorted(sums, goal))
-            took = took[np.sort(order[: count + 1])]
-            work = duration_s[took] * gpus[took]
-            if not len(took):
-                break
-        chosen.append((took, submit_s[took]))
+    if num_gpus < 1:
+        raise ValueError(f"num_gpus {num_gpus}: must be 1 or more")
+    for name, value in (("days", days), ("load", load)):
+        if not (math.isfinite(value) and value > 0.0):
+            raise ValueError(f"{name} {value}: must be a number above 0")
+    weeks = full_weeks()
+    goal = load * num_gpus * days * DAY_S
+    rng = generator(seed, Stream.SUPERPOSITION)
+    chosen: list[_Copy] = []
+    reached, is_full = 0.0, False
+    while not is_full and len(chosen) < MOST_COPIES:
+        copy = _shifted(weeks, days * DAY_S, rng)
+        work = weeks.work_gpu_s[copy.row]
+        is_full = reached + float(work.sum()) >= goal
+        if is_full:
+            order = rng.permutation(len(work))
+            taken = np.sort(order[_fitting(work[order], goal - reached)])
+            copy, work = _Copy(copy.row[taken], copy.submit_s[taken]), work[taken]
+        chosen.append(copy)
         reached += float(work.sum())
-    if not chosen:
+    row = np.concatenate([copy.row for copy in chosen])
+    if not len(row) or not is_full:
         raise ValueError(
-            f"load {load:g} on {num_gpus} GPUs for {days:g} days is less than one Philly job; "
-            "give more of one of them"
+            f"load {load:g} on {num_gpus:,} GPUs for {days:g} days cannot be made of whole Philly "
+            "jobs; give more days"
         )
-    index = np.concatenate([took for took, _ in chosen])
-    submit = np.concatenate([at for _, at in chosen])
-    copy = np.repeat(np.arange(len(chosen)), [len(took) for took, _ in chosen])
-    order = np.lexsort((copy, index, submit))
-    index, submit, copy = index[order], submit[order], copy[order]
-    habit = copy * (int(burst.max()) + 1) + burst[index]
+    submit_s = np.concatenate([copy.submit_s for copy in chosen])
+    number = np.repeat(np.arange(len(chosen)), [len(copy.row) for copy in chosen])
+    order = np.lexsort((number, row, submit_s))
+    row, number = row[order], number[order]
+    habit = number * (int(weeks.burst.max()) + 1) + weeks.burst[row]
     return fill(
         pd.DataFrame(
             {
-                "job": [f"philly-{i:07}" for i in range(len(index))],
-                "submit_s": submit,
-                "duration_s": duration_s[index],
-                "walltime_s": walltimes(calibration().estimates, duration_s[index], habit, seed),
-                "gpus": gpus[index],
-                "queue": queue[index],
+                "job": [f"philly-{i:07}" for i in range(len(row))],
+                "submit_s": submit_s[order],
+                "duration_s": weeks.duration_s[row],
+                "walltime_s": walltimes(
+                    calibration().estimates, weeks.duration_s[row], habit, seed
+                ),
+                "gpus": weeks.gpus[row],
+                "queue": weeks.queue[row],
             }
         )
     )
 
 
-def _bursts(submit_s: np.ndarray, queue: np.ndarray, gpus: np.ndarray) -> np.ndarray:
-    """Number the bursts: jobs of one virtual cluster and size at most a minute apart."""
-    order = np.lexsort((submit_s, gpus, queue))
-    begins = np.ones(len(order), bool)
-    begins[1:] = (
-        (queue[order][1:] != queue[order][:-1])
-        | (gpus[order][1:] != gpus[order][:-1])
-        | (np.diff(submit_s[order]) > 60.0)
-    )
-    burst = np.empty(len(order), np.int64)
-    burst[order] = np.cumsum(begins) - 1
-    return burst
+class Weeks(NamedTuple):
+    """Jobs of the full weeks, by row."""
+
+    offset_s: Floats  #: submission, from the first Monday
+    duration_s: Floats
+    gpus: Ints
+    queue: np.ndarray[tuple[int], np.dtype[np.object_]]
+    burst: Ints
+    work_gpu_s: Floats
+
+
+class _Copy(NamedTuple):
+    """Jobs of one copy: rows of `Weeks` and when they are submitted."""
+
+    row: Ints
+    submit_s: Floats
+
+
+def full_weeks() -> Weeks:
+    """Return the carried jobs of the nine full weeks."""
+    rows = jobs()
+    offset_s = rows["submit_unix_s"].to_numpy(np.float64) - FIRST_MONDAY.timestamp()
+    inside = (offset_s >= 0) & (offset_s < SPAN_S)
+    offset_s = offset_s[inside]
+    duration_s = rows["duration_s"].to_numpy(np.float64)[inside]
+    gpus = rows["gpus"].to_numpy(np.int64)[inside]
+    queue = rows["vc"].to_numpy(object)[inside]
+    burst = bursts.numbered(offset_s, queue, gpus)
+    return Weeks(offset_s, duration_s, gpus, queue, burst, gpus * duration_s)
+
+
+def _shifted(weeks: Weeks, window_s: float, rng: np.random.Generator) -> _Copy:
+    shift_s = float(rng.integers(NUM_WEEKS)) * WEEK_S
+    jitter_s = rng.uniform(-JITTER_S, JITTER_S, len(weeks.offset_s))
+    once_s = (weeks.offset_s + shift_s + jitter_s) % SPAN_S
+    again = range(math.ceil(window_s / SPAN_S))
+    submit_s = np.concatenate([once_s + turn * SPAN_S for turn in again])
+    row = np.tile(np.arange(len(once_s)), len(again))
+    inside = submit_s < window_s
+    return _Copy(row[inside], submit_s[inside])
+
+
+def _fitting(work: Floats, room: float) -> Ints:
+    """Return the places of the items taken in turn as long as they fit into `room`."""
+    taken = []
+    for place, one in enumerate(work.tolist()):
+        if one <= room:
+            taken.append(place)
+            room -= one
+    return np.array(taken, np.int64)

@@ -15,14 +15,14 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One table of the file."""
 
 
-class Lognormal(Record):
+class Lognormal(Record, frozen=True):
     """Run time whose logarithm is normal."""
 
     log_median: float  #: ln s
     sigma: float
 
 
-class Outcomes(Record):
+class Outcomes(Record, frozen=True):
     """Probabilities of how a job ends."""
 
     completed: float
@@ -30,7 +30,7 @@ class Outcomes(Record):
     failed: float
 
 
-class SizeClass(Record):
+class SizeClass(Record, frozen=True):
     """Jobs of one size."""
 
     gpus: int
@@ -39,7 +39,7 @@ class SizeClass(Record):
     long: float  #: share of the jobs whose run time is drawn from `Trace.long`
 
 
-class DurationQuantiles(Record):
+class DurationQuantiles(Record, frozen=True):
     """Published run times of GPU jobs, s."""
 
     p10: float
@@ -51,10 +51,11 @@ class DurationQuantiles(Record):
     mean: float
 
 
-class Trace(Record):
+class Trace(Record, frozen=True):
     """One cluster's jobs: sizes, and run time given the size as three log-normals.
 
-    The short and the medium one are the body (tests, evaluations); the long one ends at `longest_s`.
+    The short and the medium one are the body (tests, evaluations); the long one ends at
+    `longest_s`.
     """
 
     gpu_s_per_job: float
@@ -69,14 +70,14 @@ class Trace(Record):
     sizes: tuple[SizeClass, ...]
 
 
-class Mixture(Record):
+class Mixture(Record, frozen=True):
     """A profile: traces by share of GPU time, and the smallest job kept."""
 
     gpu_time: dict[str, float]
     min_gpus: int = 1
 
 
-class Tail(Record):
+class Tail(Record, frozen=True):
     """How the largest jobs grow with the cluster."""
 
     from_gpus: int
@@ -84,7 +85,7 @@ class Tail(Record):
     largest_cluster_ratio: float
 
 
-class Arrivals(Record):
+class Arrivals(Record, frozen=True):
     """When campaigns come and how many jobs they bring."""
 
     hour: tuple[float, ...]
@@ -99,7 +100,7 @@ class Arrivals(Record):
     log_duration_rho: float
 
 
-class Estimates(Record):
+class Estimates(Record, frozen=True):
     """What users ask for."""
 
     exact_ratio: float
@@ -108,7 +109,7 @@ class Estimates(Record):
     menu_h: tuple[float, ...]
 
 
-class Repair(Record):
+class Repair(Record, frozen=True):
     """Log-normal time out of service."""
 
     median_h: float
@@ -119,7 +120,7 @@ class Repair(Record):
         return math.sqrt(2.0 * math.log(self.mean_h / self.median_h))
 
 
-class FaultModel(Record):
+class FaultModel(Record, frozen=True):
     """Node outages."""
 
     frailty_shape: float
@@ -134,7 +135,7 @@ class FaultModel(Record):
     stepfun_days: float
 
 
-class Calibration(Record):
+class Calibration(Record, frozen=True):
     """The whole file."""
 
     profile: dict[str, Mixture]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from traces.profiles import Lognormal, Outcomes, Trace, calibration
 
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 #: no record is shorter: the published curves begin at one second
 SHORTEST_S = 1.0
@@ -56,7 +57,7 @@ def run_times(trace_name: str, long_ratio: float, score: Floats) -> Floats:
     return np.maximum(np.exp(np.interp(score, table.score, table.log_s)), SHORTEST_S)
 
 
-def is_long(trace: Trace, long_ratio: float, duration_s: Floats, uniform: Floats) -> Floats:
+def is_long(trace: Trace, long_ratio: float, duration_s: Floats, uniform: Floats) -> Flags:
     """Draw, for jobs of known run time, whether they came from the long log-normal."""
     log_s = np.log(duration_s)
     reach = _below(trace.long, math.log(trace.longest_s))
@@ -64,10 +65,10 @@ def is_long(trace: Trace, long_ratio: float, duration_s: Floats, uniform: Floats
     body += (1.0 - trace.short_ratio) * _density(trace.medium, log_s)
     body *= 1.0 - long_ratio
     long = long_ratio * _density(trace.long, log_s) / reach
-    return uniform * (body + long) < long
+    return np.asarray(uniform * (body + long) < long)
 
 
-def outcome_codes(trace: Trace, long: Floats, uniform: Floats) -> npt.NDArray[np.int64]:
+def outcome_codes(trace: Trace, long: Flags, uniform: Floats) -> npt.NDArray[np.int64]:
     """Draw indexes into `OUTCOMES`."""
     first, second = (
         np.where(long, late, early)

@@ -12,7 +12,8 @@ import pandas as pd
 #: `gpus` is split into pods of at most so many
 GPUS_PER_NODE = 8
 
-INT_MAX = np.iinfo(np.int32).max
+INT_MAX = int(np.iinfo(np.int32).max)
+LARGEST = 1e15
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ COLUMNS: tuple[Column, ...] = (
 BY_NAME = {column.name: column for column in COLUMNS}
 GPUS = Column("gpus", "int32", at_least=1)
 REQUIRED = ("job", "submit_s", "duration_s")
+#: missing values follow from another column
+DERIVED = {"last_pod_gpus": "gpus_per_pod", "min_member": "num_pods", "walltime_s": "duration_s"}
 
 
 class TraceError(ValueError):
@@ -84,10 +87,9 @@ def check_columns(names: list[str], source: str) -> None:
     missing = [name for name in REQUIRED if name not in names]
     if "gpus" not in names:
         missing += [name for name in ("num_pods", "gpus_per_pod") if name not in names]
-    elif {"num_pods", "gpus_per_pod"} & set(names):
-        raise TraceError(
-            f"{source}: it has 'gpus' beside 'num_pods' or 'gpus_per_pod'; give one or the other"
-        )
+    for name in ("num_pods", "gpus_per_pod", "last_pod_gpus"):
+        if "gpus" in names and name in names:
+            raise TraceError(f"{source}: it has 'gpus' beside {name!r}; give one or the other")
     if missing:
         raise TraceError(
             f"{source}: column {missing[0]!r} is missing; a jobs table needs job, submit_s, "
@@ -95,86 +97,81 @@ def check_columns(names: list[str], source: str) -> None:
         )
 
 
-def parse(raw: pd.DataFrame) -> tuple[pd.DataFrame, list[BadCell]]:
+def parse(
+    raw: pd.DataFrame, lines: pd.Series[int] | None = None
+) -> tuple[pd.DataFrame, list[BadCell]]:
     """Turn text columns into typed ones; return them with every value that cannot be.
 
     Rows with a bad value hold a stand-in there and must be dropped by the caller. Missing
-    optional values take their default.
+    optional values take their default. `lines` says where the rows stand in their file.
     """
     typed: dict[str, pd.Series] = {}
     bad: list[BadCell] = []
     for name in raw.columns:
         column = BY_NAME.get(name, GPUS)
-        text = raw[name]
         if column.dtype == "str":
-            typed[name] = text.fillna("").astype("str")
+            typed[name] = raw[name].fillna(str(column.default or "")).astype("str")
             if name == "job":
-                bad += _bad_names(typed[name])
+                bad += bad_names(typed[name], name, lines)
             continue
-        values, wrong = _numbers(text, column)
-        typed[name] = values
+        typed[name], wrong = _numbers(raw[name], column)
         bad += [
-            BadCell(int(row), name, str(text.iloc[row]), f"must be {column.wants()}")
+            BadCell(int(row), name, shown(raw[name].iloc[row]), f"must be {column.wants()}")
             for row in np.flatnonzero(wrong)
         ]
     for small, large in (("min_member", "num_pods"), ("last_pod_gpus", "gpus_per_pod")):
-        if small in typed and large in typed:
-            over = (typed[small] > typed[large]).to_numpy()
+        if small in typed and (large in typed or "gpus" in typed):
+            most = typed[large] if large in typed else -(-typed["gpus"] // GPUS_PER_NODE)
+            known = {cell.row for cell in bad if cell.column in (small, large, "gpus")}
             bad += [
-                BadCell(int(row), small, str(raw[small].iloc[row]), f"must not exceed {large!r}")
-                for row in np.flatnonzero(over)
+                BadCell(int(row), small, shown(raw[small].iloc[row]), f"must not exceed {large!r}")
+                for row in np.flatnonzero((typed[small] > most).to_numpy())
+                if int(row) not in known
             ]
     return pd.DataFrame(typed), sorted(bad)
 
 
-def _numbers(text: pd.Series, column: Column) -> tuple[pd.Series, np.ndarray]:
+def _numbers(
+    raw: pd.Series, column: Column
+) -> tuple[pd.Series, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
     """Return typed values and which of them are wrong."""
-    values = pd.to_numeric(text, errors="coerce").astype("float64")
-    stripped = text.astype("str").str.strip() if text.dtype.kind not in "iuf" else None
-    empty = text.isna().to_numpy()
-    if stripped is not None:
-        empty = empty | (stripped == "").to_numpy()
-    default = _stand_in(column)
-    is_optional = column.default is not None or column.name in (
-        "walltime_s",
-        "min_member",
-        "last_pod_gpus",
-    )
-    array = values.to_numpy().copy()
+    try:
+        array = pd.to_numeric(raw, errors="coerce").to_numpy(np.float64, na_value=np.nan).copy()
+    except (TypeError, ValueError):  # lists and the like, from Parquet
+        array = np.full(len(raw), np.nan)
+    is_derived = column.name in DERIVED
+    empty = raw.isna().to_numpy()
     if column.name == "walltime_s":  # -1 says that there is none, as in SWF
         empty = empty | (array == -1)
-    wrong: np.ndarray = ~np.isfinite(array) | (array < column.at_least) | (array <= column.above)
+    wrong = ~np.isfinite(array) | (array < column.at_least) | (array <= column.above)
+    wrong |= np.abs(array) > (INT_MAX if column.dtype == "int32" else LARGEST)
     if column.dtype == "int32":
-        wrong |= (array != np.floor(array)) | (np.abs(array) > INT_MAX)
-    else:
-        wrong |= np.abs(array) > 1e15
-    wrong &= ~empty if is_optional else True
-    array[wrong | empty] = default
-    dtype = "float64" if column.name in ("walltime_s", "min_member", "last_pod_gpus") else None
-    return pd.Series(array, index=text.index).astype(dtype or column.dtype), wrong
+        wrong |= array != np.floor(array)
+    if is_derived or column.default is not None:
+        wrong &= ~empty
+    default = float(str(column.default)) if column.default is not None else 1.0
+    array[wrong | empty] = np.nan if is_derived else default  # derived in `fill`
+    return pd.Series(array, index=raw.index, dtype="float64" if is_derived else column.dtype), wrong
 
 
-def _stand_in(column: Column) -> float:
-    if column.default is not None:
-        return float(str(column.default))
-    if column.name in ("walltime_s", "min_member", "last_pod_gpus"):
-        return np.nan  # derived in `complete`
-    return 1.0
+def shown(value: object) -> str:
+    """Return a value as messages show it; a missing one is empty."""
+    return "" if value is None or value is pd.NA or value != value else str(value)
 
 
-def _bad_names(names: pd.Series) -> list[BadCell]:
-    empty = np.flatnonzero((names.str.strip() == "").to_numpy())
-    bad = [BadCell(int(row), "job", "", "must be a name") for row in empty]
-    twice = names.duplicated(keep="first").to_numpy().copy()
-    twice[empty] = False
+def bad_names(names: pd.Series[str], column: str, lines: pd.Series[int] | None) -> list[BadCell]:
+    """Return the names that are empty or stood in an earlier row."""
+    empty = (names.str.strip() == "").to_numpy()
+    bad = [BadCell(int(row), column, "", "must be a name") for row in np.flatnonzero(empty)]
+    twice = names.duplicated(keep="first").to_numpy() & ~empty
     if twice.any():
-        first = {name: row for row, name in reversed(list(enumerate(names)))}
-        bad += [
-            BadCell(
-                int(row), "job", names.iloc[row], f"stands in row {first[names.iloc[row]] + 1} too"
-            )
-            for row in np.flatnonzero(twice)
-        ]
+        first: dict[str, int] = {}
+        for row, name in enumerate(names):
+            first.setdefault(name, row)
+        for row in np.flatnonzero(twice).tolist():
+            name = names.iloc[row]
+            place = f"row {first[name] + 1}" if lines is None else f"line {lines.iloc[first[name]]}"
+            bad.append(BadCell(row, column, name, f"stands in {place} too"))
     return bad
 
 
@@ -186,7 +183,12 @@ def complete(jobs: pd.DataFrame) -> pd.DataFrame:
     Raises:
         TraceError: a column is missing or unknown, or a value cannot be.
     """
-    if list(jobs.columns) == list(BY_NAME) and all(_has_type(jobs[c.name], c) for c in COLUMNS):
+    if (
+        list(jobs.columns) == list(BY_NAME)
+        and all(_is_sound(jobs[column.name], column) for column in COLUMNS)
+        and (jobs["min_member"] <= jobs["num_pods"]).all()
+        and (jobs["last_pod_gpus"] <= jobs["gpus_per_pod"]).all()
+    ):
         return _by_submission(jobs)
     check_columns([str(name) for name in jobs.columns], "jobs table")
     typed, bad = parse(jobs)
@@ -199,8 +201,16 @@ def complete(jobs: pd.DataFrame) -> pd.DataFrame:
     return _by_submission(fill(typed))
 
 
-def _has_type(values: pd.Series, column: Column) -> bool:
-    return str(values.dtype) == column.dtype
+def _is_sound(values: pd.Series, column: Column) -> bool:
+    """True if a column needs neither typing nor a message."""
+    if str(values.dtype) != column.dtype:
+        return False
+    if column.dtype == "str":
+        return column.name != "job" or bool(values.is_unique)
+    low, high = values.min(), values.max()
+    return bool(low >= column.at_least and low > column.above and high <= LARGEST) and not bool(
+        values.isna().any()
+    )
 
 
 def fill(typed: pd.DataFrame) -> pd.DataFrame:
@@ -215,11 +225,7 @@ def fill(typed: pd.DataFrame) -> pd.DataFrame:
         num_pods = -(-gpus // GPUS_PER_NODE)
         table["num_pods"], table["gpus_per_pod"] = num_pods, per_pod
         table["last_pod_gpus"] = gpus - (num_pods - 1) * per_pod
-    for name, source in (
-        ("last_pod_gpus", "gpus_per_pod"),
-        ("min_member", "num_pods"),
-        ("walltime_s", "duration_s"),
-    ):
+    for name, source in DERIVED.items():
         derived = table[source]
         if name in table:
             derived = table[name].astype("float64").fillna(derived.astype("float64"))
@@ -228,7 +234,7 @@ def fill(typed: pd.DataFrame) -> pd.DataFrame:
     table["walltime_s"] = table["walltime_s"].astype("float64").clip(lower=1e-9)
     filled = {}
     for column in COLUMNS:
-        values = table[column.name] if column.name in table else column.default
+        values = table.get(column.name, column.default)
         filled[column.name] = pd.Series(values, index=table.index, dtype=column.dtype)
     return pd.DataFrame(filled)
 

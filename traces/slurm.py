@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from traces.schema import GPUS_PER_NODE, BadCell, fill
-from traces.tabular import numbers, read_csv, reject, settle_columns, times
+from traces.schema import GPUS_PER_NODE, BadCell, fill, shown
+from traces.tabular import numbers, read_csv, reject, settle_columns, sound_and, times, unique
 
 COLUMNS = ("job_id", "user", "gpu_num", "state", "submit_time", "duration")
 _OUTCOMES = {
@@ -40,23 +40,25 @@ def read(path: Path, on_bad_row: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     table = read_csv(path)
     settle_columns(table, COLUMNS)
     bad: list[BadCell] = []
-    gpus = numbers(table, "gpu_num", 0.0, bad)
+    names = unique(table, "job_id", bad)
+    gpus = numbers(table, "gpu_num", 0.0, bad, whole=True)
     duration_s = numbers(table, "duration", 0.0, bad, missing=0.0)
     submit_s = times(table, "submit_time", bad)
-    reject(table, sorted(bad), on_bad_row)
+    bad = sound_and(table, bad)
+    reject(table, bad, on_bad_row)
     for column, values in (("gpu_num", gpus), ("duration", duration_s)):
         bad += [
-            BadCell(int(row), column, str(table.rows[column].iloc[row]), "is no GPU job that ran")
+            BadCell(int(row), column, shown(table.rows[column].iloc[row]), "is no GPU job that ran")
             for row in np.flatnonzero((values == 0).to_numpy())
         ]
     rejected = reject(table, sorted(bad), "skip")
-    kept = ~table.rows.index.isin([cell.row for cell in bad])
+    kept = table.rows_but(bad)
     rows = table.rows[kept]
     num_pods = np.ceil(gpus[kept] / GPUS_PER_NODE)
     label = next((name for name in ("vc", "type", "queue") if name in rows), None)
     jobs = pd.DataFrame(
         {
-            "job": rows["job_id"].astype("str"),
+            "job": names[kept],
             "submit_s": submit_s[kept] - submit_s[kept].min(),
             "duration_s": duration_s[kept],
             "gpus": gpus[kept].astype("int64"),

@@ -21,6 +21,7 @@ class Stream(IntEnum):
     ESTIMATES = 9
     FAULTS = 10
     FAULT_LIST = 11
+    SUPERPOSITION = 12
 
 
 def generator(seed: int, stream: Stream, replica: int = 0) -> np.random.Generator:

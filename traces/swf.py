@@ -11,20 +11,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from traces.schema import BadCell, TraceError, fill
-from traces.tabular import RawTable, read_bytes, reject
+from traces.schema import BadCell, TraceError, fill, shown
+from traces.tabular import RawTable, numbers, read_bytes, reject, sound_and, unique
 
-_FIELDS = 18
-_JOB, _SUBMIT, _RUN, _PROCESSORS, _ASKED_PROCESSORS, _WALLTIME, _STATUS, _USER = (
-    0,
-    1,
-    3,
-    4,
-    7,
-    8,
-    10,
-    11,
-)
+_FIELDS = {
+    "job": 0,
+    "submit": 1,
+    "run": 3,
+    "processors": 4,
+    "asked_processors": 7,
+    "walltime": 8,
+    "status": 10,
+    "user": 11,
+}
+_NUM_FIELDS = 18
+_FEWEST_FIELDS = 9
 _OUTCOMES = {0: "failed", 1: "completed", 5: "cancelled"}
 
 
@@ -33,77 +34,74 @@ def read(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return jobs, with submission counted from the first, and rejected rows.
 
-    Rows without run time or processors never ran and are rejected. Where fewer processors were
-    used than asked for, those used count.
+    Jobs without run time or processors never ran: they are set aside as rejected rows, whatever
+    `on_bad_row` says, as they are ordinary in these logs. Where fewer processors were used than
+    asked for, those used count.
 
     Raises:
         TraceError: the file is unreadable, or holds bad rows and `on_bad_row` is "fail".
     """
-    lines, rows = _split(path)
-    if not rows:
-        raise TraceError(f"SWF file {str(path)!r} has no job lines")
-    text = pd.DataFrame([row + ["-1"] * (_FIELDS - len(row)) for row in rows])
-    table = RawTable(text, pd.Series(lines), str(path))
-    numbers = text.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-    processors = np.where(
-        numbers[:, _PROCESSORS] > 0, numbers[:, _PROCESSORS], numbers[:, _ASKED_PROCESSORS]
-    )
+    table = _split(path)
     bad: list[BadCell] = []
-    for name, column, wrong, reason in (
-        ("job", _JOB, ~np.isfinite(numbers[:, _JOB]), "must be a number"),
-        ("submit", _SUBMIT, ~(numbers[:, _SUBMIT] >= 0), "must be a number, at least 0"),
-        ("run", _RUN, ~(numbers[:, _RUN] > 0), "must be above 0: the job did not run"),
-        ("processors", _PROCESSORS, ~(processors > 0), "must be above 0: nothing was used"),
+    unique(table, "job", bad)
+    job = numbers(table, "job", 0.0, bad, whole=True)
+    submit_s = numbers(table, "submit", 0.0, bad)
+    run_s = numbers(table, "run", -1.0, bad)
+    used = numbers(table, "processors", -1.0, bad, whole=True)
+    asked = numbers(table, "asked_processors", -1.0, bad, whole=True)
+    asked_s = numbers(table, "walltime", -1.0, bad)
+    bad = sound_and(table, bad)
+    reject(table, bad, on_bad_row)
+    processors = used.where(used > 0, asked)
+    for column, values, reason in (
+        ("run", run_s, "is no run time: the job never ran"),
+        ("processors", processors, "is no number of processors: the job never ran"),
     ):
         bad += [
-            BadCell(int(row), name, str(text.iat[row, column]), reason)
-            for row in np.flatnonzero(wrong)
+            BadCell(int(row), column, shown(table.rows[column].iloc[row]), reason)
+            for row in np.flatnonzero((values <= 0).to_numpy())
         ]
-    # rows that never ran are ordinary in these logs: they are set aside, not errors
-    never_ran = {cell.row for cell in bad if cell.column in ("run", "processors")}
-    broken = [cell for cell in bad if cell.row not in never_ran]
-    reject(table, broken, on_bad_row)
     rejected = reject(table, sorted(bad), "skip")
-    keep = np.ones(len(text), bool)
-    keep[[cell.row for cell in bad]] = False
-    if not keep.any():
-        raise TraceError(f"SWF file {str(path)!r}: none of its {len(text)} jobs ran")
-    kept = numbers[keep]
+    kept = table.rows_but(bad)
+    if not kept.any():
+        raise TraceError(f"SWF file {str(path)!r}: none of its {len(kept):,} jobs ran")
     size = gpus_per_pod or 1
-    used = processors[keep].astype(np.int64)
-    num_pods = -(-used // size)
-    walltime_s = np.where(kept[:, _WALLTIME] > 0, kept[:, _WALLTIME], kept[:, _RUN])
-    names = [f"{number:.0f}" for number in kept[:, _JOB]]
+    gpus = processors[kept].to_numpy(np.int64)
+    num_pods = -(-gpus // size)
+    per_pod = np.minimum(gpus, size)
+    status = pd.to_numeric(table.rows["status"], errors="coerce")
     jobs = pd.DataFrame(
         {
-            "job": names,
-            "submit_s": kept[:, _SUBMIT] - kept[:, _SUBMIT].min(),
-            "duration_s": kept[:, _RUN],
-            "walltime_s": walltime_s,
+            "job": job[kept].astype("int64").astype("str"),
+            "submit_s": submit_s[kept] - submit_s[kept].min(),
+            "duration_s": run_s[kept],
+            "walltime_s": asked_s.where(asked_s > 0, run_s)[kept],
             "num_pods": num_pods,
-            "gpus_per_pod": np.minimum(used, size),
-            "last_pod_gpus": used - (num_pods - 1) * np.minimum(used, size),
-            "user": [f"user-{number:.0f}" for number in kept[:, _USER]],
-            "outcome": [_OUTCOMES.get(int(code), "completed") for code in kept[:, _STATUS]],
+            "gpus_per_pod": per_pod,
+            "last_pod_gpus": gpus - (num_pods - 1) * per_pod,
+            "user": "user-" + table.rows["user"][kept],
+            "outcome": status[kept].map(_OUTCOMES).fillna("completed"),
         }
     )
-    twice = jobs["job"].duplicated()
-    if twice.any():
-        raise TraceError(f"SWF file {str(path)!r}: job {jobs['job'][twice].iloc[0]} stands twice")
     return fill(jobs), rejected
 
 
-def _split(path: Path) -> tuple[list[int], list[list[str]]]:
-    """Return line numbers and fields of the job lines; header lines begin with a semicolon."""
-    lines, rows = [], []
+def _split(path: Path) -> RawTable:
+    """Return the fields of the job lines as text; header lines begin with a semicolon."""
+    lines: list[int] = []
+    rows: list[list[str]] = []
+    torn: list[BadCell] = []
     for number, line in enumerate(read_bytes(path).decode("utf-8", "replace").splitlines(), 1):
         fields = line.split()
-        if fields and not fields[0].startswith(";"):
-            if len(fields) < _WALLTIME + 1:
-                raise TraceError(
-                    f"SWF file {str(path)!r}, line {number}: {len(fields)} fields, "
-                    f"at least {_WALLTIME + 1} are needed"
-                )
-            lines.append(number)
-            rows.append(fields[:_FIELDS])
-    return lines, rows
+        if not fields or fields[0].startswith(";"):
+            continue
+        if len(fields) < _FEWEST_FIELDS:
+            reason = f"has fewer than {_FEWEST_FIELDS} fields ({len(fields)})"
+            torn.append(BadCell(len(rows), "", " ".join(fields), reason))
+        fields += ["-1"] * (_NUM_FIELDS - len(fields))
+        rows.append([fields[place] for place in _FIELDS.values()])
+        lines.append(number)
+    if not rows:
+        raise TraceError(f"SWF file {str(path)!r} has no job lines")
+    table = pd.DataFrame(rows, columns=list(_FIELDS), dtype="str")
+    return RawTable(table, pd.Series(lines), str(path), tuple(torn))

@@ -13,13 +13,12 @@ from traces import runtimes
 from traces.arrivals import DAY_S, submissions
 from traces.estimates import walltimes
 from traces.profiles import Arrivals, Cell, calibration, cells
+from traces.schema import COLUMNS, GPUS_PER_NODE
 from traces.streams import Stream, generator
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-#: GPUs of a whole node: larger jobs are split into pods of this size
-NODE_GPUS = 8
 _FIRST_CHUNK = 4096
 
 
@@ -30,6 +29,15 @@ class Drawn(NamedTuple):
     cell: Ints  #: index into the profile's cells
     gpus: Ints
     duration_s: Floats
+
+    def taken(self, rows: Ints | slice) -> Drawn:
+        """Return the jobs at these rows, as a copy."""
+        return Drawn(
+            self.campaign[rows].copy(),
+            self.cell[rows].copy(),
+            self.gpus[rows].copy(),
+            self.duration_s[rows].copy(),
+        )
 
 
 def generate(
@@ -58,7 +66,7 @@ def generate(
     order = np.argsort(submit_s, kind="stable")
     return _table(
         cells(profile),
-        Drawn(*(column[order] for column in drawn)),
+        drawn.taken(order),
         submit_s[order],
         walltime_s[order],
         outcome[order],
@@ -90,15 +98,15 @@ class Sizes:
         gpus = self._published[cell].astype(np.float64)
         grown = gpus * np.exp(self._log_growth * uniform[:, 1])
         gpus = np.where(self._grows[cell], grown, gpus)
-        whole_nodes = np.maximum(np.rint(gpus / NODE_GPUS), 1.0) * NODE_GPUS
-        gpus = np.where(gpus > NODE_GPUS, whole_nodes, np.rint(gpus))
+        whole_nodes = np.maximum(np.rint(gpus / GPUS_PER_NODE), 1.0) * GPUS_PER_NODE
+        gpus = np.where(gpus > GPUS_PER_NODE, whole_nodes, np.rint(gpus))
         return cell, np.minimum(gpus, self._largest).astype(np.int64)
 
 
 def largest_gang(num_gpus: int) -> int:
     """Return the GPUs of the largest job drawn for a cluster, whole nodes if more than one."""
     largest = math.floor(calibration().tail.largest_cluster_ratio * num_gpus)
-    return largest if largest <= NODE_GPUS else largest // NODE_GPUS * NODE_GPUS
+    return largest if largest <= GPUS_PER_NODE else largest // GPUS_PER_NODE * GPUS_PER_NODE
 
 
 def _check(profile: str, num_gpus: int, days: float, load: float, tail_scale: float) -> None:
@@ -164,7 +172,12 @@ def _draw(profile: str, num_gpus: int, tail_scale: float, seed: int, target: flo
         num_campaigns += chunk
         reached += float(np.sum(part.gpus * part.duration_s))
         chunk = math.ceil(1.05 * num_campaigns * max(target / reached - 1.0, 0.0)) + 64
-    drawn = Drawn(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    drawn = Drawn(
+        np.concatenate([part.campaign for part in parts]),
+        np.concatenate([part.cell for part in parts]),
+        np.concatenate([part.gpus for part in parts]),
+        np.concatenate([part.duration_s for part in parts]),
+    )
     return _cut(drawn, target)
 
 
@@ -188,8 +201,8 @@ def _cut(drawn: Drawn, target: float) -> Drawn:
     excess_s = (cumulated[last] - target) / drawn.gpus[last]
     shortened_s = float(drawn.duration_s[last] - excess_s)
     if shortened_s < runtimes.SHORTEST_S and last > 0:
-        return Drawn(*(column[:last] for column in drawn))
-    kept = Drawn(*(column[: last + 1].copy() for column in drawn))
+        return drawn.taken(slice(last))
+    kept = drawn.taken(slice(last + 1))
     kept.duration_s[-1] = shortened_s
     return kept
 
@@ -213,7 +226,7 @@ def _table(
     outcome: Ints,
 ) -> pd.DataFrame:
     num_jobs = len(submit_s)
-    per_pod = np.minimum(drawn.gpus, NODE_GPUS).astype(np.int32)
+    per_pod = np.minimum(drawn.gpus, GPUS_PER_NODE).astype(np.int32)
     num_pods = (drawn.gpus // per_pod).astype(np.int32)
     by_start, first = np.unique(drawn.campaign, return_index=True)
     rank = np.empty(int(by_start[-1]) + 1, dtype=np.int64)
@@ -221,7 +234,7 @@ def _table(
     source = np.array([cell.trace for cell in profile_cells])
     empty = pd.Series([""] * num_jobs, dtype="str")
     zero = np.zeros(num_jobs)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "job": _labels("j", np.arange(num_jobs)),
             "submit_s": submit_s,
@@ -241,6 +254,7 @@ def _table(
             "outcome": pd.Series(np.array(runtimes.OUTCOMES)[outcome], dtype="str"),
         }
     )
+    return table[[column.name for column in COLUMNS]]
 
 
 def _labels(prefix: str, number: Ints) -> pd.Series:

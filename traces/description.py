@@ -5,26 +5,34 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+
+from traces import bursts
 
 QUANTILES = (0.1, 0.5, 0.75, 0.9, 0.95, 0.99)
 #: upper ends of the size classes, in GPUs
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, np.inf)
 
 
-def total_gpus(jobs: pd.DataFrame) -> np.ndarray:
+def total_gpus(jobs: pd.DataFrame) -> npt.NDArray[np.int64]:
     """Return the GPUs of each job [num_jobs]."""
-    pods = jobs["num_pods"].to_numpy(np.int64)
-    return (pods - 1) * jobs["gpus_per_pod"].to_numpy(np.int64) + jobs["last_pod_gpus"].to_numpy(
-        np.int64
+    pods, each, last = (
+        jobs[name].to_numpy(np.int64) for name in ("num_pods", "gpus_per_pod", "last_pod_gpus")
     )
+    return np.asarray((pods - 1) * each + last)
 
 
 def figures(jobs: pd.DataFrame, num_gpus: int | None = None) -> dict[str, Any]:
     """Return the figures of a canonical jobs table; offered load if `num_gpus` is given.
 
     Offered load is the GPU-seconds asked for over GPUs times the submission window.
+
+    Raises:
+        ValueError: `num_gpus` is less than 1.
     """
+    if num_gpus is not None and num_gpus < 1:
+        raise ValueError(f"a cluster of {num_gpus} GPUs: give at least 1 to see the load on it")
     gpus = total_gpus(jobs)
     duration_s = jobs["duration_s"].to_numpy(np.float64)
     submit_s = jobs["submit_s"].to_numpy(np.float64)
@@ -33,7 +41,7 @@ def figures(jobs: pd.DataFrame, num_gpus: int | None = None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "jobs": len(jobs),
         "pods": int(jobs["num_pods"].sum()),
-        "users": int(jobs["user"].nunique()),
+        "users": int(jobs.loc[jobs["user"] != "", "user"].nunique()),
         "days": span_s / 86_400.0,
         "gpu_hours": float(work.sum()) / 3600.0,
         "gpus_quantiles": dict(zip(QUANTILES, np.quantile(gpus, QUANTILES), strict=True)),
@@ -46,8 +54,9 @@ def figures(jobs: pd.DataFrame, num_gpus: int | None = None) -> dict[str, Any]:
         "outcomes": jobs["outcome"].value_counts().to_dict(),
     }
     if span_s:
-        edges = np.arange(0.0, span_s + 60.0, 60.0)
-        pods, _ = np.histogram(submit_s - submit_s.min(), edges, weights=jobs["num_pods"])
+        pods = bursts.per_bin(
+            submit_s - submit_s.min(), bursts.MINUTE_S, jobs["num_pods"].to_numpy(np.int64)
+        )
         found["pods_per_minute_p99"] = float(np.quantile(pods, 0.99))
         found["pods_per_minute_max"] = float(pods.max())
     if num_gpus is not None and span_s:
@@ -81,10 +90,12 @@ def sizes(jobs: pd.DataFrame) -> pd.DataFrame:
 def describe(jobs: pd.DataFrame, num_gpus: int | None = None) -> str:
     """Return the figures as text for people."""
     found = figures(jobs, num_gpus)
+    decimals = 0 if found["gpu_hours"] >= 100 else 2
     lines = [
-        f"jobs            {found['jobs']:,} ({found['pods']:,} pods, {found['users']:,} users)",
+        f"jobs            {found['jobs']:,} ({found['pods']:,} pods, "
+        + (f"{found['users']:,} users)" if found["users"] else "no users named)"),
         f"window          {found['days']:.2f} days",
-        f"GPU-hours       {found['gpu_hours']:,.0f} (busy GPUs on average "
+        f"GPU-hours       {found['gpu_hours']:,.{decimals}f} (busy GPUs on average "
         f"{found['mean_busy_gpus']:,.1f})",
         f"largest gang    {found['largest_gpus']:,} GPUs",
     ]

@@ -1,0 +1,117 @@
+"""`muster trace`: its answers, its files, its exit codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import traces
+from sim.cli import invoke
+from traces.description import figures, total_gpus
+
+Write = Callable[..., Path]
+LINES = ("job,submit_s,duration_s,gpus,user", "a,0,7200,8,x", "b,3600,3600,16,y", "c,86400,0,4,")
+
+
+def test_describe_prints_counts_and_load(
+    written: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(["trace", "describe", str(written(*LINES)), "--gpus", "16"]) == 0
+    shown = capsys.readouterr().out
+    assert "3 (4 pods, 2 users)" in shown
+    assert "1.00 days" in shown
+    assert "GPU-hours       32.00" in shown
+    assert "largest gang    16 GPUs" in shown
+    assert "offered load    0.083 of 16 GPUs" in shown
+    assert "completed 3" in shown
+
+
+def test_figures_of_a_known_table(written: Write) -> None:
+    jobs = traces.load(written(*LINES)).jobs
+    found = figures(jobs, 16)
+    assert total_gpus(jobs).tolist() == [8, 16, 4]
+    assert found["gpu_hours"] == 32
+    assert found["offered_load"] == pytest.approx(32 / (16 * 24))
+    assert found["pods_per_minute_max"] == 2
+    assert found["duration_s_mean"] == 3600
+    with pytest.raises(ValueError, match="a cluster of 0 GPUs: give at least 1"):
+        figures(jobs, 0)
+
+
+def test_convert_writes_jobs_and_what_it_left_out(
+    written: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = written(*LINES, "d,-1,2,8,z", "a,1,2,8,z"), tmp_path / "out.parquet"
+    assert invoke(["trace", "convert", str(source), str(out)]) == 2
+    assert not out.exists()
+    assert "2 bad values in 2 of 5 rows" in capsys.readouterr().err
+    assert invoke(["trace", "convert", str(source), str(out), "--on-bad-row", "skip"]) == 0
+    assert "2 rows left out" in capsys.readouterr().err
+    assert traces.load(out).jobs["job"].tolist() == ["a", "b", "c"]
+    rejected = pd.read_csv(tmp_path / "out.parquet.rejected.csv")
+    assert rejected["line"].tolist() == [5, 6]
+    assert rejected["row"].tolist() == ["d,-1,2,8,z", "a,1,2,8,z"]
+
+
+def test_convert_reads_swf(written: Write, tmp_path: Path) -> None:
+    source = written("1 0 0 50 12 -1 -1 12 200", name="log.swf")
+    out = tmp_path / "jobs.csv"
+    assert invoke(["trace", "convert", str(source), str(out), "--gpus-per-pod", "8"]) == 0
+    assert out.read_text().splitlines()[1].startswith("1,user--1,,0,0.0,50.0,200.0,2,8,4,2,")
+
+
+def test_generate_a_profile_and_a_superposition(tmp_path: Path) -> None:
+    out = tmp_path / "jobs.parquet"
+    common = ["--gpus", "2000", "--days", "3", "--load", "0.7", "--seed", "4"]
+    for source in (["--profile", "openai_like"], ["--superpose", "philly"]):
+        assert invoke(["trace", "generate", str(out), *source, *common]) == 0
+        jobs = traces.load(out).jobs
+        work = (total_gpus(jobs) * jobs["duration_s"]).sum()
+        assert work / (2_000 * 3 * 86_400) == pytest.approx(0.7, rel=1e-3)
+        assert jobs["submit_s"].max() < 3 * 86_400
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["describe", "none.csv"], "jobs file 'none.csv': No such file or directory"),
+        (["describe", "JOBS", "--gpus", "0"], "a cluster of 0 GPUs: give at least 1"),
+        (["describe", "JOBS", "--gpus-per-pod", "8"], "gpus_per_pod is for SWF files"),
+        (["describe", "JOBS", "--kind", "slurm"], "Invalid value for '--kind'"),
+        (["describe", "JOBS", "--kind", "helios"], "column 'job_id' is missing"),
+        (["describe", "JOBS", "--gpu", "8"], "No such option"),
+        (["convert", "JOBS", "out.xlsx"], "end its name in .csv, .csv.gz or .parquet"),
+        (["convert", "JOBS", "none/out.csv"], "folder 'none' does not exist"),
+        (["generate", "o.csv"], "Missing option '--gpus'"),
+        (["generate", "o.csv", "--gpus", "80"], "give --profile NAME or --superpose philly"),
+        (["generate", "o.csv", "--gpus", "0", "--profile", "seren"], "--gpus is 0; give at least"),
+        (["generate", "o.csv", "--gpus", "9", "--profile", "x"], "profile 'x': not known; choose"),
+        (["generate", "o.csv", "--gpus", "80", "--profile", "seren", "--load", "0"], "load is 0.0"),
+        (["generate", "o.csv", "--gpus", "80", "--profile", "seren", "--seed", "-1"], "--seed"),
+        (["generate", "o.csv", "--gpus", "80", "--superpose", "helios"], "'--superpose'"),
+        (
+            ["generate", "o.csv", "--gpus", "80", "--superpose", "philly", "--tail-scale", "0"],
+            "--tail-scale goes with --profile",
+        ),
+        (["validate-model", "--out", "JOBS"], "is a file; give a folder"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_2(
+    written: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    jobs = str(written(*LINES))
+    assert invoke(["trace", *(jobs if word == "JOBS" else word for word in arguments)]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+    assert captured.out == ""
+    assert not (tmp_path / "o.csv").exists()
