@@ -185,6 +185,8 @@ class _Pass:
         if promise is None or not promise.valid or promise.start_s < self.now_s:
             start_s, spare = backfill.shadow(self.state, head, self.placer, self.now_s)
             self.made.append(Reserve(head.gang.name, start_s, spare))
+            if promise is None or start_s > promise.start_s or spare > promise.spare_pods:
+                self.blocked = False  # a later start or more room may let earlier gangs pass
         else:
             start_s, spare = promise.start_s, promise.spare_pods
         room = backfill.Room(self.state, head, start_s, spare)
