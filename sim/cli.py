@@ -235,7 +235,8 @@ def study(
         )
         if merge:
             raise ValueError(f"{text}; run muster study with the same settings first")
-        print(f"{text}. The other shards make them; then: muster study --merge --out {out}")
+        same = f"--settings {settings} --out {out}{' --quick' if quick else ''}"
+        print(f"{text}. The other shards make them; then: muster study --merge {same}")
         return
     from sim.headlines import study_lines
 
@@ -255,14 +256,23 @@ def _positive(value: int | None, option: str) -> int | None:
 
 @app.command(epilog="Example: muster report runs/fifo runs/easy --out runs/both")
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, shown side by side.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of runs or studies, shown side by side.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for report.html.")] = Path("runs/report"),
     title: Annotated[str | None, typer.Option(help="Title of the report.")] = None,
 ) -> None:
     """Write report.html, report.md, pictures and tables of any runs."""
     from sim.report import build_report
 
-    print(f"report  {build_report(runs, out, title=title)}")
+    folders = [folder for path in runs for folder in _runs_in(path)]
+    print(f"report  {build_report(folders, out, title=title)}")
+
+
+def _runs_in(path: Path) -> list[Path]:
+    """Return the run folders of a study, or the folder itself."""
+    points = path / "points"
+    return sorted(points.iterdir()) if points.is_dir() else [path]
 
 
 @app.command(epilog="Example: muster diff runs/fifo runs/easy --top 20")

@@ -23,11 +23,13 @@ from sim.progress import Callback, StudyProgress
 from sim.settings import DAY_S, Arm, Environment, WorkloadSettings
 from sim.sweep import Shard, Task, check_executor, run_tasks
 
-#: seconds that one GPU-day of offered load takes to simulate, measured; only their ratios matter:
-#: they order the points, longest first, and weigh them in the progress bar
-COST = {"gang": 1.0, "easy": 2.0, "pod": 8.0, "permit": 8.0, "workload": 0.5}
-#: real jobs are smaller, so that a GPU-day holds more of them than a generated workload's
-SUPERPOSED_COST = 4.0
+#: ms that one GPU-day of offered load takes to simulate, measured at 7,500 nodes; only their ratios
+#: matter: they order the points, longest first, and weigh them in the progress bar. Real jobs are
+#: smaller, so that a GPU-day holds more of them than a generated workload's
+COST_MS = {
+    "generated": {"gang": 0.008, "easy": 0.014, "pod": 0.1, "permit": 0.3, "workload": 0.0005},
+    "superposed": {"gang": 0.7, "easy": 2.2, "pod": 3.2, "permit": 3.0, "workload": 0.014},
+}
 
 
 class StudyWorkload(WorkloadSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -176,16 +178,17 @@ class Point:
     def weight(self) -> float:
         """Expected work, in no particular unit."""
         kind = "easy" if self.arm.backfill == "easy" else self.arm.admission
-        return self._work(self.window_days) * COST[kind]
+        return self._work(self.window_days, kind)
 
     @property
     def workload_weight(self) -> float:
         """Expected work to make the jobs, in the same unit."""
-        return self._work(self.workload.days) * COST["workload"]
+        days = (self.workload.days or 30.0) + self.workload.carry_in_days
+        return self._work(days, "workload")
 
-    def _work(self, days: float | None) -> float:
-        kind = SUPERPOSED_COST if self.workload.superpose else 1.0
-        return self.num_gpus * (days or 30.0) * (self.workload.load or 1.0) * kind
+    def _work(self, days: float | None, kind: str) -> float:
+        cost = COST_MS["superposed" if self.workload.superpose else "generated"][kind]
+        return self.num_gpus * (days or 30.0) * (self.workload.load or 1.0) * cost
 
     def jobs_file(self, out: Path) -> Path:
         """Return where the jobs of this point are kept; arms share them."""

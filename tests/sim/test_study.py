@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from sim import study as study_module
-from sim.settings import code_sha256
+from sim.settings import CARRY_IN_S, carried_in, code_sha256
 from sim.study import Study, make_jobs, outcome, run_point, run_study
 from sim.sweep import Shard
 
@@ -126,6 +126,45 @@ def test_arms_meet_the_same_jobs_and_a_window_is_their_beginning(
     assert len(list((tmp_path / "workloads").iterdir())) == 1
     seen = pd.read_parquet(run_point(pod, tmp_path) / "jobs.parquet")
     assert seen["job"].tolist() == whole.loc[whole["submit_s"] < 21600.0, "job"].tolist()
+
+
+def test_a_run_that_begins_late_carries_in_what_would_run_then() -> None:
+    day = 86400.0
+    jobs = pd.DataFrame(
+        {
+            "job": ["over", "ends", "runs", "long", "later"],
+            "submit_s": [0.0, day / 2, day / 2, day - 1.0, day + 60.0],
+            "duration_s": [3600.0, day / 2, day, 9 * day, 100.0],
+            "walltime_s": [3600.0, day, 3 * day, 9 * day, 200.0],
+        }
+    )
+    found = carried_in(jobs, 1.0).set_index("job")
+    assert found.index.tolist() == ["runs", "later", "long"]
+    assert found["submit_s"].tolist() == [0.0, 60.0, CARRY_IN_S / 2]
+    assert found["duration_s"].tolist() == [day / 2, 100.0, 9 * day - 1.0]
+    assert found["walltime_s"].tolist() == [2.5 * day, 200.0, 9 * day - 1.0]
+
+
+@pytest.mark.parametrize(
+    "source", ['profile = "openai_like"', 'superpose = "philly"'], ids=["profile", "superpose"]
+)
+def test_a_cluster_that_carries_jobs_in_is_busy_from_the_first_hour_on(
+    settings: Path, source: str
+) -> None:
+    settings.write_text(
+        SETTINGS.replace('profile = "openai_like"', f"{source}\ncarry_in_days = 10.25")
+        .replace("load = 0.7", "load = 0.9")
+        .replace("nodes = [16, 32]", "nodes = [256]")
+    )
+    point = Study.load(settings).points()[0]
+    jobs = point.workload.make(point.num_gpus, point.seed)
+    assert jobs["submit_s"].is_monotonic_increasing
+    assert jobs["submit_s"].max() < point.workload.days * 86400.0
+    assert jobs["job"].is_unique
+    first = jobs[jobs["submit_s"] + jobs["duration_s"] > CARRY_IN_S]
+    first = first[first["submit_s"] < CARRY_IN_S]
+    gpus = (first["num_pods"] - 1) * first["gpus_per_pod"] + first["last_pod_gpus"]
+    assert 0.5 < gpus.sum() / point.num_gpus < 1.5
 
 
 @pytest.mark.parametrize(
@@ -278,6 +317,8 @@ def test_stopped_half_way_and_started_again_gives_the_same(
         ("seeds = [0]", "seeds = [-1]", "give 0 or more"),
         ("load = 0.7", "", "load is missing"),
         ("load = 0.7", "load = -1.0", "give a number above 0"),
+        ("load = 0.7", "load = 0.7\ncarry_in_days = -1.0", "carry_in_days is -1.0"),
+        ('admission = "pod"', 'admission = "pod"\norder = "sjf"', "needs admission gang"),
         ('profile = "openai_like"', "", "give one of profile, superpose and jobs"),
         ('profile = "openai_like"', 'jobs = "none.csv"', "does not exist"),
         ('profile = "openai_like"', 'superpose = "acme"', "only 'philly' is known"),
