@@ -1,4 +1,4 @@
-"""What a report keeps of a run, so that the large tables of only one run are in memory at a time."""
+"""What a report keeps of a run, so that only one run's large tables are in memory at a time."""
 
 from __future__ import annotations
 
@@ -182,9 +182,15 @@ def _figures(run: RunResult, pending: Steps, allocation: Steps, window: Window) 
     )
 
 
+def overall(figures: Figures) -> dict[str, float]:
+    """Return the row `all` of the pending figures."""
+    rows = figures.pending[figures.pending["reason"] == "all"].drop(columns="reason")
+    return {str(name): float(value) for name, value in rows.iloc[0].items()}
+
+
 def headline_row(digest: Digest, figures: Figures) -> dict[str, object]:
     """Return the headline figures as one tidy row; a floor is a value that could only grow."""
-    pending = figures.pending.set_index("reason").loc["all"]
+    pending = overall(figures)
     row: dict[str, object] = {
         "workload": digest.head.workload,
         "nodes": digest.head.nodes,
@@ -195,10 +201,10 @@ def headline_row(digest: Digest, figures: Figures) -> dict[str, object]:
         "num_jobs": figures.num_jobs,
         "num_pods": figures.num_pods,
         "num_never_fits": figures.num_never_fits,
-        "pending_pods_p50": float(pending["p50_pods"]),
-        "pending_pods_p99": float(pending["p99_pods"]),
-        "pending_pods_max": float(pending["max_pods"]),
-        "pending_pods_mean": float(pending["mean_pods"]),
+        "pending_pods_p50": pending["p50_pods"],
+        "pending_pods_p99": pending["p99_pods"],
+        "pending_pods_max": pending["max_pods"],
+        "pending_pods_mean": pending["mean_pods"],
         "queueing_delay_p50_s": figures.delay[0].value,
         "queueing_delay_p50_is_floor": figures.delay[0].is_floor,
         "queueing_delay_p95_s": figures.delay[1].value,
@@ -215,7 +221,7 @@ def headline_row(digest: Digest, figures: Figures) -> dict[str, object]:
     return row
 
 
-def identity(head: Head) -> dict[str, object]:
+def identity(head: Head) -> dict[str, str | int]:
     """Return the columns that say which run a row of a tidy table is about."""
     return {"workload": head.workload, "nodes": head.nodes, "arm": head.arm, "seed": head.seed}
 

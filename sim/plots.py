@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -13,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from scheduler.decisions import PendingReason
 from sim.digest import Digest
@@ -42,8 +44,8 @@ ARM_STYLES: tuple[tuple[str, object, str], ...] = (
     ("#4b4b4b", (0, (2, 2)), "v"),
     ("#2f7d4f", (0, (8, 2)), "P"),
 )
-WIDE = (7.2, 3.0)  #: inches
-STYLE = {
+WIDE = (5.4, 2.9)  #: inches; two stand side by side, and a phone shows one
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "axes.spines.top": False,
@@ -124,7 +126,7 @@ def pending_curve(digest: Digest, top_pods: float) -> Picture:
             figure.legend(
                 handles=shown[::-1],
                 loc="outside upper center",
-                ncols=min(4, len(shown)),
+                ncols=min(3, len(shown)),
                 frameon=False,
                 handlelength=1.6,
                 columnspacing=1.2,
@@ -143,7 +145,7 @@ def _time_axis(axes: Axes, days: float) -> None:
         axes.xaxis.set_major_locator(_HourLocator(days))
         axes.set_xlabel("hours")
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
         axes.set_xlabel("days")
 
 
@@ -155,9 +157,9 @@ class _HourLocator(MaxNLocator):
         wanted = days * 24 / 7
         self._step_h = next((h for h in (0.25, 0.5, 1, 2, 3, 6, 12) if h >= wanted), 12)
 
-    def tick_values(self, vmin: float, vmax: float) -> np.ndarray:
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
         step = self._step_h / 24
-        return np.arange(np.ceil(vmin / step), np.floor(vmax / step) + 1) * step
+        return [i * step for i in range(math.ceil(vmin / step), math.floor(vmax / step) + 1)]
 
 
 def delay_by_size(digests: Sequence[Digest], arms: Sequence[str], name: str) -> Picture:
@@ -165,9 +167,7 @@ def delay_by_size(digests: Sequence[Digest], arms: Sequence[str], name: str) -> 
     sizes = sorted({digest.head.nodes for digest in digests})
     labels = [label.replace("<=", "≤ ") for label, _ in SIZE_CLASSES]
     with mpl.rc_context(STYLE):
-        figure = Figure(
-            figsize=(max(4.2, 3.1 * len(sizes)), 3.4), layout="constrained"
-        )
+        figure = Figure(figsize=(max(4.2, 3.1 * len(sizes)), 3.4), layout="constrained")
         panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
         for axes, nodes in zip(panels, sizes, strict=True):
             for digest in digests:
@@ -216,7 +216,7 @@ def _duration_axis(axes: Axes) -> None:
     ticks = [t for t in (1, 10, 60, 600, 3600, 6 * 3600, DAY_S, 7 * DAY_S) if low <= t <= high]
     axes.set_yticks(ticks, [_short(t) for t in ticks])
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_minor_locator(LogLocator(subs=()))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _short(seconds: float) -> str:
@@ -282,7 +282,7 @@ def growth(lines: Sequence[GrowthLine], arms: Sequence[str], name: str) -> Pictu
         axes.set_yscale("log")
         sizes = sorted({float(n) for line in lines for n in line.nodes})
         axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
-        axes.xaxis.set_minor_locator(LogLocator(subs=()))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(_pods))
         axes.set_xlabel("nodes")
         axes.set_ylabel("peak of pending pods")

@@ -24,6 +24,7 @@ from sim.digest import (
     digest,
     headline_row,
     identity,
+    overall,
     read_heads,
     shared_window,
     with_identity,
@@ -229,13 +230,17 @@ def _subtitle(digests: Sequence[Digest]) -> str:
     seeds = sorted({one.head.seed for one in digests})
     text = [f"offered load {', '.join(number(load) for load in sorted(loads))}"] if loads else []
     text.append(f"seed{'s' if len(seeds) > 1 else ''} {', '.join(str(seed) for seed in seeds)}")
-    text.append("clusters of " + ", ".join(exact(n) for n in sorted({d.head.nodes for d in digests})))
+    text.append(
+        "clusters of " + ", ".join(exact(n) for n in sorted({d.head.nodes for d in digests}))
+    )
     return "; ".join(text) + " nodes"
 
 
 def _curve(one: Digest, row: Sequence[Digest]) -> tuple[str, plots.Picture]:
-    top = max(float(other.curve.total().max(initial=0)) for other in row)
     window = one.whole.window
+    # Axes end alike where windows do; beside a month of backlog, half a day would be a flat line.
+    beside = [other for other in row if abs(other.whole.window.days / window.days - 1) < 0.02]
+    top = max(float(other.curve.total().max(initial=0)) for other in beside)
     caption = f"{one.head.arm}: {duration(window.end_s - window.start_s)}"
     if len({other.head.seed for other in row}) > 1:
         caption += f", seed {one.head.seed}"
@@ -246,11 +251,11 @@ def _rows(digests: Sequence[Digest], of: Any) -> Iterator[Row]:
     last = -1
     for one in digests:
         figures: Figures = of(one)
-        pending = figures.pending.set_index("reason").loc["all"]
+        pending = overall(figures)
         done = figures.completion
         cells = (
             exact(figures.num_jobs),
-            *(count(float(pending[f"{name}_pods"])) for name in ("p50", "p99", "max")),
+            *(count(pending[f"{name}_pods"]) for name in ("p50", "p99", "max")),
             *(_floor(quantile, duration) for quantile in figures.delay),
             *(_floor(done[name], duration) for name in ("jct_p50_s", "jct_p95_s")),
             *(_floor(done[name], number) for name in ("slowdown_p50", "slowdown_p95")),
@@ -332,7 +337,7 @@ def _glance(
     for one in mine:
         pending = one.shared.pending.set_index("reason")
         reasons = pending.drop(index=["all", "all_but_own_hold"])["share_ratio"]
-        text = f"{one.head.arm} {count(float(pending.loc['all', 'p99_pods']))}"
+        text = f"{one.head.arm} {count(overall(one.shared)['p99_pods'])}"
         if float(reasons.max()) > 0:
             main = PendingReason(str(reasons.idxmax()))
             text += f" (mostly {REASON_LABELS[main]}, {percent(float(reasons.max()))})"
