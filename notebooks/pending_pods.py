@@ -29,6 +29,7 @@ from IPython.display import display
 from sim.episodes import explain, find_episodes
 from sim.experiment import RunResult
 from sim.metrics import DAY_S, HOUR_S, pending_quantiles
+from sim.plots import REASON_STYLE
 from sim.steps import Steps, allocation_steps, pending_steps
 from sim.wording import REASON_LABELS
 
@@ -159,13 +160,12 @@ if episodes:
     )
     fig, ax = plt.subplots(figsize=(9, 3.6), layout="constrained")
     shown = around.thin(800)
-    colours = dict(zip(REASON_LABELS, plt.get_cmap("tab10").colors, strict=True))
     names = [name for name in shown.columns if shown.column(name).max() > 0]
     ax.stackplot(
         shown.time_s / HOUR_S,
         [shown.column(name) for name in names],
         labels=[REASON_LABELS[name] for name in names],
-        colors=[colours[name] for name in names],
+        colors=[REASON_STYLE[name][0] for name in names],
         step="post",
     )
     ax.set(

@@ -41,7 +41,7 @@ def diff_runs(run_a: Path, run_b: Path, *, top: int = 10) -> str:
         raise ValueError(f"--top is {top}; give 0 or more")
     horizon_s = min(float(read_manifest(Path(run))["end_s"]) for run in (run_a, run_b))
     a, b = _waits(run_a, horizon_s), _waits(run_b, horizon_s)
-    both = a.join(b, lsuffix="_a", rsuffix="_b", how="inner")
+    both = a.add_suffix("_a").join(b.add_suffix("_b"), how="inner")
     if both.empty:
         raise ValueError(
             f"{str(run_a)!r} and {str(run_b)!r} share no job; compare two runs of the same jobs"

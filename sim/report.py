@@ -43,6 +43,7 @@ from sim.wording import (
 ADMISSIONS = ("pod", "permit", "gang")  #: the order in which arms are shown
 PICTURES = "pictures"
 TABLES = "tables"
+GROWTH_COLUMNS = ["workload", "arm", "window_days", "exponent", "exponent_low", "exponent_high"]
 
 
 def build_report(runs: Sequence[Path], out: Path, *, title: str | None = None) -> Path:
@@ -422,7 +423,10 @@ def _write_tables(
         ),
         "curves": ("pending pods over time by reason, thinned", _stack(digests, curve_table)),
         "peaks": ("peak of pending pods in each piece of the window", _stack(digests, _peaks)),
-        "growth": ("exponents of the growth of peaks", pd.DataFrame(growth)),
+        "growth": (
+            "exponents of the growth of peaks",
+            pd.DataFrame(growth, columns=GROWTH_COLUMNS),
+        ),
         "episodes": (
             "the worst pending episodes",
             _stack(digests, lambda one: episodes.episode_table(one.episodes)),
