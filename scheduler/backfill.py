@@ -94,6 +94,7 @@ def _gain(
     `released` maps a node to what is free on it once those have ended that were asked about before.
     """
     capacity = state.capacity
+    rooms = capacity.rooms(wanted.pod)
     roles = member.gang.roles
     gain = 0
     for role, lo, hi, pods_per_node in pieces:
@@ -107,7 +108,7 @@ def _gain(
             if free is None:
                 free = capacity.free[node]
             more = released[node] = free.plus(given, pods_per_node)
-            gain += capacity.pods_on(more, wanted.pod) - capacity.pods_on(free, wanted.pod)
+            gain += rooms[more] - rooms[free]
     return gain
 
 
@@ -172,6 +173,7 @@ class Room:
         state = self._state
         capacity = state.capacity
         wanted = self._head.missing[0]
+        rooms = capacity.rooms(wanted.pod)
         lost = 0
         for role, lo, hi, pods_per_node in placement:
             if not capacity.group_of[lo].allows(wanted.selector):
@@ -183,9 +185,7 @@ class Room:
                 ranges = [(self._free_at_start(node), 1) for node in range(lo, hi)]
             for free, num_nodes in ranges:
                 rest = free.plus(pod, -pods_per_node)
-                lost += num_nodes * (
-                    capacity.pods_on(free, wanted.pod) - capacity.pods_on(rest, wanted.pod)
-                )
+                lost += num_nodes * (rooms[free] - rooms[rest])
         return lost
 
     def _free_at_start(self, node: int) -> PodShape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from scheduler.model import Node, NodeStatus, PodShape, Role, Selector, Slice
 from scheduler.nodeset import NodeSet
@@ -75,6 +75,34 @@ class NodeGroup:
 Move = tuple[int, int, PodShape, PodShape]
 
 
+class Rooms(dict[PodShape, int]):
+    """How many pods of one shape fit into what is free; worked out when first asked."""
+
+    __slots__ = ("_pod",)
+
+    def __init__(self, pod: PodShape) -> None:
+        self._pod = pod
+
+    def __missing__(self, free: PodShape) -> int:
+        room = self[free] = free.holds(self._pod)
+        return room
+
+
+class _Sums(dict[PodShape, PodShape]):
+    """What is free after pods came or left; worked out when first asked."""
+
+    __slots__ = ("_pod", "_times")
+
+    def __init__(self, pod: PodShape, times: int) -> None:
+        self._pod = pod
+        self._times = times
+
+    def __missing__(self, free: PodShape) -> PodShape:
+        result = self[free] = free.plus(self._pod, self._times)
+        assert min(result) >= 0, f"taking {-self._times} x {self._pod} from {free} leaves {result}"
+        return result
+
+
 class Trial:
     """A what-if on a `Capacity`: an undo log, never a copy."""
 
@@ -113,9 +141,9 @@ class Capacity:
         self.unschedulable: dict[int, NodeStatus] = {}
         self._eligible: dict[Selector, list[NodeGroup]] = {}
         self._trial_log: list[Move] | None = None
-        #: (pod, times) -> {free: free + times x pod}: few distinct values, asked for all the time
-        self._sums: dict[tuple[PodShape, int], dict[PodShape, PodShape]] = {}
-        self._fits: dict[PodShape, dict[PodShape, int]] = {}
+        # few distinct values, asked for all the time
+        self._sums: dict[tuple[PodShape, int], _Sums] = {}
+        self._rooms: dict[PodShape, Rooms] = {}
         for i, node in enumerate(self.nodes):
             self._index_new(i, node)
 
@@ -166,29 +194,35 @@ class Capacity:
                     if not free[0] and self.group_of[i] is group and i not in self.unschedulable:
                         group.file(free).add(i, i + 1)
 
-    def pods_on(self, free: PodShape, pod: PodShape) -> int:
-        """Return how many pods of shape `pod` fit into `free`; remembered, as shapes are few."""
-        by_free = self._fits.get(pod)
-        if by_free is None:
-            by_free = self._fits[pod] = {}
-        count = by_free.get(free)
-        if count is None:
-            count = by_free[free] = free.holds(pod)
-        return count
+    def rooms(self, pod: PodShape) -> Rooms:
+        """Return how many pods of this shape fit into each free shape."""
+        rooms = self._rooms.get(pod)
+        if rooms is None:
+            rooms = self._rooms[pod] = Rooms(pod)
+        return rooms
 
-    def slots(self, pod: PodShape, selector: Selector) -> int:
-        """Return how many pods of this shape fit now. Costs the distinct free shapes."""
-        total = 0
+    def outlook(self, pod: PodShape, selector: Selector) -> tuple[int, int]:
+        """Return how many pods of this shape fit now, and how many free GPUs there are for them.
+
+        Costs the distinct free shapes.
+        """
+        rooms = self.rooms(pod)
         gpus = pod[0]
+        fit_pods = free_gpus = 0
         for group in self.searched(pod, selector):
+            free_gpus += group.free_gpus
             nodes_by_free = group.nodes_by_free
             for free in reversed(group.free_shapes):
                 if free[0] < gpus:
                     break
                 size = nodes_by_free[free].size
                 if size:
-                    total += self.pods_on(free, pod) * size
-        return total
+                    fit_pods += rooms[free] * size
+        return fit_pods, free_gpus
+
+    def slots(self, pod: PodShape, selector: Selector) -> int:
+        """Return how many pods of this shape fit now."""
+        return self.outlook(pod, selector)[0]
 
     def free_gpus(self, selector: Selector) -> int:
         """Return the free GPUs on nodes that pods with this selector may use."""
@@ -197,63 +231,62 @@ class Capacity:
 
     def total_slots(self, pod: PodShape, selector: Selector) -> int:
         """Return how many pods of this shape the empty cluster holds, nodes out of service too."""
-        return sum(
-            group.num_nodes * self.pods_on(group.capacity, pod) for group in self.eligible(selector)
-        )
+        rooms = self.rooms(pod)
+        return sum(group.num_nodes * rooms[group.capacity] for group in self.eligible(selector))
 
     # -- changes ---------------------------------------------------------------------------
 
     def take(self, roles: tuple[Role, ...], placement: Iterable[Slice]) -> None:
         """Occupy the nodes of `placement`; it must fit."""
-        self._change(roles, placement, -1)
+        self._refile(self._moves(roles, placement, -1))
 
     def give_back(self, roles: tuple[Role, ...], placement: Iterable[Slice]) -> None:
         """Undo `take`."""
-        self._change(roles, placement, 1)
+        self._refile(self._moves(roles, placement, 1))
 
-    def _change(self, roles: tuple[Role, ...], placement: Iterable[Slice], sign: int) -> None:
-        """Add `sign` x what each slice holds to what is free on its nodes."""
+    def _moves(
+        self, roles: tuple[Role, ...], placement: Iterable[Slice], sign: int
+    ) -> Iterator[Move]:
+        """Yield how nodes change by `sign` x what the slices hold, each after those before it."""
         free = self.free
-        sums = self._sums
         for role, lo, hi, pods_per_node in placement:
             key = (roles[role].pod, sign * pods_per_node)
-            after = sums.get(key)
+            after = self._sums.get(key)
             if after is None:
-                after = sums[key] = {}
+                after = self._sums[key] = _Sums(*key)
+            old = free[lo]
+            if hi - lo == 1 or free[lo:hi].count(old) == hi - lo:
+                yield lo, hi, old, after[old]
+                continue
             start = lo
-            while start < hi:
-                # nodes with the same amount free move together
-                old = free[start]
-                end = hi
-                if end - start > 1 and free[start:end].count(old) < end - start:
-                    end = next(i for i in range(start, hi) if free[i] != old)
-                new = after.get(old)
-                if new is None:
-                    new = after[old] = old.plus(*key)
-                    assert min(new) >= 0, f"taking {-key[1]} x {key[0]} from {old} leaves {new}"
-                self._move(start, end, old, new)
-                start = end
+            for end in range(lo + 1, hi + 1):
+                if end == hi or free[end] != free[start]:
+                    yield start, end, free[start], after[free[start]]
+                    start = end
 
-    def _move(self, lo: int, hi: int, old: PodShape, new: PodShape) -> None:
-        """Refile the nodes [lo, hi) from free shape `old` to `new`."""
-        num_nodes = hi - lo
-        group = self.group_of[lo]
-        if self.unschedulable and not self.unschedulable.keys().isdisjoint(range(lo, hi)):
-            for i in range(lo, hi):
-                if i not in self.unschedulable:
-                    group.remove(old, i, i + 1)
-                    group.add(new, i, i + 1)
-        else:
-            by_free = group.nodes_by_free
-            if old[0] or group.files_full:
-                by_free[old].remove(lo, hi)
-            if new[0] or group.files_full:
-                nodes = by_free.get(new)
-                (group.file(new) if nodes is None else nodes).add(lo, hi)
-            group.free_gpus += (new[0] - old[0]) * num_nodes
-        self.free[lo:hi] = [new] * num_nodes
-        if self._trial_log is not None:
-            self._trial_log.append((lo, hi, old, new))
+    def _refile(self, moves: Iterable[Move]) -> None:
+        """Carry out moves, one after the other."""
+        unschedulable = self.unschedulable
+        free = self.free
+        log = self._trial_log
+        for lo, hi, old, new in moves:
+            group = self.group_of[lo]
+            if unschedulable and not unschedulable.keys().isdisjoint(range(lo, hi)):
+                for i in range(lo, hi):
+                    if i not in unschedulable:
+                        group.remove(old, i, i + 1)
+                        group.add(new, i, i + 1)
+            else:
+                by_free = group.nodes_by_free
+                if old[0] or group.files_full:
+                    by_free[old].remove(lo, hi)
+                if new[0] or group.files_full:
+                    nodes = by_free.get(new)
+                    (group.file(new) if nodes is None else nodes).add(lo, hi)
+                group.free_gpus += (new[0] - old[0]) * (hi - lo)
+            free[lo:hi] = [new] * (hi - lo)
+            if log is not None:
+                log.append((lo, hi, old, new))
 
     def trial(self) -> Trial:
         """Return a context that undoes every `take` and `give_back` made inside. Trials nest."""
@@ -270,8 +303,7 @@ class Capacity:
         log = self._trial_log
         assert log is not None
         self._trial_log = None
-        for lo, hi, old, new in reversed(log):
-            self._move(lo, hi, new, old)
+        self._refile([(lo, hi, new, old) for lo, hi, old, new in reversed(log)])
         self._trial_log = outer
 
     def set_status(self, i: int, status: NodeStatus) -> bool:

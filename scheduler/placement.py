@@ -73,6 +73,7 @@ def _by_room(
     capacity: Capacity, pod: PodShape, groups: list[NodeGroup]
 ) -> list[tuple[int, NodeSet]]:
     """Return (pods that fit on one node, such nodes) from the roomiest to the tightest."""
+    rooms = capacity.rooms(pod)
     gpus = pod[0]
     found: list[tuple[int, int, int, NodeSet]] = []
     for order, group in enumerate(groups):
@@ -80,7 +81,7 @@ def _by_room(
             if free[0] < gpus:
                 break
             nodes = group.nodes_by_free[free]
-            if nodes.size and (room := capacity.pods_on(free, pod)):
+            if nodes.size and (room := rooms[free]):
                 found.append((room, -free[0], -order, nodes))
     if len(found) > 1:
         found.reverse()  # what ties in the sort stays in ascending order of what is free
@@ -143,7 +144,7 @@ def _in_index_order(capacity: Capacity, role: Role) -> Iterator[tuple[int, int, 
             ranges(group, free, room)
             for group in capacity.searched(role.pod, role.selector)
             for free in group.free_shapes
-            if (room := capacity.pods_on(free, role.pod))
+            if (room := capacity.rooms(role.pod)[free])
         )
     )
 

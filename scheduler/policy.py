@@ -113,31 +113,23 @@ def _state_waits(state: ClusterState, placer: Placer, only_new: bool, made: list
     for family in state.queue.families.values():
         if only_new and family.fit_pods >= 0:
             continue
-        free_pods = _free(state.capacity, family, placer)
-        fit_pods = _fit(state.capacity, family, placer) if free_pods else 0
+        fit_pods, free_pods = _outlook(state.capacity, family, placer)
         if fit_pods != family.fit_pods or free_pods != family.free_pods:
             made.append(Wait(family.key, fit_pods, free_pods))
 
 
-def _fit(capacity: Capacity, family: Family, placer: Placer) -> int:
-    """Return the largest size of the family that fits now."""
+def _outlook(capacity: Capacity, family: Family, placer: Placer) -> tuple[int, int]:
+    """Return the largest sizes of the family that fit now, and for which enough GPUs are free."""
     if len(family.roles) == 1:
         role = family.roles[0]
-        return capacity.slots(role.pod, role.selector)
-    return int(place(capacity, family.roles, placer) is not None)
-
-
-def _free(capacity: Capacity, family: Family, placer: Placer) -> int:
-    """Return the largest size of the family for which GPUs enough are free."""
-    if len(family.roles) == 1:
-        role = family.roles[0]
-        if not role.pod.gpus:
-            return _fit(capacity, family, placer)
-        return capacity.free_gpus(role.selector) // role.pod.gpus
+        fit_pods, free_gpus = capacity.outlook(role.pod, role.selector)
+        return fit_pods, free_gpus // role.pod.gpus if role.pod.gpus else fit_pods
     need: dict[Selector, int] = {}
     for role in family.roles:
         need[role.selector] = need.get(role.selector, 0) + role.gpus
-    return int(all(capacity.free_gpus(where) >= gpus for where, gpus in need.items()))
+    if any(capacity.free_gpus(where) < gpus for where, gpus in need.items()):
+        return 0, 0
+    return int(place(capacity, family.roles, placer) is not None), 1
 
 
 class _Pass:
@@ -239,7 +231,7 @@ class _Pass:
         else:
             candidates = []
             for family in queue.families.values():
-                fit_pods = _fit(self.state.capacity, family, self.placer)
+                fit_pods, _ = _outlook(self.state.capacity, family, self.placer)
                 if not fit_pods:
                     continue
                 for size in family.sizes[: bisect_right(family.sizes, fit_pods)]:

@@ -558,7 +558,7 @@ def tightest(capacity: Capacity, role: Role, index: int) -> list[Slice]:
     chosen: list[Slice] = []
     for group in capacity.eligible(role.selector):
         for free in group.free_shapes:
-            room = capacity.pods_on(free, role.pod)
+            room = capacity.rooms(role.pod)[free]
             if not room:
                 continue
             nodes = group.nodes_by_free[free]
