@@ -12,7 +12,7 @@ from scheduler.decisions import PendingReason
 from sim.experiment import read_manifest
 from sim.metrics import HOUR_S, SIZE_CLASSES, size_code
 from sim.tables import REASONS
-from sim.wording import REASON_LABELS, duration, exact, number
+from sim.wording import REASON_LABELS, aligned, duration, exact, number
 
 #: waits that differ by less are called equal
 EQUAL_S = 1.0
@@ -110,7 +110,7 @@ def _by_reason(both: pd.DataFrame) -> Iterable[str]:
         )
         if in_a or in_b:
             rows.append((REASON_LABELS[reason], number(in_a), number(in_b), _signed(in_b - in_a)))
-    return _aligned(rows)
+    return _indented(rows)
 
 
 def _signed(value: float) -> str:
@@ -125,7 +125,7 @@ def _by_size(both: pd.DataFrame) -> Iterable[str]:
         if len(mine):
             waits = (duration(float(mine[f"wait_s_{run}"].mean())) for run in "ab")
             rows.append((label, exact(len(mine)), *waits))
-    return _aligned(rows)
+    return _indented(rows)
 
 
 def _job_rows(chosen: pd.DataFrame, sign: int) -> Iterable[str]:
@@ -140,7 +140,7 @@ def _job_rows(chosen: pd.DataFrame, sign: int) -> Iterable[str]:
             for run in "ab"
         ]
         rows.append((str(job), exact(row["gpus_a"]), *waits, _largest(more)))
-    return _aligned(rows, left=(0, 4))
+    return _indented(rows, left=(0, 4))
 
 
 def _largest(more: dict[PendingReason, float]) -> str:
@@ -148,11 +148,5 @@ def _largest(more: dict[PendingReason, float]) -> str:
     return f"{REASON_LABELS[reason]} (+{duration(more[reason])})" if more[reason] > 0 else "–"
 
 
-def _aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> Iterable[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = [
-            text.ljust(width) if column in left else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield ("  " + "  ".join(cells)).rstrip()
+def _indented(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> Iterable[str]:
+    return (f"  {line}" for line in aligned(rows, left))

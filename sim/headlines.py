@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scheduler.decisions import PendingReason
-from sim.wording import REASON_LABELS, count, duration, exact, number, percent
+from sim.wording import REASON_LABELS, aligned, count, duration, exact, number, percent
 
 if TYPE_CHECKING:
     from sim.experiment import RunResult
@@ -66,7 +66,7 @@ def study_lines(folders: Sequence[Path]) -> list[str]:
     """Return a table of the points of a study: one row each."""
     header = ("workload", "nodes", "arm", "days", "pending p50", "p99", "max", "delay p50", "p95")
     rows = [(*header, "allocation"), *(_study_row(folder) for folder in folders)]
-    return list(_aligned(rows, left=(0, 2)))
+    return list(aligned(rows, left=(0, 2)))
 
 
 def _study_row(folder: Path) -> tuple[str, ...]:
@@ -82,17 +82,6 @@ def _study_row(folder: Path) -> tuple[str, ...]:
         _duration(figures, "queueing_delay_p95_s"),
         _ratio(figures, "allocation_ratio"),
     )
-
-
-def _aligned(rows: Sequence[Sequence[str]], left: Sequence[int]) -> Iterable[str]:
-    """Return lines of columns, those of `left` to the left, all others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = [
-            text.ljust(width) if column in left else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()
 
 
 def _pods(figures: dict[str, Any], name: str) -> str:

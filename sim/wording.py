@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 from scheduler.decisions import PendingReason
 
@@ -112,3 +113,14 @@ def span(start_s: float, end_s: float) -> str:
 def factor(ratio: float) -> str:
     """Return how many times as a short factor: 4.2x, 13x."""
     return f"{ratio:.2g}x" if ratio < 10 else f"{ratio:,.0f}x"
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> Iterator[str]:
+    """Yield lines of columns: those of `left` to the left, all others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            text.ljust(width) if column in left else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
