@@ -12,7 +12,7 @@ from math import inf
 from operator import itemgetter
 from typing import NamedTuple
 
-from scheduler.capacity import NodeGroup
+from scheduler.capacity import Capacity, NodeGroup
 from scheduler.model import NodeStatus, Placement, PodShape, Role
 from scheduler.placement import Placer, place
 from scheduler.queueing import GangState, Release
@@ -38,78 +38,96 @@ def shadow(state: ClusterState, head: GangState, placer: Placer, now_s: float) -
 
 
 def _shadow_of_one_role(state: ClusterState, role: Role, now_s: float) -> Shadow:
-    pod, selector = role.pod, role.selector
-    short = role.count - state.capacity.slots(pod, selector)
-    # Where only GPUs count, a node that one gang fills gives room for as many pods as it has.
-    counts_whole = (
+    capacity = state.capacity
+    pod = role.pod
+    only_gpus = (
         pod.gpus > 0
         and not (pod.cpu_milli or pod.mem_mib)
-        and NodeStatus.CORDONED not in state.capacity.unschedulable.values()
+        and NodeStatus.CORDONED not in capacity.unschedulable.values()
     )
-    released: dict[int, PodShape] = {}
+    gain = (_GpuGain if only_gpus else _Gain)(capacity, role)
+    short = role.count - capacity.slots(pod, role.selector)
     start_s = inf
     for end_s, _, _, member in state.ends:
         if end_s > start_s:
             break
-        pieces = member.held
-        if counts_whole:
-            release = member.release
-            if release is None or release.held is not pieces:
-                release = member.release = _release(state, member)
-            for group, num_nodes in release.whole:
-                if group.allows(selector):
-                    short -= num_nodes * (group.capacity.gpus // pod.gpus)
-            pieces = release.partial
-        if pieces:
-            short -= _gain(state, member, pieces, role, released)
+        short -= gain.of(member)
         if short <= 0 and start_s == inf:
             start_s = max(end_s, now_s)
     return Shadow(start_s, max(0, -short)) if start_s < inf else Shadow(inf, 0)
 
 
-def _release(state: ClusterState, member: GangState) -> Release:
+class _Gain:
+    """How many more pods of one role fit each time another gang ends."""
+
+    def __init__(self, capacity: Capacity, wanted: Role) -> None:
+        self._capacity = capacity
+        self._wanted = wanted
+        #: what is free by then on nodes that gangs asked about so far give back
+        self._released: dict[int, PodShape] = {}
+
+    def of(self, member: GangState) -> int:
+        """Return the gain of one more gang's end."""
+        capacity, wanted = self._capacity, self._wanted
+        rooms = capacity.rooms(wanted.pod)
+        gain = 0
+        for role, lo, hi, pods_per_node in member.held:
+            if not capacity.group_of[lo].allows(wanted.selector):
+                continue
+            given = member.gang.roles[role].pod
+            for node in range(lo, hi):
+                if node not in capacity.unschedulable:
+                    free = self._released.get(node) or capacity.free[node]
+                    more = self._released[node] = free.plus(given, pods_per_node)
+                    gain += rooms[more] - rooms[free]
+        return gain
+
+
+class _GpuGain:
+    """The same where only GPUs count and no node is cordoned.
+
+    A node that one gang fills then gives room for as many pods as it has, and on the others it is
+    enough to count GPUs.
+    """
+
+    def __init__(self, capacity: Capacity, wanted: Role) -> None:
+        self._capacity = capacity
+        self._selector = wanted.selector
+        self._gpus = wanted.pod.gpus
+        self._released: dict[int, int] = {}
+
+    def of(self, member: GangState) -> int:
+        """Return the gain of one more gang's end."""
+        capacity, each, released = self._capacity, self._gpus, self._released
+        release = member.release
+        if release is None or release.held is not member.held:
+            release = member.release = _release(capacity, member)
+        gain = 0
+        for group, num_nodes in release.whole:
+            if group.allows(self._selector):
+                gain += num_nodes * (group.capacity.gpus // each)
+        for node, gpus in release.partial:
+            if capacity.group_of[node].allows(self._selector):
+                free = released.get(node)
+                if free is None:
+                    free = capacity.free[node].gpus
+                more = released[node] = free + gpus
+                gain += more // each - free // each
+        return gain
+
+
+def _release(capacity: Capacity, member: GangState) -> Release:
     roles = member.gang.roles
-    group_of = state.capacity.group_of
     whole: dict[NodeGroup, int] = {}
-    partial = []
-    for piece in member.held:
-        role, lo, hi, pods_per_node = piece
-        group = group_of[lo]
-        if roles[role].pod.gpus * pods_per_node == group.capacity.gpus:
+    partial: list[tuple[int, int]] = []
+    for role, lo, hi, pods_per_node in member.held:
+        group = capacity.group_of[lo]
+        gpus = roles[role].pod.gpus * pods_per_node
+        if gpus == group.capacity.gpus:
             whole[group] = whole.get(group, 0) + hi - lo
         else:
-            partial.append(piece)
+            partial += [(node, gpus) for node in range(lo, hi)]
     return Release(member.held, tuple(whole.items()), tuple(partial))
-
-
-def _gain(
-    state: ClusterState,
-    member: GangState,
-    pieces: Placement,
-    wanted: Role,
-    released: dict[int, PodShape],
-) -> int:
-    """Return how many more `wanted` pods fit once `member` gives back `pieces`.
-
-    `released` maps a node to what is free on it once those have ended that were asked about before.
-    """
-    capacity = state.capacity
-    rooms = capacity.rooms(wanted.pod)
-    roles = member.gang.roles
-    gain = 0
-    for role, lo, hi, pods_per_node in pieces:
-        if not capacity.group_of[lo].allows(wanted.selector):
-            continue
-        given = roles[role].pod
-        for node in range(lo, hi):
-            if node in capacity.unschedulable:
-                continue
-            free = released.get(node)
-            if free is None:
-                free = capacity.free[node]
-            more = released[node] = free.plus(given, pods_per_node)
-            gain += rooms[more] - rooms[free]
-    return gain
 
 
 def _shadow_of_roles(state: ClusterState, head: GangState, placer: Placer, now_s: float) -> Shadow:

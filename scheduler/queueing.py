@@ -25,7 +25,7 @@ class Release(NamedTuple):
 
     held: Placement  #: what it was worked out for
     whole: tuple[tuple[NodeGroup, int], ...]  #: nodes whose GPUs are all its own, by group
-    partial: Placement  #: the others
+    partial: tuple[tuple[int, int], ...]  #: (node, GPUs) of the others
 
 
 class GangState:

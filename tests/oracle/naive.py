@@ -18,9 +18,9 @@ class NaiveNode:
     gpus: int
     pods: list[NaivePod] = field(default_factory=list)
 
-    def free(self, without: list[NaiveJob]) -> int:
-        """Return the free GPUs if the jobs in `without` had left."""
-        return self.gpus - sum(pod.gpus for pod in self.pods if pod.job not in without)
+    def free(self) -> int:
+        """Return the GPUs that no pod holds."""
+        return self.gpus - sum([pod.gpus for pod in self.pods])
 
 
 @dataclass(eq=False)
@@ -91,6 +91,7 @@ class NaiveGangs:
         self.binder = binder or NaiveBinder()
         self.queue: list[NaiveJob] = []
         self.running: list[NaiveJob] = []
+        self.nodes_of: dict[NaiveJob, list[NaiveNode]] = {}
 
     def run(self) -> None:
         """Fill in `start_s` and `end_s` of every job that can run."""
@@ -110,26 +111,28 @@ class NaiveGangs:
             return
         head, others = self.queue[0], self.queue[1:]
         shadow_s = self.shadow(head, now_s) if self.discipline == "easy" else inf
+        num_free = sum(node.free() for node in self.nodes)
         for job in others:
+            if sum(job.pods) > num_free:
+                continue
             chosen = self.choose(job)
             if chosen is not None and (
                 self.discipline == "skip" or self.is_harmless(job, chosen, head, shadow_s, now_s)
             ):
                 self.start(job, now_s)
+                num_free -= sum(job.pods)
 
     # -- placement ---------------------------------------------------------------------------
 
     def choose(self, job: NaiveJob) -> list[NaiveNode] | None:
         """Return a node for each pod: as few nodes as there can be, and then the fullest."""
-        free = [node.free([]) for node in self.nodes]
+        free = [node.free() for node in self.nodes]
         chosen: list[NaiveNode] = []
         for gpus in dict.fromkeys(job.pods):
             left = job.pods.count(gpus)
             while left:
                 rooms = [
-                    (amount // gpus, amount, i)
-                    for i, amount in enumerate(free)
-                    if amount >= gpus
+                    (amount // gpus, amount, i) for i, amount in enumerate(free) if amount >= gpus
                 ]
                 if not rooms:
                     return None
@@ -155,6 +158,7 @@ class NaiveGangs:
             node.pods.append(pod)
         self.queue.remove(job)
         self.running.append(job)
+        self.nodes_of[job] = list(dict.fromkeys(chosen))
         bound_s = now_s if self.binder.rate == inf else self.binder.bind(pods, now_s)
         job.start_s = bound_s + job.starting_s
         job.end_s = now_s + (job.start_s + job.duration_s - now_s)
@@ -162,24 +166,28 @@ class NaiveGangs:
 
     def leave(self, job: NaiveJob) -> None:
         self.running.remove(job)
-        for node in self.nodes:
+        for node in self.nodes_of.pop(job):
             node.pods = [pod for pod in node.pods if pod.job is not job]
 
     # -- EASY --------------------------------------------------------------------------------
 
-    def slots(self, gpus: int, gone: list[NaiveJob]) -> int:
-        """Return how many pods of so many GPUs fit once the jobs in `gone` have left."""
-        return sum(node.free(gone) // gpus for node in self.nodes)
-
-    def over_by(self, time_s: float, now_s: float) -> list[NaiveJob]:
-        return [j for j in self.running if max(j.start_s + j.walltime_s, now_s) <= time_s]
-
     def shadow(self, head: NaiveJob, now_s: float) -> float:
         """Return the first time at which `head`, of equal pods, fits if jobs keep to walltimes."""
-        for time_s in sorted({max(job.start_s + job.walltime_s, now_s) for job in self.running}):
-            if self.slots(head.pods[0], self.over_by(time_s, now_s)) >= len(head.pods):
-                return time_s
-        return inf
+        free = [node.free() for node in self.nodes]
+        found_s = inf
+        for end_s, job in self.ends(now_s):
+            if found_s < inf:
+                break
+            for node in self.nodes_of[job]:
+                free[node.index] += sum([pod.gpus for pod in node.pods if pod.job is job])
+            if sum([amount // head.pods[0] for amount in free]) >= len(head.pods):
+                found_s = end_s
+        return found_s
+
+    def ends(self, now_s: float) -> list[tuple[float, NaiveJob]]:
+        """Return when running jobs are expected to end, the first one first."""
+        ends = [(max(job.start_s + job.walltime_s, now_s), job) for job in self.running]
+        return sorted(ends, key=lambda end: end[0])
 
     def is_harmless(
         self,
@@ -192,10 +200,13 @@ class NaiveGangs:
         """True if `head` can start at its shadow time although `job` starts now on `chosen`."""
         if job.walltime_s <= shadow_s - now_s:
             return True
-        pods = [NaivePod(job, gpus) for gpus in job.pods]
-        for node, pod in zip(chosen, pods, strict=True):
-            node.pods.append(pod)
-        room = self.slots(head.pods[0], self.over_by(shadow_s, now_s))
-        for node in self.nodes:
-            node.pods = [pod for pod in node.pods if pod.job is not job]
-        return room >= len(head.pods)
+        if shadow_s == inf:
+            return False
+        over = {job for end_s, job in self.ends(now_s) if end_s <= shadow_s}
+        then = [
+            node.gpus - sum([pod.gpus for pod in node.pods if pod.job not in over])
+            for node in self.nodes
+        ]
+        for node, gpus in zip(chosen, job.pods, strict=True):
+            then[node.index] -= gpus
+        return sum([amount // head.pods[0] for amount in then]) >= len(head.pods)

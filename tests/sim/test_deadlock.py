@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
+from bench import deadlock
 from sim import run
 
 NODES = 10
@@ -56,3 +59,11 @@ def test_gang_mode_runs_them_one_after_the_other(table: pd.DataFrame) -> None:
     assert gangs.loc["b", "start_s"] == gangs.loc["a", "end_s"]
     assert (result.jobs["attempts"] == 1).all()
     assert result.jobs["lost_gpu_s"].sum() == 0.0
+
+
+def test_the_table_in_the_documents_is_what_the_simulator_says(repository: Path) -> None:
+    text = (repository / "docs/simulator.md").read_text("utf-8")
+    found = deadlock.table().astype(str)
+    lines = ["| " + " | ".join(row) + " |" for row in found.itertuples(index=False)]
+    assert len(lines) == 6
+    assert "\n".join(lines) in text, "docs/simulator.md: run python bench/deadlock.py and paste"
