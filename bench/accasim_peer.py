@@ -11,7 +11,7 @@ from __future__ import annotations
 import collections
 import collections.abc
 import json
-import resource
+import re
 import sys
 import tempfile
 import time
@@ -50,7 +50,9 @@ def main() -> None:
         simulator.start_simulation()
         cpu_s = time.process_time() - began_s
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"cpu_s": cpu_s, "peak_mib": peak_kib / 1024, "loaded": simulator.loaded_jobs}))
+    print(
+        json.dumps({"cpu_s": cpu_s, "peak_mib": peak_kib / 1024, "loaded": simulator.loaded_jobs})
+    )
 
 
 main()

@@ -1,0 +1,493 @@
+"""How fast the simulator is: beside AccaSim 1.1.3, and beside simpy doing nothing else.
+
+    python bench/sim.py              all rows; bench/out/sim.json; about six minutes on two cores
+    python bench/sim.py --quick      smaller sizes, for a quick look
+    python bench/sim.py --write-docs put the table into docs/benchmarks.md and the README
+    python bench/sim.py --profile gang-fifo | gang-easy
+
+Every measurement is a fresh process. Times are CPU seconds; the two sides of a ratio take turns,
+and each side counts with its median. A row that misses its target is printed as missed; one that
+falls below its floor, well under what was measured before, fails the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+OUT = HERE / "out"
+ACCASIM = "1.1.3"
+PEER_NODES, GPUS_PER_NODE = 64, 8
+LOAD, SEED = 1.10, 0
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the measurements are."""
+
+    peer_jobs: int = 20_000
+    nodes: int = 7_500
+    days: float = 30.0
+    growth: tuple[tuple[int, float], tuple[int, float]] = ((2_500, 30.0), (75_000, 3.0))
+    pod_days: float = 1.0
+    repeats: int = 3
+
+
+FULL = Size()
+QUICK = Size(5_000, 750, 10.0, ((250, 30.0), (2_500, 10.0)), 1.0, 1)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    what: str
+    value: float | None  #: None if it could not be measured
+    unit: str
+    must: str
+    met: bool
+    floor: float | None = None  #: the command fails beyond it; None where the row has none
+    note: str = ""
+
+    @property
+    def is_broken(self) -> bool:
+        """True if the value is beyond the floor."""
+        if self.value is None or self.floor is None:
+            return False
+        return self.value < self.floor if self.must.startswith(">=") else self.value > self.floor
+
+
+def row(
+    what: str,
+    value: float | None,
+    unit: str,
+    must: str,
+    floor: float | None = None,
+    note: str = "",
+) -> Row:
+    """Return a row; `must` is ">= NUMBER" or "<= NUMBER"."""
+    relation, limit = must.split()
+    met = value is not None and (
+        value >= float(limit) if relation == ">=" else value <= float(limit)
+    )
+    return Row(what, value, unit, must, met, floor, note)
+
+
+# -- one measurement, in a process of its own --------------------------------------------------
+
+
+def peer_jobs(count: int) -> Any:
+    """Return the first Philly jobs from 2017-10-01 on with at most 64 GPUs."""
+    import pandas as pd
+
+    from traces import philly
+
+    jobs = philly.jobs()
+    october_s = pd.Timestamp("2017-10-01").timestamp()
+    chosen = jobs[(jobs["submit_unix_s"] >= october_s) & (jobs["gpus"] <= 64)].head(count)
+    submit_s = (chosen["submit_unix_s"] - chosen["submit_unix_s"].iloc[0]).astype("float64")
+    return pd.DataFrame(
+        {
+            "job": [str(i) for i in range(len(chosen))],
+            "submit_s": submit_s.to_numpy(),
+            "duration_s": chosen["duration_s"].to_numpy("float64"),
+            "gpus": chosen["gpus"].to_numpy(),
+        }
+    )
+
+
+def write_swf(jobs: Any, path: Path) -> None:
+    """Write jobs for AccaSim: one processor stands for one GPU, the request is the run time."""
+    lines = [f"; MaxJobs: {len(jobs)}", f"; MaxProcs: {PEER_NODES * GPUS_PER_NODE}"]
+    rows = zip(jobs["submit_s"], jobs["duration_s"], jobs["gpus"], strict=True)
+    for number, (submit_s, duration_s, gpus) in enumerate(rows, start=1):
+        run_s, start = int(duration_s), int(submit_s)
+        lines.append(
+            f"{number} {start} -1 {run_s} {gpus} -1 -1 {gpus} {run_s} -1 1 1 1 -1 -1 -1 -1 -1"
+        )
+    path.write_text("\n".join(lines) + "\n", "ascii")
+
+
+def month(nodes: int, days: float) -> Any:
+    """Return the calibrated jobs of the scaling rows."""
+    from traces.synthetic import generate
+
+    return generate("openai_like", num_gpus=nodes * GPUS_PER_NODE, days=days, load=LOAD, seed=SEED)
+
+
+def measure_peer_jobs(count: str, backfill: str) -> dict[str, float]:
+    """Time muster on the jobs of the AccaSim rows."""
+    from sim.workload import Workload
+    from traces import schema
+
+    return _measure_gang(Workload(schema.complete(peer_jobs(int(count)))), PEER_NODES, backfill, "")
+
+
+def measure_month(nodes: str, days: str, backfill: str) -> dict[str, float]:
+    """Time muster on a calibrated month."""
+    from sim.workload import Workload
+
+    return _measure_gang(Workload(month(int(nodes), float(days))), int(nodes), backfill, "k8s")
+
+
+def _measure_gang(work: Any, num_nodes: int, backfill: str, plane: str) -> dict[str, float]:
+    simulation = _gang_simulation(work, num_nodes, backfill, plane)
+    began_s = time.process_time()
+    end_s = simulation.simulate()
+    simulated_s = time.process_time()
+    simulation.records(end_s)
+    return {
+        "cpu_s": simulated_s - began_s,
+        "records_s": time.process_time() - simulated_s,
+        "jobs": work.num_jobs,
+        "pods": sum(work.num_pods),
+    }
+
+
+def _gang_simulation(work: Any, num_nodes: int, backfill: str, plane: str) -> Any:
+    from sim.cluster import Cluster
+    from sim.config import RunConfig
+    from sim.engine import GangSimulation
+    from sim.planes import IDEAL, KUBERNETES
+
+    config = RunConfig(backfill=backfill, control_plane=KUBERNETES if plane else IDEAL)
+    return GangSimulation(work, Cluster.uniform(num_nodes, GPUS_PER_NODE).build(), config, [])
+
+
+def measure_pods(nodes: str, days: str) -> dict[str, float]:
+    """Time pod mode on the beginning of the month."""
+    from sim.cluster import Cluster
+    from sim.config import RunConfig
+    from sim.planes import KUBERNETES
+    from sim.podmode import PodSimulation
+    from sim.workload import Workload
+
+    until_s = float(days) * 86_400.0
+    jobs = month(int(nodes), 30.0)
+    work = Workload(jobs[jobs["submit_s"] < until_s])
+    config = RunConfig(admission="pod", control_plane=KUBERNETES, until_s=until_s)
+    cluster = Cluster.uniform(int(nodes), GPUS_PER_NODE).build()
+    began_s = time.process_time()
+    PodSimulation(work, cluster, config, []).run()
+    cpu_s = time.process_time() - began_s
+    return {"cpu_s": cpu_s, "jobs": work.num_jobs, "pods": sum(work.num_pods)}
+
+
+def measure_simpy(nodes: str, days: str, per: str) -> dict[str, float]:
+    """Time simpy alone: an arrival and a completion event for each job, or for each pod."""
+    import simpy
+
+    jobs = month(int(nodes), 30.0 if per == "pod" else float(days))
+    if per == "pod":
+        jobs = jobs[jobs["submit_s"] < float(days) * 86_400.0]
+        jobs = jobs.loc[jobs.index.repeat(jobs["num_pods"])]
+    submit_s, duration_s = jobs["submit_s"].tolist(), jobs["duration_s"].tolist()
+    env = simpy.Environment()
+
+    def arrivals() -> Iterator[Any]:
+        for at_s, takes_s in zip(submit_s, duration_s, strict=True):
+            wait_s = at_s - env.now
+            if wait_s > 0:
+                yield env.timeout(wait_s)
+            env.timeout(takes_s).callbacks.append(lambda _: None)
+
+    env.process(arrivals())
+    began_s = time.process_time()
+    env.run()
+    return {"cpu_s": time.process_time() - began_s}
+
+
+def peak_mib() -> float:
+    """Return the peak memory of this process; `ru_maxrss` would count what it was forked from."""
+    status = Path("/proc/self/status").read_text("ascii")
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
+
+
+MEASUREMENTS: dict[str, Callable[..., dict[str, float]]] = {
+    "peer-jobs": measure_peer_jobs,
+    "month": measure_month,
+    "pods": measure_pods,
+    "simpy": measure_simpy,
+}
+
+
+# -- all of them -------------------------------------------------------------------------------
+
+
+def measured(*arguments: object) -> dict[str, float]:
+    """Run one measurement in a fresh process."""
+    command = [sys.executable, __file__, "--one", *map(str, arguments)]
+    return _json(subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT))
+
+
+def _json(done: subprocess.CompletedProcess[str]) -> dict[str, float]:
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(done.args)} failed:\n{done.stderr[-2000:]}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def in_turns(repeats: int, *sides: Callable[[], dict[str, float]]) -> list[list[dict[str, float]]]:
+    """Run the sides one after the other, `repeats` times; return the results of each."""
+    results: list[list[dict[str, float]]] = [[] for _ in sides]
+    for _ in range(repeats):
+        for side, into in zip(sides, results, strict=True):
+            into.append(side())
+    return results
+
+
+def median(results: list[dict[str, float]], name: str = "cpu_s") -> float:
+    """Return the median of one figure."""
+    return statistics.median(result[name] for result in results)
+
+
+def accasim_python() -> Path:
+    """Return the interpreter of AccaSim's own environment, made at the first call.
+
+    It lies in the user's cache, named after what is in it, and is not part of the checkout.
+    """
+    lock = HERE / "accasim.lock"
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "muster"
+    minor = f"py{sys.version_info.major}.{sys.version_info.minor}"
+    home = cache / f"accasim-{ACCASIM}-{minor}-{digest}"
+    python = home / "bin" / "python"
+    if not (home / "complete").exists():
+        print(f"Installing AccaSim {ACCASIM} into {home}", file=sys.stderr)
+        venv.create(home, clear=True, with_pip=True)
+        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
+        subprocess.run([*pip, "--require-hashes", "-r", str(lock)], check=True)
+        (home / "complete").touch()
+    return python
+
+
+def peer_rows(size: Size, quick: bool) -> Iterator[Row]:
+    """Measure against AccaSim on the same jobs."""
+    try:
+        python = accasim_python()
+    except (OSError, subprocess.CalledProcessError) as error:
+        python, why = None, f"AccaSim could not be installed: {error}"
+    OUT.mkdir(parents=True, exist_ok=True)
+    swf = OUT / f"peer{size.peer_jobs}.swf"
+    write_swf(peer_jobs(size.peer_jobs), swf)
+    for policy, backfill, must, floor in (
+        ("fifo", "none", ">= 80", 8.0 if quick else 25.0),
+        ("easy", "easy", ">= 40", 4.0 if quick else 14.0),
+    ):
+        what = f"{policy.upper()}, {size.peer_jobs:,} jobs on 64 x 8 GPUs: AccaSim / muster"
+        if python is None:
+            yield row(what, None, "x", must, note=why)
+            continue
+
+        def peer(policy: str = policy, python: Path = python) -> dict[str, float]:
+            command = [
+                str(python),
+                str(HERE / "accasim_peer.py"),
+                str(swf),
+                policy,
+                str(PEER_NODES),
+                str(GPUS_PER_NODE),
+            ]
+            return _json(subprocess.run(command, capture_output=True, text=True, check=False))
+
+        def ours(backfill: str = backfill) -> dict[str, float]:
+            return measured("peer-jobs", size.peer_jobs, backfill)
+
+        first = peer()  # it takes a minute: once is enough
+        mine = in_turns(size.repeats, ours)[0]
+        yield row(
+            what,
+            first["cpu_s"] / median(mine),
+            "x",
+            must,
+            floor,
+            f"{size.peer_jobs / first['cpu_s']:,.0f} and {size.peer_jobs / median(mine):,.0f} "
+            f"jobs/s; peak {first['peak_mib']:,.0f} and {median(mine, 'peak_mib'):,.0f} MiB",
+        )
+
+
+def scaling_rows(size: Size, quick: bool) -> Iterator[Row]:
+    """Measure against simpy alone."""
+    nodes, days = size.nodes, size.days
+    bare, fifo, easy = in_turns(
+        size.repeats,
+        lambda: measured("simpy", nodes, days, "job"),
+        lambda: measured("month", nodes, days, "none"),
+        lambda: measured("month", nodes, days, "easy"),
+    )
+    where = f"openai_like {days:g} days, {nodes:,} nodes"
+    for name, results, must, floor in (
+        ("gang-fifo", fifo, "<= 7", 32.0),
+        ("gang-easy", easy, "<= 20", 85.0),
+    ):
+        yield row(
+            f"{where}, {name}: time / bare simpy, two events per job",
+            median(results) / median(bare),
+            "x",
+            must,
+            floor,
+            f"{results[0]['jobs'] / median(results):,.0f} jobs/s; simpy alone "
+            f"{median(bare):.2f} s; tables afterwards {median(results, 'records_s'):.1f} s",
+        )
+    peak = max(median(fifo, "peak_mib"), median(easy, "peak_mib")) * 2**20 / 1e9
+    yield row(
+        f"{where}: peak memory, {fifo[0]['pods'] / 1e6:.2f} M pods", peak, "GB", "<= 1.5", 1.5
+    )
+    (small, small_days), (large, large_days) = size.growth
+    ratios = []
+    for count, length in ((small, small_days), (large, large_days)):
+        alone, gangs = in_turns(
+            size.repeats,
+            lambda n=count, d=length: measured("simpy", n, d, "job"),  # type: ignore[misc]
+            lambda n=count, d=length: measured("month", n, d, "none"),  # type: ignore[misc]
+        )
+        ratios.append((median(gangs) / median(alone), gangs[0]["jobs"]))
+    yield row(
+        f"gang-fifo, that ratio at {large:,} nodes ({large_days:g} days) / at {small:,} nodes "
+        f"({small_days:g} days)",
+        ratios[1][0] / ratios[0][0],
+        "x",
+        "<= 1.3",
+        2.5 if quick else 2.0,
+        f"ratios {ratios[1][0]:.1f} and {ratios[0][0]:.1f}; {ratios[1][1]:,.0f} and "
+        f"{ratios[0][1]:,.0f} jobs",
+    )
+    alone, pods = in_turns(
+        size.repeats,
+        lambda: measured("simpy", nodes, size.pod_days, "pod"),
+        lambda: measured("pods", nodes, size.pod_days),
+    )
+    yield row(
+        f"pod mode, first {size.pod_days:g} days, {nodes:,} nodes: time / bare simpy, two events "
+        "per pod",
+        median(pods) / median(alone),
+        "x",
+        "<= 12",
+        30.0,
+        f"{pods[0]['pods'] / median(pods):,.0f} pods/s, {pods[0]['pods']:,.0f} pods",
+    )
+
+
+def study_row() -> Row:
+    """Time a whole study, wall clock; it needs a machine that does nothing else."""
+    out = OUT / "study"
+    subprocess.run(["rm", "-rf", str(out)], check=True)
+    began_s = time.perf_counter()
+    code = "import sys; from sim.cli import invoke; sys.exit(invoke(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "study", "--out", str(out)]
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    took_min = (time.perf_counter() - began_s) / 60
+    cores = len(os.sched_getaffinity(0))
+    return row("make study after installation", took_min, "min", "<= 4.5", note=f"{cores} cores")
+
+
+def table(rows: list[Row]) -> list[str]:
+    """Return the rows as a Markdown table."""
+    lines = ["| what | measured | must | met | more |", "|---|---|---|---|---|"]
+    for one in rows:
+        value = "not measured" if one.value is None else f"{one.value:.3g} {one.unit}"
+        met = "yes" if one.met else "**no**"
+        lines.append(f"| {one.what} | {value} | {one.must} | {met} | {one.note} |")
+    return lines
+
+
+def write_between(path: Path, name: str, lines: list[str]) -> None:
+    """Replace what stands between the two markers `name` of a document."""
+    text = path.read_text("utf-8")
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
+    if len(pattern.findall(text)) != 1:
+        raise ValueError(f"{path}: needs the markers {begin!r} and {end!r} once")
+    inside = "\n".join([begin, *lines, end])
+    path.write_text(pattern.sub(lambda _: inside, text), "utf-8")
+
+
+def profile(name: str) -> None:
+    """Print where a month spends its time, by function."""
+    import cProfile
+    import pstats
+
+    from sim.workload import Workload
+
+    work = Workload(month(FULL.nodes, FULL.days))
+    backfill = {"gang-fifo": "none", "gang-easy": "easy"}[name]
+    simulation = _gang_simulation(work, FULL.nodes, backfill, "k8s")
+    profiler = cProfile.Profile()
+    profiler.enable()
+    simulation.simulate()
+    profiler.disable()
+    stats: Any = pstats.Stats(profiler)
+    total = sum(one[2] for one in stats.stats.values())
+    calls = sum(one[1] for one in stats.stats.values())
+    print(f"{calls / work.num_jobs:.0f} calls per job\n")
+    print("| function | calls per job | own time |\n|---|---|---|")
+    ranked = sorted(stats.stats.items(), key=lambda item: -item[1][2])
+    for (file, _, function), one in ranked[:15]:
+        where = f"{Path(file).stem}.{function}" if file != "~" else function
+        print(f"| `{where}` | {one[1] / work.num_jobs:.1f} | {one[2] / total:.1%} |")
+
+
+def main() -> int:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="smaller sizes")
+    parser.add_argument("--study", action="store_true", help="time a whole study, too")
+    parser.add_argument(
+        "--write-docs", action="store_true", help="put the table into the documents"
+    )
+    parser.add_argument("--profile", choices=["gang-fifo", "gang-easy"])
+    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    if chosen.one:
+        name, *arguments = chosen.one
+        result = MEASUREMENTS[name](*arguments)
+        print(json.dumps({**result, "peak_mib": peak_mib()}))
+        return 0
+    if chosen.profile:
+        profile(chosen.profile)
+        return 0
+    size = QUICK if chosen.quick else FULL
+    rows: list[Row] = []
+    for source in (peer_rows, scaling_rows):
+        for one in source(size, chosen.quick):
+            print(table([one])[-1], flush=True)
+            rows.append(one)
+    if chosen.study:
+        rows.append(study_row())
+        print(table(rows[-1:])[-1])
+    return report(rows, write_docs=chosen.write_docs)
+
+
+def report(rows: list[Row], *, write_docs: bool = False, out: Path = OUT) -> int:
+    """Write the rows and say which miss; return 1 if one is beyond its floor."""
+    out.mkdir(parents=True, exist_ok=True)
+    kept = [{k: v for k, v in asdict(one).items() if k != "floor"} for one in rows]
+    (out / "sim.json").write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+    if write_docs:
+        write_between(ROOT / "docs" / "benchmarks.md", "measured", table(rows))
+    missed = [one for one in rows if not one.met]
+    if missed:
+        print(f"{len(missed)} of {len(rows)} rows miss; docs/benchmarks.md says why")
+    broken = [one for one in rows if one.is_broken]
+    for one in broken:
+        print(f"BROKEN: {one.what}: {one.value:.3g} {one.unit}, floor {one.floor:g}")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
