@@ -1,7 +1,7 @@
 """Which nodes a gang gets. A placer reads the free index and returns slices, or None.
 
 Placers look at one role at a time; `place` gives a gang of several roles its nodes role by role,
-within a trial, so that the second role sees what the first took.
+within a trial, so that a role sees what those before it took.
 """
 
 from __future__ import annotations
@@ -19,24 +19,40 @@ Placer = Callable[[Capacity, Role, int], "list[Slice] | None"]
 
 #: makes a named tuple of a tuple three times as fast as its own constructor
 _slice = tuple.__new__
+_by_role = itemgetter(0)
 _by_node = itemgetter(1)
 _room_first = itemgetter(0, 1, 2)
 
 
 def place(capacity: Capacity, roles: tuple[Role, ...], placer: Placer) -> Placement | None:
-    """Return nodes for every pod of every role, or None; changes nothing."""
+    """Return nodes for every pod of every role, or None; changes nothing.
+
+    Several roles are placed one after the other, in their order and, if that fails, the largest
+    pods first. Other arrangements are not tried.
+    """
     if len(roles) == 1:
         slices = placer(capacity, roles[0], 0)
         return None if slices is None else tuple(slices)
+    given = list(range(len(roles)))
+    largest_first = sorted(given, key=lambda index: roles[index].pod, reverse=True)
+    placement = _place_in_turn(capacity, roles, placer, given)
+    if placement is None and largest_first != given:
+        placement = _place_in_turn(capacity, roles, placer, largest_first)
+    return placement
+
+
+def _place_in_turn(
+    capacity: Capacity, roles: tuple[Role, ...], placer: Placer, order: list[int]
+) -> Placement | None:
     chosen: list[Slice] = []
     with capacity.trial():
-        for index, role in enumerate(roles):
-            slices = placer(capacity, role, index)
+        for index in order:
+            slices = placer(capacity, roles[index], index)
             if slices is None:
                 return None
-            capacity.take(roles, tuple(slices))
+            capacity.take(roles, slices)
             chosen += slices
-    return tuple(chosen)
+    return tuple(sorted(chosen, key=_by_role))
 
 
 def pack(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:

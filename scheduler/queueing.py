@@ -199,6 +199,8 @@ class WaitQueue:
         """Take a gang out, wherever it stands."""
         del self.members[state.gang.name]
         self.fresh.pop(state, None)
+        if state is self.head_seen:
+            self.head_seen = None
         entries, first = self._entries, self._first
         if entries[first][1] is state:
             self._first = first = first + 1

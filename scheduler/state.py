@@ -152,13 +152,21 @@ def _submitted(state: ClusterState, event: GangSubmitted) -> None:
 
 def _enqueue(state: ClusterState, member: GangState) -> None:
     """Put a gang with missing ranks and enough pods where it belongs: the queue, or aside."""
-    if member.size > member.family.max_size:
+    if _never_fits(state, member):
         member.phase = Phase.IMPOSSIBLE
         return
-    if not member.held:
-        member.phase = Phase.WAITING
+    member.phase = Phase.RUNNING if member.held else Phase.WAITING
     member.key = state.order(member.gang)
     state.queue.add(member)
+
+
+def _never_fits(state: ClusterState, member: GangState) -> bool:
+    if member.size > member.family.max_size:
+        return True
+    if not member.held:
+        return False
+    roles = member.gang.roles  # what it holds counts, too
+    return family_size(roles) > state.family(roles).max_size
 
 
 def _ask_again(state: ClusterState, member: GangState, missing: tuple[Role, ...]) -> None:
@@ -347,6 +355,7 @@ def _ask_for_missing(state: ClusterState, member: GangState) -> None:
         _ask_again(state, member, missing)
     else:
         member.missing = ()
+        member.phase = Phase.RUNNING
 
 
 def _resized(state: ClusterState, event: GangResized) -> None:
@@ -464,9 +473,8 @@ def _node_lost(state: ClusterState, event: NodeLost) -> None:
             _foreign_gone(state, ForeignPodGone(owner))
             continue
         reservation = state.reservations.get(owner)
-        if reservation is not None and reservation.placement:
+        if reservation is not None and any(p.lo <= node < p.hi for p in reservation.placement):
             _drop_reservation(state, owner)
-            continue
         member = state.gangs[owner]
         for role, lo, hi, pods in list(member.held):
             if lo <= node < hi:

@@ -143,7 +143,6 @@ def test_a_running_gang_grows() -> None:
     validate(state)
 
 
-@pytest.mark.xfail(reason="a blocked head that shrinks is not looked at until capacity grows")
 def test_a_blocked_head_that_shrinks_is_looked_at_again() -> None:
     state = ClusterState(nodes(2))
     submit(state, gang("a", 1, 8), gang("b", 2, 8, 1.0))
@@ -152,7 +151,6 @@ def test_a_blocked_head_that_shrinks_is_looked_at_again() -> None:
     assert admitted(let_pass(state, STRICT)) == ["b"]
 
 
-@pytest.mark.xfail(reason="a running gang that outgrew the cluster stays impossible for ever")
 def test_a_running_gang_that_outgrew_the_cluster_can_come_back() -> None:
     state = ClusterState(nodes(2))
     submit(state, gang("a", 2, 8))
@@ -164,7 +162,6 @@ def test_a_running_gang_that_outgrew_the_cluster_can_come_back() -> None:
     validate(state)
 
 
-@pytest.mark.xfail(reason="what a gang holds is not counted against the cluster")
 def test_a_running_gang_that_grows_beyond_the_cluster_never_fits() -> None:
     state = ClusterState(nodes(2))
     submit(state, gang("a", 2, 8))
@@ -173,7 +170,6 @@ def test_a_running_gang_that_grows_beyond_the_cluster_never_fits() -> None:
     assert explain(state, "a").reason is PendingReason.NEVER_FITS
 
 
-@pytest.mark.xfail(reason="a lost node spares a gang that has a reservation anywhere")
 def test_a_lost_node_takes_the_ranks_of_a_gang_with_a_reservation() -> None:
     state = ClusterState(nodes(3))
     submit(state, gang("a", 2, 8))
@@ -184,7 +180,6 @@ def test_a_lost_node_takes_the_ranks_of_a_gang_with_a_reservation() -> None:
     validate(state)
 
 
-@pytest.mark.xfail(reason="roles are placed one by one, without a second try")
 def test_roles_that_fit_in_some_arrangement_are_not_impossible() -> None:
     state = ClusterState([Node(f"n{gpus}{i}", PodShape(gpus)) for i, gpus in enumerate((8, 5, 5))])
     roles = (Role(2, PodShape(3)), Role(1, PodShape(8), name="master"))

@@ -27,7 +27,15 @@ def crowded(draw: st.DrawFn) -> pd.DataFrame:
         duration_s = draw(st.sampled_from([1.0, 20.0, 200.0, 1000.0]))
         min_member = draw(st.integers(1, num_pods))
         rows.append((f"j{i}", float(time_s), duration_s, num_pods, gpus, min_member, i % 3))
-    columns = ["job", "submit_s", "duration_s", "num_pods", "gpus_per_pod", "min_member", "priority"]
+    columns = [
+        "job",
+        "submit_s",
+        "duration_s",
+        "num_pods",
+        "gpus_per_pod",
+        "min_member",
+        "priority",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
