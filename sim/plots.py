@@ -229,12 +229,13 @@ def _short(seconds: float) -> str:
 
 def _arm_legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    if handles:
+    of_arm = dict(zip(labels, handles, strict=True))  # several seeds of an arm look alike
+    if of_arm:
         figure.legend(
-            handles,
-            labels,
+            list(of_arm.values()),
+            list(of_arm),
             loc="outside upper center",
-            ncols=min(4, len(handles)),
+            ncols=min(4, len(of_arm)),
             frameon=False,
             handlelength=3.2,
         )
