@@ -1,6 +1,6 @@
 """How fast the simulator is: beside AccaSim 1.1.3, and beside simpy doing nothing else.
 
-    python bench/sim.py              all rows; bench/out/sim.json; about six minutes on two cores
+    python bench/sim.py              all rows; bench/out/sim.json; about nine minutes on two cores
     python bench/sim.py --quick      smaller sizes, for a quick look
     python bench/sim.py --write-docs put the table into docs/benchmarks.md and the README
     python bench/sim.py --profile gang-fifo | gang-easy
@@ -48,7 +48,7 @@ class Size:
 
 
 FULL = Size()
-QUICK = Size(5_000, 750, 10.0, ((250, 30.0), (2_500, 10.0)), 2.0, 1)
+QUICK = Size(5_000, 750, 10.0, ((250, 30.0), (2_500, 10.0)), 1.0, 1)
 
 
 @dataclass(frozen=True)
@@ -446,7 +446,7 @@ def main() -> int:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="smaller sizes")
-    parser.add_argument("--study", action="store_true", help="time a whole study, too")
+    parser.add_argument("--no-study", action="store_true", help="do not time a whole study")
     parser.add_argument(
         "--write-docs", action="store_true", help="put the table into the documents"
     )
@@ -468,7 +468,7 @@ def main() -> int:
         for one in source(size, chosen.quick):
             print(table([one])[-1], flush=True)
             rows.append(one)
-    if chosen.study:
+    if not (chosen.quick or chosen.no_study):
         rows.append(study_row())
         print(table(rows[-1:])[-1])
     return report(rows, write_docs=chosen.write_docs)
