@@ -123,20 +123,17 @@ def test_strict_order_lets_no_gang_overtake(work: list[tuple[Gang, float]], orde
 
 @given(work=workloads())
 @settings(max_examples=60, derandomize=True, deadline=None)
-def test_nothing_that_fits_is_left_behind_without_a_reason(work: list[tuple[Gang, float]]) -> None:
-    """Skipping starts every gang as soon as it fits: it is the pass that shows a missed chance."""
-    found = schedule(work, catalog.policy(discipline="skip"))
-    state = ClusterState(nodes(NUM_NODES))
-    waits: list[Gang] = []
-    del state
-    for now_s in sorted(set(found.start_s.values())):
-        waits = [g for g, _ in work if g.submit_s <= now_s < found.start_s[g.name]]
-        used = [
-            g
-            for g, seconds in work
-            if found.start_s[g.name] <= now_s < found.start_s[g.name] + seconds
-        ]
-        left = 8 * NUM_NODES - sum(g.gpus for g in used)
-        for gang_left in waits:
-            if gang_left.roles[0].pod == PodShape(1):
-                assert gang_left.gpus > left, f"{gang_left.name} fits at {now_s} and waits"
+def test_a_one_gpu_pod_never_waits_beside_a_free_gpu_when_skipping(
+    work: list[tuple[Gang, float]],
+) -> None:
+    start_s = schedule(work, catalog.policy(discipline="skip")).start_s
+    for now_s in sorted(set(start_s.values())):
+        held = sum(
+            each.gpus
+            for each, lasts_s in work
+            if start_s[each.name] <= now_s < start_s[each.name] + lasts_s
+        )
+        for each, _ in work:
+            waits = each.submit_s <= now_s < start_s[each.name]
+            if waits and each.roles[0].pod == PodShape(1):
+                assert each.gpus > 8 * NUM_NODES - held, f"{each.name} fits at {now_s} and waits"
