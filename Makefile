@@ -56,7 +56,7 @@ bench: $(VENV)/dev.stamp ## measure speed against other simulators (QUICK=1: sma
 lock: ## write requirements/*.lock anew from pyproject.toml
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip --disable-pip-version-check --quiet install uv==$(UV_VERSION)
-	$(COMPILE) requirements/core.lock
+	$(COMPILE) requirements/core.lock --extra live
 	$(COMPILE) requirements/dev.lock --extra dev --constraint requirements/core.lock
 
 COMPILE = build/lock/bin/uv pip compile pyproject.toml requirements/build.in \

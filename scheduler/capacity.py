@@ -40,7 +40,9 @@ class NodeGroup:
 
     def allows(self, selector: Selector) -> bool:
         """True if pods with this selector may use these nodes."""
-        return selector.pool in ("", self.pool) and selector.gpu_model in ("", self.gpu_model)
+        pools = selector.pool
+        named = pools in ("", self.pool) or self.pool in pools.split("|")
+        return named and selector.gpu_model in ("", self.gpu_model)
 
     def file(self, free: PodShape) -> NodeSet:
         """Return the set of nodes with so much free, made if it is new."""

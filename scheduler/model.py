@@ -61,7 +61,7 @@ class Node:
 class Selector(NamedTuple):
     """Which nodes a pod may use; an empty string allows any."""
 
-    pool: str = ""
+    pool: str = ""  #: one, or several with `|` between
     gpu_model: str = ""
 
 

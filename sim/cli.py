@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from scheduler.controlplane import cli as cli_cluster
+from scheduler.live import cli as cli_live
 from sim import cli_trace
 from sim.config import Admission, Backfill, Discipline, Order, Placement
 
@@ -26,6 +28,8 @@ app = typer.Typer(
     help="Gang admission for GPU clusters: simulate how many pods will be pending, and why.",
 )
 app.add_typer(cli_trace.app, name="trace")
+app.add_typer(cli_cluster.app, name="cluster")
+cli_live.register(app)
 
 
 def main() -> None:

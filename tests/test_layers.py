@@ -29,6 +29,9 @@ CORE_BANS = {
     "shutil", "socket", "subprocess", "tempfile", "threading", "time", "uuid",
 }  # fmt: skip
 
+#: packages beside the core that drive it
+DRIVERS = ("live", "controlplane")
+
 #: what a notebook may take from the simulator: tables, curves and pictures, never a run
 NOTEBOOK_BANS = re.compile(
     r"sim\.(accounting|attempts|cluster|engine|faults|ledger|lifecycle|planes|podmode|records"
@@ -79,13 +82,13 @@ def test_imports_follow_the_arrows(package: str) -> None:
 def test_the_core_needs_only_the_standard_library() -> None:
     wrong = []
     for path in modules("scheduler"):
-        if "live" in path.relative_to(ROOT).parts:
+        if path.parent.name in DRIVERS:
             continue
         for name, line, _ in imported(path):
             top = name.split(".")[0]
             if top != "scheduler" and (top not in sys.stdlib_module_names or top in CORE_BANS):
                 wrong.append(f"{path.relative_to(ROOT)}:{line}: {name}")
-            if name.startswith("scheduler.live"):
+            if name.startswith(tuple(f"scheduler.{driver}" for driver in DRIVERS)):
                 wrong.append(f"{path.relative_to(ROOT)}:{line}: {name}")
     assert not wrong, "the core reads no clock, file, socket, log or random number"
 

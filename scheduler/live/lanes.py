@@ -1,0 +1,149 @@
+"""Telling pods where to go: the writes behind each lane."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from scheduler.live.api import MERGE, Api, ApiError
+from scheduler.live.membership import Slot
+from scheduler.live.objects import GATE, PLAN, Pod
+
+_encode = msgspec.json.Encoder().encode
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+
+
+def pod_path(pod: Pod) -> str:
+    """Return the address of a pod."""
+    return f"/api/v1/namespaces/{pod.metadata.namespace}/pods/{pod.metadata.name}"
+
+
+def pin(affinity: dict[str, Any] | None, node: str) -> dict[str, Any]:
+    """Return the affinity with `node` demanded by every required term.
+
+    Terms are alternatives, so each gets the pin. `matchFields` makes kube-scheduler look
+    at this node alone; a node selector by host name would make it filter all of them.
+    """
+    field = {"key": "metadata.name", "operator": "In", "values": [node]}
+    whole = dict(affinity or {})
+    node_affinity = dict(whole.get("nodeAffinity") or {})
+    terms = (node_affinity.get(REQUIRED) or {}).get("nodeSelectorTerms") or [{}]
+    node_affinity[REQUIRED] = {
+        "nodeSelectorTerms": [
+            {**term, "matchFields": [*(term.get("matchFields") or ()), field]} for term in terms
+        ]
+    }
+    whole["nodeAffinity"] = node_affinity
+    return whole
+
+
+def pinned_to(pod: Pod) -> str | None:
+    """Return the node that muster pinned a pod to, read from its affinity."""
+    required = ((pod.spec.affinity or {}).get("nodeAffinity") or {}).get(REQUIRED) or {}
+    for term in required.get("nodeSelectorTerms") or ():
+        for clause in term.get("matchFields") or ():
+            if clause.get("key") == "metadata.name" and len(clause.get("values") or ()) == 1:
+                return str(clause["values"][0])
+    return None
+
+
+class Lanes:
+    """Writes to pods. Every one carries the pod's uid, so that a successor is never meant."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def release_pinned(self, pod: Pod, node: str, plan: str) -> None:
+        """Take muster's gate off and pin the pod to `node`, in one write.
+
+        Raises:
+            ApiError: 404 or 409 if the pod is not that one any more, 422 if it is pinned already.
+        """
+        gates = [{"name": g.name} for g in pod.spec.scheduling_gates if g.name != GATE]
+        body = _encode(
+            {
+                "metadata": {"uid": pod.metadata.uid, "annotations": {PLAN: plan}},
+                "spec": {
+                    "schedulingGates": gates or None,
+                    "affinity": pin(pod.spec.affinity, node),
+                },
+            }
+        )
+        await self._api.persist("PATCH", pod_path(pod), body, content_type=MERGE)
+
+    async def poke(self, pod: Pod, plan: str) -> None:
+        """Wake a pod that the scheduler set aside: a new annotation makes it ask again."""
+        body = _encode({"metadata": {"uid": pod.metadata.uid, "annotations": {PLAN: plan}}})
+        await self._api.persist("PATCH", pod_path(pod), body, content_type=MERGE)
+
+    async def ungate(self, pod: Pod) -> None:
+        """Give a pod back to the stock scheduler."""
+        gates = [{"name": g.name} for g in pod.spec.scheduling_gates if g.name != GATE]
+        body = _encode(
+            {"metadata": {"uid": pod.metadata.uid}, "spec": {"schedulingGates": gates or None}}
+        )
+        await self._api.persist("PATCH", pod_path(pod), body, content_type=MERGE)
+
+    async def bind(
+        self, namespace: str, name: str, uid: str, node: str, plan: str, *, within_s: float = 10.0
+    ) -> None:
+        """Bind a pod; a write that got no answer is looked up before it is called lost.
+
+        Raises:
+            ApiError: 409 if the pod is bound elsewhere, gated, or another one; 404 if it is gone.
+        """
+        path = f"/api/v1/namespaces/{namespace}/pods/{name}"
+        body = _encode(
+            {
+                "apiVersion": "v1",
+                "kind": "Binding",
+                "metadata": {
+                    "name": name,
+                    "namespace": namespace,
+                    "uid": uid,
+                    "annotations": {PLAN: plan},
+                },
+                "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+            }
+        )
+        try:
+            await self._api.persist("POST", path + "/binding", body, within_s=within_s)
+        except ApiError as error:
+            if error.code not in (0, 409) and error.code < 500:
+                raise
+            found = msgspec.json.decode(await self._api.persist("GET", path), type=Pod)
+            if found.metadata.uid != uid or found.spec.node_name != node:
+                raise
+
+    async def delete(self, pod: Pod) -> None:
+        """Delete a pod that never ran; its owner makes a new one. Gone already is fine."""
+        body = {"preconditions": {"uid": pod.metadata.uid}, "gracePeriodSeconds": 0}
+        try:
+            await self._api.persist("DELETE", pod_path(pod), body)
+        except ApiError as error:
+            if error.code not in (404, 409):
+                raise
+
+    async def evict(self, pod: Pod) -> None:
+        """Ask for a running pod to go, as its disruption budget allows.
+
+        Raises:
+            ApiError: 429 while a budget forbids it.
+        """
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod.metadata.name, "namespace": pod.metadata.namespace},
+            "deleteOptions": {"preconditions": {"uid": pod.metadata.uid}},
+        }
+        try:
+            await self._api.call("POST", pod_path(pod) + "/eviction", body)
+        except ApiError as error:
+            if error.code not in (404, 409):
+                raise
+
+
+def plan_text(unit: str, generation: int, slot: Slot) -> str:
+    """Return the annotation that ties a pod to its plan."""
+    return f"{unit}/{generation}/{slot.rank.role}-{slot.rank.number}"

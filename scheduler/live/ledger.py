@@ -1,0 +1,361 @@
+"""The core's state, fed with what the API server says. All changes and decisions pass through here.
+
+Kubernetes lets nodes shrink below what runs on them and pods appear anywhere; the core does not.
+So foreign pods on a node are one occupant, as large as fits, and what the core cannot follow step
+by step (a node that left, a new size or class) is a state built anew from the same facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from math import inf
+
+from scheduler import policy as core
+from scheduler.decisions import Admit, Decision, Explanation, Reserve, Wait
+from scheduler.events import (
+    Admitted,
+    ClusterEvent,
+    Considered,
+    ForeignPodBound,
+    ForeignPodGone,
+    GangCancelled,
+    GangSubmitted,
+    NodeAdded,
+    NodeCordoned,
+    NodeReturned,
+)
+from scheduler.live.eligibility import TOPOLOGY_KEYS, NodeClasses
+from scheduler.live.objects import NodeObject, Pod, node_ready, node_shape
+from scheduler.model import Gang, Node, NodeStatus, Placement, PodShape, Role, Slice
+from scheduler.policy import Policy
+from scheduler.state import ClusterState, apply
+
+ZERO = PodShape(0)
+MAX_DECISIONS = 10_000  #: of one pass; more would be a loop without end
+
+
+@dataclass(slots=True)
+class Part:
+    """Equal pods of a request: their shape and one of them, whose constraints hold for all."""
+
+    name: str
+    count: int
+    shape: PodShape
+    pod: Pod
+
+
+@dataclass(slots=True)
+class Request:
+    """Pods that are to be placed together: a whole gang, or what a running one misses."""
+
+    name: str
+    parts: list[Part]
+    submit_s: float
+    priority: int = 0
+    queue: str = ""
+    walltime_s: float = inf
+    present: int = 0  #: pods that exist
+    nodes: tuple[str, ...] = ()  #: of each pod in rank order once it is admitted
+    admitted_s: float = 0.0
+
+    @property
+    def num_pods(self) -> int:
+        """Pods asked for."""
+        return sum(part.count for part in self.parts)
+
+
+#: told every event and decision, in order
+Record = Callable[[float, ClusterEvent | Decision], None]
+
+
+@dataclass
+class Ledger:
+    """Nodes, requests and foreign pods, and the core's state that follows from them."""
+
+    policy: Policy
+    resource: str
+    record: Record
+    rebuilt: Callable[[float, ClusterState], None] = lambda now_s, state: None
+    classes: NodeClasses = field(default_factory=NodeClasses)
+    nodes: dict[str, NodeObject] = field(default_factory=dict)
+    requests: dict[str, Request] = field(default_factory=dict)
+    num_rebuilds: int = 0
+
+    def __post_init__(self) -> None:
+        self.state = ClusterState((), order=self.policy.order)
+        self._facts: dict[str, Node] = {}
+        self._foreign: dict[str, tuple[str, PodShape]] = {}
+        self._foreign_on: dict[str, PodShape] = {}
+        self._stale: set[str] = set()  #: nodes whose foreign occupant has to be told anew
+        self._short: set[str] = set()  #: nodes with more on them than they have
+        self._inflated: set[str] = set()  #: nodes that hold more than they have
+        self._start_over = True
+        self.now_s = 0.0
+
+    # -- nodes -------------------------------------------------------------------------------
+
+    def set_node(self, node: NodeObject) -> None:
+        """Take in a node as it is now."""
+        name = node.metadata.name
+        self.nodes[name] = node
+        fact = self._fact(node)
+        old = self._facts.get(name)
+        if fact == old:
+            return
+        self._facts[name] = fact
+        if old is None and not self._start_over:
+            self._tell(NodeAdded(fact))
+            self._stale.add(name)
+        elif old is not None and _placed(old) == _placed(fact) and not self._start_over:
+            closed = fact.status is not NodeStatus.SCHEDULABLE
+            self._tell(NodeCordoned(name) if closed else NodeReturned(name))
+        else:
+            self._start_over = True
+
+    def remove_node(self, name: str) -> None:
+        """Forget a node that left the cluster."""
+        self.nodes.pop(name, None)
+        if self._facts.pop(name, None) is not None:
+            self._start_over = True
+
+    def usable(self, name: str) -> bool:
+        """True if new pods may go to the node."""
+        fact = self._facts.get(name)
+        return fact is not None and fact.status is NodeStatus.SCHEDULABLE
+
+    def _fact(self, node: NodeObject) -> Node:
+        labels = node.metadata.labels
+        usable = not node.spec.unschedulable and node_ready(node)
+        return Node(
+            name=node.metadata.name,
+            capacity=node_shape(node, self.resource),
+            pool=self.classes.class_of(node),
+            gpu_model=labels.get("nvidia.com/gpu.product", ""),
+            topology=tuple(labels.get(key, "") for key in TOPOLOGY_KEYS),
+            status=NodeStatus.SCHEDULABLE if usable else NodeStatus.CORDONED,
+        )
+
+    # -- foreign pods ------------------------------------------------------------------------
+
+    def set_foreign(self, pod: str, node: str, shape: PodShape) -> None:
+        """Count a bound pod that no request holds."""
+        old = self._foreign.get(pod)
+        if old == (node, shape):
+            return
+        if old is not None:
+            self.drop_foreign(pod)
+        self._foreign[pod] = (node, shape)
+        self._foreign_on[node] = self._foreign_on.get(node, ZERO).plus(shape)
+        self._stale.add(node)
+
+    def drop_foreign(self, pod: str) -> None:
+        """Stop counting it."""
+        old = self._foreign.pop(pod, None)
+        if old is not None:
+            node, shape = old
+            self._foreign_on[node] = self._foreign_on[node].plus(shape, -1)
+            self._stale.add(node)
+
+    def _occupy(self, name: str) -> None:
+        """Tell the core how much foreign pods take of a node, as far as it has room."""
+        at = self.state.capacity.index_of.get(name)
+        if at is None:
+            return
+        told = self.state.foreign.get(name, (at, ZERO))[1]
+        room = self.state.capacity.free[at].plus(told)
+        wanted = self._foreign_on.get(name, ZERO)
+        fits = PodShape(*map(min, wanted, room))
+        if fits != wanted:
+            self._short.add(name)
+        else:
+            self._short.discard(name)
+        if fits == told:
+            return
+        if told != ZERO:
+            self._tell(ForeignPodGone(name))
+        if fits != ZERO:
+            self._tell(ForeignPodBound(name, name, fits))
+
+    # -- requests ----------------------------------------------------------------------------
+
+    def submit(self, request: Request) -> None:
+        """Queue a request, or take the place of the one with its name."""
+        for part in request.parts:
+            if self.classes.learn(part.pod):
+                self._start_over = True
+        if request.name in self.requests:
+            self.withdraw(request.name)
+        self.requests[request.name] = request
+        if not self._start_over:
+            self._tell_request(request)
+
+    def hold(self, request: Request) -> None:
+        """Count a request as running on its `nodes`, wherever muster or others put it."""
+        self.submit(request)
+
+    def withdraw(self, name: str) -> None:
+        """End a request, waiting or running."""
+        request = self.requests.pop(name, None)
+        if request is None or self._start_over:
+            return
+        self._tell(GangCancelled(name))
+        self._stale.update(self._short.intersection(request.nodes))
+        if self._inflated.intersection(request.nodes):
+            self._start_over = True
+
+    def _gang(self, request: Request) -> Gang:
+        return Gang(
+            name=request.name,
+            roles=tuple(
+                Role(part.count, part.shape, self.classes.selector(part.pod), part.name)
+                for part in request.parts
+            ),
+            submit_s=request.submit_s,
+            walltime_s=request.walltime_s,
+            priority=request.priority,
+            queue=request.queue,
+        )
+
+    def _tell_request(self, request: Request) -> None:
+        gang = self._gang(request)
+        if not request.nodes:
+            self._tell(GangSubmitted(gang, min(request.present, gang.num_pods)))
+            return
+        placement = self._placement(gang, request.nodes)
+        if placement is None:
+            self._start_over = True
+            return
+        self._tell(GangSubmitted(gang))
+        end_s = request.admitted_s + request.walltime_s
+        self._tell(Admitted(gang.name, placement, request.admitted_s, end_s))
+
+    def _placement(self, gang: Gang, nodes: tuple[str, ...]) -> Placement | None:
+        """Return the slices for pods on these nodes; None if the core sees no room for them."""
+        capacity = self.state.capacity
+        slices: list[Slice] = []
+        takes: dict[int, PodShape] = {}
+        first = 0
+        for index, role in enumerate(gang.roles):
+            counts: dict[int, int] = {}
+            for name in nodes[first : first + role.count]:
+                at = capacity.index_of.get(name)
+                if at is None:
+                    return None
+                counts[at] = counts.get(at, 0) + 1
+            first += role.count
+            for at, count in sorted(counts.items()):
+                takes[at] = takes.get(at, ZERO).plus(role.pod, count)
+                last = slices[-1] if slices else None
+                if last and last.role == index and last.hi == at and last.pods_per_node == count:
+                    slices[-1] = last._replace(hi=at + 1)
+                else:
+                    slices.append(Slice(index, at, at + 1, count))
+        short = [
+            at
+            for at, take in takes.items()
+            if not all(have >= need for have, need in zip(capacity.free[at], take, strict=True))
+        ]
+        if short:
+            return None
+        return tuple(slices)
+
+    # -- the core ----------------------------------------------------------------------------
+
+    def _tell(self, event: ClusterEvent | Wait | Reserve) -> None:
+        apply(self.state, event)
+        self.record(self.now_s, event)
+
+    def _rebuild(self) -> None:
+        """Make the core's state anew from the facts; what runs is counted first."""
+        self._start_over = False
+        self.num_rebuilds += 1
+        self.classes.forget_classes()
+        self._facts = {name: self._fact(node) for name, node in self.nodes.items()}
+        held: dict[str, PodShape] = {}
+        for request in self.requests.values():
+            names = iter(request.nodes)
+            for part in request.parts if request.nodes else ():
+                for name, _ in zip(names, range(part.count), strict=False):
+                    held[name] = held.get(name, ZERO).plus(part.shape)
+        self._inflated = set()
+        nodes = []
+        for name, fact in self._facts.items():
+            least = held.get(name)
+            if least is not None and any(a > b for a, b in zip(least, fact.capacity, strict=True)):
+                self._inflated.add(name)
+                capacity = PodShape(*map(max, least, fact.capacity))
+                fact = Node(name, capacity, fact.pool, fact.gpu_model, fact.topology, fact.status)
+            nodes.append(fact)
+        self.state = ClusterState(nodes, order=self.policy.order)
+        self.rebuilt(self.now_s, self.state)
+        requests = sorted(self.requests.values(), key=lambda request: not request.nodes)
+        for request in requests:
+            if request.nodes and any(name not in self._facts for name in request.nodes):
+                continue  # its owner is told by `lost` and asks anew
+            self._tell_request(request)
+        assert not self._start_over, "a rebuilt state must hold what runs"
+        self._short.clear()
+        self._stale.update(self._foreign_on)
+
+    def lost_nodes(self, request: Request) -> list[str]:
+        """Return the nodes of a held request that are gone."""
+        return [name for name in request.nodes if name not in self._facts]
+
+    def settle(self, now_s: float) -> None:
+        """Bring the core's state up to date with the facts."""
+        self.now_s = now_s
+        if self._start_over:
+            self._rebuild()
+        while self._stale:
+            self._occupy(self._stale.pop())
+        if self._start_over:
+            self._rebuild()
+            while self._stale:
+                self._occupy(self._stale.pop())
+
+    def decide(self, now_s: float) -> Iterable[Request]:
+        """Yield requests that may start, with their nodes set, until nothing more can."""
+        self.settle(now_s)
+        for _ in range(MAX_DECISIONS):
+            for decision in core.decide(self.state, self.policy, now_s):
+                match decision:
+                    case Admit(gang, placement):
+                        request = self.requests[gang]
+                        missing = self.state.gangs[gang].missing
+                        request.nodes = self._names(missing, placement)
+                        request.admitted_s = now_s
+                        self.record(now_s, decision)
+                        self._tell(Admitted(gang, placement, now_s, now_s + request.walltime_s))
+                        yield request
+                    case Considered():
+                        self._tell(decision)
+                        return
+                    case Wait() | Reserve():
+                        self._tell(decision)
+        raise AssertionError(f"no end of decisions after {MAX_DECISIONS}")
+
+    def _names(self, roles: tuple[Role, ...], placement: Placement) -> tuple[str, ...]:
+        """Return the node of each pod, role by role and in rank order."""
+        names: list[str] = []
+        for index in range(len(roles)):
+            names += self.state.node_names(p for p in placement if p.role == index)
+        return tuple(names)
+
+    def explain(self, name: str) -> Explanation | None:
+        """Return why a request waits; None if it does not."""
+        if name not in self.state.gangs or not self.state.gangs[name].missing:
+            return None
+        return core.explain(self.state, name)
+
+    def position(self, name: str) -> int | None:
+        """Return the place in the queue, from 1; None if it is not queued."""
+        for at, member in enumerate(self.state.queue.in_order(), 1):
+            if member.gang.name == name:
+                return at
+        return None
+
+
+def _placed(node: Node) -> tuple[object, ...]:
+    """Return what decides where a node stands in the core's index."""
+    return (node.capacity, node.pool, node.gpu_model, node.topology)

@@ -1,0 +1,137 @@
+"""One gang as it stands: its pods, the slots they were given, and what it still asks for.
+
+A *unit* is what the core decides on at once: the whole gang at first, later the pods that a running
+gang misses or may have beyond its minimum. A unit's *slots* are (role, rank) -> node; a pod that
+comes back under another uid takes the slot of its rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from scheduler.live.gangs import GangKey, Rank, Size, rank_of
+from scheduler.live.ledger import Part, Request
+from scheduler.live.objects import Pod, pod_shape
+
+
+class Lane(StrEnum):
+    """How a pod gets to its node."""
+
+    PINNED = "pinned"  #: gate off and pin on in one PATCH; kube-scheduler binds
+    DIRECT = "direct"  #: muster binds
+    EXTENDER = "extender"  #: not gated: kube-scheduler asks, and binds through muster
+
+
+@dataclass(slots=True)
+class Slot:
+    """A node for one rank."""
+
+    rank: Rank
+    node: str
+    uid: str  #: of the pod that has it; empty while its successor is awaited
+    released: bool = False  #: the pod was told
+    bound: bool = False
+    empty_since_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Unit:
+    """Pods that the core admits together, or admitted."""
+
+    request: Request
+    uids: tuple[str, ...]  #: in rank order, as the request counts them
+    slots: list[Slot] = field(default_factory=list)  #: empty while it waits
+    generation: int = 0
+    deadline_s: float = 0.0
+    releasing: bool = False
+    recorded: bool = False  #: a plan record exists
+
+    @property
+    def name(self) -> str:
+        """Name of the request."""
+        return self.request.name
+
+    @property
+    def bound(self) -> bool:
+        """True once every slot's pod has its node."""
+        return all(slot.bound for slot in self.slots)
+
+
+@dataclass
+class LiveGang:
+    """A gang of the cluster."""
+
+    key: GangKey
+    name: str  #: namespace/name, what people call it
+    resource: str
+    pods: dict[str, Pod] = field(default_factory=dict)
+    units: dict[str, Unit] = field(default_factory=dict)
+    size: Size | None = None
+    num_succeeded: int = 0
+    started_min: int = 0  #: pods that ran together when it started; 0 before
+    degraded_since_s: float = 0.0
+    hold_until_s: float = 0.0  #: not asked for before: its last plan failed
+    num_aborts: int = 0
+    problem: str = ""  #: why it cannot be considered, if that is so
+    told: str = ""  #: last text published
+    next_unit: int = 0
+
+    def live_pods(self) -> list[Pod]:
+        """Return pods that run or will, in rank order."""
+        pods = [
+            pod
+            for pod in self.pods.values()
+            if not pod.ended and (pod.spec.node_name or not pod.metadata.deletion_timestamp)
+        ]
+        return sorted(pods, key=rank_of)
+
+    def slots(self) -> Iterable[tuple[Unit, Slot]]:
+        """Yield every slot with its unit."""
+        for unit in self.units.values():
+            for slot in unit.slots:
+                yield unit, slot
+
+    def num_placed(self) -> int:
+        """Pods with a slot, plus those that ended well."""
+        return self.num_succeeded + sum(len(unit.slots) for unit in self.units.values())
+
+    def new_unit_name(self) -> str:
+        """Name the next unit: the first like the gang."""
+        number, self.next_unit = self.next_unit, self.next_unit + 1
+        return self.name if number == 0 else f"{self.name}+{number}"
+
+    def parts(self, pods: list[Pod]) -> list[Part]:
+        """Group pods, which are in rank order, into equal ones per role."""
+        parts: list[Part] = []
+        keys: list[tuple[object, ...]] = []
+        for pod in pods:
+            shape = pod_shape(pod, self.resource)
+            role = rank_of(pod).role
+            spec = pod.spec
+            key = (role, shape, spec.node_selector, spec.tolerations, _own_affinity(pod))
+            if keys and keys[-1] == key:
+                parts[-1].count += 1
+            else:
+                same = sum(1 for part in parts if part.name.split("#")[0] == role)
+                parts.append(Part(f"{role}#{same}" if same else role, 1, shape, pod))
+                keys.append(key)
+        return parts
+
+
+def _own_affinity(pod: Pod) -> object:
+    return (pod.spec.affinity or {}).get("nodeAffinity")
+
+
+def signature(request: Request) -> tuple[object, ...]:
+    """Return what makes two requests the same to the core."""
+    return (
+        tuple((part.name, part.count, part.shape) for part in request.parts),
+        request.present,
+        request.priority,
+        request.queue,
+        request.walltime_s,
+        request.submit_s,
+        request.nodes,
+    )

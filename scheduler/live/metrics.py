@@ -1,0 +1,59 @@
+"""What Prometheus scrapes."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """All metrics of one process; gauges are set when they are scraped."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.pending_pods = Gauge(
+            "muster_pending_pods",
+            "Pods without a node, by what they wait for",
+            ["reason"],
+            registry=r,
+        )
+        self.pending_gangs = Gauge(
+            "muster_pending_gangs", "Gangs that wait, by reason", ["reason"], registry=r
+        )
+        self.queue_length = Gauge("muster_queue_length", "Requests in the queue", registry=r)
+        self.reservations = Gauge(
+            "muster_reservations", "Nodes promised to pods that are not bound yet", registry=r
+        )
+        self.leader = Gauge("muster_leader", "1 on the replica that acts", registry=r)
+        self.watch_age = Gauge(
+            "muster_watch_age_seconds", "Time since a watch was last heard", ["kind"], registry=r
+        )
+        self.rebuilds = Gauge("muster_rebuilds", "Times the core's state was made anew", registry=r)
+        self.plan_seconds = Histogram(
+            "muster_plan_seconds", "One pass over the queue", buckets=_SECONDS, registry=r
+        )
+        self.release_seconds = Histogram(
+            "muster_release_seconds",
+            "Plan record and writes to the pods",
+            buckets=_SECONDS,
+            registry=r,
+        )
+        self.bind_seconds = Histogram(
+            "muster_bind_seconds", "Admission to the last bind", buckets=_SECONDS, registry=r
+        )
+        self.verb_seconds = Histogram(
+            "muster_extender_seconds",
+            "Answers to kube-scheduler",
+            ["verb"],
+            buckets=_SECONDS,
+            registry=r,
+        )
+        self.aborts = Counter(
+            "muster_aborts", "Plans, or parts of plans, given up", ["cause"], registry=r
+        )
+        self.events = Counter("muster_events", "Facts taken in", ["kind"], registry=r)
+        self.api_requests = Counter(
+            "muster_api_requests", "Requests to the API server", ["verb", "code"], registry=r
+        )

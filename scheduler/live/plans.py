@@ -1,0 +1,158 @@
+"""Plan records: which rank goes to which node, written down before anybody is told.
+
+One ConfigMap per plan in muster's own namespace. It is created before the release, so that a muster
+that starts anew knows what its predecessor promised; its resource version is the compare-and-swap
+that lets only one of two leaders commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from scheduler.live.api import MERGE, Api, ApiError
+from scheduler.live.gangs import GangKey, Rank, Source
+from scheduler.live.membership import Unit
+from scheduler.live.objects import PLAN_LABEL, Thing
+
+FORMAT = "1"
+
+
+class SlotRecord(msgspec.Struct, array_like=True):
+    """One slot, written down."""
+
+    role: str
+    number: int
+    pod: str
+    node: str
+    uid: str
+
+
+class PlanRecord(msgspec.Struct):
+    """A plan, written down."""
+
+    unit: str
+    key: tuple[str, str, str, str]
+    generation: int
+    epoch: str  #: identity of the leader that made it
+    slots: list[SlotRecord]
+    format: str = FORMAT
+
+    def gang(self) -> GangKey:
+        """Return the identity of the gang."""
+        namespace, name, source, owner = self.key
+        return GangKey(namespace, name, Source(source), owner)
+
+    def ranks(self) -> dict[Rank, SlotRecord]:
+        """Return the slots by rank."""
+        return {Rank(slot.role, slot.number, slot.pod): slot for slot in self.slots}
+
+
+def record_name(unit: str) -> str:
+    """Return the name of the ConfigMap of a unit."""
+    return f"muster-plan-{hashlib.sha256(unit.encode()).hexdigest()[:20]}"
+
+
+class PlanRecords:
+    """The records in the API."""
+
+    def __init__(self, api: Api, namespace: str, epoch: str) -> None:
+        self._api = api
+        self._path = f"/api/v1/namespaces/{namespace}/configmaps"
+        self.epoch = epoch
+        self._versions: dict[str, str] = {}
+
+    @property
+    def path(self) -> str:
+        """Where records are listed."""
+        return self._path
+
+    async def write(self, unit: Unit, key: GangKey) -> None:
+        """Write a plan down, in place of an older one for the same unit.
+
+        Raises:
+            ApiError: 409 if another leader wrote meanwhile; others as the API server has them.
+        """
+        plan = PlanRecord(
+            unit=unit.name,
+            key=(key.namespace, key.name, str(key.source), key.owner),
+            generation=unit.generation,
+            epoch=self.epoch,
+            slots=[
+                SlotRecord(s.rank.role, s.rank.number, s.rank.pod, s.node, s.uid)
+                for s in unit.slots
+            ],
+        )
+        name = record_name(unit.name)
+        body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name, "labels": {PLAN_LABEL: "true"}},
+            "data": {"plan": msgspec.json.encode(plan).decode()},
+        }
+        known = self._versions.get(unit.name)
+        if known is None:
+            reply = await self._api.persist("POST", self._path, body)
+        else:
+            body["metadata"] = {"resourceVersion": known}
+            reply = await self._api.persist(
+                "PATCH", f"{self._path}/{name}", body, content_type=MERGE
+            )
+        self._versions[unit.name] = _written.decode(reply).metadata.resource_version
+
+    async def commit(self, unit: Unit) -> None:
+        """Mark the plan as carried out from here on; only one of two leaders gets past this.
+
+        Raises:
+            ApiError: 409 if the record is not the one this leader wrote.
+        """
+        body = {
+            "metadata": {
+                "resourceVersion": self._versions[unit.name],
+                "annotations": {"muster.dev/committed": self.epoch},
+            }
+        }
+        reply = await self._api.persist(
+            "PATCH", f"{self._path}/{record_name(unit.name)}", body, content_type=MERGE
+        )
+        self._versions[unit.name] = _written.decode(reply).metadata.resource_version
+
+    async def erase(self, unit_name: str) -> None:
+        """Remove a record; it is no error if there is none."""
+        self._versions.pop(unit_name, None)
+        try:
+            await self._api.persist("DELETE", f"{self._path}/{record_name(unit_name)}")
+        except ApiError as error:
+            if error.code != 404:
+                raise
+
+    async def read_all(self) -> tuple[list[PlanRecord], list[str]]:
+        """Return the records that are there, and the names of those that cannot be read."""
+        reply = await self._api.persist("GET", f"{self._path}?labelSelector={PLAN_LABEL}%3Dtrue")
+        plans: list[PlanRecord] = []
+        unreadable: list[str] = []
+        for item in _listed.decode(reply).items:
+            try:
+                plan = msgspec.json.decode(item.data.get("plan", ""), type=PlanRecord)
+                if plan.format != FORMAT:
+                    raise ValueError(f"format {plan.format!r}")
+                plan.gang()
+            except (msgspec.DecodeError, ValueError):
+                unreadable.append(item.metadata.name)
+                continue
+            self._versions[plan.unit] = item.metadata.resource_version
+            plans.append(plan)
+        return plans, unreadable
+
+    async def erase_named(self, name: str) -> None:
+        """Remove a record that cannot be read."""
+        await self._api.persist("DELETE", f"{self._path}/{name}")
+
+
+class _Listed(msgspec.Struct):
+    items: list[Thing]
+
+
+_written = msgspec.json.Decoder(Thing)
+_listed = msgspec.json.Decoder(_Listed)

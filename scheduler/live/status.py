@@ -1,0 +1,142 @@
+"""What people are shown of a gang: one reason, the numbers behind it, its place in the queue."""
+
+from __future__ import annotations
+
+import msgspec
+
+from scheduler.decisions import PendingReason
+from scheduler.live.ledger import Ledger
+from scheduler.live.membership import LiveGang
+
+
+class PodView(msgspec.Struct):
+    """One pod of a gang."""
+
+    name: str
+    role: str
+    rank: int
+    node: str
+    state: str
+
+
+class GangView(msgspec.Struct):
+    """A gang as it stands."""
+
+    gang: str
+    source: str
+    phase: str  #: waiting, starting, running or degraded
+    reason: str  #: a PendingReason, or empty once all pods run
+    text: str
+    pods_present: int
+    pods_needed: int
+    pods_total: int
+    pods_bound: int
+    gpus: int
+    priority: int
+    queue: str
+    position: int | None
+    ahead: str | None
+    free_gpus: int | None
+    starts_in_s: float | None
+    waited_s: float
+    pods: list[PodView] = []
+
+
+def view(gang: LiveGang, ledger: Ledger, now_s: float, *, pods: bool = False) -> GangView:
+    """Describe a gang."""
+    live = gang.live_pods()
+    slots = {slot.uid: slot for _, slot in gang.slots()}
+    bound = sum(1 for pod in live if pod.spec.node_name)
+    waiting = next((unit for unit in gang.units.values() if not unit.slots), None)
+    need = gang.size.min_member if gang.size else 0
+    submit_s = min((u.request.submit_s for u in gang.units.values()), default=now_s)
+    position = ahead = free_gpus = starts_in_s = None
+    if gang.problem or gang.size is None:
+        phase, reason = "waiting", PendingReason.MEMBERS
+        text = gang.problem or "the object that says how many pods it needs cannot be read yet"
+    elif waiting is not None and (said := ledger.explain(waiting.name)) is not None:
+        phase, reason = "degraded" if bound else "waiting", said.reason
+        position = ledger.position(waiting.name)
+        ahead, free_gpus = said.ahead, said.free_gpus
+        if said.start_s is not None:
+            starts_in_s = max(0.0, said.start_s - now_s)
+        text = reason_text(
+            said.reason,
+            need_pods=said.need_pods,
+            need_gpus=said.need_gpus,
+            free_gpus=said.free_gpus,
+            present=waiting.request.present,
+            ahead=said.ahead,
+        )
+    elif any(not pod.spec.node_name for pod in live):
+        phase, reason = "starting", PendingReason.CONTROL_PLANE
+        text = f"admitted; {len(live) - bound} of {len(live)} pods are not bound yet"
+        if now_s < gang.hold_until_s:
+            text = f"its last plan failed; planned again in {gang.hold_until_s - now_s:.0f} s"
+    elif any(pod.status.phase == "Pending" for pod in live):
+        phase, reason = "starting", PendingReason.STARTING
+        text = "all pods are bound; some are still starting"
+    elif bound + gang.num_succeeded < need:
+        phase, reason = "degraded", PendingReason.MEMBERS
+        text = f"{bound} of {need} pods run; waiting for the others to be created again"
+    else:
+        phase, reason, text = "running", None, "all pods run"
+    return GangView(
+        gang=gang.name,
+        source=str(gang.key.source),
+        phase=phase,
+        reason=str(reason) if reason else "",
+        text=text if not (gang.size and gang.size.conflict) else f"{text} ({gang.size.conflict})",
+        pods_present=len(live),
+        pods_needed=need,
+        pods_total=gang.size.total if gang.size else len(live),
+        pods_bound=bound,
+        gpus=sum(p.count * p.shape.gpus for u in gang.units.values() for p in u.request.parts),
+        priority=max((pod.spec.priority for pod in live), default=0),
+        queue=next((u.request.queue for u in gang.units.values()), ""),
+        position=position,
+        ahead=ahead,
+        free_gpus=free_gpus,
+        starts_in_s=starts_in_s,
+        waited_s=max(0.0, now_s - submit_s),
+        pods=[
+            PodView(
+                pod.metadata.name,
+                slots[uid].rank.role.lstrip("!") if uid in slots else "",
+                slots[uid].rank.number if uid in slots else 0,
+                pod.spec.node_name or (slots[uid].node if uid in slots else ""),
+                "bound" if pod.spec.node_name else "planned" if uid in slots else "waiting",
+            )
+            for pod in live
+            for uid in (pod.metadata.uid,)
+        ]
+        if pods
+        else [],
+    )
+
+
+def reason_text(
+    reason: PendingReason,
+    *,
+    need_pods: int,
+    need_gpus: int,
+    free_gpus: int,
+    present: int,
+    ahead: str | None,
+) -> str:
+    """Say in one sentence why a request waits."""
+    need = f"needs {need_gpus} GPUs for {need_pods} pods"
+    match reason:
+        case PendingReason.NEVER_FITS:
+            return f"{need}, more than the empty cluster holds: add nodes, or make it smaller"
+        case PendingReason.MEMBERS:
+            return (
+                f"{need}; {present} of {need_pods} pods exist, waiting for the others to be created"
+            )
+        case PendingReason.CAPACITY:
+            return f"{need}; {free_gpus} are free on nodes it may use"
+        case PendingReason.FRAGMENTATION:
+            return f"{need}; {free_gpus} are free, but not together on nodes as its pods need them"
+        case PendingReason.BEHIND_HEAD:
+            return f"{need}, which are free, but {ahead or 'an earlier gang'} is first in the queue"
+    return need

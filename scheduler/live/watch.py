@@ -1,0 +1,196 @@
+"""Informers: one kind of object, listed once and then watched, as calls to a handler."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+
+from scheduler.live.api import Api, ApiError
+from scheduler.live.objects import Meta
+
+log = logging.getLogger("muster.watch")
+PAGE = "5000"
+BOOKMARK_S = 60  #: the API server sends one about every minute
+
+
+class Change(StrEnum):
+    """What happened to an object."""
+
+    ADDED = "ADDED"
+    MODIFIED = "MODIFIED"
+    DELETED = "DELETED"
+    BOOKMARK = "BOOKMARK"
+    ERROR = "ERROR"
+
+
+class _ListMeta(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class _Line(msgspec.Struct):
+    type: Change
+    object: msgspec.Raw
+
+
+class _Bookmark(msgspec.Struct):
+    metadata: Meta
+
+
+T = TypeVar("T")
+
+
+@dataclass
+class Informer(Generic[T]):
+    """Keeps `handler` told of every object of one kind.
+
+    After a gap (expired watch, restart of the server) it lists again and reports the differences,
+    deletions included, so that the handler never misses a state, only steps on the way to it.
+    """
+
+    api: Api
+    path: str  #: such as /api/v1/pods
+    kind: type[T]
+    handler: Callable[[Change, T], None]
+    selector: str = ""
+    stalled_s: float = 90.0
+    optional: bool = False  #: the kind may not exist here: then there are no such objects
+    absent_s: float = 300.0  #: between looks for an optional kind that is not there
+    accept: str = "application/json"
+    synced: asyncio.Event = field(default_factory=asyncio.Event)
+    heard_s: float = 0.0  #: loop time of the last line
+    relists: int = 0
+    _known: dict[str, T] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        pause_s = 0.2
+        while True:
+            try:
+                version = await self._list()
+                self.synced.set()
+                pause_s = 0.2
+                await self._watch(version)
+            except ApiError as error:
+                if error.code in (404, 403) and self.optional:
+                    self._forget_all()
+                    self.synced.set()
+                    pause_s = self.absent_s
+                elif error.code != 410:
+                    log.warning("watch of %s: %s; trying again", self.path, error)
+                    await asyncio.sleep(pause_s * (0.5 + random.random()))
+                    pause_s = min(2 * pause_s, 10.0)
+                    continue
+                if error.code in (404, 403):
+                    await asyncio.sleep(pause_s)
+
+    def _query(self, **query: str) -> dict[str, str]:
+        if self.selector:
+            query["labelSelector"] = self.selector
+        return query
+
+    async def _list(self) -> str:
+        """Report the difference between what is there and what was known; return its version."""
+        page_of = _list_type(self.kind)
+        decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(page_of)
+        found: dict[str, T] = {}
+        more = ""
+        self.relists += 1
+        while True:
+            query = self._query(limit=PAGE)
+            if more:
+                query["continue"] = more
+            reply = await self.api.call(
+                "GET", f"{self.path}?{urlencode(query)}", accept=self.accept, timeout_s=60.0
+            )
+            page = decoder.decode(reply)
+            for item in page.items:
+                found[item.metadata.uid] = item
+            more = page.metadata.continue_
+            if not more:
+                break
+        for uid in self._known.keys() - found.keys():
+            self.handler(Change.DELETED, self._known[uid])
+        for uid, item in found.items():
+            old = self._known.get(uid)
+            if old is None:
+                self.handler(Change.ADDED, item)
+            elif old.metadata.resource_version != item.metadata.resource_version:  # type: ignore[attr-defined]
+                self.handler(Change.MODIFIED, item)
+        self._known = found
+        self.heard_s = asyncio.get_running_loop().time()
+        return str(page.metadata.resource_version)
+
+    async def _watch(self, version: str) -> None:
+        """Follow the changes after `version` until the watch has to be opened anew from a list."""
+        line_of = msgspec.json.Decoder(_Line)
+        object_of = msgspec.json.Decoder(self.kind)
+        bookmark_of = msgspec.json.Decoder(_Bookmark)
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            lines = self.api.lines(
+                self.path,
+                self._query(
+                    watch="1",
+                    resourceVersion=version,
+                    allowWatchBookmarks="true",
+                    timeoutSeconds=str(1500 + random.randrange(1500)),
+                ),
+                accept=self.accept,
+            )
+            opened_s = loop.time()
+            try:
+                while True:
+                    async with asyncio.timeout(self.stalled_s):
+                        line = await anext(lines)
+                    self.heard_s = loop.time()
+                    event = line_of.decode(line)
+                    if event.type is Change.ERROR:
+                        raise ApiError(410, "the watch expired")
+                    if event.type is Change.BOOKMARK:
+                        version = bookmark_of.decode(event.object).metadata.resource_version
+                        continue
+                    item = object_of.decode(event.object)
+                    meta: Meta = item.metadata  # type: ignore[attr-defined]
+                    version = meta.resource_version
+                    if event.type is Change.DELETED:
+                        self._known.pop(meta.uid, None)
+                    else:
+                        self._known[meta.uid] = item
+                    self.handler(event.type, item)
+            except StopAsyncIteration:
+                continue  # the server ends a watch after timeoutSeconds; go on where it ended
+            except TimeoutError:
+                log.warning(
+                    "watch of %s silent for %.0f s; opening it anew", self.path, self.stalled_s
+                )
+            except ApiError as error:
+                if error.code not in (0, 429) and error.code < 500:
+                    raise
+                failures = failures + 1 if loop.time() - opened_s < 5 else 1
+                if failures > 5:
+                    raise
+                await asyncio.sleep(min(0.2 * 2**failures, 5.0) * (0.5 + random.random()))
+            finally:
+                await lines.aclose()  # type: ignore[attr-defined]
+
+    def _forget_all(self) -> None:
+        for item in list(self._known.values()):
+            self.handler(Change.DELETED, item)
+        self._known.clear()
+
+
+def _list_type(kind: type[T]) -> type:
+    return msgspec.defstruct(
+        f"{kind.__name__}List",
+        [("items", list[kind]), ("metadata", _ListMeta)],  # type: ignore[valid-type]
+    )

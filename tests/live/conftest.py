@@ -1,0 +1,239 @@
+"""A real control plane, started once for all live tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scheduler.controlplane import cluster as clusters
+from scheduler.controlplane import components
+
+NODES = 12
+WITHIN_S = 60.0
+
+
+class Kube:
+    """The cluster's API as tests use it: plain JSON, and waits on conditions."""
+
+    def __init__(self, cluster: clusters.Cluster) -> None:
+        self.cluster = cluster
+        config = json.loads(cluster.kubeconfig.read_text())
+        self._token = config["users"][0]["user"]["token"]
+        self._tls = ssl.create_default_context(cafile=str(cluster.dir / "certificates" / "ca.crt"))
+
+    def call(
+        self, method: str, path: str, body: object = None, content_type: str = "application/json"
+    ) -> Any:
+        """Make one request; raises `urllib.error.HTTPError` with the server's text."""
+        request = urllib.request.Request(
+            self.cluster.api_url + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self._token}", "Content-Type": content_type},
+        )
+        with urllib.request.urlopen(request, context=self._tls, timeout=30) as reply:
+            return json.loads(reply.read())
+
+    def create(self, *objects: dict[str, Any]) -> None:
+        """Create objects."""
+        for item in objects:
+            self.call("POST", collection(item), item)
+
+    def patch(self, path: str, body: object) -> Any:
+        """Merge-patch an object."""
+        return self.call("PATCH", path, body, "application/merge-patch+json")
+
+    def delete(self, path: str) -> None:
+        """Delete an object, at once; gone already is fine."""
+        try:
+            self.call("DELETE", path, {"gracePeriodSeconds": 0, "propagationPolicy": "Background"})
+        except urllib.error.HTTPError as error:
+            if error.code != 404:
+                raise
+
+    def pods(self, namespace: str) -> dict[str, dict[str, Any]]:
+        """Return pods by name."""
+        items = self.call("GET", f"/api/v1/namespaces/{namespace}/pods")["items"]
+        return {pod["metadata"]["name"]: pod for pod in items}
+
+    def bound(self, namespace: str) -> dict[str, str]:
+        """Return the node of each pod that has one and has not ended."""
+        return {
+            name: pod["spec"]["nodeName"]
+            for name, pod in self.pods(namespace).items()
+            if pod["spec"].get("nodeName") and pod["status"]["phase"] in ("Pending", "Running")
+        }
+
+    def explain(self, namespace: str, gang: str) -> dict[str, Any]:
+        """Return muster's story of a gang; empty if it knows none."""
+        url = f"{self.cluster.status_url}/explain/{namespace}/{gang}"
+        try:
+            with urllib.request.urlopen(url, timeout=10) as reply:
+                return json.loads(reply.read())
+        except urllib.error.HTTPError:
+            return {}
+
+    def until(self, what: str, condition: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
+        """Return the first true value of a condition; fail with what was awaited."""
+        end_s = time.monotonic() + within_s
+        while True:
+            found = condition()
+            if found:
+                return found
+            if time.monotonic() > end_s:
+                pytest.fail(f"not within {within_s:.0f} s: {what}; last seen: {found!r}")
+            time.sleep(0.05)
+
+
+PLURALS = {
+    "Pod": "pods",
+    "Namespace": "namespaces",
+    "PodGroup": "podgroups",
+    "PyTorchJob": "pytorchjobs",
+    "Job": "jobs",
+    "Node": "nodes",
+    "ConfigMap": "configmaps",
+    "PriorityClass": "priorityclasses",
+    "PodDisruptionBudget": "poddisruptionbudgets",
+}
+
+
+def collection(item: dict[str, Any]) -> str:
+    """Return the address at which an object is created."""
+    version = item["apiVersion"]
+    root = f"/api/{version}" if "/" not in version else f"/apis/{version}"
+    namespace = item["metadata"].get("namespace")
+    where = f"/namespaces/{namespace}" if namespace else ""
+    return f"{root}{where}/{PLURALS[item['kind']]}"
+
+
+def missing() -> str:
+    """Say what this machine lacks for a control plane."""
+    if not components.MODULES.is_dir():
+        return "no checkout with tests/controlplane"
+    try:
+        components.go()
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Cluster]:
+    """Return a running cluster with muster and the training operator."""
+    lack = missing()
+    if lack:
+        pytest.skip(f"the control plane cannot be built: {lack}")
+    folder = Path(tmp_path_factory.mktemp("live")) / "cluster"
+    settings = {"timeouts": {"bind_s": 10.0, "repair_s": 6.0, "barrier_s": 4.0}}
+    found = clusters.up(folder, nodes=NODES, muster_settings=settings)
+    yield found
+    kept = os.environ.get("MUSTER_KEEP_LOGS")
+    if kept:
+        shutil.copytree(folder, kept, dirs_exist_ok=True, ignore=shutil.ignore_patterns("etcd"))
+    clusters.down(folder)
+
+
+@pytest.fixture
+def kube(cluster: clusters.Cluster, request: pytest.FixtureRequest) -> Iterator[Kube]:
+    """Return the API; muster is well before and after."""
+    found = Kube(cluster)
+    found.until("muster is ready", lambda: cluster.healthy("muster"))
+    yield found
+    found.until("muster is ready", lambda: cluster.healthy("muster"))
+
+
+@pytest.fixture
+def space(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Return a namespace of the test's own; what runs in it ends with the test."""
+    name = "t-" + request.node.name.split("[")[0].removeprefix("test_").replace("_", "-")[:40]
+    name = f"{name.strip('-')}-{time.monotonic_ns() % 10**6}"
+    kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    yield name
+    for kind in ("apis/kubeflow.org/v1", "apis/batch/v1"):
+        plural = "pytorchjobs" if "kubeflow" in kind else "jobs"
+        for item in kube.call("GET", f"/{kind}/namespaces/{name}/{plural}")["items"]:
+            kube.delete(f"/{kind}/namespaces/{name}/{plural}/{item['metadata']['name']}")
+
+    def empty() -> bool:
+        for pod in kube.pods(name):
+            kube.delete(f"/api/v1/namespaces/{name}/pods/{pod}")
+        return not kube.pods(name)
+
+    kube.until("the pods are gone", empty)
+
+
+def group(space: str, name: str, min_member: int) -> dict[str, Any]:
+    """Return a coscheduling PodGroup."""
+    return {
+        "apiVersion": "scheduling.x-k8s.io/v1alpha1",
+        "kind": "PodGroup",
+        "metadata": {"name": name, "namespace": space},
+        "spec": {"minMember": min_member},
+    }
+
+
+def pod(
+    space: str,
+    name: str,
+    gpus: int = 8,
+    *,
+    labels: dict[str, str] | None = None,
+    annotations: dict[str, str] | None = None,
+    **spec: Any,
+) -> dict[str, Any]:
+    """Return a pod with GPUs."""
+    resources = {"limits": {"nvidia.com/gpu": str(gpus)}, "requests": {"cpu": "1"}} if gpus else {}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": space,
+            "labels": labels or {},
+            "annotations": annotations or {},
+        },
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "main", "image": "train:1", "resources": resources}],
+            **spec,
+        },
+    }
+
+
+def gang(space: str, name: str, size: int, gpus: int = 8, **more: Any) -> list[dict[str, Any]]:
+    """Return a PodGroup and its pods, all with the group's label."""
+    label = {"scheduling.x-k8s.io/pod-group": name, **more.pop("labels", {})}
+    return [
+        group(space, name, size),
+        *(pod(space, f"{name}-{i}", gpus, labels=label, **more) for i in range(size)),
+    ]
+
+
+def pytorchjob(space: str, name: str, workers: int, gpus: int = 1, **more: Any) -> dict[str, Any]:
+    """Return the canonical PyTorchJob: a master and workers, one GPU limit each, nothing else."""
+
+    def part(replicas: int) -> dict[str, Any]:
+        container = {"name": "pytorch", "image": "train:1"}
+        container["resources"] = {"limits": {"nvidia.com/gpu": gpus}}  # type: ignore[assignment]
+        template: dict[str, Any] = {"spec": {"containers": [container]}}
+        if "annotations" in more:
+            template["metadata"] = {"annotations": more["annotations"]}
+        return {"replicas": replicas, "restartPolicy": "OnFailure", "template": template}
+
+    return {
+        "apiVersion": "kubeflow.org/v1",
+        "kind": "PyTorchJob",
+        "metadata": {"name": name, "namespace": space},
+        "spec": {"pytorchReplicaSpecs": {"Master": part(1), "Worker": part(workers)}},
+    }
