@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from scheduler.events import Considered
-
-if TYPE_CHECKING:
-    from scheduler.model import FamilyKey, Placement
+from scheduler.model import FamilyKey, Placement
 
 
 class PendingReason(StrEnum):

@@ -66,7 +66,23 @@ def ungate(
     print(f"{count} pods ungated")
 
 
+def replay(
+    journal: Annotated[Path, typer.Argument(help="journal.jsonl of a live muster.")],
+) -> None:
+    """Demand the same decisions from the core. Example: muster replay journal.jsonl"""
+    from scheduler.live.replay import replay as feed
+
+    done = feed(journal)
+    if done.difference:
+        print(done.difference, file=sys.stderr)
+        raise typer.Exit(1)
+    print(
+        f"{done.num_decisions} decisions in {done.num_lines} lines equal, {done.num_states} states"
+    )
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to `muster`."""
     app.command()(live)
     app.command()(ungate)
+    app.command()(replay)

@@ -87,8 +87,8 @@ class Controller:
         self.slot_changed = asyncio.Event()
 
     def now_s(self) -> float:
-        """Seconds since this process's zero, by the monotonic clock."""
-        return time.monotonic() - self._zero_s
+        """Seconds since this process's zero, by the monotonic clock, in whole microseconds."""
+        return round(time.monotonic() - self._zero_s, 6)
 
     # -- facts -------------------------------------------------------------------------------
 

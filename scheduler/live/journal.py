@@ -12,7 +12,7 @@ from typing import IO, Any
 import msgspec
 
 from scheduler import decisions, events
-from scheduler.model import Node
+from scheduler.model import FamilyKey, Node, PodShape, Role, Selector
 from scheduler.state import ClusterState
 
 FORMAT = 1
@@ -38,14 +38,14 @@ def _plain(value: Any) -> Any:
 
 def encode(now_s: float, item: object) -> bytes:
     """Return one line, without its end, for an event or decision."""
-    return _encode({"t": round(now_s, 6), "is": type(item).__name__, "v": _plain(item)})
+    return _encode({"t": now_s, "is": type(item).__name__, "v": _plain(item)})
 
 
 def snapshot(now_s: float, state: ClusterState, policy: dict[str, str]) -> bytes:
     """Return the line with which a state begins: its nodes and the policy."""
     return _encode(
         {
-            "t": round(now_s, 6),
+            "t": now_s,
             "is": "Snapshot",
             "format": FORMAT,
             "policy": policy,
@@ -61,9 +61,28 @@ def decode_item(kind: str, value: object) -> object:
         ValueError: there is no such kind, or the value is none of it.
     """
     try:
+        if kind == "Wait":
+            return _decode_wait(value)
         return msgspec.convert(value, KINDS[kind], strict=False)
     except (KeyError, msgspec.ValidationError) as error:
         raise ValueError(f"{kind!r}: {error}") from None
+
+
+class _Outlook(msgspec.Struct):
+    family: list[Any]
+    fit_pods: int
+    free_pods: int
+
+
+def _decode_wait(value: object) -> decisions.Wait:
+    """Return a `Wait`: its family is a shape with a selector, or roles."""
+    seen = msgspec.convert(value, _Outlook)
+    family: FamilyKey
+    if seen.family and isinstance(seen.family[0], list):
+        family = msgspec.convert(seen.family, tuple[PodShape, Selector])
+    else:
+        family = msgspec.convert(seen.family, tuple[Role, ...])
+    return decisions.Wait(family, seen.fit_pods, seen.free_pods)
 
 
 def decode_nodes(value: list[dict[str, Any]]) -> list[Node]:

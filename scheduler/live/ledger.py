@@ -119,6 +119,10 @@ class Ledger:
         if self._facts.pop(name, None) is not None:
             self._start_over = True
 
+    def begin_anew(self) -> None:
+        """Make the core's state from the facts at the next step."""
+        self._start_over = True
+
     def usable(self, name: str) -> bool:
         """True if new pods may go to the node."""
         fact = self._facts.get(name)

@@ -80,6 +80,8 @@ class Service(Facts):
         self._recent.append(line)
         if self._journal is not None:
             self._journal.write(line)
+            if self._journal.full:  # a file begins with the state that its lines change
+                self.ledger.begin_anew()
 
     def _rebuilt(self, now_s: float, state: ClusterState) -> None:
         if self._journal is not None and self._journal.full:

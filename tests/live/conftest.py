@@ -17,6 +17,7 @@ import pytest
 
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import components
+from scheduler.live.replay import replay
 
 NODES = 12
 WITHIN_S = 60.0
@@ -138,6 +139,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Clust
     settings = {"timeouts": {"bind_s": 10.0, "repair_s": 6.0, "barrier_s": 4.0}}
     found = clusters.up(folder, nodes=NODES, muster_settings=settings)
     yield found
+    journal = found.dir / "journal.jsonl"
+    replayed = replay(journal)
+    assert not replayed.difference, replayed.difference
+    assert replayed.num_decisions > 0, "the session decided something"
     kept = os.environ.get("MUSTER_KEEP_LOGS")
     if kept:
         shutil.copytree(folder, kept, dirs_exist_ok=True, ignore=shutil.ignore_patterns("etcd"))
