@@ -187,6 +187,7 @@ def up(
     muster_settings: dict[str, Any] | None = None,
     bind_verb: bool = True,
     native_gangs: bool = True,
+    with_kwok: bool = True,
     say: Say = lambda text: None,
 ) -> Cluster:
     """Start a cluster, or what is missing of the one in `folder`.
@@ -217,7 +218,7 @@ def up(
         )
         _write_access(cluster)
         _start_api(cluster, programs, native_gangs, say)
-        asyncio.run(_fill(cluster, programs, say))
+        asyncio.run(_fill(cluster, programs, with_kwok, say))
         _start_rest(cluster, programs, muster_settings or {}, with_operator, say)
     return cluster
 
@@ -315,11 +316,14 @@ def _start_api(cluster: Cluster, programs: dict[str, Path], native_gangs: bool, 
     _await(cluster, "kube-apiserver", say)
 
 
-async def _fill(cluster: Cluster, programs: dict[str, Path], say: Say) -> None:
+async def _fill(cluster: Cluster, programs: dict[str, Path], with_kwok: bool, say: Say) -> None:
     async with await objects.connect(cluster.kubeconfig) as api:
         await objects.apply(api, objects.documents(HERE / "base.yaml", programs["crd"]))
         if cluster.with_muster:
             await objects.apply(api, objects.documents(DEPLOY / "base" / "admission.yaml"))
+        if not with_kwok:  # nodes that nobody plays: pods are bound and never run
+            await objects.add_nodes(api, cluster.nodes, cluster.gpus, ready=False)
+            return
         cluster.run(
             "kwok",
             [

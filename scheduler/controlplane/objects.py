@@ -79,8 +79,8 @@ def node(number: int, gpus: int) -> dict[str, Any]:
     }
 
 
-async def add_nodes(api: Api, count: int, gpus: int) -> None:
-    """Create nodes that are not there yet and wait until all are ready."""
+async def add_nodes(api: Api, count: int, gpus: int, *, ready: bool = True) -> None:
+    """Create nodes that are not there yet and wait until all are ready, if they ever are."""
 
     async def create(number: int) -> None:
         try:
@@ -90,7 +90,7 @@ async def add_nodes(api: Api, count: int, gpus: int) -> None:
                 raise
 
     await asyncio.gather(*(create(number) for number in range(count)))
-    while await _num_ready(api) < count:
+    while ready and await _num_ready(api) < count:
         await asyncio.sleep(0.3)
 
 

@@ -35,6 +35,8 @@ def live(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Admit gangs on a Kubernetes cluster. Example: muster live --config muster.toml"""
+    import uvloop
+
     from scheduler.live.service import serve
     from scheduler.live.settings import load
 
@@ -46,7 +48,7 @@ def live(
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     settings = load(config)
     try:
-        asyncio.run(serve(settings))
+        uvloop.run(serve(settings))
     except RuntimeError as error:
         print(f"muster live: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

@@ -1,0 +1,385 @@
+"""How fast muster binds gangs on a real control plane, beside stock scheduling and native gangs.
+
+All paths bind the same pods on as many played nodes, one after the other in one run on one
+machine, with the load generator on the same cores. Prints a table and writes bench/out/live.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import socket
+import ssl
+import statistics
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scheduler.controlplane import cluster as clusters
+from scheduler.controlplane import objects
+from scheduler.controlplane.cluster import Cluster
+from scheduler.live.api import Api
+
+OUT = Path(__file__).resolve().parent / "out" / "live.json"
+SPACE = "default"
+PODS = f"/api/v1/namespaces/{SPACE}/pods"
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def pod(name: str, gang: str, path: str) -> dict[str, Any]:
+    """Return a pod of eight GPUs for one of the paths."""
+    has = {"limits": {"nvidia.com/gpu": "8"}, "requests": {"cpu": "1"}}
+    spec: dict[str, Any] = {"containers": [{"name": "main", "image": "train:1", "resources": has}]}
+    labels = {"app": "bench"}
+    match path:
+        case "native":
+            spec["schedulingGroup"] = {"podGroupName": gang}
+        case "pinned" | "extender":
+            labels["scheduling.x-k8s.io/pod-group"] = gang
+        case "direct":
+            labels["scheduling.x-k8s.io/pod-group"] = gang
+            spec["schedulerName"] = "muster-direct"
+    meta: dict[str, Any] = {"name": name, "labels": labels}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+
+
+def group(name: str, size: int, path: str) -> tuple[str, dict[str, Any]] | None:
+    """Return (address, object) of the gang's own object, if the path has one."""
+    if path == "stock":
+        return None
+    if path == "native":
+        version, policy = (
+            "scheduling.k8s.io/v1beta1",
+            {"schedulingPolicy": {"gang": {"minCount": size}}},
+        )
+    else:
+        version, policy = "scheduling.x-k8s.io/v1alpha1", {"minMember": size}
+    body = {"apiVersion": version, "kind": "PodGroup", "metadata": {"name": name}, "spec": policy}
+    return f"/apis/{version}/namespaces/{SPACE}/podgroups", body
+
+
+class _Meta(msgspec.Struct, rename="camel"):
+    name: str
+    resource_version: str
+
+
+class _Spec(msgspec.Struct, rename="camel"):
+    node_name: str = ""
+    scheduling_gates: list[Any] = []
+
+
+class _Pod(msgspec.Struct):
+    metadata: _Meta
+    spec: _Spec
+
+
+class _Line(msgspec.Struct):
+    type: str
+    object: _Pod
+
+
+async def watch(
+    api: Api, version: str, bound_s: dict[str, float], free_s: dict[str, float]
+) -> None:
+    """Note when each pod was first seen free of gates, and bound."""
+    decoder = msgspec.json.Decoder(_Line)
+    while True:  # the server ends a watch whose reader is slow
+        query = {"watch": "1", "resourceVersion": version, "timeoutSeconds": "3600"}
+        async for line in api.lines(PODS, query):
+            now_s = time.perf_counter()
+            event = decoder.decode(line)
+            meta, spec = event.object.metadata, event.object.spec
+            version = meta.resource_version
+            if not spec.scheduling_gates:
+                free_s.setdefault(meta.name, now_s)
+            if spec.node_name and event.type != "DELETED":
+                bound_s.setdefault(meta.name, now_s)
+
+
+def cpu_s(cluster: Cluster) -> dict[str, float]:
+    """Return CPU seconds used so far by each component; muster without its supervisor."""
+    used = {}
+    for process in cluster.processes:
+        pid = process.pid
+        if process.name == "muster":
+            pid = child_of(pid)
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        used[process.name] = (int(fields[11]) + int(fields[12])) / TICKS
+    return used
+
+
+def child_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def rss_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+async def burst(cluster: Cluster, path: str, gangs: int, size: int) -> dict[str, float]:
+    """Bind a first few pods, which pay for what is made once, then measure."""
+    await one_burst(cluster, path, 2, 10)
+    row = await one_burst(cluster, path, gangs, size)
+    say(f"{path}: " + ", ".join(f"{k} {v:.3g}" for k, v in row.items()))
+    return row
+
+
+async def one_burst(cluster: Cluster, path: str, gangs: int, size: int) -> dict[str, float]:
+    """Create all pods at once, wait until all are bound, remove them."""
+    total = gangs * size
+    async with await objects.connect(cluster.kubeconfig) as api:
+        api._in_flight = asyncio.Semaphore(64)
+        listed = msgspec.json.decode(await api.call("GET", f"{PODS}?limit=1"))
+        bound_s: dict[str, float] = {}
+        free_s: dict[str, float] = {}
+        watching = asyncio.create_task(
+            watch(api, listed["metadata"]["resourceVersion"], bound_s, free_s)
+        )
+        names = [f"{path}{size}-{g:03d}" for g in range(gangs)]
+        made = [found for name in names if (found := group(name, size, path))]
+        await asyncio.gather(*(api.persist("POST", where, body) for where, body in made))
+        before = cpu_s(cluster)
+        began_s = time.perf_counter()
+        creates = [
+            api.persist("POST", PODS, pod(f"{name}-{i:03d}", name, path))
+            for name in names
+            for i in range(size)
+        ]
+        await asyncio.gather(*creates)
+        created_s = time.perf_counter()
+        while len(bound_s) < total:
+            if watching.done():
+                watching.result()
+            if time.perf_counter() - created_s > 120:
+                raise SystemExit(f"{path}: only {len(bound_s)} of {total} pods bound after 300 s")
+            await asyncio.sleep(0.02)
+        after = cpu_s(cluster)
+        last_s = max(bound_s.values())
+        watching.cancel()
+        delete = f"{PODS}?gracePeriodSeconds=0&labelSelector=app%3Dbench"
+        await api.call("DELETE", delete, timeout_s=120)
+        for where, body in made:
+            await api.persist("DELETE", f"{where}/{body['metadata']['name']}")
+        while msgspec.json.decode(await api.call("GET", PODS, timeout_s=60))["items"]:
+            await asyncio.sleep(0.2)
+    used = {name: 1000 * (after[name] - before[name]) / total for name in after}
+    return {
+        "pods_per_s": total / (last_s - began_s),
+        "released_per_s": total / (last_s - min(free_s.values())),
+        "create_s": created_s - began_s,
+        **{f"{name}_ms": value for name, value in used.items()},
+    }
+
+
+@contextmanager
+def running(folder: Path, **options: Any) -> Iterator[Cluster]:
+    """A cluster for some rows."""
+    cluster = clusters.up(
+        folder, say=lambda text: None, with_kwok=False, with_operator=False, **options
+    )
+    try:
+        yield cluster
+    finally:
+        clusters.down(folder)
+
+
+def filter_ms(cluster: Cluster, num_names: int, calls: int) -> tuple[float, float]:
+    """Return p50 and p99 of filter calls with so many candidates, in milliseconds.
+
+    Over one kept connection, as kube-scheduler's, by a client that costs almost nothing itself.
+    """
+    names = [objects.node(i, 8)["metadata"]["name"] for i in range(num_names)]
+    one = pod("other", "", "stock")
+    one["metadata"] |= {"uid": "0", "namespace": SPACE}
+    body = json.dumps({"Pod": one, "Nodes": None, "NodeNames": names}).encode()
+    head = f"POST /v1/filter HTTP/1.1\r\nHost: muster\r\nContent-Length: {len(body)}\r\n\r\n"
+    request = head.encode() + body
+    keys = cluster.dir / "certificates"
+    tls = ssl.create_default_context(cafile=str(keys / "ca.crt"))
+    tls.load_cert_chain(keys / "kube-scheduler.crt", keys / "kube-scheduler.key")
+    raw = socket.create_connection(("127.0.0.1", cluster.ports.verbs), timeout=10)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    taken = []
+    with tls.wrap_socket(raw, server_hostname="localhost") as connection:
+        for _ in range(calls):
+            began_s = time.perf_counter()
+            connection.sendall(request)
+            reply = connection.recv(65536)
+            end = reply.index(b"\r\n\r\n") + 4
+            length = int(reply[:end].lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            while len(reply) < end + length:
+                reply += connection.recv(65536)
+            taken.append(1000 * (time.perf_counter() - began_s))
+            assert reply.startswith(b"HTTP/1.1 200") and b'"Error":""' in reply, reply[:300]
+    taken.sort()
+    return statistics.median(taken), taken[int(0.99 * len(taken))]
+
+
+def scrape(cluster: Cluster) -> dict[str, float]:
+    with urllib.request.urlopen(cluster.status_url + "/metrics", timeout=20) as reply:
+        lines = reply.read().decode().splitlines()
+    return {
+        name: float(value)
+        for name, _, value in (line.rpartition(" ") for line in lines)
+        if not name.startswith("#")
+    }
+
+
+def row(
+    what: str, value: float, unit: str, must: str = "", met: bool | None = None
+) -> dict[str, Any]:
+    return {"what": what, "value": round(value, 4), "unit": unit, "must": must, "met": met}
+
+
+def at_least(what: str, value: float, least: float) -> dict[str, Any]:
+    return row(what, value, "x", f">= {least:g}", value >= least)
+
+
+def at_most(what: str, value: float, most: float, unit: str) -> dict[str, Any]:
+    return row(what, value, unit, f"<= {most:g}", value <= most)
+
+
+def measure(nodes: int, gangs: int, size: int, waiting: int) -> list[dict[str, Any]]:
+    """Return all rows."""
+    folder = Path(tempfile.mkdtemp(prefix="muster-bench-")) / "cluster"
+    rows: list[dict[str, Any]] = []
+    try:
+        with running(folder, nodes=nodes, with_muster=False) as cluster:
+            stock = asyncio.run(burst(cluster, "stock", gangs, size))
+            native = asyncio.run(burst(cluster, "native", gangs, size))
+        rows.append(row("stock kube-scheduler", stock["pods_per_s"], "pods/s"))
+        rows.append(row("native gangs", native["pods_per_s"], "pods/s"))
+        with running(folder, nodes=nodes, with_muster=True, bind_verb=False) as cluster:
+            pinned = asyncio.run(burst(cluster, "pinned", gangs, size))
+            direct = asyncio.run(burst(cluster, "direct", gangs, size))
+            rows += lane_rows(stock, native, pinned, direct)
+            for names, p50, p99 in ((nodes, 1.0, 5.0), (1, 0.3, 2.0)):
+                median, late = filter_ms(cluster, names, 1000)
+                rows.append(at_most(f"filter of {names} names, p50", median, p50, "ms"))
+                rows.append(at_most(f"filter of {names} names, p99", late, p99, "ms"))
+            rows += start_rows(cluster)
+            rows += asyncio.run(waiting_rows(cluster, waiting))
+    finally:
+        shutil.rmtree(folder.parent, ignore_errors=True)
+    return rows
+
+
+def lane_rows(
+    stock: dict[str, float],
+    native: dict[str, float],
+    pinned: dict[str, float],
+    direct: dict[str, float],
+) -> list[dict[str, Any]]:
+    rate, share = pinned["pods_per_s"], "muster CPU / API server CPU"
+    return [
+        row("pinned lane", rate, "pods/s"),
+        row("direct lane", direct["pods_per_s"], "pods/s"),
+        at_least("pinned / stock, from first create", rate / stock["pods_per_s"], 0.85),
+        at_least("pinned / native, from first create", rate / native["pods_per_s"], 0.95),
+        at_least(
+            "pinned / stock, from release", pinned["released_per_s"] / stock["pods_per_s"], 1.15
+        ),
+        at_least(
+            "direct / stock, from first create", direct["pods_per_s"] / stock["pods_per_s"], 2.0
+        ),
+        at_most(f"{share}, pinned", pinned["muster_ms"] / pinned["kube-apiserver_ms"], 0.2, "x"),
+        at_most(f"{share}, direct", direct["muster_ms"] / direct["kube-apiserver_ms"], 0.2, "x"),
+    ]
+
+
+def start_rows(cluster: Cluster) -> list[dict[str, Any]]:
+    """Restart muster and see how long it takes to be ready, and how large it is."""
+    began_s = time.perf_counter()
+    cluster.restart("muster")
+    while not cluster.healthy("muster"):
+        time.sleep(0.05)
+    took_s = time.perf_counter() - began_s
+    size = rss_mb(child_of(cluster.process("muster").pid))
+    return [at_most("start to ready", took_s, 20.0, "s"), at_most("muster RSS", size, 800.0, "MB")]
+
+
+async def waiting_rows(cluster: Cluster, waiting: int, for_s: float = 60.0) -> list[dict[str, Any]]:
+    """Let gangs wait that never fit together, and count what they cost."""
+    nodes = cluster.nodes
+    async with await objects.connect(cluster.kubeconfig) as api:
+        where, body = group("blocker", nodes, "pinned") or ("", {})
+        names = [f"waits-{i:04d}" for i in range(waiting)]
+        blocker = [group(name, 4, "pinned") for name in names]
+        big = {**body, "metadata": {"name": "aaa-head"}, "spec": {"minMember": 4}}
+        await api.persist("POST", where, big)
+        for found in blocker:
+            assert found is not None
+            await api.persist("POST", *found)
+        makes = []
+        for name in ["aaa-head", *names]:
+            for i in range(4):
+                one = pod(f"{name}-{i}", name, "pinned")
+                limits = one["spec"]["containers"][0]["resources"]["limits"]
+                limits["nvidia.com/gpu"] = "9"  # on no node: they wait for ever
+                makes.append(api.persist("POST", PODS, one))
+        await asyncio.gather(*makes)
+        await asyncio.sleep(30)  # reasons are published by then, as far as the budget goes
+        before, cpu_before = scrape(cluster), cpu_s(cluster)
+        await asyncio.sleep(for_s)
+        after, cpu_after = scrape(cluster), cpu_s(cluster)
+    calls = sum(
+        v - before.get(k, 0) for k, v in after.items() if k.startswith("muster_api_requests_total")
+    )
+    filters = sum(
+        v - before.get(k, 0)
+        for k, v in after.items()
+        if k.startswith("muster_extender_seconds_count")
+    )
+    used = cpu_after["muster"] - cpu_before["muster"]
+    return [
+        at_most(f"API calls by muster, {waiting} gangs waiting", calls * 60 / for_s, 10, "per min"),
+        at_most(f"kube-scheduler calls for {waiting} waiting gangs", filters, 0, "calls"),
+        row(f"muster CPU, {waiting} gangs waiting", 100 * used / for_s, "% of a core"),
+    ]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = ["| what | measured | must | met |", "|---|---:|---|---|"]
+    for one in rows:
+        met = {None: "", True: "yes", False: "**no**"}[one["met"]]
+        lines.append(
+            f"| {one['what']} | {one['value']:,.3g} {one['unit']} | {one['must']} | {met} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--quick", action="store_true", help="1,000 nodes, 10 gangs of 30")
+    given = parser.parse_args()
+    shape = (1000, 10, 30, 100) if given.quick else (7500, 30, 100, 1000)
+    rows = measure(*shape)
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps(rows, indent=1) + "\n")
+    print(f"{shape[0]:,} nodes, {shape[1]} gangs of {shape[2]} pods, {os.cpu_count()} cores, "
+          f"load {os.getloadavg()[0]:.1f} at the end\n")  # fmt: skip
+    print(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
