@@ -18,22 +18,23 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from scheduler.decisions import PendingReason
+from scheduler.live.colours import COLOURS
 from sim.digest import Digest
 from sim.metrics import DAY_S, SIZE_CLASSES, Growth
 from sim.wording import REASON_LABELS, count, duration
 
 #: fill and hatching of each reason; neighbours in the stack differ in lightness
 REASON_STYLE: dict[PendingReason, tuple[str, str]] = {
-    PendingReason.NEVER_FITS: ("#1a1a1a", ""),
-    PendingReason.CAPACITY: ("#0b3c6f", ""),
-    PendingReason.FRAGMENTATION: ("#5b9bd5", "///"),
-    PendingReason.BEHIND_HEAD: ("#cfe3f5", ""),
-    PendingReason.HELD_BY_OTHERS: ("#8c1c13", "\\\\\\"),
-    PendingReason.OWN_PARTIAL_HOLD: ("#f08a4b", "..."),
-    PendingReason.PERMIT_BACKOFF: ("#fbe3c0", "xxx"),
-    PendingReason.MEMBERS: ("#8a8a8a", ""),
-    PendingReason.CONTROL_PLANE: ("#2f7d4f", "|||"),
-    PendingReason.STARTING: ("#bfe5c8", ""),
+    PendingReason.NEVER_FITS: (COLOURS[PendingReason.NEVER_FITS], ""),
+    PendingReason.CAPACITY: (COLOURS[PendingReason.CAPACITY], ""),
+    PendingReason.FRAGMENTATION: (COLOURS[PendingReason.FRAGMENTATION], "///"),
+    PendingReason.BEHIND_HEAD: (COLOURS[PendingReason.BEHIND_HEAD], ""),
+    PendingReason.HELD_BY_OTHERS: (COLOURS[PendingReason.HELD_BY_OTHERS], "\\\\\\"),
+    PendingReason.OWN_PARTIAL_HOLD: (COLOURS[PendingReason.OWN_PARTIAL_HOLD], "..."),
+    PendingReason.PERMIT_BACKOFF: (COLOURS[PendingReason.PERMIT_BACKOFF], "xxx"),
+    PendingReason.MEMBERS: (COLOURS[PendingReason.MEMBERS], ""),
+    PendingReason.CONTROL_PLANE: (COLOURS[PendingReason.CONTROL_PLANE], "|||"),
+    PendingReason.STARTING: (COLOURS[PendingReason.STARTING], ""),
 }
 #: line colour, dashes and marker of the arms, in order of appearance
 ARM_STYLES: tuple[tuple[str, object, str], ...] = (

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from scheduler.live.colours import COLOURS
 from scheduler.live.extender import BindArgs, Extender, FilterArgs, PreemptArgs
 from scheduler.live.metrics import Metrics
 
@@ -169,6 +170,8 @@ def status_app(facts: Facts) -> Starlette:
 
     async def page(_: Request) -> Response:
         text = resources.files("scheduler.live").joinpath("page.html").read_text(encoding="utf-8")
+        colours = {str(reason): colour for reason, colour in COLOURS.items()}
+        text = text.replace("REASON_COLOURS", _encode(colours).decode())
         return Response(text, media_type="text/html")
 
     paths = {

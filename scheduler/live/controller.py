@@ -135,7 +135,7 @@ class Controller:
             self.ledger.drop_foreign(uid)
             if old_key is not None:
                 gang = self.gangs[old_key]
-                gang.pods.pop(uid, None)
+                gang.forget(uid)
                 self._dirty.add(old_key)
             self._wake.set()
             return
@@ -522,7 +522,7 @@ class Controller:
         unit = gang.units[request.name]
         unit.generation += 1
         unit.slots = [
-            Slot(rank_of(gang.pods[uid]), node, uid)
+            Slot(gang.facts(gang.pods[uid]).rank, node, uid)
             for uid, node in zip(unit.uids, request.nodes, strict=True)
         ]
         unit.deadline_s = 0.0

@@ -10,10 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
+
+import msgspec
 
 from scheduler.live.gangs import GangKey, Rank, Size, rank_of
 from scheduler.live.ledger import Part, Request
 from scheduler.live.objects import Pod, pod_shape
+from scheduler.model import PodShape
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 class Lane(StrEnum):
@@ -59,6 +65,15 @@ class Unit:
         return all(slot.bound for slot in self.slots)
 
 
+class Facts(NamedTuple):
+    """What of a pod never changes, or only with its gate; worked out once."""
+
+    rank: Rank
+    shape: PodShape
+    alike: bytes  #: equal for pods that the core need not tell apart
+    gated: bool
+
+
 @dataclass
 class LiveGang:
     """A gang of the cluster."""
@@ -77,6 +92,24 @@ class LiveGang:
     problem: str = ""  #: why it cannot be considered, if that is so
     told: str = ""  #: last text published
     next_unit: int = 0
+    _facts: dict[str, Facts] = field(default_factory=dict)
+
+    def facts(self, pod: Pod) -> Facts:
+        """Return a pod's rank and request."""
+        uid = pod.metadata.uid
+        known = self._facts.get(uid)
+        if known is None or known.gated != bool(pod.spec.scheduling_gates):
+            rank, shape, spec = rank_of(pod), pod_shape(pod, self.resource), pod.spec
+            affinity = (spec.affinity or {}).get("nodeAffinity")
+            alike = _encode([rank.role, shape, spec.node_selector, spec.tolerations, affinity])
+            known = Facts(rank, shape, alike, bool(spec.scheduling_gates))
+            self._facts[uid] = known
+        return known
+
+    def forget(self, uid: str) -> None:
+        """Forget a pod that is gone."""
+        self.pods.pop(uid, None)
+        self._facts.pop(uid, None)
 
     def live_pods(self) -> list[Pod]:
         """Return pods that run or will, in rank order."""
@@ -85,7 +118,7 @@ class LiveGang:
             for pod in self.pods.values()
             if not pod.ended and (pod.spec.node_name or not pod.metadata.deletion_timestamp)
         ]
-        return sorted(pods, key=rank_of)
+        return sorted(pods, key=lambda pod: self.facts(pod).rank)
 
     def slots(self) -> Iterable[tuple[Unit, Slot]]:
         """Yield every slot with its unit."""
@@ -105,23 +138,16 @@ class LiveGang:
     def parts(self, pods: list[Pod]) -> list[Part]:
         """Group pods, which are in rank order, into equal ones per role."""
         parts: list[Part] = []
-        keys: list[tuple[object, ...]] = []
+        last = b""
         for pod in pods:
-            shape = pod_shape(pod, self.resource)
-            role = rank_of(pod).role
-            spec = pod.spec
-            key = (role, shape, spec.node_selector, spec.tolerations, _own_affinity(pod))
-            if keys and keys[-1] == key:
+            rank, shape, alike, _ = self.facts(pod)
+            if alike == last:
                 parts[-1].count += 1
-            else:
-                same = sum(1 for part in parts if part.name.split("#")[0] == role)
-                parts.append(Part(f"{role}#{same}" if same else role, 1, shape, pod))
-                keys.append(key)
+                continue
+            same = sum(1 for part in parts if part.name.split("#")[0] == rank.role)
+            parts.append(Part(f"{rank.role}#{same}" if same else rank.role, 1, shape, pod))
+            last = alike
         return parts
-
-
-def _own_affinity(pod: Pod) -> object:
-    return (pod.spec.affinity or {}).get("nodeAffinity")
 
 
 def signature(request: Request) -> tuple[object, ...]:
