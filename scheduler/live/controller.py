@@ -84,11 +84,19 @@ class Controller:
         self._wake = asyncio.Event()
         self._timers: deque[tuple[float, GangKey]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.slot_changed = asyncio.Event()
+        self._num_unbound = 0  #: 0 only if no slot awaits its bind
 
     def now_s(self) -> float:
         """Seconds since this process's zero, by the monotonic clock, in whole microseconds."""
         return round(time.monotonic() - self._zero_s, 6)
+
+    def promised_nodes(self) -> set[str]:
+        """Return nodes on which a pod with a slot is not bound yet."""
+        if not self._num_unbound:
+            return set()
+        found = {slot.node for _, _, slot in self.slot_of.values() if not slot.bound}
+        self._num_unbound = len(found)
+        return found
 
     # -- facts -------------------------------------------------------------------------------
 
@@ -158,7 +166,6 @@ class Controller:
             if slot.node == pod.spec.node_name:
                 if not slot.bound:
                     slot.bound = True
-                    self.slot_changed.set()
                     if unit.bound:
                         self._dirty.add(key)
                         self._wake.set()
@@ -303,6 +310,7 @@ class Controller:
                 if pod is not None and self.ledger.usable(slot.node):
                     free.remove(pod)
                     slot.uid, slot.rank = pod.metadata.uid, rank_of(pod)
+                    self._num_unbound += 1
                     self.slot_of[slot.uid] = (gang, unit, slot)
                     if unit.recorded and not unit.releasing:
                         self._start(self._release(gang, unit, [slot]))
@@ -412,6 +420,7 @@ class Controller:
         request.present = len(pods)
         unit = Unit(request, tuple(p.metadata.uid for p in pods), slots)
         gang.units[unit.name] = unit
+        self._num_unbound += sum(not slot.bound for slot in slots)
         for slot in slots:
             self.slot_of[slot.uid] = (gang, unit, slot)
         self.ledger.hold(request)
@@ -526,6 +535,7 @@ class Controller:
             for uid, node in zip(unit.uids, request.nodes, strict=True)
         ]
         unit.deadline_s = 0.0
+        self._num_unbound += len(unit.slots)
         for slot in unit.slots:
             self.slot_of[slot.uid] = (gang, unit, slot)
         self._start(self._release(gang, unit, list(unit.slots)))

@@ -26,13 +26,13 @@ class FilterArgs(msgspec.Struct, rename="pascal"):
     """What kube-scheduler sends for one pod."""
 
     pod: Pod
-    node_names: list[str] | None = None
+    node_names: msgspec.Raw = msgspec.Raw(b"null")  #: decoded only where names matter
 
 
 class FilterResult(msgspec.Struct, rename="pascal"):
     """Nodes the pod may go to."""
 
-    node_names: list[str]
+    node_names: list[str] | msgspec.Raw
     failed_nodes: dict[str, str] = {}
     error: str = ""
 
@@ -85,26 +85,26 @@ class Extender:
         control = self._controller
         if not control.active:
             return FilterResult([], error="muster does not lead or has not read the cluster yet")
-        names = args.node_names or []
         uid = args.pod.metadata.uid
         place = control.slot_of.get(uid)
         if place is not None:
             _, _, slot = place
-            if slot.node in names:
+            if slot.node in _names(args.node_names):
                 return FilterResult([slot.node])
             return FilterResult([], {"muster": "its planned node is not among the candidates"})
         if uid in control.key_of_pod:
             return FilterResult([], {"muster": WAITS})
         if uid not in control.pods and key_of(args.pod, control.find) is not None:
             return FilterResult([], {"muster": WAITS})  # the watch has not brought it yet
-        return self._others(args.pod, names)
+        return self._others(args.pod, args.node_names)
 
-    def _others(self, pod: Pod, names: list[str]) -> FilterResult:
+    def _others(self, pod: Pod, candidates: msgspec.Raw) -> FilterResult:
         """Leave out nodes whose free GPUs are promised."""
         control = self._controller
-        promised = {slot.node for _, _, slot in control.slot_of.values() if not slot.bound}
+        promised = control.promised_nodes()
         if not promised:
-            return FilterResult(names)
+            return FilterResult(candidates if bytes(candidates) != b"null" else [])
+        names = _names(candidates)
         shape = pod_shape(pod, control.settings.resource)
         capacity = control.ledger.state.capacity
         refused = {
@@ -124,7 +124,7 @@ class Extender:
         offered = args.node_name_to_meta_victims or {}
         if not control.active or args.pod.metadata.uid in control.key_of_pod:
             return PreemptResult({})
-        promised = {slot.node for _, _, slot in control.slot_of.values() if not slot.bound}
+        promised = control.promised_nodes()
         return PreemptResult(
             {
                 node: victims
@@ -222,3 +222,10 @@ class Extender:
         except ApiError as error:
             return BindResult(str(error))
         return BindResult()
+
+
+_list_of_names = msgspec.json.Decoder(list[str] | None)
+
+
+def _names(candidates: msgspec.Raw) -> list[str]:
+    return _list_of_names.decode(candidates) or []

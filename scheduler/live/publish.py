@@ -25,7 +25,8 @@ log = logging.getLogger("muster.publish")
 CONDITION = "muster.dev/Admitted"
 STRATEGIC = "application/strategic-merge-patch+json"
 LATE_S = 5.0  #: gangs admitted sooner need no condition
-PER_MINUTE, BURST = 60.0, 200.0
+#: writes about waiting gangs; the burst is for a queue that builds up at once
+PER_MINUTE, BURST = 4.0, 1000.0
 
 _encode = msgspec.json.Encoder().encode
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 
@@ -41,7 +40,7 @@ class LeaderSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     elect: bool = True
     lease_s: float = 30.0
-    renew_s: float = 10.0
+    renew_s: float = 12.0
 
 
 class TimeoutSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -58,7 +57,7 @@ class LiveSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     kubeconfig: str = ""  #: empty: the service account of the pod muster runs in
     namespace: str = "muster-system"  #: of plan records and the lease
-    identity: str = ""  #: of this replica; empty: host name and process
+    identity: str = ""  #: of this replica; empty: host name and port, of which only one can run
     resource: str = "nvidia.com/gpu"
     journal: str = ""  #: file for events and decisions; empty: none
     journal_max_bytes: int = 64 << 20
@@ -71,8 +70,8 @@ class LiveSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     timeouts: TimeoutSettings = TimeoutSettings()
 
     def who(self) -> str:
-        """Name this replica."""
-        return self.identity or f"{socket.gethostname()}-{os.getpid()}"
+        """Name this replica: a process that takes the place of a dead one takes its lease, too."""
+        return self.identity or f"{socket.gethostname()}-{self.serve.port}"
 
 
 def load(path: Path) -> LiveSettings:
