@@ -23,10 +23,10 @@ ORIGIN := $(shell $(INTERPRETER) --version 2>&1) in $(CURDIR)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup dev study test check format bench lock clean
+.PHONY: help setup dev study test check format bench bench-live lock clean
 
 help: ## show these lines
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/core.stamp ## make .venv with the muster command
 	@echo "Ready: $(BIN)/muster --help"
@@ -52,6 +52,9 @@ format: $(VENV)/dev.stamp ## put the code in its standard form
 
 bench: $(VENV)/dev.stamp ## measure speed against other simulators (QUICK=1: small)
 	$(BIN)/python bench/sim.py $(if $(QUICK),--quick) $(ARGS)
+
+bench-live: $(VENV)/dev.stamp ## measure the live lanes beside stock kube-scheduler (QUICK=1: small)
+	$(BIN)/python bench/live.py $(if $(QUICK),--quick)
 
 lock: ## write requirements/*.lock anew from pyproject.toml
 	$(PYTHON) -m venv build/lock

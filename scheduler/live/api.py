@@ -13,11 +13,13 @@ import aiohttp
 import msgspec
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import Configuration
+from yarl import URL
 
 MERGE = "application/merge-patch+json"
 STATUS_MERGE = MERGE
 PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 PARTIAL = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+TOKEN_FOR_S = 30.0  #: tokens in files change before they expire
 _encode = msgspec.json.Encoder().encode
 
 
@@ -70,6 +72,8 @@ class Api:
             self._tls = tls
         self._session: aiohttp.ClientSession | None = None
         self._in_flight = asyncio.Semaphore(in_flight)
+        self._token: dict[str, str] = {}
+        self._token_until_s = 0.0
         self.calls: dict[tuple[str, int], int] = {}
 
     async def __aenter__(self) -> Api:
@@ -86,7 +90,10 @@ class Api:
         await self._session.close()
 
     async def _headers(self) -> dict[str, str]:
-        """Return the credentials; a service account's token is read anew when it ages."""
+        """Return the credentials; a service account's token is read anew now and then."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._token_until_s:
+            return dict(self._token)
         hook = self._configuration.refresh_api_key_hook
         if hook is not None:
             found = hook(self._configuration)
@@ -94,7 +101,9 @@ class Api:
                 await found
         token = await self._configuration.get_api_key_with_prefix("BearerToken")
         token = token or await self._configuration.get_api_key_with_prefix("authorization")
-        return {"Authorization": token} if token else {}
+        self._token = {"Authorization": token} if token else {}
+        self._token_until_s = now_s + TOKEN_FOR_S
+        return dict(self._token)
 
     async def call(
         self,
@@ -123,7 +132,9 @@ class Api:
             async with (
                 self._in_flight,
                 asyncio.timeout(timeout_s),
-                self._session.request(method, self.url + path, data=data, headers=headers) as reply,
+                self._session.request(
+                    method, URL(self.url + path, encoded=True), data=data, headers=headers
+                ) as reply,
             ):
                 code = reply.status
                 content = await reply.read()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import ssl
@@ -312,6 +313,9 @@ class Service(Facts):
             len(self.ledger.nodes), len(control.pods), len(control.gangs),
         )  # fmt: skip
         control.step()
+        gc.collect()
+        gc.freeze()  # what the cluster is now lives long; do not walk it again and again
+        gc.set_threshold(50_000, 20, 50)
         group.create_task(control.run())
         group.create_task(self.publisher.send())
         group.create_task(
