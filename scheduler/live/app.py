@@ -67,7 +67,7 @@ class ExtenderApp:
                 result = self._extender.preempt(self._preempt.decode(body))
             else:
                 result = await self._extender.bind(self._bind.decode(body), _gone(receive))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             await _reply(send, 400, {"error": f"{verb}: {error}"})
             return
         self._metrics.verb_seconds.labels(verb=verb).observe(time.perf_counter() - began_s)

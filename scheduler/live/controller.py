@@ -84,6 +84,8 @@ class Controller:
         self._wake = asyncio.Event()
         self._timers: deque[tuple[float, GangKey]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.refused: set[str] = set()  #: lone pods that the extender left without a node
+        self._num_freed = 0
         self._num_unbound = 0  #: 0 only if no slot awaits its bind
 
     def now_s(self) -> float:
@@ -94,7 +96,8 @@ class Controller:
         """Return nodes on which a pod with a slot is not bound yet."""
         if not self._num_unbound:
             return set()
-        found = {slot.node for _, _, slot in self.slot_of.values() if not slot.bound}
+        slots = [slot for gang in self.gangs.values() for _, slot in gang.slots()]
+        found = {slot.node for slot in slots if not slot.bound}
         self._num_unbound = len(found)
         return found
 
@@ -226,7 +229,25 @@ class Controller:
         for request in self.ledger.decide(now_s):
             self._planned(request, now_s)
         self.metrics.plan_seconds.observe(time.perf_counter() - began_s)
+        self._wake_refused()
         self.publisher.wake()
+
+    def _wake_refused(self) -> None:
+        """Have kube-scheduler look again at lone pods that gangs were in the way of."""
+        if self.ledger.num_freed == self._num_freed:
+            return
+        self._num_freed = self.ledger.num_freed
+        refused, self.refused = self.refused, set()
+        for uid in refused:
+            pod = self.pods.get(uid)
+            if pod is not None and not pod.spec.node_name:
+                self._start(self._poke(pod))
+
+    async def _poke(self, pod: Pod) -> None:
+        try:
+            await self.lanes.poke(pod, f"look-{self._num_freed}")
+        except ApiError as error:
+            log.info("pod %s not woken: %s", pod.where, error)
 
     def look_again(self, key: GangKey, at_s: float) -> None:
         """Mend a gang at `at_s`, if nothing makes it earlier."""
@@ -301,6 +322,7 @@ class Controller:
                 self.slot_of.pop(slot.uid, None)
                 slot.uid, slot.empty_since_s = "", now_s
                 slot.bound = slot.released = False
+                self._num_unbound += 1
                 self.look_again(gang.key, now_s + self.settings.timeouts.repair_s)
                 if old is not None and old.ended and old.status.phase == "Succeeded":
                     changed = True
@@ -312,8 +334,7 @@ class Controller:
                     slot.uid, slot.rank = pod.metadata.uid, rank_of(pod)
                     self._num_unbound += 1
                     self.slot_of[slot.uid] = (gang, unit, slot)
-                    if unit.recorded and not unit.releasing:
-                        self._start(self._release(gang, unit, [slot]))
+                    slot.num_told = 0
                 elif (
                     not self.ledger.usable(slot.node)
                     or now_s - slot.empty_since_s >= self.settings.timeouts.repair_s
@@ -334,8 +355,18 @@ class Controller:
             kept.append(slot)
         if changed:
             self._keep(gang, unit, kept)
+        self._tell_successors(gang, unit)
         if unit.slots and unit.bound and unit.recorded and not unit.releasing:
             self._completed(gang, unit, now_s)
+
+    def _tell_successors(self, gang: LiveGang, unit: Unit) -> None:
+        """Release pods that came into a slot after its plan was carried out."""
+        if unit.releasing or not self.active:
+            return
+        todo = [s for s in unit.slots if s.uid and not (s.bound or s.released) and s.num_told < 3]
+        if todo:
+            unit.releasing = True
+            self._start(self._release(gang, unit, todo))
 
     def _give_up(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> None:
         """Take a slot from a pod that cannot use it; a pinned pod has to be made anew."""
@@ -538,6 +569,7 @@ class Controller:
         self._num_unbound += len(unit.slots)
         for slot in unit.slots:
             self.slot_of[slot.uid] = (gang, unit, slot)
+        unit.releasing = True
         self._start(self._release(gang, unit, list(unit.slots)))
 
     async def _release(self, gang: LiveGang, unit: Unit, slots: list[Slot]) -> None:
@@ -578,6 +610,7 @@ class Controller:
         pod = gang.pods.get(slot.uid)
         if pod is None or not self.active or slot.bound or not self.ledger.usable(slot.node):
             return
+        slot.num_told += 1
         plan = plan_text(unit.name, unit.generation, slot)
         meta = pod.metadata
         try:
@@ -681,6 +714,7 @@ class Controller:
             if plan.unit != unit.name:
                 self._start(self.plans.erase(plan.unit))
             todo = [slot for slot in slots if not slot.released]
+            unit.releasing = True
             self._start(self._release(gang, unit, todo))
             resumed = True
         return resumed

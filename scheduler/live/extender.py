@@ -99,21 +99,26 @@ class Extender:
         return self._others(args.pod, args.node_names)
 
     def _others(self, pod: Pod, candidates: msgspec.Raw) -> FilterResult:
-        """Leave out nodes whose free GPUs are promised."""
+        """Leave out nodes that gangs hold or are promised.
+
+        kube-scheduler hears of a lost rank as soon as muster does; its node is kept for the rank
+        that comes after it. A pod that is refused is woken when gangs give nodes back.
+        """
         control = self._controller
-        promised = control.promised_nodes()
-        if not promised:
+        shape = pod_shape(pod, control.settings.resource)
+        if control.ledger.all_have_room(shape):
             return FilterResult(candidates if bytes(candidates) != b"null" else [])
         names = _names(candidates)
-        shape = pod_shape(pod, control.settings.resource)
-        capacity = control.ledger.state.capacity
         refused = {
             name
-            for name in promised.intersection(names)
-            if not capacity.free[capacity.index_of[name]].holds(shape)
+            for name in names
+            if (room := control.ledger.room_beside_gangs(name)) is not None
+            and not room.holds(shape)
         }
         if not refused:
-            return FilterResult(names)
+            return FilterResult(candidates)
+        if len(refused) == len(names):
+            control.refused.add(pod.metadata.uid)
         return FilterResult(
             [name for name in names if name not in refused], dict.fromkeys(refused, RESERVED)
         )
@@ -122,7 +127,9 @@ class Extender:
         """Never for a gang's pod, never on a promised node, never a gang's pod."""
         control = self._controller
         offered = args.node_name_to_meta_victims or {}
-        if not control.active or args.pod.metadata.uid in control.key_of_pod:
+        uid = args.pod.metadata.uid
+        unseen = uid not in control.pods and key_of(args.pod, control.find) is not None
+        if not control.active or unseen or uid in control.key_of_pod:
             return PreemptResult({})
         promised = control.promised_nodes()
         return PreemptResult(
@@ -143,6 +150,8 @@ class Extender:
         if place is None:
             if args.pod_u_i_d in control.key_of_pod:
                 return BindResult("the gang of this pod is not admitted")
+            if args.pod_u_i_d not in control.pods:
+                return BindResult("muster has not seen this pod yet")
             return await self._write(args, "")
         gang, unit, slot = place
         if slot.node != args.node:

@@ -81,6 +81,7 @@ class Ledger:
     nodes: dict[str, NodeObject] = field(default_factory=dict)
     requests: dict[str, Request] = field(default_factory=dict)
     num_rebuilds: int = 0
+    num_freed: int = 0  #: times a request gave nodes back
 
     def __post_init__(self) -> None:
         self.state = ClusterState((), order=self.policy.order)
@@ -122,6 +123,26 @@ class Ledger:
     def begin_anew(self) -> None:
         """Make the core's state from the facts at the next step."""
         self._start_over = True
+
+    def room_beside_gangs(self, name: str) -> PodShape | None:
+        """Return what gangs leave of a node, whoever else is on it; None if it is not known."""
+        capacity = self.state.capacity
+        at = capacity.index_of.get(name)
+        if at is None:
+            return None
+        foreign = self.state.foreign.get(name)
+        return capacity.free[at] if foreign is None else capacity.free[at].plus(foreign[1])
+
+    def all_have_room(self, shape: PodShape) -> bool:
+        """True if every usable node has room for such a pod, as the core sees it."""
+        capacity = self.state.capacity
+        roomy = sum(
+            nodes.size
+            for group in capacity.groups
+            for free, nodes in group.nodes_by_free.items()
+            if nodes.size and free.holds(shape)
+        )
+        return roomy == len(capacity.nodes) - len(capacity.unschedulable)
 
     def usable(self, name: str) -> bool:
         """True if new pods may go to the node."""
@@ -201,7 +222,10 @@ class Ledger:
     def withdraw(self, name: str) -> None:
         """End a request, waiting or running."""
         request = self.requests.pop(name, None)
-        if request is None or self._start_over:
+        if request is None:
+            return
+        self.num_freed += bool(request.nodes)
+        if self._start_over:
             return
         self._tell(GangCancelled(name))
         self._stale.update(self._short.intersection(request.nodes))

@@ -40,6 +40,7 @@ class Slot:
     released: bool = False  #: the pod was told
     bound: bool = False
     empty_since_s: float = 0.0
+    num_told: int = 0  #: attempts to tell this pod
 
 
 @dataclass(slots=True)

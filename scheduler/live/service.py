@@ -155,7 +155,7 @@ class Service(Facts):
 
     def curve(self) -> object:
         """Return pending pods by reason, minute by minute, for a day."""
-        return list(self._points)
+        return [*self._points, self._point()]
 
     def journal(self) -> Iterable[bytes]:
         """Return the last lines of the journal, the newest last."""
@@ -323,10 +323,13 @@ class Service(Facts):
         )
         group.create_task(self._draw_curve())
 
+    def _point(self) -> dict[str, float]:
+        pods, _ = self._pending()
+        return {"t_s": round(self.controller.now_s(), 1), **pods}
+
     async def _draw_curve(self) -> None:
         while True:
-            pods, _ = self._pending()
-            self._points.append({"t_s": round(self.controller.now_s(), 1), **pods})
+            self._points.append(self._point())
             if self._journal is not None:
                 self._journal.flush()
             await asyncio.sleep(CURVE_STEP_S)

@@ -102,8 +102,8 @@ def view(gang: LiveGang, ledger: Ledger, now_s: float, *, pods: bool = False) ->
         pods=[
             PodView(
                 pod.metadata.name,
-                slots[uid].rank.role.lstrip("!") if uid in slots else "",
-                slots[uid].rank.number if uid in slots else 0,
+                gang.facts(pod).rank.role.lstrip("!"),
+                gang.facts(pod).rank.number,
                 pod.spec.node_name or (slots[uid].node if uid in slots else ""),
                 "bound" if pod.spec.node_name else "planned" if uid in slots else "waiting",
             )

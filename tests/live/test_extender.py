@@ -47,6 +47,7 @@ def send(
 def waiting(kube: Kube, space: str) -> str:
     """Return a namespace in which a gang holds all nodes and another waits."""
     kube.create(*gang(space, "holds", NODES), *gang(space, "waits", 2))
+    kube.until("holds is bound", lambda: len(kube.bound(space)) == NODES)
     kube.until("waits", lambda: kube.explain(space, "waits").get("reason") == "capacity")
     return space
 

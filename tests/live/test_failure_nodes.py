@@ -1,0 +1,105 @@
+"""Nodes and processes that fail around a plan. Numbers are failure modes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scheduler.controlplane import cluster as clusters
+from scheduler.controlplane import objects
+from tests.live.conftest import NODES, Kube, gang, pytorchjob
+from tests.live.test_failure_extender import planned
+
+pytestmark = [pytest.mark.k8s, pytest.mark.slow]
+
+
+@pytest.fixture
+def mended(kube: Kube) -> Iterator[None]:
+    """Uncordon nodes and make deleted ones anew when the test ends."""
+    yield
+    there = {item["metadata"]["name"]: item for item in kube.call("GET", "/api/v1/nodes")["items"]}
+    for number in range(NODES):
+        fresh = objects.node(number, 8)
+        old = there.get(fresh["metadata"]["name"])
+        if old is None:
+            kube.create(fresh)
+        elif old["spec"].get("unschedulable"):
+            kube.patch(
+                f"/api/v1/nodes/{old['metadata']['name']}", {"spec": {"unschedulable": None}}
+            )
+    kube.until("all nodes are ready", lambda: num_ready(kube) == NODES)
+
+
+def num_ready(kube: Kube) -> int:
+    """Count ready nodes."""
+    return sum(
+        any(c["type"] == "Ready" and c["status"] == "True" for c in n["status"]["conditions"])
+        for n in kube.call("GET", "/api/v1/nodes")["items"]
+        if n["status"].get("conditions")
+    )
+
+
+def held_job(space: str, name: str, workers: int) -> dict[str, object]:
+    """Return a job whose pods are planned and bound by nobody."""
+    job = pytorchjob(space, name, workers, 8)
+    for part in job["spec"]["pytorchReplicaSpecs"].values():
+        part["template"]["spec"]["schedulerName"] = "nobody"
+    return job
+
+
+@pytest.mark.parametrize("loss", ["01-deleted", "02-cordoned"])
+def test_01_02_node_lost_after_plan(kube: Kube, space: str, mended: None, loss: str) -> None:
+    kube.create(held_job(space, "moved", 3))
+    before = planned(kube, space, "moved", 4)
+    lost = before["moved-worker-1"]
+    if loss == "01-deleted":
+        kube.delete(f"/api/v1/nodes/{lost}")
+    else:
+        kube.patch(f"/api/v1/nodes/{lost}", {"spec": {"unschedulable": True}})
+
+    def elsewhere() -> bool:
+        nodes = {p["name"]: p["node"] for p in kube.explain(space, "moved").get("pods", [])}
+        return len(set(nodes.values()) - {""}) == 4 and lost not in nodes.values()
+
+    kube.until("all four have other nodes", elsewhere)
+    after = planned(kube, space, "moved", 4)
+    assert len(set(after.values())) == 4
+    assert {p: n for p, n in after.items() if n != before[p]}.keys() == {"moved-worker-1"}
+
+
+def test_02_a_cordoned_node_is_no_room(kube: Kube, space: str, mended: None) -> None:
+    kube.patch("/api/v1/nodes/node-00000", {"spec": {"unschedulable": True}})
+    kube.create(*gang(space, "all", NODES))
+    kube.until("all waits", lambda: kube.explain(space, "all").get("reason"))
+    assert kube.bound(space) == {}
+    kube.patch("/api/v1/nodes/node-00000", {"spec": {"unschedulable": None}})
+    kube.until("all starts", lambda: len(kube.bound(space)) == NODES)
+
+
+def test_16_18_muster_killed_amid_plans_recovers_whole_gangs(
+    kube: Kube, space: str, cluster: clusters.Cluster
+) -> None:
+    supervisor = cluster.process("muster").pid
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children")
+    for i in range(3):
+        kube.create(*gang(space, f"g{i}", NODES // 3))
+    kube.until("one pod is bound", lambda: kube.bound(space))
+    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+    kube.until("all gangs are whole", lambda: len(kube.bound(space)) == NODES, within_s=90)
+    kube.until("muster is ready again", lambda: cluster.healthy("muster"), within_s=90)
+    assert len(set(kube.bound(space).values())) == NODES
+
+
+def test_20_21_kube_scheduler_killed_with_a_plan_out(
+    kube: Kube, space: str, cluster: clusters.Cluster
+) -> None:
+    cluster.process("kube-scheduler").signal(signal.SIGKILL)
+    kube.create(*gang(space, "parked", NODES))
+    promised = planned(kube, space, "parked", NODES)
+    assert kube.bound(space) == {}
+    cluster.restart("kube-scheduler")
+    kube.until("parked starts as planned", lambda: kube.bound(space) == promised)
