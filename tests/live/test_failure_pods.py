@@ -154,10 +154,8 @@ def test_45_47_a_minimum_beyond_the_pods_is_lowered(kube: Kube, space: str) -> N
     label = {LABEL: "few"}
     kube.create(group(space, "few", 5), *(pod(space, f"few-{i}", labels=label) for i in range(3)))
     reason(kube, space, "few", "members")
-    text = kube.explain(space, "few")["text"]
-    assert (
-        text == "needs 40 GPUs for 5 pods; 3 of 5 pods exist, waiting for the others to be created"
-    )
+    text = "needs 40 GPUs for 5 pods; 3 of 5 pods exist, waiting for the others to be created"
+    kube.until("all three are seen", lambda: kube.explain(space, "few")["text"] == text)
     groups = f"/apis/scheduling.x-k8s.io/v1alpha1/namespaces/{space}/podgroups"
     kube.patch(f"{groups}/many", {"spec": {"minMember": 5}})  # while it runs
     kube.patch(f"{groups}/few", {"spec": {"minMember": 3}})
