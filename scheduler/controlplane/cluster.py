@@ -32,13 +32,14 @@ Say = Callable[[str], None]
 
 #: where the operator looks for its certificate, a constant in its code
 OPERATOR_CERTIFICATES = Path("/tmp/k8s-webhook-server")
+#: by kubeconfig: user and group. Muster is the service account of its manifests and has their rights.
 USERS = {
-    "admin": "system:masters",
-    "kube-controller-manager": "system:masters",
-    "kube-scheduler": "system:masters",
-    "kwok": "system:masters",
-    "training-operator": "system:masters",
-    "muster": "system:masters",
+    "admin": ("admin", "system:masters"),
+    "kube-controller-manager": ("kube-controller-manager", "system:masters"),
+    "kube-scheduler": ("kube-scheduler", "system:masters"),
+    "kwok": ("kwok", "system:masters"),
+    "training-operator": ("training-operator", "system:masters"),
+    "muster": ("system:serviceaccount:muster-system:muster", "system:serviceaccounts"),
 }
 
 
@@ -230,7 +231,7 @@ def _write_access(cluster: Cluster) -> None:
     signing_key(cluster.dir / "certificates" / "service-accounts.key")
     ca = base64.b64encode(authority.path.read_bytes()).decode()
     tokens = []
-    for user, group in USERS.items():
+    for name, (user, group) in USERS.items():
         token = secrets.token_urlsafe(24)
         tokens.append(f'{token},{user},{user},"{group}"')
         config = {
@@ -242,11 +243,11 @@ def _write_access(cluster: Cluster) -> None:
                     "cluster": {"server": cluster.api_url, "certificate-authority-data": ca},
                 }
             ],
-            "users": [{"name": user, "user": {"token": token}}],
-            "contexts": [{"name": "muster", "context": {"cluster": "muster", "user": user}}],
+            "users": [{"name": name, "user": {"token": token}}],
+            "contexts": [{"name": "muster", "context": {"cluster": "muster", "user": name}}],
             "current-context": "muster",
         }
-        path = cluster.dir / f"{user}.kubeconfig"
+        path = cluster.dir / f"{name}.kubeconfig"
         path.touch(mode=0o600)
         path.write_text(json.dumps(config))
     path = cluster.dir / "tokens.csv"
@@ -320,7 +321,8 @@ async def _fill(cluster: Cluster, programs: dict[str, Path], with_kwok: bool, sa
     async with await objects.connect(cluster.kubeconfig) as api:
         await objects.apply(api, objects.documents(HERE / "base.yaml", programs["crd"]))
         if cluster.with_muster:
-            await objects.apply(api, objects.documents(DEPLOY / "base" / "admission.yaml"))
+            for name in ("rbac.yaml", "admission.yaml"):
+                await objects.apply(api, objects.documents(DEPLOY / "base" / name))
         if not with_kwok:  # nodes that nobody plays: pods are bound and never run
             await objects.add_nodes(api, cluster.nodes, cluster.gpus, ready=False)
             return

@@ -139,6 +139,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Clust
     settings = {"timeouts": {"bind_s": 10.0, "repair_s": 6.0, "barrier_s": 4.0}}
     found = clusters.up(folder, nodes=NODES, muster_settings=settings)
     yield found
+    with urllib.request.urlopen(f"{found.status_url}/metrics", timeout=10) as reply:
+        refused = [line for line in reply.read().decode().splitlines() if 'code="403"' in line]
+    assert not refused, f"muster was refused what its manifests should grant: {refused}"
     journal = found.dir / "journal.jsonl"
     replayed = replay(journal)
     assert not replayed.difference, replayed.difference

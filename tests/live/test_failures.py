@@ -89,7 +89,10 @@ def test_01_node_deleted_while_the_gang_waits_to_bind(kube: Kube, space: str) ->
         )
         story = kube.until("planned", lambda: (e := kube.explain(space, "lost")).get("pods") and e)
         gone = story["pods"][0]["node"]
+        doomed = {pod["name"] for pod in story["pods"] if pod["node"] == gone}
         kube.delete(f"/api/v1/nodes/{gone}")
+        # kube-scheduler, once awake, would bind to the node that it has not seen go
+        kube.until("its pod is given up", lambda: doomed.isdisjoint(kube.pods(space)))
     finally:
         kube.cluster.process("kube-scheduler").signal(signal.SIGCONT)
     try:
