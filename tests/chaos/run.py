@@ -1,0 +1,258 @@
+"""`make chaos`: random faults for a given time; exit code 1 if a promise was broken.
+
+    python -m tests.chaos.run --minutes 3 --seed 7
+
+The seed gives the same faults at the same times with the same choices among what is then there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from scheduler.controlplane import cluster as clusters
+from scheduler.live.replay import replay
+from tests.chaos.faults import Faults
+from tests.chaos.load import GATED, Load
+from tests.chaos.observer import Observer
+from tests.chaos.proxy import Proxy
+from tests.chaos.wire import Wire
+
+NODES, GPUS = 12, 8
+FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+#: all that is asked for runs within this time once the faults are over
+DRAIN_S = 240.0
+
+
+class Chaos:
+    """One run."""
+
+    def __init__(self, minutes: float, seed: int, keep: Path | None = None) -> None:
+        self._keep = keep
+        self._length_s, self._seed = minutes * 60, seed
+        self._began_s = time.monotonic()
+        self._well_s = 0.0
+        self._faulty = 0
+        self.num_faults: dict[str, int] = {}
+        self._filters = 0.0
+        self._filters_seen = 0.0
+
+    def say(self, text: str) -> None:
+        """Print a line of the log."""
+        print(f"{time.monotonic() - self._began_s:7.1f} s  {text}", flush=True)
+
+    async def run(self, folder: Path) -> list[str]:
+        """Return what went wrong."""
+        settings = {"timeouts": {"bind_s": 10.0, "repair_s": 6.0, "barrier_s": 4.0}}
+        cluster = await asyncio.to_thread(
+            lambda: clusters.up(folder, nodes=NODES, gpus=GPUS, muster_settings=settings)
+        )
+        try:
+            return await self._on(cluster)
+        finally:
+            if self._keep is not None:
+                shutil.copytree(
+                    folder, self._keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("etcd")
+                )
+            await asyncio.to_thread(clusters.down, folder)
+
+    async def _on(self, cluster: clusters.Cluster) -> list[str]:
+        rng = random.Random(self._seed)
+        keys = cluster.dir / "certificates"
+        wire = Wire(cluster.api_url, cluster.kubeconfig, keys / "ca.crt")
+        async with wire, asyncio.TaskGroup() as group:
+            crt, key = (str(keys / f"muster.{kind}") for kind in ("crt", "key"))
+            proxy = Proxy(wire, crt, key, random.Random(self._seed + 1))
+            clock_file = await self._stand_between(cluster, await proxy.start())
+            namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": GATED}}
+            await wire.sure("POST", "/api/v1/namespaces", namespace)
+            load = Load(wire, random.Random(self._seed + 2), NODES * GPUS)
+            observer = Observer(lambda: self._well_s, load.sizes)
+            pods = "/api/v1/pods"
+            tasks = [
+                group.create_task(observer.watch(wire, "/api/v1/nodes", observer.on_node)),
+                group.create_task(observer.watch(wire, pods, observer.on_pod)),
+                group.create_task(observer.watch(wire, PLANS, observer.on_plan)),
+                group.create_task(self._look(cluster, observer)),
+            ]
+            loading = group.create_task(load.run())
+            await self._harm(Faults(cluster, wire, proxy, rng, clock_file))
+            self.say(f"faults are over; {len(load.gangs)} gangs are left")
+            load.open = False
+            end_s = time.monotonic() + DRAIN_S
+            while load.gangs and time.monotonic() < end_s:
+                await asyncio.sleep(0.5)
+            wrong = list(observer.violations)
+            for gang in load.gangs.values():
+                story = await asyncio.to_thread(self._story, cluster, gang.namespace, gang.name)
+                wrong.append(f"{gang.namespace}/{gang.name} did not finish: {story}")
+            loading.cancel()
+            for task in tasks:
+                task.cancel()
+            await proxy.stop()
+        self._summary(observer, load, proxy)
+        wrong += await asyncio.to_thread(self._replay, cluster)
+        per_bind = self._filters / max(1, observer.num_binds)
+        print(f"filter calls per bind: {per_bind:.2f}")
+        if per_bind > 10:
+            wrong.append(f"{per_bind:.1f} filter calls per bound pod; at most 10 are fair")
+        return wrong
+
+    async def _stand_between(self, cluster: clusters.Cluster, url: str) -> Path | None:
+        """Send muster through the proxy, and give it a clock of its own where that is possible."""
+        path = cluster.dir / "muster.kubeconfig"
+        config = json.loads(path.read_text())
+        config["clusters"][0]["cluster"]["server"] = url
+        path.write_text(json.dumps(config))
+        clock_file = None
+        if FAKETIME:
+            clock_file = cluster.dir / "clock"
+            clock_file.write_text("+0s\n")
+            cluster.process("muster").environment.update(
+                LD_PRELOAD=str(FAKETIME[-1]),
+                FAKETIME_TIMESTAMP_FILE=str(clock_file),
+                FAKETIME_NO_CACHE="1",
+                FAKETIME_DONT_FAKE_MONOTONIC="1",
+                DONT_FAKE_MONOTONIC="1",
+            )
+        else:
+            self.say("no libfaketime (Debian: faketime): the wall clock will not jump")
+        await asyncio.to_thread(cluster.restart, "muster")
+        await self._all_well(cluster)
+        return clock_file
+
+    async def _all_well(self, cluster: clusters.Cluster) -> None:
+        while not await asyncio.to_thread(self._well, cluster):
+            await asyncio.sleep(0.2)
+
+    @staticmethod
+    def _well(cluster: clusters.Cluster) -> bool:
+        return all(cluster.healthy(p.name) for p in list(cluster.processes))
+
+    async def _harm(self, faults: Faults) -> None:
+        rng = random.Random(self._seed + 3)
+        end_s = time.monotonic() + self._length_s
+        kinds = sorted(faults.kinds)
+        bag: list[str] = []
+        async with asyncio.TaskGroup() as group:
+            while time.monotonic() < end_s:
+                await asyncio.sleep(rng.uniform(1, 9))
+                if not bag:  # every kind comes, in another order each time
+                    bag = rng.sample(kinds, len(kinds))
+                kind = bag.pop()
+                if self._faulty < 2:
+                    group.create_task(self._fault(kind, faults))
+
+    async def _fault(self, kind: str, faults: Faults) -> None:
+        self._faulty += 1
+        self.num_faults[kind] = self.num_faults.get(kind, 0) + 1
+        try:
+            text = await faults.kinds[kind]()
+            self.say(f"{kind}{': ' if text else ''}{text}")
+        finally:
+            self._faulty -= 1
+
+    async def _look(self, cluster: clusters.Cluster, observer: Observer) -> None:
+        """Advance the observer's clock while all is well."""
+        told = 0
+        while True:
+            before_s = time.monotonic()
+            await asyncio.sleep(0.5)
+            quiet = not self._faulty and await asyncio.to_thread(self._well, cluster)
+            if quiet and not self._faulty:
+                self._well_s += time.monotonic() - before_s
+                await asyncio.to_thread(self._count_filters, cluster)
+            else:
+                for process in list(cluster.processes):
+                    gone = not process.alive() and process.name not in KILLED
+                    if gone and not self._faulty:
+                        self.say(f"{process.name} ended by itself and is started again")
+                        await asyncio.to_thread(cluster.restart, process.name)
+            observer.look()
+            for text in observer.violations[told:]:
+                self.say(f"BROKEN: {text}")
+            told = len(observer.violations)
+
+    def _count_filters(self, cluster: clusters.Cluster) -> None:
+        with contextlib.suppress(OSError):
+            with urllib.request.urlopen(cluster.status_url + "/metrics", timeout=5) as reply:
+                lines = reply.read().decode().splitlines()
+            now = sum(
+                float(line.split()[-1])
+                for line in lines
+                if line.startswith('muster_extender_seconds_count{verb="filter"')
+            )
+            self._filters += now - self._filters_seen if now >= self._filters_seen else now
+            self._filters_seen = now
+
+    @staticmethod
+    def _story(cluster: clusters.Cluster, namespace: str, gang: str) -> str:
+        try:
+            url = f"{cluster.status_url}/explain/{namespace}/{gang}"
+            with urllib.request.urlopen(url, timeout=5) as reply:
+                story = json.loads(reply.read())
+            pods = ", ".join(f"{p['name']} {p['state']} {p['node']}" for p in story["pods"])
+            return f"{story['phase']} {story['reason']}: {story['text']} ({pods})"
+        except OSError as error:
+            return str(error)
+
+    @staticmethod
+    def _replay(cluster: clusters.Cluster) -> list[str]:
+        wrong = []
+        journals = sorted(cluster.dir.glob("journal*.jsonl*"))
+        done = [replay(path) for path in journals]
+        wrong += [f"replay: {one.difference}" for one in done if one.difference]
+        print(f"replayed {sum(d.num_decisions for d in done)} decisions of {len(done)} journals")
+        return wrong
+
+    def _summary(self, observer: Observer, load: Load, proxy: Proxy) -> None:
+        print(
+            f"seed {self._seed}, {self._length_s / 60:g} minutes, all well for {self._well_s:.0f} s"
+        )
+        print(
+            "faults: " + ", ".join(f"{n} x {kind}" for kind, n in sorted(self.num_faults.items()))
+        )
+        print(f"requests of muster spoilt: {dict(sorted(proxy.num_spoilt.items()))}")
+        print(
+            f"{load.num_done} gangs finished, {observer.num_gangs_started} starts and "
+            f"{observer.num_binds} binds seen"
+        )
+        longest = ", ".join(f"{what} {s:.0f} s" for what, s in sorted(observer.longest.items()))
+        print(f"longest while all was well: {longest}")
+
+
+PLANS = "/api/v1/namespaces/muster-system/configmaps?labelSelector=muster.dev%2Fplan%3Dtrue"
+KILLED = ("kube-apiserver", "kube-scheduler")  #: faults start these again themselves
+
+
+def main() -> int:
+    """Run and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--keep", type=Path, help="leave logs and journal in this folder")
+    options = parser.parse_args()
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        chaos = Chaos(options.minutes, seed, options.keep)
+        wrong = asyncio.run(chaos.run(Path(folder) / "cluster"))
+    for text in wrong:
+        print(f"BROKEN: {text}")
+    print("no promise was broken" if not wrong else f"{len(wrong)} promises broken; seed {seed}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
