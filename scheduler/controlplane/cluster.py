@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 #: where the operator looks for its certificate, a constant in its code
 OPERATOR_CERTIFICATES = Path("/tmp/k8s-webhook-server")
-#: by kubeconfig: user and group. Muster is the service account of its manifests and has their rights.
+#: user and group by kubeconfig; muster has the rights of its manifests and no others
 USERS = {
     "admin": ("admin", "system:masters"),
     "kube-controller-manager": ("kube-controller-manager", "system:masters"),

@@ -6,6 +6,7 @@ that the usual controllers write are enough.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -52,6 +53,7 @@ KINDS: dict[str, Kind] = {
 
 POD_GROUP = "scheduling.x-k8s.io/pod-group"
 VOLCANO_GROUP = "scheduling.k8s.io/group-name"
+VOLCANO_ROLE = "volcano.sh/task-spec"
 KUEUE_GROUP = "kueue.x-k8s.io/pod-group-name"
 KUEUE_COUNT = "kueue.x-k8s.io/pod-group-total-count"
 KUBEFLOW_JOB = "training.kubeflow.org/job-name"
@@ -97,6 +99,7 @@ class Size:
     min_member: int
     total: int
     conflict: str = ""  #: two sources that disagree; the stricter one rules
+    by_role: tuple[tuple[str, int], ...] = ()  #: fewest pods of some roles
 
 
 def key_of(pod: Pod, find: Find) -> GangKey | None:
@@ -172,9 +175,10 @@ def rank_of(pod: Pod) -> Rank:
     if (worker := labels.get(LWS_WORKER)) is not None:
         return Rank("worker" if _number(worker) else "!leader", _number(worker), name)
     index = _index(pod)
+    role = pod.metadata.annotations.get(VOLCANO_ROLE, "worker")
     if index is None:  # names that end in a number say the rank often enough
         index = name.rpartition("-")[2]
-    return Rank("worker", _number(index), name)
+    return Rank(role, _number(index), name)
 
 
 def _number(text: str | None) -> int:
@@ -189,8 +193,11 @@ def size_of(key: GangKey, pods: Iterable[Pod], find: Find) -> Size | None:
 
     A size of 1 is never guessed for a gang whose owner is not known.
     """
-    one = next(iter(pods))
+    pods = list(pods)
+    one = pods[0]
     sizes = {word: size for word, size in _said(key, one, find) if size is not None}
+    if key.source is Source.VOLCANO:
+        sizes = {word: _with_roles(size, key, pods, find) for word, size in sizes.items()}
     own = _own_minimum(one)
     if own is not None:
         sizes.setdefault(OWN_MIN, Size(own, own))
@@ -201,7 +208,27 @@ def size_of(key: GangKey, pods: Iterable[Pod], find: Find) -> Size | None:
     if strictest == chosen.min_member:
         return chosen
     said = ", ".join(f"{word} says {size.min_member}" for word, size in sizes.items())
-    return Size(strictest, max(chosen.total, strictest), f"{said}; {strictest} rules")
+    conflict = f"{said}; {strictest} rules"
+    return Size(strictest, max(chosen.total, strictest), conflict, chosen.by_role)
+
+
+def _with_roles(size: Size, key: GangKey, pods: list[Pod], find: Find) -> Size:
+    """Return the size with Volcano's minimum per role.
+
+    While a role lacks pods, those of other roles do not make up for them: the gang needs what is
+    there and what that role lacks.
+    """
+    group = find("volcano", key.namespace, key.name)
+    minima = (group.spec.get("minTaskMember") or {}) if group is not None else {}
+    by_role = tuple(sorted((str(role), int(least)) for role, least in minima.items()))
+    if not by_role:
+        return size
+    present = Counter(rank_of(pod).role for pod in pods)
+    lacking = sum(max(0, least - present[role]) for role, least in by_role)
+    least = max(size.min_member, sum(least for _, least in by_role))
+    if lacking:
+        least = max(least, len(pods) + lacking)
+    return Size(least, max(size.total, least), size.conflict, by_role)
 
 
 def _said(key: GangKey, pod: Pod, find: Find) -> Iterable[tuple[str, Size | None]]:

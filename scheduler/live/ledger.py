@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from math import inf
 
 from scheduler import policy as core
@@ -27,7 +28,7 @@ from scheduler.events import (
 )
 from scheduler.live.eligibility import TOPOLOGY_KEYS, NodeClasses
 from scheduler.live.objects import NodeObject, Pod, node_ready, node_shape
-from scheduler.model import Gang, Node, NodeStatus, Placement, PodShape, Role, Slice
+from scheduler.model import Gang, Node, NodeStatus, Placement, PodShape, Role, Selector, Slice
 from scheduler.policy import Policy
 from scheduler.state import ClusterState, apply
 
@@ -206,7 +207,8 @@ class Ledger:
 
     def submit(self, request: Request) -> None:
         """Queue a request, or take the place of the one with its name."""
-        for part in request.parts:
+        # what runs asks for nothing any more; its pin would make a class of every node
+        for part in () if request.nodes else request.parts:
             if self.classes.learn(part.pod):
                 self._start_over = True
         if request.name in self.requests:
@@ -236,7 +238,12 @@ class Ledger:
         return Gang(
             name=request.name,
             roles=tuple(
-                Role(part.count, part.shape, self.classes.selector(part.pod), part.name)
+                Role(
+                    part.count,
+                    part.shape,
+                    Selector() if request.nodes else self.classes.selector(part.pod),
+                    part.name,
+                )
                 for part in request.parts
             ),
             submit_s=request.submit_s,
@@ -275,7 +282,10 @@ class Ledger:
             for at, count in sorted(counts.items()):
                 takes[at] = takes.get(at, ZERO).plus(role.pod, count)
                 last = slices[-1] if slices else None
-                if last and last.role == index and last.hi == at and last.pods_per_node == count:
+                beside = (
+                    last and last.hi == at and capacity.group_of[at - 1] is capacity.group_of[at]
+                )
+                if last and beside and last.role == index and last.pods_per_node == count:
                     slices[-1] = last._replace(hi=at + 1)
                 else:
                     slices.append(Slice(index, at, at + 1, count))
@@ -304,7 +314,7 @@ class Ledger:
         for request in self.requests.values():
             names = iter(request.nodes)
             for part in request.parts if request.nodes else ():
-                for name, _ in zip(names, range(part.count), strict=False):
+                for name in islice(names, part.count):
                     held[name] = held.get(name, ZERO).plus(part.shape)
         self._inflated = set()
         nodes = []

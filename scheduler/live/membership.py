@@ -113,13 +113,22 @@ class LiveGang:
         self._facts.pop(uid, None)
 
     def live_pods(self) -> list[Pod]:
-        """Return pods that run or will, in rank order."""
+        """Return pods that run or will, in rank order; first those that a role cannot lack."""
         pods = [
             pod
             for pod in self.pods.values()
             if not pod.ended and (pod.spec.node_name or not pod.metadata.deletion_timestamp)
         ]
-        return sorted(pods, key=lambda pod: self.facts(pod).rank)
+        pods.sort(key=lambda pod: self.facts(pod).rank)
+        if self.size is None or not self.size.by_role:
+            return pods
+        left = dict(self.size.by_role)
+        beyond: dict[str, bool] = {}
+        for pod in pods:
+            role = self.facts(pod).rank.role
+            left[role] = left.get(role, 0) - 1
+            beyond[pod.metadata.uid] = left[role] < 0
+        return sorted(pods, key=lambda pod: beyond[pod.metadata.uid])
 
     def slots(self) -> Iterable[tuple[Unit, Slot]]:
         """Yield every slot with its unit."""

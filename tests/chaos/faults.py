@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -70,7 +71,8 @@ class Faults:
             os.kill(pid, signal.SIGSTOP)
         await asyncio.sleep(length_s)
         for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # killed meanwhile
+                os.kill(pid, signal.SIGCONT)
         return f"{length_s:.0f} s"
 
     async def _again(self, name: str) -> str:

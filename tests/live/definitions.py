@@ -1,4 +1,4 @@
-"""Kinds of jobs that a cluster may know, as far as muster reads them: names, and a spec of any form."""
+"""Kinds of jobs that a cluster may know, as far as muster reads them: any spec is taken."""
 
 from __future__ import annotations
 

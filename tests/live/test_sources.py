@@ -1,4 +1,4 @@
-"""Every source that names a gang: it starts whole or not at all, with the size that its owner says."""
+"""Every source that names a gang: it starts whole or not at all, as large as its owner says."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_jobset(kube: Kube, space: str, kinds: None) -> None:
 def test_jobset_with_ordered_parts_is_a_gang_per_part(
     kube: Kube, space: str, kinds: None, how: str
 ) -> None:
-    """The second part's pods come when the first has run: a gang of both would never be complete."""
+    """The second part comes when the first has run: a gang of both would never be complete."""
     if how == "startup-policy":
         order = {"startupPolicy": {"startupPolicyOrder": "InOrder"}}
         parts = [part("prepare", 1, 2), part("train", 1, 3)]

@@ -1,0 +1,96 @@
+"""The ledger between facts of the API and the core's state."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from scheduler import catalog
+from scheduler.controlplane.objects import node as played
+from scheduler.live.lanes import pin
+from scheduler.live.ledger import Ledger, Part, Request
+from scheduler.live.objects import NodeObject, Pod
+from scheduler.model import PodShape
+
+RESOURCE = "nvidia.com/gpu"
+
+
+def ledger(*gpus: int) -> Ledger:
+    """Return a ledger of nodes with these GPUs, settled."""
+    found = Ledger(
+        catalog.policy("priority", "strict", "none", "pack"), RESOURCE, lambda now_s, item: None
+    )
+    for number, count in enumerate(gpus):
+        found.set_node(msgspec.convert(played(number, count), NodeObject))
+    found.settle(0.0)
+    return found
+
+
+def pod(name: str, node: str = "", **spec: object) -> Pod:
+    """Return a pod, pinned to a node if one is named."""
+    affinity = pin(None, node) if node else None
+    return msgspec.convert(
+        {
+            "metadata": {"name": name, "namespace": "n", "uid": name},
+            "spec": {"affinity": affinity, "containers": [], **spec},
+        },
+        Pod,
+    )
+
+
+def held(name: str, nodes: list[str], gpus: int) -> Request:
+    """Return a request that runs on nodes, pinned there."""
+    part = Part("worker", len(nodes), PodShape(gpus, 0, 0), pod(name, nodes[0]))
+    return Request(name, [part], 0.0, present=len(nodes), nodes=tuple(nodes))
+
+
+def names(*numbers: int) -> list[str]:
+    return [f"node-{number:05d}" for number in numbers]
+
+
+def test_pins_of_what_runs_tell_no_nodes_apart() -> None:
+    book = ledger(*[8] * 6)
+    for number in range(6):
+        book.hold(held(f"gang-{number}", names(number), 4))
+    book.begin_anew()
+    book.settle(1.0)
+    assert len(book.state.capacity.groups) == 1
+    assert {free.gpus for free in book.state.capacity.free} == {4}
+
+
+@pytest.mark.parametrize("gpus", [(8, 8, 4, 4), (4, 8, 4, 8)])
+def test_one_gang_may_hold_neighbours_of_different_kinds(gpus: tuple[int, ...]) -> None:
+    book = ledger(*gpus)
+    book.hold(held("wide", names(0, 1, 2, 3), 2))
+    book.settle(1.0)
+    free = {
+        n.name: book.state.capacity.free[i].gpus for i, n in enumerate(book.state.capacity.nodes)
+    }
+    assert free == {name: count - 2 for name, count in zip(names(0, 1, 2, 3), gpus, strict=True)}
+    book.withdraw("wide")
+    assert sum(group.free_gpus for group in book.state.capacity.groups) == sum(gpus)
+
+
+def test_gangs_that_hold_more_than_a_node_has_are_counted_in_full() -> None:
+    """As after two muster processes, or a node that came back smaller."""
+    book = ledger(8, 8, 8)
+    book.hold(held("first", names(2), 8))
+    parts = [
+        Part("master", 1, PodShape(8, 0, 0), pod("m")),
+        Part("worker", 2, PodShape(8, 0, 0), pod("w")),
+    ]
+    book.hold(Request("second", parts, 0.0, present=3, nodes=tuple(names(0, 1, 2))))
+    book.settle(1.0)
+    assert not any(free.gpus for free in book.state.capacity.free)
+    book.withdraw("first")
+    book.settle(2.0)
+    assert not any(free.gpus for free in book.state.capacity.free), "second still fills all three"
+    assert all(node.capacity.gpus == 8 for node in book.state.capacity.nodes)
+
+
+def test_a_waiting_pod_tells_nodes_apart() -> None:
+    book = ledger(8, 8)
+    chosen = pod("a", nodeSelector={"kubernetes.io/hostname": "node-00001"})
+    part = Part("worker", 1, PodShape(8, 0, 0), chosen)
+    book.submit(Request("picky", [part], 0.0, present=1))
+    assert [request.nodes for request in book.decide(1.0)] == [("node-00001",)]
