@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from sim.ledger import integral
-from sim.records import Records
 from sim.tables import REASONS
 
 #: relative to the larger side, for sums over millions of floats
@@ -14,15 +14,15 @@ TOLERANCE = 1e-7
 
 
 def check_accounting(
-    records: Records,
-    jobs: pd.DataFrame,
+    end_s: float,
+    pending_pod_s: NDArray[np.float64],
     attempts: pd.DataFrame,
     pending: pd.DataFrame,
     allocation: pd.DataFrame,
     nodes: pd.DataFrame,
     num_gpus: int,
 ) -> dict[str, dict[str, float]]:
-    """Return both sides of every identity.
+    """Return both sides of every identity; `pending_pod_s` is [num_jobs, num_reasons].
 
     Per reason: pod-seconds pending, summed over jobs, equal the integral of the pending curve.
     GPU-seconds held, summed over attempts, equal those summed over nodes and the integral of the
@@ -31,7 +31,6 @@ def check_accounting(
     Raises:
         AssertionError: an identity does not hold.
     """
-    end_s = records.end_s
     books: dict[str, dict[str, float]] = {}
     by_reason = dict(iter(pending.groupby("reason", sort=False)))
     for code, reason in enumerate(REASONS):
@@ -41,7 +40,7 @@ def check_accounting(
             curve = integral(part["time_s"].to_numpy(), part["pods"].to_numpy(), end_s)
             assert int(part["pods"].min()) >= 0, f"pending {reason}: fewer than no pods"
         books[f"pending_{reason}_pod_s"] = _equal(
-            f"pending {reason}", jobs=float(records.pending_pod_s[:, code].sum()), curve=curve
+            f"pending {reason}", jobs=float(pending_pod_s[:, code].sum()), curve=curve
         )
     time_s = allocation["time_s"].to_numpy()
     allocated = integral(time_s, allocation["allocated_gpus"].to_numpy(), end_s)

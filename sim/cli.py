@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -102,8 +102,22 @@ def _options(
     epilog="Example: muster run --jobs jobs.csv --nodes 16 --backfill easy --out runs/easy"
 )
 def run(
-    jobs: Annotated[Path, typer.Option(help="Jobs table: CSV, CSV.gz, Parquet or SWF.")],
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for the run.")],
+    jobs: Annotated[
+        Path | None, typer.Option(help="Jobs table: CSV, CSV.gz, Parquet or SWF.")
+    ] = None,
+    snapshot: Annotated[
+        Path | None,
+        typer.Option(help="Instead of jobs and nodes: a live cluster as muster's /state tells it."),
+    ] = None,
+    journal: Annotated[
+        list[Path] | None,
+        typer.Option(help="Its journal, instead or besides: gangs arrive as they did."),
+    ] = None,
+    assumed_hours: Annotated[
+        float, typer.Option(help="Run time of live gangs without walltime whose end is not known.")
+    ] = 1.0,
     nodes: Annotated[int | None, typer.Option(help="Number of equal nodes.")] = None,
     gpus_per_node: Annotated[
         int | None, typer.Option(help="GPUs of each node.", show_default="8")
@@ -139,14 +153,43 @@ def run(
         bool, typer.Option("--force", help="Replace an earlier run in --out.")
     ] = False,
 ) -> None:
-    """Simulate a jobs table on a cluster."""
+    """Simulate a jobs table on a cluster, or what a live cluster does next."""
     _refuse_overwrite(out, force)
+    if until_days is not None and not until_days > 0:
+        raise ValueError(f"--until-days is {until_days}; give a number above 0")
+    until_s = None if until_days is None else until_days * 86400.0
+    if snapshot is not None or journal:
+        if jobs is not None or nodes is not None or cluster is not None:
+            raise ValueError(
+                "--snapshot and --journal bring their own jobs and nodes; "
+                "leave out --jobs, --nodes and --cluster"
+            )
+        result = _resumed(
+            context,
+            snapshot,
+            journal or [],
+            assumed_hours,
+            {
+                "order": order,
+                "discipline": discipline,
+                "backfill": backfill,
+                "placement": placement,
+            },
+            admission=admission,
+            control_plane=control_plane,
+            seed=seed,
+            audit=audit,
+            until_s=until_s,
+            label=out.name,
+        )
+        _finish_run(result, out, report)
+        return
+    if jobs is None:
+        raise ValueError("give --jobs FILE, or --snapshot or --journal of a live cluster")
     if cluster is not None and gpus_per_node is not None:
         raise ValueError("--gpus-per-node goes with --nodes; a cluster file has its own")
     if nodes is None and cluster is None:
         raise ValueError("give --nodes N (and --gpus-per-node G) or --cluster FILE.toml")
-    if until_days is not None and not until_days > 0:
-        raise ValueError(f"--until-days is {until_days}; give a number above 0")
     from sim.experiment import run as simulate
     from sim.settings import check_policy
 
@@ -166,9 +209,40 @@ def run(
         placement=placement,
         seed=seed,
         audit=audit,
-        until_s=None if until_days is None else until_days * 86400.0,
+        until_s=until_s,
         label=out.name,
     )
+    _finish_run(result, out, report)
+
+
+def _resumed(
+    context: typer.Context,
+    snapshot: Path | None,
+    journal: list[Path],
+    assumed_hours: float,
+    policy: dict[str, str],
+    **settings: Any,
+) -> RunResult:
+    """Simulate a live cluster; what of its policy is not given here is as it was live."""
+    if not assumed_hours > 0:
+        raise ValueError(f"--assumed-hours is {assumed_hours}; give a number above 0")
+    if settings["admission"] != "gang":
+        raise ValueError("a live cluster goes on with whole gangs; leave out --admission")
+    from sim.experiment import resolve
+    from sim.resumed import resume, scene
+
+    built = scene(snapshot, journal, assumed_hours * 3600.0)
+    given = {
+        name: value
+        for name, value in policy.items()
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
+    config = resolve(None, {**built.policy, **given, **settings})
+    print(f"{'live':<11} {built.sentence()}")
+    return resume(built, config, (snapshot or journal[-1]).name, progress=True)
+
+
+def _finish_run(result: RunResult, out: Path, report: bool) -> None:
     result.save(out)
     _print_run(result, out)
     if report:
@@ -261,7 +335,11 @@ def _positive(value: int | None, option: str) -> int | None:
 @app.command(epilog="Example: muster report runs/fifo runs/easy --out runs/both")
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(help="Folders of runs or studies, shown side by side.")
+        list[Path],
+        typer.Argument(
+            help="Folders of runs or studies, shown side by side; or the files of a live "
+            "cluster's journal, the oldest first."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for report.html.")] = Path("runs/report"),
     title: Annotated[str | None, typer.Option(help="Title of the report.")] = None,
@@ -269,7 +347,12 @@ def report(
     """Write report.html, report.md, pictures and tables of any runs."""
     from sim.report import build_report
 
-    folders = [folder for path in runs for folder in _runs_in(path)]
+    journal = [path for path in runs if path.is_file()]
+    folders = [folder for path in runs if path not in journal for folder in _runs_in(path)]
+    if journal:
+        from sim.recorded import recorded
+
+        folders.append(recorded(journal).save(out / "live"))
     print(f"report  {build_report(folders, out, title=title)}")
 
 

@@ -76,6 +76,11 @@ class Digest:
     peaks: pd.DataFrame  #: see `metrics.peaks`
     episodes: list[Episode] = field(default_factory=list)
 
+    @property
+    def is_live(self) -> bool:
+        """True if it tells of a live cluster, not of a simulated one."""
+        return bool(self.manifest.get("is_live"))
+
 
 def read_heads(folders: Sequence[Path]) -> list[Head]:
     """Read which runs these are; two runs of one name get numbers.
@@ -110,10 +115,18 @@ def _head(folder: Path) -> Head:
         num_gpus=int(manifest["num_gpus"]),
         arm=str(point.get("arm") or manifest.get("label") or folder.name),
         seed=int(manifest["seed"]),
-        window=submission_window(jobs, float(manifest["end_s"])),
+        window=_window(manifest, jobs),
         source=source,
         load=point.get("load"),
     )
+
+
+def _window(manifest: dict[str, Any], jobs: pd.DataFrame) -> Window:
+    end_s = float(manifest["end_s"])
+    if "window_s" in manifest:  # a live journal: the cluster is watched from first to last line
+        start_s, last_s = manifest["window_s"]
+        return Window(start_s, last_s, end_s)
+    return submission_window(jobs, end_s)
 
 
 def shared_window(head: Head, heads: Sequence[Head]) -> Window:

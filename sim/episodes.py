@@ -159,11 +159,14 @@ def _head(
     )
 
 
-def explain(episode: Episode, *, num_gpus: int, has_queue_head: bool = True) -> str:
+def explain(
+    episode: Episode, *, num_gpus: int, has_queue_head: bool = True, is_live: bool = False
+) -> str:
     """Return the episode in a few sentences with its numbers.
 
     `has_queue_head` is False for pod and permit admission, where no gang holds back the others
-    and the first incomplete gang is only named.
+    and the first incomplete gang is only named. On a live cluster GPUs are unavailable for more
+    reasons than that their node is down.
     """
     when = span(episode.start_s, episode.end_s)
     reasons = [
@@ -182,7 +185,8 @@ def explain(episode: Episode, *, num_gpus: int, has_queue_head: bool = True) -> 
     if episode.idle_held_gpus > 0:
         text.append(f"Gangs that are not yet whole hold {exact(episode.idle_held_gpus)} GPUs.")
     if episode.unavailable_gpus > 0:
-        text.append(f"{exact(episode.unavailable_gpus)} GPUs are on nodes that are down.")
+        where = "of no use to gangs" if is_live else "on nodes that are down"
+        text.append(f"{exact(episode.unavailable_gpus)} GPUs are {where}.")
     text.append(f"In the hour before the peak {exact(episode.submitted_pods)} pods were submitted.")
     return " ".join(text)
 

@@ -139,7 +139,7 @@ def run(
     Raises:
         ValueError: the jobs, the cluster or a setting make no sense; the text says which.
     """
-    resolved = _resolve(config, settings)
+    resolved = resolve(config, settings)
     where = _cluster(nodes, gpus_per_node, cluster)
     rejected = pd.DataFrame()
     source: dict[str, object] = {"input": "DataFrame"}
@@ -159,10 +159,15 @@ def run(
             records = _simulate(work, where, resolved, callback)
     else:
         records = _simulate(work, where, resolved, progress or None)
-    return _result(records, where, resolved, rejected, source)
+    return result_of(records, where, resolved, rejected, source)
 
 
-def _resolve(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
+def resolve(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
+    """Return settings, some perhaps as text, over those of `config`.
+
+    Raises:
+        ValueError: one is unknown or makes no sense.
+    """
     fields = {name: getattr(config, name) for name in RunConfig.__struct_fields__} if config else {}
     plane = settings.get("control_plane")
     if isinstance(plane, str | Path):
@@ -207,20 +212,27 @@ def _simulate(
     return simulation(work, nodes, config, faults, progress).run()
 
 
-def _result(
+def result_of(
     records: Records,
     cluster: Cluster,
     config: RunConfig,
     rejected: pd.DataFrame,
     source: dict[str, object],
 ) -> RunResult:
+    """Return the tables of a run that has ended."""
     jobs = jobs_table(records)
     pending = records.log.table()
     allocation = records.capacity.table()
     nodes = nodes_table(records)
     attempts = records.attempts.assign(job=jobs["job"].to_numpy()[records.attempts["job"]])
     accounting = check_accounting(
-        records, jobs, attempts, pending, allocation, nodes, cluster.num_gpus
+        records.end_s,
+        records.pending_pod_s,
+        attempts,
+        pending,
+        allocation,
+        nodes,
+        cluster.num_gpus,
     )
     summary = summarize(jobs, attempts, pending, allocation, cluster.num_gpus, records.end_s)
     manifest: dict[str, Any] = {
@@ -235,7 +247,7 @@ def _result(
         "num_events": records.num_events,
         "num_rejected_rows": len(rejected),
         "accounting": accounting,
-        "versions": _versions(),
+        "versions": versions(),
     }
     return RunResult(
         config=config,
@@ -251,14 +263,15 @@ def _result(
     )
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """Return what a run was made with."""
+    found = {"python": platform.python_version()}
     for package in ("muster-scheduler", "simpy", "numpy", "pandas", "pyarrow"):
         try:
-            versions[package] = version(package)
+            found[package] = version(package)
         except PackageNotFoundError:  # run from a checkout that is not installed
-            versions[package] = "source"
-    return versions
+            found[package] = "source"
+    return found
 
 
 def write_parquet(frame: pd.DataFrame, schema: pa.Schema, path: Path) -> None:

@@ -73,7 +73,8 @@ def bind_progress(batches: Batches, plane: ControlPlane) -> Progress:
     """Return the steps in which the pods of each batch are bound, in rank order.
 
     A batch of up to `BIND_STEPS` pods has a step per pod; a larger one has `BIND_STEPS` steps, each
-    at the time of its last pod. Where binding takes no time, one step is enough.
+    at the time of its last pod. Where binding takes no time, one step is enough. A batch with
+    infinite tokens is bound at once: it ran when the run began.
     """
     pods = batches.pods
     takes_time = plane.bind_qps < np.inf or plane.schedule_per_s < np.inf
@@ -89,5 +90,6 @@ def bind_progress(batches: Batches, plane: ControlPlane) -> Progress:
     bound_s = batches.begin_s[batch]
     if takes_time:
         waits_s = (upto - batches.tokens[batch]) / plane.bind_qps
-        bound_s = bound_s + np.maximum(np.maximum(upto / plane.schedule_per_s, waits_s), 0.0)
+        places_s = np.where(np.isinf(batches.tokens[batch]), 0.0, upto / plane.schedule_per_s)
+        bound_s = bound_s + np.maximum(np.maximum(places_s, waits_s), 0.0)
     return Progress(batch, upto - before, gpus_upto - before * gpus_per_pod, bound_s)

@@ -127,7 +127,8 @@ def queueing_delay(jobs: pd.DataFrame, window: Window, at: Sequence[float]) -> t
     chosen = in_window(jobs, window)
     submit_s = chosen["submit_s"].to_numpy(np.float64)
     delay_s = chosen["start_s"].to_numpy(np.float64) - submit_s
-    return censored_quantiles(delay_s, np.maximum(window.horizon_s - submit_s, 0.0), at)
+    left_s = chosen["end_s"].fillna(window.horizon_s).to_numpy(np.float64)  # taken back, unstarted
+    return censored_quantiles(delay_s, np.maximum(left_s - submit_s, 0.0), at)
 
 
 def size_code(gpus: pd.Series[int]) -> Counts:

@@ -74,6 +74,7 @@ def build_report(runs: Sequence[Path], out: Path, *, title: str | None = None) -
     page = {
         "title": title or _title(digests),
         "version": _version(),
+        "origin": _origin(digests),
         "parts": parts,
         "glance": [sentence for part in parts for sentence in part.glance],
         "reasons": [
@@ -109,6 +110,14 @@ def _version() -> str:
         return version("muster-scheduler")
     except PackageNotFoundError:
         return "from source"
+
+
+def _origin(digests: Sequence[Digest]) -> str:
+    """Say where the figures come from."""
+    kinds = {one.is_live for one in digests}
+    if len(kinds) > 1:
+        return "Recorded on a live cluster, and simulated,"
+    return "Recorded on a live cluster" if True in kinds else "Simulated"
 
 
 def _title(digests: Sequence[Digest]) -> str:
@@ -228,9 +237,10 @@ def _days(values: set[float]) -> str:
 
 def _subtitle(digests: Sequence[Digest]) -> str:
     loads = {one.head.load for one in digests if one.head.load is not None}
-    seeds = sorted({one.head.seed for one in digests})
+    seeds = sorted({one.head.seed for one in digests if not one.is_live})
     text = [f"offered load {', '.join(number(load) for load in sorted(loads))}"] if loads else []
-    text.append(f"seed{'s' if len(seeds) > 1 else ''} {', '.join(str(seed) for seed in seeds)}")
+    if seeds:
+        text.append(f"seed{'s' if len(seeds) > 1 else ''} {', '.join(str(seed) for seed in seeds)}")
     text.append(
         "clusters of " + ", ".join(exact(n) for n in sorted({d.head.nodes for d in digests}))
     )
@@ -370,10 +380,12 @@ def _glance(
 def _tell(one: Digest) -> Told:
     has_head = one.config.admission == "gang"
     sentences = tuple(
-        episodes.explain(episode, num_gpus=one.head.num_gpus, has_queue_head=has_head)
+        episodes.explain(
+            episode, num_gpus=one.head.num_gpus, has_queue_head=has_head, is_live=one.is_live
+        )
         for episode in one.episodes
     )
-    arm = one.head.arm + f", seed {one.head.seed}"
+    arm = one.head.arm + ("" if one.is_live else f", seed {one.head.seed}")
     return Told(exact(one.head.nodes), arm, sentences or ("No pod was ever pending.",))
 
 
@@ -454,21 +466,30 @@ def _stack(digests: Sequence[Digest], of: Any) -> pd.DataFrame:
 
 def _settings(digests: Sequence[Digest]) -> list[dict[str, str]]:
     """Return each arm's settings that are not the same everywhere, and one row for the rest."""
-    flat = {one.head.arm: _flat(msgspec.to_builtins(one.config)) for one in digests}
-    names = [name for name in next(iter(flat.values())) if name not in ("label", "seed", "until_s")]
+    flat = {one.head.arm: _flat(_fields(one)) for one in digests}
+    every = dict.fromkeys(name for fields in flat.values() for name in fields)
+    names = [name for name in every if name not in ("label", "seed", "until_s")]
     common, rows = [], []
     for name in names:
         values = {arm: fields.get(name) for arm, fields in flat.items()}
         if len({str(value) for value in values.values()}) == 1:
             common.append(f"{name} {next(iter(values.values()))}")
     for arm, fields in flat.items():
-        own = [f"{name} {fields[name]}" for name in names if f"{name} {fields[name]}" not in common]
+        own = [f"{name} {fields[name]}" for name in names if name in fields]
+        own = [text for text in own if text not in common]
         rows.append({"arm": arm, "text": ", ".join(own) or "the same as all"})
     if len(flat) > 1:
         rows.append({"arm": "all", "text": ", ".join(common)})
     else:
         rows = [{"arm": next(iter(flat)), "text": ", ".join(common)}]
     return rows
+
+
+def _fields(one: Digest) -> dict[str, Any]:
+    """Return a run's settings; a live cluster has only its policy."""
+    fields: dict[str, Any] = msgspec.to_builtins(one.config)
+    policy = ("admission", "order", "discipline", "backfill", "placement")
+    return {name: fields[name] for name in policy} if one.is_live else fields
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -24,12 +24,14 @@ def summarize(
     allocation: pd.DataFrame,
     num_gpus: int,
     end_s: float,
+    window: metrics.Window | None = None,
 ) -> dict[str, Any]:
     """Return headline figures; None where a figure has no meaning for this run.
 
-    Curves are taken over the submission window, if it lasts, else over the whole run.
+    Figures are taken over `window`; without it, over the submission window, and curves over the
+    whole run if that does not last.
     """
-    window = submission_window(jobs, end_s)
+    window = window or submission_window(jobs, end_s)
     curve_end_s = window.end_s if window.end_s > 1e-6 else end_s
     figures: dict[str, Any] = {
         "num_jobs": len(jobs),

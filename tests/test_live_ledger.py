@@ -88,6 +88,18 @@ def test_gangs_that_hold_more_than_a_node_has_are_counted_in_full() -> None:
     assert all(node.capacity.gpus == 8 for node in book.state.capacity.nodes)
 
 
+def test_a_gang_whose_node_went_is_held_anew() -> None:
+    book = ledger(8, 8)
+    book.hold(held("wide", names(0, 1), 8))
+    book.remove_node("node-00001")
+    book.settle(1.0)
+    book.hold(held("wide", names(0), 8))
+    book.settle(2.0)
+    assert [free.gpus for free in book.state.capacity.free] == [0]
+    book.withdraw("wide")
+    assert [free.gpus for free in book.state.capacity.free] == [8]
+
+
 def test_a_waiting_pod_tells_nodes_apart() -> None:
     book = ledger(8, 8)
     chosen = pod("a", nodeSelector={"kubernetes.io/hostname": "node-00001"})

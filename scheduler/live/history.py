@@ -31,6 +31,7 @@ class Begin:
     nodes: list[Node]
     policy: dict[str, str]
     offset_s: float  #: from the writing process's zero to the story's
+    zero_unix_s: float | None = None  #: the story's zero, if the journal says it
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,8 @@ def told(numbered: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Entry]:
                 offset_s = last_s - line_s
                 zero_unix_s = seen.zero_unix_s
             begun = True
-            entry = Begin(_nodes(seen, place), seen.policy, offset_s)
+            zero_s = None if zero_unix_s is None else zero_unix_s - offset_s
+            entry = Begin(_nodes(seen, place), seen.policy, offset_s, zero_s)
             now_s = line_s + offset_s
         elif not begun:
             raise ValueError(f"{place}: a journal begins with a snapshot; {WRONG_FILES}")

@@ -227,7 +227,7 @@ class Ledger:
         if request is None:
             return
         self.num_freed += bool(request.nodes)
-        if self._start_over:
+        if self._start_over or name not in self.state.gangs:  # its nodes may be gone
             return
         self._tell(GangCancelled(name))
         self._stale.update(self._short.intersection(request.nodes))

@@ -48,6 +48,10 @@ class _Bookmark(msgspec.Struct):
 T = TypeVar("T")
 
 
+FIRST_PAUSE_S = 0.2
+GONE_AFTER_S = 30.0  #: a kind that was there and is denied for so long is gone
+
+
 @dataclass
 class Informer(Generic[T]):
     """Keeps `handler` told of every object of one kind.
@@ -72,25 +76,30 @@ class Informer(Generic[T]):
 
     async def run(self) -> None:
         """Watch for ever."""
-        pause_s = 0.2
+        pause_s = FIRST_PAUSE_S
+        absent_since_s: float | None = None
         while True:
             try:
                 version = await self._list()
                 self.synced.set()
-                pause_s = 0.2
+                pause_s, absent_since_s = FIRST_PAUSE_S, None
                 await self._watch(version)
             except ApiError as error:
-                if error.code in (404, 403) and self.optional:
-                    self._forget_all()
-                    self.synced.set()
-                    pause_s = self.absent_s
-                elif error.code != 410:
-                    log.warning("watch of %s: %s; trying again", self.path, error)
-                    await asyncio.sleep(pause_s * (0.5 + random.random()))
-                    pause_s = min(2 * pause_s, 10.0)
+                if error.code == 410:
                     continue
-                if error.code in (404, 403):
-                    await asyncio.sleep(pause_s)
+                longest_s = 10.0
+                if error.code in (404, 403) and self.optional:
+                    # an API server that has just started denies its custom kinds, too
+                    now_s = asyncio.get_running_loop().time()
+                    absent_since_s = absent_since_s or now_s
+                    if not self._known or now_s - absent_since_s > GONE_AFTER_S:
+                        self._forget_all()
+                        self.synced.set()
+                        longest_s = self.absent_s
+                else:
+                    log.warning("watch of %s: %s; trying again", self.path, error)
+                await asyncio.sleep(pause_s * (0.5 + random.random()))
+                pause_s = min(2 * pause_s, longest_s)
 
     def _query(self, **query: str) -> dict[str, str]:
         if self.selector:
