@@ -93,3 +93,30 @@ def env(folder: Dir = None) -> None:
     print(f"export KUBECONFIG={found.kubeconfig}")
     print(f"export MUSTER_API_URL={found.api_url}")
     print(f"export MUSTER_URL={found.status_url}")
+
+
+@app.command()
+def demo(
+    jobs: Annotated[int, typer.Option(min=1, help="PyTorchJobs, beside one that never fits.")] = 12,
+    seed: Annotated[int, typer.Option(help="Seed of sizes and run times.")] = 0,
+    limit_s: Annotated[
+        float | None, typer.Option(help="Stop then.", show_default="300; 60 without muster")
+    ] = None,
+    folder: Dir = None,
+) -> None:
+    """Show PyTorchJobs going through. Example: muster cluster demo"""
+    import asyncio
+
+    from scheduler.controlplane import cluster
+    from scheduler.controlplane.demo import check, show
+    from scheduler.controlplane.demo_view import Screen
+
+    found = check(cluster.load(_folder(folder)))
+    if limit_s is None:
+        limit_s = 300.0 if found.with_muster else 60.0
+    if not limit_s > 0:
+        raise ValueError(f"--limit-s is {limit_s}; give seconds above 0")
+    screen = Screen(sys.stdout)
+    done = asyncio.run(show(found, count=jobs, seed=seed, limit_s=limit_s, screen=screen))
+    if not done and found.with_muster:
+        raise typer.Exit(1)

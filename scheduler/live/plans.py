@@ -8,6 +8,7 @@ that lets only one of two leaders commit.
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import msgspec
 
@@ -93,12 +94,18 @@ class PlanRecords:
         }
         known = self._versions.get(unit.name)
         if known is None:
-            reply = await self._api.persist("POST", self._path, body)
-        else:
-            body["metadata"] = {"resourceVersion": known}
-            reply = await self._api.persist(
-                "PATCH", f"{self._path}/{name}", body, content_type=MERGE
-            )
+            try:
+                reply = await self._api.persist("POST", self._path, body)
+            except ApiError as error:
+                if error.code != 409:
+                    raise
+                # a write whose answer was lost looks like somebody else's
+                known = await self._mine(unit.name)
+                if known is None:
+                    raise
+        if known is not None:
+            del body["metadata"]
+            reply = await self._swap(unit.name, known, body)
         self._versions[unit.name] = _written.decode(reply).metadata.resource_version
 
     async def commit(self, unit: Unit) -> None:
@@ -107,16 +114,42 @@ class PlanRecords:
         Raises:
             ApiError: 409 if the record is not the one this leader wrote.
         """
-        body = {
-            "metadata": {
-                "resourceVersion": self._versions[unit.name],
-                "annotations": {"muster.dev/committed": self.epoch},
-            }
-        }
-        reply = await self._api.persist(
-            "PATCH", f"{self._path}/{record_name(unit.name)}", body, content_type=MERGE
-        )
+        body = {"metadata": {"annotations": {"muster.dev/committed": self.epoch}}}
+        reply = await self._swap(unit.name, self._versions[unit.name], body)
         self._versions[unit.name] = _written.decode(reply).metadata.resource_version
+
+    async def _swap(self, unit_name: str, version: str, body: dict[str, Any]) -> bytes:
+        """Change a record if it is still of this version, or of one that this leader wrote since.
+
+        Raises:
+            ApiError: 409 if another leader wrote meanwhile.
+        """
+        path = f"{self._path}/{record_name(unit_name)}"
+        meta = body.get("metadata", {})
+        try:
+            body["metadata"] = {**meta, "resourceVersion": version}
+            return await self._api.persist("PATCH", path, body, content_type=MERGE)
+        except ApiError as error:
+            mine = await self._mine(unit_name) if error.code == 409 else None
+            if mine is None or mine == version:
+                raise
+        body["metadata"] = {**meta, "resourceVersion": mine}
+        return await self._api.persist("PATCH", path, body, content_type=MERGE)
+
+    async def _mine(self, unit_name: str) -> str | None:
+        """Return the version of a record if this leader wrote it."""
+        try:
+            reply = await self._api.persist("GET", f"{self._path}/{record_name(unit_name)}")
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+        found = _written.decode(reply)
+        try:
+            plan = msgspec.json.decode(found.data.get("plan", ""), type=PlanRecord)
+        except msgspec.DecodeError:
+            return None
+        return found.metadata.resource_version if plan.epoch == self.epoch else None
 
     async def erase(self, unit_name: str) -> None:
         """Remove a record; it is no error if there is none."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from scheduler.controlplane.cluster import Cluster
 from scheduler.controlplane.objects import node
-from tests.chaos.load import GATED
+from tests.chaos.load import GATED, OPERATED
 from tests.chaos.proxy import Proxy
 from tests.chaos.wire import Wire
 
@@ -127,8 +127,11 @@ class Faults:
 
     async def delete_pods(self) -> str:
         """Delete one to three pods, waiting or running."""
-        reply = await self._wire.sure("GET", f"/api/v1/namespaces/{GATED}/pods")
-        pods = sorted(reply["items"], key=lambda pod: str(pod["metadata"]["name"]))
+        found = []
+        for namespace in (GATED, OPERATED):
+            reply = await self._wire.sure("GET", f"/api/v1/namespaces/{namespace}/pods")
+            found += reply["items"]
+        pods = sorted(found, key=lambda pod: str(pod["metadata"]["name"]))
         chosen = self._rng.sample(pods, min(len(pods), self._rng.randint(1, 3)))
         for pod in chosen:
             await self._delete(pod)

@@ -12,6 +12,8 @@ LANES = ("pinned", "pinned", "direct", "extender", "operator")
 GROUP = "scheduling.x-k8s.io/pod-group"
 #: the admission policy leaves this namespace alone, so its pods come without a gate
 UNGATED, GATED = "kubeflow", "chaos"
+#: no quota here: after a refusal the operator waits up to a quarter of an hour
+OPERATED = "chaos-operator"
 
 
 @dataclass
@@ -67,7 +69,7 @@ class Load:
         lane = rng.choice(LANES)
         self._number += 1
         gang = Gang(
-            UNGATED if lane == "extender" else GATED,
+            {"extender": UNGATED, "operator": OPERATED}.get(lane, GATED),
             f"{lane}-{self._number}",
             rng.choice((2, 2, 3, 4, 6)),
             rng.choice((1, 2, 4, 8)),
@@ -90,7 +92,7 @@ class Load:
         await self._wire.sure("POST", f"/apis/scheduling.x-k8s.io/v1alpha1{where}/podgroups", group)
 
     async def _tend(self) -> None:
-        for namespace in (GATED, UNGATED):
+        for namespace in (GATED, UNGATED, OPERATED):
             code, reply = await self._wire.call("GET", f"/api/v1/namespaces/{namespace}/pods")
             if code != 200:
                 return

@@ -22,7 +22,7 @@ from pathlib import Path
 from scheduler.controlplane import cluster as clusters
 from scheduler.live.replay import replay
 from tests.chaos.faults import Faults
-from tests.chaos.load import GATED, Load
+from tests.chaos.load import GATED, OPERATED, Load
 from tests.chaos.observer import Observer
 from tests.chaos.proxy import Proxy
 from tests.chaos.wire import Wire
@@ -73,8 +73,9 @@ class Chaos:
             crt, key = (str(keys / f"muster.{kind}") for kind in ("crt", "key"))
             proxy = Proxy(wire, crt, key, random.Random(self._seed + 1))
             clock_file = await self._stand_between(cluster, await proxy.start())
-            namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": GATED}}
-            await wire.sure("POST", "/api/v1/namespaces", namespace)
+            for name in (GATED, OPERATED):
+                namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+                await wire.sure("POST", "/api/v1/namespaces", namespace)
             load = Load(wire, random.Random(self._seed + 2), NODES * GPUS)
             observer = Observer(lambda: self._well_s, load.sizes)
             pods = "/api/v1/pods"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from functools import partial
 from typing import Any
 
 from tests.live.conftest import Kube
@@ -56,7 +57,12 @@ def define(kube: Kube) -> None:
             if error.code != 409:
                 raise
     for word in WATCHED:
-        kube.until(f"muster watches {word}", lambda w=word: f'kind="{w}"' in metrics(kube))
+        kube.until(f"muster watches {word}", partial(watches, kube, word))
+
+
+def watches(kube: Kube, word: str) -> bool:
+    """True once muster has listed a kind."""
+    return f'kind="{word}"' in metrics(kube)
 
 
 def metrics(kube: Kube) -> str:

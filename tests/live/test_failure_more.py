@@ -6,6 +6,7 @@ import signal
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from scheduler.controlplane import cluster as clusters
 from tests.live.conftest import NODES, Kube, gang, group, pod
 from tests.live.test_failure_extender import ALL_NODES, HIGH, Verbs, planned, want_priority
 from tests.live.test_failure_pods import ungated as ungated
-from tests.live.test_failures import kill_muster
+from tests.live.test_failures import kill_muster, owned
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
 
@@ -180,18 +181,56 @@ def test_56_ranks_of_different_shapes(kube: Kube, space: str) -> None:
     assert len(set(nodes.values())) == 2
 
 
-def test_59_another_scheduler_binds_onto_a_promised_node(
+def intrude(kube: Kube, space: str, node: str) -> None:
+    """Let a pod of another scheduler take a node; muster has seen it when this returns."""
+    kube.create(pod(space, "intruder", schedulerName="another"))
+    bind_by_hand(kube, space, "intruder", node)
+    kube.create(group(space, "seen", 9), pod(space, "seen-0", labels={LABEL: "seen"}))
+    kube.until("muster saw a pod made later", lambda: kube.explain(space, "seen"))
+
+
+def test_59_a_node_that_another_scheduler_took_is_not_bound_to(
     kube: Kube, space: str, cluster: clusters.Cluster
 ) -> None:
-    """Its pod is there and stays; the gang's rank must not be put on top of it."""
     kube.create(*gang(space, "held", 2, schedulerName="nobody"))
     nodes = planned(kube, space, "held", 2)
-    kube.create(pod(space, "intruder", schedulerName="another"))
-    bind_by_hand(kube, space, "intruder", nodes["held-0"])
-    one = kube.pods(space)["held-0"]
-    verbs = Verbs(cluster)
-    kube.until("its bind is refused", lambda: verbs.bind(one, nodes["held-0"]))
-    assert "held-0" not in kube.bound(space)
+    intrude(kube, space, nodes["held-0"])
+    verbs, pods = Verbs(cluster), kube.pods(space)
+    assert verbs.bind(pods["held-0"], nodes["held-0"]), "its GPUs are the intruder's"
+    assert set(kube.bound(space)) == {"intruder"}
+
+
+def test_59_a_gang_whose_node_was_taken_starts_elsewhere(kube: Kube, space: str) -> None:
+    """Pinned and not bound yet: kube-scheduler has no room there, and the owner makes a new pod."""
+    scheduler = kube.cluster.process("kube-scheduler")
+    scheduler.signal(signal.SIGSTOP)
+    try:
+        kube.create(owned(space, "moved", 3))
+        kube.until("planned", lambda: len(kube.explain(space, "moved").get("pods", [])) == 3)
+        taken = kube.until("released", lambda: told(kube, space, 3))[0]
+        intrude(kube, space, taken)
+    finally:
+        scheduler.signal(signal.SIGCONT)
+
+    def whole() -> bool:
+        nodes = list(kube.bound(space).values())
+        assert len(nodes) == len(set(nodes)), "two pods with 8 GPUs each on a node with 8"
+        return len(bound(kube, space, "moved")) == 3
+
+    kube.until("moved is bound whole", whole, within_s=120)
+    assert kube.bound(space)["intruder"] == taken
+
+
+def told(kube: Kube, space: str, size: int) -> list[str]:
+    """Return the nodes that pods are pinned to, once all are."""
+    affinities = [one["spec"].get("affinity") for one in kube.pods(space).values()]
+    if len(affinities) != size or not all(affinities):
+        return []
+    terms = [
+        affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        for affinity in affinities
+    ]
+    return [term["nodeSelectorTerms"][0]["matchFields"][0]["values"][0] for term in terms]
 
 
 def test_60_a_static_pod_is_counted(kube: Kube, space: str) -> None:
@@ -204,6 +243,11 @@ def test_60_a_static_pod_is_counted(kube: Kube, space: str) -> None:
     assert set(kube.bound(space)) == {"static"}
     kube.delete(f"/api/v1/namespaces/{space}/pods/static")
     kube.until("all is bound", lambda: len(bound(kube, space, "all")) == NODES)
+
+
+def are_bound(kube: Kube, space: str, count: int) -> bool:
+    """True if so many pods have a node."""
+    return len(kube.bound(space)) == count
 
 
 def test_64_a_storm_of_node_updates(kube: Kube, space: str) -> None:
@@ -224,9 +268,7 @@ def test_64_a_storm_of_node_updates(kube: Kube, space: str) -> None:
         try:
             for i in range(3):
                 kube.create(*gang(space, f"calm{i}", NODES // 3))
-                kube.until(
-                    "bound whole", lambda n=i: len(kube.bound(space)) == (n + 1) * NODES // 3
-                )
+                kube.until("bound whole", partial(are_bound, kube, space, (i + 1) * NODES // 3))
         finally:
             stop.append(True)
     assert sum(call.result() for call in calls) > 100

@@ -201,11 +201,10 @@ def test_54_initializers_of_a_trainjob_are_not_waited_for(
         one = jobset_pod(space, "tj", step, 0, 0, **labels, **said)
         one["metadata"]["annotations"] = {"muster.dev/run-for": "1s"}
         kube.create(one)
-    for step in steps:
-        name = f"tj-{step}-0-0"
-        kube.until(
-            f"{step} is done", lambda n=name: kube.pods(space)[n]["status"]["phase"] == "Succeeded"
-        )
+    kube.until(
+        "the initializers are done",
+        lambda: [p["status"]["phase"] for p in kube.pods(space).values()] == ["Succeeded"] * 2,
+    )
     said = {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
     trainers = [jobset_pod(space, "tj", "node", 0, i, **labels, **said) for i in range(3)]
     starts_whole(kube, space, "tj", "PodGroup.scheduling.x-k8s.io", trainers)
