@@ -3,10 +3,13 @@
 #   PYTHON=python3.12     interpreter for .venv (default python3)
 #   QUICK=1               small form of study and bench
 #   ARGS="..."            more arguments for study, test or bench
+#   MINUTES=60 SEED=7     length and seed of the chaos run
 
 PYTHON ?= python3
 QUICK ?=
 ARGS ?=
+MINUTES ?= 3
+SEED ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,7 +26,7 @@ ORIGIN := $(shell $(INTERPRETER) --version 2>&1) in $(CURDIR)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup dev study test check format bench bench-live lock clean
+.PHONY: help setup dev study test check format bench bench-live chaos lock clean
 
 help: ## show these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +58,9 @@ bench: $(VENV)/dev.stamp ## measure speed against other simulators (QUICK=1: sma
 
 bench-live: $(VENV)/dev.stamp ## measure the live lanes beside stock kube-scheduler (QUICK=1: small)
 	$(BIN)/python bench/live.py $(if $(QUICK),--quick)
+
+chaos: $(VENV)/dev.stamp ## random faults on a real control plane (MINUTES=3 SEED=7)
+	$(BIN)/python -m tests.chaos.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lock: ## write requirements/*.lock anew from pyproject.toml
 	$(PYTHON) -m venv build/lock

@@ -278,7 +278,12 @@ class Controller:
         if not pods:
             self._end(gang)
             return
-        gang.size = size_of(gang.key, pods, self.find)
+        old, gang.size = gang.size, size_of(gang.key, pods, self.find)
+        if gang.size is not None and gang.size.by_role:
+            pods = gang.live_pods()  # minima of roles change who goes first
+        said = gang.size.conflict if gang.size is not None else ""
+        if said and (old is None or old.conflict != said):
+            self.publisher.event(gang, "SizesDisagree", said)
         by_uid = {pod.metadata.uid: pod for pod in pods}
         free = [
             pod

@@ -146,6 +146,8 @@ class Extender:
         control = self._controller
         if not control.active:
             return BindResult("muster does not lead or has not read the cluster yet")
+        if args.node not in control.ledger.nodes:  # the API server would take any name
+            return BindResult(f"there is no node {args.node}")
         place = control.slot_of.get(args.pod_u_i_d)
         if place is None:
             if args.pod_u_i_d in control.key_of_pod:
@@ -156,6 +158,8 @@ class Extender:
         gang, unit, slot = place
         if slot.node != args.node:
             return BindResult(f"planned for node {slot.node}, not {args.node}")
+        if not slot.bound and control.ledger.overfull(slot.node):
+            return BindResult(f"pods of others took the room on {slot.node}")
         if pinned_to(gang.pods[slot.uid]) == slot.node:
             return await self._write(args, plan_text(unit.name, unit.generation, slot))
         refusal = await self._barrier(gang, unit, slot, disconnected)

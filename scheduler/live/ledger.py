@@ -145,6 +145,10 @@ class Ledger:
         )
         return roomy == len(capacity.nodes) - len(capacity.unschedulable)
 
+    def overfull(self, name: str) -> bool:
+        """True if foreign pods took what the node had promised to others."""
+        return name in self._short
+
     def usable(self, name: str) -> bool:
         """True if new pods may go to the node."""
         fact = self._facts.get(name)

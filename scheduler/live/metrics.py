@@ -53,7 +53,6 @@ class Metrics:
         self.aborts = Counter(
             "muster_aborts", "Plans, or parts of plans, given up", ["cause"], registry=r
         )
-        self.events = Counter("muster_events", "Facts taken in", ["kind"], registry=r)
         self.api_requests = Counter(
             "muster_api_requests", "Requests to the API server", ["verb", "code"], registry=r
         )

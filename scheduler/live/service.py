@@ -266,7 +266,7 @@ class Service(Facts):
         crds: Informer[object] = Informer(
             self.api, CRDS, Thing, on_crd, stalled_s=stalled_s, optional=True
         )
-        crds.accept = f"{PARTIAL_LIST},{PARTIAL}"
+        crds.accept, crds.accept_line = PARTIAL_LIST, PARTIAL
         await self._informer(group, "definitions", crds)
         await crds.synced.wait()
         for kind, where in KINDS.items():

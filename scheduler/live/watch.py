@@ -69,6 +69,7 @@ class Informer(Generic[T]):
     optional: bool = False  #: the kind may not exist here: then there are no such objects
     absent_s: float = 300.0  #: between looks for an optional kind that is not there
     accept: str = "application/json"
+    accept_line: str = "application/json"  #: of a watch, whose objects come one by one
     synced: asyncio.Event = field(default_factory=asyncio.Event)
     heard_s: float = 0.0  #: loop time of the last line
     relists: int = 0
@@ -154,7 +155,7 @@ class Informer(Generic[T]):
                     allowWatchBookmarks="true",
                     timeoutSeconds=str(1500 + random.randrange(1500)),
                 ),
-                accept=self.accept,
+                accept=self.accept_line,
             )
             opened_s = loop.time()
             try:

@@ -16,6 +16,7 @@ import pytest
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane.demo import NAMESPACE, DemoJob, check, mixed
 from scheduler.controlplane.demo_view import Screen, Total
+from sim.recorded import recorded
 from tests.live.conftest import Kube, missing
 
 
@@ -60,7 +61,7 @@ def half_placed() -> DemoJob:
 
 
 def test_a_terminal_is_redrawn_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("COLUMNS", "70")
     monkeypatch.setenv("LINES", "24")
     monkeypatch.delenv("NO_COLOR", raising=False)
     out = Terminal()
@@ -69,7 +70,7 @@ def test_a_terminal_is_redrawn_in_place(monkeypatch: pytest.MonkeyPatch) -> None
     screen.show([half_placed()], Total(80, 80, 2.0))
     first, second = out.getvalue().split("\x1b[2F\x1b[J")
     bare = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", first).splitlines()
-    assert len(bare[0]) == 59, "a line never wraps"
+    assert len(bare[0]) == 69, "a line never wraps"
     assert bare[0].count("█") == 12 and bare[0].count("▒") == 5 and bare[0].count("·") == 7
     assert bare[1].count("█") == 20 and "40 of 80 used   1.5 s" in bare[1]
     assert "80 of 80 used" in second
@@ -159,3 +160,18 @@ def test_stock_scheduling_gets_stuck_and_the_demo_says_in_what(tmp_path: Path) -
         assert is_gone(Kube(found))
     finally:
         clusters.down(folder)
+
+
+@pytest.mark.k8s
+@pytest.mark.slow
+def test_the_journal_of_all_that_gives_a_report(cluster: clusters.Cluster, kube: Kube) -> None:
+    """Its books balance, or `recorded` raises."""
+    journal = cluster.dir / "journal.jsonl"
+    rotated = journal.with_name("journal.jsonl.1")
+
+    def told() -> bool:  # what was not flushed yet is not there
+        run = recorded([*([rotated] if rotated.exists() else []), journal])
+        of_demo = run.jobs[run.jobs["job"].str.startswith(f"{NAMESPACE}/")]
+        return {"never_fits", "completed"} <= set(of_demo["outcome"])
+
+    kube.until("the demo is told", told, within_s=90)

@@ -94,7 +94,7 @@ def test_bad_jobs_are_refused(
     [
         ("frobnicate", "No such command 'frobnicate'"),
         ("run --jobs jobs.csv --nodes 4 --out o --frob", "No such option"),
-        ("run --nodes 4 --out o", "Missing option '--jobs'"),
+        ("run --nodes 4 --out o", "give --jobs FILE"),
         ("run --jobs none.csv --nodes 4 --out o", "'none.csv': No such file"),
         ("run --jobs . --nodes 4 --out o", "'.': Is a directory"),
         ("run --jobs jobs.csv --out o", "give --nodes N"),
