@@ -41,13 +41,16 @@ def encode(now_s: float, item: object) -> bytes:
     return _encode({"t": now_s, "is": type(item).__name__, "v": _plain(item)})
 
 
-def snapshot(now_s: float, state: ClusterState, policy: dict[str, str]) -> bytes:
-    """Return the line with which a state begins: its nodes and the policy."""
+def snapshot(
+    now_s: float, state: ClusterState, policy: dict[str, str], zero_unix_s: float | None = None
+) -> bytes:
+    """Return the line with which a state begins: its nodes, the policy, the clock's zero."""
     return _encode(
         {
             "t": now_s,
             "is": "Snapshot",
             "format": FORMAT,
+            "zero_unix_s": zero_unix_s,
             "policy": policy,
             "nodes": [_plain(node) for node in state.capacity.nodes],
         }

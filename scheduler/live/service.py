@@ -22,6 +22,7 @@ from scheduler.live.app import ExtenderApp, Facts, status_app
 from scheduler.live.controller import Controller
 from scheduler.live.extender import Extender
 from scheduler.live.gangs import KINDS
+from scheduler.live.history import lines_of
 from scheduler.live.lease import Lease
 from scheduler.live.ledger import Ledger
 from scheduler.live.membership import LiveGang
@@ -36,6 +37,7 @@ from scheduler.state import ClusterState
 
 log = logging.getLogger("muster")
 CURVE_STEP_S, CURVE_LENGTH = 60.0, 24 * 60
+FLUSH_STEP_S = 5.0  #: what a crash may cost the journal
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
@@ -88,7 +90,7 @@ class Service(Facts):
         if self._journal is not None and self._journal.full:
             self._journal.rotate()
         self._recent.clear()
-        line = journals.snapshot(now_s, state, self._policy)
+        line = journals.snapshot(now_s, state, self._policy, self.controller.zero_unix_s)
         self._recent.append(line)
         if self._journal is not None:
             self._journal.write(line)
@@ -127,6 +129,7 @@ class Service(Facts):
             "policy": self._policy,
             "nodes": self.nodes(),
             "gangs": [self._view(g, pods=True) for g in self.controller.gangs.values()],
+            "lines": lines_of(self.controller.now_s(), self.ledger.state, self._policy),
         }
 
     def nodes(self) -> object:
@@ -330,9 +333,10 @@ class Service(Facts):
     async def _draw_curve(self) -> None:
         while True:
             self._points.append(self._point())
-            if self._journal is not None:
-                self._journal.flush()
-            await asyncio.sleep(CURVE_STEP_S)
+            for _ in range(int(CURVE_STEP_S / FLUSH_STEP_S)):
+                if self._journal is not None:
+                    self._journal.flush()
+                await asyncio.sleep(FLUSH_STEP_S)
 
 
 def _server(

@@ -222,8 +222,13 @@ def test_29_many_gangs_race_for_room_for_one(kube: Kube, space: str) -> None:
     def all_ran() -> bool:
         pods = kube.pods(space)
         by_gang = {n: [p for k, p in pods.items() if k.startswith(f"{n}-")] for n in sizes}
-        running = [n for n, ps in by_gang.items() if any(p["spec"].get("nodeName")
-                   and p["status"]["phase"] in ("Pending", "Running") for p in ps)]  # fmt: skip
+        # a gang that ends frees its nodes one by one, for the next
+        running = [
+            n
+            for n, ps in by_gang.items()
+            if any(p["spec"].get("nodeName") for p in ps)
+            and not any(p["status"]["phase"] == "Succeeded" for p in ps)
+        ]
         if len(running) > 1:
             halves.append(running)
         return sum(p["status"]["phase"] == "Succeeded" for p in pods.values()) == total
