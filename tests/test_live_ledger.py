@@ -100,6 +100,29 @@ def test_a_gang_whose_node_went_is_held_anew() -> None:
     assert [free.gpus for free in book.state.capacity.free] == [8]
 
 
+def test_what_a_gang_still_holds_is_not_free_when_one_of_its_nodes_went() -> None:
+    book = ledger(8, 8, 8)
+    book.hold(held("wide", names(0, 1), 8))
+    book.remove_node("node-00001")
+    book.submit(Request("eager", [Part("worker", 1, PodShape(8, 0, 0), pod("e"))], 0.0, present=1))
+    assert [request.nodes for request in book.decide(1.0)] == [("node-00002",)]
+    assert not book.has_room("node-00000", PodShape(1, 0, 0))
+    book.set_node(msgspec.convert(played(1, 8), NodeObject))
+    book.settle(2.0)
+    assert not book.has_room("node-00001", PodShape(1, 0, 0)), "its pods are still there"
+    book.withdraw("wide")
+    assert book.has_room("node-00001", PodShape(8, 0, 0))
+
+
+def test_a_gang_without_any_of_its_nodes_holds_nothing() -> None:
+    book = ledger(8, 8)
+    book.hold(held("narrow", names(1), 8))
+    book.remove_node("node-00001")
+    book.settle(1.0)
+    book.withdraw("narrow")
+    assert [free.gpus for free in book.state.capacity.free] == [8]
+
+
 def test_a_waiting_pod_tells_nodes_apart() -> None:
     book = ledger(8, 8)
     chosen = pod("a", nodeSelector={"kubernetes.io/hostname": "node-00001"})

@@ -85,6 +85,8 @@ class Controller:
         self._timers: deque[tuple[float, GangKey]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self.refused: set[str] = set()  #: lone pods that the extender left without a node
+        self._deleting: set[str] = set()
+        self._reading: set[str] = set()
         self._num_freed = 0
         self._num_unbound = 0  #: 0 only if no slot awaits its bind
 
@@ -293,6 +295,11 @@ class Controller:
         for unit in list(gang.units.values()):
             if unit.slots:
                 self._mend_slots(gang, unit, by_uid, free, now_s)
+        free = [
+            pod
+            for pod in pods
+            if pod.metadata.uid not in self.slot_of and not pod.metadata.deletion_timestamp
+        ]
         self._adopt(gang, [p for p in free if p.spec.node_name], now_s)
         free = [p for p in free if p.metadata.uid not in self.slot_of and not p.spec.node_name]
         self._ask(gang, free, now_s)
@@ -326,7 +333,7 @@ class Controller:
                 old = gang.pods.get(slot.uid)
                 self.slot_of.pop(slot.uid, None)
                 slot.uid, slot.empty_since_s = "", now_s
-                slot.bound = slot.released = False
+                slot.bound = slot.released = slot.asked = False
                 self._num_unbound += 1
                 self.look_again(gang.key, now_s + self.settings.timeouts.repair_s)
                 if old is not None and old.ended and old.status.phase == "Succeeded":
@@ -354,9 +361,11 @@ class Controller:
                     slot.node = pod.spec.node_name
                     changed = True
             elif not self.ledger.usable(slot.node) or 0 < unit.deadline_s <= now_s:
-                self._give_up(gang, slot, pod, now_s)
-                changed = True
-                continue
+                if not slot.asked:
+                    self._give_up(gang, unit, slot, pod, now_s)
+                    changed = True
+                    continue
+                self._find_out(gang, slot, pod)
             kept.append(slot)
         if changed:
             self._keep(gang, unit, kept)
@@ -373,29 +382,60 @@ class Controller:
             unit.releasing = True
             self._start(self._release(gang, unit, todo))
 
-    def _give_up(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> None:
-        """Take a slot from a pod that cannot use it; a pinned pod has to be made anew."""
+    def _find_out(self, gang: LiveGang, slot: Slot, pod: Pod) -> None:
+        """Ask the API server whether a bind took place before its node is given to others."""
+        if slot.uid not in self._reading and self.active:
+            self._reading.add(slot.uid)
+            self._start(self._read(gang, slot, pod))
+
+    async def _read(self, gang: LiveGang, slot: Slot, pod: Pod) -> None:
+        try:
+            found = await self.lanes.read(pod)
+            if slot.uid == pod.metadata.uid:
+                slot.asked = False
+            if found is not None and found.spec.node_name and pod.metadata.uid in self.pods:
+                self.on_pod(Change.MODIFIED, found)
+        except ApiError as error:
+            log.warning("pod %s not read: %s", pod.where, error)
+        finally:
+            self._reading.discard(pod.metadata.uid)
+            self._dirty.add(gang.key)
+            self._wake.set()
+
+    def _give_up(self, gang: LiveGang, unit: Unit, slot: Slot, pod: Pod, now_s: float) -> None:
+        """Take a slot from a pod that cannot use it."""
         self.slot_of.pop(slot.uid, None)
         usable = self.ledger.usable(slot.node)
         cause = "not bound in time" if usable else "node lost"
         self.metrics.aborts.labels(cause=cause).inc()
+        if slot.released:
+            gang.given_up.add(slot.uid)
+        if unit.given_up == unit.generation:
+            return
+        unit.given_up = unit.generation
         if usable:
             gang.num_aborts += 1
             gang.hold_until_s = now_s + min(300.0, 5.0 * 2**gang.num_aborts)
             self.look_again(gang.key, gang.hold_until_s)
-        if not slot.released or not self.active:
-            return
-        self.publisher.event(
-            gang, "Replanned", f"{pod.metadata.name}: {cause} on {slot.node}; planned anew"
-        )
-        if pod.metadata.controller() is not None or pinned_to(pod) is None:
-            if pinned_to(pod) is not None:
-                self._start(self.lanes.delete(pod))
-            return
-        gang.problem = (
-            f"pod {pod.metadata.name} is pinned to {slot.node}, which is gone, and has no owner "
-            "that would make it anew; delete and create it yourself"
-        )
+        if slot.released and self.active:
+            self.publisher.event(
+                gang, "Replanned", f"{pod.metadata.name}: {cause} on {slot.node}; planned anew"
+            )
+
+    def _delete(self, gang: LiveGang, pod: Pod) -> None:
+        """Have a pod made anew by its owner."""
+        if self.active and pod.metadata.uid not in self._deleting:
+            self._deleting.add(pod.metadata.uid)
+            self._start(self._delete_now(gang, pod))
+
+    async def _delete_now(self, gang: LiveGang, pod: Pod) -> None:
+        try:
+            await self.lanes.delete(pod)
+        except ApiError as error:
+            log.warning("pod %s not deleted: %s", pod.where, error)
+            self.look_again(gang.key, self.now_s() + 1.0)
+        finally:
+            self._deleting.discard(pod.metadata.uid)
 
     def _keep(self, gang: LiveGang, unit: Unit, slots: list[Slot]) -> None:
         """Let a unit hold these slots and no others."""
@@ -471,10 +511,11 @@ class Controller:
         if plans is not None and self._resume(gang, plans, free, now_s):
             free = [p for p in free if p.metadata.uid not in self.slot_of]
         stranded = [p for p in free if not p.gated and pinned_to(p) and _was_planned(p)]
-        for pod in stranded:
-            self._resume_pinned(gang, pod, now_s)
-        free = [p for p in free if p.metadata.uid not in self.slot_of]
-        gang.problem = self._problem(gang, free)
+        stuck = [self._resume_pinned(gang, pod, now_s) for pod in stranded]
+        if stranded:
+            lost = {pod.metadata.uid for pod in stranded}
+            free = [p for p in free if p.metadata.uid not in lost]
+        gang.problem = self._problem(gang, free) or next(filter(None, stuck), "")
         groups = self._groups(gang, free) if not gang.problem and now_s >= gang.hold_until_s else []
         wanted: list[tuple[list[Pod], int]] = groups
         for unit, (pods, num_pods) in zip(waiting, wanted, strict=False):
@@ -553,7 +594,7 @@ class Controller:
         if self.active:
             for pod in stale:
                 if pod.gated:
-                    self._start(self.lanes.delete(pod))
+                    self._delete(gang, pod)
         return (
             f"{len(stale)} pods were made for another WORLD_SIZE than {world} and would never "
             "meet the others; waiting for their owner to make them anew"
@@ -615,6 +656,8 @@ class Controller:
         pod = gang.pods.get(slot.uid)
         if pod is None or not self.active or slot.bound or not self.ledger.usable(slot.node):
             return
+        if self.ledger.overfull(slot.node):
+            return
         slot.num_told += 1
         plan = plan_text(unit.name, unit.generation, slot)
         meta = pod.metadata
@@ -625,6 +668,7 @@ class Controller:
                 case Lane.DIRECT:
                     if pod.gated:
                         await self.lanes.ungate(pod)
+                    slot.asked = True
                     await self.lanes.bind(meta.namespace, meta.name, meta.uid, slot.node, plan)
                 case Lane.EXTENDER:
                     await self.lanes.poke(pod, plan)
@@ -724,16 +768,34 @@ class Controller:
             resumed = True
         return resumed
 
-    def _resume_pinned(self, gang: LiveGang, pod: Pod, now_s: float) -> None:
-        """Keep the node of a pod that was pinned and not bound yet."""
-        node = pinned_to(pod)
-        slot = Slot(rank_of(pod), node or "", pod.metadata.uid, released=True)
-        if node is None or not self.ledger.usable(node):
-            self._give_up(gang, slot, pod, now_s)
-            return
-        unit = self._hold_new(gang, [pod], [slot], now_s)
-        unit.deadline_s = now_s + self.settings.timeouts.bind_s
-        self.look_again(gang.key, unit.deadline_s)
+    def _resume_pinned(self, gang: LiveGang, pod: Pod, now_s: float) -> str:
+        """Keep the node of a pod that was pinned and not bound, or have the pod made anew.
+
+        A pin cannot be changed. Returns why the pod can only wait, or nothing.
+        """
+        node = pinned_to(pod) or ""
+        uid, owned = pod.metadata.uid, pod.metadata.controller() is not None
+        if not self.ledger.usable(node):
+            wrong = "is gone or closed"
+        elif not self.ledger.has_room(node, gang.facts(pod).shape):
+            wrong = "has no room for it"
+        elif owned and uid in gang.given_up:
+            wrong = "did not get it in time"
+        else:
+            unit = self._hold_new(
+                gang, [pod], [Slot(rank_of(pod), node, uid, released=True)], now_s
+            )
+            unit.deadline_s = now_s + self.settings.timeouts.bind_s
+            self.look_again(gang.key, unit.deadline_s)
+            return ""
+        if owned:
+            self._delete(gang, pod)
+            return ""
+        self.look_again(gang.key, now_s + self.settings.timeouts.repair_s)
+        return (
+            f"pod {pod.metadata.name} is pinned to {node}, which {wrong}, and has no owner that "
+            "would make it anew; delete it and create it again to have it planned elsewhere"
+        )
 
 
 def _same(slot: Slot, pod: Pod) -> bool:

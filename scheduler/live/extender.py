@@ -159,12 +159,14 @@ class Extender:
         if slot.node != args.node:
             return BindResult(f"planned for node {slot.node}, not {args.node}")
         if not slot.bound and control.ledger.overfull(slot.node):
-            return BindResult(f"pods of others took the room on {slot.node}")
+            return BindResult(f"there is no room left on {slot.node}")
         if pinned_to(gang.pods[slot.uid]) == slot.node:
+            slot.asked = True
             return await self._write(args, plan_text(unit.name, unit.generation, slot))
         refusal = await self._barrier(gang, unit, slot, disconnected)
         if refusal:
             return BindResult(refusal)
+        slot.asked = True
         return await self._write(args, plan_text(unit.name, unit.generation, slot))
 
     async def _barrier(

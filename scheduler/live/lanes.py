@@ -116,6 +116,20 @@ class Lanes:
             if found.metadata.uid != uid or found.spec.node_name != node:
                 raise
 
+    async def read(self, pod: Pod) -> Pod | None:
+        """Return the pod as the API server has it; None if it is gone.
+
+        Raises:
+            ApiError: the API server does not say.
+        """
+        try:
+            found = msgspec.json.decode(await self._api.persist("GET", pod_path(pod)), type=Pod)
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+        return found if found.metadata.uid == pod.metadata.uid else None
+
     async def delete(self, pod: Pod) -> None:
         """Delete a pod that never ran; its owner makes a new one. Gone already is fine."""
         body = {"preconditions": {"uid": pod.metadata.uid}, "gracePeriodSeconds": 0}

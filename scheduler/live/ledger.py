@@ -8,7 +8,7 @@ by step (a node that left, a new size or class) is a state built anew from the s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import inf
 
@@ -92,6 +92,7 @@ class Ledger:
         self._stale: set[str] = set()  #: nodes whose foreign occupant has to be told anew
         self._short: set[str] = set()  #: nodes with more on them than they have
         self._inflated: set[str] = set()  #: nodes that hold more than they have
+        self._left: set[str] = set()  #: nodes that went away under a request
         self._start_over = True
         self.now_s = 0.0
 
@@ -106,7 +107,10 @@ class Ledger:
         if fact == old:
             return
         self._facts[name] = fact
-        if old is None and not self._start_over:
+        if name in self._left:  # what still stands on it is counted again
+            self._left.discard(name)
+            self._start_over = True
+        elif old is None and not self._start_over:
             self._tell(NodeAdded(fact))
             self._stale.add(name)
         elif old is not None and _placed(old) == _placed(fact) and not self._start_over:
@@ -146,8 +150,14 @@ class Ledger:
         return roomy == len(capacity.nodes) - len(capacity.unschedulable)
 
     def overfull(self, name: str) -> bool:
-        """True if foreign pods took what the node had promised to others."""
-        return name in self._short
+        """True if more is on the node, or promised there, than it has."""
+        return name in self._short or name in self._inflated
+
+    def has_room(self, name: str, shape: PodShape) -> bool:
+        """True if the node has room for such a pod beside all that is there or promised."""
+        self.settle(self.now_s)
+        at = self.state.capacity.index_of.get(name)
+        return at is not None and self.state.capacity.free[at].holds(shape) > 0
 
     def usable(self, name: str) -> bool:
         """True if new pods may go to the node."""
@@ -333,16 +343,27 @@ class Ledger:
         self.rebuilt(self.now_s, self.state)
         requests = sorted(self.requests.values(), key=lambda request: not request.nodes)
         for request in requests:
-            if request.nodes and any(name not in self._facts for name in request.nodes):
-                continue  # its owner is told by `lost` and asks anew
-            self._tell_request(request)
+            here = self._surviving(request)
+            if here.parts:
+                self._tell_request(here)
         assert not self._start_over, "a rebuilt state must hold what runs"
         self._short.clear()
         self._stale.update(self._foreign_on)
 
-    def lost_nodes(self, request: Request) -> list[str]:
-        """Return the nodes of a held request that are gone."""
-        return [name for name in request.nodes if name not in self._facts]
+    def _surviving(self, request: Request) -> Request:
+        """Return what a request still holds: its pods on nodes that left are held nowhere."""
+        gone = {name for name in request.nodes if name not in self._facts}
+        if not gone:
+            return request
+        self._left |= gone
+        names = iter(request.nodes)
+        parts, kept = [], []
+        for part in request.parts:
+            here = [name for name in islice(names, part.count) if name not in gone]
+            kept += here
+            if here:
+                parts.append(Part(part.name, len(here), part.shape, part.pod))
+        return replace(request, parts=parts, nodes=tuple(kept))
 
     def settle(self, now_s: float) -> None:
         """Bring the core's state up to date with the facts."""

@@ -41,6 +41,7 @@ class Slot:
     bound: bool = False
     empty_since_s: float = 0.0
     num_told: int = 0  #: attempts to tell this pod
+    asked: bool = False  #: a bind was written whose outcome only the API server knows
 
 
 @dataclass(slots=True)
@@ -52,6 +53,7 @@ class Unit:
     slots: list[Slot] = field(default_factory=list)  #: empty while it waits
     generation: int = 0
     deadline_s: float = 0.0
+    given_up: int = 0  #: the last generation that failed
     releasing: bool = False
     recorded: bool = False  #: a plan record exists
 
@@ -90,6 +92,7 @@ class LiveGang:
     degraded_since_s: float = 0.0
     hold_until_s: float = 0.0  #: not asked for before: its last plan failed
     num_aborts: int = 0
+    given_up: set[str] = field(default_factory=set)  #: uids of pods told of a node in vain
     problem: str = ""  #: why it cannot be considered, if that is so
     told: str = ""  #: last text published
     next_unit: int = 0
@@ -111,6 +114,7 @@ class LiveGang:
         """Forget a pod that is gone."""
         self.pods.pop(uid, None)
         self._facts.pop(uid, None)
+        self.given_up.discard(uid)
 
     def live_pods(self) -> list[Pod]:
         """Return pods that run or will, in rank order; first those that a role cannot lack."""

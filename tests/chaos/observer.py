@@ -7,6 +7,7 @@ that a limit is a promise about muster and not about the length of an outage.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -28,6 +29,13 @@ def gpus_of(pod: Object) -> int:
     return sum(
         int((c.get("resources") or {}).get("limits", {}).get(RESOURCE, 0)) for c in containers
     )
+
+
+def planned_node(pod: Object) -> bool:
+    """True for a pod that its affinity ties to one node."""
+    affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    return any(term.get("matchFields") for term in required.get("nodeSelectorTerms") or ())
 
 
 def ended(pod: Object) -> bool:
@@ -171,6 +179,12 @@ class Observer:
 
     # -- what must end ---------------------------------------------------------------------------
 
+    @property
+    def living(self) -> set[str]:
+        """Plans that are on record: unit and generation."""
+        found = (json.loads(text) for text, _ in self.plans.values())
+        return {f"{plan['unit']}/{plan['generation']}" for plan in found}
+
     def _lasts(self, what: str, key: Any, holds: bool, limit_s: float, text: str) -> None:
         if not holds:
             self._since.pop((what, key), None)
@@ -189,9 +203,12 @@ class Observer:
             part = 0 < bound < size - len(self.finished[gang])
             name = "/".join(gang)
             self._lasts("partial", gang, part, self.limits.partial_s, f"{name} is bound in part")
+        living = self.living
         for uid, pod in self.pods.items():
             gates = {gate["name"] for gate in pod["spec"].get("schedulingGates") or ()}
-            planned = "muster.dev/plan" in (pod["metadata"].get("annotations") or {})
+            plan = (pod["metadata"].get("annotations") or {}).get("muster.dev/plan", "")
+            # what was never gated keeps the word of a plan that was given up, and waits again
+            planned = planned_node(pod) or plan.rpartition("/")[0] in living
             loose = planned and GATE not in gates and not pod["spec"].get("nodeName")
             if ended(pod) or "deletionTimestamp" in pod["metadata"]:
                 loose = False

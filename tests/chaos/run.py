@@ -180,8 +180,7 @@ class Chaos:
                 await asyncio.to_thread(self._count_filters, cluster)
             else:
                 for process in list(cluster.processes):
-                    gone = not process.alive() and process.name not in KILLED
-                    if gone and not self._faulty:
+                    if not process.alive() and not self._faulty:
                         self.say(f"{process.name} ended by itself and is started again")
                         await asyncio.to_thread(cluster.restart, process.name)
             observer.look()
@@ -238,7 +237,6 @@ class Chaos:
 
 
 PLANS = "/api/v1/namespaces/muster-system/configmaps?labelSelector=muster.dev%2Fplan%3Dtrue"
-KILLED = ("kube-apiserver", "kube-scheduler")  #: faults start these again themselves
 
 
 def last_error(log: str) -> str:
