@@ -259,7 +259,10 @@ class Recorder:
                 job.attempts[-1].end_s = now_s
             job.created_s = now_s
         stand.since_s = now_s
-        job.stand, job.last = stand, stand.phase
+        job.stand = stand
+        # pods that go one by one, with their job, do not make it fit
+        if job.last is not Phase.IMPOSSIBLE or stand.phase is not Phase.GATHERING:
+            job.last = stand.phase
         if stand.phase is not Phase.GATHERING:
             job.complete_s = min(job.complete_s, now_s)
 

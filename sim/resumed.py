@@ -30,6 +30,7 @@ from sim.recorded import Job, Recorder, cluster_of
 from sim.workload import Workload
 
 SHORTEST_S = 1.0  #: a gang that should have ended already ends so soon
+INSTANT_S = 1e-6  #: a journal's resolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Held:
 
     placement: Placement
     left_s: float
+    expected_s: float  #: when the policy believes that it ends
     submit_s: float  #: before the run: negative
 
 
@@ -231,14 +233,19 @@ def _add_present(
         job = seen.get(gang.name)
         run_s = None if job is None else _run_s(job, from_s)
         if one.placement:
-            left_s = one.expected_end_s if run_s is None else run_s
-            if left_s == inf:
-                left_s = assumed_s
+            left_s = max(one.expected_end_s, SHORTEST_S)
+            if run_s is not None:
+                left_s = max(run_s, INSTANT_S)
+            elif left_s == inf:
+                left_s = max(assumed_s, SHORTEST_S)
                 built.num_assumed += 1
-            built.held.append(Held(one.placement, max(left_s, SHORTEST_S), min(one.submit_s, 0.0)))
+            # a policy must not know more here than it knew there
+            told_s = one.expected_end_s if one.expected_end_s < inf else left_s
+            expected_s = max(told_s, SHORTEST_S)
+            built.held.append(Held(one.placement, left_s, expected_s, min(one.submit_s, 0.0)))
             roles = tuple(replace(role, selector=Selector()) for role in gang.roles)
             built.gangs.append(gang._replace(roles=roles, submit_s=0.0))
-            built.duration_s.append(max(left_s, SHORTEST_S))
+            built.duration_s.append(left_s)
         elif one.phase is Phase.GATHERING or (job is not None and _is_taken_back(job)):
             built.num_left_out += 1
         else:
@@ -284,7 +291,10 @@ def _add(
         built.num_assumed += 1
     duration_s = min(gang.walltime_s, assumed_s) if gang.walltime_s == inf else gang.walltime_s
     built.gangs.append(gang._replace(roles=roles, submit_s=submit_s))
-    built.duration_s.append(max(duration_s if run_s is None else run_s, SHORTEST_S))
+    if run_s is None:
+        built.duration_s.append(max(duration_s, SHORTEST_S))
+    else:
+        built.duration_s.append(max(run_s, INSTANT_S))
 
 
 class _Pools:
@@ -381,7 +391,7 @@ class ResumedSimulation(GangSimulation):
         """Let a gang hold its nodes from time 0, without binding or starting."""
         gang = next(self._gangs)
         apply(self.state, GangSubmitted(gang))
-        apply(self.state, Admitted(gang.name, held.placement, 0.0, held.left_s))
+        apply(self.state, Admitted(gang.name, held.placement, 0.0, held.expected_s))
         rows = self.attempts.rows
         row = self.row_of[job] = len(rows)
         rows.extend((job, 0.0, 0.0, 0.0, inf, 0.0, 0.0, 0.0, inf, UNFINISHED, 0.0))

@@ -187,10 +187,9 @@ def test_a_snapshot_goes_on_as_the_live_cluster_did(
     left = live[~(live["end_s"] <= at_s)]
     assert set(later.index) == set(left.index)
     for job, row in left.iterrows():
-        if row["start_s"] > at_s and backfill == "none":
+        if row["start_s"] > at_s:
             assert later.loc[job, "start_s"] == pytest.approx(row["start_s"] - at_s)
-        if backfill == "none" and row["end_s"] - at_s > 1.0:
-            assert later.loc[job, "end_s"] == pytest.approx(row["end_s"] - at_s)
+        assert later.loc[job, "end_s"] == pytest.approx(row["end_s"] - at_s)
     assert (later["outcome"] == "completed").all()
     whole = resume(scene(None, [path], 1.0), RunConfig(**policy), "journal").jobs.set_index("job")
     pd.testing.assert_series_equal(
@@ -266,6 +265,18 @@ def test_members_impossible_and_withdrawn_gangs(live: Live) -> None:
     built = scene(None, [live.path], 100.0)
     assert [one.name for one in built.gangs] == ["huge", "slow", "slow (2)"]
     assert (built.num_left_out, built.num_assumed) == (1, 2)
+
+
+def test_what_never_fitted_is_told_so_though_its_pods_went_one_by_one(live: Live) -> None:
+    live.tell(1.0, GangSubmitted(gang("huge", 4)))
+    live.decide(1.0)
+    live.tell(6.0, GangCancelled("huge"))
+    live.tell(6.0, GangSubmitted(gang("huge", 4), 3))
+    live.decide(6.0)
+    live.tell(7.0, GangCancelled("huge"))
+    live.decide(7.0)
+    run = recorded([live.path])
+    assert run.jobs["outcome"].tolist() == ["never_fits"]
 
 
 def test_gpus_of_no_use_are_unavailable(live: Live) -> None:
