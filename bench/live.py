@@ -28,10 +28,14 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scheduler import catalog
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import objects
 from scheduler.controlplane.cluster import Cluster
 from scheduler.live.api import Api
+from scheduler.live.ledger import Ledger, Part, Request
+from scheduler.live.objects import NodeObject, Pod
+from scheduler.model import PodShape
 
 OUT = Path(__file__).resolve().parent / "out" / "live.json"
 SPACE = "default"
@@ -273,7 +277,7 @@ def at_most(what: str, value: float, most: float, unit: str) -> dict[str, Any]:
 def measure(nodes: int, gangs: int, size: int, waiting: int) -> list[dict[str, Any]]:
     """Return all rows."""
     folder = Path(tempfile.mkdtemp(prefix="muster-bench-")) / "cluster"
-    rows: list[dict[str, Any]] = []
+    rows = decision_rows(nodes) if nodes >= 2000 else []
     try:
         with running(folder, nodes=nodes, with_muster=False) as cluster:
             stock = asyncio.run(burst(cluster, "stock", gangs, size))
@@ -332,7 +336,58 @@ def start_rows(cluster: Cluster) -> list[dict[str, Any]]:
     return [at_most("start to ready", took_s, 20.0, "s"), at_most("muster RSS", size, 800.0, "MB")]
 
 
-async def waiting_rows(cluster: Cluster, waiting: int, for_s: float = 60.0) -> list[dict[str, Any]]:
+def decision_rows(nodes: int, waiting: int = 500, size: int = 100) -> list[dict[str, Any]]:
+    """Time a plan for one gang that others wait behind, and a fact, on a full cluster of nodes."""
+    shape = PodShape(8, 1000, 0)
+    book = Ledger(
+        catalog.policy("priority", "strict", "none", "pack"),
+        "nvidia.com/gpu",
+        lambda now_s, item: None,
+    )
+    names = [f"node-{number:05d}" for number in range(nodes)]
+    for number in range(nodes):
+        book.set_node(msgspec.convert(objects.node(number, 8), NodeObject))
+    example = msgspec.convert({**pod("one", "one", "pinned"), "status": {}}, Pod)
+
+    def request(name: str, on: tuple[str, ...] = ()) -> Request:
+        return Request(name, [Part("", size, shape, example)], 0.0, present=size, nodes=on)
+
+    stride = nodes // size  # each runs all over the cluster, so that a plan has many pieces
+    for first in range(stride):
+        book.hold(request(f"runs-{first}", tuple(names[first : stride * size : stride])))
+    for number in range(waiting):
+        book.submit(request(f"waits-{number:04d}"))
+    list(book.decide(0.0))
+    plans = []
+    for at in range(20):
+        book.withdraw(f"runs-{at}")
+        began_s = time.perf_counter()
+        admitted = list(book.decide(1.0 + at))
+        plans.append(1e3 * (time.perf_counter() - began_s))
+        assert [len(one.nodes) for one in admitted] == [size], "one gang for the one that left"
+    facts = []
+    for at in range(1000):
+        began_s = time.perf_counter()
+        if at % 2:
+            book.drop_foreign("lone")
+        else:
+            book.set_foreign("lone", names[-1 - at % size], PodShape(0, 100, 1))
+        book.settle(30.0)
+        facts.append(1e6 * (time.perf_counter() - began_s))
+    return [
+        at_most(
+            f"plan of {size} pods, {nodes} nodes, {waiting} gangs wait",
+            statistics.median(plans),
+            10.0,
+            "ms",
+        ),
+        at_most("one event applied", statistics.median(facts), 100.0, "us"),
+    ]
+
+
+async def waiting_rows(
+    cluster: Cluster, waiting: int, for_s: float = 300.0
+) -> list[dict[str, Any]]:
     """Let gangs wait that never fit together, and count what they cost."""
     nodes = cluster.nodes
     async with await objects.connect(cluster.kubeconfig) as api:

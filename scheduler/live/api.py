@@ -19,6 +19,7 @@ MERGE = "application/merge-patch+json"
 STATUS_MERGE = MERGE
 PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 PARTIAL = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+DENIES_S = 5.0  #: an API server that has just started denies what its rules, once read, allow
 TOKEN_FOR_S = 30.0  #: tokens in files change before they expire
 _encode = msgspec.json.Encoder().encode
 
@@ -157,19 +158,22 @@ class Api:
     ) -> bytes:
         """Make one request again until the server takes or refuses it.
 
-        429 waits as told, a server's error or silence a little longer each time.
+        429 waits as told, a server's error or silence a little longer each time; so does 403, but
+        not for long.
 
         Raises:
             ApiError: refused, or `within_s` is over.
         """
         loop = asyncio.get_running_loop()
-        end_s = loop.time() + within_s
+        began_s = loop.time()
+        end_s = began_s + within_s
         pause_s = 0.1
         while True:
             try:
                 return await self.call(method, path, body, content_type=content_type)
             except ApiError as error:
-                if error.code not in (0, 429) and error.code < 500:
+                denied = error.code == 403 and loop.time() - began_s < DENIES_S
+                if not denied and error.code not in (0, 429) and error.code < 500:
                     raise
                 wait_s = max(pause_s, error.retry_after_s)
                 if loop.time() + wait_s > end_s:

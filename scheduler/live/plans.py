@@ -8,6 +8,7 @@ that lets only one of two leaders commit.
 from __future__ import annotations
 
 import hashlib
+import logging
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from scheduler.live.gangs import GangKey, Rank, Source
 from scheduler.live.membership import Unit
 from scheduler.live.objects import PLAN_LABEL, Thing
 
+log = logging.getLogger("muster.plans")
 FORMAT = "1"
 
 
@@ -152,13 +154,16 @@ class PlanRecords:
         return found.metadata.resource_version if plan.epoch == self.epoch else None
 
     async def erase(self, unit_name: str) -> None:
-        """Remove a record; it is no error if there is none."""
+        """Remove a record; it is no error if there is none.
+
+        One that cannot be removed now is removed, or carried out, by the next that leads.
+        """
         self._versions.pop(unit_name, None)
         try:
             await self._api.persist("DELETE", f"{self._path}/{record_name(unit_name)}")
         except ApiError as error:
             if error.code != 404:
-                raise
+                log.warning("plan record of %s not removed: %s", unit_name, error)
 
     async def read_all(self) -> tuple[list[PlanRecord], list[str]]:
         """Return the records that are there, and the names of those that cannot be read."""
