@@ -26,6 +26,7 @@ from scheduler.live.gangs import (
     key_of,
     rank_of,
     size_of,
+    wishes,
 )
 from scheduler.live.lanes import Lanes, pinned_to, plan_text
 from scheduler.live.ledger import Ledger, Request
@@ -129,11 +130,12 @@ class Controller:
         else:
             old = self.things.get(where)
             self.things[where] = thing
-            if old is not None and old.spec == thing.spec:
+            if old is not None and (old.spec, old.value) == (thing.spec, thing.value):
                 return
         for gang in list(self.gangs.values()):
-            if gang.key.namespace == where[1] and (
-                gang.key.name.startswith(where[2]) or where[2] in _owner_names(gang)
+            if kind == "PriorityClass" or (
+                gang.key.namespace == where[1]
+                and (gang.key.name.startswith(where[2]) or where[2] in _owner_names(gang))
             ):
                 self._dirty.add(gang.key)
         self._wake.set()
@@ -550,13 +552,16 @@ class Controller:
             largest = max(parts, key=lambda part: part.count)
             largest.count += num_pods - len(pods)
         meta = first.metadata
+        job = self.find("PyTorchJob", gang.key.namespace, _label(pods, KUBEFLOW_JOB))
+        queue, priority = wishes(job, self.find)
         return Request(
             name=gang.new_unit_name(),
             parts=parts,
             submit_s=min(unix_s(p.metadata.creation_timestamp) for p in pods) - self.zero_unix_s,
-            priority=max(p.spec.priority for p in pods),
+            priority=max(p.spec.priority for p in pods) or priority,
             queue=meta.labels.get("kueue.x-k8s.io/queue-name")
-            or meta.annotations.get("muster.dev/queue", ""),
+            or meta.annotations.get("muster.dev/queue")
+            or queue,
             walltime_s=duration_s(meta.annotations.get(WALLTIME, "")),
             present=len(pods),
         )

@@ -49,6 +49,7 @@ KINDS: dict[str, Kind] = {
     "PyTorchJob": Kind("/apis/kubeflow.org/v1/pytorchjobs", "pytorchjobs.kubeflow.org"),
     "JobSet": Kind("/apis/jobset.x-k8s.io/v1alpha2/jobsets", "jobsets.jobset.x-k8s.io"),
     "Job": Kind("/apis/batch/v1/jobs", ""),
+    "PriorityClass": Kind("/apis/scheduling.k8s.io/v1/priorityclasses", ""),
 }
 
 POD_GROUP = "scheduling.x-k8s.io/pod-group"
@@ -319,6 +320,14 @@ def kubeflow_size(job: Thing) -> Size | None:
             int(part.get("replicas", 1)) for name, part in replicas.items() if name != "Worker"
         )
     return Size(min(int(least), total) if least else total, total)
+
+
+def wishes(job: Thing | None, find: Find) -> tuple[str, int]:
+    """Return queue and priority of a training job's scheduling policy; its operator drops both."""
+    run_policy = (job.spec.get("runPolicy") if job is not None else None) or {}
+    policy = run_policy.get("schedulingPolicy") or {}
+    named = find("PriorityClass", "", str(policy.get("priorityClass") or ""))
+    return str(policy.get("queue") or ""), named.value if named is not None else 0
 
 
 def _jobset_size(jobset: Thing | None, only: str | None) -> Size | None:

@@ -151,6 +151,7 @@ class Thing(_Object):
     kind: str = ""
     spec: dict[str, Any] = {}
     data: dict[str, str] = {}
+    value: int = 0  #: of a PriorityClass
 
 
 @lru_cache(maxsize=4096)

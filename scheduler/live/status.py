@@ -92,7 +92,7 @@ def view(gang: LiveGang, ledger: Ledger, now_s: float, *, pods: bool = False) ->
         pods_total=gang.size.total if gang.size else len(live),
         pods_bound=bound,
         gpus=sum(p.count * p.shape.gpus for u in gang.units.values() for p in u.request.parts),
-        priority=max((pod.spec.priority for pod in live), default=0),
+        priority=max((u.request.priority for u in gang.units.values()), default=0),
         queue=next((u.request.queue for u in gang.units.values()), ""),
         position=position,
         ahead=ahead,

@@ -137,16 +137,19 @@ def test_minimum_available_of_the_scheduling_policy(kube: Kube, space: str) -> N
     kube.until("one more runs", lambda: len(bound(kube, space, "least")) == 3)
 
 
-def test_queue_and_priority_that_the_operator_drops_are_read_from_the_pods(
+def test_queue_and_priority_that_the_operator_drops_are_read_from_the_job(
     kube: Kube, full: str
 ) -> None:
-    """The operator passes neither on; the class and the annotation of the pods count."""
+    """The operator passes neither on; the job's policy counts, else what its pods say."""
     want_priority(kube)
+    kube.create(pytorchjob(full, "plain", 1, 8))
+    story(kube, full, "plain", "capacity", pods_present=2, position=1, priority=0, queue="")
     dropped = pytorchjob(full, "dropped", 1, 8)
     policy = {"queue": "research", "priorityClass": HIGH, "minAvailable": 2}
     dropped["spec"]["runPolicy"] = {"schedulingPolicy": policy}
     kube.create(dropped)
-    story(kube, full, "dropped", "capacity", pods_present=2, position=1)
+    found = story(kube, full, "dropped", "capacity", pods_present=2, position=1)
+    assert (found["priority"], found["queue"]) == (1000, "research")
     made = kube.call("GET", GROUPS.format(full, "dropped"))
     assert not {"queue", "priorityClass", "priorityClassName"} & set(made["spec"])
 
@@ -154,9 +157,9 @@ def test_queue_and_priority_that_the_operator_drops_are_read_from_the_pods(
     for replicas in urgent["spec"]["pytorchReplicaSpecs"].values():
         replicas["template"]["spec"]["priorityClassName"] = HIGH
     kube.create(urgent)
-    found = story(kube, full, "urgent", "capacity", pods_present=2, position=1)
+    found = story(kube, full, "urgent", "capacity", pods_present=2, position=2)
     assert (found["priority"], found["queue"]) == (1000, "research")
-    story(kube, full, "dropped", "capacity", position=2, priority=0, queue="")
+    story(kube, full, "plain", "capacity", position=3)
 
 
 def test_pod_group_that_the_operator_rewrites(kube: Kube, full: str) -> None:
