@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import signal
 import socket
 import ssl
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -32,7 +34,7 @@ from scheduler import catalog
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import objects
 from scheduler.controlplane.cluster import Cluster
-from scheduler.live.api import Api
+from scheduler.live.api import MERGE, Api
 from scheduler.live.ledger import Ledger, Part, Request
 from scheduler.live.objects import NodeObject, Pod
 from scheduler.model import PodShape
@@ -41,6 +43,7 @@ OUT = Path(__file__).resolve().parent / "out" / "live.json"
 SPACE = "default"
 PODS = f"/api/v1/namespaces/{SPACE}/pods"
 TICKS = os.sysconf("SC_CLK_TCK")
+EVENTS_PER_S = 50  #: of nodes, while filter is timed
 
 
 def say(text: str) -> None:
@@ -218,6 +221,29 @@ def running(folder: Path, **options: Any) -> Iterator[Cluster]:
         clusters.down(folder)
 
 
+@contextmanager
+def events(cluster: Cluster, per_s: float) -> Iterator[None]:
+    """Have node events stream in from another process."""
+    stream = subprocess.Popen([sys.executable, __file__, "--stream", cluster.folder, str(per_s)])
+    try:
+        yield
+    finally:
+        stream.terminate()
+        stream.wait()
+
+
+async def stream(folder: Path, per_s: float) -> None:
+    """Change a label of one node after the other, for ever."""
+    cluster = clusters.load(folder)
+    assert cluster is not None
+    async with await objects.connect(cluster.kubeconfig) as api:
+        for number in itertools.count():
+            name = objects.node(number % cluster.nodes, 8)["metadata"]["name"]
+            body = {"metadata": {"labels": {"bench": str(number)}}}
+            await api.persist("PATCH", f"/api/v1/nodes/{name}", body, content_type=MERGE)
+            await asyncio.sleep(1 / per_s)
+
+
 def filter_ms(cluster: Cluster, num_names: int, calls: int) -> tuple[float, float]:
     """Return p50 and p99 of filter calls with so many candidates, in milliseconds.
 
@@ -248,6 +274,42 @@ def filter_ms(cluster: Cluster, num_names: int, calls: int) -> tuple[float, floa
             assert reply.startswith(b"HTTP/1.1 200") and b'"Error":""' in reply, reply[:300]
     taken.sort()
     return statistics.median(taken), taken[int(0.99 * len(taken))]
+
+
+def filter_rows(cluster: Cluster) -> list[dict[str, Any]]:
+    """Time filter calls while events stream in."""
+    rows = []
+    load = os.getloadavg()[0]
+    with events(cluster, EVENTS_PER_S):
+        for names, p50, p99 in ((cluster.nodes, 1.0, 5.0), (1, 0.3, 2.0)):
+            filter_ms(cluster, names, 100)
+            median, late = filter_ms(cluster, names, 3000)
+            rows.append(at_most(f"filter of {names} names, p50", median, p50, "ms"))
+            rows.append(at_most(f"filter of {names} names, p99", late, p99, "ms"))
+    say(f"filter: {EVENTS_PER_S} node events/s streamed in, load {load:.1f} before")
+    return rows
+
+
+async def fill(cluster: Cluster) -> None:
+    """Have gangs of 100 pods run on every GPU: 20,000 pods on 7,500 nodes."""
+    full = [(number, gpus) for number in range(cluster.nodes)
+            for gpus in ((2, 3, 3) if 3 * number < 2 * cluster.nodes else (4, 4))]  # fmt: skip
+    gangs = [full[first : first + 100] for first in range(0, len(full), 100)]
+    async with await objects.connect(cluster.kubeconfig) as api:
+        api._in_flight = asyncio.Semaphore(64)
+        makes = []
+        for index, members in enumerate(gangs):
+            name = f"runs-{index:04d}"
+            where, body = group(name, len(members), "pinned") or ("", {})
+            makes.append(api.persist("POST", where, body))
+            for rank, (number, gpus) in enumerate(members):
+                one = pod(f"{name}-{rank:03d}", name, "pinned")
+                one["spec"]["nodeName"] = objects.node(number, 8)["metadata"]["name"]
+                limits = one["spec"]["containers"][0]["resources"]["limits"]
+                limits["nvidia.com/gpu"] = str(gpus)
+                makes.append(api.persist("POST", PODS, one, within_s=120.0))
+        await asyncio.gather(*makes)
+    say(f"{len(full)} pods run, in {len(gangs)} gangs")
 
 
 def scrape(cluster: Cluster) -> dict[str, float]:
@@ -291,10 +353,8 @@ def measure(nodes: int, gangs: int, size: int, waiting: int) -> list[dict[str, A
             say(f"pinned, from release: {held['released_per_s']:.3g} pods/s")
             pinned["released_per_s"] = held["released_per_s"]
             rows += lane_rows(stock, native, pinned, direct)
-            for names, p50, p99 in ((nodes, 1.0, 5.0), (1, 0.3, 2.0)):
-                median, late = filter_ms(cluster, names, 1000)
-                rows.append(at_most(f"filter of {names} names, p50", median, p50, "ms"))
-                rows.append(at_most(f"filter of {names} names, p99", late, p99, "ms"))
+            rows += filter_rows(cluster)
+            asyncio.run(fill(cluster))
             rows += start_rows(cluster)
             rows += asyncio.run(waiting_rows(cluster, waiting))
     finally:
@@ -388,24 +448,14 @@ def decision_rows(nodes: int, waiting: int = 500, size: int = 100) -> list[dict[
 async def waiting_rows(
     cluster: Cluster, waiting: int, for_s: float = 300.0
 ) -> list[dict[str, Any]]:
-    """Let gangs wait that never fit together, and count what they cost."""
-    nodes = cluster.nodes
+    """Let gangs wait for GPUs that others hold, and count what they cost."""
     async with await objects.connect(cluster.kubeconfig) as api:
-        where, body = group("blocker", nodes, "pinned") or ("", {})
-        names = [f"waits-{i:04d}" for i in range(waiting)]
-        blocker = [group(name, 4, "pinned") for name in names]
-        big = {**body, "metadata": {"name": "aaa-head"}, "spec": {"minMember": 4}}
-        await api.persist("POST", where, big)
-        for found in blocker:
-            assert found is not None
-            await api.persist("POST", *found)
         makes = []
-        for name in ["aaa-head", *names]:
-            for i in range(4):
-                one = pod(f"{name}-{i}", name, "pinned")
-                limits = one["spec"]["containers"][0]["resources"]["limits"]
-                limits["nvidia.com/gpu"] = "9"  # on no node: they wait for ever
-                makes.append(api.persist("POST", PODS, one))
+        for name in (f"waits-{i:04d}" for i in range(waiting)):
+            where, body = group(name, 4, "pinned") or ("", {})
+            makes.append(api.persist("POST", where, body))
+            makes += [api.persist("POST", PODS, pod(f"{name}-{i}", name, "pinned"))
+                      for i in range(4)]  # fmt: skip
         await asyncio.gather(*makes)
         await asyncio.sleep(30)  # reasons are published by then, as far as the budget goes
         before, cpu_before = scrape(cluster), cpu_s(cluster)
@@ -440,7 +490,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="1,000 nodes, 10 gangs of 30")
+    parser.add_argument("--stream", nargs=2, metavar=("FOLDER", "PER_S"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.stream:
+        asyncio.run(stream(Path(given.stream[0]), float(given.stream[1])))
     shape = (1000, 10, 30, 100) if given.quick else (7500, 30, 100, 1000)
     rows = measure(*shape)
     OUT.parent.mkdir(exist_ok=True)
