@@ -1,0 +1,93 @@
+"""What a gang's pods without a node ask for: as one request, or as several."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from math import inf
+
+from scheduler.live.gangs import KUBEFLOW_JOB, WALLTIME, Find, environment, wishes
+from scheduler.live.ledger import Request
+from scheduler.live.membership import LiveGang
+from scheduler.live.objects import Pod, unix_s
+
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
+
+
+def duration_s(text: str) -> float:
+    """Return the seconds of a text such as 90s, 2h30m or 1d; infinity if it is none."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or not any(match.groups()):
+        return inf
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def groups(gang: LiveGang, free: list[Pod]) -> list[tuple[list[Pod], int]]:
+    """Split pods into requests: what the minimum needs together, the others one by one.
+
+    Returns pods with how many the request asks for: pods of a gang may not all exist yet.
+    """
+    if not free or gang.size is None:
+        return []
+    lacking = gang.size.min_member - gang.num_placed()
+    if lacking > 0:
+        together, alone = free[:lacking], free[lacking:]
+        if len(together) < lacking:
+            return [(together, lacking)]
+        wanted = [(together, lacking)]
+        if not gang.started_min:
+            return wanted
+        return wanted + [([pod], 1) for pod in alone]
+    return [([pod], 1) for pod in free]
+
+
+def request_for(
+    gang: LiveGang, name: str, pods: list[Pod], num_pods: int, find: Find, zero_unix_s: float
+) -> Request:
+    """Return the request of some pods, as large as if `num_pods` of them existed."""
+    parts = gang.parts(pods)
+    if num_pods > len(pods):
+        largest = max(parts, key=lambda part: part.count)
+        largest.count += num_pods - len(pods)
+    meta = pods[0].metadata
+    job = find("PyTorchJob", gang.key.namespace, label(pods, KUBEFLOW_JOB))
+    queue, priority = wishes(job, find)
+    return Request(
+        name=name,
+        parts=parts,
+        submit_s=min(unix_s(p.metadata.creation_timestamp) for p in pods) - zero_unix_s,
+        priority=max(p.spec.priority for p in pods) or priority,
+        queue=meta.labels.get("kueue.x-k8s.io/queue-name")
+        or meta.annotations.get("muster.dev/queue")
+        or queue,
+        walltime_s=duration_s(meta.annotations.get(WALLTIME, "")),
+        present=len(pods),
+    )
+
+
+def stale_pods(gang: LiveGang, free: list[Pod], find: Find) -> tuple[str, list[Pod]]:
+    """Return why pods made for another size of their job must not start, and those pods."""
+    if not gang.key.source.startswith(("PodGroup.scheduling.x", "Kubeflow")):
+        return "", []
+    job = find("PyTorchJob", gang.key.namespace, label(free, KUBEFLOW_JOB))
+    if job is None or job.spec.get("elasticPolicy"):
+        return "", []
+    total = sum(
+        int(part.get("replicas", 1))
+        for part in (job.spec.get("pytorchReplicaSpecs") or {}).values()
+    )
+    per_node = str(job.spec.get("nprocPerNode") or "")
+    world = total * (int(per_node) if per_node.isdigit() else 1)
+    stale = [p for p in free if (environment(p, "WORLD_SIZE") or str(world)) != str(world)]
+    if not stale:
+        return "", []
+    return (
+        f"{len(stale)} pods were made for another WORLD_SIZE than {world} and would never "
+        "meet the others; waiting for their owner to make them anew"
+    ), stale
+
+
+def label(pods: Iterable[Pod], name: str) -> str:
+    """Return the value of a label that some of the pods carry; empty if none does."""
+    return next((p.metadata.labels[name] for p in pods if name in p.metadata.labels), "")

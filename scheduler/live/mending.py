@@ -1,0 +1,228 @@
+"""Bringing a gang's units and slots in line with its pods.
+
+Mending is level-triggered: it looks at what is, not at what happened, so that a missed or reordered
+event costs a look and nothing else.
+"""
+
+from __future__ import annotations
+
+from scheduler.live.asking import groups, stale_pods
+from scheduler.live.gangs import rank_of, size_of
+from scheduler.live.membership import LiveGang, Slot, Unit, signature
+from scheduler.live.objects import Pod
+from scheduler.live.recovery import Recovery
+from scheduler.live.release import Release
+from scheduler.live.tables import Tables
+
+
+class Mending:
+    """Mends one gang at a time."""
+
+    def __init__(self, tables: Tables, release: Release, recovery: Recovery) -> None:
+        self._tables = tables
+        self._work = tables.work
+        self._ledger = tables.ledger
+        self._timeouts = tables.settings.timeouts
+        self._release = release
+        self._recovery = recovery
+
+    def mend(self, gang: LiveGang, now_s: float) -> None:
+        """Bring units and slots in line with the gang's pods."""
+        pods = gang.live_pods()
+        if not pods:
+            self._end(gang)
+            return
+        old, gang.size = gang.size, size_of(gang.key, pods, self._tables.find)
+        if gang.size is not None and gang.size.by_role:
+            pods = gang.live_pods()  # minima of roles change who goes first
+        said = gang.size.conflict if gang.size is not None else ""
+        if said and (old is None or old.conflict != said):
+            self._release.publisher.event(gang, "SizesDisagree", said)
+        by_uid = {pod.metadata.uid: pod for pod in pods}
+        free = self._without_slot(pods)
+        for unit in list(gang.units.values()):
+            if unit.slots:
+                self._mend_slots(gang, unit, by_uid, free, now_s)
+        free = self._without_slot(pods)
+        self._adopt(gang, [p for p in free if p.spec.node_name], now_s)
+        free = [
+            p for p in free if p.metadata.uid not in self._tables.slot_of and not p.spec.node_name
+        ]
+        self._ask(gang, free, now_s)
+        self._judge(gang, now_s)
+
+    def _without_slot(self, pods: list[Pod]) -> list[Pod]:
+        return [
+            pod
+            for pod in pods
+            if pod.metadata.uid not in self._tables.slot_of and not pod.metadata.deletion_timestamp
+        ]
+
+    def _end(self, gang: LiveGang) -> None:
+        """Forget a gang without pods."""
+        for unit in list(gang.units.values()):
+            self._release.drop_unit(gang, unit)
+        for uid in gang.pods:
+            self._ledger.drop_foreign(uid)
+        if not gang.pods:
+            self._tables.forget_gang(gang)
+            self._release.publisher.forget(gang)
+
+    def _mend_slots(
+        self,
+        gang: LiveGang,
+        unit: Unit,
+        by_uid: dict[str, Pod],
+        free: list[Pod],
+        now_s: float,
+    ) -> None:
+        """Free slots whose pod ended, hand others to successors, note pods bound elsewhere."""
+        kept: list[Slot] = []
+        changed = False
+        for slot in unit.slots:
+            pod = by_uid.get(slot.uid)
+            if pod is None and slot.uid:
+                old = gang.pods.get(slot.uid)
+                self._empty(gang, slot, now_s)
+                if old is not None and old.ended and old.status.phase == "Succeeded":
+                    changed = True
+                    continue
+            if pod is None:
+                if not self._fill(gang, unit, slot, free) and (
+                    not self._ledger.usable(slot.node)
+                    or now_s - slot.empty_since_s >= self._timeouts.repair_s
+                ):
+                    changed = True
+                    continue
+                kept.append(slot)
+                continue
+            if pod.spec.node_name:
+                slot.bound = True
+                if pod.spec.node_name != slot.node:
+                    slot.node = pod.spec.node_name
+                    changed = True
+            elif not self._ledger.usable(slot.node) or 0 < unit.deadline_s <= now_s:
+                if not slot.asked:
+                    self._release.give_up(gang, unit, slot, pod, now_s)
+                    changed = True
+                    continue
+                self._release.find_out(gang, slot, pod)
+            kept.append(slot)
+        if changed and kept:
+            self._tables.keep(gang, unit, kept)
+        elif changed:
+            unit.slots = []
+            self._release.drop_unit(gang, unit)
+        self._release.tell_successors(gang, unit)
+        if unit.slots and unit.bound and unit.recorded and not unit.releasing:
+            self._release.completed(gang, unit, now_s)
+
+    def _empty(self, gang: LiveGang, slot: Slot, now_s: float) -> None:
+        """Take a slot from a pod that is gone, and keep its node for the one that comes after."""
+        self._tables.slot_of.pop(slot.uid, None)
+        slot.uid, slot.empty_since_s = "", now_s
+        slot.bound = slot.released = slot.asked = False
+        self._tables.num_unbound += 1
+        self._work.look_again(gang.key, now_s + self._timeouts.repair_s)
+
+    def _fill(self, gang: LiveGang, unit: Unit, slot: Slot, free: list[Pod]) -> bool:
+        """Give an empty slot to the pod of its rank, if there is one."""
+        pod = next((p for p in free if not p.spec.node_name and _same(slot, p)), None)
+        if pod is None or not self._ledger.usable(slot.node):
+            return False
+        free.remove(pod)
+        slot.uid, slot.rank = pod.metadata.uid, rank_of(pod)
+        self._tables.num_unbound += 1
+        self._tables.slot_of[slot.uid] = (gang, unit, slot)
+        slot.num_told = 0
+        return True
+
+    def _adopt(self, gang: LiveGang, bound: list[Pod], now_s: float) -> None:
+        """Count pods that run without a plan of ours: bound by others, or before muster started."""
+        known = [p for p in bound if p.spec.node_name in self._ledger.nodes]
+        if not known:
+            return
+        slots = [
+            Slot(rank_of(p), p.spec.node_name, p.metadata.uid, released=True, bound=True)
+            for p in known
+        ]
+        self._tables.hold_new(gang, known, slots, now_s)
+
+    def _ask(self, gang: LiveGang, free: list[Pod], now_s: float) -> None:
+        """Let what has no node yet wait for one, as one request or several."""
+        waiting = [unit for unit in gang.units.values() if not unit.slots]
+        free, stuck = self._recovery.resume(gang, free, now_s)
+        gang.problem = self._problem(gang, free) or stuck
+        wanted = groups(gang, free) if not gang.problem and now_s >= gang.hold_until_s else []
+        for unit, (pods, num_pods) in zip(waiting, wanted, strict=False):
+            self._ask_again(gang, unit, pods, num_pods)
+        for pods, num_pods in wanted[len(waiting) :]:
+            request = self._tables.request(gang, pods, num_pods)
+            self._tables.add_unit(gang, Unit(request, tuple(p.metadata.uid for p in pods)))
+            self._ledger.submit(request)
+        for unit in waiting[len(wanted) :]:
+            self._release.drop_unit(gang, unit)
+
+    def _ask_again(self, gang: LiveGang, unit: Unit, pods: list[Pod], num_pods: int) -> None:
+        request = self._tables.request(gang, pods, num_pods, unit.name)
+        request.submit_s = min(request.submit_s, unit.request.submit_s)
+        unit.uids = tuple(p.metadata.uid for p in pods)
+        if signature(request) == signature(unit.request):
+            return
+        unit.request = request
+        self._ledger.submit(request)
+
+    def _problem(self, gang: LiveGang, free: list[Pod]) -> str:
+        """Return why the gang must not be considered; mends what can be mended."""
+        if gang.size is None:
+            return "the object that says how many pods it needs cannot be read yet"
+        problem, stale = stale_pods(gang, free, self._tables.find)
+        for pod in stale:
+            if pod.gated:
+                self._release.delete(gang, pod)
+        return problem
+
+    def _judge(self, gang: LiveGang, now_s: float) -> None:
+        """End a gang that runs in part for too long: it holds GPUs and does no work."""
+        bound = sum(slot.bound for _, slot in gang.slots())
+        size = gang.size
+        if size is None or not bound:
+            gang.degraded_since_s = 0.0
+            return
+        # a job that runs and is then asked to grow goes on as it is until there is room
+        need = min(size.min_member, gang.started_min or size.min_member)
+        if bound + gang.num_succeeded >= need:
+            gang.degraded_since_s = 0.0
+            gang.started_min = need
+            return
+        if any(
+            unit.slots and not unit.bound and unit.deadline_s == 0 for unit in gang.units.values()
+        ):
+            gang.degraded_since_s = 0.0  # being released just now
+            return
+        repair_s = self._timeouts.repair_s
+        if not gang.degraded_since_s:
+            gang.degraded_since_s = now_s
+            self._work.look_again(gang.key, now_s + repair_s)
+            return
+        if now_s - gang.degraded_since_s < repair_s or not self._work.active:
+            return
+        gang.degraded_since_s = now_s
+        self._work.look_again(gang.key, now_s + repair_s)
+        self._evict(gang, f"{bound} of {need} pods ran for {repair_s:.0f} s without the others")
+
+    def _evict(self, gang: LiveGang, why: str) -> None:
+        """Have the pods that run made anew, to wait for the others."""
+        self._release.metrics.aborts.labels(cause="degraded").inc()
+        self._release.publisher.event(gang, "Evicted", why)
+        for _, slot in gang.slots():
+            pod = gang.pods.get(slot.uid)
+            if pod is not None and slot.bound:
+                self._release.evict(pod)
+
+
+def _same(slot: Slot, pod: Pod) -> bool:
+    rank = rank_of(pod)
+    return (slot.rank.role, slot.rank.number) == (rank.role, rank.number) and (
+        slot.rank.pod == rank.pod or bool(rank.number)
+    )

@@ -1,0 +1,215 @@
+"""Carrying out plans: the record, the writes to each pod, and what is undone when one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from scheduler.live.api import ApiError
+from scheduler.live.lanes import Lanes, plan_text
+from scheduler.live.ledger import Request
+from scheduler.live.membership import Lane, LiveGang, Slot, Unit
+from scheduler.live.metrics import Metrics
+from scheduler.live.objects import Pod
+from scheduler.live.plans import PlanRecords
+from scheduler.live.publish import Publisher
+from scheduler.live.tables import Tables
+from scheduler.live.watch import Change
+
+log = logging.getLogger("muster.release")
+
+
+class Release:
+    """Writes what was decided. A write that fails is mended by the next step."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        lanes: Lanes,
+        plans: PlanRecords,
+        publisher: Publisher,
+        metrics: Metrics,
+        on_pod: Callable[[Change, Pod], None],
+    ) -> None:
+        self._tables = tables
+        self._work = tables.work
+        self._ledger = tables.ledger
+        self._timeouts = tables.settings.timeouts
+        self.lanes = lanes
+        self.plans = plans
+        self.publisher = publisher
+        self.metrics = metrics
+        self._on_pod = on_pod
+        self._deleting: set[str] = set()
+        self._reading: set[str] = set()
+
+    def planned(self, request: Request) -> None:
+        """Give an admitted request's pods their slots and start telling them."""
+        gang = self._tables.gang_of_unit[request.name]
+        unit = gang.units[request.name]
+        unit.generation += 1
+        slots = [
+            Slot(gang.facts(gang.pods[uid]).rank, node, uid)
+            for uid, node in zip(unit.uids, request.nodes, strict=True)
+        ]
+        unit.deadline_s = 0.0
+        self._tables.give_slots(gang, unit, slots)
+        self.tell(gang, unit, list(slots))
+
+    def tell(self, gang: LiveGang, unit: Unit, slots: list[Slot]) -> None:
+        """Start telling pods of their slots."""
+        unit.releasing = True
+        self._work.start(self._release(gang, unit, slots))
+
+    async def _release(self, gang: LiveGang, unit: Unit, slots: list[Slot]) -> None:
+        """Write the plan down, then tell the pods."""
+        work = self._work
+        began_s = work.now_s()
+        try:
+            await self.plans.write(unit, gang.key)
+            unit.recorded = True
+            if unit.name not in gang.units:
+                await self.plans.erase(unit.name)
+                return
+            direct = [slot for slot in slots if self._lane(gang, slot) is Lane.DIRECT]
+            if direct:
+                await self.plans.commit(unit)
+            await asyncio.gather(*(self._tell(gang, unit, slot) for slot in slots))
+        except ApiError as error:
+            log.warning("%s: plan not carried out: %s", unit.name, error)
+            self.metrics.aborts.labels(cause="plan record").inc()
+            if not any(slot.released for slot in unit.slots):
+                self.drop_unit(gang, unit)
+        finally:
+            unit.releasing = False
+            unit.deadline_s = work.now_s() + self._timeouts.bind_s
+            work.look_again(gang.key, unit.deadline_s)
+            work.touch(gang.key)
+            work.wake()
+            self.metrics.release_seconds.observe(work.now_s() - began_s)
+
+    def _lane(self, gang: LiveGang, slot: Slot) -> Lane:
+        pod = gang.pods.get(slot.uid)
+        if pod is not None and pod.spec.scheduler_name in self._tables.settings.direct_schedulers:
+            return Lane.DIRECT
+        return Lane.PINNED if pod is not None and pod.gated else Lane.EXTENDER
+
+    async def _tell(self, gang: LiveGang, unit: Unit, slot: Slot) -> None:
+        """Carry out one slot of a plan."""
+        pod = gang.pods.get(slot.uid)
+        if pod is None or not self._work.active or slot.bound:
+            return
+        if not self._ledger.usable(slot.node) or self._ledger.overfull(slot.node):
+            return
+        slot.num_told += 1
+        plan = plan_text(unit.name, unit.generation, slot)
+        meta = pod.metadata
+        try:
+            match self._lane(gang, slot):
+                case Lane.PINNED:
+                    await self.lanes.release_pinned(pod, slot.node, plan)
+                case Lane.DIRECT:
+                    if pod.gated:
+                        await self.lanes.ungate(pod)
+                    slot.asked = True
+                    await self.lanes.bind(meta.namespace, meta.name, meta.uid, slot.node, plan)
+                case Lane.EXTENDER:
+                    await self.lanes.poke(pod, plan)
+            slot.released = True
+        except ApiError as error:
+            if error.code in (404, 409):
+                return  # gone or replaced: the watch says so, and its successor takes the slot
+            log.warning("%s: pod %s not released: %s", unit.name, meta.name, error)
+            self.metrics.aborts.labels(cause=f"release {error.code}").inc()
+
+    def tell_successors(self, gang: LiveGang, unit: Unit) -> None:
+        """Release pods that came into a slot after its plan was carried out."""
+        if unit.releasing or not self._work.active:
+            return
+        todo = [s for s in unit.slots if s.uid and not (s.bound or s.released) and s.num_told < 3]
+        if todo:
+            self.tell(gang, unit, todo)
+
+    def completed(self, gang: LiveGang, unit: Unit, now_s: float) -> None:
+        """Note that every pod of a plan has its node."""
+        unit.recorded = False
+        gang.num_aborts = 0
+        self.metrics.bind_seconds.observe(now_s - unit.request.admitted_s)
+        self._work.start(self.plans.erase(unit.name))
+        nodes = len(set(unit.request.nodes))
+        self.publisher.event(
+            gang, "Started", f"all {len(unit.slots)} pods are bound, on {nodes} nodes"
+        )
+
+    def find_out(self, gang: LiveGang, slot: Slot, pod: Pod) -> None:
+        """Ask the API server whether a bind took place before its node is given to others."""
+        if slot.uid not in self._reading and self._work.active:
+            self._reading.add(slot.uid)
+            self._work.start(self._read(gang, slot, pod))
+
+    async def _read(self, gang: LiveGang, slot: Slot, pod: Pod) -> None:
+        try:
+            found = await self.lanes.read(pod)
+            if slot.uid == pod.metadata.uid:
+                slot.asked = False
+            if found is not None and found.spec.node_name and pod.metadata.uid in self._tables.pods:
+                self._on_pod(Change.MODIFIED, found)
+        except ApiError as error:
+            log.warning("pod %s not read: %s", pod.where, error)
+        finally:
+            self._reading.discard(pod.metadata.uid)
+            self._work.touch(gang.key)
+            self._work.wake()
+
+    def give_up(self, gang: LiveGang, unit: Unit, slot: Slot, pod: Pod, now_s: float) -> None:
+        """Take a slot from a pod that cannot use it."""
+        self._tables.slot_of.pop(slot.uid, None)
+        usable = self._ledger.usable(slot.node)
+        cause = "not bound in time" if usable else "node lost"
+        self.metrics.aborts.labels(cause=cause).inc()
+        if slot.released:
+            gang.given_up.add(slot.uid)
+        if unit.given_up == unit.generation:
+            return
+        unit.given_up = unit.generation
+        if usable:
+            gang.num_aborts += 1
+            gang.hold_until_s = now_s + min(300.0, 5.0 * 2**gang.num_aborts)
+            self._work.look_again(gang.key, gang.hold_until_s)
+        if slot.released and self._work.active:
+            self.publisher.event(
+                gang, "Replanned", f"{pod.metadata.name}: {cause} on {slot.node}; planned anew"
+            )
+
+    def drop_unit(self, gang: LiveGang, unit: Unit) -> None:
+        """Give back what a unit holds or asks for, and erase its record."""
+        self._tables.drop_unit(gang, unit)
+        if unit.recorded:
+            unit.recorded = False
+            self._work.start(self.plans.erase(unit.name))
+
+    def delete(self, gang: LiveGang, pod: Pod) -> None:
+        """Have a pod made anew by its owner."""
+        if self._work.active and pod.metadata.uid not in self._deleting:
+            self._deleting.add(pod.metadata.uid)
+            self._work.start(self._delete(gang, pod))
+
+    async def _delete(self, gang: LiveGang, pod: Pod) -> None:
+        try:
+            await self.lanes.delete(pod)
+        except ApiError as error:
+            log.warning("pod %s not deleted: %s", pod.where, error)
+            self._work.look_again(gang.key, self._work.now_s() + 1.0)
+        finally:
+            self._deleting.discard(pod.metadata.uid)
+
+    def evict(self, pod: Pod) -> None:
+        """Ask for a running pod to go."""
+        self._work.start(self._evict(pod))
+
+    async def _evict(self, pod: Pod) -> None:
+        try:
+            await self.lanes.evict(pod)
+        except ApiError as error:
+            log.warning("pod %s not evicted: %s", pod.where, error)
