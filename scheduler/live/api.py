@@ -169,8 +169,11 @@ class Api:
         end_s = began_s + within_s
         pause_s = 0.1
         while True:
+            left_s = min(10.0, max(0.1, end_s - loop.time()))
             try:
-                return await self.call(method, path, body, content_type=content_type)
+                return await self.call(
+                    method, path, body, content_type=content_type, timeout_s=left_s
+                )
             except ApiError as error:
                 denied = error.code == 403 and loop.time() - began_s < DENIES_S
                 if not denied and error.code not in (0, 429) and error.code < 500:

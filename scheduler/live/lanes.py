@@ -90,6 +90,8 @@ class Lanes:
     ) -> None:
         """Bind a pod; a write that got no answer is looked up before it is called lost.
 
+        Write and look may take `within_s` each.
+
         Raises:
             ApiError: 409 if the pod is bound elsewhere, gated, or another one; 404 if it is gone.
         """
@@ -112,7 +114,8 @@ class Lanes:
         except ApiError as error:
             if error.code not in (0, 409) and error.code < 500:
                 raise
-            found = msgspec.json.decode(await self._api.persist("GET", path), type=Pod)
+            reply = await self._api.persist("GET", path, within_s=within_s)
+            found = msgspec.json.decode(reply, type=Pod)
             if found.metadata.uid != uid or found.spec.node_name != node:
                 raise
 

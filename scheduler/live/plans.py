@@ -116,7 +116,9 @@ class PlanRecords:
         Raises:
             ApiError: 409 if the record is not the one this leader wrote.
         """
-        body = {"metadata": {"annotations": {"muster.dev/committed": self.epoch}}}
+        # the generation, because a record outlives it and the annotation stays
+        mark = f"{unit.generation} {self.epoch}"
+        body = {"metadata": {"annotations": {"muster.dev/committed": mark}}}
         reply = await self._swap(unit.name, self._versions[unit.name], body)
         self._versions[unit.name] = _written.decode(reply).metadata.resource_version
 

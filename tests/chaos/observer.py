@@ -1,14 +1,21 @@
 """What must hold whatever happens, judged from the API alone.
 
-The observer shares no code with muster: it lists and watches nodes, pods and plan records. Times
-are counted on a clock that runs only while no fault is in effect and all components are well, so
-that a limit is a promise about muster and not about the length of an outage.
+The observer shares no code with muster: it lists and watches nodes, pods, pod groups and plan
+records. Five things must hold. GPUs of bound pods never exceed what their node has; no gang is
+bound in part for longer than a repair takes, or starts incomplete; every reservation ends, in the
+records and on the pods; filter calls are few for each pod that is bound; and no pod is bound after
+its barrier failed: whom muster binds itself, as one of a gang, was of a plan that was committed.
+
+Times are counted on a clock that runs only while no fault is in effect and all components are well,
+so that a limit is a promise about muster and not about the length of an outage.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
+import urllib.request
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,8 +25,10 @@ from tests.chaos.wire import Object, Wire
 
 RESOURCE = "nvidia.com/gpu"
 JUST_NOW_S = 15.0
+LATE_S = 5.0  #: what one watch may lag behind another
 GATE = "muster.dev/queued"
 GANG_LABELS = ("scheduling.x-k8s.io/pod-group", "training.kubeflow.org/job-name")
+GROUPS = "/apis/scheduling.x-k8s.io/v1alpha1/podgroups"
 PLANS = "/api/v1/namespaces/muster-system/configmaps?labelSelector=muster.dev%2Fplan%3Dtrue"
 
 
@@ -38,6 +47,30 @@ def planned_node(pod: Object) -> bool:
     return any(term.get("matchFields") for term in required.get("nodeSelectorTerms") or ())
 
 
+def num_filters(status_url: str) -> float:
+    """Return how often muster's filter was asked since it started.
+
+    Raises:
+        OSError: it does not say.
+    """
+    with urllib.request.urlopen(status_url + "/metrics", timeout=5) as reply:
+        lines = reply.read().decode().splitlines()
+    return sum(
+        float(line.split()[-1])
+        for line in lines
+        if line.startswith('muster_extender_seconds_count{verb="filter"')
+    )
+
+
+def plan_of(text: str) -> str:
+    """Return unit and generation of a record, as the annotation of its pods has them."""
+    try:
+        plan = json.loads(text)
+        return f"{plan['unit']}/{plan['generation']}"
+    except (ValueError, KeyError):  # another version's
+        return ""
+
+
 def ended(pod: Object) -> bool:
     """True for a pod that holds nothing any more."""
     return pod["status"].get("phase") in ("Succeeded", "Failed")
@@ -50,6 +83,7 @@ class Limits:
     partial_s: float = 60.0  #: a gang bound in part, counting the repair time and an eviction
     plan_s: float = 60.0  #: one generation of a plan record
     released_s: float = 60.0  #: a pod without gate and without node
+    filters_per_bind: float = 10.0
 
 
 @dataclass
@@ -62,6 +96,8 @@ class Observer:
     violations: list[str] = field(default_factory=list)
     num_binds: int = 0
     num_gangs_started: int = 0
+    num_committed: int = 0  #: binds after a barrier, or by muster itself
+    num_filters: float = 0.0
     longest: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def __post_init__(self) -> None:
@@ -74,6 +110,10 @@ class Observer:
         self._since: dict[tuple[str, Any], float] = {}
         self._started: set[tuple[str, str]] = set()
         self._whole_s: dict[tuple[str, str], float] = {}
+        self._committed: dict[str, float] = {}  #: plan -> when its record was erased, or infinity
+        self._to_judge: list[tuple[float, str, str]] = []  #: binds that need a commit
+        self._gap_s = time.monotonic()  #: when a watch last began anew
+        self._filters_seen = 0.0
 
     def _wrong(self, text: str) -> None:
         if text not in self.violations:
@@ -101,24 +141,44 @@ class Observer:
             count = int(item["status"].get("allocatable", {}).get(RESOURCE, 0))
             self.allocatable[item["metadata"]["name"]] = count
 
+    def on_group(self, change: str, item: Object) -> None:
+        """Take the size of a gang from its group, where nobody else says it."""
+        if change == "SYNC":
+            for group in item["items"]:
+                self.on_group("ADDED", group)
+        elif change != "BOOKMARK":
+            key = (item["metadata"]["namespace"], item["metadata"]["name"])
+            if change == "DELETED":
+                self.sizes.pop(key, None)
+            else:
+                self.sizes[key] = item["spec"]["minMember"]
+
     def on_plan(self, change: str, item: Object) -> None:
         """Note plan records: each generation must end."""
         if change == "SYNC":
+            self._gap_s = time.monotonic()
             now = {one["metadata"]["name"]: one for one in item["items"]}
             for name in set(self.plans) - set(now):
                 del self.plans[name]
             for one in now.values():
                 self.on_plan("ADDED", one)
         elif change == "DELETED":
-            self.plans.pop(item["metadata"]["name"], None)
+            text, _ = self.plans.pop(item["metadata"]["name"], ("", 0.0))
+            if (plan := plan_of(text)) in self._committed:
+                self._committed[plan] = time.monotonic()
         elif change != "BOOKMARK":
             name, text = item["metadata"]["name"], item["data"]["plan"]
+            mark = (item["metadata"].get("annotations") or {}).get("muster.dev/committed", "")
+            plan = plan_of(text)
+            if mark and mark.split()[0] == plan.rpartition("/")[2]:
+                self._committed[plan] = math.inf
             if self.plans.get(name, ("", 0.0))[0] != text:
                 self.plans[name] = (text, self.clock())
 
     def on_pod(self, change: str, item: Object) -> None:
         """Note pods, and judge every bind as it is seen."""
         if change == "SYNC":
+            self._gap_s = time.monotonic()
             now = {pod["metadata"]["uid"]: pod for pod in item["items"]}
             for uid in set(self.pods) - set(now):
                 self._forget(uid)
@@ -163,6 +223,10 @@ class Observer:
         if old is not None and old["spec"].get("nodeName"):
             return
         self.num_binds += 1
+        told = (pod["metadata"].get("annotations") or {}).get("muster.dev/plan", "")
+        if told and not planned_node(pod):  # kube-scheduler binds those that are pinned
+            name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+            self._to_judge.append((time.monotonic(), name, told.rpartition("/")[0]))
         used = sum(gpus_of(self.pods[u]) for u in self.by_node[node])
         has = self.allocatable.get(node)
         if has is not None and used > has:
@@ -182,8 +246,7 @@ class Observer:
     @property
     def living(self) -> set[str]:
         """Plans that are on record: unit and generation."""
-        found = (json.loads(text) for text, _ in self.plans.values())
-        return {f"{plan['unit']}/{plan['generation']}" for plan in found}
+        return {plan_of(text) for text, _ in self.plans.values()}
 
     def _lasts(self, what: str, key: Any, holds: bool, limit_s: float, text: str) -> None:
         if not holds:
@@ -194,8 +257,42 @@ class Observer:
         if length_s > limit_s:
             self._wrong(f"{text} for more than {limit_s:.0f} s")
 
+    def count_filters(self, total: float) -> None:
+        """Take in how many filter calls there were since muster started."""
+        self.num_filters += total - self._filters_seen if total >= self._filters_seen else total
+        self._filters_seen = total
+
+    @property
+    def filters_per_bind(self) -> float:
+        """How often kube-scheduler asked, for each pod that was bound."""
+        return self.num_filters / max(1, self.num_binds)
+
+    def end(self) -> None:
+        """Judge what is known when all is over."""
+        limit = self.limits.filters_per_bind
+        if self.filters_per_bind > limit:
+            asked = f"{self.filters_per_bind:.1f} filter calls per bound pod"
+            self._wrong(f"{asked}; at most {limit:.0f} are fair")
+
+    def _judge_binds(self) -> None:
+        """Every bind behind a barrier must be of a plan that was committed."""
+        now_s = time.monotonic()
+        later = []
+        for seen_s, name, plan in self._to_judge:
+            if now_s - seen_s < LATE_S:
+                later.append((seen_s, name, plan))
+            elif plan in self._committed:
+                self.num_committed += 1
+            elif seen_s - self._gap_s > LATE_S:  # else the commit may have gone unseen
+                self._wrong(f"{name} is bound by plan {plan}, which was not committed")
+        self._to_judge = later
+        for plan, erased_s in list(self._committed.items()):
+            if now_s - erased_s > 2 * LATE_S:
+                del self._committed[plan]
+
     def look(self) -> None:
         """Judge what may last only so long."""
+        self._judge_binds()
         for gang, size in self.sizes.items():
             pods = [self.pods[uid] for uid in self.by_gang[gang]]
             live = [p for p in pods if not ended(p) and "deletionTimestamp" not in p["metadata"]]

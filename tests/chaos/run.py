@@ -21,14 +21,14 @@ from pathlib import Path
 
 from scheduler.controlplane import cluster as clusters
 from scheduler.live.replay import replay
+from tests.chaos.clock import own_clock
 from tests.chaos.faults import Faults
 from tests.chaos.load import GATED, OPERATED, Load
-from tests.chaos.observer import Observer
+from tests.chaos.observer import PLANS, Observer, num_filters
 from tests.chaos.proxy import Proxy
 from tests.chaos.wire import Wire
 
 NODES, GPUS = 12, 8
-FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 #: all that is asked for runs within this time once the faults are over
 DRAIN_S = 240.0
 
@@ -43,8 +43,6 @@ class Chaos:
         self._well_s = 0.0
         self._faulty = 0
         self.num_faults: dict[str, int] = {}
-        self._filters = 0.0
-        self._filters_seen = 0.0
 
     def say(self, text: str) -> None:
         """Print a line of the log."""
@@ -92,6 +90,7 @@ class Chaos:
             end_s = time.monotonic() + DRAIN_S
             while load.gangs and time.monotonic() < end_s:
                 await asyncio.sleep(0.5)
+            observer.end()
             wrong = list(observer.violations)
             for gang in load.gangs.values():
                 story = await asyncio.to_thread(self._story, cluster, gang.namespace, gang.name)
@@ -105,10 +104,6 @@ class Chaos:
         log = Path(cluster.process("muster").log).read_text(errors="replace")
         if "Traceback" in log:
             wrong.append(f"muster failed {log.count('Traceback')} times: {last_error(log)}")
-        per_bind = self._filters / max(1, observer.num_binds)
-        print(f"filter calls per bind: {per_bind:.2f}")
-        if per_bind > 10:
-            wrong.append(f"{per_bind:.1f} filter calls per bound pod; at most 10 are fair")
         return wrong
 
     async def _stand_between(self, cluster: clusters.Cluster, url: str) -> Path | None:
@@ -117,21 +112,8 @@ class Chaos:
         config = json.loads(path.read_text())
         config["clusters"][0]["cluster"]["server"] = url
         path.write_text(json.dumps(config))
-        clock_file = None
-        if FAKETIME:
-            clock_file = cluster.dir / "clock"
-            clock_file.write_text("+0s\n")
-            command = cluster.process("muster").command
-            at = command.index("scheduler.controlplane.supervisor") + 1
-            command[at:at] = [  # for muster itself, not for what starts it again
-                "env",
-                f"LD_PRELOAD={FAKETIME[-1]}",
-                f"FAKETIME_TIMESTAMP_FILE={clock_file}",
-                "FAKETIME_NO_CACHE=1",
-                "FAKETIME_DONT_FAKE_MONOTONIC=1",
-                "DONT_FAKE_MONOTONIC=1",
-            ]
-        else:
+        clock_file = own_clock(cluster)
+        if clock_file is None:
             self.say("no libfaketime (Debian: faketime): the wall clock will not jump")
         await asyncio.to_thread(cluster.restart, "muster")
         await self._all_well(cluster)
@@ -177,7 +159,9 @@ class Chaos:
             quiet = not self._faulty and await asyncio.to_thread(self._well, cluster)
             if quiet and not self._faulty:
                 self._well_s += time.monotonic() - before_s
-                await asyncio.to_thread(self._count_filters, cluster)
+                with contextlib.suppress(OSError):
+                    url = cluster.status_url
+                    observer.count_filters(await asyncio.to_thread(num_filters, url))
             else:
                 for process in list(cluster.processes):
                     if not process.alive() and not self._faulty:
@@ -187,18 +171,6 @@ class Chaos:
             for text in observer.violations[told:]:
                 self.say(f"BROKEN: {text}")
             told = len(observer.violations)
-
-    def _count_filters(self, cluster: clusters.Cluster) -> None:
-        with contextlib.suppress(OSError):
-            with urllib.request.urlopen(cluster.status_url + "/metrics", timeout=5) as reply:
-                lines = reply.read().decode().splitlines()
-            now = sum(
-                float(line.split()[-1])
-                for line in lines
-                if line.startswith('muster_extender_seconds_count{verb="filter"')
-            )
-            self._filters += now - self._filters_seen if now >= self._filters_seen else now
-            self._filters_seen = now
 
     @staticmethod
     def _story(cluster: clusters.Cluster, namespace: str, gang: str) -> str:
@@ -230,13 +202,11 @@ class Chaos:
         print(f"requests of muster spoilt: {dict(sorted(proxy.num_spoilt.items()))}")
         print(
             f"{load.num_done} gangs finished, {observer.num_gangs_started} starts and "
-            f"{observer.num_binds} binds seen"
+            f"{observer.num_binds} binds seen, {observer.num_committed} of them after a commit"
         )
+        print(f"filter calls per bind: {observer.filters_per_bind:.2f}")
         longest = ", ".join(f"{what} {s:.0f} s" for what, s in sorted(observer.longest.items()))
         print(f"longest while all was well: {longest}")
-
-
-PLANS = "/api/v1/namespaces/muster-system/configmaps?labelSelector=muster.dev%2Fplan%3Dtrue"
 
 
 def last_error(log: str) -> str:

@@ -7,20 +7,25 @@ import os
 import shutil
 import ssl
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import components
 from scheduler.live.replay import replay
+from tests.chaos.proxy import Proxy, Rule
+from tests.live.watcher import Watcher, send_through
 
 NODES = 12
 WITHIN_S = 60.0
+STALLED_S = 5.0  #: silence of a watch that makes muster open it anew, behind the proxy
 
 
 class Kube:
@@ -130,15 +135,18 @@ def missing() -> str:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Cluster]:
-    """Return a running cluster with muster and the training operator."""
+def watcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
+    """Start a cluster with muster and the training operator, and what watches over it."""
     lack = missing()
     if lack:
         pytest.skip(f"the control plane cannot be built: {lack}")
     folder = Path(tmp_path_factory.mktemp("live")) / "cluster"
     settings = {"timeouts": {"bind_s": 10.0, "repair_s": 6.0, "barrier_s": 4.0}}
     found = clusters.up(folder, nodes=NODES, muster_settings=settings)
-    yield found
+    with Watcher(found) as watcher:
+        yield watcher
+    assert not watcher.observer.violations, watcher.observer.violations
+    assert watcher.observer.num_binds > 0, "the observer saw what was bound"
     journal = found.dir / "journal.jsonl"
     replayed = replay(journal)
     assert not replayed.difference, replayed.difference
@@ -147,6 +155,45 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Clust
     if kept:
         shutil.copytree(folder, kept, dirs_exist_ok=True, ignore=shutil.ignore_patterns("etcd"))
     clusters.down(folder)
+
+
+@pytest.fixture(scope="session")
+def cluster(watcher: Watcher) -> clusters.Cluster:
+    """Return a running cluster with muster and the training operator."""
+    return watcher.cluster
+
+
+@pytest.fixture(scope="module")
+def proxy(watcher: Watcher) -> Iterator[Proxy]:
+    """Put a proxy between muster and the API server, for one module of tests."""
+    kube, path = Kube(watcher.cluster), watcher.cluster.dir / "muster.toml"
+    before = path.read_bytes()
+    settings = tomllib.loads(before.decode())
+    settings["timeouts"]["stalled_watch_s"] = STALLED_S
+    path.write_bytes(msgspec.toml.encode(settings))
+    send_through(watcher.cluster, watcher.url)
+    watcher.cluster.restart("muster")
+    kube.until("muster is ready", lambda: watcher.cluster.healthy("muster"))
+    yield watcher.proxy
+    path.write_bytes(before)
+    send_through(watcher.cluster, watcher.cluster.api_url)
+    watcher.cluster.restart("muster")
+    kube.until("muster is ready", lambda: watcher.cluster.healthy("muster"))
+
+
+@pytest.fixture
+def rules(proxy: Proxy) -> Iterator[Callable[..., Rule]]:
+    """Return a way to lay down a rule; it ends with the test."""
+
+    def lay(method: str, path: str, **more: Any) -> Rule:
+        rule = Rule(method, path, **more)
+        proxy.rules.append(rule)
+        return rule
+
+    yield lay
+    for rule in proxy.rules:
+        rule.let_go.set()
+    proxy.rules.clear()
 
 
 def num_refused(cluster: clusters.Cluster) -> float:

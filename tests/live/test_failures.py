@@ -19,12 +19,16 @@ pytestmark = [pytest.mark.k8s, pytest.mark.slow]
 POLICY = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings"
 
 
+def muster_pids(kube: Kube) -> list[int]:
+    """Return the processes of muster below their supervisor."""
+    pid = kube.cluster.process("muster").pid
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def kill_muster(kube: Kube) -> None:
     """End the muster process as a crash would; its supervisor starts it again."""
-    pid = kube.cluster.process("muster").pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    for child in children:
-        os.kill(int(child), signal.SIGKILL)
+    for pid in muster_pids(kube):
+        os.kill(pid, signal.SIGKILL)
     kube.until("muster noticed", lambda: not kube.cluster.healthy("muster"))
 
 
