@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import itertools
 import json
 import os
@@ -102,6 +103,18 @@ class _Line(msgspec.Struct):
     object: _Pod
 
 
+@dataclasses.dataclass
+class Trace:
+    """When each pod of a burst was created, first seen free of gates, and bound.
+
+    Seconds since the first create, or since what was held back was let go.
+    """
+
+    created_s: dict[str, float]
+    released_s: dict[str, float]
+    bound_s: dict[str, float]
+
+
 async def watch(
     api: Api, version: str, bound_s: dict[str, float], free_s: dict[str, float]
 ) -> None:
@@ -159,7 +172,19 @@ async def one_burst(
     `held` stops muster until the pods exist, as if a gang before them had just ended: then the
     release is all that is timed.
     """
-    muster = child_of(cluster.process("muster").pid) if held else 0
+    figures, _ = await traced_burst(cluster, path, gangs, size, held=held)
+    return figures
+
+
+async def traced_burst(
+    cluster: Cluster, path: str, gangs: int, size: int, *, held: bool = False
+) -> tuple[dict[str, float], Trace]:
+    """Do the same and return also when what happened; without muster, the scheduler is held."""
+    muster = 0
+    if held and cluster.with_muster:
+        muster = child_of(cluster.process("muster").pid)
+    elif held:
+        muster = cluster.process("kube-scheduler").pid
     if held:
         os.kill(muster, signal.SIGSTOP)
     total = gangs * size
@@ -175,12 +200,14 @@ async def one_burst(
         made = [found for name in names if (found := group(name, size, path))]
         await asyncio.gather(*(api.persist("POST", where, body) for where, body in made))
         before = cpu_s(cluster)
+        exists_s: dict[str, float] = {}
+
+        async def create(name: str, gang: str) -> None:
+            await api.persist("POST", PODS, pod(name, gang, path))
+            exists_s[name] = time.perf_counter()
+
         began_s = time.perf_counter()
-        creates = [
-            api.persist("POST", PODS, pod(f"{name}-{i:03d}", name, path))
-            for name in names
-            for i in range(size)
-        ]
+        creates = [create(f"{name}-{i:03d}", name) for name in names for i in range(size)]
         await asyncio.gather(*creates)
         created_s = time.perf_counter()
         if held:
@@ -201,12 +228,15 @@ async def one_burst(
         while msgspec.json.decode(await api.call("GET", PODS, timeout_s=60))["items"]:
             await asyncio.sleep(0.2)
     used = {name: 1000 * (after[name] - before[name]) / total for name in after}
-    return {
+    zero_s = created_s if held else began_s
+    times = [{n: s - zero_s for n, s in one.items()} for one in (exists_s, free_s, bound_s)]
+    figures = {
         "pods_per_s": total / (last_s - began_s),
         "released_per_s": total / (last_s - (created_s if held else began_s)),
         "create_s": created_s - began_s,
         **{f"{name}_ms": value for name, value in used.items()},
     }
+    return figures, Trace(*times)
 
 
 @contextmanager

@@ -159,27 +159,29 @@ def _measure_gang(work: Any, num_nodes: int, backfill: str, plane: str) -> dict[
 
 
 def _gang_simulation(work: Any, num_nodes: int, backfill: str, plane: str) -> Any:
+    from sim import planes
     from sim.cluster import Cluster
     from sim.config import RunConfig
     from sim.engine import GangSimulation
-    from sim.planes import IDEAL, KUBERNETES
 
-    config = RunConfig(backfill=backfill, control_plane=KUBERNETES if plane else IDEAL)
+    config = RunConfig(
+        backfill=backfill, control_plane=planes.load("kubernetes" if plane else "ideal")
+    )
     return GangSimulation(work, Cluster.uniform(num_nodes, GPUS_PER_NODE).build(), config, [])
 
 
 def measure_pods(nodes: str, days: str) -> dict[str, float]:
     """Time pod mode on the beginning of the month."""
+    from sim import planes
     from sim.cluster import Cluster
     from sim.config import RunConfig
-    from sim.planes import KUBERNETES
     from sim.podmode import PodSimulation
     from sim.workload import Workload
 
     until_s = float(days) * 86_400.0
     jobs = month(int(nodes), 30.0)
     work = Workload(jobs[jobs["submit_s"] < until_s])
-    config = RunConfig(admission="pod", control_plane=KUBERNETES, until_s=until_s)
+    config = RunConfig(admission="pod", control_plane=planes.load("kubernetes"), until_s=until_s)
     cluster = Cluster.uniform(int(nodes), GPUS_PER_NODE).build()
     began_s = time.process_time()
     PodSimulation(work, cluster, config, []).run()

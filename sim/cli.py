@@ -133,7 +133,9 @@ def run(
     admission: Annotated[
         Admission, typer.Option(help="Whole gangs, pods one by one, or pods until quorum.")
     ] = "gang",
-    control_plane: Annotated[str, typer.Option(help="ideal, kubernetes or a TOML file.")] = "ideal",
+    control_plane: Annotated[
+        str, typer.Option(help="A name such as kubernetes, or a TOML file.")
+    ] = "ideal",
     placement: Annotated[Placement, typer.Option(help="Which nodes to take.")] = "pack",
     seed: Annotated[int, typer.Option(help="Seed of start times and faults.")] = 0,
     audit: Annotated[

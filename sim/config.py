@@ -22,6 +22,10 @@ class ControlPlane(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: client limits of the binding component
     bind_qps: float = float("inf")
     bind_burst: int = 1
+    #: pods of submitted jobs that controllers create per second, job after job
+    create_per_s: float = float("inf")
+    #: what is left of schedule_per_s while they do: both need the API server
+    creating_ratio: float = 1.0
     #: cost of one attempt on a pod that fits nowhere
     unschedulable_attempt_s: float = 0.0
     #: first and largest pod backoff

@@ -39,7 +39,7 @@ from scheduler.state import ClusterState, apply
 from sim.attempts import COMPLETED, NODE_LOST, UNFINISHED, GangLog
 from sim.config import RunConfig
 from sim.ledger import QueueLedger, StepLog, Stints
-from sim.lifecycle import Binder
+from sim.lifecycle import Binder, Creation
 from sim.records import Records, assemble
 
 if TYPE_CHECKING:
@@ -67,18 +67,19 @@ class GangSimulation:
             config.order, config.discipline, config.backfill, config.placement
         )
         self.state = ClusterState(nodes, self.policy.order)
+        self._creation = Creation(work.submit_s, work.num_pods, config.control_plane)
         self.log = StepLog()
         self.ledger = QueueLedger()
         self.attempts = GangLog()
         self.down: list[tuple[float, float, int]] = []  #: outages that happened
         plane = config.control_plane
         self._plane = plane
-        self._binder = Binder(plane)
+        self._binder = Binder(plane, self._creation)
         self._cold = NodeSet()
         if plane.pull_cold_s and not plane.warm_at_start:
             self._cold.add(0, len(nodes))
         num_jobs = work.num_jobs
-        self.created_s = array("d", work.submit_s)
+        self.created_s = array("d", self._creation.ready_s)
         self.left_s = array("d", work.duration_s)  #: run time still to do
         self.tries = array("i", bytes(4 * num_jobs))
         self.never_fits: list[int] = []
@@ -128,6 +129,7 @@ class GangSimulation:
             work=self.work,
             nodes=self.state.capacity.nodes,
             plane=self._plane,
+            creation=self._creation,
             end_s=end_s,
             num_events=self.num_events,
             log=self.log,
@@ -174,16 +176,16 @@ class GangSimulation:
 
     def _schedule_arrival(self) -> None:
         if self._next < self.work.num_jobs:
-            delay_s = self.work.submit_s[self._next] - self.env.now
+            delay_s = self._creation.ready_s[self._next] - self.env.now
             simpy.Timeout(self.env, max(0.0, delay_s)).callbacks.append(self._arrive)
 
     def _arrive(self, _: simpy.Event) -> None:
-        submit_s = self.work.submit_s
+        ready_s = self._creation.ready_s
         state = self.state
         at = self._next
-        now_s = submit_s[at]
+        now_s = ready_s[at]
         num_jobs = self.work.num_jobs
-        while at < num_jobs and submit_s[at] <= now_s:
+        while at < num_jobs and ready_s[at] <= now_s:
             gang = next(self._gangs)
             apply(state, GangSubmitted(gang))
             if gang.name not in state.queue.members:

@@ -134,7 +134,7 @@ def run(
     """Simulate `jobs` on a cluster and return every record.
 
     `settings` are fields of `RunConfig`, such as `order="sjf"` or `backfill="easy"`;
-    `control_plane` also takes "ideal", "kubernetes" or the path of a TOML file.
+    `control_plane` also takes a name such as "kubernetes" or the path of a TOML file.
 
     Raises:
         ValueError: the jobs, the cluster or a setting make no sense; the text says which.

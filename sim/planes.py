@@ -1,7 +1,9 @@
-"""Named control planes and control planes read from TOML."""
+"""Named control planes, which lie beside the code as TOML, and those of a file."""
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import resources
 from math import isnan
 from pathlib import Path
 
@@ -9,24 +11,14 @@ import msgspec
 
 from sim.config import ControlPlane
 
-IDEAL = ControlPlane()
+_FOLDER = resources.files("sim") / "control_planes"
 
-#: default client limits and published rates; docs/simulator.md gives source and switch of each
-KUBERNETES = ControlPlane(
-    name="kubernetes",
-    schedule_per_s=300.0,
-    bind_qps=50.0,
-    bind_burst=100,
-    unschedulable_attempt_s=1 / 600,
-    backoff_initial_s=1.0,
-    backoff_max_s=10.0,
-    start_warm_s=3.0,
-    pull_cold_s=300.0,
-    warm_at_start=True,
-    start_jitter_ratio=0.5,
-)
 
-NAMED = {"ideal": IDEAL, "kubernetes": KUBERNETES}
+@cache
+def names() -> tuple[str, ...]:
+    """Return the names of the control planes that come with muster."""
+    found = (item.name for item in _FOLDER.iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml")))
 
 
 def load(name: str | Path) -> ControlPlane:
@@ -35,30 +27,44 @@ def load(name: str | Path) -> ControlPlane:
     Raises:
         ValueError: neither a known name nor a readable file, or the file makes no sense.
     """
-    if str(name) in NAMED:
-        return NAMED[str(name)]
-    path = Path(name)
+    if str(name) in names():
+        return _named(str(name))
     try:
-        content = path.read_bytes()
+        content = Path(name).read_bytes()
     except OSError:
+        known = ", ".join(names())
         raise ValueError(
-            f"control plane {str(name)!r} is neither {' nor '.join(NAMED)} nor a readable file"
+            f"control plane {str(name)!r} is neither a readable file nor one of {known}"
         ) from None
+    return _decode(content, f"control plane file {str(name)!r}")
+
+
+@cache
+def _named(name: str) -> ControlPlane:
+    return _decode((_FOLDER / f"{name}.toml").read_bytes(), f"control plane {name!r}")
+
+
+def _decode(content: bytes, what: str) -> ControlPlane:
     try:
         plane = msgspec.toml.decode(content, type=ControlPlane)
     except msgspec.MsgspecError as error:
         known = ", ".join(ControlPlane.__struct_fields__)
-        raise ValueError(f"control plane file {str(name)!r}: {error}; fields: {known}") from None
+        raise ValueError(f"{what}: {error}; fields: {known}") from None
     check(plane)
     return plane
 
 
 def check(plane: ControlPlane) -> None:
     """Raise ValueError if a value cannot be."""
-    for field in ("schedule_per_s", "bind_qps", "bind_burst"):
+    for field in ("schedule_per_s", "bind_qps", "bind_burst", "create_per_s"):
         value = getattr(plane, field)
         if isnan(value) or value <= 0:
             raise ValueError(f"control plane {plane.name!r}: {field} is {value}; give more than 0")
+    if not 0 < plane.creating_ratio <= 1:
+        raise ValueError(
+            f"control plane {plane.name!r}: creating_ratio is {plane.creating_ratio}; "
+            "give more than 0 and at most 1"
+        )
     for field in (
         "unschedulable_attempt_s",
         "backoff_initial_s",

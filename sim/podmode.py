@@ -39,7 +39,7 @@ from sim.attempts import (
 from sim.config import RunConfig
 from sim.engine import ProgressCallback
 from sim.ledger import CODE, StepLog
-from sim.lifecycle import Binder, bind_offset_s
+from sim.lifecycle import Binder, Creation, bind_offset_s
 from sim.records import Records, assemble
 from sim.workload import Workload
 
@@ -128,7 +128,8 @@ class PodSimulation:
         self.pending_pod_s: dict[tuple[int, int], float] = {}
         self._is_permit = config.admission == "permit"
         self._placer = tightest if config.placement == "pack" else PLACERS[config.placement]
-        self._binder = Binder(config.control_plane)
+        self._creation = Creation(work.submit_s, work.num_pods, config.control_plane)
+        self._binder = Binder(config.control_plane, self._creation)
         self._faults = faults
         self._progress = progress
         self._reported_s = perf_counter()
@@ -160,6 +161,7 @@ class PodSimulation:
             work=self.work,
             nodes=self.capacity.nodes,
             plane=self.config.control_plane,
+            creation=self._creation,
             end_s=end_s,
             num_events=self.num_events,
             log=self.log,
@@ -190,12 +192,13 @@ class PodSimulation:
 
     def _schedule_arrival(self) -> None:
         if self._next < self.work.num_jobs:
-            self._at(self.work.submit_s[self._next], self._arrive)
+            self._at(self._creation.ready_s[self._next], self._arrive)
 
     def _arrive(self, _: simpy.Event) -> None:
         work = self.work
-        now_s = work.submit_s[self._next]
-        while self._next < work.num_jobs and work.submit_s[self._next] <= now_s:
+        ready_s = self._creation.ready_s
+        now_s = ready_s[self._next]
+        while self._next < work.num_jobs and ready_s[self._next] <= now_s:
             job = self._next
             self._next += 1
             if self._can_ever_fit(job):
@@ -374,6 +377,10 @@ class PodSimulation:
         fit = self.capacity.slots(role.pod, role.selector)
         if fit:
             took_each_s = 1.0 / plane.schedule_per_s
+            creating_s = self._creating_s(now_s)
+            if creating_s:
+                took_each_s /= plane.creating_ratio
+                within_s = min(within_s, creating_s)
             count = min(count, fit, _how_many(within_s, took_each_s))
             attempt.active[role_at] -= count
             self._place(attempt, role_at, count, now_s)
@@ -436,8 +443,13 @@ class PodSimulation:
         batch.begin_s, batch.tokens, batch.bound_s = self._binder.bind(batch.pods, now_s)
 
     def _first_bound_s(self, batch: Batch) -> float:
-        plane = self.config.control_plane
-        return batch.begin_s + bind_offset_s(1, batch.tokens, plane.schedule_per_s, plane.bind_qps)
+        creating_s = self._creating_s(batch.begin_s)
+        return batch.begin_s + bind_offset_s(1, batch.tokens, creating_s, self.config.control_plane)
+
+    def _creating_s(self, now_s: float) -> float:
+        if self.config.control_plane.creating_ratio == 1.0:
+            return 0.0
+        return self._creation.left_s(now_s)
 
     def _capacity_freed(self, now_s: float) -> None:
         """Queue again what found no node; pods still backing off come later."""

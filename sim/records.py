@@ -14,7 +14,7 @@ from scheduler.model import Node
 from sim.attempts import OUTCOMES, UNFINISHED, Attempts, Batches
 from sim.config import ControlPlane
 from sim.ledger import CODE, StepLog, accumulate_steps
-from sim.lifecycle import bind_progress
+from sim.lifecycle import Creation, bind_progress
 from sim.tables import REASONS
 from sim.workload import Workload
 
@@ -93,6 +93,7 @@ def assemble(
     work: Workload,
     nodes: list[Node],
     plane: ControlPlane,
+    creation: Creation,
     end_s: float,
     num_events: int,
     log: StepLog,
@@ -124,7 +125,7 @@ def assemble(
     for code, pod_s in pending_pod_s.items():
         pending[:, code] += pod_s
 
-    steps = bind_progress(batches, plane)
+    steps = bind_progress(batches, plane, creation)
     of = batches.attempt[steps.batch]
     gone_s = ended_s[of]
     placed_s = batches.placed_s[steps.batch]

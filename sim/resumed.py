@@ -405,7 +405,9 @@ class ResumedSimulation(GangSimulation):
 def resume(
     built: Scene, config: RunConfig, source: str, progress: ProgressCallback | bool = False
 ) -> RunResult:
-    """Simulate what happens next."""
+    """Simulate what happens next; pods are there when the live cluster had them."""
+    plane = msgspec.structs.replace(config.control_plane, create_per_s=inf)
+    config = msgspec.structs.replace(config, control_plane=plane)
     work = LiveWorkload(built, config.seed)
 
     def simulate(callback: ProgressCallback | None) -> RunResult:

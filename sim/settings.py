@@ -167,7 +167,7 @@ class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """What all runs of a study or plan share beside workload and arm."""
 
     title: str = ""
-    control_plane: str = "kubernetes"  #: "ideal", "kubernetes" or a TOML file
+    control_plane: str = "kubernetes"  #: a name in sim/control_planes or a TOML file
     gpus_per_node: int = 8
     timeouts: Timeouts = Timeouts()
     faults: Faults = Faults()
@@ -205,7 +205,7 @@ def beside(path: str, settings_file: Path) -> str:
 
 def plane_beside(name: str, settings_file: Path) -> str:
     """Return a control plane's name, or its file relative to the settings file."""
-    return name if name in planes.NAMED else beside(name, settings_file)
+    return name if name in planes.names() else beside(name, settings_file)
 
 
 def check_name(name: str, what: str) -> None:

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import run
-from sim.planes import KUBERNETES
+from sim import planes, run
 from sim.workload import Workload
 from tests.oracle.naive import NaiveBinder, NaiveGangs, NaiveJob
 from traces.synthetic import generate
 
+PLANE = planes.load("kubernetes")
 ARMS = {
     "strict": {"discipline": "strict"},
     "skip": {"discipline": "skip"},
@@ -32,8 +32,8 @@ def naive(jobs: pd.DataFrame, node_gpus: list[int], discipline: str, plane: str)
         last = getattr(row, "last_pod_gpus", row.gpus_per_pod)
         pods[-1] = last
         walltime_s = getattr(row, "walltime_s", row.duration_s)
-        slower = 1.0 + KUBERNETES.start_jitter_ratio * jitter(i, 0)
-        starting_s = 0.0 if is_ideal else KUBERNETES.start_warm_s * slower
+        slower = 1.0 + PLANE.start_jitter_ratio * jitter(i, 0)
+        starting_s = 0.0 if is_ideal else PLANE.start_warm_s * slower
         todo.append(NaiveJob(row.job, row.submit_s, row.duration_s, walltime_s, pods, starting_s))
     binder = NaiveBinder() if is_ideal else NaiveBinder(300.0, 50.0, 100.0)
     NaiveGangs(todo, node_gpus, discipline, binder).run()

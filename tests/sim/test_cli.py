@@ -106,7 +106,10 @@ def test_bad_jobs_are_refused(
         ("run --jobs jobs.csv --cluster two.toml --gpus-per-node 8 --out o", "goes with --nodes"),
         ("run --jobs jobs.csv --cluster none.toml --out o", "'none.toml': No such file"),
         ("run --jobs jobs.csv --nodes 4 --order lifo --out o", "'lifo' is not one of"),
-        ("run --jobs jobs.csv --nodes 4 --control-plane fast --out o", "neither ideal nor"),
+        (
+            "run --jobs jobs.csv --nodes 4 --control-plane fast --out o",
+            "nor one of ideal, kubernetes",
+        ),
         ("run --jobs jobs.csv --nodes 4 --seed -1 --out o", "seed is -1"),
         ("run --jobs jobs.csv --nodes 4 --until-days 0 --out o", "--until-days is 0"),
         (

@@ -167,7 +167,7 @@ def test_a_cluster_of_pools(jobs: pd.DataFrame) -> None:
         ({"order": "lifo"}, "Invalid enum value 'lifo'"),
         ({"seed": -1}, "seed is -1; give 0 or more"),
         ({"until_s": 0.0}, "give a time after 0"),
-        ({"control_plane": "fast"}, "neither ideal nor kubernetes"),
+        ({"control_plane": "fast"}, "nor one of ideal, kubernetes"),
         ({"nodes": 0}, "nodes is 0; give at least 1"),
         ({"nodes": None}, "either a number of nodes or a cluster"),
         ({"cluster": Cluster.uniform(1)}, "not both"),

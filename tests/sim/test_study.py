@@ -329,7 +329,7 @@ def test_stopped_half_way_and_started_again_gives_the_same(
         ('backfill = "easy"', 'backfill = "hard"', "Invalid enum value 'hard'"),
         ('title = "Small"', "nodse = 3", "unknown field `nodse`"),
         ('title = "Small"', "title = ", "study settings"),
-        ('control_plane = "kubernetes"', 'control_plane = "none.toml"', "nor a readable file"),
+        ('control_plane = "kubernetes"', 'control_plane = "none.toml"', "neither a readable file"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(
