@@ -58,13 +58,16 @@ class Authority:
             .not_valid_after(now + LIFE)
         )
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Write NAME.crt and NAME.key, good for servers on loopback and for clients."""
+    def issue(self, name: str, *addresses: str) -> tuple[Path, Path]:
+        """Write NAME.crt and NAME.key, for clients, and for servers on loopback and ADDRESSES."""
         key = ec.generate_private_key(ec.SECP256R1())
         hosts = [
             x509.DNSName("localhost"),
             x509.DNSName("kubernetes.default.svc"),
-            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+            *(
+                x509.IPAddress(ipaddress.ip_address(address))
+                for address in dict.fromkeys(("127.0.0.1", *addresses))
+            ),
         ]
         both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         certificate = (

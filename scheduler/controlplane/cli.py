@@ -31,18 +31,38 @@ def _say(text: str) -> None:
 
 @app.command()
 def up(
-    nodes: Annotated[int, typer.Option(min=1, help="Played nodes.")] = 100,
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs of each.")] = 8,
+    nodes: Annotated[
+        int | None,
+        typer.Option(min=0, help="Played nodes.", show_default="100; none beside kubelets"),
+    ] = None,
+    kubelets: Annotated[
+        int, typer.Option(min=0, max=64, help="Real nodes: kubelet, containerd and runc; as root.")
+    ] = 0,
+    gpus: Annotated[
+        int | None, typer.Option(min=0, help="GPUs of each.", show_default="8; 1 of real nodes")
+    ] = None,
     without: Annotated[str, typer.Option(help="`muster`: stock scheduling, to compare.")] = "",
     folder: Dir = None,
 ) -> None:
-    """Start it. Example: muster cluster up --nodes 100"""
+    """Start it. Examples: muster cluster up --nodes 100; muster cluster up --kubelets 4"""
     from scheduler.controlplane import cluster
 
     if without not in ("", "muster"):
         raise ValueError(f"--without {without!r}: only muster can be left out")
     where = _folder(folder)
-    cluster.up(where, nodes=nodes, gpus=gpus, with_muster=not without, say=_say)
+    if nodes is None:
+        nodes = 0 if kubelets else 100
+    if not nodes and not kubelets:
+        raise ValueError("--nodes 0 without --kubelets: a cluster needs nodes")
+    cluster.up(
+        where,
+        nodes=nodes,
+        gpus=8 if gpus is None else gpus,
+        kubelets=kubelets,
+        kubelet_gpus=1 if gpus is None else gpus,
+        with_muster=not without,
+        say=_say,
+    )
     _say('ready; use it with: eval "$(muster cluster env)"')
 
 
@@ -80,6 +100,20 @@ def status(
         _say("no cluster runs here; start one with: muster cluster up")
     if not rows or not all(row["healthy"] for row in rows):
         raise typer.Exit(1)
+
+
+@app.command()
+def node(
+    what: Annotated[str, typer.Argument(metavar="on|off", show_default=False)],
+    name: Annotated[str, typer.Argument(show_default=False)],
+    folder: Dir = None,
+) -> None:
+    """Cut or restore a real node's power. Example: muster cluster node off kubelet-2"""
+    from scheduler.controlplane import cluster
+
+    if what not in ("on", "off"):
+        raise ValueError(f"{what!r} is neither on nor off")
+    cluster.power(_folder(folder), name, on=what == "on")
 
 
 @app.command()

@@ -14,6 +14,8 @@ from pathlib import Path
 MODULES = Path(__file__).resolve().parents[2] / "tests" / "controlplane"
 OPERATOR = "github.com/kubeflow/training-operator"
 OPERATOR_CRD = "kubeflow.org_pytorchjobs.yaml"
+CONTAINERD = "github.com/containerd/containerd/v2/cmd"
+CNI = "github.com/containernetworking/plugins/plugins"
 _VERSION = "k8s.io/component-base/version"
 
 
@@ -24,6 +26,8 @@ class Component:
     name: str
     module: str
     package: str
+    tags: str = ""
+    needs_c: bool = False  #: calls C, so that a compiler is needed
 
 
 COMPONENTS = (
@@ -33,6 +37,19 @@ COMPONENTS = (
     Component("kube-scheduler", "kubernetes", "./cmd/kube-scheduler"),
     Component("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
     Component("training-operator", "training-operator", f"{OPERATOR}/cmd/training-operator.v1"),
+)
+#: what real nodes need beside them
+NODE_COMPONENTS = (
+    Component("kubelet", "kubernetes", "./cmd/kubelet"),
+    Component("containerd", "containerd", f"{CONTAINERD}/containerd"),
+    Component("containerd-shim-runc-v2", "containerd", f"{CONTAINERD}/containerd-shim-runc-v2"),
+    Component("ctr", "containerd", f"{CONTAINERD}/ctr"),
+    Component("runc", "runc", "github.com/opencontainers/runc", tags="seccomp", needs_c=True),
+    Component("bridge", "cni", f"{CNI}/main/bridge"),
+    Component("loopback", "cni", f"{CNI}/main/loopback"),
+    Component("host-local", "cni", f"{CNI}/ipam/host-local"),
+    Component("coredns", "coredns", "."),
+    Component("pause", "pause", "."),
 )
 
 
@@ -59,7 +76,12 @@ def go() -> str:
     return found
 
 
-def build(say: Callable[[str], None]) -> dict[str, Path]:
+def cached(component: Component) -> Path:
+    """Return where a program is kept, or will be."""
+    return cache_dir(component.module) / component.name
+
+
+def build(say: Callable[[str], None], *, real_nodes: bool = False) -> dict[str, Path]:
     """Return the programs by name, built if the cache has none of these versions.
 
     Raises:
@@ -71,8 +93,8 @@ def build(say: Callable[[str], None]) -> dict[str, Path]:
             "of muster; clone the repository and run it there"
         )
     programs: dict[str, Path] = {}
-    for component in COMPONENTS:
-        target = cache_dir(component.module) / component.name
+    for component in (*COMPONENTS, *(NODE_COMPONENTS if real_nodes else ())):
+        target = cached(component)
         programs[component.name] = target
         if not target.exists():
             say(f"building {component.name}, once for these versions; this takes minutes")
@@ -98,12 +120,14 @@ def _build(component: Component, target: Path) -> None:
         flags += f" -X {_VERSION}.gitMajor={major} -X {_VERSION}.gitMinor={minor}"
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     command = [go(), "build", "-trimpath", "-buildvcs=false", "-ldflags", flags]
-    _run([*command, "-o", str(partial), component.package], folder)
+    command += ["-tags", component.tags, "-o", str(partial), component.package]
+    _run(command, folder, with_c=component.needs_c)
     partial.replace(target)
 
 
-def _run(command: list[str], folder: Path) -> str:
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}
+def _run(command: list[str], folder: Path, *, with_c: bool = False) -> str:
+    settings = {"CGO_ENABLED": "1" if with_c else "0", "GOFLAGS": "-mod=readonly"}
+    environment = {**os.environ, **settings}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         last = "\n".join(done.stderr.strip().splitlines()[-5:])

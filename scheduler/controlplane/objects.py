@@ -13,6 +13,7 @@ import yaml
 from scheduler.live.api import Api, ApiError, access
 
 APPLY = "application/apply-patch+yaml"
+PLAYED = "muster.dev/played"  #: label of nodes that kwok plays
 
 
 def documents(*paths: Path) -> list[dict[str, Any]]:
@@ -71,6 +72,7 @@ def node(number: int, gpus: int) -> dict[str, Any]:
             "name": name,
             "labels": {
                 "kubernetes.io/hostname": name,
+                PLAYED: "true",
                 "muster.dev/pool": "local",
                 "muster.dev/block": f"block-{number // 64:03d}",
             },

@@ -41,6 +41,12 @@ class Kube:
         self, method: str, path: str, body: object = None, content_type: str = "application/json"
     ) -> Any:
         """Make one request; raises `urllib.error.HTTPError` with the server's text."""
+        return json.loads(self.call_raw(method, path, body, content_type))
+
+    def call_raw(
+        self, method: str, path: str, body: object = None, content_type: str = "application/json"
+    ) -> bytes:
+        """Make one request whose answer need not be JSON."""
         request = urllib.request.Request(
             self.cluster.api_url + path,
             method=method,
@@ -48,7 +54,7 @@ class Kube:
             headers={"Authorization": f"Bearer {self._token}", "Content-Type": content_type},
         )
         with urllib.request.urlopen(request, context=self._tls, timeout=30) as reply:
-            return json.loads(reply.read())
+            return bytes(reply.read())
 
     def create(self, *objects: dict[str, Any]) -> None:
         """Create objects."""

@@ -1,0 +1,57 @@
+"""Who may talk to a local cluster: certificates, tokens and a kubeconfig for each component."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+
+from scheduler.controlplane import nodes
+from scheduler.controlplane.certificates import Authority, signing_key
+from scheduler.controlplane.record import Cluster
+
+#: user and group by kubeconfig; muster has the rights of its manifests and no others
+USERS = {
+    "admin": ("admin", "system:masters"),
+    "kube-controller-manager": ("kube-controller-manager", "system:masters"),
+    "kube-scheduler": ("kube-scheduler", "system:masters"),
+    "kwok": ("kwok", "system:masters"),
+    "training-operator": ("training-operator", "system:masters"),
+    "coredns": ("coredns", "system:masters"),
+    "muster": ("system:serviceaccount:muster-system:muster", "system:serviceaccounts"),
+}
+
+
+def write(cluster: Cluster) -> None:
+    """Write all of it into the cluster's folder."""
+    authority = Authority(cluster.dir / "certificates")
+    for name in ("kube-apiserver", "kube-scheduler", "muster"):
+        authority.issue(name, cluster.host)
+    signing_key(cluster.dir / "certificates" / "service-accounts.key")
+    ca = base64.b64encode(authority.path.read_bytes()).decode()
+    users = dict(USERS)
+    for name in map(nodes.name_of, range(cluster.kubelets)):
+        users[name] = (f"system:node:{name}", "system:nodes")
+    tokens = []
+    for name, (user, group) in users.items():
+        token = secrets.token_urlsafe(24)
+        tokens.append(f'{token},{user},{user},"{group}"')
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {
+                    "name": "muster",
+                    "cluster": {"server": cluster.api_url, "certificate-authority-data": ca},
+                }
+            ],
+            "users": [{"name": name, "user": {"token": token}}],
+            "contexts": [{"name": "muster", "context": {"cluster": "muster", "user": name}}],
+            "current-context": "muster",
+        }
+        path = cluster.dir / f"{name}.kubeconfig"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(config))
+    path = cluster.dir / "tokens.csv"
+    path.touch(mode=0o600)
+    path.write_text("\n".join(tokens) + "\n")

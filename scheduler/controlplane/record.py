@@ -1,0 +1,161 @@
+"""What is remembered of a local cluster between commands, and whether its components are well."""
+
+from __future__ import annotations
+
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from scheduler.controlplane import nodes
+from scheduler.controlplane.network import Network
+from scheduler.controlplane.processes import Process, start, stop
+
+READY_WITHIN_S = 120.0
+Say = Callable[[str], None]
+
+
+class Ports(msgspec.Struct):
+    """Loopback ports."""
+
+    etcd: int
+    etcd_peers: int
+    api: int
+    scheduler: int
+    controllers: int
+    kwok: int
+    operator_webhook: int
+    operator_metrics: int
+    operator_health: int
+    verbs: int
+    status: int
+    dns_health: int = 0
+
+
+class Cluster(msgspec.Struct):
+    """What is remembered of a cluster, in cluster.json."""
+
+    folder: str
+    nodes: int
+    gpus: int
+    with_muster: bool
+    ports: Ports
+    processes: list[Process] = []
+    bind_verb: bool = True
+    kubelets: int = 0
+    kubelet_gpus: int = 0
+    network: Network | None = None  #: of real nodes
+
+    @property
+    def dir(self) -> Path:
+        """Its folder."""
+        return Path(self.folder)
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Access as an administrator."""
+        return self.dir / "admin.kubeconfig"
+
+    @property
+    def status_url(self) -> str:
+        """Where muster's status is read."""
+        return f"http://127.0.0.1:{self.ports.status}"
+
+    @property
+    def api_url(self) -> str:
+        """Where the API server listens."""
+        return f"https://{self.host}:{self.ports.api}"
+
+    @property
+    def host(self) -> str:
+        """Address at which every node reaches this machine."""
+        return self.network.host if self.network else "127.0.0.1"
+
+    def save(self) -> None:
+        """Write it down."""
+        path = self.dir / "cluster.json"
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(msgspec.json.encode(self))
+        partial.replace(path)
+
+    def process(self, name: str) -> Process:
+        """Return a started component.
+
+        Raises:
+            ValueError: there is none of this name.
+        """
+        for process in self.processes:
+            if process.name == name:
+                return process
+        names = ", ".join(p.name for p in self.processes)
+        raise ValueError(f"component {name!r} is unknown; there are {names}")
+
+    def run(self, name: str, command: list[str], **environment: str) -> None:
+        """Start a component."""
+        self.processes = [p for p in self.processes if p.name != name]
+        self.processes.append(start(name, command, self.dir, environment))
+        self.save()
+
+    def restart(self, name: str) -> None:
+        """Start a component anew, as it was started before; one that lives is ended first."""
+        old = self.process(name)
+        stop([old])
+        self.run(name, old.command, **old.environment)
+
+    def healthy(self, name: str) -> bool:
+        """True if a component answers that it is well."""
+        ports = self.ports
+        urls = {
+            "etcd": f"http://127.0.0.1:{ports.etcd}/health",
+            "kube-apiserver": f"{self.api_url}/readyz",
+            "kube-controller-manager": f"https://127.0.0.1:{ports.controllers}/healthz",
+            "kube-scheduler": f"https://127.0.0.1:{ports.scheduler}/healthz",
+            "kwok": f"http://127.0.0.1:{ports.kwok}/healthz",
+            "training-operator": f"http://127.0.0.1:{ports.operator_health}/readyz",
+            "muster": f"{self.status_url}/readyz",
+            "coredns": f"http://127.0.0.1:{ports.dns_health}/ready",
+        }
+        if self.network:
+            for index in range(self.kubelets):
+                where = f"{self.network.node(index)}:{nodes.HEALTH_PORT}"
+                urls[nodes.name_of(index)] = f"http://{where}/healthz"
+        return self.process(name).alive() and answers(urls[name])
+
+
+def answers(url: str) -> bool:
+    """True if the address answers 200."""
+    tls = ssl.create_default_context()
+    tls.check_hostname = False
+    tls.verify_mode = ssl.CERT_NONE
+    try:
+        with urllib.request.urlopen(url, timeout=3, context=tls) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def load(folder: Path) -> Cluster | None:
+    """Return the cluster of a folder; None if there is none."""
+    try:
+        return msgspec.json.decode((folder / "cluster.json").read_bytes(), type=Cluster)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{folder}/cluster.json: {error}; remove the folder") from None
+
+
+def await_well(cluster: Cluster, name: str, say: Say) -> None:
+    """Wait until a component is well."""
+    end_s = time.monotonic() + READY_WITHIN_S
+    while not cluster.healthy(name):
+        process = cluster.process(name)
+        if not process.alive() or time.monotonic() > end_s:
+            what = "is not ready" if process.alive() else "ended"
+            last = Path(process.log).read_text(errors="replace").strip().splitlines()[-1:]
+            raise ValueError(f"{name} {what}; see {process.log}: {' '.join(last)[:300]}")
+        time.sleep(0.1)
+    say(f"{name} is ready")

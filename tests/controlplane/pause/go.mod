@@ -1,0 +1,3 @@
+module muster.dev/controlplane/pause
+
+go 1.26.0
