@@ -40,7 +40,7 @@ dev: $(VENV)/dev.stamp ## the same with everything that tests need
 study: $(VENV)/core.stamp ## simulate 2,500 to 7,500 nodes and write runs/study/report.html (QUICK=1: small)
 	$(BIN)/muster study $(if $(QUICK),--quick) $(ARGS)
 
-test: $(VENV)/dev.stamp ## all tests; ARGS="-k easy" picks some
+test: $(VENV)/train.stamp ## all tests; ARGS="-k easy" picks some
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/dev.stamp ## lint, types and quick tests
@@ -67,6 +67,7 @@ lock: ## write requirements/*.lock anew from pyproject.toml
 	build/lock/bin/python -m pip --disable-pip-version-check --quiet install uv==$(UV_VERSION)
 	$(COMPILE) requirements/core.lock --extra live
 	$(COMPILE) requirements/dev.lock --extra dev --constraint requirements/core.lock
+	$(COMPILE) requirements/train.lock --extra train --constraint requirements/dev.lock
 
 COMPILE = build/lock/bin/uv pip compile pyproject.toml requirements/build.in \
 	--quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
@@ -100,4 +101,9 @@ $(VENV)/core.stamp: $(VENV)/origin requirements/core.lock pyproject.toml
 $(VENV)/dev.stamp: $(VENV)/core.stamp requirements/dev.lock
 	@echo "Installing the libraries of requirements/dev.lock into $(VENV)"
 	$(PIP) install --require-hashes -r requirements/dev.lock
+	@touch $@
+
+$(VENV)/train.stamp: $(VENV)/dev.stamp requirements/train.lock
+	@echo "Installing torch as requirements/train.lock has it; on Linux that is 3 GB of CUDA libraries"
+	$(PIP) install --require-hashes -r requirements/train.lock
 	@touch $@

@@ -28,7 +28,9 @@ def project(repository: Path) -> dict[str, object]:
     return tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-@pytest.mark.parametrize(("name", "extras"), [("core", []), ("dev", ["dask", "notebook", "dev"])])
+@pytest.mark.parametrize(
+    ("name", "extras"), [("core", []), ("dev", ["dask", "notebook", "dev"]), ("train", ["train"])]
+)
 def test_locks_pin_what_is_declared(
     repository: Path, project: dict[str, object], name: str, extras: list[str]
 ) -> None:
@@ -40,7 +42,7 @@ def test_locks_pin_what_is_declared(
     assert not missing, f"requirements/{name}.lock is older than pyproject.toml; run `make lock`"
 
 
-@pytest.mark.parametrize("name", ["core", "dev"])
+@pytest.mark.parametrize("name", ["core", "dev", "train"])
 def test_locks_carry_hashes_and_no_addresses(repository: Path, name: str) -> None:
     text = lock(repository, name)
     blocks = re.split(r"^(?=[a-z0-9-]+==)", text, flags=re.MULTILINE)[1:]
@@ -50,10 +52,12 @@ def test_locks_carry_hashes_and_no_addresses(repository: Path, name: str) -> Non
 
 
 def test_the_study_installs_only_what_it_needs(repository: Path) -> None:
-    core, dev = pins(lock(repository, "core")), pins(lock(repository, "dev"))
+    core, dev, train = (pins(lock(repository, name)) for name in ("core", "dev", "train"))
     assert {"torch", "pytest", "mypy", "scipy", "distributed", "ipykernel"}.isdisjoint(core)
     assert "torch" not in dev
     assert core.items() <= dev.items(), "tests and study run with the same versions"
+    both = dev.keys() & train.keys()
+    assert {name: dev[name] for name in both} == {name: train[name] for name in both}
 
 
 def test_data_of_the_repository_is_small(repository: Path) -> None:

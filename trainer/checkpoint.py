@@ -1,0 +1,324 @@
+"""Checkpoints by torch.distributed.checkpoint: every rank writes its share, all commit together.
+
+A checkpoint is a folder `step_%08d`. It is committed once `.metadata` exists, which is written
+last; each rank then adds checksums of what it wrote. The newest committed checkpoint that can be
+read is the one to restore.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+import time
+import zlib
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.staging import BlockingAsyncStager
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+from trainer.config import CheckpointConfig
+from trainer.goodput import GoodputLog
+
+COMMITTED = ".metadata"
+
+
+def best_interval_s(save_s: float, mtbf_s: float) -> float:
+    """Return the time between saves that loses least; a save costs `save_s` of standing still.
+
+    Daly's second-order optimum (Future Generation Computer Systems 22(3), 2006, eq. 37), near
+    Young's sqrt(2 save_s mtbf_s) (CACM 17(9), 1974) while a save is short against the mean time
+    between failures.
+    """
+    if save_s >= 2.0 * mtbf_s:
+        return mtbf_s
+    ratio = save_s / (2.0 * mtbf_s)
+    young_s = math.sqrt(2.0 * save_s * mtbf_s)
+    return young_s * (1.0 + math.sqrt(ratio) / 3.0 + ratio / 9.0) - save_s
+
+
+class Checkpointer:
+    """Saves and restores a model and its optimizer; one save is in flight at most.
+
+    `group` is a gloo group of its own: a save's collectives run in a thread beside the step's.
+    """
+
+    def __init__(self, folder: Path, group: Any, config: CheckpointConfig, log: GoodputLog) -> None:
+        self.folder = folder
+        self.committed_step = 0
+        self.stall_s: float | None = None  #: of the last save
+        self._group, self._config, self._log = group, config, log
+        self._rank, self._world_size = dist.get_rank(), dist.get_world_size()
+        self._stager = BlockingAsyncStager(cache_staged_state_dict=True)
+        self._saving: Future[Any] | None = None
+        self._saved_step = -1
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, step: int) -> Path:
+        """Return the folder of a step's checkpoint."""
+        return self.folder / f"step_{step:08d}"
+
+    # -- save
+
+    def save(self, step: int, model: Any, optimizer: Any, *, mode: str | None = None) -> None:
+        """Save the state after `step` steps; in mode `async` writing goes on in a thread.
+
+        A save that failed says so and leaves the last committed one; see `finish` for the last.
+        """
+        began_s = time.monotonic()
+        self.wait()
+        mode = mode or self._config.mode
+        state = self._state(model, optimizer)
+        path, num_bytes = self.path(step), _num_bytes(state)
+        self._saved_step = step
+
+        def settle(saved: Future[Any]) -> None:
+            self._settle(saved, step, mode, num_bytes, began_s)
+
+        if mode == "async":
+            self._saving = dcp.async_save(
+                state, checkpoint_id=path, process_group=self._group, async_stager=self._stager
+            )
+        else:
+            self._saving = Future()
+            try:
+                self._saving.set_result(
+                    dcp.save(state, checkpoint_id=path, process_group=self._group)
+                )
+            except dcp.CheckpointException as error:
+                self._saving.set_exception(error)
+        self.stall_s = time.monotonic() - began_s
+        self._log.write("save_staged", step=step, stall_s=self.stall_s, bytes=num_bytes, mode=mode)
+        self._saving.add_done_callback(settle)
+        if mode == "sync":
+            self.wait()
+
+    def finish(self, step: int, model: Any, optimizer: Any) -> None:
+        """Make sure that the state after `step` steps is committed before returning.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        self.wait()
+        if self.committed_step < step:
+            self.save(step, model, optimizer, mode="sync")
+        if self.committed_step < step:
+            raise OSError(
+                f"the state after step {step} is not saved in {str(self.folder)!r}, the last "
+                f"committed one is of step {self.committed_step}; see above for the cause"
+            )
+
+    def wait(self) -> None:
+        """Wait for the save in flight."""
+        if self._saving is not None:
+            self._saving.exception()
+            self._saving = None
+
+    def _settle(
+        self, saved: Future[Any], step: int, mode: str, num_bytes: int, began_s: float
+    ) -> None:
+        """Note a commit or a failure; runs in the thread of an asynchronous save."""
+        path = self.path(step)
+        error = saved.exception()
+        if error is not None:
+            text = f"checkpoint {str(path)!r}: {_cause(error)}"
+            self._log.write("save_failed", step=step, error=text)
+            if self._rank == 0:
+                shutil.rmtree(path, ignore_errors=True)
+                _say(
+                    f"{text}; the newest saved step is {self.committed_step}; make room there, or "
+                    f"lower checkpoint.keep = {self._config.keep}"
+                )
+            return
+        self.committed_step = step
+        self._log.write(
+            "save_committed",
+            step=step,
+            dur_s=time.monotonic() - began_s,
+            bytes=num_bytes,
+            mode=mode,
+        )
+        try:
+            self._write_checksums(path)
+            if self._rank == 0:
+                self.prune()
+        except OSError as problem:  # neither is needed to restore
+            _say(f"checkpoint {str(path)!r}: {problem.strerror}: no checksums, or old ones stay")
+
+    def _write_checksums(self, path: Path) -> None:
+        own = sorted(path.glob(f"__{self._rank}_*"))
+        own += [path / COMMITTED] if self._rank == 0 else []
+        sums = {file.name: _checksum(file) for file in own}
+        (path / f"checksums_{self._rank}.json").write_text(json.dumps(sums), encoding="utf-8")
+
+    def prune(self) -> None:
+        """Remove all but the newest committed checkpoints, and what older saves left undone."""
+        committed = self.committed()
+        kept = committed[-self._config.keep :]
+        for path in self.folder.glob("step_*"):
+            step = _step_of(path)
+            if step is not None and step not in kept and (committed and step < committed[-1]):
+                shutil.rmtree(path, ignore_errors=True)
+
+    # -- restore
+
+    def committed(self) -> list[int]:
+        """Return the steps of committed checkpoints, the newest last."""
+        steps = (_step_of(path.parent) for path in self.folder.glob(f"step_*/{COMMITTED}"))
+        return sorted(step for step in steps if step is not None)
+
+    def restore(self, model: Any, optimizer: Any) -> int:
+        """Load the newest committed checkpoint that can be read; return its step, 0 without any.
+
+        One that cannot be read is set aside as `step_*.damaged`, and the one before is taken.
+
+        Raises:
+            ValueError: it is of another model or number of ranks.
+        """
+        began_s = time.monotonic()
+        found = [self.committed() if self._rank == 0 else None]
+        dist.broadcast_object_list(found, src=0, group=self._group)
+        for step in reversed(found[0] or []):
+            state = self._state(model, optimizer)
+            problem = self._load(step, state)
+            if problem is None:
+                set_state_dict(
+                    model,
+                    optimizer,
+                    model_state_dict=state["model"],
+                    optim_state_dict=state["optimizer"],
+                )
+                self.committed_step = self._saved_step = step
+                self._log.step = step
+                took_s = time.monotonic() - began_s
+                size = _num_bytes(state)
+                self._log.write("restore", from_step=step, bytes=size, dur_s=took_s)
+                break
+            if self._rank == 0:
+                _say(f"checkpoint {str(self.path(step))!r}: {problem}; taking the one before")
+                aside = self.path(step).with_suffix(".damaged")
+                shutil.rmtree(aside, ignore_errors=True)
+                self.path(step).rename(aside)
+        if self._rank == 0:
+            self._remove_uncommitted()
+        dist.barrier(self._group)
+        return self.committed_step
+
+    def _load(self, step: int, state: dict[str, Any]) -> str | None:
+        """Fill `state` from a checkpoint; return on all ranks why that is not possible."""
+        path = self.path(step)
+        problem = self._agree(self._damage(path))
+        if problem is not None:
+            return problem
+        try:
+            reader = dcp.FileSystemReader(path)
+            self._check_world(path, reader)
+            _check_model(path, reader.read_metadata(), state["model"])
+            dcp.load(state, storage_reader=reader, process_group=self._group)
+        except dcp.CheckpointException as error:
+            problem = _cause(error)
+        return self._agree(problem)
+
+    def _damage(self, path: Path) -> str | None:
+        """Compare this rank's share of the files with their checksums."""
+        sums: dict[str, list[int]] = {}
+        try:
+            for file in sorted(path.glob("checksums_*.json")):
+                sums |= json.loads(file.read_text(encoding="utf-8"))
+            for at, (name, expected) in enumerate(sorted(sums.items())):
+                if at % self._world_size == self._rank and _checksum(path / name) != expected:
+                    return f"{name} is not as it was written"
+        except (OSError, ValueError) as error:
+            return f"{error}"
+        return None
+
+    def _agree(self, problem: str | None) -> str | None:
+        """Return the first rank's problem, the same on all ranks."""
+        problems: list[str | None] = [None] * self._world_size
+        dist.all_gather_object(problems, problem, group=self._group)
+        return next((one for one in problems if one is not None), None)
+
+    def _check_world(self, path: Path, reader: Any) -> None:
+        saved = {"world_size": torch.zeros(1, dtype=torch.int64)}
+        dcp.load({"run": saved}, storage_reader=reader, process_group=self._group)
+        ranks = int(saved["world_size"])
+        if ranks != self._world_size and not self._config.resize:
+            raise ValueError(
+                f"checkpoint {str(path)!r} was saved by {ranks} ranks, this gang has "
+                f"{self._world_size}; start {ranks} ranks, or set checkpoint.resize = true: the "
+                "order of the data stays, the last bits of the result do not"
+            )
+
+    def _state(self, model: Any, optimizer: Any) -> dict[str, Any]:
+        of_model, of_optimizer = get_state_dict(model, optimizer)
+        run = {"world_size": torch.tensor([self._world_size], dtype=torch.int64)}
+        return {"model": of_model, "optimizer": of_optimizer, "run": run}
+
+    def _remove_uncommitted(self) -> None:
+        committed = self.committed()
+        for path in self.folder.glob("step_*"):
+            step = _step_of(path)
+            if step is not None and step not in committed:
+                _say(f"checkpoint {str(path)!r}: its save was cut off; removed")
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _check_model(path: Path, metadata: Any, model: dict[str, Any]) -> None:
+    """Compare names and shapes of parameters and buffers."""
+    saved = {
+        name.removeprefix("model."): list(entry.size)
+        for name, entry in metadata.state_dict_metadata.items()
+        if name.startswith("model.") and hasattr(entry, "size")
+    }
+    ours = {name: list(entry.shape) for name, entry in model.items()}
+    for name in sorted(saved.keys() | ours.keys()):
+        if saved.get(name) != ours.get(name):
+            raise ValueError(
+                f"checkpoint {str(path)!r} is of another model: {name!r} is "
+                f"{saved.get(name, 'absent')} there and {ours.get(name, 'absent')} here; give the "
+                "config it was made with, or another folder `out`"
+            )
+
+
+def _step_of(path: Path) -> int | None:
+    digits = path.name.removeprefix("step_")
+    return int(digits) if digits.isdecimal() else None
+
+
+def _num_bytes(state: dict[str, Any]) -> int:
+    total, rest = 0, [state]
+    while rest:
+        for value in rest.pop().values():
+            if isinstance(value, dict):
+                rest.append(value)
+            elif isinstance(value, torch.Tensor):
+                total += value.numel() * value.element_size()
+    return total
+
+
+def _checksum(path: Path) -> list[int]:
+    """Return size and CRC-32 of a file."""
+    size = crc = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            size, crc = size + len(chunk), zlib.crc32(chunk, crc)
+    return [size, crc]
+
+
+def _cause(error: BaseException) -> str:
+    """Return the first rank's own error in one line."""
+    failures = getattr(error, "failures", None)
+    if failures:
+        rank, (inner, _) = min(failures.items())
+        return f"rank {rank}: {_cause(inner)}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _say(text: str) -> None:
+    print(f"trainer: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,120 @@
+"""The goodput log: one JSON object per line, one file per rank, appended to by every attempt.
+
+Rank 0 tells everything; the others tell when they came, were stopped and went. Every line has `v`,
+`run_id`, `attempt`, `rank`, `t_unix_s`, `t_mono_s`, `event` and `step`, the number of steps done.
+Durations come from the clock that nobody sets; an event is written when what it tells has ended:
+
+    process_start    dur_s since the system started the process; launcher_s before that
+    rendezvous_done  dur_s since process_start: all ranks have met
+    pg_ready         dur_s since rendezvous_done; world_size, backend
+    restore          from_step, bytes, dur_s
+    first_step       dur_s, with what only a first step does
+    steps            num_steps, dur_s (without stalls of saves), max_step_s, data_wait_s,
+                     collective_wait_s, tokens; loss, grad_norm, mfu where known
+    save_staged      stall_s: the loop stood still; bytes, mode
+    save_committed   dur_s since the save began; bytes, mode
+    save_failed      error
+    stop_signal      signum; stop_agreed: after `step` all ranks stop
+    straggler        slow_rank, score
+    exit             reason (finished, preempted, failed), committed_step; error
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+VERSION = 1
+#: what ranks other than 0 tell
+PRESENCE = ("process_start", "pg_ready", "stop_signal", "exit")
+
+
+class GoodputLog:
+    """Writes events of one rank. A line is one write, so a killed process tears at most the last.
+
+    The attempt's number is agreed on only when the ranks have met; until `agree`, lines wait.
+    """
+
+    def __init__(self, folder: Path, run_id: str, rank: int) -> None:
+        self.path = folder / f"rank_{rank:05d}.jsonl"
+        self.step = 0  #: steps done; goes into every line that does not say otherwise
+        self.attempt: int | None = None
+        self._head = {"v": VERSION, "run_id": run_id}
+        self._rank = rank
+        self._waiting: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.own_attempt = self._count_attempts()
+        self._mark_s = time.monotonic()
+        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def _count_attempts(self) -> int:
+        """Return the number after the highest attempt in this rank's file, from 1 on."""
+        if not self.path.exists():
+            return 1
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        if lines and not lines[-1].endswith(b"\n"):  # its process was killed; end the torn line
+            os.truncate(self.path, sum(map(len, lines[:-1])))
+            lines = lines[:-1]
+        return 1 + max((msgspec.json.decode(line)["attempt"] for line in lines), default=0)
+
+    def agree(self, attempt: int) -> None:
+        """Number this attempt and write what waited for that."""
+        with self._lock:
+            self.attempt = attempt
+            for line in self._waiting:
+                self._append(line)
+            self._waiting.clear()
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one event; safe to call from any thread. Times given win over now."""
+        if self._rank and event not in PRESENCE:
+            return
+        line = {"t_unix_s": time.time(), "t_mono_s": time.monotonic(), "event": event}
+        line |= {"step": self.step, **fields}
+        with self._lock:
+            if self.attempt is None:
+                self._waiting.append(line)
+            else:
+                self._append(line)
+
+    def mark(self, event: str, **fields: Any) -> None:
+        """Append one event with `dur_s` since the previous mark."""
+        now_s = time.monotonic()
+        self.write(event, dur_s=now_s - self._mark_s, **fields)
+        self._mark_s = now_s
+
+    def start(self, **fields: Any) -> None:
+        """Append `process_start`; the time since the system made this process counts, too."""
+        age_s = process_age_s("self") or 0.0
+        launcher_s = process_age_s(str(os.getppid()))
+        if launcher_s is not None:
+            fields["launcher_s"] = max(0.0, launcher_s - age_s)
+        self._mark_s = time.monotonic() - age_s
+        self.mark("process_start", pid=os.getpid(), **fields)
+
+    def _append(self, line: dict[str, Any]) -> None:
+        known = self._head | {"attempt": self.attempt, "rank": self._rank}
+        os.write(self._file, msgspec.json.encode(known | line) + b"\n")
+
+    def close(self) -> None:
+        """Write what still waits, under this rank's own count of attempts."""
+        if self.attempt is None:
+            self.agree(self.own_attempt)
+        os.close(self._file)
+
+
+def process_age_s(pid: str) -> float | None:
+    """Return how long ago the system started a process; None where it does not tell."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    started_ticks = int(stat.rpartition(")")[2].split()[19])
+    since_boot_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return max(0.0, since_boot_s - started_ticks / os.sysconf("SC_CLK_TCK"))
