@@ -23,7 +23,10 @@ USERS = {
 
 
 def write(cluster: Cluster) -> None:
-    """Write all of it into the cluster's folder."""
+    """Write all of it into the cluster's folder, unless it is there."""
+    path = cluster.dir / "tokens.csv"  # the last that is written
+    if path.exists():
+        return
     authority = Authority(cluster.dir / "certificates")
     for name in ("kube-apiserver", "kube-scheduler", "muster"):
         authority.issue(name, cluster.host)
@@ -49,9 +52,10 @@ def write(cluster: Cluster) -> None:
             "contexts": [{"name": "muster", "context": {"cluster": "muster", "user": name}}],
             "current-context": "muster",
         }
-        path = cluster.dir / f"{name}.kubeconfig"
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(config))
-    path = cluster.dir / "tokens.csv"
-    path.touch(mode=0o600)
-    path.write_text("\n".join(tokens) + "\n")
+        kubeconfig = cluster.dir / f"{name}.kubeconfig"
+        kubeconfig.touch(mode=0o600)
+        kubeconfig.write_text(json.dumps(config))
+    partial = path.with_suffix(".partial")
+    partial.touch(mode=0o600)
+    partial.write_text("\n".join(tokens) + "\n")
+    partial.replace(path)

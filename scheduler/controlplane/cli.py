@@ -88,6 +88,7 @@ def status(
         for p in (found.processes if found else ())
         if found
     ]
+    complete = found is not None and found.complete
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
@@ -96,9 +97,11 @@ def status(
                 f"{row['name']:26}{'well' if row['healthy'] else 'ILL':6}"
                 f"{row['pid']:>8}  {row['log']}"
             )
-    if not rows:
+    if found is None:
         _say("no cluster runs here; start one with: muster cluster up")
-    if not rows or not all(row["healthy"] for row in rows):
+    elif not complete:
+        _say("the last muster cluster up was interrupted; the same again finishes it")
+    if not complete or not all(row["healthy"] for row in rows):
         raise typer.Exit(1)
 
 

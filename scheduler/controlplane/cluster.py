@@ -24,7 +24,7 @@ from scheduler.controlplane import (
     requirements,
     training_operator,
 )
-from scheduler.controlplane.processes import free_ports, stop
+from scheduler.controlplane.processes import free_ports, stop, sweep
 from scheduler.controlplane.record import (
     READY_WITHIN_S,
     Cluster,
@@ -55,17 +55,30 @@ def default_dir() -> Path:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one command at a time change the cluster of a folder."""
+def _alone(folder: Path) -> Iterator[Path]:
+    """Let one command at a time change the cluster of a folder; give the file that says so."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(folder.name + ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another command works on the cluster in {folder}; wait for it"
-            ) from None
-        yield
+    path = folder.with_name(folder.name + ".lock")
+    while True:
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                    continue  # removed by the command before, and made anew
+            except BlockingIOError:
+                raise ValueError(
+                    f"another command works on the cluster in {folder}; wait for it"
+                ) from None
+            except FileNotFoundError:
+                continue
+            shutil.rmtree(_ended(folder), ignore_errors=True)
+            yield path
+            return
+
+
+def _ended(folder: Path) -> Path:
+    """Return where an ended cluster lies while it is removed."""
+    return folder.with_name(folder.name + ".ended")
 
 
 def up(
@@ -85,9 +98,12 @@ def up(
 ) -> Cluster:
     """Start a cluster, or what is missing of the one in `folder`.
 
+    What was there stays: an `up` that was interrupted, or whose programs were killed, goes on.
+
     Raises:
-        ValueError: a component ended or does not get ready, the text names its log; or the machine
-            cannot run real nodes, the text says what it lacks.
+        ValueError: a component ended or does not get ready, the text names its log; another
+            cluster, or something else, is in `folder`; or the machine cannot run real nodes, the
+            text says what it lacks.
     """
     lacking = requirements.lack() if kubelets else ""
     if lacking:
@@ -95,28 +111,36 @@ def up(
     programs = components.build(say, real_nodes=bool(kubelets))
     asked = (nodes, gpus, kubelets, kubelet_gpus, with_muster)
     with _alone(folder):
-        old = load(folder)
-        if old is not None:
-            had = (old.nodes, old.gpus, old.kubelets, old.kubelet_gpus, old.with_muster)
-            if had == asked and all(old.healthy(p.name) for p in old.processes):
-                say("the cluster runs already")
-                return old
-            say("ending what is left of an earlier cluster")
-            _end(old)
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700)
-        cluster = Cluster(
-            str(folder.resolve()),
-            nodes,
-            gpus,
-            with_muster,
-            Ports(*free_ports(len(Ports.__struct_fields__))),
-            bind_verb=bind_verb,
-            kubelets=kubelets,
-            kubelet_gpus=kubelet_gpus,
-        )
-        if kubelets:
+        cluster = load(folder)
+        if cluster is None:
+            if folder.exists() and any(folder.iterdir()):
+                raise ValueError(
+                    f"{folder} is not empty and holds no cluster; name another --dir, or empty it"
+                )
+            folder.mkdir(mode=0o700, exist_ok=True)
+            cluster = Cluster(
+                str(folder.resolve()),
+                nodes,
+                gpus,
+                with_muster,
+                Ports(*free_ports(len(Ports.__struct_fields__))),
+                bind_verb=bind_verb,
+                kubelets=kubelets,
+                kubelet_gpus=kubelet_gpus,
+            )
+            cluster.save()
+        elif cluster.shape != asked:
+            where = "" if folder == default_dir() else f" --dir {folder}"
+            raise ValueError(
+                f"the cluster in {folder} has {cluster.described}; go on with that, "
+                f"or end it and lose what is in it: muster cluster down{where}"
+            )
+        elif cluster.complete and all(cluster.healthy(p.name) for p in cluster.processes):
+            say("the cluster runs already")
+            return cluster
+        else:
+            say("starting what is missing of the cluster that is here")
+        if kubelets and cluster.network is None:
             cluster.network = network.make(network.tag_of(folder))
             cluster.save()
         access.write(cluster)
@@ -128,6 +152,8 @@ def up(
         if kubelets:
             asyncio.run(real_nodes.await_ready(cluster))
             say(f"{kubelets} real nodes with {kubelet_gpus} GPUs each are ready")
+        cluster.complete = True
+        cluster.save()
     return cluster
 
 
@@ -350,11 +376,12 @@ def power(folder: Path, name: str, *, on: bool) -> None:
 
 def down(folder: Path) -> bool:
     """End the cluster of a folder and remove it; True if there was one."""
-    with _alone(folder):
+    with _alone(folder) as lock:
         cluster = load(folder)
-        if cluster is None:
-            return False
-        _end(cluster)
-        shutil.rmtree(folder)
-    folder.with_name(folder.name + ".lock").unlink(missing_ok=True)
-    return True
+        if cluster is not None:
+            _end(cluster)
+            sweep(cluster.dir)
+            folder.rename(_ended(folder))
+            shutil.rmtree(_ended(folder))
+        lock.unlink()
+    return cluster is not None

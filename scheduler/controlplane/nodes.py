@@ -131,7 +131,7 @@ def _kubelet_configuration(
 
 def prepare(folder: Path, programs: dict[str, Path]) -> None:
     """Write into FOLDER what all nodes of a cluster share: images and the containers' origin."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "pause.tar").write_bytes(images.pause(programs["pause"]))
     (folder / "train.tar").write_bytes(images.train())
     (folder / "runtime-spec.json").write_text(json.dumps(runtime_spec(programs["ctr"])))
@@ -148,7 +148,7 @@ def write(
 ) -> list[str]:
     """Write the files of one node into FOLDER; return the command that runs it."""
     name = name_of(index)
-    (folder / "cni").mkdir(parents=True)
+    (folder / "cni").mkdir(parents=True, exist_ok=True)
     (folder / "containerd.toml").write_text(_containerd_toml(folder, programs))
     (folder / "cni" / "10-muster.conflist").write_text(json.dumps(_pod_network(net, index)))
     (folder / "resolv.conf").touch()  # pods ask the cluster's DNS and nobody else

@@ -8,10 +8,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import msgspec
+
+#: in the environment of every started program and of its children: where it logs to
+MARK = "MUSTER_COMPONENT_LOG"
 
 
 class Process(msgspec.Struct):
@@ -28,19 +31,56 @@ class Process(msgspec.Struct):
         """True while this very process runs."""
         return _started(self.pid) == self.started
 
+    def left(self) -> list[int]:
+        """Return the ids of what runs in its session, though it may be gone itself."""
+        return [
+            pid for pid, log in marked() if log == self.log and _fields(pid)[2:3] == [str(self.pid)]
+        ]
+
     def signal(self, number: int) -> None:
-        """Send a signal to it and its children, if it is still itself."""
+        """Send a signal to it and its children, as far as they are still themselves."""
         if self.alive():
-            os.killpg(self.pid, number)
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+        else:
+            _signal(self.left(), number)
 
 
 def _started(pid: int) -> str | None:
     """Return the start time of a process in clock ticks; None if it is gone or a zombie."""
+    fields = _fields(pid)
+    return None if not fields or fields[0] in ("Z", "X") else fields[19]
+
+
+def _fields(pid: int) -> list[str]:
+    """Return what the system says of a process: state, parent, group, ...; empty if it is gone."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return None
-    return None if fields[0] in ("Z", "X") else fields[19]
+        return []
+
+
+def marked() -> list[tuple[int, str]]:
+    """Return (process id, log) of all that `start` started, whoever did, and of their children."""
+    found = []
+    start = f"{MARK}=".encode()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            environment = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:  # gone, or another user's
+            continue
+        log = next((entry for entry in environment if entry.startswith(start)), None)
+        if log is not None and _started(int(folder.name)):
+            found.append((int(folder.name), os.fsdecode(log.removeprefix(start))))
+    return found
+
+
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def start(
@@ -56,7 +96,7 @@ def start(
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, **extra},
+            env={**os.environ, **extra, MARK: str(log)},
             cwd=folder,
         )
     started = _started(child.pid) or ""
@@ -69,11 +109,23 @@ def stop(processes: list[Process], within_s: float = 10.0) -> None:
     for process in processes:
         process.signal(signal.SIGTERM)
         end_s = time.monotonic() + within_s
-        while process.alive() and time.monotonic() < end_s:
+        while process.left() and time.monotonic() < end_s:
             _reap(process.pid)
             time.sleep(0.02)
-        process.signal(signal.SIGKILL)
+        _signal(process.left(), signal.SIGKILL)
         _reap(process.pid)
+
+
+def sweep(folder: Path, within_s: float = 10.0) -> None:
+    """End what still logs into a folder and is in nobody's books: its starter was interrupted."""
+    end_s = time.monotonic() + within_s
+    number = signal.SIGTERM
+    while pids := [pid for pid, log in marked() if Path(log).parent == folder]:
+        _signal(pids, number)
+        number = signal.SIGTERM if time.monotonic() < end_s else signal.SIGKILL
+        for pid in pids:
+            _reap(pid)
+        time.sleep(0.02)
 
 
 def _reap(pid: int) -> None:

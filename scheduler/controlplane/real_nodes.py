@@ -42,7 +42,7 @@ def controller_flags(cluster: Cluster) -> list[str]:
 
 
 def launch(cluster: Cluster, programs: dict[str, Path]) -> None:
-    """Start the cluster's DNS and all its real nodes."""
+    """Start the cluster's DNS and its real nodes, as far as they are not well."""
     net = cluster.network
     assert net is not None
     _start_dns(cluster, net, programs["coredns"])
@@ -51,6 +51,12 @@ def launch(cluster: Cluster, programs: dict[str, Path]) -> None:
     authority = cluster.dir / "certificates" / "ca.crt"
     for index in range(cluster.kubelets):
         name = nodes.name_of(index)
+        left = [p for p in cluster.processes if p.name == name]
+        if left and cluster.healthy(name):
+            continue
+        for process in left:  # with the disk that it had
+            process.signal(signal.SIGKILL)
+        stop(left)
         access = cluster.dir / f"{name}.kubeconfig"
         command = nodes.write(
             folder / name, net, index, cluster.kubelets, programs, authority, access

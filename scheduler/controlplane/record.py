@@ -49,11 +49,25 @@ class Cluster(msgspec.Struct):
     kubelets: int = 0
     kubelet_gpus: int = 0
     network: Network | None = None  #: of real nodes
+    complete: bool = False  #: `up` came to its end
 
     @property
     def dir(self) -> Path:
         """Its folder."""
         return Path(self.folder)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, bool]:
+        """What it was asked for as; all else is the same for every cluster of the command line."""
+        return self.nodes, self.gpus, self.kubelets, self.kubelet_gpus, self.with_muster
+
+    @property
+    def described(self) -> str:
+        """The same for people."""
+        real = f"{self.kubelets} real nodes of {self.kubelet_gpus} GPUs" if self.kubelets else ""
+        played = f"{self.nodes} nodes of {self.gpus} GPUs" if self.nodes else ""
+        text = " and ".join(filter(None, (played, real)))
+        return text if self.with_muster else f"{text}, without muster"
 
     @property
     def kubeconfig(self) -> Path:
@@ -95,7 +109,11 @@ class Cluster(msgspec.Struct):
         raise ValueError(f"component {name!r} is unknown; there are {names}")
 
     def run(self, name: str, command: list[str], **environment: str) -> None:
-        """Start a component."""
+        """Start a component, unless it is well; what is left of it is ended first."""
+        old = [p for p in self.processes if p.name == name]
+        if old and self.healthy(name):
+            return
+        stop(old)
         self.processes = [p for p in self.processes if p.name != name]
         self.processes.append(start(name, command, self.dir, environment))
         self.save()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from types import FrameType
 
@@ -14,28 +15,29 @@ FIRST_PAUSE_S, LAST_PAUSE_S = 0.5, 10.0
 def main(command: list[str]) -> int:
     """Run `command` until SIGTERM comes."""
     child: subprocess.Popen[bytes] | None = None
-    ending = False
+    ending = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:
-        nonlocal ending
-        ending = True
+        ending.set()
         if child is not None:
             child.terminate()
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     pause_s = FIRST_PAUSE_S
-    while not ending:
+    while not ending.is_set():
         began_s = time.monotonic()
         child = subprocess.Popen(command)
+        if ending.is_set():  # the signal came before there was a child to hand it on to
+            child.terminate()
         code = child.wait()
-        if ending:
+        if ending.is_set():
             return 0
         print(f"supervisor: ended with {code}; starting it again", file=sys.stderr, flush=True)
         pause_s = (
             FIRST_PAUSE_S if time.monotonic() - began_s > 30 else min(2 * pause_s, LAST_PAUSE_S)
         )
-        time.sleep(pause_s)
+        ending.wait(pause_s)
     return 0
 
 

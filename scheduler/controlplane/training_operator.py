@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
-import shutil
 import time
 from pathlib import Path
 
 import msgspec
 
-from scheduler.controlplane import images, objects
+from scheduler.controlplane import images, objects, private_folder
 from scheduler.controlplane.record import READY_WITHIN_S, Cluster, Say, await_well
 
 #: where the operator looks for its certificate, a constant in its code
@@ -35,16 +33,8 @@ def launch(cluster: Cluster, programs: dict[str, Path]) -> None:
         command.append(f"--pytorch-init-container-image={images.TRAIN}")
     if cluster.with_muster:
         command.append("--gang-scheduler-name=muster")
-    OPERATOR_CERTIFICATES.mkdir(exist_ok=True)
     own = cluster.dir / "operator-certificates"
-    own.mkdir()
-    if os.geteuid() == 0 and shutil.which("unshare"):
-        # its own view of that folder, so that several clusters do not share it
-        mount = f'mount --bind "{own}" "{OPERATOR_CERTIFICATES}" && exec "$@"'
-        command = ["unshare", "--mount", "sh", "-c", mount, "operator", *command]
-    else:
-        shutil.rmtree(own)
-        own.symlink_to(OPERATOR_CERTIFICATES)
+    command = [*private_folder.seen_at(OPERATOR_CERTIFICATES, own), *command]
     cluster.run("training-operator", command, TMPDIR="/tmp")
 
 
