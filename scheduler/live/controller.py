@@ -165,7 +165,9 @@ class Controller:
         """Look at what changed, decide, and start what follows, for ever."""
         while True:
             await self.work.something()
+            began_s = time.perf_counter()
             self.step()
+            self.work.stepped(time.perf_counter() - began_s)
 
     def step(self) -> None:
         """Mend every gang that something happened to, then let the core decide."""

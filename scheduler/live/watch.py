@@ -49,6 +49,7 @@ T = TypeVar("T")
 
 
 FIRST_PAUSE_S = 0.2
+PATIENCE_STEP = 0.05  #: of `stalled_s`; how exactly a silent watch is noticed
 GONE_AFTER_S = 30.0  #: a kind that was there and is denied for so long is gone
 
 
@@ -157,28 +158,29 @@ class Informer(Generic[T]):
                 ),
                 accept=self.accept_line,
             )
-            opened_s = loop.time()
+            opened_s = heard_s = loop.time()
             try:
-                while True:
-                    async with asyncio.timeout(self.stalled_s):
-                        line = await anext(lines)
-                    self.heard_s = loop.time()
-                    event = line_of.decode(line)
-                    if event.type is Change.ERROR:
-                        raise ApiError(410, "the watch expired")
-                    if event.type is Change.BOOKMARK:
-                        version = bookmark_of.decode(event.object).metadata.resource_version
-                        continue
-                    item = object_of.decode(event.object)
-                    meta: Meta = item.metadata  # type: ignore[attr-defined]
-                    version = meta.resource_version
-                    if event.type is Change.DELETED:
-                        self._known.pop(meta.uid, None)
-                    else:
-                        self._known[meta.uid] = item
-                    self.handler(event.type, item)
-            except StopAsyncIteration:
-                continue  # the server ends a watch after timeoutSeconds; go on where it ended
+                async with asyncio.timeout(self.stalled_s) as silence:
+                    async for line in lines:
+                        self.heard_s = now_s = loop.time()
+                        if now_s - heard_s > PATIENCE_STEP * self.stalled_s:  # not for every line
+                            heard_s = now_s
+                            silence.reschedule(now_s + self.stalled_s)
+                        event = line_of.decode(line)
+                        if event.type is Change.ERROR:
+                            raise ApiError(410, "the watch expired")
+                        if event.type is Change.BOOKMARK:
+                            version = bookmark_of.decode(event.object).metadata.resource_version
+                            continue
+                        item = object_of.decode(event.object)
+                        meta: Meta = item.metadata  # type: ignore[attr-defined]
+                        version = meta.resource_version
+                        if event.type is Change.DELETED:
+                            self._known.pop(meta.uid, None)
+                        else:
+                            self._known[meta.uid] = item
+                        self.handler(event.type, item)
+                # the server ends a watch after timeoutSeconds; go on where it ended
             except TimeoutError:
                 log.warning(
                     "watch of %s silent for %.0f s; opening it anew", self.path, self.stalled_s

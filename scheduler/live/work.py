@@ -6,13 +6,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from heapq import heappop, heappush
 from typing import Any
 
 from scheduler.live.gangs import GangKey
 
 log = logging.getLogger("muster.work")
-#: facts that arrive together are looked at together; a burst of creations is one step
-GATHER_S = 0.01
+#: facts that arrive together are looked at together; while steps are long, so are the gaps
+#: between them, so that a burst of creations costs a few steps and not one per pod
+GATHER_S, GATHER_MOST_S = 0.01, 0.1
+REST_PER_STEP = 3.0
 LONGEST_S = 30.0
 
 
@@ -26,7 +29,9 @@ class Work:
         self._zero_s = clock()
         self._touched: set[GangKey] = set()
         self._wake = asyncio.Event()
-        self._timers: list[tuple[float, GangKey]] = []
+        self._timers: list[tuple[float, int, GangKey]] = []  #: a heap; the number breaks ties
+        self._num_timers = 0
+        self._step_s = 0.0  #: the last step took so long
         self._tasks: set[asyncio.Task[None]] = set()
 
     def now_s(self) -> float:
@@ -43,7 +48,8 @@ class Work:
 
     def look_again(self, key: GangKey, at_s: float) -> None:
         """Mend a gang at `at_s`, if nothing makes it earlier."""
-        self._timers.append((at_s, key))
+        self._num_timers += 1
+        heappush(self._timers, (at_s, self._num_timers, key))
         if at_s <= self.now_s():
             self._wake.set()
 
@@ -54,10 +60,8 @@ class Work:
 
     def touch_due(self, now_s: float) -> None:
         """Have the gangs mended whose time has come."""
-        due = {key for at_s, key in self._timers if at_s <= now_s}
-        if due:
-            self._timers = [entry for entry in self._timers if entry[0] > now_s]
-            self._touched |= due
+        while self._timers and self._timers[0][0] <= now_s:
+            self._touched.add(heappop(self._timers)[2])
             self._wake.set()
 
     async def something(self) -> None:
@@ -65,14 +69,19 @@ class Work:
         while True:
             now_s = self.now_s()
             self.touch_due(now_s)
-            next_s = min((at_s for at_s, _ in self._timers), default=now_s + LONGEST_S)
+            next_s = self._timers[0][0] if self._timers else now_s + LONGEST_S
             try:
                 await asyncio.wait_for(self._wake.wait(), max(0.0, next_s - now_s))
             except TimeoutError:
                 continue
-            await asyncio.sleep(GATHER_S)
+            rest_s = min(GATHER_MOST_S, REST_PER_STEP * self._step_s)
+            await asyncio.sleep(max(GATHER_S, rest_s))
             self._wake.clear()
             return
+
+    def stepped(self, took_s: float) -> None:
+        """Note how long a step took."""
+        self._step_s = took_s
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a write beside the steps."""
