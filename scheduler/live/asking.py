@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from math import inf
 
-from scheduler.live.gangs import KUBEFLOW_JOB, WALLTIME, Find, environment, wishes
+from scheduler.live.gangs import WALLTIME, Find, training_job, wishes
 from scheduler.live.ledger import Request
 from scheduler.live.membership import LiveGang
 from scheduler.live.objects import Pod, unix_s
 
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
+#: nine digits at most: what is longer is no duration, and no float either
+_DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?")
 
 
 def duration_s(text: str) -> float:
@@ -51,8 +51,7 @@ def request_for(
         largest = max(parts, key=lambda part: part.count)
         largest.count += num_pods - len(pods)
     meta = pods[0].metadata
-    job = find("PyTorchJob", gang.key.namespace, label(pods, KUBEFLOW_JOB))
-    queue, priority = wishes(job, find)
+    queue, priority = wishes(training_job(pods[0], find)[1], find)
     return Request(
         name=name,
         parts=parts,
@@ -64,30 +63,3 @@ def request_for(
         walltime_s=duration_s(meta.annotations.get(WALLTIME, "")),
         present=len(pods),
     )
-
-
-def stale_pods(gang: LiveGang, free: list[Pod], find: Find) -> tuple[str, list[Pod]]:
-    """Return why pods made for another size of their job must not start, and those pods."""
-    if not gang.key.source.startswith(("PodGroup.scheduling.x", "Kubeflow")):
-        return "", []
-    job = find("PyTorchJob", gang.key.namespace, label(free, KUBEFLOW_JOB))
-    if job is None or job.spec.get("elasticPolicy"):
-        return "", []
-    total = sum(
-        int(part.get("replicas", 1))
-        for part in (job.spec.get("pytorchReplicaSpecs") or {}).values()
-    )
-    per_node = str(job.spec.get("nprocPerNode") or "")
-    world = total * (int(per_node) if per_node.isdigit() else 1)
-    stale = [p for p in free if (environment(p, "WORLD_SIZE") or str(world)) != str(world)]
-    if not stale:
-        return "", []
-    return (
-        f"{len(stale)} pods were made for another WORLD_SIZE than {world} and would never "
-        "meet the others; waiting for their owner to make them anew"
-    ), stale
-
-
-def label(pods: Iterable[Pod], name: str) -> str:
-    """Return the value of a label that some of the pods carry; empty if none does."""
-    return next((p.metadata.labels[name] for p in pods if name in p.metadata.labels), "")

@@ -29,6 +29,7 @@ from scheduler.live.watch import Change
 from scheduler.live.work import Work
 
 log = logging.getLogger("muster.controller")
+SET_ASIDE_S = 60.0  #: a gang that cannot be read or decided is tried again after so long
 
 
 class Controller:
@@ -109,7 +110,26 @@ class Controller:
                 and (gang.key.name.startswith(where[2]) or where[2] in _owner_names(gang))
             ):
                 self.work.touch(gang.key)
+        if kind in ("Job", "JobSet"):
+            self._sort_anew(where[1])
         self.work.wake()
+
+    def _sort_anew(self, namespace: str) -> None:
+        """Find the gangs anew of pods that were there before the object that says which it is."""
+        for gang in list(self.gangs.values()):
+            if gang.key.namespace != namespace or gang.key.source not in (
+                Source.JOB,
+                Source.JOBSET,
+                Source.LONE,
+            ):
+                continue
+            for uid, pod in list(gang.pods.items()):
+                settled = uid in self.slot_of or pod.spec.node_name or pod.ended
+                if not settled and key_of(pod, self.find) != gang.key:
+                    gang.forget(uid)
+                    del self.key_of_pod[uid]
+                    self.work.touch(gang.key)
+                    self.on_pod(Change.MODIFIED, pod)
 
     def on_pod(self, change: Change, pod: Pod) -> None:
         """Take in a pod."""
@@ -135,8 +155,8 @@ class Controller:
         self.key_of_pod[uid] = key
         known = gang.pods.get(uid)
         gang.pods[uid] = pod
-        if pod.ended and (known is None or not known.ended) and pod.status.phase == "Succeeded":
-            gang.num_succeeded += 1
+        if pod.status.phase == "Succeeded":
+            gang.note_success(pod)
         place = self.slot_of.get(uid)
         if place is not None and pod.spec.node_name and not pod.ended:
             _, unit, slot = place
@@ -176,15 +196,61 @@ class Controller:
         for key in self.work.take():
             gang = self.gangs.get(key)
             if gang is not None:
-                self.mending.mend(gang, now_s)
+                self._mend(gang, now_s)
         if not self.active:
             return
         began_s = time.perf_counter()
-        for request in self.ledger.decide(now_s):
-            self.release.planned(request)
+        self._decide(now_s)
         self.metrics.plan_seconds.observe(time.perf_counter() - began_s)
         self._wake_refused()
         self.publisher.wake()
+
+    def _mend(self, gang: LiveGang, now_s: float) -> None:
+        try:
+            self.mending.mend(gang, now_s)
+        except Exception as error:
+            self._set_aside(gang, error, "mend")
+
+    def _decide(self, now_s: float) -> None:
+        try:
+            self._carry_out(now_s)
+        except Exception:
+            log.exception("the core failed; looking for the gang that it fails on")
+            try:
+                for name, error in self.ledger.find_broken(now_s).items():
+                    self._set_aside(self.tables.gang_of_unit[name], error, "decide")
+                self._carry_out(now_s)
+            except Exception:
+                log.exception("the core failed again; nothing is planned in this step")
+                self.metrics.set_aside.labels(where="step").inc()
+                self.ledger.begin_anew()
+
+    def _carry_out(self, now_s: float) -> None:
+        for request in self.ledger.decide(now_s):
+            try:
+                self.release.planned(request)
+            except Exception as error:
+                gang = self.tables.gang_of_unit[request.name]
+                self._set_aside(gang, error, "release")
+                self.release.drop_unit(gang, gang.units[request.name])
+
+    def _set_aside(self, gang: LiveGang, error: Exception, where: str) -> None:
+        """Leave a gang out that cannot be read or decided, say so, and try again later."""
+        self.metrics.set_aside.labels(where=where).inc()
+        text = str(error)
+        if not isinstance(error, ValueError):
+            text = f"muster fails on it ({type(error).__name__}: {error}); please report this"
+        if text != gang.problem:
+            log.error("gang %s set aside: %s", gang.name, text, exc_info=error)
+            self.publisher.event(gang, "NotUnderstood", text)
+        gang.problem = text
+        again_s = self.now_s() + SET_ASIDE_S
+        if where != "mend":  # a look would find nothing wrong with it
+            gang.trouble, gang.hold_until_s = text, again_s
+        self.work.look_again(gang.key, again_s)
+        for unit in list(gang.units.values()):
+            if not unit.slots:
+                self.release.drop_unit(gang, unit)
 
     def _wake_refused(self) -> None:
         """Have kube-scheduler look again at lone pods that gangs were in the way of."""

@@ -37,6 +37,15 @@ class Kind(NamedTuple):
     crd: str  #: name of its definition; empty: built in
 
 
+#: jobs of the training operator, and the container that trains; all say their sizes alike
+TRAINING_JOBS = {
+    "PyTorchJob": "pytorch",
+    "TFJob": "tensorflow",
+    "MPIJob": "mpi",
+    "XGBoostJob": "xgboost",
+    "PaddleJob": "paddle",
+    "JAXJob": "jax",
+}
 #: kinds that are watched, by the word used for them below
 KINDS: dict[str, Kind] = {
     "native": Kind("/apis/scheduling.k8s.io/v1beta1/podgroups", ""),
@@ -46,7 +55,10 @@ KINDS: dict[str, Kind] = {
     "volcano": Kind(
         "/apis/scheduling.volcano.sh/v1beta1/podgroups", "podgroups.scheduling.volcano.sh"
     ),
-    "PyTorchJob": Kind("/apis/kubeflow.org/v1/pytorchjobs", "pytorchjobs.kubeflow.org"),
+    **{
+        kind: Kind(f"/apis/kubeflow.org/v1/{kind.lower()}s", f"{kind.lower()}s.kubeflow.org")
+        for kind in TRAINING_JOBS
+    },
     "JobSet": Kind("/apis/jobset.x-k8s.io/v1alpha2/jobsets", "jobsets.jobset.x-k8s.io"),
     "Job": Kind("/apis/batch/v1/jobs", ""),
     "PriorityClass": Kind("/apis/scheduling.k8s.io/v1/priorityclasses", ""),
@@ -61,6 +73,8 @@ KUBEFLOW_JOB = "training.kubeflow.org/job-name"
 KUBEFLOW_TYPE = "training.kubeflow.org/replica-type"
 KUBEFLOW_INDEX = "training.kubeflow.org/replica-index"
 JOBSET = "jobset.sigs.k8s.io/jobset-name"
+JOBSET_UID = "jobset.sigs.k8s.io/jobset-uid"
+JOBSET_ATTEMPT = "jobset.sigs.k8s.io/restart-attempt"
 JOBSET_ROLE = "jobset.sigs.k8s.io/replicatedjob-name"
 JOBSET_INDEX = "jobset.sigs.k8s.io/job-index"
 TRAIN_STEP = "trainer.kubeflow.org/trainjob-ancestor-step"
@@ -116,15 +130,19 @@ def key_of(pod: Pod, find: Find) -> GangKey | None:
             return GangKey(meta.namespace, f"{name}-{step}", Source.COSCHEDULING)
         return GangKey(meta.namespace, name, Source.COSCHEDULING, _job_uid(pod))
     if name := meta.annotations.get(VOLCANO_GROUP):
+        if (step := labels.get(TRAIN_STEP, "")).endswith("initializer"):
+            name = f"{name}-{step}"
         return GangKey(meta.namespace, name, Source.VOLCANO)
     if name := labels.get(KUEUE_GROUP):
         return GangKey(meta.namespace, name, Source.KUEUE)
     if name := labels.get(KUBEFLOW_JOB):
         return GangKey(meta.namespace, name, Source.KUBEFLOW, uid)
     if name := labels.get(JOBSET):
-        if _in_order(find("JobSet", meta.namespace, name)):
+        jobset = find("JobSet", meta.namespace, name)
+        if _in_order(jobset):
             name = f"{name}-{labels.get(JOBSET_ROLE, '')}"
-        return GangKey(meta.namespace, name, Source.JOBSET)
+        made_for = labels.get(JOBSET_UID) or (jobset.metadata.uid if jobset is not None else "")
+        return GangKey(meta.namespace, name, Source.JOBSET, made_for)
     if name := labels.get(LWS):
         return GangKey(
             meta.namespace, f"{name}-{labels.get(LWS_GROUP, '0')}", Source.LEADER_WORKER_SET
@@ -151,25 +169,30 @@ def _index(pod: Pod) -> str | None:
 
 def _is_gang_job(job: Thing) -> bool:
     """True if all completions of an Indexed Job run at once."""
-    parallelism = job.spec.get("parallelism", 1)
-    return bool(parallelism > 1 and parallelism == job.spec.get("completions"))
+    parallelism = job.spec.get("parallelism")
+    return isinstance(parallelism, int) and 1 < parallelism == job.spec.get("completions")
 
 
 def _in_order(jobset: Thing | None) -> bool:
     """True if the parts of a JobSet start one after the other: then each is a gang of its own."""
     if jobset is None:
         return False
-    if (jobset.spec.get("startupPolicy") or {}).get("startupPolicyOrder") == "InOrder":
+    order = jobset.spec.get("startupPolicy")
+    if isinstance(order, dict) and order.get("startupPolicyOrder") == "InOrder":
         return True
-    return any(part.get("dependsOn") for part in jobset.spec.get("replicatedJobs", []))
+    return any(part.get("dependsOn") for part in _jobs_of(jobset))
+
+
+def _jobs_of(jobset: Thing | None) -> list[dict[str, Any]]:
+    parts = jobset.spec.get("replicatedJobs") if jobset is not None else None
+    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
 
 
 def rank_of(pod: Pod) -> Rank:
     """Return the place of a pod in its gang."""
     labels, name = pod.metadata.labels, pod.metadata.name
     if role := labels.get(KUBEFLOW_TYPE):
-        order = role if role not in ("master", "chief", "launcher") else f"!{role}"
-        return Rank(order, _number(labels.get(KUBEFLOW_INDEX)), name)
+        return Rank(_ordered(role), _number(labels.get(KUBEFLOW_INDEX)), name)
     if role := labels.get(JOBSET_ROLE):
         within = _number(_index(pod))
         return Rank(role, 100_000 * _number(labels.get(JOBSET_INDEX)) + within, name)
@@ -221,7 +244,11 @@ def _with_roles(size: Size, key: GangKey, pods: list[Pod], find: Find) -> Size:
     """
     group = find("volcano", key.namespace, key.name)
     minima = (group.spec.get("minTaskMember") or {}) if group is not None else {}
-    by_role = tuple(sorted((str(role), int(least)) for role, least in minima.items()))
+    by_role = tuple(
+        sorted(
+            (str(role), _count(least, f"minTaskMember {role}")) for role, least in minima.items()
+        )
+    )
     if not by_role:
         return size
     present = Counter(rank_of(pod).role for pod in pods)
@@ -237,9 +264,7 @@ def _said(key: GangKey, pod: Pod, find: Find) -> Iterable[tuple[str, Size | None
     meta = pod.metadata
     where = (key.namespace, key.name)
     owner = meta.controller()
-    kubeflow = None
-    if name := meta.labels.get(KUBEFLOW_JOB):
-        kubeflow = find("PyTorchJob", key.namespace, name)
+    kind, kubeflow = training_job(pod, find)
     match key.source:
         case Source.NATIVE:
             yield "PodGroup", _from(find("native", *where), "schedulingPolicy", "gang", "minCount")
@@ -250,18 +275,23 @@ def _said(key: GangKey, pod: Pod, find: Find) -> Iterable[tuple[str, Size | None
                 return
             group = find("coscheduling", *where)
             if kubeflow is not None and _made_by(group, kubeflow):
-                yield "PyTorchJob", kubeflow_size(kubeflow)
+                yield kind, kubeflow_size(kubeflow)
                 return  # the operator's copy lags behind the job, and forgets elastic minima
             initializers = _num_initializers(find("JobSet", key.namespace, key.name))
             yield "PodGroup", _from(group, "minMember", less=initializers)
         case Source.VOLCANO:
-            yield "PodGroup", _from(find("volcano", *where), "minMember")
+            step = meta.labels.get(TRAIN_STEP, "")
+            if step.endswith("initializer"):
+                yield step, Size(1, 1)
+                return
+            initializers = _num_initializers(find("JobSet", key.namespace, key.name))
+            yield "PodGroup", _from(find("volcano", *where), "minMember", less=initializers)
         case Source.KUEUE:
             count = _number(meta.annotations.get(KUEUE_COUNT))
             yield KUEUE_COUNT, Size(count, count) if count else None
         case Source.KUBEFLOW:
             if kubeflow is not None:
-                yield "PyTorchJob", kubeflow_size(kubeflow)
+                yield kind, kubeflow_size(kubeflow)
             else:
                 yield "WORLD_SIZE", _from_environment(pod)
         case Source.JOBSET:
@@ -274,7 +304,7 @@ def _said(key: GangKey, pod: Pod, find: Find) -> Iterable[tuple[str, Size | None
         case Source.JOB:
             assert owner is not None
             job = find("Job", key.namespace, owner.name)
-            count = int(job.spec.get("parallelism", 1)) if job is not None else 0
+            count = _count(job.spec.get("parallelism", 1), "parallelism") if job is not None else 0
             yield "Job", Size(count, count) if count else None
         case Source.LONE:
             yield "Pod", Size(1, 1)
@@ -306,20 +336,76 @@ def _from(thing: Thing | None, *path: str, less: int = 0) -> Size | None:
     return Size(count, count)
 
 
+def training_job(pod: Pod, find: Find) -> tuple[str, Thing | None]:
+    """Return kind and object of the training operator's job that a pod is of, if it is of one."""
+    name = pod.metadata.labels.get(KUBEFLOW_JOB)
+    if not name:
+        return "", None
+    owner = pod.metadata.controller()
+    kinds = [owner.kind] if owner is not None and owner.kind in TRAINING_JOBS else TRAINING_JOBS
+    for kind in kinds:
+        job = find(kind, pod.metadata.namespace, name)
+        if job is not None:
+            return kind, job
+    return "", None
+
+
+def replicas_of(job: Thing) -> dict[str, int]:
+    """Return how many pods each role of a training job has.
+
+    Raises:
+        ValueError: the job says it in a form that is none.
+    """
+    specs = next((value for key, value in job.spec.items() if key.endswith("ReplicaSpecs")), None)
+    if not isinstance(specs or {}, dict):
+        raise ValueError(f"job {job.metadata.name!r}: its replica specs are no table of roles")
+    found: dict[str, int] = {}
+    for role, part in (specs or {}).items():
+        if not isinstance(part, dict):
+            raise ValueError(f"job {job.metadata.name!r}: replica spec {role} is no object")
+        found[role] = _count(part.get("replicas", 1), f"replicas of {role}")
+    return found
+
+
+def _count(value: object, what: str) -> int:
+    """Return a count that an object of the API says.
+
+    Raises:
+        ValueError: it is no count.
+    """
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{what}: {value!r} is no number of pods; correct the object that says it")
+    return value
+
+
 def kubeflow_size(job: Thing) -> Size | None:
-    """Return minAvailable, else the elastic minimum, else all replicas of a training job."""
-    replicas = job.spec.get("pytorchReplicaSpecs") or {}
-    total = sum(int(part.get("replicas", 1)) for part in replicas.values())
+    """Return minAvailable, else the elastic minimum, else all replicas of a training job.
+
+    Where fewer than all are needed, a master or chief is among them, as the others look for it.
+    """
+    replicas = replicas_of(job)
+    total = sum(replicas.values())
     if not total:
         return None
     policy = (job.spec.get("runPolicy") or {}).get("schedulingPolicy") or {}
     elastic = (job.spec.get("elasticPolicy") or {}).get("minReplicas")
     least = policy.get("minAvailable")
     if least is None and elastic is not None:
-        least = int(elastic) + sum(
-            int(part.get("replicas", 1)) for name, part in replicas.items() if name != "Worker"
-        )
-    return Size(min(int(least), total) if least else total, total)
+        others = sum(count for role, count in replicas.items() if role != "Worker")
+        least = _count(elastic, "elasticPolicy.minReplicas") + others
+    least = min(_count(least, "schedulingPolicy.minAvailable"), total) if least else total
+    first = tuple((_ordered(r.lower()), n) for r, n in replicas.items() if _leads(r.lower()))
+    leads = sum(count for _, count in first)
+    return Size(least, total, by_role=first if leads <= least < total else ())
+
+
+def _leads(role: str) -> bool:
+    return role in ("master", "chief", "launcher")
+
+
+def _ordered(role: str) -> str:
+    """Return the role as ranks name it: masters come first."""
+    return f"!{role}" if _leads(role) else role
 
 
 def wishes(job: Thing | None, find: Find) -> tuple[str, int]:
@@ -334,27 +420,27 @@ def _jobset_size(jobset: Thing | None, only: str | None) -> Size | None:
     if jobset is None:
         return None
     total = 0
-    for part in jobset.spec.get("replicatedJobs", []):
+    for part in _jobs_of(jobset):
         if only is None or part.get("name") == only:
             job = (part.get("template") or {}).get("spec") or {}
-            at_once = int(job.get("parallelism", 1))
-            total += int(part.get("replicas", 1)) * min(
-                at_once, int(job.get("completions", at_once))
+            at_once = _count(job.get("parallelism", 1), "parallelism")
+            total += _count(part.get("replicas", 1), "replicas") * min(
+                at_once, _count(job.get("completions", at_once), "completions")
             )
     return Size(total, total) if total else None
 
 
 def _num_initializers(jobset: Thing | None) -> int:
-    parts = jobset.spec.get("replicatedJobs", []) if jobset is not None else []
-    return sum(1 for part in parts if str(part.get("name", "")).endswith("initializer"))
+    return sum(1 for part in _jobs_of(jobset) if str(part.get("name", "")).endswith("initializer"))
 
 
 def environment(pod: Pod, name: str) -> str | None:
-    """Return the value of an environment variable of the pod's containers."""
-    for container in pod.spec.containers:
-        for variable in container.env:
-            if variable.name == name:
-                return variable.value
+    """Return what a variable is in the container that trains: of two, the last one counts."""
+    trains = [c for c in pod.spec.containers if c.name in TRAINING_JOBS.values()]
+    for container in trains or pod.spec.containers:
+        values = [variable.value for variable in container.env if variable.name == name]
+        if values:
+            return values[-1]
     return None
 
 

@@ -229,7 +229,12 @@ class Ledger:
             self.withdraw(request.name)
         self.requests[request.name] = request
         if not self._start_over:
-            self._tell_request(request)
+            try:
+                self._tell_request(request)
+            except Exception:
+                del self.requests[request.name]
+                self._start_over = True
+                raise
 
     def hold(self, request: Request) -> None:
         """Count a request as running on its `nodes`, wherever muster or others put it."""
@@ -397,6 +402,36 @@ class Ledger:
                     case Wait() | Reserve():
                         self._tell(decision)
         raise AssertionError(f"no end of decisions after {MAX_DECISIONS}")
+
+    def find_broken(self, now_s: float) -> dict[str, Exception]:
+        """Return the waiting requests on which the core fails, each tried by itself.
+
+        The state is made anew afterwards; nothing of the trials is recorded.
+        """
+        requests, record, rebuilt = self.requests, self.record, self.rebuilt
+        self.record, self.rebuilt = lambda now_s, item: None, lambda now_s, state: None
+        self.requests = {name: r for name, r in requests.items() if r.nodes}
+        broken: dict[str, Exception] = {}
+        self._start_over = True
+        try:
+            self.settle(now_s)  # what runs is not to blame, or nothing can be done
+            for name, request in requests.items():
+                if request.nodes:
+                    continue
+                try:
+                    self.settle(now_s)
+                    self.submit(request)
+                    self.settle(now_s)
+                    core.decide(self.state, self.policy, now_s)
+                    self.withdraw(name)
+                except Exception as error:
+                    broken[name] = error
+                    self.requests.pop(name, None)
+                    self._start_over = True
+        finally:
+            self.requests, self.record, self.rebuilt = requests, record, rebuilt
+            self._start_over = True
+        return broken
 
     def _names(self, roles: tuple[Role, ...], placement: Placement) -> tuple[str, ...]:
         """Return the node of each pod, role by role and in rank order."""

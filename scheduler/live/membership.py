@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from scheduler.live.gangs import GangKey, Rank, Size, rank_of
+from scheduler.live.gangs import JOBSET_ATTEMPT, GangKey, Rank, Size, rank_of
 from scheduler.live.ledger import Part, Request
 from scheduler.live.objects import Pod, pod_shape
 from scheduler.model import PodShape
@@ -37,6 +37,7 @@ class Slot:
     rank: Rank
     node: str
     uid: str  #: of the pod that has it; empty while its successor is awaited
+    attempt: int = 0  #: of a JobSet that starts again, which counts them
     released: bool = False  #: the pod was told
     bound: bool = False
     empty_since_s: float = 0.0
@@ -77,6 +78,28 @@ class Facts(NamedTuple):
     gated: bool
 
 
+@dataclass(slots=True)
+class Success:
+    """A rank that ended well."""
+
+    rank: Rank
+    name: str  #: of its pod
+    run_by: str  #: uid of the pod's controller
+    attempt: int
+    closed: bool = False  #: no pod of the gang was left when it ended
+
+
+def _run_by(pod: Pod) -> str:
+    owner = pod.metadata.controller()
+    return owner.uid if owner is not None else ""
+
+
+def attempt_of(pod: Pod) -> int:
+    """Return the attempt of its JobSet that a pod is of."""
+    text = pod.metadata.labels.get(JOBSET_ATTEMPT, "")
+    return int(text) if text.isdecimal() and len(text) < 10 else 0
+
+
 @dataclass
 class LiveGang:
     """A gang of the cluster."""
@@ -87,16 +110,23 @@ class LiveGang:
     pods: dict[str, Pod] = field(default_factory=dict)
     units: dict[str, Unit] = field(default_factory=dict)
     size: Size | None = None
+    succeeded: dict[str, Success] = field(default_factory=dict)  #: by pod, in this attempt
     num_succeeded: int = 0
+    attempt: int = 0  #: the latest of the pods that are there
     started_min: int = 0  #: pods that ran together when it started; 0 before
+    started_roles: dict[str, int] = field(default_factory=dict)  #: the same by role, if roles count
+    #: pods that were made anew because they were made for another size, by size and rank
+    remade: dict[tuple[str, str, int], set[str]] = field(default_factory=dict)
     degraded_since_s: float = 0.0
     hold_until_s: float = 0.0  #: not asked for before: its last plan failed
     num_aborts: int = 0
     given_up: set[str] = field(default_factory=set)  #: uids of pods told of a node in vain
     problem: str = ""  #: why it cannot be considered, if that is so
+    trouble: str = ""  #: what the core failed on; holds until `hold_until_s`
     told: str = ""  #: last text published
     next_unit: int = 0
     _facts: dict[str, Facts] = field(default_factory=dict)
+    _counted: set[str] = field(default_factory=set)  #: pods that ended well, of any attempt
 
     def facts(self, pod: Pod) -> Facts:
         """Return a pod's rank and request."""
@@ -115,6 +145,50 @@ class LiveGang:
         self.pods.pop(uid, None)
         self._facts.pop(uid, None)
         self.given_up.discard(uid)
+        self._counted.discard(uid)
+
+    def note_success(self, pod: Pod) -> None:
+        """Note that a pod ended well."""
+        if pod.metadata.uid not in self._counted:
+            self._counted.add(pod.metadata.uid)
+            self.succeeded[pod.metadata.uid] = Success(
+                rank_of(pod), pod.metadata.name, _run_by(pod), attempt_of(pod)
+            )
+        if all(pod.ended for pod in self.pods.values()):
+            self._close_attempt()
+
+    def _close_attempt(self) -> None:
+        for success in self.succeeded.values():
+            success.closed = True
+
+    def first_look(self) -> None:
+        """Tell a run that is over from the next one of that name, when both are seen at once."""
+        live = [pod for pod in self.pods.values() if not pod.ended]
+        over = self.size is not None and len(self.succeeded) >= self.size.total
+        if over and not any(pod.spec.node_name for pod in live):
+            self._close_attempt()
+
+    def count_succeeded(self) -> None:
+        """Count ranks that ended well in this attempt and are not run again.
+
+        They count even when their pods are gone. Those of an attempt that was over count only if
+        the controller that ran them runs the rest, too: it does not run them again.
+        """
+        live = [pod for pod in self.pods.values() if not pod.ended]
+        self.attempt = max(map(attempt_of, live), default=self.attempt)
+        if live and self.succeeded:
+            names = {pod.metadata.name for pod in live}
+            runs = {_run_by(pod) for pod in live} - {""}
+            ranks = {(_run_by(pod), *self.facts(pod).rank[:2]) for pod in live}
+            self.succeeded = {
+                uid: done
+                for uid, done in self.succeeded.items()
+                if done.name not in names
+                and not (done.run_by and (done.run_by, *done.rank[:2]) in ranks)
+                and done.attempt >= self.attempt
+                and (not done.closed or done.run_by in runs)
+            }
+        self.num_succeeded = len(self.succeeded)
 
     def live_pods(self) -> list[Pod]:
         """Return pods that run or will, in rank order; first those that a role cannot lack."""

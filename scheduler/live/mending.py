@@ -6,13 +6,16 @@ event costs a look and nothing else.
 
 from __future__ import annotations
 
-from scheduler.live.asking import groups, stale_pods
-from scheduler.live.gangs import rank_of, size_of
+from collections import Counter
+
+from scheduler.live.asking import groups
+from scheduler.live.gangs import Size, rank_of, size_of
 from scheduler.live.membership import LiveGang, Slot, Unit, signature
 from scheduler.live.objects import Pod
 from scheduler.live.recovery import Recovery
 from scheduler.live.release import Release
 from scheduler.live.tables import Tables
+from scheduler.live.worldsize import misfits
 
 
 class Mending:
@@ -27,12 +30,19 @@ class Mending:
         self._recovery = recovery
 
     def mend(self, gang: LiveGang, now_s: float) -> None:
-        """Bring units and slots in line with the gang's pods."""
+        """Bring units and slots in line with the gang's pods.
+
+        Raises:
+            ValueError: an object that says how large the gang is cannot be read.
+        """
         pods = gang.live_pods()
         if not pods:
             self._end(gang)
             return
         old, gang.size = gang.size, size_of(gang.key, pods, self._tables.find)
+        if old is None and gang.size is not None:
+            gang.first_look()
+        gang.count_succeeded()
         if gang.size is not None and gang.size.by_role:
             pods = gang.live_pods()  # minima of roles change who goes first
         said = gang.size.conflict if gang.size is not None else ""
@@ -64,6 +74,8 @@ class Mending:
             self._release.drop_unit(gang, unit)
         for uid in gang.pods:
             self._ledger.drop_foreign(uid)
+        gang.started_min, gang.started_roles, gang.degraded_since_s = 0, {}, 0.0
+        gang.problem, gang.size = "", None
         if not gang.pods:
             self._tables.forget_gang(gang)
             self._release.publisher.forget(gang)
@@ -89,7 +101,8 @@ class Mending:
                     continue
             if pod is None:
                 if not self._fill(gang, unit, slot, free) and (
-                    not self._ledger.usable(slot.node)
+                    slot.attempt < gang.attempt
+                    or not self._ledger.usable(slot.node)
                     or now_s - slot.empty_since_s >= self._timeouts.repair_s
                 ):
                     changed = True
@@ -128,7 +141,7 @@ class Mending:
     def _fill(self, gang: LiveGang, unit: Unit, slot: Slot, free: list[Pod]) -> bool:
         """Give an empty slot to the pod of its rank, if there is one."""
         pod = next((p for p in free if not p.spec.node_name and _same(slot, p)), None)
-        if pod is None or not self._ledger.usable(slot.node):
+        if pod is None or slot.attempt < gang.attempt or not self._ledger.usable(slot.node):
             return False
         free.remove(pod)
         slot.uid, slot.rank = pod.metadata.uid, rank_of(pod)
@@ -152,7 +165,9 @@ class Mending:
         """Let what has no node yet wait for one, as one request or several."""
         waiting = [unit for unit in gang.units.values() if not unit.slots]
         free, stuck = self._recovery.resume(gang, free, now_s)
-        gang.problem = self._problem(gang, free) or stuck
+        if now_s >= gang.hold_until_s:
+            gang.trouble = ""
+        gang.problem = gang.trouble or self._problem(gang, free) or stuck
         wanted = groups(gang, free) if not gang.problem and now_s >= gang.hold_until_s else []
         for unit, (pods, num_pods) in zip(waiting, wanted, strict=False):
             self._ask_again(gang, unit, pods, num_pods)
@@ -176,24 +191,27 @@ class Mending:
         """Return why the gang must not be considered; mends what can be mended."""
         if gang.size is None:
             return "the object that says how many pods it needs cannot be read yet"
-        problem, stale = stale_pods(gang, free, self._tables.find)
-        for pod in stale:
-            if pod.gated:
+        found = misfits(gang, free, self._tables.find)
+        for pod in found.remake:
+            if pod.spec.node_name:
+                self._release.evict(gang, pod)
+            else:
                 self._release.delete(gang, pod)
-        return problem
+        if found.event and found.problem != gang.problem:
+            self._release.publisher.event(gang, found.event, found.problem)
+        return found.problem
 
     def _judge(self, gang: LiveGang, now_s: float) -> None:
         """End a gang that runs in part for too long: it holds GPUs and does no work."""
-        bound = sum(slot.bound for _, slot in gang.slots())
-        size = gang.size
-        if size is None or not bound:
+        bound = [slot for _, slot in gang.slots() if slot.bound]
+        # a master without a GPU that nobody gated runs early, and is in nobody's way
+        holds = any(gang.facts(gang.pods[slot.uid]).shape.gpus for slot in bound)
+        if gang.size is None or not holds:
             gang.degraded_since_s = 0.0
             return
-        # a job that runs and is then asked to grow goes on as it is until there is room
-        need = min(size.min_member, gang.started_min or size.min_member)
-        if bound + gang.num_succeeded >= need:
+        lacks = self._lacks(gang, gang.size, bound)
+        if not lacks:
             gang.degraded_since_s = 0.0
-            gang.started_min = need
             return
         if any(
             unit.slots and not unit.bound and unit.deadline_s == 0 for unit in gang.units.values()
@@ -209,16 +227,33 @@ class Mending:
             return
         gang.degraded_since_s = now_s
         self._work.look_again(gang.key, now_s + repair_s)
-        self._evict(gang, f"{bound} of {need} pods ran for {repair_s:.0f} s without the others")
-
-    def _evict(self, gang: LiveGang, why: str) -> None:
-        """Have the pods that run made anew, to wait for the others."""
         self._release.metrics.aborts.labels(cause="degraded").inc()
-        self._release.publisher.event(gang, "Evicted", why)
-        for _, slot in gang.slots():
-            pod = gang.pods.get(slot.uid)
-            if pod is not None and slot.bound:
-                self._release.evict(pod)
+        self._release.publisher.event(
+            gang, "Evicted", f"{lacks} ran for {repair_s:.0f} s without the others"
+        )
+        for slot in bound:
+            self._release.evict(gang, gang.pods[slot.uid])
+
+    def _lacks(self, gang: LiveGang, size: Size, bound: list[Slot]) -> str:
+        """Return what of the gang's minimum does not run; notes the minimum when all of it does.
+
+        A job that runs and is then asked to grow goes on as it is until there is room.
+        """
+        roles = Counter(slot.rank.role for slot in bound)
+        roles.update(done.rank.role for done in gang.succeeded.values())
+        started = gang.started_roles
+        by_role = {
+            role: min(least, started.get(role, least if not started else 0))
+            for role, least in size.by_role
+        }
+        for role, least in by_role.items():
+            if roles[role] < least:
+                return f"{roles[role]} of {least} pods of role {role.lstrip('!')}"
+        need = min(size.min_member, gang.started_min or size.min_member)
+        if len(bound) + gang.num_succeeded < need:
+            return f"{len(bound)} of {need} pods"
+        gang.started_min, gang.started_roles = need, by_role
+        return ""
 
 
 def _same(slot: Slot, pod: Pod) -> bool:

@@ -53,6 +53,12 @@ class Metrics:
         self.aborts = Counter(
             "muster_aborts", "Plans, or parts of plans, given up", ["cause"], registry=r
         )
+        self.set_aside = Counter(
+            "muster_gangs_set_aside",
+            "Times a gang could not be read or decided, and the others went on without it",
+            ["where"],
+            registry=r,
+        )
         self.api_requests = Counter(
             "muster_api_requests", "Requests to the API server", ["verb", "code"], registry=r
         )

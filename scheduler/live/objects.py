@@ -57,6 +57,7 @@ class EnvVar(_Object):
 
 
 class Container(_Object):
+    name: str = ""
     resources: Resources = msgspec.field(default_factory=Resources)
     restart_policy: str = ""
     env: list[EnvVar] = []

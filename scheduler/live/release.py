@@ -204,12 +204,17 @@ class Release:
         finally:
             self._deleting.discard(pod.metadata.uid)
 
-    def evict(self, pod: Pod) -> None:
+    def evict(self, gang: LiveGang, pod: Pod) -> None:
         """Ask for a running pod to go."""
-        self._work.start(self._evict(pod))
+        going = pod.metadata.deletion_timestamp or pod.metadata.uid in self._deleting
+        if self._work.active and not going:
+            self._deleting.add(pod.metadata.uid)
+            self._work.start(self._evict(gang, pod))
 
-    async def _evict(self, pod: Pod) -> None:
+    async def _evict(self, gang: LiveGang, pod: Pod) -> None:
         try:
             await self.lanes.evict(pod)
         except ApiError as error:
             log.warning("pod %s not evicted: %s", pod.where, error)
+        finally:
+            self._deleting.discard(pod.metadata.uid)

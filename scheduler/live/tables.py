@@ -5,7 +5,7 @@ from __future__ import annotations
 from scheduler.live.asking import request_for
 from scheduler.live.gangs import GangKey
 from scheduler.live.ledger import Ledger, Request
-from scheduler.live.membership import LiveGang, Slot, Unit
+from scheduler.live.membership import LiveGang, Slot, Unit, attempt_of
 from scheduler.live.objects import Pod, Thing
 from scheduler.live.settings import LiveSettings
 from scheduler.live.work import Work
@@ -44,9 +44,12 @@ class Tables:
         """Return a gang, which is new if nobody asked for it before."""
         gang = self.gangs.get(key)
         if gang is None:
-            name = f"{key.namespace}/{key.name}"
+            plain = name = f"{key.namespace}/{key.name}"
             if name in self.names:
-                name = f"{name}~{key.owner[:8] or key.source.split('.')[0].lower()}"
+                name = plain = f"{name}~{key.owner[:8] or key.source.split('.')[0].lower()}"
+            number = 2
+            while name in self.names:
+                name, number = f"{plain}~{number}", number + 1
             gang = self.gangs[key] = LiveGang(key, name, self.settings.resource)
             self.names[name] = gang
         return gang
@@ -60,7 +63,8 @@ class Tables:
         self, gang: LiveGang, pods: list[Pod], num_pods: int = 0, name: str = ""
     ) -> Request:
         """Return the request of some pods, under a new name if none is given."""
-        name = name or gang.new_unit_name()
+        while not name or (name in self.gang_of_unit and name not in gang.units):
+            name = gang.new_unit_name()
         return request_for(gang, name, pods, num_pods, self.find, self.work.zero_unix_s)
 
     def add_unit(self, gang: LiveGang, unit: Unit) -> None:
@@ -73,6 +77,7 @@ class Tables:
         unit.slots = slots
         self.num_unbound += sum(not slot.bound for slot in slots)
         for slot in slots:
+            slot.attempt = attempt_of(gang.pods[slot.uid])
             self.slot_of[slot.uid] = (gang, unit, slot)
 
     def hold_new(self, gang: LiveGang, pods: list[Pod], slots: list[Slot], now_s: float) -> Unit:

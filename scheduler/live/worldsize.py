@@ -1,0 +1,81 @@
+"""Pods of one training job that were made for different sizes of it: they would never meet.
+
+When a job is scaled, its operator makes new pods for the new size and leaves the old ones as they
+are. Pods that wait can be made anew; beside pods that run, new ones are held.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from scheduler.live.gangs import Find, environment, replicas_of, training_job
+from scheduler.live.membership import LiveGang
+from scheduler.live.objects import Pod
+
+WORLD = "WORLD_SIZE"
+MAX_REMADE = 2  #: an owner that makes the same pod again and again means it
+
+
+class Misfits(NamedTuple):
+    """What is wrong with a gang's pods, and which of them to have made anew."""
+
+    problem: str = ""
+    event: str = ""  #: reason of an Event with the problem's text; empty: none is needed
+    remake: tuple[Pod, ...] = ()
+
+
+def misfits(gang: LiveGang, free: list[Pod], find: Find) -> Misfits:
+    """Return what keeps the pods without a node from meeting the others."""
+    _, job = training_job(free[0], find) if free else ("", None)
+    if job is None or job.spec.get("elasticPolicy"):
+        return Misfits()
+    per_node = str(job.spec.get("nprocPerNode") or "")
+    world = str(sum(replicas_of(job).values()) * (int(per_node) if per_node.isdecimal() else 1))
+    placed = [pod for pod in gang.live_pods() if pod.spec.node_name]
+    works = gang.started_min or any(gang.facts(pod).shape.gpus for pod in placed)
+    running = {size for pod in placed if (size := environment(pod, WORLD))} if works else set()
+    if running:
+        return _beside(gang, job.metadata.name, running, free)
+    stale = [pod for pod in (*free, *placed) if (environment(pod, WORLD) or world) != world]
+    if not stale:
+        return Misfits()
+    remake = tuple(pod for pod in stale if _may_remake(gang, pod, world))
+    if remake:
+        return Misfits(
+            f"{len(stale)} pods were made for another {WORLD} than {world} and would never meet "
+            "the others; waiting for their owner to make them anew",
+            remake=remake,
+        )
+    sizes = {environment(pod, WORLD) or world for pod in (*free, *placed)}
+    if len(sizes) == 1:
+        return Misfits()  # not what the job says, but they agree
+    return Misfits(
+        f"its pods disagree on {WORLD} ({', '.join(sorted(sizes))}) and their owner makes them so "
+        f"again; remove {WORLD} from the pod templates of the job",
+        "WorldSizesDisagree",
+    )
+
+
+def _beside(gang: LiveGang, job: str, running: set[str], free: list[Pod]) -> Misfits:
+    other = {size for pod in free if (size := environment(pod, WORLD)) and size not in running}
+    if not other:
+        return Misfits()
+    return Misfits(
+        f"scaled while it runs: new pods were made for {WORLD} {', '.join(sorted(other))}, those "
+        f"that run for {', '.join(sorted(running))}; they would never meet, so the new ones are "
+        "held. Set the replicas back, or have the running pods made anew to start all together: "
+        f"kubectl -n {gang.key.namespace} delete pod --field-selector=status.phase=Running "
+        f"-l training.kubeflow.org/job-name={job}",
+        "ScaledWhileRunning",
+    )
+
+
+def _may_remake(gang: LiveGang, pod: Pod, world: str) -> bool:
+    """Note that a pod is made anew for a size; False if its rank was too often before."""
+    rank = gang.facts(pod).rank
+    made = gang.remade.setdefault((world, rank.role, rank.number), set())
+    if pod.metadata.uid not in made:
+        if len(made) >= MAX_REMADE or pod.metadata.controller() is None:
+            return False
+        made.add(pod.metadata.uid)
+    return True

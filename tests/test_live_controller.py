@@ -1,0 +1,596 @@
+"""Rules of the live controller, tried on facts alone; the live tests try them on a cluster."""
+
+from __future__ import annotations
+
+import pytest
+
+from scheduler.live.asking import duration_s
+from tests.live_rig import Rig, pod, tried
+
+GROUP = "scheduling.x-k8s.io/pod-group"
+
+
+def own(name: str, group: str, least: int | str = 1, **more: object) -> object:
+    """Return a pod of a group that its annotations name."""
+    said = {"muster.dev/group": group, "muster.dev/min-member": str(least)}
+    extra = more.pop("annotations", {})
+    return pod(name, annotations={**said, **extra}, **more)  # type: ignore[arg-type, dict-item]
+
+
+# -- one gang that nobody can read stops no other ------------------------------------------------
+
+POISON = {
+    "a group with a plus": own("bad", "exp+1"),
+    "a group that looks like a later request": own("bad", "good+1"),
+    "a group with a slash and a tilde": own("bad", "a/b~c"),
+    "walltime of 400 digits": own("bad", "bad", annotations={"muster.dev/walltime": "9" * 400}),
+    "walltime of 0": own("bad", "bad", annotations={"muster.dev/walltime": "0"}),
+    "a minimum of 30 digits": own("bad", "bad", 10**30),
+    "a minimum of 5,000 digits": own("bad", "bad", "9" * 5000),
+    "a negative minimum": own("bad", "bad", -3),
+    "a quantity that is none": own("bad", "bad", gpus="abc"),
+    "more GPUs than a machine word": own("bad", "bad", gpus=10**30),
+    "an affinity of the wrong form": own("bad", "bad", affinity={"nodeAffinity": [1]}),
+    "terms of the wrong form": own(
+        "bad",
+        "bad",
+        affinity={
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": ["x"]}
+            }
+        },
+    ),
+    "a Kueue count of -3": pod(
+        "bad",
+        labels={"kueue.x-k8s.io/pod-group-name": "bad"},
+        annotations={"kueue.x-k8s.io/pod-group-total-count": "-3"},
+    ),
+    "a Volcano group with a plus": pod("bad", annotations={"scheduling.k8s.io/group-name": "a+b"}),
+}
+
+
+@pytest.mark.parametrize("poison", POISON.values(), ids=POISON)
+def test_no_pod_stops_the_others(poison: object) -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(poison, own("good-0", "good", 2))  # type: ignore[arg-type]
+        await rig.settle()
+        rig.see(own("good-1", "good", 2))  # type: ignore[arg-type]
+        await rig.settle()
+        assert {"good-0", "good-1"} <= set(rig.placed())
+        rig.lose(poison)  # type: ignore[arg-type]
+        rig.see(own("later", "later"))  # type: ignore[arg-type]
+        await rig.settle()
+        assert "later" in rig.placed()
+
+    tried(story)
+
+
+SPECS = {
+    "replicas that are text": {"Worker": {"replicas": "many"}},
+    "replicas that are a list": {"Worker": [1, 2]},
+    "a list of parts": [{"replicas": 1}],
+    "a negative number": {"Worker": {"replicas": -4}},
+}
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_a_job_that_cannot_be_read_names_its_trouble(spec: object) -> None:
+    async def story(rig: Rig) -> None:
+        rig.thing("PyTorchJob", "odd", {"pytorchReplicaSpecs": spec})
+        rig.see(kubeflow("odd", 0), own("good", "good"))  # type: ignore[arg-type]
+        await rig.settle()
+        assert set(rig.placed()) == {"good"}
+        assert rig.problem("n/odd")
+
+    tried(story)
+
+
+def test_a_gang_that_the_core_cannot_take_is_set_aside_and_the_others_are_decided(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever is wrong with it: it is told, counted, and tried again later."""
+    from scheduler import policy as core
+
+    decide = core.decide
+
+    def broken(state: object, *more: object) -> object:
+        if "n/bad" in state.gangs:  # type: ignore[attr-defined]
+            raise ZeroDivisionError("as if by a gang that breaks a rule of the core")
+        return decide(state, *more)  # type: ignore[arg-type]
+
+    async def story(rig: Rig) -> None:
+        monkeypatch.setattr(core, "decide", broken)
+        rig.see(own("bad", "bad"), own("good", "good"))  # type: ignore[arg-type]
+        await rig.settle()
+        assert set(rig.placed()) == {"good"}
+        assert "ZeroDivisionError" in rig.problem("n/bad")
+        assert [reason for reason, _ in rig.events()] == ["NotUnderstood"]
+        assert rig.control.metrics.set_aside.labels(where="decide")._value.get() == 1
+        monkeypatch.setattr(core, "decide", decide)
+        await rig.pass_s(61)
+        assert set(rig.placed()) == {"good", "bad"}
+        assert not rig.problem("n/bad")
+
+    tried(story)
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "9" * 400 + "d", "1d" * 2, "-3", "", "1 h"])
+def test_a_walltime_that_is_none_is_no_limit(text: str) -> None:
+    assert duration_s(text) == float("inf")
+
+
+def kubeflow(job: str, index: int, role: str = "worker", kind: str = "PyTorchJob", **more: object):  # type: ignore[no-untyped-def]
+    """Return a pod as the training operator makes it."""
+    labels = {
+        "training.kubeflow.org/job-name": job,
+        "training.kubeflow.org/replica-type": role,
+        "training.kubeflow.org/replica-index": str(index),
+    }
+    more.setdefault("owner", (kind, job, f"uid-{job}"))
+    return pod(f"{job}-{role}-{index}", labels=labels, **more)  # type: ignore[arg-type]
+
+
+# -- names ---------------------------------------------------------------------------------------
+
+
+def test_four_gangs_may_have_one_name() -> None:
+    async def story(rig: Rig) -> None:
+        rig.thing("native", "g", {"schedulingPolicy": {"gang": {"minCount": 1}}})
+        rig.thing("coscheduling", "g", {"minMember": 1})
+        rig.thing("volcano", "g", {"minMember": 1})
+        pods = [
+            pod("a", labels={GROUP: "g"}),
+            pod("b", annotations={"scheduling.k8s.io/group-name": "g"}),
+            pod("c", schedulingGroup={"podGroupName": "g"}),
+            own("d", "g"),
+        ]
+        rig.see(*pods)  # type: ignore[arg-type]
+        await rig.settle()
+        assert set(rig.placed()) == {"a", "b", "c", "d"}
+        assert len({gang.name for gang in rig.control.gangs.values()}) == 4
+        rig.lose(*pods)  # type: ignore[arg-type]
+        await rig.settle()
+        assert not rig.control.gangs and not rig.control.names
+
+    tried(story)
+
+
+def test_a_gang_may_be_named_like_a_later_request_of_another() -> None:
+    """What a running gang asks for beyond its first request has a name of its own, too."""
+
+    async def story(rig: Rig) -> None:
+        rig.thing("coscheduling", "g", {"minMember": 1})
+        for name in ("g-0", "g-1"):
+            rig.see(pod(name, labels={GROUP: "g"}))
+            await rig.settle()
+        rig.see(own("x", "g+1"))  # type: ignore[arg-type]
+        await rig.settle()
+        assert set(rig.placed()) == {"g-0", "g-1", "x"}
+        rig.lose(own("x", "g+1"))  # type: ignore[arg-type]
+        await rig.settle()
+        assert len(rig.ledger.requests) == 2
+
+    tried(story)
+
+
+# -- runs that end, and those that follow under the same name -------------------------------------
+
+
+def test_a_name_that_is_used_again_is_a_new_gang() -> None:
+    """What succeeded in the last run is no part of the next."""
+
+    async def story(rig: Rig) -> None:
+        label = {GROUP: "g"}
+        rig.thing("coscheduling", "g", {"minMember": 3})
+        old = [
+            pod(f"old-{i}", labels=label, phase="Succeeded", node=f"node-0000{i}") for i in range(3)
+        ]
+        rig.see(*old)
+        await rig.settle()
+        rig.see(pod("new-0", labels=label))
+        await rig.settle()
+        assert not rig.placed()
+        rig.lose(*old)
+        rig.see(pod("new-1", labels=label))
+        await rig.settle()
+        assert not rig.placed()
+        rig.see(pod("new-2", labels=label))
+        await rig.settle()
+        assert set(rig.placed()) == {"new-0", "new-1", "new-2"}
+
+    tried(story)
+
+
+def test_a_run_that_ended_before_muster_started_is_over() -> None:
+    async def story(rig: Rig) -> None:
+        label = {GROUP: "g"}
+        rig.thing("coscheduling", "g", {"minMember": 3})
+        rig.see(pod("new-0", labels=label), pod("new-1", labels=label))
+        rig.see(
+            *(pod(f"old-{i}", labels=label, phase="Succeeded", node="node-00000") for i in range(3))
+        )
+        await rig.settle()
+        assert not rig.placed()
+
+    tried(story)
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["its pod stays", "its pod is removed"])
+def test_a_rank_that_ends_early_is_not_waited_for(gone: bool) -> None:
+    async def story(rig: Rig) -> None:
+        label = {GROUP: "g"}
+        rig.thing("coscheduling", "g", {"minMember": 3})
+        runs = [pod(f"g-{i}", labels=label, node=f"node-0000{i}") for i in range(3)]
+        rig.see(*runs)
+        await rig.settle()
+        done = pod("g-0", labels=label, node="node-00000", phase="Succeeded")
+        rig.see(done)
+        await rig.settle()
+        if gone:
+            rig.lose(done)
+        await rig.pass_s(1000)
+        await rig.pass_s(1000)
+        assert not rig.evicted()
+        rig.lose(runs[2])
+        rig.see(pod("g-2", labels=label, uid="again"))
+        await rig.settle()
+        assert set(rig.placed()) == {"g-2"}
+
+    tried(story)
+
+
+def test_a_jobset_that_starts_again_needs_all_its_ranks() -> None:
+    async def story(rig: Rig) -> None:
+        rig.thing("JobSet", "js", {"replicatedJobs": [part("w", 3)]})
+
+        def rank(index: int, attempt: int, **more: object):  # type: ignore[no-untyped-def]
+            return jobset_pod("js", "w", index, attempt, **more)
+
+        first = [rank(i, 0, node=f"node-0000{i}") for i in range(3)]
+        rig.see(*first)
+        await rig.settle()
+        rig.see(rank(0, 0, node="node-00000", phase="Succeeded"))
+        await rig.settle()
+        rig.lose(*first[1:])
+        rig.see(rank(1, 1), rank(2, 1))
+        await rig.settle()
+        assert not rig.placed(), "rank 0 is run again, too"
+        rig.see(rank(0, 1))
+        await rig.settle()
+        assert len(rig.placed()) == 3
+
+    tried(story)
+
+
+def part(name: str, count: int, **more: object) -> dict[str, object]:
+    """Return a replicated job of a JobSet."""
+    template = {"spec": {"parallelism": count, "completions": count}}
+    return {"name": name, "replicas": 1, "template": template, **more}
+
+
+def jobset_pod(name: str, role: str, index: int, attempt: int = 0, **more: object):  # type: ignore[no-untyped-def]
+    """Return a pod as the JobSet controller's jobs make it."""
+    labels = {
+        "jobset.sigs.k8s.io/jobset-name": name,
+        "jobset.sigs.k8s.io/replicatedjob-name": role,
+        "jobset.sigs.k8s.io/job-index": "0",
+        "jobset.sigs.k8s.io/restart-attempt": str(attempt),
+        "batch.kubernetes.io/job-completion-index": str(index),
+    }
+    owner = ("Job", f"{name}-{role}-0", f"uid-{name}-{role}-{attempt}")
+    return pod(f"{name}-{role}-{index}-{attempt}", labels=labels, owner=owner, **more)  # type: ignore[arg-type]
+
+
+# -- what the training operator makes of a job ----------------------------------------------------
+
+
+def replicas(**roles: int) -> dict[str, object]:
+    """Return the spec of a PyTorchJob."""
+    return {"pytorchReplicaSpecs": {role: {"replicas": count} for role, count in roles.items()}}
+
+
+def rank(index: int, world: object, **more: object):  # type: ignore[no-untyped-def]
+    """Return a worker that was made for a job of this many ranks."""
+    return kubeflow("j", index, env={"WORLD_SIZE": str(world)}, **more)
+
+
+def test_pods_of_the_old_size_are_made_anew_while_they_wait() -> None:
+    async def story(rig: Rig) -> None:
+        rig.thing("PyTorchJob", "j", replicas(Worker=3))
+        rig.see(rank(0, 2), rank(1, 2), rank(2, 3))
+        await rig.settle()
+        assert sorted(rig.deleted()) == ["j-worker-0", "j-worker-1"]
+        assert not rig.placed()
+        rig.lose(rank(0, 2), rank(1, 2))
+        rig.see(rank(0, 3, uid="b0"), rank(1, 3, uid="b1"))
+        await rig.settle()
+        assert len(rig.placed()) == 3
+
+    tried(story)
+
+
+def test_pods_that_were_never_gated_are_made_anew_as_well() -> None:
+    async def story(rig: Rig) -> None:
+        rig.thing("PyTorchJob", "j", replicas(Worker=3))
+        rig.see(rank(0, 2, gated=False), rank(1, 3, gated=False))
+        await rig.settle()
+        assert rig.deleted() == ["j-worker-0"]
+
+    tried(story)
+
+
+def test_the_last_of_two_values_counts() -> None:
+    """The operator appends its own variable to the template's; the container sees the last."""
+    container = {
+        "name": "pytorch",
+        "env": [{"name": "WORLD_SIZE", "value": "16"}, {"name": "WORLD_SIZE", "value": "2"}],
+        "resources": {"limits": {"nvidia.com/gpu": "8"}},
+    }
+    sidecar = {"name": "log", "env": [{"name": "WORLD_SIZE", "value": "7"}]}
+
+    async def story(rig: Rig) -> None:
+        rig.thing("PyTorchJob", "j", replicas(Worker=2))
+        rig.see(*(kubeflow("j", i, containers=[sidecar, container]) for i in range(2)))
+        await rig.settle()
+        assert not rig.deleted()
+        assert len(rig.placed()) == 2
+
+    tried(story)
+
+
+def test_pods_whose_owner_makes_them_so_again_start_if_they_agree() -> None:
+    async def story(rig: Rig) -> None:
+        rig.thing("PyTorchJob", "j", replicas(Worker=2))
+        pods = [rank(i, 16) for i in range(2)]
+        for life in range(5):
+            rig.see(*pods)
+            await rig.settle()
+            if rig.placed():
+                break
+            rig.lose(*pods)
+            pods = [rank(i, 16, uid=f"{i}-{life}") for i in range(2)]
+        assert life == 2, "made anew twice, then believed"
+        assert len(rig.deleted()) == 4
+        assert len(rig.placed()) == 2
+
+    tried(story)
+
+
+def test_pods_that_disagree_for_ever_are_held_and_told() -> None:
+    async def story(rig: Rig) -> None:
+        rig.thing("PyTorchJob", "j", replicas(Worker=2))
+        pods = [rank(0, 16), rank(1, 2)]
+        for life in range(6):
+            rig.see(*pods)
+            await rig.settle()
+            if len(rig.deleted()) > life:
+                rig.lose(pods[0])
+                pods[0] = rank(0, 16, uid=f"again-{life}")
+        assert rig.deleted() == ["j-worker-0"] * 2
+        assert not rig.placed()
+        assert "disagree on WORLD_SIZE (16, 2)" in rig.problem("n/j")
+        assert [reason for reason, _ in rig.events()] == ["WorldSizesDisagree"]
+
+    tried(story)
+
+
+def test_a_running_job_that_is_scaled_keeps_running_and_the_new_pods_are_held() -> None:
+    async def story(rig: Rig) -> None:
+        rig.thing("PyTorchJob", "j", replicas(Worker=2))
+        runs = [rank(i, 2, node=f"node-0000{i}", gpus=4) for i in range(2)]
+        rig.see(*runs)
+        await rig.settle()
+        rig.thing("PyTorchJob", "j", replicas(Worker=4))
+        rig.see(rank(2, 4, gpus=4))
+        await rig.settle()
+        rig.see(rank(3, 4, gpus=4))
+        await rig.settle()
+        for _ in range(3):
+            await rig.pass_s(1000)
+        assert not rig.placed() and not rig.deleted() and not rig.evicted()
+        said = [text for reason, text in rig.events() if reason == "ScaledWhileRunning"]
+        assert len(said) == 1, "once, however many pods come"
+        assert "WORLD_SIZE 4" in said[0] and "job-name=j" in said[0]
+        assert rig.problem("n/j") == said[0]
+        rig.lose(*runs)  # as the text says
+        rig.see(*(rank(i, 4, uid=f"b{i}", gpus=4) for i in range(2)))
+        await rig.settle()
+        assert len(rig.placed()) == 4
+
+    tried(story)
+
+
+def test_a_running_job_that_is_scaled_and_scaled_back_goes_on() -> None:
+    async def story(rig: Rig) -> None:
+        rig.thing("PyTorchJob", "j", replicas(Worker=2))
+        rig.see(*(rank(i, 2, node=f"node-0000{i}") for i in range(2)))
+        await rig.settle()
+        rig.thing("PyTorchJob", "j", replicas(Worker=3))
+        rig.see(rank(2, 3))
+        await rig.settle()
+        assert rig.problem("n/j")
+        rig.thing("PyTorchJob", "j", replicas(Worker=2))
+        rig.lose(rank(2, 3))
+        await rig.settle()
+        assert not rig.problem("n/j") and not rig.placed() and not rig.evicted()
+
+    tried(story)
+
+
+def test_a_running_elastic_job_may_grow() -> None:
+    async def story(rig: Rig) -> None:
+        elastic = {"elasticPolicy": {"minReplicas": 1, "maxReplicas": 4}}
+        rig.thing("PyTorchJob", "j", {**replicas(Worker=2), **elastic})
+        rig.see(*(kubeflow("j", i, node=f"node-0000{i}") for i in range(2)))
+        await rig.settle()
+        rig.thing("PyTorchJob", "j", {**replicas(Worker=3), **elastic})
+        rig.see(kubeflow("j", 2))
+        await rig.settle()
+        assert set(rig.placed()) == {"j-worker-2"}
+
+    tried(story)
+
+
+def test_a_master_without_a_gpu_that_runs_early_is_let_be() -> None:
+    """Without the admission policy nobody holds it; it is in nobody's way."""
+
+    async def story(rig: Rig) -> None:
+        rig.thing("PyTorchJob", "j", replicas(Master=1, Worker=2))
+        workers = [kubeflow("j", i, gated=False) for i in range(2)]
+        rig.see(kubeflow("j", 0, "master", gpus=0, node="node-00000"), workers[0])
+        for _ in range(3):
+            await rig.pass_s(1000)
+        assert not rig.evicted()
+        rig.see(workers[1])
+        await rig.settle()
+        assert set(rig.placed()) == set()
+        assert rig.lanes() == {"j-worker-0": "extender", "j-worker-1": "extender"}
+
+    tried(story)
+
+
+def test_a_master_without_a_gpu_is_made_anew_when_its_job_is_scaled_before_it_starts() -> None:
+    async def story(rig: Rig) -> None:
+        rig.thing("PyTorchJob", "j", replicas(Master=1, Worker=2))
+        size = {"WORLD_SIZE": "2"}
+        rig.see(kubeflow("j", 0, "master", gpus=0, node="node-00000", env=size))
+        rig.see(rank(0, 3, gated=False), rank(1, 3, gated=False))
+        await rig.settle()
+        assert rig.evicted() == ["j-master-0"]
+        assert not rig.lanes()
+
+    tried(story)
+
+
+KINDS = {
+    "TFJob": {"tfReplicaSpecs": {"Chief": {}, "PS": {"replicas": 1}, "Worker": {"replicas": 1}}},
+    "MPIJob": {"mpiReplicaSpecs": {"Launcher": {"replicas": 1}, "Worker": {"replicas": 2}}},
+    "XGBoostJob": {"xgbReplicaSpecs": {"Master": {"replicas": 1}, "Worker": {"replicas": 2}}},
+    "PaddleJob": {"paddleReplicaSpecs": {"Worker": {"replicas": 3}}},
+    "JAXJob": {"jaxReplicaSpecs": {"Worker": {"replicas": 3}}},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_job_of_the_training_operator_starts_whole(kind: str) -> None:
+    async def story(rig: Rig) -> None:
+        pods = [kubeflow("j", i, kind=kind) for i in range(3)]
+        rig.see(pods[0])
+        await rig.settle()
+        assert "cannot be read yet" in rig.problem("n/j")
+        rig.thing(kind, "j", KINDS[kind])
+        rig.see(pods[1])
+        await rig.settle()
+        assert not rig.placed()
+        rig.see(pods[2])
+        await rig.settle()
+        assert len(rig.placed()) == 3
+
+    tried(story)
+
+
+# -- roles ----------------------------------------------------------------------------------------
+
+
+def volcano(role: str, index: int, **more: object):  # type: ignore[no-untyped-def]
+    """Return a pod as Volcano's job controller makes it."""
+    said = {"scheduling.k8s.io/group-name": "rl", "volcano.sh/task-spec": role}
+    return pod(f"rl-{role}-{index}", annotations=said, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("lost", ["learner", "actor"])
+def test_pods_of_one_role_do_not_make_up_for_those_of_another(lost: str) -> None:
+    async def story(rig: Rig) -> None:
+        spec = {"minMember": 2, "minTaskMember": {"actor": 1, "learner": 1}}
+        rig.thing("volcano", "rl", spec)
+        pods = {"learner": volcano("learner", 0, node="node-00000")}
+        pods |= {f"actor-{i}": volcano("actor", i, node=f"node-0000{i + 1}") for i in range(2)}
+        rig.see(*pods.values())
+        await rig.settle()
+        rig.lose(pods["learner"] if lost == "learner" else pods["actor-1"])
+        await rig.settle()
+        await rig.pass_s(61)
+        await rig.pass_s(61)
+        if lost == "actor":
+            assert not rig.evicted(), "one actor is enough"
+            return
+        assert sorted(rig.evicted()) == ["rl-actor-0", "rl-actor-1"]
+        assert "0 of 1 pods of role learner" in dict(rig.events())["Evicted"]
+
+    tried(story)
+
+
+def test_workers_do_not_make_up_for_a_master() -> None:
+    async def story(rig: Rig) -> None:
+        least = {"runPolicy": {"schedulingPolicy": {"minAvailable": 2}}}
+        rig.thing("PyTorchJob", "j", {**replicas(Master=1, Worker=3), **least})
+        master = kubeflow("j", 0, "master", node="node-00000")
+        rig.see(master, *(kubeflow("j", i, node=f"node-0000{i + 1}") for i in range(3)))
+        await rig.settle()
+        rig.lose(master)
+        await rig.settle()
+        await rig.pass_s(61)
+        await rig.pass_s(61)
+        assert len(rig.evicted()) == 3
+
+    tried(story)
+
+
+def test_initializers_of_a_trainjob_are_not_waited_for_in_a_volcano_group() -> None:
+    async def story(rig: Rig) -> None:
+        parts = [part("dataset-initializer", 1), part("model-initializer", 1), part("node", 2)]
+        rig.thing("JobSet", "tj", {"replicatedJobs": parts})
+        rig.thing("volcano", "tj", {"minMember": 4})
+
+        def member(name: str, step: str):  # type: ignore[no-untyped-def]
+            return pod(
+                name,
+                annotations={"scheduling.k8s.io/group-name": "tj"},
+                labels={"trainer.kubeflow.org/trainjob-ancestor-step": step},
+            )
+
+        rig.see(member("data", "dataset-initializer"))
+        await rig.settle()
+        assert set(rig.placed()) == {"data"}
+        rig.see(member("n-0", "trainer"))
+        await rig.settle()
+        assert set(rig.placed()) == {"data"}
+        rig.see(member("n-1", "trainer"))
+        await rig.settle()
+        assert set(rig.placed()) == {"data", "n-0", "n-1"}
+
+    tried(story)
+
+
+# -- pods that are seen before the object that says what they are -------------------------------
+
+
+def test_pods_seen_before_their_jobset_are_a_gang_per_part() -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(*(jobset_pod("js", "prepare", i) for i in range(2)))
+        await rig.settle()
+        assert not rig.placed()
+        order = {"startupPolicy": {"startupPolicyOrder": "InOrder"}}
+        parts = [part("prepare", 2), part("train", 3)]
+        rig.thing("JobSet", "js", {"replicatedJobs": parts, **order})
+        await rig.settle()
+        assert len(rig.placed()) == 2
+        assert [gang.name for gang in rig.control.gangs.values()] == ["n/js-prepare"]
+
+    tried(story)
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_pods_seen_before_their_job_are_no_gang_if_it_is_none(gated: bool) -> None:
+    async def story(rig: Rig) -> None:
+        labels = {"batch.kubernetes.io/job-completion-index": "0"}
+        one = pod("l-0", labels=labels, owner=("Job", "l", "uid-l"), gated=gated)
+        rig.see(one)
+        await rig.settle()
+        assert not rig.placed()
+        rig.thing("Job", "l", {"parallelism": 2, "completions": 9})
+        await rig.settle()
+        assert set(rig.placed()) == ({"l-0"} if gated else set())
+        assert ("l-0" in rig.control.key_of_pod) is gated
+
+    tried(story)
