@@ -119,7 +119,7 @@ class Rig:
         found = {}
         for method, path, body in self.api.requests:
             name = path.rpartition("/")[2]
-            if method == "PATCH" and "/pods/" in path and "spec" in body:
+            if method == "PATCH" and "/pods/" in path and "affinity" in body.get("spec", {}):
                 required = body["spec"]["affinity"]["nodeAffinity"][
                     "requiredDuringSchedulingIgnoredDuringExecution"
                 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scheduler.live.asking import duration_s
+from scheduler.live.watch import Change
 from tests.live_rig import Rig, pod, tried
 
 GROUP = "scheduling.x-k8s.io/pod-group"
@@ -592,5 +593,121 @@ def test_pods_seen_before_their_job_are_no_gang_if_it_is_none(gated: bool) -> No
         await rig.settle()
         assert set(rig.placed()) == ({"l-0"} if gated else set())
         assert ("l-0" in rig.control.key_of_pod) is gated
+
+    tried(story)
+
+
+# -- lanes ----------------------------------------------------------------------------------------
+
+CLAIM = [{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+UNMODELLED = {
+    "volume data": {"volumes": CLAIM},
+    "host port 80": {"containers": [{"name": "main", "ports": [{"hostPort": 80}]}]},
+    "podAntiAffinity": {"affinity": {"podAntiAffinity": {REQUIRED: [{"topologyKey": "host"}]}}},
+    "podAffinity": {"affinity": {"podAffinity": {REQUIRED: [{"topologyKey": "host"}]}}},
+    "topologySpreadConstraints": {
+        "topologySpreadConstraints": [{"whenUnsatisfiable": "DoNotSchedule", "maxSkew": 1}]
+    },
+    "resourceClaims": {"resourceClaims": [{"name": "gpu"}]},
+    "resource rdma/hca": {
+        "containers": [{"name": "main", "resources": {"limits": {"rdma/hca": "1"}}}]
+    },
+}
+MODELLED = {
+    "nothing": {},
+    "volumes that go anywhere": {"volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}]},
+    "preferences": {
+        "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{}]}},
+        "topologySpreadConstraints": [{"whenUnsatisfiable": "ScheduleAnyway", "maxSkew": 1}],
+    },
+    "a node selector": {"nodeSelector": {"kubernetes.io/hostname": "node-00002"}},
+}
+
+
+@pytest.mark.parametrize("spec", MODELLED.values(), ids=MODELLED)
+@pytest.mark.parametrize("by", ["queue", "scheduler"])
+def test_the_direct_lane_is_for_a_queue_or_a_scheduler_name(
+    by: str, spec: dict[str, object]
+) -> None:
+    async def story(rig: Rig) -> None:
+        more = {"schedulerName": "muster-direct", "gated": False} if by == "scheduler" else {}
+        said = {"muster.dev/queue": "fast"} if by == "queue" else {}
+        rig.see(own("a", "a", annotations=said, **more, **spec))  # type: ignore[arg-type]
+        rig.see(own("b", "b", annotations={"muster.dev/queue": "slow"}))  # type: ignore[arg-type]
+        await rig.settle()
+        assert rig.lanes() == {"a": "direct", "b": "pinned"}
+        assert rig.placed()["a"] == "node-00002" or "nodeSelector" not in spec
+
+    tried(story, direct_queues=["fast"])
+
+
+@pytest.mark.parametrize("what", UNMODELLED)
+def test_what_muster_does_not_check_never_takes_the_direct_lane(what: str) -> None:
+    async def story(rig: Rig) -> None:
+        spec = UNMODELLED[what]
+        said = {"muster.dev/queue": "fast"}
+        rig.see(
+            own("gated", "a", annotations=said, **spec),  # type: ignore[arg-type]
+            own("ungated", "b", annotations=said, gated=False, **spec),  # type: ignore[arg-type]
+            own("alone", "c", gated=False, schedulerName="muster-direct", **spec),  # type: ignore[arg-type]
+        )
+        await rig.settle()
+        assert rig.lanes() == {"gated": "pinned", "ungated": "extender"}
+        assert f"has {what}, which only kube-scheduler checks" in rig.problem("n/c")
+        assert ("NotServed", rig.problem("n/c")) in rig.events()
+
+    tried(story, direct_queues=["fast"])
+
+
+# -- leading, and being left alone ---------------------------------------------------------------
+
+
+def test_a_process_whose_lease_ran_out_while_it_was_stopped_writes_nothing() -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(own("a", "a"))  # type: ignore[arg-type]
+        await rig.settle()
+        written = len(rig.api.requests)
+        rig.control.work.leads = lambda: False  # as the lease says after a stop
+        rig.see(own("b", "b"), rank(0, 9), rank(1, 9))  # type: ignore[arg-type]
+        rig.thing("PyTorchJob", "j", replicas(Worker=2))
+        rig.lose(own("a", "a"))  # type: ignore[arg-type]
+        await rig.pass_s(1000)
+        assert len(rig.api.requests) == written
+        assert not rig.control.active
+
+    tried(story)
+
+
+def test_a_lease_that_runs_out_between_two_writes_stops_the_second() -> None:
+    """The plan record is written; then the process is stopped for longer than its lease."""
+
+    async def story(rig: Rig) -> None:
+        rig.control.work.leads = lambda: not any(m == "POST" for m, _, _ in rig.api.requests)
+        rig.see(own("a", "a"))  # type: ignore[arg-type]
+        await rig.settle()
+        assert [(m, p.split("/")[-1]) for m, p, _ in rig.api.requests] == [("POST", "configmaps")]
+
+    tried(story)
+
+
+def test_heartbeats_and_conditions_wake_nobody() -> None:
+    async def story(rig: Rig) -> None:
+        alone = pod("alone", gpus=0, node="node-00000")
+        waits = own("waits", "waits", 2)
+        rig.see(alone, waits)  # type: ignore[arg-type]
+        await rig.settle()
+        work = rig.control.work
+        work._wake.clear()
+        for number in range(4):
+            rig.node(number, change=Change.MODIFIED)
+        rig.see(pod("alone", gpus=0, node="node-00000"), own("waits", "waits", 2))  # type: ignore[arg-type]
+        rig.see(pod("other", gpus=0, gated=False))
+        assert not work._wake.is_set() and not work.take()
+        rig.node(1, 4, change=Change.MODIFIED)
+        assert work._wake.is_set()
+        work._wake.clear()
+        rig.lose(alone)
+        assert work._wake.is_set()
 
     tried(story)

@@ -77,7 +77,7 @@ class Controller:
 
     @active.setter
     def active(self, active: bool) -> None:
-        self.work.active = active
+        self.work.admitted = active
 
     # -- facts -------------------------------------------------------------------------------
 
@@ -85,8 +85,8 @@ class Controller:
         """Take in a node."""
         if change is Change.DELETED:
             self.ledger.remove_node(node.metadata.name)
-        else:
-            self.ledger.set_node(node)
+        elif not self.ledger.set_node(node):
+            return  # a heartbeat
         if not self.ledger.usable(node.metadata.name):
             for gang, unit, slot in list(self.slot_of.values()):
                 if slot.node == node.metadata.name and not (slot.bound and unit.bound):
@@ -138,11 +138,12 @@ class Controller:
         if change is Change.DELETED:
             self.pods.pop(uid, None)
             self.key_of_pod.pop(uid, None)
-            self.ledger.drop_foreign(uid)
+            freed = self.ledger.drop_foreign(uid)
             if old_key is not None:
                 self.gangs[old_key].forget(uid)
                 self.work.touch(old_key)
-            self.work.wake()
+            if freed or old_key is not None:
+                self.work.wake()
             return
         self.pods[uid] = pod
         key = old_key
@@ -155,6 +156,8 @@ class Controller:
         self.key_of_pod[uid] = key
         known = gang.pods.get(uid)
         gang.pods[uid] = pod
+        if known is not None and _alike(known, pod):
+            return
         if pod.status.phase == "Succeeded":
             gang.note_success(pod)
         place = self.slot_of.get(uid)
@@ -174,10 +177,11 @@ class Controller:
     def _count_foreign(self, pod: Pod) -> None:
         if pod.spec.node_name and not pod.ended:
             shape = pod_shape(pod, self.settings.resource)
-            self.ledger.set_foreign(pod.metadata.uid, pod.spec.node_name, shape)
+            news = self.ledger.set_foreign(pod.metadata.uid, pod.spec.node_name, shape)
         else:
-            self.ledger.drop_foreign(pod.metadata.uid)
-        self.work.wake()
+            news = self.ledger.drop_foreign(pod.metadata.uid)
+        if news:
+            self.work.wake()
 
     # -- steps -------------------------------------------------------------------------------
 
@@ -268,6 +272,17 @@ class Controller:
             await self.lanes.poke(pod, f"look-{self._num_freed}")
         except ApiError as error:
             log.info("pod %s not woken: %s", pod.where, error)
+
+
+def _alike(one: Pod, other: Pod) -> bool:
+    """True if two states of a pod differ in nothing that muster looks at, such as conditions."""
+    return (
+        one.spec == other.spec
+        and one.status.phase == other.status.phase
+        and one.metadata.deletion_timestamp == other.metadata.deletion_timestamp
+        and one.metadata.labels == other.metadata.labels
+        and one.metadata.annotations == other.metadata.annotations
+    )
 
 
 def _owner_names(gang: LiveGang) -> set[str]:

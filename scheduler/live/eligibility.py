@@ -100,6 +100,35 @@ class NodeClasses:
         return selector
 
 
+def unmodelled(pod: Pod, resource: str) -> str:
+    """Return what of a pod's constraints only kube-scheduler checks; empty if there is nothing.
+
+    Classes of nodes answer for node selectors, node affinity and taints, the core for the
+    resource, CPU and memory. Preferences are no constraints.
+    """
+    spec = pod.spec
+    affinity = spec.affinity or {}
+    containers = (*spec.containers, *spec.init_containers)
+    for volume in spec.volumes:
+        if volume.persistent_volume_claim or volume.ephemeral or volume.csi:
+            return f"volume {volume.name}"
+    if port := next((p.host_port for c in containers for p in c.ports if p.host_port), 0):
+        return f"host port {port}"
+    for kind in ("podAffinity", "podAntiAffinity"):
+        if (affinity.get(kind) or {}).get("requiredDuringSchedulingIgnoredDuringExecution"):
+            return kind
+    if any(
+        c.get("whenUnsatisfiable") != "ScheduleAnyway" for c in spec.topology_spread_constraints
+    ):
+        return "topologySpreadConstraints"
+    if spec.resource_claims:
+        return "resourceClaims"
+    known = (resource, "cpu", "memory")
+    asked = (name for c in containers for name in (*c.resources.requests, *c.resources.limits))
+    other = next((name for name in asked if name not in known), "")
+    return f"resource {other}" if other else ""
+
+
 def _required(pod: Pod) -> list[dict[str, Any]]:
     affinity = (pod.spec.affinity or {}).get("nodeAffinity") or {}
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}

@@ -34,6 +34,7 @@ class Lease:
         self._seen_s = 0.0
         self._mine = ""  #: resource version of the own last renewal
         self._renewed_s = -1e9
+        self._transitions = 0
         self.acquired = asyncio.Event()
         self.lost = asyncio.Event()
 
@@ -43,6 +44,11 @@ class Lease:
         if not self.acquired.is_set() or self.lost.is_set():
             return False
         return asyncio.get_running_loop().time() < self._renewed_s + self._lease_s
+
+    @property
+    def epoch(self) -> str:
+        """Name of this time of leading; no other process or time has it."""
+        return f"{self._identity}/{self._transitions}"
 
     async def run(self) -> None:
         """Take the lease and renew it; returns once it is lost."""
@@ -78,7 +84,8 @@ class Lease:
         except ApiError as error:
             if error.code != 404:
                 raise
-            body = {"metadata": {"name": "muster"}, "spec": self._spec(taken=True, transitions=0)}
+            self._transitions = 0
+            body = {"metadata": {"name": "muster"}, "spec": self._spec(taken=True)}
             return await self._write("POST", self._list, body)
         spec = lease.get("spec") or {}
         holder, version = spec.get("holderIdentity") or "", lease["metadata"]["resourceVersion"]
@@ -87,12 +94,12 @@ class Lease:
                 self._seen, self._seen_s = version, now_s
             if now_s - self._seen_s < float(spec.get("leaseDurationSeconds") or self._lease_s):
                 return False
-        taken = holder != self._identity
-        transitions = int(spec.get("leaseTransitions") or 0) + int(taken)
-        body = {
-            "metadata": {"resourceVersion": version},
-            "spec": self._spec(taken=taken, transitions=transitions),
-        }
+        transitions = int(spec.get("leaseTransitions") or 0)
+        taken = holder != self._identity or not self.acquired.is_set()
+        if not taken and transitions != self._transitions:
+            return False  # another process of this name has taken it since
+        self._transitions = transitions + int(taken)
+        body = {"metadata": {"resourceVersion": version}, "spec": self._spec(taken=taken)}
         return await self._write("PATCH", self._path, body)
 
     async def _write(self, method: str, path: str, body: dict[str, Any]) -> bool:
@@ -106,13 +113,13 @@ class Lease:
         self._mine = msgspec.json.decode(reply)["metadata"]["resourceVersion"]
         return True
 
-    def _spec(self, *, taken: bool, transitions: int) -> dict[str, Any]:
+    def _spec(self, *, taken: bool) -> dict[str, Any]:
         now = _now()
         spec: dict[str, Any] = {
             "holderIdentity": self._identity,
             "leaseDurationSeconds": int(self._lease_s),
             "renewTime": now,
-            "leaseTransitions": transitions,
+            "leaseTransitions": self._transitions,
         }
         if taken:
             spec["acquireTime"] = now

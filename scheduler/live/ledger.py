@@ -98,14 +98,14 @@ class Ledger:
 
     # -- nodes -------------------------------------------------------------------------------
 
-    def set_node(self, node: NodeObject) -> None:
-        """Take in a node as it is now."""
+    def set_node(self, node: NodeObject) -> bool:
+        """Take in a node as it is now; return whether that is news to the core."""
         name = node.metadata.name
         self.nodes[name] = node
         fact = self._fact(node)
         old = self._facts.get(name)
         if fact == old:
-            return
+            return False
         self._facts[name] = fact
         if name in self._left:  # what still stands on it is counted again
             self._left.discard(name)
@@ -118,6 +118,7 @@ class Ledger:
             self._tell(NodeCordoned(name) if closed else NodeReturned(name))
         else:
             self._start_over = True
+        return True
 
     def remove_node(self, name: str) -> None:
         """Forget a node that left the cluster."""
@@ -178,24 +179,26 @@ class Ledger:
 
     # -- foreign pods ------------------------------------------------------------------------
 
-    def set_foreign(self, pod: str, node: str, shape: PodShape) -> None:
-        """Count a bound pod that no request holds."""
+    def set_foreign(self, pod: str, node: str, shape: PodShape) -> bool:
+        """Count a bound pod that no request holds; return whether that is news."""
         old = self._foreign.get(pod)
         if old == (node, shape):
-            return
+            return False
         if old is not None:
             self.drop_foreign(pod)
         self._foreign[pod] = (node, shape)
         self._foreign_on[node] = self._foreign_on.get(node, ZERO).plus(shape)
         self._stale.add(node)
+        return True
 
-    def drop_foreign(self, pod: str) -> None:
-        """Stop counting it."""
+    def drop_foreign(self, pod: str) -> bool:
+        """Stop counting it; return whether that is news."""
         old = self._foreign.pop(pod, None)
         if old is not None:
             node, shape = old
             self._foreign_on[node] = self._foreign_on[node].plus(shape, -1)
             self._stale.add(node)
+        return old is not None
 
     def _occupy(self, name: str) -> None:
         """Tell the core how much foreign pods take of a node, as far as it has room."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from scheduler.live.asking import groups
+from scheduler.live.eligibility import unmodelled
 from scheduler.live.gangs import Size, rank_of, size_of
 from scheduler.live.membership import LiveGang, Slot, Unit, signature
 from scheduler.live.objects import Pod
@@ -191,6 +192,10 @@ class Mending:
         """Return why the gang must not be considered; mends what can be mended."""
         if gang.size is None:
             return "the object that says how many pods it needs cannot be read yet"
+        if unserved := self._unserved(free):
+            if unserved != gang.problem:
+                self._release.publisher.event(gang, "NotServed", unserved)
+            return unserved
         found = misfits(gang, free, self._tables.find)
         for pod in found.remake:
             if pod.spec.node_name:
@@ -200,6 +205,20 @@ class Mending:
         if found.event and found.problem != gang.problem:
             self._release.publisher.event(gang, found.event, found.problem)
         return found.problem
+
+    def _unserved(self, free: list[Pod]) -> str:
+        """Return why nobody can bind a pod that asks for muster alone; nothing if muster can."""
+        settings = self._tables.settings
+        for pod in free:
+            if pod.spec.scheduler_name in settings.direct_schedulers:
+                what = unmodelled(pod, settings.resource)
+                if what:
+                    return (
+                        f"pod {pod.metadata.name} has {what}, which only kube-scheduler checks, "
+                        f"but schedulerName {pod.spec.scheduler_name}, which it does not serve; have "
+                        "the pod made anew without that schedulerName"
+                    )
+        return ""
 
     def _judge(self, gang: LiveGang, now_s: float) -> None:
         """End a gang that runs in part for too long: it holds GPUs and does no work."""

@@ -30,6 +30,12 @@ class Metrics:
         self.watch_age = Gauge(
             "muster_watch_age_seconds", "Time since a watch was last heard", ["kind"], registry=r
         )
+        self.watch_skipped = Gauge(
+            "muster_watch_skipped",
+            "Objects and changes that could not be read and were left out",
+            ["kind"],
+            registry=r,
+        )
         self.rebuilds = Gauge("muster_rebuilds", "Times the core's state was made anew", registry=r)
         self.plan_seconds = Histogram(
             "muster_plan_seconds", "One pass over the queue", buckets=_SECONDS, registry=r

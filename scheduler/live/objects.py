@@ -56,8 +56,13 @@ class EnvVar(_Object):
     value: str = ""
 
 
+class Port(_Object):
+    host_port: int = 0
+
+
 class Container(_Object):
     name: str = ""
+    ports: list[Port] = []
     resources: Resources = msgspec.field(default_factory=Resources)
     restart_policy: str = ""
     env: list[EnvVar] = []
@@ -78,6 +83,15 @@ class Toleration(_Object):
     effect: str = ""
 
 
+class Volume(_Object):
+    """What may tie a pod to a node; other kinds of volumes do not."""
+
+    name: str = ""
+    persistent_volume_claim: Any = None
+    ephemeral: Any = None
+    csi: Any = None
+
+
 class PodSpec(_Object):
     node_name: str = ""
     scheduler_name: str = ""
@@ -89,6 +103,9 @@ class PodSpec(_Object):
     affinity: dict[str, Any] | None = None
     tolerations: list[Toleration] = []
     overhead: dict[str, str | int] = {}
+    volumes: list[Volume] = []
+    topology_spread_constraints: list[Any] = []
+    resource_claims: list[Any] = []
     priority: int = 0
 
 

@@ -53,14 +53,13 @@ class Recovery:
                 slots.append(Slot(rank, written.node, pod.metadata.uid, released=told))
             bound = sum(1 for p in gang.live_pods() if p.spec.node_name)
             if len(pods) + bound < len(plan.slots) or not pods:
-                if self._work.active:
-                    self._work.start(self._release.plans.erase(plan.unit))
+                self._release.erase(plan.unit)
                 continue
             unit = self._tables.hold_new(gang, pods, slots, now_s)
             unit.generation = plan.generation
             unit.recorded = plan.unit == unit.name
             if plan.unit != unit.name:
-                self._work.start(self._release.plans.erase(plan.unit))
+                self._release.erase(plan.unit)
             self._release.tell(gang, unit, [slot for slot in slots if not slot.released])
             resumed = True
         return resumed

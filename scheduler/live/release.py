@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from scheduler.live.api import ApiError
+from scheduler.live.eligibility import unmodelled
 from scheduler.live.lanes import Lanes, plan_text
 from scheduler.live.ledger import Request
 from scheduler.live.membership import Lane, LiveGang, Slot, Unit
@@ -67,12 +68,14 @@ class Release:
         work = self._work
         began_s = work.now_s()
         try:
+            if not work.active:
+                raise ApiError(0, "this replica does not lead any more")
             await self.plans.write(unit, gang.key)
             unit.recorded = True
             if unit.name not in gang.units:
                 await self.plans.erase(unit.name)
                 return
-            direct = [slot for slot in slots if self._lane(gang, slot) is Lane.DIRECT]
+            direct = [slot for slot in slots if self._lane(gang, unit, slot) is Lane.DIRECT]
             if direct:
                 await self.plans.commit(unit)
             await asyncio.gather(*(self._tell(gang, unit, slot) for slot in slots))
@@ -89,11 +92,18 @@ class Release:
             work.wake()
             self.metrics.release_seconds.observe(work.now_s() - began_s)
 
-    def _lane(self, gang: LiveGang, slot: Slot) -> Lane:
+    def _lane(self, gang: LiveGang, unit: Unit, slot: Slot) -> Lane:
         pod = gang.pods.get(slot.uid)
-        if pod is not None and pod.spec.scheduler_name in self._tables.settings.direct_schedulers:
+        if pod is None:
+            return Lane.EXTENDER
+        settings = self._tables.settings
+        wanted = (
+            pod.spec.scheduler_name in settings.direct_schedulers
+            or unit.request.queue in settings.direct_queues
+        )
+        if wanted and not unmodelled(pod, settings.resource):
             return Lane.DIRECT
-        return Lane.PINNED if pod is not None and pod.gated else Lane.EXTENDER
+        return Lane.PINNED if pod.gated else Lane.EXTENDER
 
     async def _tell(self, gang: LiveGang, unit: Unit, slot: Slot) -> None:
         """Carry out one slot of a plan."""
@@ -106,7 +116,7 @@ class Release:
         plan = plan_text(unit.name, unit.generation, slot)
         meta = pod.metadata
         try:
-            match self._lane(gang, slot):
+            match self._lane(gang, unit, slot):
                 case Lane.PINNED:
                     await self.lanes.release_pinned(pod, slot.node, plan)
                 case Lane.DIRECT:
@@ -136,7 +146,7 @@ class Release:
         unit.recorded = False
         gang.num_aborts = 0
         self.metrics.bind_seconds.observe(now_s - unit.request.admitted_s)
-        self._work.start(self.plans.erase(unit.name))
+        self.erase(unit.name)
         nodes = len(set(unit.request.nodes))
         self.publisher.event(
             gang, "Started", f"all {len(unit.slots)} pods are bound, on {nodes} nodes"
@@ -187,7 +197,12 @@ class Release:
         self._tables.drop_unit(gang, unit)
         if unit.recorded:
             unit.recorded = False
-            self._work.start(self.plans.erase(unit.name))
+            self.erase(unit.name)
+
+    def erase(self, unit_name: str) -> None:
+        """Remove a plan record, unless it may be another leader's by now."""
+        if self._work.active:
+            self._work.start(self.plans.erase(unit_name))
 
     def delete(self, gang: LiveGang, pod: Pod) -> None:
         """Have a pod made anew by its owner."""

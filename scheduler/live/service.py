@@ -183,6 +183,7 @@ class Service(Facts):
         for kind, informer in self._informers.items():
             if informer.heard_s:
                 self.metrics.watch_age.labels(kind=kind).set(now_s - informer.heard_s)
+            self.metrics.watch_skipped.labels(kind=kind).set(informer.skipped)
         for (verb, code), count in self.api.calls.items():
             child = self.metrics.api_requests.labels(verb=verb, code=str(code))
             child.inc(count - child._value.get())
@@ -299,6 +300,8 @@ class Service(Facts):
             self._why_not_ready = "another replica leads"
             group.create_task(self.lease.run())
             await self.lease.acquired.wait()
+            control.plans.epoch = self.lease.epoch
+            control.work.leads = lambda: self.lease.held
         plans, unreadable = await control.plans.read_all()
         for name in unreadable:
             log.warning("plan record %s is of another version and is erased", name)

@@ -61,7 +61,9 @@ class LiveSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     resource: str = "nvidia.com/gpu"
     journal: str = ""  #: file for events and decisions; empty: none
     journal_max_bytes: int = 64 << 20
+    #: whose pods muster binds itself, where it can check all that they ask for
     direct_schedulers: tuple[str, ...] = ("muster-direct",)
+    direct_queues: tuple[str, ...] = ()  #: the same, by the queue of the gang
     requests_in_flight: int = 64
     policy: PolicySettings = PolicySettings()
     serve: ServeSettings = ServeSettings()

@@ -41,10 +41,19 @@ class _Line(msgspec.Struct):
     object: msgspec.Raw
 
 
-class _Bookmark(msgspec.Struct):
+class _Bare(msgspec.Struct):
+    """What every object has, however odd the rest of it is."""
+
     metadata: Meta
 
 
+class _RawPage(msgspec.Struct):
+    items: list[msgspec.Raw]
+    metadata: _ListMeta
+
+
+_bare = msgspec.json.Decoder(_Bare)
+_raw_page = msgspec.json.Decoder(_RawPage)
 T = TypeVar("T")
 
 
@@ -74,6 +83,7 @@ class Informer(Generic[T]):
     synced: asyncio.Event = field(default_factory=asyncio.Event)
     heard_s: float = 0.0  #: loop time of the last line
     relists: int = 0
+    skipped: int = 0  #: objects and changes that could not be taken in
     _known: dict[str, T] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -122,29 +132,39 @@ class Informer(Generic[T]):
             reply = await self.api.call(
                 "GET", f"{self.path}?{urlencode(query)}", accept=self.accept, timeout_s=60.0
             )
-            page = decoder.decode(reply)
-            for item in page.items:
-                found[item.metadata.uid] = item
+            page, items = self._page(decoder, reply)
+            for item in items:
+                found[item.metadata.uid] = item  # type: ignore[attr-defined]
             more = page.metadata.continue_
             if not more:
                 break
         for uid in self._known.keys() - found.keys():
-            self.handler(Change.DELETED, self._known[uid])
+            self._tell(Change.DELETED, self._known[uid])
         for uid, item in found.items():
             old = self._known.get(uid)
             if old is None:
-                self.handler(Change.ADDED, item)
+                self._tell(Change.ADDED, item)
             elif old.metadata.resource_version != item.metadata.resource_version:  # type: ignore[attr-defined]
-                self.handler(Change.MODIFIED, item)
+                self._tell(Change.MODIFIED, item)
         self._known = found
         self.heard_s = asyncio.get_running_loop().time()
         return str(page.metadata.resource_version)
+
+    def _page(self, decoder: msgspec.json.Decoder[Any], reply: bytes) -> tuple[Any, list[T]]:
+        """Return one page of a list and its objects, without those that cannot be read."""
+        try:
+            page = decoder.decode(reply)
+            return page, page.items
+        except msgspec.ValidationError:
+            raw = _raw_page.decode(reply)
+        object_of = msgspec.json.Decoder(self.kind)
+        read = (self._read(object_of, item) for item in raw.items)
+        return raw, [item for item in read if item is not None]
 
     async def _watch(self, version: str) -> None:
         """Follow the changes after `version` until the watch has to be opened anew from a list."""
         line_of = msgspec.json.Decoder(_Line)
         object_of = msgspec.json.Decoder(self.kind)
-        bookmark_of = msgspec.json.Decoder(_Bookmark)
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
@@ -170,16 +190,17 @@ class Informer(Generic[T]):
                         if event.type is Change.ERROR:
                             raise ApiError(410, "the watch expired")
                         if event.type is Change.BOOKMARK:
-                            version = bookmark_of.decode(event.object).metadata.resource_version
+                            version = _bare.decode(event.object).metadata.resource_version
                             continue
-                        item = object_of.decode(event.object)
-                        meta: Meta = item.metadata  # type: ignore[attr-defined]
+                        meta = _bare.decode(event.object).metadata
                         version = meta.resource_version
+                        item = self._read(object_of, event.object)
                         if event.type is Change.DELETED:
-                            self._known.pop(meta.uid, None)
-                        else:
+                            item = self._known.pop(meta.uid, None) or item
+                        elif item is not None:
                             self._known[meta.uid] = item
-                        self.handler(event.type, item)
+                        if item is not None:
+                            self._tell(event.type, item)
                 # the server ends a watch after timeoutSeconds; go on where it ended
             except TimeoutError:
                 log.warning(
@@ -197,8 +218,31 @@ class Informer(Generic[T]):
 
     def _forget_all(self) -> None:
         for item in list(self._known.values()):
-            self.handler(Change.DELETED, item)
+            self._tell(Change.DELETED, item)
         self._known.clear()
+
+    def _tell(self, change: Change, item: T) -> None:
+        """Hand a change on; what the handler cannot take must not end the watch of all others."""
+        try:
+            self.handler(change, item)
+        except Exception:
+            self.skipped += 1
+            meta: Meta = item.metadata  # type: ignore[attr-defined]
+            log.exception("%s of %s %s not taken in", change, self.path, _where(meta))
+
+    def _read(self, decoder: msgspec.json.Decoder[T], raw: msgspec.Raw) -> T | None:
+        """Return an object, or nothing if it has not the form that its kind should have."""
+        try:
+            return decoder.decode(raw)
+        except msgspec.ValidationError as error:
+            self.skipped += 1
+            meta = _bare.decode(raw).metadata
+            log.error("%s %s left out, it cannot be read: %s", self.path, _where(meta), error)
+            return None
+
+
+def _where(meta: Meta) -> str:
+    return f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name
 
 
 def _list_type(kind: type[T]) -> type:

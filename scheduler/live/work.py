@@ -23,7 +23,8 @@ class Work:
     """The clock, the list of gangs to look at, and the tasks of one process."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.active = False  #: leader and synced: may write
+        self.admitted = False  #: has read the cluster and was made leader
+        self.leads: Callable[[], bool] = lambda: True  #: still, by the clock
         self.zero_unix_s = time.time()
         self._clock = clock
         self._zero_s = clock()
@@ -33,6 +34,15 @@ class Work:
         self._num_timers = 0
         self._step_s = 0.0  #: the last step took so long
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def active(self) -> bool:
+        """True while this process may write.
+
+        The lease counts at this very moment: a process that was stopped for longer than it may not
+        go on where it was.
+        """
+        return self.admitted and self.leads()
 
     def now_s(self) -> float:
         """Seconds since this process's zero, by the monotonic clock, in whole microseconds."""
