@@ -215,8 +215,8 @@ class Mending:
                 if what:
                     return (
                         f"pod {pod.metadata.name} has {what}, which only kube-scheduler checks, "
-                        f"but schedulerName {pod.spec.scheduler_name}, which it does not serve; have "
-                        "the pod made anew without that schedulerName"
+                        f"but schedulerName {pod.spec.scheduler_name}, which it does not serve; "
+                        "have the pod made anew without that schedulerName"
                     )
         return ""
 

@@ -147,7 +147,10 @@ def watcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
     if lack:
         pytest.skip(f"the control plane cannot be built: {lack}")
     folder = Path(tmp_path_factory.mktemp("live")) / "cluster"
-    settings = {"timeouts": {"bind_s": 10.0, "repair_s": 6.0, "barrier_s": 4.0}}
+    settings = {
+        "timeouts": {"bind_s": 10.0, "repair_s": 6.0, "barrier_s": 4.0},
+        "direct_queues": ["fast"],
+    }
     found = clusters.up(folder, nodes=NODES, muster_settings=settings)
     with Watcher(found) as watcher:
         yield watcher

@@ -86,3 +86,13 @@ def thing(space: str, version: str, kind: str, name: str, spec: dict[str, Any]) 
         "metadata": {"name": name, "namespace": space},
         "spec": spec,
     }
+
+
+def define_job(kube: Kube, kind: str) -> None:
+    """Make another job of the training operator known, and wait until muster watches it."""
+    try:
+        kube.call("POST", DEFINITIONS, definition("kubeflow.org", "v1", kind))
+    except urllib.error.HTTPError as error:
+        if error.code != 409:
+            raise
+    kube.until(f"muster watches {kind}", partial(watches, kube, kind))
