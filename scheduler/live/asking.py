@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from math import inf
 
-from scheduler.live.gangs import WALLTIME, Find, training_job, wishes
+from scheduler.live.gangs import WALLTIME, Find
 from scheduler.live.ledger import Request
 from scheduler.live.membership import LiveGang
 from scheduler.live.objects import Pod, unix_s
+from scheduler.live.sizes import training_job, wishes
 
 #: nine digits at most: what is longer is no duration, and no float either
 _DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?")

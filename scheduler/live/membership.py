@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from scheduler.live.gangs import JOBSET_ATTEMPT, GangKey, Rank, Size, rank_of
+from scheduler.live.gangs import JOBSET_ATTEMPT, GangKey, Rank, rank_of
 from scheduler.live.ledger import Part, Request
 from scheduler.live.objects import Pod, pod_shape
+from scheduler.live.sizes import Size
 from scheduler.model import PodShape
 
 _encode = msgspec.json.Encoder(order="deterministic").encode

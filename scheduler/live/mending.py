@@ -10,11 +10,12 @@ from collections import Counter
 
 from scheduler.live.asking import groups
 from scheduler.live.eligibility import unmodelled
-from scheduler.live.gangs import Size, rank_of, size_of
+from scheduler.live.gangs import rank_of
 from scheduler.live.membership import LiveGang, Slot, Unit, signature
 from scheduler.live.objects import Pod
 from scheduler.live.recovery import Recovery
 from scheduler.live.release import Release
+from scheduler.live.sizes import Size, size_of
 from scheduler.live.tables import Tables
 from scheduler.live.worldsize import misfits
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from scheduler.live.gangs import Find, environment, replicas_of, training_job
+from scheduler.live.gangs import Find
 from scheduler.live.membership import LiveGang
 from scheduler.live.objects import Pod
+from scheduler.live.sizes import environment, replicas_of, training_job
 
 WORLD = "WORLD_SIZE"
 MAX_REMADE = 2  #: an owner that makes the same pod again and again means it
