@@ -111,17 +111,16 @@ class Controller:
             ):
                 self.work.touch(gang.key)
         if kind in ("Job", "JobSet"):
-            self._sort_anew(where[1])
+            self._sort_anew(*where[1:])
         self.work.wake()
 
-    def _sort_anew(self, namespace: str) -> None:
+    def _sort_anew(self, namespace: str, name: str) -> None:
         """Find the gangs anew of pods that were there before the object that says which it is."""
         for gang in list(self.gangs.values()):
-            if gang.key.namespace != namespace or gang.key.source not in (
-                Source.JOB,
-                Source.JOBSET,
-                Source.LONE,
-            ):
+            key = gang.key
+            if key.namespace != namespace or not key.name.startswith(name):
+                continue  # pods and gangs of a job begin with its name
+            if key.source not in (Source.JOB, Source.JOBSET, Source.LONE):
                 continue
             for uid, pod in list(gang.pods.items()):
                 settled = uid in self.slot_of or pod.spec.node_name or pod.ended

@@ -205,14 +205,22 @@ def rules(proxy: Proxy) -> Iterator[Callable[..., Rule]]:
     proxy.rules.clear()
 
 
+def num_set_aside(cluster: clusters.Cluster) -> float:
+    """Return how often muster failed on a gang."""
+    return counted(cluster, "muster_gangs_set_aside_total{")
+
+
 def num_refused(cluster: clusters.Cluster) -> float:
     """Return how many of muster's requests were answered with 403."""
+    return counted(cluster, "muster_api_requests_total{", 'code="403"')
+
+
+def counted(cluster: clusters.Cluster, metric: str, label: str = "") -> float:
+    """Return the sum of a metric over all labels, or over those with this one."""
     with urllib.request.urlopen(f"{cluster.status_url}/metrics", timeout=10) as reply:
         lines = reply.read().decode().splitlines()
     return sum(
-        float(line.split()[-1])
-        for line in lines
-        if line.startswith("muster_api_requests_total{") and 'code="403"' in line
+        float(line.split()[-1]) for line in lines if line.startswith(metric) and label in line
     )
 
 
@@ -225,6 +233,7 @@ def kube(cluster: clusters.Cluster, request: pytest.FixtureRequest) -> Iterator[
     refused_before = num_refused(cluster)
     yield found
     found.until("muster is ready", lambda: cluster.healthy("muster"))
+    assert not num_set_aside(cluster), "muster failed on a gang; its log says on which"
     # an API server that has just started refuses everybody for a moment
     if cluster.process("kube-apiserver").pid == server:
         refused = num_refused(cluster)
