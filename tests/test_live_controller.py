@@ -401,6 +401,21 @@ def test_a_running_job_that_is_scaled_keeps_running_and_the_new_pods_are_held() 
     tried(story)
 
 
+def test_a_job_that_is_scaled_between_its_plan_and_its_binds_starts_as_it_was() -> None:
+    async def story(rig: Rig) -> None:
+        rig.thing("PyTorchJob", "j", replicas(Worker=2))
+        rig.see(rank(0, 2, gpus=1), rank(1, 2, gpus=1))
+        await rig.settle()
+        assert len(rig.placed()) == 2
+        rig.thing("PyTorchJob", "j", replicas(Worker=4))
+        rig.see(rank(2, 4, gpus=1), rank(3, 4, gpus=1))
+        await rig.settle()
+        assert set(rig.placed()) == {"j-worker-0", "j-worker-1"}
+        assert not rig.deleted()
+
+    tried(story)
+
+
 def test_a_running_job_that_is_scaled_and_scaled_back_goes_on() -> None:
     async def story(rig: Rig) -> None:
         rig.thing("PyTorchJob", "j", replicas(Worker=2))

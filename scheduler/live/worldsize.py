@@ -32,7 +32,8 @@ def misfits(gang: LiveGang, free: list[Pod], find: Find) -> Misfits:
         return Misfits()
     per_node = str(job.spec.get("nprocPerNode") or "")
     world = str(sum(replicas_of(job).values()) * (int(per_node) if per_node.isdecimal() else 1))
-    placed = [pod for pod in gang.live_pods() if pod.spec.node_name]
+    planned = {slot.uid for _, slot in gang.slots()}
+    placed = [p for p in gang.live_pods() if p.spec.node_name or p.metadata.uid in planned]
     works = gang.started_min or any(gang.facts(pod).shape.gpus for pod in placed)
     running = {size for pod in placed if (size := environment(pod, WORLD))} if works else set()
     if running:
