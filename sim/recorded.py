@@ -29,6 +29,7 @@ from scheduler.events import (
     NodeReturned,
 )
 from scheduler.live.history import Begin, Entry, Follower, read
+from scheduler.live.journal import Gap
 from scheduler.model import FamilyKey, Gang, Node, Phase
 from scheduler.queueing import GangState
 from sim.accounting import check_accounting
@@ -102,6 +103,7 @@ class Recorder:
         self.jobs: list[Job] = []
         self.policy: dict[str, str] = {}
         self.end_s = 0.0
+        self.before_s = 0.0  #: the instant before that
         self.num_lines = 0
         self.line_s = 0.0  #: `end_s` by the clock of the process that wrote it
         self.nodes: dict[str, Node] = {}  #: every node met, at its largest
@@ -109,6 +111,7 @@ class Recorder:
         self.open: dict[str, int] = {}  #: job under way, by name
         self.epochs: list[dict[str, str]] = []  #: class of each node, while classes had these names
         self.zero_unix_s: float | None = None
+        self.gaps: list[tuple[Gap, float, float]] = []  #: what is not told, from when to when
         self._touched: dict[str, None] = {}
         self._touched_nodes: dict[str, None] = {}
         self._foreign: dict[str, int] = {}  #: GPUs of pods of no gang, by node
@@ -124,6 +127,7 @@ class Recorder:
         """Take in the next entry; those of one instant count together."""
         if entry.now_s > self.end_s:
             self.settle()
+            self.before_s = self.end_s
             self.end_s = entry.now_s
         self.num_lines += 1
         self._note_before(entry)
@@ -161,6 +165,9 @@ class Recorder:
                 self.policy = item.policy
                 self.zero_unix_s = item.zero_unix_s
                 self.epochs.append({})
+                if self.gaps and self.gaps[-1][2] == inf:
+                    gap, from_s, _ = self.gaps[-1]
+                    self.gaps[-1] = (gap, from_s, entry.now_s)
                 self._offset_s = item.offset_s
                 self._foreign.clear()
                 for node in item.nodes:
@@ -177,6 +184,8 @@ class Recorder:
             case ForeignPodBound():
                 self._foreign[item.node] = self._foreign.get(item.node, 0) + item.shape.gpus
                 self._touched_nodes[item.node] = None
+            case Gap():
+                self.gaps.append((item, self.before_s, inf))
             case NodeAdded():
                 self._meet(item.node)
             case NodeCordoned() | NodeReturned() | NodeLost():
@@ -496,6 +505,10 @@ def recorded(paths: Sequence[Path], label: str = "live") -> RunResult:
             "input": paths[-1].name,
             "input_sha256": digest.hexdigest(),
             "is_live": True,
+            "gaps": [
+                {"from_s": from_s, "to_s": min(to_s, end_s), "lost": gap.lost, "why": gap.why}
+                for gap, from_s, to_s in recorder.gaps
+            ],
             "window_s": [window.start_s, window.end_s],
             "label": label,
             "seed": 0,

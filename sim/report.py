@@ -75,6 +75,7 @@ def build_report(runs: Sequence[Path], out: Path, *, title: str | None = None) -
         "title": title or _title(digests),
         "version": _version(),
         "origin": _origin(digests),
+        "gaps": _gaps(digests),
         "parts": parts,
         "glance": [sentence for part in parts for sentence in part.glance],
         "reasons": [
@@ -118,6 +119,17 @@ def _origin(digests: Sequence[Digest]) -> str:
     if len(kinds) > 1:
         return "Recorded on a live cluster, and simulated,"
     return "Recorded on a live cluster" if True in kinds else "Simulated"
+
+
+def _gaps(digests: Sequence[Digest]) -> list[str]:
+    """Say what live journals do not tell, because they could not be written."""
+    return [
+        f"{exact(gap['lost'])} lines of the journal are missing, from {duration(gap['from_s'])} to "
+        f"{duration(gap['to_s'])} after its first ({gap['why']}): what happened then is not known, "
+        "and what stood before it is shown until its end."
+        for one in digests
+        for gap in one.manifest.get("gaps", ())
+    ]
 
 
 def _title(digests: Sequence[Digest]) -> str:

@@ -75,11 +75,15 @@ def replay(
     from scheduler.live.replay import replay as feed
 
     done = feed(journal)
+    for gap in done.gaps:
+        print(gap, file=sys.stderr)
     if done.difference:
         print(done.difference, file=sys.stderr)
         raise typer.Exit(1)
+    gaps = f", {len(done.gaps)} gaps" if done.gaps else ""
     print(
-        f"{done.num_decisions} decisions in {done.num_lines} lines equal, {done.num_states} states"
+        f"{done.num_decisions} decisions in {done.num_lines} lines equal, "
+        f"{done.num_states} states{gaps}"
     )
 
 

@@ -16,7 +16,15 @@ import msgspec
 from scheduler import catalog
 from scheduler.decisions import Admit, Decision, Preempt
 from scheduler.events import Admitted, ClusterEvent, ForeignPodBound, GangSubmitted
-from scheduler.live.journal import FORMAT, decode_item, decode_nodes, encode, lines, snapshot
+from scheduler.live.journal import (
+    FORMAT,
+    Gap,
+    decode_item,
+    decode_nodes,
+    encode,
+    lines,
+    snapshot,
+)
 from scheduler.model import Node
 from scheduler.policy import Policy
 from scheduler.state import ClusterState, apply
@@ -40,7 +48,7 @@ class Entry:
 
     place: str  #: file and line
     now_s: float
-    item: Begin | ClusterEvent | Decision
+    item: Begin | Gap | ClusterEvent | Decision
 
 
 class _Snapshot(msgspec.Struct):
@@ -76,7 +84,7 @@ def told(numbered: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Entry]:
             line_s = float(line["t"])
             if line["is"] == "Snapshot":
                 seen = _begin(line)
-            elif begun:
+            elif begun or line["is"] == "Gap":
                 item = decode_item(line["is"], line["v"])
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{place}: no journal line: {error}") from None
@@ -94,6 +102,8 @@ def told(numbered: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Entry]:
             zero_s = None if zero_unix_s is None else zero_unix_s - offset_s
             entry = Begin(_nodes(seen, place), seen.policy, offset_s, zero_s)
             now_s = line_s + offset_s
+        elif not begun and line["is"] == "Gap":  # it could not be written from the start
+            entry, now_s = item, 0.0  # type: ignore[assignment]
         elif not begun:
             raise ValueError(f"{place}: a journal begins with a snapshot; {WRONG_FILES}")
         else:
@@ -139,7 +149,7 @@ class Follower:
             if isinstance(item, Begin):
                 self.policy = policy_of(item.policy)
                 self.state = ClusterState(item.nodes, order=self.policy.order)
-            elif not isinstance(item, (Admit, Preempt)):
+            elif not isinstance(item, (Admit, Preempt, Gap)):
                 apply(self.state, item)
         except (ValueError, KeyError) as error:
             raise ValueError(f"{entry.place}: {error}; {WRONG_FILES}") from None

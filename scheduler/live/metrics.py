@@ -68,3 +68,9 @@ class Metrics:
         self.api_requests = Counter(
             "muster_api_requests", "Requests to the API server", ["verb", "code"], registry=r
         )
+        self.journal_failing = Gauge(
+            "muster_journal_failing", "1 while the journal cannot be written", registry=r
+        )
+        self.journal_lost = Counter(
+            "muster_journal_lost_lines", "Lines that the journal misses", registry=r
+        )

@@ -16,6 +16,7 @@ import msgspec
 import uvicorn
 
 from scheduler import catalog
+from scheduler.events import Considered
 from scheduler.live import journal as journals
 from scheduler.live.api import PARTIAL, PARTIAL_LIST, Api, access
 from scheduler.live.app import ExtenderApp, Facts, status_app
@@ -82,18 +83,16 @@ class Service(Facts):
         line = journals.encode(now_s, item)
         self._recent.append(line)
         if self._journal is not None:
-            self._journal.write(line)
+            self._journal.write(line, rests=isinstance(item, Considered))
             if self._journal.full:  # a file begins with the state that its lines change
                 self.ledger.begin_anew()
 
     def _rebuilt(self, now_s: float, state: ClusterState) -> None:
-        if self._journal is not None and self._journal.full:
-            self._journal.rotate()
         self._recent.clear()
         line = journals.snapshot(now_s, state, self._policy, self.controller.zero_unix_s)
         self._recent.append(line)
         if self._journal is not None:
-            self._journal.write(line)
+            self._journal.begin(now_s, line)
 
     # -- facts for the pages -----------------------------------------------------------------
 
@@ -179,6 +178,10 @@ class Service(Facts):
         self.metrics.reservations.set(unbound)
         self.metrics.leader.set(float(self.controller.active))
         self.metrics.rebuilds.set(self.ledger.num_rebuilds)
+        if self._journal is not None:
+            lost = self.metrics.journal_lost
+            lost.inc(self._journal.num_lost - lost._value.get())
+            self.metrics.journal_failing.set(float(self._journal.failing))
         now_s = asyncio.get_running_loop().time()
         for kind, informer in self._informers.items():
             if informer.heard_s:
@@ -337,9 +340,16 @@ class Service(Facts):
         while True:
             self._points.append(self._point())
             for _ in range(int(CURVE_STEP_S / FLUSH_STEP_S)):
-                if self._journal is not None:
-                    self._journal.flush()
+                self._flush()
                 await asyncio.sleep(FLUSH_STEP_S)
+
+    def _flush(self) -> None:
+        """Write the journal; one that failed goes on with the next step, once it can."""
+        if self._journal is None:
+            return
+        self._journal.flush()
+        if self._journal.failing and self._journal.writable():
+            self.ledger.begin_anew()
 
 
 def _server(

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from scheduler.controlplane import cluster as clusters
-from scheduler.controlplane import private_folder
+from scheduler.controlplane import private_folder, requirements
 from scheduler.controlplane.processes import Process, marked, start, stop, sweep
 from tests.live.conftest import Kube, missing
 
@@ -165,6 +165,21 @@ def test_a_running_cluster_is_not_erased_and_a_lost_supervisor_leaves_nothing(
     log = str(typed.folder.resolve() / "muster.log")
     assert [name for _, name in marked()].count(log) == 2, "one supervisor with one muster"
     os.kill(int(typed.status()["muster"]["pid"]), signal.SIGKILL)  # the fixture's `down` ends both
+
+
+@pytest.mark.k8s
+@pytest.mark.slow
+def test_real_nodes_go_on_after_everything_was_killed(typed: Typed) -> None:
+    lack = requirements.lack()
+    if lack:
+        pytest.skip(f"real nodes cannot run here: {lack}")
+    typed.run("up --kubelets 2")
+    before = typed.status()
+    assert "has 2 real nodes of 1 GPUs" in typed.run("up --kubelets 1", 2).stderr
+    typed.kill_all()
+    typed.run("up --kubelets 2")
+    rows = typed.status()
+    assert rows.keys() == before.keys() and all(row["healthy"] for row in rows.values())
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
