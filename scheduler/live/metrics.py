@@ -74,3 +74,9 @@ class Metrics:
         self.journal_lost = Counter(
             "muster_journal_lost_lines", "Lines that the journal misses", registry=r
         )
+        self.certificate_expires = Gauge(
+            "muster_certificate_expires_unix_seconds",
+            "When what the verbs are served with ends",
+            ["file"],
+            registry=r,
+        )

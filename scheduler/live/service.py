@@ -7,7 +7,6 @@ import contextlib
 import gc
 import logging
 import signal
-import ssl
 from collections import Counter, deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +19,7 @@ from scheduler.events import Considered
 from scheduler.live import journal as journals
 from scheduler.live.api import PARTIAL, PARTIAL_LIST, Api, access
 from scheduler.live.app import ExtenderApp, Facts, status_app
+from scheduler.live.certificates import Certificates
 from scheduler.live.controller import Controller
 from scheduler.live.extender import Extender
 from scheduler.live.gangs import KINDS
@@ -76,6 +76,7 @@ class Service(Facts):
         self._informers: dict[str, Informer[object]] = {}
         self._points: deque[dict[str, float]] = deque(maxlen=CURVE_LENGTH)
         self._why_not_ready = "starting"
+        self._certificates = Certificates(settings.serve) if settings.serve.cert else None
 
     # -- journal -----------------------------------------------------------------------------
 
@@ -182,6 +183,9 @@ class Service(Facts):
             lost = self.metrics.journal_lost
             lost.inc(self._journal.num_lost - lost._value.get())
             self.metrics.journal_failing.set(float(self._journal.failing))
+        if self._certificates is not None:
+            for name, expires_unix_s in self._certificates.expires_unix_s.items():
+                self.metrics.certificate_expires.labels(file=name).set(expires_unix_s)
         now_s = asyncio.get_running_loop().time()
         for kind, informer in self._informers.items():
             if informer.heard_s:
@@ -223,16 +227,16 @@ class Service(Facts):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        servers = [_server(status_app(self), self.settings.status.host, self.settings.status.port)]
-        verbs = ExtenderApp(self.extender, self.metrics, self.settings.serve.max_body_bytes)
-        serve = self.settings.serve
-        servers.append(
-            _server(verbs, serve.host, serve.port, serve.cert, serve.key, serve.client_ca)
-        )
+        status, serve = self.settings.status, self.settings.serve
+        servers = [_server(status_app(self), status.host, status.port)]
+        verbs = ExtenderApp(self.extender, self.metrics, serve.max_body_bytes)
+        servers.append(_server(verbs, serve.host, serve.port, self._certificates))
         with contextlib.suppress(asyncio.CancelledError):
             async with asyncio.TaskGroup() as group:
                 for server in servers:
                     group.create_task(server.serve())
+                if self._certificates is not None:
+                    group.create_task(self._certificates.keep_looking())
                 group.create_task(self._watch_and_act(group))
                 group.create_task(self._end(stop, group, servers))
         if self.lease.lost.is_set() and not stop.is_set():
@@ -353,16 +357,13 @@ class Service(Facts):
 
 
 def _server(
-    app: object, host: str, port: int, cert: str = "", key: str = "", client_ca: str = ""
+    app: object, host: str, port: int, certificates: Certificates | None = None
 ) -> uvicorn.Server:
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]
         host=host,
         port=port,
-        ssl_certfile=cert or None,
-        ssl_keyfile=key or None,
-        ssl_ca_certs=client_ca or None,
-        ssl_cert_reqs=ssl.CERT_REQUIRED if client_ca else ssl.CERT_NONE,
+        ssl_context_factory=(lambda *_: certificates.context) if certificates else None,
         log_level="warning",
         access_log=False,
         lifespan="off",

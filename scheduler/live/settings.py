@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from pathlib import Path
 
@@ -26,6 +27,25 @@ class ServeSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     key: str = ""
     client_ca: str = ""  #: clients must show a certificate of this authority
     max_body_bytes: int = 4 << 20
+
+    def __post_init__(self) -> None:
+        """Refuse to serve verbs, which are believed blindly, to whoever reaches the port."""
+        if bool(self.cert) != bool(self.key):
+            raise ValueError("[serve] has one of cert and key; give both, or neither")
+        if self.client_ca and not self.cert:
+            raise ValueError("[serve] has client_ca, but neither cert nor key; give all three")
+        if not self.client_ca and not _is_loopback(self.host):
+            raise ValueError(
+                f"[serve] host {self.host!r} is no loopback address, and without cert, key and "
+                "client_ca whoever reaches the port could bind pods; give all three"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class StatusSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
