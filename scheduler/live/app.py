@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from scheduler.live.barrier import BindArgs
 from scheduler.live.colours import COLOURS
-from scheduler.live.extender import BindArgs, Extender, FilterArgs, PreemptArgs
+from scheduler.live.extender import Extender, FilterArgs, PreemptArgs
 from scheduler.live.metrics import Metrics
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -50,6 +51,7 @@ class ExtenderApp:
         if scope["method"] != "POST":
             await _reply(send, 405, {"error": "verbs are called with POST"})
             return
+        arrived_s = asyncio.get_running_loop().time()
         try:
             body = await asyncio.wait_for(self._body(scope, receive), BODY_WITHIN_S)
         except TimeoutError:
@@ -66,12 +68,20 @@ class ExtenderApp:
             elif verb == "preempt":
                 result = self._extender.preempt(self._preempt.decode(body))
             else:
-                result = await self._extender.bind(self._bind.decode(body), _gone(receive))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                result = await self._held(self._bind.decode(body), arrived_s, receive)
+        # a ValueError is a quantity that is none
+        except (msgspec.DecodeError, ValueError, ArithmeticError, RecursionError) as error:
             await _reply(send, 400, {"error": f"{verb}: {error}"})
             return
         self._metrics.verb_seconds.labels(verb=verb).observe(time.perf_counter() - began_s)
         await _reply(send, 200, result)
+
+    async def _held(self, args: BindArgs, arrived_s: float, receive: Receive) -> object:
+        gone = asyncio.ensure_future(_hung_up(receive))
+        try:
+            return await self._extender.bind(args, arrived_s, gone)
+        finally:
+            gone.cancel()
 
     async def _body(self, scope: dict[str, Any], receive: Receive) -> bytes | None:
         """Return the body, or None as soon as it is too long."""
@@ -93,18 +103,10 @@ class ExtenderApp:
                 return b"".join(chunks)
 
 
-def _gone(receive: Receive) -> Callable[[], Awaitable[bool]]:
-    """Return a question whether the client hung up; asking it does not wait."""
-    told: asyncio.Task[dict[str, Any]] | None = None
-
-    async def disconnected() -> bool:
-        nonlocal told
-        if told is None:
-            told = asyncio.ensure_future(receive())
-            await asyncio.sleep(0)
-        return told.done() and told.result()["type"] == "http.disconnect"
-
-    return disconnected
+async def _hung_up(receive: Receive) -> None:
+    """Return once the client hung up."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _reply(send: Send, code: int, content: object) -> None:

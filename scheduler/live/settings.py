@@ -67,9 +67,18 @@ class TimeoutSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """How long muster waits for others before it acts."""
 
     bind_s: float = 30.0  #: release to bind of one pod; then its pin is given up
+    http_s: float = 10.0  #: httpTimeout of muster's extender entry in kube-scheduler
     barrier_s: float = 6.0  #: bind calls parked for the rest of the gang
     repair_s: float = 60.0  #: a lost rank's slot is kept for its replacement
     stalled_watch_s: float = 90.0  #: a watch without a bookmark for so long is opened anew
+
+    def __post_init__(self) -> None:
+        """Leave time to bind between the end of the wait and kube-scheduler's patience."""
+        if not 0 < self.barrier_s <= self.http_s - 3:
+            raise ValueError(
+                f"[timeouts] barrier_s is {self.barrier_s:g} and http_s {self.http_s:g}; barrier_s "
+                "ends 3 s or more before http_s, the httpTimeout in kube-scheduler's configuration"
+            )
 
 
 class LiveSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
