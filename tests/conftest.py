@@ -24,6 +24,23 @@ hypothesis.settings.load_profile(
 )
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the control plane before the first test that needs it: it takes longer than a test may.
+
+    Where it cannot be built, the tests say so themselves.
+    """
+    needing = [item for item in session.items if item.get_closest_marker("k8s")]
+    if not needing or session.config.option.collectonly:
+        return
+    from scheduler.controlplane import components, requirements
+
+    real_nodes = not requirements.lack() and any("e2e" in item.path.parts for item in needing)
+    if not components.lack(real_nodes=real_nodes):
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        say = print if reporter is None else reporter.write_line
+        components.build(say, real_nodes=real_nodes)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the repository."""

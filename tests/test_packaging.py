@@ -42,7 +42,7 @@ def test_locks_pin_what_is_declared(
     assert not missing, f"requirements/{name}.lock is older than pyproject.toml; run `make lock`"
 
 
-@pytest.mark.parametrize("name", ["core", "dev", "train"])
+@pytest.mark.parametrize("name", ["core", "dev", "train", "go"])
 def test_locks_carry_hashes_and_no_addresses(repository: Path, name: str) -> None:
     text = lock(repository, name)
     blocks = re.split(r"^(?=[a-z0-9-]+==)", text, flags=re.MULTILINE)[1:]

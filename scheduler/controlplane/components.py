@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -76,6 +77,27 @@ def go() -> str:
     return found
 
 
+def wanted(real_nodes: bool = False) -> tuple[Component, ...]:
+    """Return what a cluster consists of."""
+    return (*COMPONENTS, *(NODE_COMPONENTS if real_nodes else ()))
+
+
+def lack(*, real_nodes: bool = False) -> str:
+    """Say why the programs are neither here nor can be built; empty if they are or can be."""
+    if not MODULES.is_dir():
+        return (
+            f"{MODULES} is missing: `muster cluster` builds its control plane from a checkout "
+            "of muster; clone the repository and run it there"
+        )
+    if all(cached(component).exists() for component in wanted(real_nodes)):
+        return ""
+    try:
+        go()
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def cached(component: Component) -> Path:
     """Return where a program is kept, or will be."""
     return cache_dir(component.module) / component.name
@@ -87,18 +109,16 @@ def build(say: Callable[[str], None], *, real_nodes: bool = False) -> dict[str, 
     Raises:
         ValueError: a build failed, or this is no checkout of muster.
     """
-    if not MODULES.is_dir():
-        raise ValueError(
-            f"{MODULES} is missing: `muster cluster` builds its control plane from a checkout "
-            "of muster; clone the repository and run it there"
-        )
+    lacking = lack(real_nodes=real_nodes)
+    if lacking:
+        raise ValueError(lacking)
     programs: dict[str, Path] = {}
-    for component in (*COMPONENTS, *(NODE_COMPONENTS if real_nodes else ())):
+    for component in wanted(real_nodes):
         target = cached(component)
         programs[component.name] = target
         if not target.exists():
             say(f"building {component.name}, once for these versions; this takes minutes")
-            _build(component, target)
+            provide(component)
     crd = cache_dir("training-operator") / OPERATOR_CRD
     if not crd.exists():
         folder = _run(
@@ -109,8 +129,22 @@ def build(say: Callable[[str], None], *, real_nodes: bool = False) -> dict[str, 
     return programs
 
 
-def _build(component: Component, target: Path) -> None:
+def provide(component: Component) -> Path:
+    """Return a program, built if the cache has none of these versions; one builds at a time.
+
+    Raises:
+        ValueError: the build failed.
+    """
+    target = cached(component)
     target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            _build(component, target)
+    return target
+
+
+def _build(component: Component, target: Path) -> None:
     folder = MODULES / component.module
     flags = "-s -w"
     if component.module == "kubernetes":

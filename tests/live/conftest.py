@@ -131,13 +131,7 @@ def collection(item: dict[str, Any]) -> str:
 
 def missing() -> str:
     """Say what this machine lacks for a control plane."""
-    if not components.MODULES.is_dir():
-        return "no checkout with tests/controlplane"
-    try:
-        components.go()
-    except ValueError as error:
-        return str(error)
-    return ""
+    return components.lack()
 
 
 @pytest.fixture(scope="session")
