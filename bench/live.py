@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
 import itertools
 import json
 import os
@@ -28,14 +27,17 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench import live_curves
+from bench.live_curves import Trace
 from scheduler import catalog
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import objects
 from scheduler.controlplane.cluster import Cluster
-from scheduler.live.api import MERGE, Api
+from scheduler.live.api import MERGE, Api, ApiError
 from scheduler.live.ledger import Ledger, Part, Request
 from scheduler.live.objects import NodeObject, Pod
 from scheduler.model import PodShape
@@ -101,18 +103,6 @@ class _Pod(msgspec.Struct):
 class _Line(msgspec.Struct):
     type: str
     object: _Pod
-
-
-@dataclasses.dataclass
-class Trace:
-    """When each pod of a burst was created, first seen free of gates, and bound.
-
-    Seconds since the first create, or since what was held back was let go.
-    """
-
-    created_s: dict[str, float]
-    released_s: dict[str, float]
-    bound_s: dict[str, float]
 
 
 async def watch(
@@ -203,7 +193,11 @@ async def traced_burst(
         exists_s: dict[str, float] = {}
 
         async def create(name: str, gang: str) -> None:
-            await api.persist("POST", PODS, pod(name, gang, path))
+            try:
+                await api.persist("POST", PODS, pod(name, gang, path))
+            except ApiError as error:
+                if error.code != 409:  # an earlier try was done, and its answer came too late
+                    raise
             exists_s[name] = time.perf_counter()
 
         began_s = time.perf_counter()
@@ -374,6 +368,7 @@ def measure(nodes: int, gangs: int, size: int, waiting: int) -> list[dict[str, A
         with running(folder, nodes=nodes, with_muster=False) as cluster:
             stock = asyncio.run(burst(cluster, "stock", gangs, size))
             native = asyncio.run(burst(cluster, "native", gangs, size))
+            bursts = [curves(cluster, "stock", gangs, size)]
         rows.append(row("stock kube-scheduler", stock["pods_per_s"], "pods/s"))
         rows.append(row("native gangs", native["pods_per_s"], "pods/s"))
         with running(folder, nodes=nodes, with_muster=True, bind_verb=False) as cluster:
@@ -383,6 +378,9 @@ def measure(nodes: int, gangs: int, size: int, waiting: int) -> list[dict[str, A
             say(f"pinned, from release: {held['released_per_s']:.3g} pods/s")
             pinned["released_per_s"] = held["released_per_s"]
             rows += lane_rows(stock, native, pinned, direct)
+            bursts += [curves(cluster, lane, gangs, size) for lane in ("pinned", "direct")]
+            live_curves.keep(pd.concat(bursts, ignore_index=True), OUT.parent)
+            rows += live_curves.rows(OUT.parent, "make bench-live")
             rows += filter_rows(cluster)
             asyncio.run(fill(cluster))
             rows += start_rows(cluster)
@@ -390,6 +388,26 @@ def measure(nodes: int, gangs: int, size: int, waiting: int) -> list[dict[str, A
     finally:
         shutil.rmtree(folder.parent, ignore_errors=True)
     return rows
+
+
+def measure_curves(lanes: list[str], nodes: int, gangs: int, size: int) -> pd.DataFrame:
+    """Return the bursts of these lanes alone."""
+    folder = Path(tempfile.mkdtemp(prefix="muster-bench-")) / "cluster"
+    tables = []
+    try:
+        for with_muster in (False, True):
+            chosen = [lane for lane in lanes if (lane != "stock") == with_muster]
+            if not chosen:
+                continue
+            with running(folder, nodes=nodes, with_muster=with_muster, bind_verb=False) as cluster:
+                tables += [curves(cluster, lane, gangs, size) for lane in chosen]
+    finally:
+        shutil.rmtree(folder.parent, ignore_errors=True)
+    return pd.concat(tables, ignore_index=True)
+
+
+def curves(cluster: Cluster, lane: str, gangs: int, size: int) -> pd.DataFrame:
+    return asyncio.run(live_curves.bursts(traced_burst, cluster, lane, gangs, size))
 
 
 def lane_rows(
@@ -520,14 +538,28 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="1,000 nodes, 10 gangs of 30")
+    parser.add_argument(
+        "--curves", nargs="*", choices=live_curves.LANES, help="only bursts, of these lanes or all"
+    )
+    parser.add_argument(
+        "--publish", action="store_true", help="put measured control planes and picture in place"
+    )
     parser.add_argument("--stream", nargs=2, metavar=("FOLDER", "PER_S"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.stream:
         asyncio.run(stream(Path(given.stream[0]), float(given.stream[1])))
     shape = (1000, 10, 30, 100) if given.quick else (7500, 30, 100, 1000)
-    rows = measure(*shape)
     OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(rows, indent=1) + "\n")
+    if given.curves is None:
+        rows = measure(*shape)
+        OUT.write_text(json.dumps(rows, indent=1) + "\n")
+    else:
+        lanes = given.curves or list(live_curves.LANES)
+        live_curves.keep(measure_curves(lanes, *shape[:3]), OUT.parent)
+        rows = live_curves.rows(OUT.parent, "python bench/live.py --curves")
+        live_curves.replace_rows(OUT, rows)
+    if given.publish:
+        live_curves.publish(OUT.parent)
     print(f"{shape[0]:,} nodes, {shape[1]} gangs of {shape[2]} pods, {os.cpu_count()} cores, "
           f"load {os.getloadavg()[0]:.1f} at the end\n")  # fmt: skip
     print(table(rows))
