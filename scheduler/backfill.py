@@ -45,7 +45,7 @@ def _shadow_of_one_role(state: ClusterState, role: Role, now_s: float) -> Shadow
         and not (pod.cpu_milli or pod.mem_mib)
         and NodeStatus.CORDONED not in capacity.unschedulable.values()
     )
-    gain = (_GpuGain if only_gpus else _Gain)(capacity, role)
+    gain = (_GpuGain if only_gpus else Gain)(capacity, role)
     short = role.count - capacity.slots(pod, role.selector)
     start_s = inf
     for end_s, _, _, member in state.ends:
@@ -57,7 +57,7 @@ def _shadow_of_one_role(state: ClusterState, role: Role, now_s: float) -> Shadow
     return Shadow(start_s, max(0, -short)) if start_s < inf else Shadow(inf, 0)
 
 
-class _Gain:
+class Gain:
     """How many more pods of one role fit each time another gang ends."""
 
     def __init__(self, capacity: Capacity, wanted: Role) -> None:

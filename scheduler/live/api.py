@@ -34,17 +34,20 @@ class ApiError(Exception):
         self.retry_after_s = retry_after_s
 
 
-async def access(kubeconfig: str) -> Configuration:
-    """Return the address and credentials of the API server.
+async def access(kubeconfig: str, context: str = "") -> Configuration:
+    """Return the address and credentials of the API server; an empty context is the current one.
 
     Raises:
-        ValueError: there is no such file, or it is no kubeconfig, or no service account is here.
+        ValueError: there is no such file or context, or it is no kubeconfig, or no service account
+            is here.
     """
     configuration = Configuration()
     try:
         if kubeconfig:
             await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
-                config_file=kubeconfig, client_configuration=configuration
+                config_file=kubeconfig,
+                context=context or None,
+                client_configuration=configuration,
             )
         else:
             kube_config.load_incluster_config(  # type: ignore[no-untyped-call]
@@ -211,7 +214,7 @@ class Api:
 
 def _refusal(code: int, content: bytes, retry_after: str) -> ApiError:
     try:
-        text = msgspec.json.decode(content).get("message", "")
+        text = msgspec.json.decode(content).get("message") or content[:300].decode(errors="replace")
     except (msgspec.DecodeError, AttributeError):
         text = content[:300].decode(errors="replace")
     try:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
-from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from scheduler.live.barrier import BindArgs
 from scheduler.live.colours import COLOURS
 from scheduler.live.extender import Extender, FilterArgs, PreemptArgs
 from scheduler.live.metrics import Metrics
+from scheduler.live.pages import Page
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -116,25 +116,23 @@ async def _reply(send: Send, code: int, content: object) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-class Facts:
-    """What the status pages are made of; the service provides it."""
+class Facts(Protocol):
+    """What the status pages are made of."""
 
-    ready: Callable[[], tuple[bool, str]]
-    queue: Callable[[], object]
-    explain: Callable[[str], object | None]
-    state: Callable[[], object]
-    nodes: Callable[[], object]
-    curve: Callable[[], object]
-    journal: Callable[[], Iterable[bytes]]
-    refresh: Callable[[], None]
-    metrics: Metrics
+    pages: dict[str, Page]  #: by path
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether this replica acts, or why not."""
+
+    def explain(self, name: str) -> object | None:
+        """Return the story of a gang, or of the gang of a pod."""
+
+    def journal(self, *, whole: bool = False) -> AsyncIterator[bytes]:
+        """Yield the journal from its last snapshot on, or all files of it."""
 
 
 def status_app(facts: Facts) -> Starlette:
     """Return the read-only application."""
-
-    def plain(content: object, code: int = 200) -> Response:
-        return Response(_encode(content), code, media_type="application/json")
 
     async def healthz(_: Request) -> Response:
         return Response("ok")
@@ -143,51 +141,36 @@ def status_app(facts: Facts) -> Starlette:
         ready, text = facts.ready()
         return Response(text, 200 if ready else 503)
 
-    async def metrics(_: Request) -> Response:
-        facts.refresh()
-        content = generate_latest(facts.metrics.registry)
-        return Response(content, media_type=CONTENT_TYPE_PLAIN_0_0_4)
-
-    async def queue(_: Request) -> Response:
-        return plain(facts.queue())
-
     async def explain(request: Request) -> Response:
         name = f"{request.path_params['namespace']}/{request.path_params['gang']}"
         found = facts.explain(name)
         if found is None:
             return JSONResponse({"error": f"no gang or pod {name!r}; /queue lists the gangs"}, 404)
-        return plain(found)
+        return Response(_encode(found), media_type="application/json")
 
-    async def state(_: Request) -> Response:
-        return plain(facts.state())
+    async def page_of(request: Request) -> Response:
+        path = request.url.path
+        media_type = CONTENT_TYPE_PLAIN_0_0_4 if path == "/metrics" else "application/json"
+        return Response(await facts.pages[path].get(), media_type=media_type)
 
-    async def nodes(_: Request) -> Response:
-        return plain(facts.nodes())
+    async def journal(request: Request) -> Response:
+        whole = request.query_params.get("files") == "all"
+        return StreamingResponse(facts.journal(whole=whole), media_type="application/x-ndjson")
 
-    async def curve(_: Request) -> Response:
-        return plain(facts.curve())
-
-    async def journal(_: Request) -> Response:
-        return Response(b"\n".join(facts.journal()) + b"\n", media_type="application/x-ndjson")
-
-    async def page(_: Request) -> Response:
+    async def front(_: Request) -> Response:
         text = resources.files("scheduler.live").joinpath("page.html").read_text(encoding="utf-8")
         colours = {str(reason): colour for reason, colour in COLOURS.items()}
         text = text.replace("REASON_COLOURS", _encode(colours).decode())
         return Response(text, media_type="text/html")
 
-    paths = {
-        "/": page,
+    handlers = {
+        "/": front,
         "/healthz": healthz,
         "/readyz": readyz,
-        "/metrics": metrics,
-        "/queue": queue,
         "/explain/{namespace}/{gang}": explain,
-        "/state": state,
-        "/nodes": nodes,
-        "/curve": curve,
         "/journal": journal,
+        **dict.fromkeys(facts.pages, page_of),
     }
     return Starlette(
-        routes=[Route(path, handler, methods=["GET"]) for path, handler in paths.items()]
+        routes=[Route(path, handler, methods=["GET"]) for path, handler in handlers.items()]
     )

@@ -55,7 +55,10 @@ def live(
 
 
 def ungate(
-    kubeconfig: Annotated[str, typer.Option(help="Empty: in-cluster.")] = "",
+    kubeconfig: Annotated[
+        str, typer.Option(help="Empty: KUBECONFIG, ~/.kube/config, or in-cluster.")
+    ] = "",
+    context: Annotated[str, typer.Option(help="Of the kubeconfig; empty: the current one.")] = "",
     namespace: Annotated[str, typer.Option(help="Only pods of this namespace.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="Pods of all namespaces.")] = False,
 ) -> None:
@@ -64,8 +67,13 @@ def ungate(
         raise ValueError("name one: --namespace NAME or --all")
     from scheduler.live.uninstall import ungate as take_off
 
-    count = asyncio.run(take_off(kubeconfig, namespace))
+    count, unserved = asyncio.run(take_off(kubeconfig, context, namespace))
     print(f"{count} pods ungated")
+    if unserved:
+        print(
+            f"{unserved} pods without a node name a scheduler that leaves with muster, and a pod's "
+            "scheduler cannot be changed: create them anew with another schedulerName"
+        )
 
 
 def replay(

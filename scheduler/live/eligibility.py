@@ -55,6 +55,11 @@ class NodeClasses:
             self._selectors.clear()
         return name
 
+    def labels_of(self, name: str) -> dict[str, str]:
+        """Return the labels that tell a class of nodes from others."""
+        example = self._example.get(name)
+        return example[0] if example is not None else {}
+
     def _seen(self, node: NodeObject) -> dict[str, str]:
         labels = node.metadata.labels
         seen: dict[str, str] = {}

@@ -170,17 +170,19 @@ def policy_of(names: dict[str, str]) -> Policy:
 
 
 def lines_of(now_s: float, state: ClusterState, policy: dict[str, str]) -> list[msgspec.Raw]:
-    """Return journal lines that make a state anew: what runs first, then what waits."""
-    found = [snapshot(now_s, state, policy)]
-    held = sorted(state.gangs.values(), key=lambda member: not member.held)
-    for member in held:
+    """Return journal lines that make a state anew."""
+    written = [snapshot(now_s, state, policy), *(encode(now_s, e) for e in events_of(now_s, state))]
+    return [msgspec.Raw(line) for line in written]
+
+
+def events_of(now_s: float, state: ClusterState) -> list[ClusterEvent]:
+    """Return the events that fill the nodes of a state: what runs first, then what waits."""
+    found: list[ClusterEvent] = []
+    for member in sorted(state.gangs.values(), key=lambda member: not member.held):
         gang = member.gang
-        found.append(encode(now_s, GangSubmitted(gang, member.present)))
+        found.append(GangSubmitted(gang, member.present))
         if member.held and not member.missing:
-            found.append(
-                encode(now_s, Admitted(gang.name, member.held, now_s, member.expected_end_s))
-            )
+            found.append(Admitted(gang.name, member.held, now_s, member.expected_end_s))
     for pod, (node, shape) in state.foreign.items():
-        name = state.capacity.nodes[node].name
-        found.append(encode(now_s, ForeignPodBound(pod, name, shape)))
-    return [msgspec.Raw(line) for line in found]
+        found.append(ForeignPodBound(pod, state.capacity.nodes[node].name, shape))
+    return found

@@ -22,6 +22,8 @@ FORMAT = 1
 HELD_BYTES = 1 << 16  #: written together
 MOST_HELD_BYTES = 1 << 23  #: of one pass
 PROBE_BYTES = 1 << 16
+#: lines for people, which the core does not know: what happened to a gang, how many pods wait
+TOLD, PENDING = "Told", "Pending"
 KINDS: dict[str, type] = {
     kind.__name__: kind
     for module in (events, decisions)
@@ -48,9 +50,16 @@ def encode(now_s: float, item: object) -> bytes:
 
 
 def snapshot(
-    now_s: float, state: ClusterState, policy: dict[str, str], zero_unix_s: float | None = None
+    now_s: float,
+    state: ClusterState,
+    policy: dict[str, str],
+    zero_unix_s: float | None = None,
+    nodes: bytes = b"",
 ) -> bytes:
-    """Return the line with which a state begins: its nodes, the policy, the clock's zero."""
+    """Return the line with which a state begins: its nodes, the policy, the clock's zero.
+
+    `nodes` are the state's, if the caller has encoded them already.
+    """
     return _encode(
         {
             "t": now_s,
@@ -58,7 +67,7 @@ def snapshot(
             "format": FORMAT,
             "zero_unix_s": zero_unix_s,
             "policy": policy,
-            "nodes": [_plain(node) for node in state.capacity.nodes],
+            "nodes": msgspec.Raw(nodes) if nodes else state.capacity.nodes,
         }
     )
 
@@ -159,6 +168,13 @@ class Journal:
         self.write(snapshot)
         self.flush()
 
+    def files(self) -> list[Path]:
+        """Return the files that there are, the oldest first."""
+        aside = self._path.parent.glob(f"{self._path.name}.*")
+        numbered = {int(p.suffix[1:]): p for p in aside if p.suffix[1:].isdigit()}
+        found = [numbered[number] for number in sorted(numbered, reverse=True)]
+        return [*found, self._path] if self._path.is_file() else found
+
     def flush(self) -> None:
         """Write what is held back; does not raise."""
         if self._held and not self.failing:
@@ -258,7 +274,7 @@ class Journal:
 
 
 def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, content) of a journal.
+    """Yield (line number, content) of a journal; lines for people are left out.
 
     Raises:
         ValueError: a line is no journal line, or one is missing. A last line that was cut off is
@@ -281,7 +297,8 @@ def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     "lines were taken out, or come from another file"
                 )
             last = own
-            yield number, content
+            if content["is"] not in (TOLD, PENDING):
+                yield number, content
 
 
 def ends_whole(path: Path) -> bool:

@@ -94,6 +94,7 @@ class Ledger:
         self._inflated: set[str] = set()  #: nodes that hold more than they have
         self._left: set[str] = set()  #: nodes that went away under a request
         self._start_over = True
+        self._once_more = False
         self.now_s = 0.0
 
     # -- nodes -------------------------------------------------------------------------------
@@ -127,8 +128,8 @@ class Ledger:
             self._start_over = True
 
     def begin_anew(self) -> None:
-        """Make the core's state from the facts at the next step."""
-        self._start_over = True
+        """Make the core's state from the facts at the next step, also if one is made just now."""
+        self._once_more = True
 
     def room_beside_gangs(self, name: str) -> PodShape | None:
         """Return what gangs leave of a node, whoever else is on it; None if it is not known."""
@@ -376,7 +377,8 @@ class Ledger:
     def settle(self, now_s: float) -> None:
         """Bring the core's state up to date with the facts."""
         self.now_s = now_s
-        if self._start_over:
+        if self._start_over or self._once_more:
+            self._once_more = False
             self._rebuild()
         while self._stale:
             self._occupy(self._stale.pop())

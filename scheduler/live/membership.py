@@ -124,7 +124,6 @@ class LiveGang:
     given_up: set[str] = field(default_factory=set)  #: uids of pods told of a node in vain
     problem: str = ""  #: why it cannot be considered, if that is so
     trouble: str = ""  #: what the core failed on; holds until `hold_until_s`
-    told: str = ""  #: last text published
     next_unit: int = 0
     _facts: dict[str, Facts] = field(default_factory=dict)
     _counted: set[str] = field(default_factory=set)  #: pods that ended well, of any attempt

@@ -23,6 +23,12 @@ class Metrics:
             "muster_pending_gangs", "Gangs that wait, by reason", ["reason"], registry=r
         )
         self.queue_length = Gauge("muster_queue_length", "Requests in the queue", registry=r)
+        self.queue_position = Gauge(
+            "muster_queue_position",
+            "Place in the queue, from 1, of the first requests in it",
+            ["gang"],
+            registry=r,
+        )
         self.reservations = Gauge(
             "muster_reservations", "Nodes promised to pods that are not bound yet", registry=r
         )

@@ -1,7 +1,7 @@
 """`kubectl muster`: why a pod waits, the queue, the gangs, the nodes.
 
 Reads muster's status through the API server's service proxy, so that whoever may do that needs
-nothing else; `--url` or MUSTER_URL names another address.
+nothing else; `--url` or MUSTER_URL names another address. The cluster is found as kubectl finds it.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections import Counter
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
 import typer
 
+from scheduler.live.outlook import duration, many
+from scheduler.live.shapes import NodeClass, Shapes, WaitingShape
 from scheduler.live.status import GangView
 
-PROXY = "/api/v1/namespaces/{}/services/muster-status:http/proxy"
+PROXY = "/api/v1/namespaces/{}/services/muster:status/proxy"
 app = typer.Typer(
     name="kubectl-muster",
     no_args_is_help=True,
@@ -31,36 +31,70 @@ app = typer.Typer(
     help="Why pods wait for their gang, and for how long.",
 )
 Url = Annotated[str, typer.Option(envvar="MUSTER_URL", help="Of muster's status; empty: by proxy.")]
-Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Of the pod or gang.")]
+Namespace = Annotated[
+    str, typer.Option("--namespace", "-n", help="Of the pod or gang; empty: the context's.")
+]
+Only = Annotated[str, typer.Option("--namespace", "-n", help="Show only gangs of this one.")]
+Kubeconfig = Annotated[str, typer.Option(help="Empty: KUBECONFIG, or ~/.kube/config.")]
+Context = Annotated[str, typer.Option(help="Of the kubeconfig; empty: the current one.")]
 
 
-def _get(url: str, path: str) -> bytes:
-    """Return an answer of muster's.
+class _Muster:
+    """The status of one muster."""
 
-    Raises:
-        ValueError: it does not answer, or does not know the thing.
-    """
-    if url:
+    def __init__(self, url: str, kubeconfig: str, context: str) -> None:
+        self._url = url.rstrip("/")
+        self._kubeconfig = kubeconfig
+        self._context = context
+
+    def get(self, path: str) -> bytes:
+        """Return an answer of muster's.
+
+        Raises:
+            ValueError: it does not answer, or does not know the thing.
+        """
+        if not self._url:
+            return asyncio.run(self._by_proxy(path))
         try:
-            with urllib.request.urlopen(url.rstrip("/") + path, timeout=10) as reply:
+            with urllib.request.urlopen(self._url + path, timeout=10) as reply:
                 return bytes(reply.read())
         except urllib.error.HTTPError as error:
             raise ValueError(_message(error.read())) from None
         except (urllib.error.URLError, OSError) as error:
-            raise ValueError(f"{url}: {error}; set MUSTER_URL to muster's status port") from None
-    return asyncio.run(_by_proxy(path))
+            raise ValueError(
+                f"{self._url}: {error}; set MUSTER_URL to muster's status port"
+            ) from None
 
+    async def _by_proxy(self, path: str) -> bytes:
+        from scheduler.live.api import Api, ApiError, access
+        from scheduler.live.kubeconfig import chosen
 
-async def _by_proxy(path: str) -> bytes:
-    from scheduler.live.api import Api, ApiError, access
+        namespace = os.environ.get("MUSTER_NAMESPACE", "muster-system")
+        async with Api(await access(chosen(self._kubeconfig), self._context)) as api:
+            try:
+                return await api.call("GET", PROXY.format(namespace) + path)
+            except ApiError as error:
+                if error.code == 404 and "/queue lists the gangs" in error.text:
+                    raise ValueError(_message(error.text.encode())) from None
+                raise ValueError(_no_answer(error.code, str(error), namespace)) from None
 
-    kubeconfig = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
-    prefix = PROXY.format(os.environ.get("MUSTER_NAMESPACE", "muster-system"))
-    async with Api(await access(kubeconfig)) as api:
+    def namespace(self) -> str:
+        """Return the namespace of the kubeconfig's context."""
+        from scheduler.live.kubeconfig import chosen, namespace_of
+
         try:
-            return await api.call("GET", prefix + path)
-        except ApiError as error:
-            raise ValueError(f"muster does not answer by the API server: {error}") from None
+            return namespace_of(chosen(self._kubeconfig), self._context)
+        except ValueError:
+            if self._url and not (self._kubeconfig or self._context):
+                return "default"  # the address is all that is needed
+            raise
+
+    def gangs(self, namespace: str) -> list[GangView]:
+        """Return all gangs, or those of one namespace."""
+        found = msgspec.json.decode(self.get("/queue"), type=list[GangView])
+        return [
+            gang for gang in found if gang.gang.startswith(f"{namespace}/" if namespace else "")
+        ]
 
 
 def _message(content: bytes) -> str:
@@ -70,96 +104,92 @@ def _message(content: bytes) -> str:
         return content[:200].decode(errors="replace")
 
 
-def _gangs(url: str) -> list[GangView]:
-    return msgspec.json.decode(_get(url, "/queue"), type=list[GangView])
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _no_answer(code: int, text: str, namespace: str) -> str:
+    if code == 403:
+        way = f"ask for a RoleBinding to the Role muster-viewer in namespace {namespace}"
+    elif code == 404:
+        way = f"is muster installed in namespace {namespace}? MUSTER_NAMESPACE names another"
+    else:
+        way = (
+            f"or read it without the proxy: kubectl -n {namespace} port-forward service/muster 8080"
+            " and MUSTER_URL=http://127.0.0.1:8080"
+        )
+    return f"muster does not answer by the API server: {text}; {way}"
 
 
 def _table(head: list[str], rows: list[list[object]]) -> None:
+    """Print a table; columns of numbers stand to the right."""
     cells = [head, *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    right = [
+        all(isinstance(row[i], (int, float)) or row[i] == "" for row in rows)
+        for i in range(len(head))
+    ]
     for row in cells:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        line = "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, right, strict=True)
+        )
         print(line.rstrip())
 
 
 @app.command()
 def why(
     name: Annotated[str, typer.Argument(help="A pod or gang, with or without NAMESPACE/.")],
-    namespace: Namespace = "default",
+    namespace: Namespace = "",
     url: Url = "",
+    kubeconfig: Kubeconfig = "",
+    context: Context = "",
 ) -> None:
     """Say why a pod or gang is pending. Example: kubectl muster why bert-7"""
-    where = name if "/" in name else f"{namespace}/{name}"
+    muster = _Muster(url, kubeconfig, context)
+    where = name if "/" in name else f"{namespace or muster.namespace()}/{name}"
     space, _, short = where.partition("/")
     path = f"/explain/{quote(space)}/{quote(short)}"
-    gang = msgspec.json.decode(_get(url, path), type=GangView)
+    gang = msgspec.json.decode(muster.get(path), type=GangView)
     print(f"gang {gang.gang} ({gang.source}) {_state(gang)}")
     print(f"  {gang.text}")
     print(
         f"  pods: {gang.pods_bound} bound, {gang.pods_present} exist, "
-        f"{gang.pods_needed} needed to start, {gang.pods_total} in all; {gang.gpus} GPUs"
+        f"{gang.pods_needed} needed to start, {gang.pods_total} in all; {many(gang.gpus, 'GPU')}"
     )
+    if gang.lacks_pods and gang.pods_bound:
+        print(f"  it lacks {many(gang.lacks_pods, 'pod')} with {many(gang.lacks_gpus, 'GPU')}")
     if gang.position is not None:
         before = f", after {gang.ahead}" if gang.ahead else ""
         print(f"  place in the queue: {gang.position}{before}; priority {gang.priority}")
     if gang.starts_in_s is not None:
-        print(
-            f"  starts within {_duration(gang.starts_in_s)}, if running gangs keep their walltime"
-        )
-    hint = _hint(gang, url)
-    if hint:
-        print(f"  {hint}")
+        print(f"  starts within {duration(gang.starts_in_s)}, if running gangs keep their walltime")
+    for line in gang.advice:
+        print(f"  {line}")
 
 
 def _state(gang: GangView) -> str:
     if gang.phase == "running":
         return "runs"
-    return f"is {gang.phase} since {_duration(gang.waited_s)}: {gang.reason.replace('_', ' ')}"
-
-
-def _hint(gang: GangView, url: str) -> str:
-    """Say what would have to happen, if anybody can make it happen."""
-    if gang.reason not in ("capacity", "fragmentation"):
-        return ""
-    nodes = _nodes(url)
-    closed = [node for node in nodes if not node["usable"]]
-    free = sum(node["free_gpus"] for node in closed)
-    if closed and free:
-        return (
-            f"{len(closed)} nodes with {free} free GPUs take no pods; "
-            "kubectl uncordon those that are well"
-        )
-    missing = gang.gpus - (gang.free_gpus or 0)
-    return f"{missing} more GPUs would have to come free" if missing > 0 else ""
-
-
-def _nodes(url: str) -> list[dict[str, Any]]:
-    return msgspec.json.decode(_get(url, "/nodes"), type=list[dict[str, Any]])
+    return f"is {gang.phase} since {duration(gang.waited_s)}: {gang.reason.replace('_', ' ')}"
 
 
 @app.command()
-def queue(url: Url = "") -> None:
+def queue(
+    namespace: Only = "", url: Url = "", kubeconfig: Kubeconfig = "", context: Context = ""
+) -> None:
     """List what waits, in order. Example: kubectl muster queue"""
-    waiting = [gang for gang in _gangs(url) if gang.phase != "running"]
+    found = _Muster(url, kubeconfig, context).gangs(namespace)
+    waiting = [gang for gang in found if gang.phase != "running"]
     if not waiting:
         print("nothing waits")
         return
     _table(
-        ["#", "GANG", "STATE", "PODS", "GPUS", "WAITED", "WHY"],
+        ["#", "GANG", "STATE", "PODS", "LACKS GPUS", "WAITED", "WHY"],
         [
             [
                 gang.position or "",
                 gang.gang,
                 gang.phase,
                 f"{gang.pods_bound}/{gang.pods_total}",
-                gang.gpus,
-                _duration(gang.waited_s),
+                gang.lacks_gpus or "",
+                duration(gang.waited_s),
                 gang.text,
             ]
             for gang in waiting
@@ -168,7 +198,9 @@ def queue(url: Url = "") -> None:
 
 
 @app.command()
-def gangs(url: Url = "") -> None:
+def gangs(
+    namespace: Only = "", url: Url = "", kubeconfig: Kubeconfig = "", context: Context = ""
+) -> None:
     """List all gangs. Example: kubectl muster gangs"""
     _table(
         ["GANG", "SOURCE", "STATE", "REASON", "PODS", "GPUS", "PRIORITY"],
@@ -182,29 +214,70 @@ def gangs(url: Url = "") -> None:
                 gang.gpus,
                 gang.priority,
             ]
-            for gang in _gangs(url)
+            for gang in _Muster(url, kubeconfig, context).gangs(namespace)
         ],
     )
 
 
 @app.command()
-def nodes(url: Url = "") -> None:
+def nodes(url: Url = "", kubeconfig: Kubeconfig = "", context: Context = "") -> None:
     """Show free shapes and fragmentation. Example: kubectl muster nodes"""
-    seen = _nodes(url)
-    shapes = Counter((n["gpus"], n["free_gpus"]) for n in seen if n["usable"])
+    content = _Muster(url, kubeconfig, context).get("/classes")
+    found = msgspec.json.decode(content, type=Shapes)
     _table(
-        ["NODES", "GPUS", "FREE"],
-        [[count, gpus, free] for (gpus, free), count in sorted(shapes.items(), reverse=True)],
+        ["POOL", "MODEL", "GPUS", "NODES", "CORDONED", "NOT READY", "FREE GPUS", "FREE ON A NODE"],
+        [
+            [
+                seen.pool or "-",
+                seen.gpu_model or "-",
+                seen.gpus_per_node,
+                seen.num_nodes,
+                seen.num_cordoned,
+                seen.num_not_ready,
+                seen.free_gpus,
+                ", ".join(f"{many(f.num_nodes, 'node')} with {f.free_gpus}" for f in seen.free)
+                or "-",
+            ]
+            for seen in found.classes
+        ],
     )
-    free = sum(n["free_gpus"] for n in seen if n["usable"])
-    whole = sum(n["free_gpus"] for n in seen if n["usable"] and n["free_gpus"] == n["gpus"])
-    if free:
-        print(
-            f"{free} GPUs are free; {1 - whole / free:.0%} of them not on nodes that are free whole"
-        )
-    closed = sum(not n["usable"] for n in seen)
-    if closed:
-        print(f"{closed} nodes take no pods (cordoned or not ready)")
+    _fits(found.classes)
+    _fragmentation(found.waiting)
+
+
+def _fits(classes: list[NodeClass]) -> None:
+    rows: list[list[object]] = [
+        [
+            seen.pool or "-",
+            seen.gpu_model or "-",
+            fit.gpus_per_pod,
+            fit.pods,
+            fit.pods * fit.gpus_per_pod,
+        ]
+        for seen in classes
+        for fit in seen.fits
+    ]
+    if rows:
+        print("\nlargest gang that fits now")
+        _table(["POOL", "MODEL", "GPUS PER POD", "PODS", "GPUS"], rows)
+
+
+def _fragmentation(waiting: list[WaitingShape]) -> None:
+    if not waiting:
+        return
+    print("\nwhat waits, and the share of free GPUs that gangs of its shape cannot use")
+    rows: list[list[Any]] = [
+        [
+            f"{many(seen.pods, 'pod')} of {many(seen.gpus_per_pod, 'GPU')}",
+            seen.nodes or "all",
+            seen.num_gangs,
+            seen.fit_pods,
+            seen.free_gpus,
+            f"{seen.fragmentation_ratio:.0%}",
+        ]
+        for seen in waiting
+    ]
+    _table(["SHAPE", "NODES", "GANGS", "PODS FIT", "FREE GPUS", "FRAGMENTATION"], rows)
 
 
 def main() -> None:

@@ -56,6 +56,8 @@ class Release:
         ]
         unit.deadline_s = 0.0
         self._tables.give_slots(gang, unit, slots)
+        nodes = len(set(request.nodes))
+        self.publisher.note(gang, "planned", f"{len(slots)} pods on {nodes} nodes")
         self.tell(gang, unit, list(slots))
 
     def tell(self, gang: LiveGang, unit: Unit, slots: list[Slot]) -> None:
@@ -79,6 +81,8 @@ class Release:
             if direct:
                 await self.plans.commit(unit)
             await asyncio.gather(*(self._tell(gang, unit, slot) for slot in slots))
+            told = sum(slot.released for slot in slots)
+            self.publisher.note(gang, "released", f"{told} of {len(slots)} pods know their node")
         except ApiError as error:
             log.warning("%s: plan not carried out: %s", unit.name, error)
             self.metrics.aborts.labels(cause="plan record").inc()

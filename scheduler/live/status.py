@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from math import inf
+
 import msgspec
 
+from scheduler import policy as core
 from scheduler.decisions import PendingReason
 from scheduler.live.ledger import Ledger
 from scheduler.live.membership import LiveGang
+from scheduler.live.outlook import Head, WayOut, sentences, way_out
+from scheduler.live.story import Moment
 
 
 class PodView(msgspec.Struct):
@@ -31,7 +37,9 @@ class GangView(msgspec.Struct):
     pods_needed: int
     pods_total: int
     pods_bound: int
-    gpus: int
+    gpus: int  #: of all its pods
+    lacks_pods: int  #: pods that it still asks nodes for
+    lacks_gpus: int
     priority: int
     queue: str
     position: int | None
@@ -40,10 +48,25 @@ class GangView(msgspec.Struct):
     starts_in_s: float | None
     waited_s: float
     pods: list[PodView] = []
+    way_out: WayOut | None = None  #: what would have to change; only where one gang is asked for
+    advice: list[str] = []  #: the same in sentences
+    story: list[Moment] = []  #: what happened to it, oldest first
 
 
-def view(gang: LiveGang, ledger: Ledger, now_s: float, *, pods: bool = False) -> GangView:
-    """Describe a gang."""
+def places(ledger: Ledger) -> dict[str, int]:
+    """Return the place in the queue of every request in it, from 1."""
+    return {m.gang.name: at for at, m in enumerate(ledger.state.queue.in_order(), 1)}
+
+
+def view(
+    gang: LiveGang,
+    ledger: Ledger,
+    now_s: float,
+    *,
+    pods: bool = False,
+    at: Mapping[str, int] | None = None,
+) -> GangView:
+    """Describe a gang; `at` are the places in the queue, where many gangs are described."""
     live = gang.live_pods()
     slots = {slot.uid: slot for _, slot in gang.slots()}
     bound = sum(1 for pod in live if pod.spec.node_name)
@@ -51,14 +74,16 @@ def view(gang: LiveGang, ledger: Ledger, now_s: float, *, pods: bool = False) ->
     need = gang.size.min_member if gang.size else 0
     submit_s = min((u.request.submit_s for u in gang.units.values()), default=now_s)
     position = ahead = free_gpus = starts_in_s = None
+    lacks_pods = lacks_gpus = 0
     if gang.problem or gang.size is None:
         phase, reason = "waiting", PendingReason.MEMBERS
         text = gang.problem or "the object that says how many pods it needs cannot be read yet"
     elif waiting is not None and (said := ledger.explain(waiting.name)) is not None:
         phase, reason = "degraded" if bound else "waiting", said.reason
-        position = ledger.position(waiting.name)
+        position = ledger.position(waiting.name) if at is None else at.get(waiting.name)
         ahead, free_gpus = said.ahead, said.free_gpus
-        if said.start_s is not None:
+        lacks_pods, lacks_gpus = said.need_pods, said.need_gpus
+        if said.start_s is not None and said.start_s < inf:
             starts_in_s = max(0.0, said.start_s - now_s)
         text = reason_text(
             said.reason,
@@ -92,6 +117,8 @@ def view(gang: LiveGang, ledger: Ledger, now_s: float, *, pods: bool = False) ->
         pods_total=gang.size.total if gang.size else len(live),
         pods_bound=bound,
         gpus=sum(p.count * p.shape.gpus for u in gang.units.values() for p in u.request.parts),
+        lacks_pods=lacks_pods,
+        lacks_gpus=lacks_gpus,
         priority=max((u.request.priority for u in gang.units.values()), default=0),
         queue=next((u.request.queue for u in gang.units.values()), ""),
         position=position,
@@ -113,6 +140,39 @@ def view(gang: LiveGang, ledger: Ledger, now_s: float, *, pods: bool = False) ->
         if pods
         else [],
     )
+
+
+def explain(
+    gang: LiveGang, ledger: Ledger, now_s: float, gang_of: Callable[[str], str]
+) -> GangView:
+    """Describe a gang with its pods and with what would have to change for it to start."""
+    seen = view(gang, ledger, now_s, pods=True)
+    unit = next((unit for unit in gang.units.values() if not unit.slots), None)
+    if unit is None or not seen.lacks_pods:
+        return seen
+    reason = PendingReason(seen.reason)
+    found = way_out(ledger, unit.name, reason, now_s, gang_of)
+    first = ledger.state.queue.head()
+    if reason is PendingReason.BEHIND_HEAD and first is not None and first.gang.name != unit.name:
+        found.head = _head(ledger, first.gang.name, now_s, gang_of)
+    seen.ahead = gang_of(seen.ahead) if seen.ahead else None
+    seen.starts_in_s = found.starts_in_s
+    seen.way_out, seen.advice = found, sentences(found, reason)
+    return seen
+
+
+def _head(ledger: Ledger, name: str, now_s: float, gang_of: Callable[[str], str]) -> Head:
+    said = core.explain(ledger.state, name)
+    found = way_out(ledger, name, said.reason, now_s, gang_of)
+    text = reason_text(
+        said.reason,
+        need_pods=said.need_pods,
+        need_gpus=said.need_gpus,
+        free_gpus=said.free_gpus,
+        present=said.need_pods,
+        ahead=None,
+    )
+    return Head(gang_of(name), str(said.reason), text, found.starts_in_s)
 
 
 def reason_text(

@@ -22,6 +22,7 @@ from scheduler.controlplane.processes import free_ports
 from scheduler.decisions import PendingReason
 from scheduler.live import settings
 from scheduler.live.metrics import Metrics
+from scheduler.live.plugin import PROXY
 from tests.live.conftest import Kube, collection, gang, pod
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -176,6 +177,32 @@ def test_the_chart_follows_its_values() -> None:
     )
     secrets = {i["spec"].get("secretName") for k, i in whole.items() if k[0] == "Certificate"}
     assert {"muster-tls", "muster-scheduler-tls"} <= secrets
+
+
+def test_the_plugin_asks_the_service_that_is_shipped_by_a_right_that_is_shipped() -> None:
+    asked = re.search(r"/services/([^/]+)/proxy", PROXY)
+    assert asked is not None
+    service = yaml.safe_load((DEPLOY / "base" / "service.yaml").read_text())
+    ports = [f"{service['metadata']['name']}:{port['name']}" for port in service["spec"]["ports"]]
+    assert asked[1] in ports
+    (viewer,) = [
+        item
+        for item in documents((DEPLOY / "base" / "rbac.yaml").read_text())
+        if item["metadata"]["name"] == "muster-viewer"
+    ]
+    (rule,) = viewer["rules"]
+    assert asked[1] in rule["resourceNames"]
+    assert (rule["resources"], rule["verbs"]) == (["services/proxy"], ["get"])
+    assert not any("verbs" in name for name in rule["resourceNames"])
+
+
+def test_the_api_server_may_reach_the_status_port() -> None:
+    """By the agents of a managed control plane, or from its own host."""
+    policy = yaml.safe_load((DEPLOY / "base" / "network.yaml").read_text())
+    (status,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"][0]["port"] == "status"]
+    assert "konnectivity-agent" in json.dumps(status["from"])
+    patch = yaml.safe_load((DEPLOY / "overlays/own-control-plane/network.yaml").read_text())
+    assert {"ports": [{"protocol": "TCP", "port": "status"}]} in patch["spec"]["ingress"]
 
 
 def test_settings_and_ports_belong_together() -> None:

@@ -1,0 +1,124 @@
+"""Headless Chromium, driven by its own protocol: a page at a width, light or dark, and its text."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+WITHIN_S = 30.0
+
+
+class Tab:
+    """One page."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._number = 0
+        self.requested: list[str] = []  #: every address that the page asked for
+        self.complaints: list[str] = []  #: uncaught errors and what went to the console
+
+    async def call(self, method: str, **parameters: Any) -> Any:
+        """Call a method of the protocol and return its result."""
+        self._number += 1
+        number = self._number
+        await self._socket.send_json({"id": number, "method": method, "params": parameters})
+        while True:
+            reply = json.loads(await self._socket.receive_str())
+            if reply.get("id") == number:
+                assert "error" not in reply, f"{method}: {reply['error']}"
+                return reply["result"]
+            self._note(reply.get("method", ""), reply.get("params", {}))
+
+    def _note(self, event: str, said: dict[str, Any]) -> None:
+        if event == "Network.requestWillBeSent":
+            self.requested.append(said["request"]["url"])
+        elif event == "Runtime.exceptionThrown":
+            self.complaints.append(json.dumps(said["exceptionDetails"])[:500])
+        elif event == "Log.entryAdded" and said["entry"]["level"] == "error":
+            self.complaints.append(said["entry"]["text"])
+
+    async def value(self, script: str) -> Any:
+        """Return the value of an expression in the page."""
+        done = await self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
+        assert "exceptionDetails" not in done, f"{script}: {done['exceptionDetails']}"
+        return done["result"].get("value")
+
+    async def until(self, script: str) -> Any:
+        """Return the first true value of an expression."""
+        async with asyncio.timeout(WITHIN_S):
+            while not (found := await self.value(script)):
+                await asyncio.sleep(0.05)
+            return found
+
+    async def open(self, url: str, width: int, *, dark: bool = False) -> None:
+        """Load an address on a screen of this width and wait until it is drawn."""
+        for domain in ("Network", "Runtime", "Log", "Page"):
+            await self.call(f"{domain}.enable")
+        await self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=900,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        await self.call("Emulation.setEmulatedMedia", features=[scheme])
+        await self.call("Page.navigate", url="about:blank")
+        await self.call("Page.navigate", url=url)
+        await self.until("document.body && document.body.dataset.ready === 'yes'")
+
+    async def picture(self, file: Path) -> None:
+        """Save the whole page as a picture."""
+        done = await self.call("Page.captureScreenshot", captureBeyondViewport=True)
+        file.write_bytes(base64.b64decode(done["data"]))
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Tab]:
+    """Start a browser with one page.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        raise FileNotFoundError("no chromium to look at the page with")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        process = await asyncio.create_subprocess_exec(
+            program,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--remote-debugging-port=0",
+            f"--user-data-dir={folder}",
+            "about:blank",
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            where = Path(folder) / "DevToolsActivePort"
+            async with asyncio.timeout(WITHIN_S):
+                while not where.exists() or not where.read_text().strip():
+                    await asyncio.sleep(0.05)
+            port = where.read_text().splitlines()[0]
+            async with aiohttp.ClientSession() as session:
+                async with session.get(f"http://127.0.0.1:{port}/json/list") as reply:
+                    (tab,) = [t for t in await reply.json() if t["type"] == "page"]
+                async with session.ws_connect(
+                    tab["webSocketDebuggerUrl"], max_msg_size=64 << 20
+                ) as socket:
+                    yield Tab(socket)
+        finally:
+            process.terminate()
+            await process.wait()
