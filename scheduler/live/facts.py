@@ -14,14 +14,12 @@ from prometheus_client import generate_latest
 from scheduler.live import journal as journals
 from scheduler.live.history import events_of
 from scheduler.live.membership import LiveGang
-from scheduler.live.objects import unix_s
 from scheduler.live.outlook import closed_by
 from scheduler.live.pages import Breath, Page, array, mapping
 from scheduler.live.shapes import shapes
 from scheduler.live.status import GangView, places
 from scheduler.live.status import explain as explain_gang
 from scheduler.live.status import view as describe
-from scheduler.live.story import Moment
 
 if TYPE_CHECKING:
     from scheduler.live.service import Service
@@ -81,15 +79,11 @@ class ClusterFacts:
                     key = control.key_of_pod.get(pod.metadata.uid)
                     gang = control.gangs.get(key) if key is not None else None
                     break
-        if gang is None:
+        if gang is None or not gang.pods:
             return None
         seen = explain_gang(gang, self._service.ledger, control.now_s(), self._gang_of)
-        created = [unix_s(pod.metadata.creation_timestamp) for pod in gang.pods.values()]
-        came_s = min(created, default=0.0)
-        seen.story = [
-            Moment(came_s, "submitted", "its first pod was created"),
-            *self._service.memory.story(gang.name, came_s),
-        ]
+        came = self._service.publisher.came(gang)
+        seen.story = [came, *self._service.memory.story(gang.name, came.unix_s)]
         return seen
 
     async def _views(self, breath: Breath) -> list[GangView]:

@@ -27,9 +27,10 @@ from scheduler.decisions import PendingReason
 from scheduler.live.api import Api, ApiError
 from scheduler.live.gangs import Find, Source
 from scheduler.live.membership import LiveGang
+from scheduler.live.objects import unix_s
 from scheduler.live.pages import Breath
 from scheduler.live.status import GangView
-from scheduler.live.story import Memory
+from scheduler.live.story import Memory, Moment
 
 log = logging.getLogger("muster.publish")
 CONDITION = "muster.dev/Admitted"
@@ -120,22 +121,38 @@ class Publisher:
 
     def _regarding(self, gang: LiveGang) -> dict[str, str]:
         """Return the object that a user looks at: the last owner known, a PodGroup, a pod."""
+        return self._made(gang)[0]
+
+    def came(self, gang: LiveGang) -> Moment:
+        """Return when what the user made of the gang was created."""
+        about, came_s = self._made(gang)
+        name = "" if about["kind"] == "Pod" else f" {about['name']}"
+        return Moment(came_s, "submitted", f"{about['kind']}{name} was created")
+
+    def _made(self, gang: LiveGang) -> tuple[dict[str, str], float]:
+        """Return what the user made, and when, as far as muster watches such objects."""
         pod = min(gang.pods.values(), key=lambda p: p.metadata.name)
+        times = [unix_s(p.metadata.creation_timestamp) for p in gang.pods.values()]
+        came_s = min(times)
         owner = pod.metadata.controller()
         if owner is None and gang.key.source in POD_GROUPS:
             word, version = POD_GROUPS[gang.key.source]
             group = self.find(word, gang.key.namespace, gang.key.name)
             if group is not None:
-                return _reference("PodGroup", gang.key.name, group.metadata.uid, version)
+                about = _reference("PodGroup", gang.key.name, group.metadata.uid, version)
+                return about, unix_s(group.metadata.creation_timestamp) or came_s
         if owner is None:
-            return _reference("Pod", pod.metadata.name, pod.metadata.uid, "v1")
+            return _reference("Pod", pod.metadata.name, pod.metadata.uid, "v1"), came_s
         for _ in range(4):  # a pod of a Job of a JobSet of a TrainJob
             thing = self.find(owner.kind, gang.key.namespace, owner.name)
-            above = thing.metadata.controller() if thing is not None else None
-            if thing is None or above is None or thing.metadata.uid != owner.uid:
+            if thing is None or thing.metadata.uid != owner.uid:
+                break
+            came_s = unix_s(thing.metadata.creation_timestamp) or came_s
+            above = thing.metadata.controller()
+            if above is None:
                 break
             owner = above
-        return _reference(owner.kind, owner.name, owner.uid, owner.api_version)
+        return _reference(owner.kind, owner.name, owner.uid, owner.api_version), came_s
 
     def _put(self, path: str, body: bytes, method: str) -> None:
         try:
@@ -210,7 +227,7 @@ class Publisher:
         if told.what != what and not admitted:
             bad = gang.problem or seen.reason == PendingReason.NEVER_FITS or seen.pods_bound
             self._event(gang, _camel(seen.reason), seen.text, "Warning" if bad else "Normal")
-            self.note(gang, "waits", seen.text)
+            self.note(gang, "degraded" if seen.phase == "degraded" else "waits", seen.text)
         told.what, told.pod = what, pod
         return inf
 

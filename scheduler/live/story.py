@@ -80,14 +80,16 @@ class Memory:
         """Take in the last day of a journal whose files are given oldest first; count its lines."""
         oldest, number = time.time() - DAY_S, 0
         for kind, v in _lines(files):
-            if v.get("unix_s", 0.0) < oldest:
-                continue
+            try:
+                if v["unix_s"] < oldest:
+                    continue
+                if kind == PENDING:
+                    self._add(msgspec.convert(v, dict[str, float]))
+                else:
+                    self._keep(str(v.pop("gang")), msgspec.convert(v, Moment))
+            except (KeyError, TypeError, msgspec.ValidationError):
+                continue  # of a version that wrote it otherwise
             number += 1
-            if kind == PENDING:
-                self._add(v)
-            else:
-                gang = str(v.pop("gang", ""))
-                self._keep(gang, msgspec.convert(v, Moment))
         return number
 
     def _add(self, point: dict[str, float]) -> bool:

@@ -132,7 +132,11 @@ def test_events_are_about_what_the_user_made() -> None:
     publisher = Heard()
     things = {
         ("Job", "j-node-0"): {"uid": "Job/j-node-0", "ownerReferences": owner("JobSet", "j")},
-        ("JobSet", "j"): {"uid": "JobSet/j", "ownerReferences": owner("TrainJob", "j")},
+        ("JobSet", "j"): {
+            "uid": "JobSet/j",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "ownerReferences": owner("TrainJob", "j"),
+        },
         ("coscheduling", "bare"): {"uid": "group"},
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -58,7 +59,12 @@ def test_the_core_does_not_see_these_lines(tmp_path: Path) -> None:
 def test_lines_that_are_torn_or_strange_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     memory = Memory(Journal(path, 1 << 20).write)
-    path.write_text('{"t":0.0,"is":"Pending","v":{"unix_s":1}}\n{"t":0.0,"is":"Told","v":{"ga')
+    now = time.time()
+    strange = ({"unix_s": "x"}, {"unix_s": now, "capacity": "many"}, {}, {"unix_s": 1.0})
+    told = [{"t": 0.0, "is": kind, "v": v} for kind in ("Pending", "Told") for v in strange]
+    torn = '{"t":0.0,"is":"Told","v":{"ga'
+    text = "\n".join(json.dumps(line, separators=(",", ":")) for line in told)
+    path.write_text(f"{text}\n{torn}")
     assert memory.read([path, tmp_path / "none"]) == 0 and not memory.points
 
 
