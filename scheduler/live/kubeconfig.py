@@ -46,7 +46,7 @@ def namespace_of(kubeconfig: str, context: str = "") -> str:
     try:
         merged = KubeConfigMerger(kubeconfig).config  # type: ignore[no-untyped-call]
         loader = KubeConfigLoader(merged, active_context=context or None)  # type: ignore[no-untyped-call]
-        found = loader.current_context["context"].safe_get("namespace")
+        found = loader.current_context["context"].get("namespace")
     except (ConfigException, OSError) as error:
         raise ValueError(f"{kubeconfig!r}: {error}; see kubectl config get-contexts") from None
     return str(found or "default")

@@ -50,7 +50,7 @@ def test_why_names_reason_numbers_place_and_way_out(kube: Kube, busy: str) -> No
     assert "place in the queue: 1; priority 0" in done.stdout
     assert "2 more pods of 8 GPUs would have to fit: 2 of 4 fit now" in done.stdout
     assert (
-        f"enough room comes when this gang ends: {busy}/runs (80 GPUs, no walltime known)"
+        f"enough room comes when this gang ends: {busy}/runs ({8 * NODES - 16} GPUs, no walltime"
         in done.stdout
     )
     found = kube.explain(busy, "large")
