@@ -11,7 +11,7 @@ import pytest
 from scheduler.live.journal import Journal, lines
 from scheduler.live.replay import replay
 from scheduler.live.story import DAY_S, MOST_MOMENTS, Memory
-from tests.live.test_journal import session
+from tests.live.test_journal import Session
 
 
 @pytest.fixture
@@ -32,8 +32,10 @@ def test_a_successor_reads_the_last_day(tmp_path: Path, clock: dict[str, float])
         memory.note("n/a", "planned", str(minute))
         clock["s"] += 60
         if minute == 0:  # what is set aside is read, too
-            journal.rotate()
+            journal.full = True
+            journal.begin(0.0, b'{"t":0.0,"is":"Snapshot"}')
     journal.close()
+    assert len(journal.files()) == 2
     successor = Memory()
     successor.read(journal.files())
     assert [point["capacity"] for point in successor.points] == [0, 1, 2]
@@ -44,16 +46,18 @@ def test_a_successor_reads_the_last_day(tmp_path: Path, clock: dict[str, float])
 
 def test_the_core_does_not_see_these_lines(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    session(path)
-    number = len(list(lines(path)))
-    journal = Journal(path, 1 << 20)
-    memory = Memory(journal.write)
-    memory.note("n/a", "bound", "x")
+    told = Session(Journal(path, 1 << 20))
+    memory = Memory(told.journal.write)
+    told.submit("g0", 2, 1.0)
+    memory.note("n/g0", "planned", "x")
     memory.point({"capacity": 3})
-    journal.close()
-    assert len(path.read_bytes().splitlines()) == number + 2
+    told.submit("g1", 3, 1.0)
+    told.decide(1.5)
+    told.journal.close()
+    assert len(list(lines(path))) == len(path.read_bytes().splitlines()) - 2
     done = replay(path)
-    assert not done.difference and done.num_decisions >= 3
+    assert not done.difference and done.num_decisions >= 2
+    assert Memory().read([path]) == 2
 
 
 def test_lines_that_are_torn_or_strange_are_left_out(tmp_path: Path) -> None:
