@@ -442,7 +442,7 @@ def test_the_page_shows_queue_story_curve_and_nodes(
             found["areas"] = await tab.value("document.querySelectorAll('#curve path').length")
             await tab.value(
                 "document.getElementById('curve').dispatchEvent(new PointerEvent('pointermove',"
-                " {clientX: document.getElementById('curve').getBoundingClientRect().right - 2}))"
+                " {clientX: document.getElementById('curve').getBoundingClientRect().right}))"
             )
             found["tip"] = await tab.value("document.getElementById('tip').innerText")
             await tab.value("document.getElementById('close').click()")
