@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from scheduler.live.asking import duration_s
+from scheduler.live.barrier import BindArgs, Binds
 from scheduler.live.watch import Change
 from tests.live_rig import Rig, pod, tried
 
@@ -724,5 +727,22 @@ def test_heartbeats_and_conditions_wake_nobody() -> None:
         work._wake.clear()
         rig.lose(alone)
         assert work._wake.is_set()
+
+    tried(story)
+
+
+def test_a_bind_of_a_pod_that_has_just_gone_is_refused() -> None:
+    """Between the watch's word and the next step the slot is still the pod's."""
+
+    async def story(rig: Rig) -> None:
+        one = own("a", "a")
+        rig.see(one)  # type: ignore[arg-type]
+        await rig.settle()
+        rig.lose(one)  # type: ignore[arg-type]
+
+        gone = asyncio.get_running_loop().create_future()
+        args = BindArgs("a", "n", "a", rig.placed()["a"])
+        answer = await Binds(rig.control).bind(args, gone.get_loop().time(), gone)
+        assert answer.error == "this pod is gone"
 
     tried(story)

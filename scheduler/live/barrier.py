@@ -112,7 +112,10 @@ class Binds:
             return BindResult(f"planned for node {slot.node}, not {args.node}")
         if not slot.bound and control.ledger.overfull(slot.node):
             return BindResult(f"there is no room left on {slot.node}")
-        if pinned_to(gang.pods[slot.uid]) != slot.node:
+        pod = gang.pods.get(slot.uid)
+        if pod is None:  # the next step takes its slot from it
+            return BindResult("this pod is gone")
+        if pinned_to(pod) != slot.node:
             refusal = await self._pass(gang, unit, slot, call)
             if refusal:
                 return BindResult(refusal)
