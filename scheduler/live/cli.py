@@ -7,13 +7,18 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+log = logging.getLogger("muster")
+#: what a line is about, given as `extra`
+ABOUT = ("gang", "unit", "pod", "node")
 
-class _Lines(logging.Formatter):
+
+class Lines(logging.Formatter):
     """Structured logs: one JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -25,6 +30,7 @@ class _Lines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        line |= {name: getattr(record, name) for name in ABOUT if hasattr(record, name)}
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line)
@@ -43,15 +49,27 @@ def live(
     if not config.is_file():
         raise ValueError(f"--config {str(config)!r}: no such file")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines())
+    handler.setFormatter(Lines())
     logging.basicConfig(level=log_level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     settings = load(config)
     try:
         uvloop.run(serve(settings))
-    except RuntimeError as error:
-        print(f"muster live: {error}", file=sys.stderr)
+    except ValueError:
+        raise  # for the user, who reads it at the start
+    except Exception as error:
+        for one in leaves(error):
+            log.critical("muster ends: %s", one or repr(one), exc_info=one)
         raise typer.Exit(1) from None
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield what went wrong, one by one where several things did."""
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from leaves(one)
+    else:
+        yield error
 
 
 def ungate(

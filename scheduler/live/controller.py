@@ -270,7 +270,7 @@ class Controller:
         try:
             await self.lanes.poke(pod, f"look-{self._num_freed}")
         except ApiError as error:
-            log.info("pod %s not woken: %s", pod.where, error)
+            log.info("pod not woken: %s", error, extra={"pod": pod.where})
 
 
 def _alike(one: Pod, other: Pod) -> bool:

@@ -165,7 +165,7 @@ class PlanRecords:
             await self._api.persist("DELETE", f"{self._path}/{record_name(unit_name)}")
         except ApiError as error:
             if error.code != 404:
-                log.warning("plan record of %s not removed: %s", unit_name, error)
+                log.warning("plan record not removed: %s", error, extra={"unit": unit_name})
 
     async def read_all(self) -> tuple[list[PlanRecord], list[str]]:
         """Return the records that are there, and the names of those that cannot be read."""

@@ -84,7 +84,9 @@ class Release:
             told = sum(slot.released for slot in slots)
             self.publisher.note(gang, "released", f"{told} of {len(slots)} pods know their node")
         except ApiError as error:
-            log.warning("%s: plan not carried out: %s", unit.name, error)
+            log.warning(
+                "plan not carried out: %s", error, extra={"gang": gang.name, "unit": unit.name}
+            )
             self.metrics.aborts.labels(cause="plan record").inc()
             if not any(slot.released for slot in unit.slots):
                 self.drop_unit(gang, unit)
@@ -134,7 +136,8 @@ class Release:
         except ApiError as error:
             if error.code in (404, 409):
                 return  # gone or replaced: the watch says so, and its successor takes the slot
-            log.warning("%s: pod %s not released: %s", unit.name, meta.name, error)
+            about = {"gang": gang.name, "unit": unit.name, "pod": pod.where, "node": slot.node}
+            log.warning("pod not released: %s", error, extra=about)
             self.metrics.aborts.labels(cause=f"release {error.code}").inc()
 
     def tell_successors(self, gang: LiveGang, unit: Unit) -> None:
@@ -170,7 +173,8 @@ class Release:
             if found is not None and found.spec.node_name and pod.metadata.uid in self._tables.pods:
                 self._on_pod(Change.MODIFIED, found)
         except ApiError as error:
-            log.warning("pod %s not read: %s", pod.where, error)
+            about = {"gang": gang.name, "pod": pod.where, "node": slot.node}
+            log.warning("pod not read: %s", error, extra=about)
         finally:
             self._reading.discard(pod.metadata.uid)
             self._work.touch(gang.key)
@@ -218,7 +222,8 @@ class Release:
         try:
             await self.lanes.delete(pod)
         except ApiError as error:
-            log.warning("pod %s not deleted: %s", pod.where, error)
+            about = {"gang": gang.name, "pod": pod.where}
+            log.warning("pod not deleted: %s", error, extra=about)
             self._work.look_again(gang.key, self._work.now_s() + 1.0)
         finally:
             self._deleting.discard(pod.metadata.uid)
@@ -234,6 +239,7 @@ class Release:
         try:
             await self.lanes.evict(pod)
         except ApiError as error:
-            log.warning("pod %s not evicted: %s", pod.where, error)
+            about = {"pod": pod.where, "node": pod.spec.node_name}
+            log.warning("pod not evicted: %s", error, extra=about)
         finally:
             self._deleting.discard(pod.metadata.uid)
