@@ -94,10 +94,12 @@ def up(
     bind_verb: bool = True,
     native_gangs: bool = True,
     with_kwok: bool = True,
+    audited: bool = False,
     say: Say = lambda text: None,
 ) -> Cluster:
     """Start a cluster, or what is missing of the one in `folder`.
 
+    With `audited`, the API server writes muster's requests to audit.jsonl.
     What was there stays: an `up` that was interrupted, or whose programs were killed, goes on.
 
     Raises:
@@ -144,7 +146,7 @@ def up(
             cluster.network = network.make(network.tag_of(folder))
             cluster.save()
         access.write(cluster)
-        _start_api(cluster, programs, native_gangs, say)
+        _start_api(cluster, programs, native_gangs, audited, say)
         if kubelets:
             real_nodes.launch(cluster, programs)
         asyncio.run(_fill(cluster, programs, with_kwok, say))
@@ -157,7 +159,9 @@ def up(
     return cluster
 
 
-def _start_api(cluster: Cluster, programs: dict[str, Path], native_gangs: bool, say: Say) -> None:
+def _start_api(
+    cluster: Cluster, programs: dict[str, Path], native_gangs: bool, audited: bool, say: Say
+) -> None:
     ports, keys = cluster.ports, cluster.dir / "certificates"
     client, peers = (f"http://127.0.0.1:{port}" for port in (ports.etcd, ports.etcd_peers))
     cluster.run(
@@ -199,9 +203,23 @@ def _start_api(cluster: Cluster, programs: dict[str, Path], native_gangs: bool, 
             "--event-ttl=30m",
             *gates,
             *served,
+            *(_audit_flags(cluster) if audited else ()),
         ],
     )
     await_well(cluster, "kube-apiserver", say)
+
+
+def _audit_flags(cluster: Cluster) -> list[str]:
+    """Have every request of muster noted in audit.jsonl, and nobody else's."""
+    policy = {
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [{"level": "Metadata", "users": [access.USERS["muster"][0]]}, {"level": "None"}],
+    }
+    path = cluster.dir / "audit-policy.json"
+    path.write_text(json.dumps(policy))
+    return [f"--audit-policy-file={path}", f"--audit-log-path={cluster.dir}/audit.jsonl"]
 
 
 async def _fill(cluster: Cluster, programs: dict[str, Path], with_kwok: bool, say: Say) -> None:

@@ -145,7 +145,7 @@ def watcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
         "timeouts": {"bind_s": 10.0, "repair_s": 6.0, "barrier_s": 4.0},
         "direct_queues": ["fast"],
     }
-    found = clusters.up(folder, nodes=NODES, muster_settings=settings)
+    found = clusters.up(folder, nodes=NODES, muster_settings=settings, audited=True)
     with Watcher(found) as watcher:
         yield watcher
     assert not watcher.observer.violations, watcher.observer.violations
