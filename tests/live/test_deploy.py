@@ -220,7 +220,7 @@ def test_settings_and_ports_belong_together() -> None:
         (extender,) = yaml.safe_load(file.read_text())["extenders"]
         assert extender["urlPrefix"].endswith(f":{serve.port}/v1")
         assert extender["managedResources"][0]["name"] == shipped.resource
-        assert float(extender["httpTimeout"].rstrip("s")) > shipped.timeouts.barrier_s + 3
+        assert float(extender["httpTimeout"].rstrip("s")) == shipped.timeouts.http_s
         assert extender["preemptVerb"] == "preempt" and not extender["ignorable"]
 
 
