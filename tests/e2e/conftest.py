@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from scheduler.controlplane import cluster as clusters
-from scheduler.controlplane import images, requirements
-from tests.live.conftest import Kube, missing
+from scheduler.controlplane import components, images, requirements
+from tests.live.conftest import Kube
 
 NODES = 4
 
 
 def lack() -> str:
     """Say what this machine lacks for real nodes."""
-    return missing() or requirements.lack()
+    return components.lack(real_nodes=True) or requirements.lack()
 
 
 @pytest.fixture(scope="session")
