@@ -246,9 +246,10 @@ class Binds:
                     await control.lanes.bind(*where, within_s=0.0)
                 return BindResult()
             except TimeoutError:  # the next try finds out whether it took place
-                why = f"no answer within {TRY_S:.0f} s"
+                why = why or f"no answer within {TRY_S:.0f} s"
             except ApiError as error:
                 if error.code not in (0, 429) and error.code < 500:
                     return BindResult(str(error))
-                why, pause_s = str(error), max(pause_s, error.retry_after_s)
+                why = str(error) if error.code else why or str(error)
+                pause_s = max(pause_s, error.retry_after_s)
             await asyncio.wait({call.gone}, timeout=pause_s)
