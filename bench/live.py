@@ -189,7 +189,7 @@ async def traced_burst(
         names = [f"{path}{size}-{g:03d}" for g in range(gangs)]
         made = [found for name in names if (found := group(name, size, path))]
         await asyncio.gather(*(api.persist("POST", where, body) for where, body in made))
-        before = cpu_s(cluster)
+        before, busy_s = cpu_s(cluster), live_curves.busy_s()
         exists_s: dict[str, float] = {}
 
         async def create(name: str, gang: str) -> None:
@@ -212,7 +212,8 @@ async def traced_burst(
             if time.perf_counter() - created_s > 120:
                 raise SystemExit(f"{path}: only {len(bound_s)} of {total} pods bound after 300 s")
             await asyncio.sleep(0.02)
-        after = cpu_s(cluster)
+        after, busy_s = cpu_s(cluster), live_curves.busy_s() - busy_s
+        took_s = time.perf_counter() - began_s
         last_s = max(bound_s.values())
         watching.cancel()
         delete = f"{PODS}?gracePeriodSeconds=0&labelSelector=app%3Dbench"
@@ -223,11 +224,13 @@ async def traced_burst(
             await asyncio.sleep(0.2)
     used = {name: 1000 * (after[name] - before[name]) / total for name in after}
     zero_s = created_s if held else began_s
+    others_s = busy_s - sum(after[name] - before[name] for name in after)
     times = [{n: s - zero_s for n, s in one.items()} for one in (exists_s, free_s, bound_s)]
     figures = {
         "pods_per_s": total / (last_s - began_s),
         "released_per_s": total / (last_s - (created_s if held else began_s)),
         "create_s": created_s - began_s,
+        "others_ratio": others_s / took_s / (os.cpu_count() or 1),
         **{f"{name}_ms": value for name, value in used.items()},
     }
     return figures, Trace(*times)
