@@ -83,11 +83,13 @@ class Controller:
 
     def on_node(self, change: Change, node: NodeObject) -> None:
         """Take in a node."""
+        old = self.ledger.nodes.get(node.metadata.name)
         if change is Change.DELETED:
             self.ledger.remove_node(node.metadata.name)
         elif not self.ledger.set_node(node):
             return  # a heartbeat
-        if not self.ledger.usable(node.metadata.name):
+        tainted = old is not None and old.spec.taints != node.spec.taints
+        if tainted or not self.ledger.usable(node.metadata.name):
             for gang, unit, slot in list(self.slot_of.values()):
                 if slot.node == node.metadata.name and not (slot.bound and unit.bound):
                     self.work.touch(gang.key)

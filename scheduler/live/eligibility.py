@@ -25,6 +25,10 @@ _STATUS_TAINTS = (
 )
 _NAME_FIELD = "metadata.name"
 _OTHER = "*"  #: a value that no pod mentions
+ZONE = "topology.kubernetes.io/zone"
+
+#: labels, with their values, of nodes on which kube-scheduler did not want a pod
+Avoid = frozenset[tuple[str, str]]
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -41,12 +45,7 @@ class NodeClasses:
 
     def class_of(self, node: NodeObject) -> str:
         """Return the class of a node; the empty string for the first one met."""
-        seen = self._seen(node)
-        taints = [
-            t
-            for t in node.spec.taints
-            if t.effect in ("NoSchedule", "NoExecute") and t.key not in _STATUS_TAINTS
-        ]
+        seen, taints = self._seen(node), _taints(node)
         key = _encode([seen, sorted((t.key, t.value, t.effect) for t in taints)])
         name = self._name_of.get(key)
         if name is None:
@@ -69,10 +68,11 @@ class NodeClasses:
                 seen[key] = value if values is None or value in values else _OTHER
         return seen
 
-    def learn(self, pod: Pod) -> bool:
+    def learn(self, pod: Pod, avoid: Avoid = frozenset()) -> bool:
         """Tell nodes apart by what this pod asks for; True if that may split classes."""
         news = False
-        for key, values in _mentions(pod):
+        others: list[tuple[str, set[str] | None]] = [(key, {value}) for key, value in avoid]
+        for key, values in (*_mentions(pod), *others):
             known = self._mentioned.get(key, set())
             if known is None or (values is not None and key in self._mentioned and values <= known):
                 continue
@@ -88,16 +88,18 @@ class NodeClasses:
         self._example.clear()
         self._selectors.clear()
 
-    def selector(self, pod: Pod) -> Selector:
+    def selector(self, pod: Pod, avoid: Avoid = frozenset()) -> Selector:
         """Return the classes that the pod may use, as the core's selector."""
         spec = pod.spec
-        key = _encode([spec.node_selector, _required(pod), spec.tolerations])
+        key = _encode([spec.node_selector, _required(pod), spec.tolerations, sorted(avoid)])
         selector = self._selectors.get(key)
         if selector is None:
             fits = [
                 name
                 for name, (labels, taints) in self._example.items()
-                if _tolerates(taints, spec.tolerations) and _matches(pod, labels)
+                if _tolerates(taints, spec.tolerations)
+                and _matches(pod, labels)
+                and avoid.isdisjoint(labels.items())
             ]
             everywhere = len(fits) == len(self._example)
             selector = Selector(pool="" if everywhere else "|".join(fits) or "none")
@@ -132,6 +134,35 @@ def unmodelled(pod: Pod, resource: str) -> str:
     asked = (name for c in containers for name in (*c.resources.requests, *c.resources.limits))
     other = next((name for name in asked if name not in known), "")
     return f"resource {other}" if other else ""
+
+
+def shunned(pod: Pod, node: NodeObject) -> Avoid:
+    """Return what to avoid after kube-scheduler refused the pod on a node that had room for it.
+
+    A volume lies in a zone, so that the whole zone is meant; anything else is about one node.
+    """
+    zone = node.metadata.labels.get(ZONE, "")
+    if zone and pod.claims_volumes:
+        return frozenset({(ZONE, zone)})
+    return frozenset({(_NAME_FIELD, node.metadata.name)})
+
+
+def may_use(pod: Pod, node: NodeObject) -> bool:
+    """True if the node's taints and labels let the pod there, as they are now."""
+    taints = _taints(node)
+    if taints and not _tolerates(taints, pod.spec.tolerations):
+        return False
+    if not pod.spec.node_selector and not _required(pod):
+        return True
+    return _matches(pod, {**node.metadata.labels, _NAME_FIELD: node.metadata.name})
+
+
+def _taints(node: NodeObject) -> list[Taint]:
+    return [
+        taint
+        for taint in node.spec.taints
+        if taint.effect in ("NoSchedule", "NoExecute") and taint.key not in _STATUS_TAINTS
+    ]
 
 
 def _required(pod: Pod) -> list[dict[str, Any]]:

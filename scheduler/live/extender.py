@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import msgspec
 
 from scheduler.live.barrier import Binds
 from scheduler.live.controller import Controller
 from scheduler.live.gangs import key_of
+from scheduler.live.lanes import WAITS
 from scheduler.live.objects import Pod, pod_shape
 
 log = logging.getLogger("muster.extender")
-#: constant, because a text that changes makes kube-scheduler ask again at once, without end
-WAITS = "waiting for room for the whole gang"
 RESERVED = "reserved for a gang"
 
 
@@ -33,10 +31,16 @@ class FilterResult(msgspec.Struct, rename="pascal"):
     error: str = ""
 
 
-class Victims(msgspec.Struct):
-    """Pods that preemption would delete on one node; passed through as they came."""
+class Victim(msgspec.Struct):
+    """A pod that preemption would delete."""
 
-    pods: list[dict[str, Any]] | None = msgspec.field(default=None, name="Pods")
+    uid: str = msgspec.field(default="", name="UID")
+
+
+class Victims(msgspec.Struct):
+    """Pods that preemption would delete on one node."""
+
+    pods: list[Victim] | None = msgspec.field(default=None, name="Pods")
     num_violations: int = msgspec.field(default=0, name="NumPDBViolations")
 
 
@@ -117,7 +121,7 @@ class Extender:
                 node: victims
                 for node, victims in offered.items()
                 if node not in promised
-                and not any(v.get("UID") in control.key_of_pod for v in victims.pods or ())
+                and not any(victim.uid in control.key_of_pod for victim in victims.pods or ())
             }
         )
 

@@ -11,6 +11,9 @@ from scheduler.live.membership import Slot
 from scheduler.live.objects import GATE, PLAN, Pod
 
 _encode = msgspec.json.Encoder().encode
+#: said to kube-scheduler of pods that wait: constant, because a text that changes makes it ask
+#: again at once, without end
+WAITS = "waiting for room for the whole gang"
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 

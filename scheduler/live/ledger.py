@@ -26,7 +26,7 @@ from scheduler.events import (
     NodeCordoned,
     NodeReturned,
 )
-from scheduler.live.eligibility import TOPOLOGY_KEYS, NodeClasses
+from scheduler.live.eligibility import TOPOLOGY_KEYS, Avoid, NodeClasses, may_use
 from scheduler.live.objects import NodeObject, Pod, node_ready, node_shape
 from scheduler.model import Gang, Node, NodeStatus, Placement, PodShape, Role, Selector, Slice
 from scheduler.policy import Policy
@@ -44,6 +44,7 @@ class Part:
     count: int
     shape: PodShape
     pod: Pod
+    avoid: Avoid = frozenset()
 
 
 @dataclass(slots=True)
@@ -166,6 +167,10 @@ class Ledger:
         fact = self._facts.get(name)
         return fact is not None and fact.status is NodeStatus.SCHEDULABLE
 
+    def takes(self, name: str, pod: Pod) -> bool:
+        """True if this pod may go to the node, were there room."""
+        return self.usable(name) and may_use(pod, self.nodes[name])
+
     def _fact(self, node: NodeObject) -> Node:
         labels = node.metadata.labels
         usable = not node.spec.unschedulable and node_ready(node)
@@ -227,7 +232,7 @@ class Ledger:
         """Queue a request, or take the place of the one with its name."""
         # what runs asks for nothing any more; its pin would make a class of every node
         for part in () if request.nodes else request.parts:
-            if self.classes.learn(part.pod):
+            if self.classes.learn(part.pod, part.avoid):
                 self._start_over = True
         if request.name in self.requests:
             self.withdraw(request.name)
@@ -264,7 +269,7 @@ class Ledger:
                 Role(
                     part.count,
                     part.shape,
-                    Selector() if request.nodes else self.classes.selector(part.pod),
+                    Selector() if request.nodes else self.classes.selector(part.pod, part.avoid),
                     part.name,
                 )
                 for part in request.parts
@@ -332,7 +337,10 @@ class Ledger:
         self._start_over = False
         self.num_rebuilds += 1
         self.classes.forget_classes()
-        self._facts = {name: self._fact(node) for name, node in self.nodes.items()}
+        for name, node in self.nodes.items():
+            pool, fact = self.classes.class_of(node), self._facts[name]
+            if pool != fact.pool:
+                self._facts[name] = replace(fact, pool=pool)
         held: dict[str, PodShape] = {}
         for request in self.requests.values():
             names = iter(request.nodes)
@@ -371,7 +379,7 @@ class Ledger:
             here = [name for name in islice(names, part.count) if name not in gone]
             kept += here
             if here:
-                parts.append(Part(part.name, len(here), part.shape, part.pod))
+                parts.append(replace(part, count=len(here)))
         return replace(request, parts=parts, nodes=tuple(kept))
 
     def settle(self, now_s: float) -> None:

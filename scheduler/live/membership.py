@@ -14,11 +14,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from scheduler.live.eligibility import Avoid
 from scheduler.live.gangs import JOBSET_ATTEMPT, GangKey, Rank, rank_of
 from scheduler.live.ledger import Part, Request
 from scheduler.live.objects import Pod, pod_shape
 from scheduler.live.sizes import Size
 from scheduler.model import PodShape
+
+Refusals = dict[tuple[str, int], dict[Avoid, float]]
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -122,6 +125,9 @@ class LiveGang:
     hold_until_s: float = 0.0  #: not asked for before: its last plan failed
     num_aborts: int = 0
     given_up: set[str] = field(default_factory=set)  #: uids of pods told of a node in vain
+    #: by role and number of a rank: what kube-scheduler did not want for it, and until when
+    avoid: Refusals = field(default_factory=dict)
+    refusal: str = ""  #: what kube-scheduler said when it last refused a pod of this gang its node
     problem: str = ""  #: why it cannot be considered, if that is so
     trouble: str = ""  #: what the core failed on; holds until `hold_until_s`
     next_unit: int = 0
@@ -218,6 +224,25 @@ class LiveGang:
         """Pods with a slot, plus those that ended well."""
         return self.num_succeeded + sum(len(unit.slots) for unit in self.units.values())
 
+    def avoided(self, rank: Rank) -> Avoid:
+        """Return what to keep off for a rank."""
+        known = self.avoid.get((rank.role, rank.number))
+        return frozenset().union(*known) if known else frozenset()
+
+    def keep_off(self, rank: Rank, what: Avoid, until_s: float) -> None:
+        """Do not plan a rank there for a while."""
+        self.avoid.setdefault((rank.role, rank.number), {})[what] = until_s
+
+    def forget_refusals(self, now_s: float) -> None:
+        """Give places another chance whose time is up."""
+        for rank, known in list(self.avoid.items()):
+            for what in [what for what, until_s in known.items() if until_s <= now_s]:
+                del known[what]
+            if not known:
+                del self.avoid[rank]
+        if not self.avoid:
+            self.refusal = ""
+
     def new_unit_name(self) -> str:
         """Name the next unit: the first like the gang."""
         number, self.next_unit = self.next_unit, self.next_unit + 1
@@ -229,11 +254,14 @@ class LiveGang:
         last = b""
         for pod in pods:
             rank, shape, alike, _ = self.facts(pod)
+            avoid = self.avoided(rank)
+            alike += _encode(sorted(avoid)) if avoid else b""
             if alike == last:
                 parts[-1].count += 1
                 continue
             same = sum(1 for part in parts if part.name.split("#")[0] == rank.role)
-            parts.append(Part(f"{rank.role}#{same}" if same else rank.role, 1, shape, pod))
+            name = f"{rank.role}#{same}" if same else rank.role
+            parts.append(Part(name, 1, shape, pod, avoid))
             last = alike
         return parts
 
@@ -241,7 +269,7 @@ class LiveGang:
 def signature(request: Request) -> tuple[object, ...]:
     """Return what makes two requests the same to the core."""
     return (
-        tuple((part.name, part.count, part.shape) for part in request.parts),
+        tuple((part.name, part.count, part.shape, part.avoid) for part in request.parts),
         request.present,
         request.priority,
         request.queue,

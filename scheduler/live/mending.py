@@ -104,6 +104,7 @@ class Mending:
             if pod is None:
                 if not self._fill(gang, unit, slot, free) and (
                     slot.attempt < gang.attempt
+                    or any(_same(slot, p) for p in free)  # who cannot use it
                     or not self._ledger.usable(slot.node)
                     or now_s - slot.empty_since_s >= self._timeouts.repair_s
                 ):
@@ -116,7 +117,7 @@ class Mending:
                 if pod.spec.node_name != slot.node:
                     slot.node = pod.spec.node_name
                     changed = True
-            elif not self._ledger.usable(slot.node) or 0 < unit.deadline_s <= now_s:
+            elif not self._ledger.takes(slot.node, pod) or 0 < unit.deadline_s <= now_s:
                 if not slot.asked:
                     self._release.give_up(gang, unit, slot, pod, now_s)
                     changed = True
@@ -143,7 +144,7 @@ class Mending:
     def _fill(self, gang: LiveGang, unit: Unit, slot: Slot, free: list[Pod]) -> bool:
         """Give an empty slot to the pod of its rank, if there is one."""
         pod = next((p for p in free if not p.spec.node_name and _same(slot, p)), None)
-        if pod is None or slot.attempt < gang.attempt or not self._ledger.usable(slot.node):
+        if pod is None or slot.attempt < gang.attempt or not self._ledger.takes(slot.node, pod):
             return False
         free.remove(pod)
         slot.uid, slot.rank = pod.metadata.uid, rank_of(pod)
@@ -166,6 +167,7 @@ class Mending:
     def _ask(self, gang: LiveGang, free: list[Pod], now_s: float) -> None:
         """Let what has no node yet wait for one, as one request or several."""
         waiting = [unit for unit in gang.units.values() if not unit.slots]
+        gang.forget_refusals(now_s)
         free, stuck = self._recovery.resume(gang, free, now_s)
         if now_s >= gang.hold_until_s:
             gang.trouble = ""

@@ -109,9 +109,17 @@ class PodSpec(_Object):
     priority: int = 0
 
 
+class PodCondition(_Object):
+    type: str
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+
+
 class PodStatus(_Object):
     phase: str = ""
     nominated_node_name: str = ""
+    conditions: list[PodCondition] = []
 
 
 class Pod(_Object):
@@ -133,6 +141,19 @@ class Pod(_Object):
     def where(self) -> str:
         """Namespace and name."""
         return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def refusal(self) -> str:
+        """Why kube-scheduler last found no node for the pod; empty if it did not say so."""
+        for one in self.status.conditions:
+            if one.type == "PodScheduled" and one.status == "False":
+                return one.message if one.reason == "Unschedulable" else ""
+        return ""
+
+    @property
+    def claims_volumes(self) -> bool:
+        """True if volumes may tie the pod to a part of the cluster."""
+        return any(v.persistent_volume_claim or v.ephemeral for v in self.spec.volumes)
 
 
 class Taint(_Object):

@@ -46,7 +46,7 @@ class Recovery:
             for pod in free:
                 rank = rank_of(pod)
                 written = ranks.get((rank.role, rank.number, rank.pod))
-                if written is None or not self._ledger.usable(written.node):
+                if written is None or not self._ledger.takes(written.node, pod):
                     continue
                 told = not pod.gated and pinned_to(pod) == written.node
                 pods.append(pod)
@@ -71,7 +71,7 @@ class Recovery:
         """
         node = pinned_to(pod) or ""
         uid, owned = pod.metadata.uid, pod.metadata.controller() is not None
-        if not self._ledger.usable(node):
+        if not self._ledger.takes(node, pod):
             wrong = "is gone or closed"
         elif not self._ledger.has_room(node, gang.facts(pod).shape):
             wrong = "has no room for it"

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable
 
 from scheduler.live.api import ApiError
-from scheduler.live.eligibility import unmodelled
-from scheduler.live.lanes import Lanes, plan_text
+from scheduler.live.eligibility import shunned, unmodelled
+from scheduler.live.lanes import WAITS, Lanes, plan_text
 from scheduler.live.ledger import Request
 from scheduler.live.membership import Lane, LiveGang, Slot, Unit
 from scheduler.live.metrics import Metrics
@@ -19,6 +19,7 @@ from scheduler.live.tables import Tables
 from scheduler.live.watch import Change
 
 log = logging.getLogger("muster.release")
+AVOID_S = 600.0  #: a node on which kube-scheduler refused a pod is tried again after that
 
 
 class Release:
@@ -116,7 +117,7 @@ class Release:
         pod = gang.pods.get(slot.uid)
         if pod is None or not self._work.active or slot.bound:
             return
-        if not self._ledger.usable(slot.node) or self._ledger.overfull(slot.node):
+        if not self._ledger.takes(slot.node, pod) or self._ledger.overfull(slot.node):
             return
         slot.num_told += 1
         plan = plan_text(unit.name, unit.generation, slot)
@@ -183,15 +184,16 @@ class Release:
     def give_up(self, gang: LiveGang, unit: Unit, slot: Slot, pod: Pod, now_s: float) -> None:
         """Take a slot from a pod that cannot use it."""
         self._tables.slot_of.pop(slot.uid, None)
-        usable = self._ledger.usable(slot.node)
+        usable = self._ledger.takes(slot.node, pod)
         cause = "not bound in time" if usable else "node lost"
         self.metrics.aborts.labels(cause=cause).inc()
         if slot.released:
             gang.given_up.add(slot.uid)
+        refused = usable and self._refused(gang, slot, pod, now_s)
         if unit.given_up == unit.generation:
             return
         unit.given_up = unit.generation
-        if usable:
+        if usable and not refused:
             gang.num_aborts += 1
             gang.hold_until_s = now_s + min(300.0, 5.0 * 2**gang.num_aborts)
             self._work.look_again(gang.key, gang.hold_until_s)
@@ -199,6 +201,22 @@ class Release:
             self.publisher.event(
                 gang, "Replanned", f"{pod.metadata.name}: {cause} on {slot.node}; planned anew"
             )
+
+    def _refused(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> bool:
+        """Keep a rank off a node on which kube-scheduler refused it though there was room.
+
+        It checks more than muster plans by: ports, volumes, affinity to pods.
+        """
+        said = pod.refusal
+        if not said or WAITS in said or "Insufficient" in said or self._ledger.overfull(slot.node):
+            return False
+        what = shunned(pod, self._ledger.nodes[slot.node])
+        gang.keep_off(slot.rank, what, now_s + AVOID_S)
+        gang.refusal = f"kube-scheduler refused pod {pod.metadata.name} on {slot.node}: {said}"
+        self.publisher.event(gang, "Refused", gang.refusal[:1000])
+        self.metrics.aborts.labels(cause="refused").inc()
+        self._work.look_again(gang.key, now_s + AVOID_S)
+        return True
 
     def drop_unit(self, gang: LiveGang, unit: Unit) -> None:
         """Give back what a unit holds or asks for, and erase its record."""

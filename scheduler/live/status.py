@@ -106,12 +106,15 @@ def view(
         text = f"{bound} of {need} pods run; waiting for the others to be created again"
     else:
         phase, reason, text = "running", None, "all pods run"
+    notes = [gang.size.conflict] if gang.size and gang.size.conflict else []
+    if gang.refusal and reason:
+        notes.append(gang.refusal)
     return GangView(
         gang=gang.name,
         source=str(gang.key.source),
         phase=phase,
         reason=str(reason) if reason else "",
-        text=text if not (gang.size and gang.size.conflict) else f"{text} ({gang.size.conflict})",
+        text=f"{text} ({'; '.join(notes)})" if notes else text,
         pods_present=len(live),
         pods_needed=need,
         pods_total=gang.size.total if gang.size else len(live),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from scheduler.live.asking import request_for
 from scheduler.live.gangs import GangKey
 from scheduler.live.ledger import Ledger, Request
-from scheduler.live.membership import LiveGang, Slot, Unit, attempt_of
+from scheduler.live.membership import LiveGang, Refusals, Slot, Unit, attempt_of
 from scheduler.live.objects import Pod, Thing
 from scheduler.live.settings import LiveSettings
 from scheduler.live.work import Work
@@ -25,6 +25,7 @@ class Tables:
         self.slot_of: dict[str, tuple[LiveGang, Unit, Slot]] = {}
         self.gang_of_unit: dict[str, LiveGang] = {}
         self.things: dict[tuple[str, str, str], Thing] = {}
+        self._refusals: dict[GangKey, tuple[Refusals, str]] = {}
         self.num_unbound = 0  #: 0 only if no slot awaits its bind
 
     def find(self, kind: str, namespace: str, name: str) -> Thing | None:
@@ -51,11 +52,18 @@ class Tables:
             while name in self.names:
                 name, number = f"{plain}~{number}", number + 1
             gang = self.gangs[key] = LiveGang(key, name, self.settings.resource)
+            gang.avoid, gang.refusal = self._refusals.pop(key, ({}, ""))
             self.names[name] = gang
         return gang
 
     def forget_gang(self, gang: LiveGang) -> None:
-        """Forget a gang without pods."""
+        """Forget a gang without pods, but not where kube-scheduler refused them."""
+        if gang.avoid:
+            self._refusals[gang.key] = (gang.avoid, gang.refusal)
+            now_s = self.work.now_s()
+            for key, (avoid, _) in list(self._refusals.items()):
+                if all(end_s <= now_s for known in avoid.values() for end_s in known.values()):
+                    del self._refusals[key]
         del self.gangs[gang.key]
         del self.names[gang.name]
 
@@ -102,7 +110,8 @@ class Tables:
         empty = [slot for slot in slots if not slot.uid]
         for slot in empty:
             part = templates.get(slot.rank.role) or request.parts[0]
-            parts.append(type(part)(f"{part.name}#lost{len(parts)}", 1, part.shape, part.pod))
+            lost = f"{part.name}#lost{len(parts)}"
+            parts.append(type(part)(lost, 1, part.shape, part.pod, part.avoid))
         by_uid = {slot.uid: slot for slot in slots}
         unit.slots = [by_uid[uid] for uid in order] + empty
         self.ledger.hold(

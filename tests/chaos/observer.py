@@ -28,6 +28,7 @@ JUST_NOW_S = 15.0
 LATE_S = 5.0  #: what one watch may lag behind another
 GATE = "muster.dev/queued"
 GANG_LABELS = ("scheduling.x-k8s.io/pod-group", "training.kubeflow.org/job-name")
+TRAINER_STEP = "trainer.kubeflow.org/trainjob-ancestor-step"
 GROUPS = "/apis/scheduling.x-k8s.io/v1alpha1/podgroups"
 PLANS = "/api/v1/namespaces/muster-system/configmaps?labelSelector=muster.dev%2Fplan%3Dtrue"
 
@@ -192,6 +193,8 @@ class Observer:
     def _gang(self, pod: Object) -> tuple[str, str] | None:
         meta = pod["metadata"]
         labels = meta.get("labels") or {}
+        if TRAINER_STEP in labels:  # its group counts initializers that end before
+            return None
         for label in GANG_LABELS:
             if label in labels:
                 return meta["namespace"], labels[label]

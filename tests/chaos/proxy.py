@@ -110,6 +110,7 @@ class Proxy:
         self.expire()
         await self._session.close()
         await self._runner.cleanup()
+        await asyncio.sleep(0.25)  # TLS connections end a little later than that
 
     def expire(self) -> None:
         """End all watches with 410, as a compaction of etcd does."""

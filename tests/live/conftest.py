@@ -146,18 +146,20 @@ def watcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
         "direct_queues": ["fast"],
     }
     found = clusters.up(folder, nodes=NODES, muster_settings=settings, audited=True)
-    with Watcher(found) as watcher:
-        yield watcher
-    assert not watcher.observer.violations, watcher.observer.violations
-    assert watcher.observer.num_binds > 0, "the observer saw what was bound"
-    journal = found.dir / "journal.jsonl"
-    replayed = replay(journal)
-    assert not replayed.difference, replayed.difference
-    assert replayed.num_decisions > 0, "the session decided something"
-    kept = os.environ.get("MUSTER_KEEP_LOGS")
-    if kept:
-        shutil.copytree(folder, kept, dirs_exist_ok=True, ignore=shutil.ignore_patterns("etcd"))
-    clusters.down(folder)
+    try:
+        with Watcher(found) as watcher:
+            yield watcher
+        assert not watcher.observer.violations, watcher.observer.violations
+        assert watcher.observer.num_binds > 0, "the observer saw what was bound"
+        replayed = replay(found.dir / "journal.jsonl")
+        assert not replayed.difference, replayed.difference
+        assert replayed.num_decisions > 0, "the session decided something"
+    finally:
+        kept = os.environ.get("MUSTER_KEEP_LOGS")
+        if kept:
+            left_out = shutil.ignore_patterns("etcd")
+            shutil.copytree(folder, kept, dirs_exist_ok=True, ignore=left_out)
+        clusters.down(folder)
 
 
 @pytest.fixture(scope="session")

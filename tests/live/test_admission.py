@@ -35,7 +35,7 @@ def test_a_gang_starts_whole_and_the_next_waits_for_it(kube: Kube, space: str) -
     assert len(set(kube.bound(space).values())) == 3
 
 
-def test_no_pod_starts_before_its_gang_is_complete(kube: Kube, space: str) -> None:
+def test_45_no_pod_starts_before_its_gang_is_complete(kube: Kube, space: str) -> None:
     whole = gang(space, "late", 4)
     kube.create(*whole[:-1])
     seen = kube.until("known", lambda: kube.explain(space, "late"))
@@ -46,7 +46,7 @@ def test_no_pod_starts_before_its_gang_is_complete(kube: Kube, space: str) -> No
     kube.until("late is bound", lambda: len(kube.bound(space)) == 4)
 
 
-def test_pods_beyond_the_minimum_follow_when_it_runs(kube: Kube, space: str) -> None:
+def test_46_pods_beyond_the_minimum_follow_when_it_runs(kube: Kube, space: str) -> None:
     label = {"scheduling.x-k8s.io/pod-group": "elastic"}
     kube.create(group(space, "elastic", 2))
     kube.create(*(pod(space, f"elastic-{i}", labels=label) for i in range(4)))

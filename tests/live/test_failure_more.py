@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from scheduler.controlplane import cluster as clusters
-from tests.live.conftest import NODES, Kube, gang, group, pod
+from tests.live.conftest import NODES, Kube, gang, group, pod, pytorchjob
 from tests.live.test_failure_extender import ALL_NODES, HIGH, Verbs, planned, want_priority
 from tests.live.test_failure_pods import ungated as ungated
 from tests.live.test_failures import kill_muster, owned
@@ -120,10 +120,10 @@ def test_19_a_lease_taken_by_another_replica_ends_the_writes(kube: Kube, space: 
     kube.until("after is bound whole", lambda: len(kube.bound(space)) == 3)
 
 
-def test_27_a_plan_that_nobody_binds_is_given_up(
+def test_27_35_a_plan_that_nobody_binds_is_given_up(
     kube: Kube, space: str, cluster: clusters.Cluster, ungated: None
 ) -> None:
-    """35: and the bind that comes after that is refused."""
+    """And the bind that comes after that is refused."""
     kube.create(*gang(space, "idle", NODES, schedulerName="nobody"))
     nodes = planned(kube, space, "idle", NODES)
     pods = kube.pods(space)
@@ -133,6 +133,22 @@ def test_27_a_plan_that_nobody_binds_is_given_up(
     for name, node in nodes.items():
         assert verbs.bind(pods[name], node), "a late bind would double-book the node"
     assert bound(kube, space, "idle") == {}
+
+
+def test_27_it_is_given_up_in_time_where_nothing_else_happens(kube: Kube, space: str) -> None:
+    job = pytorchjob(space, "idle", 1, 8)
+    for part in job["spec"]["pytorchReplicaSpecs"].values():
+        part["template"]["spec"]["schedulerName"] = "nobody"
+    kube.create(job)
+    planned(kube, space, "idle", 2)
+    told_s = time.monotonic()
+    before = {one["metadata"]["uid"] for one in kube.pods(space).values()}
+
+    def anew() -> bool:
+        return before.isdisjoint(one["metadata"]["uid"] for one in kube.pods(space).values())
+
+    kube.until("its pods are made anew", anew)
+    assert time.monotonic() - told_s < 20, "they were to be bound within 10 s"
 
 
 def test_30_a_more_important_gang_takes_no_promise(kube: Kube, space: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,10 +28,11 @@ def mended(kube: Kube) -> Iterator[None]:
         old = there.get(fresh["metadata"]["name"])
         if old is None:
             kube.create(fresh)
-        elif old["spec"].get("unschedulable"):
-            kube.patch(
-                f"/api/v1/nodes/{old['metadata']['name']}", {"spec": {"unschedulable": None}}
-            )
+        else:
+            path = f"/api/v1/nodes/{old['metadata']['name']}"
+            kept = {"metadata": {"annotations": {HELD: None}}}
+            kube.patch(path, {"spec": {"unschedulable": None, "taints": None}, **kept})
+            kube.patch(f"{path}/status", {"status": {"conditions": [{**READY, "status": "True"}]}})
     kube.until("all nodes are ready", lambda: num_ready(kube) == NODES)
 
 
@@ -51,21 +53,38 @@ def held_job(space: str, name: str, workers: int) -> dict[str, object]:
     return job
 
 
-@pytest.mark.parametrize("loss", ["01-deleted", "02-cordoned"])
+READY = {"type": "Ready", "reason": "KubeletReady", "message": ""}
+HELD = "muster.dev/not-ready"  #: kwok leaves nodes alone that have it
+TAINT = {"key": "example.com/broken", "effect": "NoSchedule"}
+#: what happens to a node, as patches of it and of its status; none: it is deleted
+LOSSES: dict[str, dict[str, object]] = {
+    "01-deleted": {},
+    "02-cordoned": {"": {"spec": {"unschedulable": True}}},
+    "02-not-ready": {
+        "": {"metadata": {"annotations": {HELD: "yes"}}},
+        "/status": {"status": {"conditions": [{**READY, "status": "False"}]}},
+    },
+    "02-tainted": {"": {"spec": {"taints": [TAINT]}}},
+}
+
+
+@pytest.mark.parametrize("loss", list(LOSSES))
 def test_01_02_node_lost_after_plan(kube: Kube, space: str, mended: None, loss: str) -> None:
     kube.create(held_job(space, "moved", 3))
     before = planned(kube, space, "moved", 4)
     lost = before["moved-worker-1"]
-    if loss == "01-deleted":
+    for part, patch in LOSSES[loss].items():
+        kube.patch(f"/api/v1/nodes/{lost}{part}", patch)
+    if not LOSSES[loss]:
         kube.delete(f"/api/v1/nodes/{lost}")
-    else:
-        kube.patch(f"/api/v1/nodes/{lost}", {"spec": {"unschedulable": True}})
+    lost_s = time.monotonic()
 
     def elsewhere() -> bool:
         nodes = {p["name"]: p["node"] for p in kube.explain(space, "moved").get("pods", [])}
         return len(set(nodes.values()) - {""}) == 4 and lost not in nodes.values()
 
     kube.until("all four have other nodes", elsewhere)
+    assert time.monotonic() - lost_s < 8.0, "at once, not when it was not bound in time"
     after = planned(kube, space, "moved", 4)
     assert len(set(after.values())) == 4
     assert {p: n for p, n in after.items() if n != before[p]}.keys() == {"moved-worker-1"}

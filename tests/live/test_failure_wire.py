@@ -13,7 +13,7 @@ from scheduler.controlplane.objects import node
 from tests.chaos.proxy import Proxy, Rule
 from tests.live.conftest import NODES, STALLED_S, Kube, gang, pod
 from tests.live.test_failure_extender import Verbs, planned
-from tests.live.test_failure_more import bind_by_hand
+from tests.live.test_failure_more import bind_by_hand, intrude
 from tests.live.test_failure_pods import bound, fill, reason, remove
 from tests.live.test_failures import kill_muster
 from tests.live.watcher import Watcher
@@ -154,6 +154,19 @@ def test_17_killed_while_it_commits(kube: Kube, space: str, rules: Lay, write: s
     assert len(bound(kube, space, "one")) <= 2
     runs_whole(kube, space, uids)
     assert kube.bound(space) == promised
+
+
+def test_59_a_node_that_another_took_is_not_bound_to_by_muster_itself(
+    kube: Kube, space: str, rules: Lay
+) -> None:
+    commit = rules("PATCH", f"{RECORDS}/", hold="request")
+    start(kube, space, "bind", size=1)
+    assert commit.met.wait(30)
+    taken = record_of(kube, space, "one")["one-0"]
+    intrude(kube, space, taken)
+    commit.let_go.set()
+    kube.until("one is bound elsewhere", lambda: len(bound(kube, space, "one")) == 1)
+    assert kube.bound(space)["intruder"] == taken != kube.bound(space)["one-0"]
 
 
 def pods_unheard(kube: Kube, space: str, proxy: Proxy) -> None:

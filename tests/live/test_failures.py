@@ -368,8 +368,8 @@ def test_67_namespace_deleted(kube: Kube, space: str) -> None:
     kube.until("the nodes are free again", lambda: len(kube.bound(space)) == NODES)
 
 
-def test_elastic_job_starts_with_its_minimum(kube: Kube, space: str) -> None:
-    """51: the operator's PodGroup says all replicas; the job says two are enough."""
+def test_51_elastic_job_starts_with_its_minimum(kube: Kube, space: str) -> None:
+    """The operator's PodGroup says all replicas; the job says two are enough."""
     job = pytorchjob(space, "elastic", NODES + 2, 8)
     del job["spec"]["pytorchReplicaSpecs"]["Master"]
     job["spec"]["elasticPolicy"] = {

@@ -66,7 +66,9 @@ def world_sizes(pods: dict[str, dict[str, Any]]) -> set[str]:
     }
 
 
-def test_scaled_while_it_waits_every_rank_knows_the_new_world_size(kube: Kube, full: str) -> None:
+def test_47_scaled_while_it_waits_every_rank_knows_the_new_world_size(
+    kube: Kube, full: str
+) -> None:
     """The operator leaves pods of the old size; those would wait for each other for ever."""
     kube.create(pytorchjob(full, "grows", 3))
     story(kube, full, "grows", "capacity", pods_present=4, pods_needed=4)
@@ -84,7 +86,7 @@ def test_scaled_while_it_waits_every_rank_knows_the_new_world_size(kube: Kube, f
     assert world_sizes(of_job(kube, full, "grows")) == {"31"}
 
 
-def test_scaled_down_while_it_waits(kube: Kube, full: str) -> None:
+def test_47_scaled_down_while_it_waits(kube: Kube, full: str) -> None:
     """The operator takes its time to remove pods; none that is to go may be started."""
     kube.create(pytorchjob(full, "shrinks", 12))
     story(kube, full, "shrinks", "capacity", pods_present=13, pods_needed=13)
@@ -103,7 +105,7 @@ def test_scaled_down_while_it_waits(kube: Kube, full: str) -> None:
     assert world_sizes(of_job(kube, full, "shrinks")) == {"3"}
 
 
-def test_elastic_minimum_starts_though_the_operator_asks_for_all(kube: Kube, full: str) -> None:
+def test_51_elastic_minimum_starts_though_the_operator_asks_for_all(kube: Kube, full: str) -> None:
     job = pytorchjob(full, "elastic", 4, 8)
     del job["spec"]["pytorchReplicaSpecs"]["Master"]
     job["spec"]["elasticPolicy"] = {"minReplicas": 2, "maxReplicas": 4, "rdzvBackend": "c10d"}
@@ -123,7 +125,7 @@ def bound_of(kube: Kube, space: str, name: str) -> set[str]:
     return {p for p in kube.bound(space) if p.startswith(f"{name}-")}
 
 
-def test_minimum_available_of_the_scheduling_policy(kube: Kube, space: str) -> None:
+def test_46_minimum_available_of_the_scheduling_policy(kube: Kube, space: str) -> None:
     kube.create(*(pod(space, f"filler-{i}") for i in range(NODES - 2)))
     kube.until("two nodes are left", lambda: len(kube.bound(space)) == NODES - 2)
     job = pytorchjob(space, "least", 4, 8)
@@ -162,7 +164,7 @@ def test_queue_and_priority_that_the_operator_drops_are_read_from_the_job(
     story(kube, full, "plain", "capacity", position=3)
 
 
-def test_pod_group_that_the_operator_rewrites(kube: Kube, full: str) -> None:
+def test_47_pod_group_that_the_operator_rewrites(kube: Kube, full: str) -> None:
     """Whoever edits the PodGroup, the job says how many pods are needed."""
     kube.create(pytorchjob(full, "edited", 3))
     story(kube, full, "edited", "capacity", pods_present=4, pods_needed=4)
@@ -178,7 +180,7 @@ def test_pod_group_that_the_operator_rewrites(kube: Kube, full: str) -> None:
     kube.until("edited is bound whole", lambda: len(bound(kube, full, "edited")) == 4)
 
 
-def test_pod_group_deleted_while_the_job_waits(kube: Kube, full: str) -> None:
+def test_48_pod_group_deleted_while_the_job_waits(kube: Kube, full: str) -> None:
     """The operator does not make it again until the job changes; the job does without."""
     kube.create(pytorchjob(full, "bare", 3))
     story(kube, full, "bare", "capacity", pods_present=4, pods_needed=4)
@@ -187,7 +189,7 @@ def test_pod_group_deleted_while_the_job_waits(kube: Kube, full: str) -> None:
     kube.until("bare is bound whole", lambda: len(bound(kube, full, "bare")) == 4)
 
 
-def test_pod_group_deleted_while_the_job_runs(kube: Kube, space: str) -> None:
+def test_48_pod_group_deleted_while_the_job_runs(kube: Kube, space: str) -> None:
     kube.create(pytorchjob(space, "runs", 3))
     kube.until("runs is bound", lambda: len(bound(kube, space, "runs")) == 4)
     uids = {one["metadata"]["uid"] for one in of_job(kube, space, "runs").values()}
@@ -205,7 +207,9 @@ def cpu_master(space: str, name: str, workers: int) -> dict[str, Any]:
     return job
 
 
-def test_master_without_a_gpu_is_gated_and_starts_with_its_workers(kube: Kube, full: str) -> None:
+def test_55_master_without_a_gpu_is_gated_and_starts_with_its_workers(
+    kube: Kube, full: str
+) -> None:
     kube.create(cpu_master(full, "mixed", 2))
     story(kube, full, "mixed", "capacity", pods_present=3, pods_needed=3)
     pods = of_job(kube, full, "mixed")

@@ -166,7 +166,7 @@ def test_jobset(kube: Kube, space: str, kinds: None) -> None:
 
 
 @pytest.mark.parametrize("how", ["startup-policy", "depends-on"])
-def test_jobset_with_ordered_parts_is_a_gang_per_part(
+def test_54_jobset_with_ordered_parts_is_a_gang_per_part(
     kube: Kube, space: str, kinds: None, how: str
 ) -> None:
     """The second part comes when the first has run: a gang of both would never be complete."""
@@ -210,7 +210,7 @@ def test_54_initializers_of_a_trainjob_are_not_waited_for(
     starts_whole(kube, space, "tj", "PodGroup.scheduling.x-k8s.io", trainers)
 
 
-def test_trainjob_without_a_pod_group(kube: Kube, space: str, kinds: None) -> None:
+def test_54_trainjob_without_a_pod_group(kube: Kube, space: str, kinds: None) -> None:
     """54: its JobSet alone says that the initializer is a gang of its own."""
     parts = [part("dataset-initializer", 1, 1)]
     parts.append(

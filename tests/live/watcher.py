@@ -28,12 +28,12 @@ class Watcher:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self._well_s = 0.0
-        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
         self._up = threading.Event()
-        self._down = asyncio.Event()
         # tests leave pods of nobody's scheduler about, and limits must hold on busy machines
         self.observer = Observer(lambda: self._well_s, {}, Limits(released_s=120.0))
+        self._loop: asyncio.AbstractEventLoop
+        self._down: asyncio.Event
         self.proxy: Proxy
         self.url = ""  #: of the proxy
 
@@ -53,10 +53,10 @@ class Watcher:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
     def _run(self) -> None:
-        with contextlib.closing(self._loop):
-            self._loop.run_until_complete(self._watch())
+        asyncio.run(self._watch())
 
     async def _watch(self) -> None:
+        self._loop, self._down = asyncio.get_running_loop(), asyncio.Event()
         cluster, keys = self.cluster, self.cluster.dir / "certificates"
         async with Wire(cluster.api_url, cluster.kubeconfig, keys / "ca.crt") as wire:
             crt, key = (str(keys / f"muster.{kind}") for kind in ("crt", "key"))
