@@ -7,6 +7,7 @@ import pytest
 
 from scheduler import catalog
 from scheduler.controlplane.objects import node as played
+from scheduler.live.eligibility import shunned
 from scheduler.live.lanes import pin
 from scheduler.live.ledger import Ledger, Part, Request
 from scheduler.live.objects import NodeObject, Pod
@@ -129,3 +130,39 @@ def test_a_waiting_pod_tells_nodes_apart() -> None:
     part = Part("worker", 1, PodShape(8, 0, 0), chosen)
     book.submit(Request("picky", [part], 0.0, present=1))
     assert [request.nodes for request in book.decide(1.0)] == [("node-00001",)]
+
+
+def test_a_node_on_which_kube_scheduler_refused_a_pod_is_kept_off_by_that_request_alone() -> None:
+    book = ledger(8, 8)
+    once = shunned(pod("a"), book.nodes["node-00000"])
+    shape = PodShape(8, 0, 0)
+    book.submit(Request("burnt", [Part("worker", 1, shape, pod("a"), once)], 0.0, present=1))
+    book.submit(Request("fresh", [Part("worker", 1, shape, pod("b"))], 1.0, present=1))
+    found = {request.name: request.nodes for request in book.decide(1.0)}
+    assert found == {"burnt": ("node-00001",), "fresh": ("node-00000",)}
+
+
+def test_a_volume_in_another_zone_rules_out_the_zone() -> None:
+    book = ledger(8, 8, 8)
+    for number, zone in enumerate("aab"):
+        made = played(number, 8)
+        made["metadata"]["labels"]["topology.kubernetes.io/zone"] = zone
+        book.set_node(msgspec.convert(made, NodeObject))
+    disk = {"name": "d", "persistentVolumeClaim": {"claimName": "d"}}
+    zonal = pod("a", volumes=[disk])
+    wrong = shunned(zonal, book.nodes["node-00000"])
+    book.submit(Request("zonal", [Part("worker", 1, PodShape(8), zonal, wrong)], 0.0, present=1))
+    assert [request.nodes for request in book.decide(1.0)] == [("node-00002",)]
+
+
+@pytest.mark.parametrize("tolerations", [[], [{"key": "broken", "operator": "Exists"}]])
+def test_a_taint_that_comes_later_takes_the_node_from_who_does_not_tolerate_it(
+    tolerations: list[dict[str, str]],
+) -> None:
+    book = ledger(8)
+    one = pod("a", "node-00000", tolerations=tolerations)
+    assert book.takes("node-00000", one)
+    made = played(0, 8)
+    made["spec"] = {"taints": [{"key": "broken", "effect": "NoSchedule"}]}
+    book.set_node(msgspec.convert(made, NodeObject))
+    assert book.takes("node-00000", one) is bool(tolerations)
