@@ -1,0 +1,119 @@
+"""The observer of live tests and chaos sees each broken promise, and no other."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.chaos import observer as observers
+from tests.chaos.observer import Observer
+
+GANG = ("n", "g")
+
+
+class Scene:
+    """An observer with a node of 8 GPUs, a gang of two and a clock that the test sets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 1000.0
+        monkeypatch.setattr(observers, "time", SimpleNamespace(monotonic=lambda: self.now_s))
+        self.observer = Observer(lambda: self.now_s, {GANG: 2})
+        status = {"allocatable": {"nvidia.com/gpu": "8"}}
+        self.observer.on_node("ADDED", {"metadata": {"name": "a"}, "status": status})
+        self.now_s += 60.0
+
+    def pod(self, name: str, node: str = "", *, gpus: int = 4, plan: str = "", **spec: Any) -> None:
+        """Tell of a pod of the gang."""
+        meta = {"name": name, "namespace": "n", "uid": name, "labels": {}, "annotations": {}}
+        meta["labels"] = {"scheduling.x-k8s.io/pod-group": "g"}
+        meta["annotations"] = {"muster.dev/plan": plan} if plan else {}
+        spec |= {"containers": [{"resources": {"limits": {"nvidia.com/gpu": gpus}}}]}
+        spec |= {"nodeName": node} if node else {}
+        status = {"phase": "Running" if node else "Pending"}
+        self.observer.on_pod("MODIFIED", {"metadata": meta, "spec": spec, "status": status})
+
+    def plan(self, generation: int, committed: str = "", change: str = "MODIFIED") -> None:
+        """Tell of the gang's plan record."""
+        marks = {"muster.dev/committed": committed} if committed else {}
+        text = json.dumps({"unit": "n/g", "generation": generation})
+        meta = {"name": "record", "annotations": marks}
+        self.observer.on_plan(change, {"metadata": meta, "data": {"plan": text}})
+
+    def after(self, length_s: float) -> str:
+        """Let time pass; return what is wrong then."""
+        self.now_s += length_s
+        self.observer.look()
+        return "; ".join(self.observer.violations)
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """Return a scene."""
+    return Scene(monkeypatch)
+
+
+def test_a_gang_that_starts_whole_after_a_commit_breaks_nothing(scene: Scene) -> None:
+    scene.plan(1)
+    for name in ("g-0", "g-1"):
+        scene.pod(name)
+    scene.plan(1, "1 me")
+    for name in ("g-0", "g-1"):
+        scene.pod(name, "a", plan="n/g/1/worker-0")
+    scene.plan(1, "1 me", "DELETED")
+    scene.observer.count_filters(4)
+    scene.observer.end()
+    assert scene.after(6.0) == ""
+    assert scene.after(600.0) == ""
+    assert scene.observer.num_committed == 2
+
+
+def test_gpus_given_away_twice(scene: Scene) -> None:
+    scene.pod("g-0", "a")
+    scene.pod("g-1", "a", gpus=8)
+    assert "12 of 8 GPUs of a are given away" in scene.after(0.0)
+
+
+def test_a_gang_bound_in_part(scene: Scene) -> None:
+    scene.pod("g-0")
+    scene.pod("g-1")
+    scene.pod("g-0", "a")
+    assert scene.after(0.0) == ""
+    assert scene.after(61.0) == "n/g is bound in part for more than 60 s"
+
+
+def test_a_gang_that_starts_incomplete(scene: Scene) -> None:
+    scene.pod("g-0", "a")
+    assert scene.after(0.0) == "n/g starts with 1 of its 2 pods"
+
+
+def test_reservations_without_end(scene: Scene) -> None:
+    scene.plan(1)
+    scene.pod("g-0", plan="n/g/1/worker-0")
+    assert scene.after(0.0) == ""
+    found = scene.after(61.0)
+    assert "plan record record stays" in found
+    assert "g-0 is released and not bound" in found
+
+
+@pytest.mark.parametrize("committed", ["", "1 me"])
+def test_a_bind_without_a_commit_of_its_plan(scene: Scene, committed: str) -> None:
+    """A commit of the generation before does not count."""
+    scene.pod("g-0")
+    scene.pod("g-1")
+    scene.plan(1, committed)
+    scene.plan(2, committed)
+    scene.pod("g-0", "a", plan="n/g/2/worker-0")
+    assert scene.after(6.0) == "n/g-0 is bound by plan n/g/2, which was not committed"
+
+
+def test_many_filter_calls(scene: Scene) -> None:
+    for node in ("", "a"):
+        for name in ("g-0", "g-1"):
+            scene.pod(name, node)
+    scene.observer.count_filters(15)
+    scene.observer.count_filters(6)  # muster started anew meanwhile
+    scene.observer.end()
+    assert scene.observer.violations == ["10.5 filter calls per bound pod; at most 10 are fair"]
