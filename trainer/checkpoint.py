@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.staging import BlockingAsyncStager
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from trainer.config import CheckpointConfig
@@ -55,7 +55,15 @@ class Checkpointer:
         self.stall_s: float | None = None  #: of the last save
         self._group, self._config, self._log = group, config, log
         self._rank, self._world_size = dist.get_rank(), dist.get_world_size()
-        self._stager = BlockingAsyncStager(cache_staged_state_dict=True)
+        pinned = torch.cuda.is_available()
+        self._stager = DefaultStager(  # keeps its buffers from save to save
+            StagingOptions(
+                use_pinned_memory=pinned,
+                use_shared_memory=False,
+                use_async_staging=False,
+                use_non_blocking_copy=pinned,
+            )
+        )
         self._saving: Future[Any] | None = None
         self._saved_step = -1
         folder.mkdir(parents=True, exist_ok=True)
