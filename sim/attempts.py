@@ -10,8 +10,24 @@ from numpy.typing import NDArray
 
 from scheduler.model import Slice
 
-COMPLETED, RENDEZVOUS_TIMEOUT, PERMIT_TIMEOUT, NODE_LOST, UNFINISHED = range(5)
-OUTCOMES = ("completed", "rendezvous_timeout", "permit_timeout", "node_lost", "unfinished")
+OUTCOMES = (
+    "completed",
+    "rendezvous_timeout",
+    "permit_timeout",
+    "node_lost",
+    "unfinished",
+    "killed",
+    "preempted",
+)
+(
+    COMPLETED,
+    RENDEZVOUS_TIMEOUT,
+    PERMIT_TIMEOUT,
+    NODE_LOST,
+    UNFINISHED,
+    KILLED,
+    PREEMPTED,
+) = range(len(OUTCOMES))
 
 
 class Attempts(NamedTuple):

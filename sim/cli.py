@@ -10,7 +10,7 @@ import typer
 
 from scheduler.controlplane import cli as cli_cluster
 from scheduler.live import cli as cli_live
-from sim import cli_trace
+from sim import cli_costs, cli_trace
 from sim.config import Admission, Backfill, Discipline, Order, Placement
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.add_typer(cli_trace.app, name="trace")
 app.add_typer(cli_cluster.app, name="cluster")
 cli_live.register(app)
+cli_costs.register(app)
 
 
 def main() -> None:
@@ -137,7 +138,14 @@ def run(
         str, typer.Option(help="A name such as kubernetes, or a TOML file.")
     ] = "ideal",
     placement: Annotated[Placement, typer.Option(help="Which nodes to take.")] = "pack",
-    seed: Annotated[int, typer.Option(help="Seed of start times and faults.")] = 0,
+    costs: Annotated[
+        Path | None, typer.Option(help="What starts, checkpoints and restarts cost: costs.toml.")
+    ] = None,
+    interrupts: Annotated[
+        Path | None,
+        typer.Option(help="TOML of [[interrupt]]: which job is cut when; with --costs."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of start times, costs and faults.")] = 0,
     audit: Annotated[
         bool, typer.Option("--audit", help="Check all accounts at each step.")
     ] = False,
@@ -166,6 +174,8 @@ def run(
                 "--snapshot and --journal bring their own jobs and nodes; "
                 "leave out --jobs, --nodes and --cluster"
             )
+        if costs is not None:
+            raise ValueError("--costs goes with --jobs; a live cluster's gangs go on without costs")
         result = _resumed(
             context,
             snapshot,
@@ -209,6 +219,8 @@ def run(
         admission=admission,
         control_plane=control_plane,
         placement=placement,
+        costs=costs,
+        interrupt=interrupts,
         seed=seed,
         audit=audit,
         until_s=until_s,

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from sim.costs import Costs, Interrupt
+
 Order = Literal["fifo", "priority", "sjf", "smallest"]
 Discipline = Literal["strict", "skip"]
 Backfill = Literal["none", "easy"]
@@ -74,3 +76,6 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     #: stop at this time; jobs still waiting or running are `unfinished`. None runs to the end
     until_s: float | None = None
     label: str = ""  #: name of the run in reports
+    #: start-up, checkpoints, stops and restarts; they replace the two numbers of `faults`
+    costs: Costs | None = None
+    interrupt: tuple[Interrupt, ...] | None = None  #: cuts by script; they need costs

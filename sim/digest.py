@@ -61,6 +61,7 @@ class Figures:
     num_jobs: int
     num_pods: int
     num_never_fits: int
+    held: dict[str, float] | None = None  #: see `metrics.held_shares`; None without costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,7 @@ def _figures(run: RunResult, pending: Steps, allocation: Steps, window: Window) 
         num_jobs=len(jobs),
         num_pods=int(jobs["num_pods"].sum()),
         num_never_fits=int((inside & (run.jobs["outcome"] == "never_fits")).sum()),
+        held=metrics.held_shares(jobs, run.attempts) if "productive_s" in jobs else None,
     )
 
 
@@ -228,6 +230,8 @@ def headline_row(digest: Digest, figures: Figures) -> dict[str, object]:
         "timeout_gpu_h": figures.timeout_gpu_h,
         "unavailable_ratio": figures.use.unavailable_ratio,
     }
+    if figures.held is not None:
+        row["goodput_ratio"] = figures.held["productive"]
     for name, quantile in figures.completion.items():
         row[name] = quantile.value
         row[f"{name}_is_floor"] = quantile.is_floor

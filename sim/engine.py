@@ -113,13 +113,17 @@ class GangSimulation:
             self._at(start_s, self._node_lost, (node, end_s))
         until_s = self.config.until_s
         if until_s is None:
-            self.env.run()
+            self._run_out()
             end_s = self.env.now
         else:
             self.env.run(until=until_s)
             end_s = until_s
         self._close(end_s)
         return end_s
+
+    def _run_out(self) -> None:
+        """Let time pass until nothing happens any more."""
+        self.env.run()
 
     def records(self, end_s: float) -> Records:
         """Work out the tables of a run that has ended, from what it kept."""

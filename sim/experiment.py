@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import traces
-from sim import planes, tables, timeline
+from sim import costs, planes, tables, timeline
 from sim.accounting import check_accounting
 from sim.cluster import Cluster
 from sim.config import RunConfig
+from sim.costed import CostedSimulation
 from sim.engine import GangSimulation, ProgressCallback
 from sim.faults import outages
 from sim.podmode import PodSimulation
@@ -60,13 +61,7 @@ class RunResult:
         part = target.with_name(f"{target.name}.partial")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        for name, schema in (
-            ("jobs", tables.JOBS),
-            ("attempts", tables.ATTEMPTS),
-            ("pending", tables.PENDING),
-            ("allocation", tables.ALLOCATION),
-            ("nodes", tables.NODES),
-        ):
+        for name, schema in tables.schemas(has_goodput=self.config.costs is not None).items():
             write_parquet(getattr(self, name), schema, part / f"{name}.parquet")
         if len(self.rejected):
             self.rejected.to_csv(part / "rejected.csv", index=False)
@@ -120,6 +115,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ) from None
 
 
+def read_config(folder: Path) -> RunConfig:
+    """Return a run's settings."""
+    settings = msgspec.toml.decode((folder / "config.toml").read_bytes())
+    return msgspec.convert(settings["run"], RunConfig)
+
+
 def run(
     jobs: pd.DataFrame | str | Path,
     *,
@@ -134,7 +135,8 @@ def run(
     """Simulate `jobs` on a cluster and return every record.
 
     `settings` are fields of `RunConfig`, such as `order="sjf"` or `backfill="easy"`;
-    `control_plane` also takes a name such as "kubernetes" or the path of a TOML file.
+    `control_plane` also takes a name such as "kubernetes" or the path of a TOML file, and `costs`
+    and `interrupt` the path of one.
 
     Raises:
         ValueError: the jobs, the cluster or a setting make no sense; the text says which.
@@ -172,6 +174,9 @@ def resolve(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
     plane = settings.get("control_plane")
     if isinstance(plane, str | Path):
         settings = {**settings, "control_plane": planes.load(plane)}
+    for name, load in (("costs", costs.load), ("interrupt", costs.load_interrupts)):
+        if isinstance(settings.get(name), str | Path):
+            settings = {**settings, name: load(settings[name])}
     for name in settings:
         if name not in RunConfig.__struct_fields__:
             known = ", ".join(RunConfig.__struct_fields__)
@@ -187,7 +192,23 @@ def resolve(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
     if resolved.seed < 0:
         raise ValueError(f"seed is {resolved.seed}; give 0 or more")
     planes.check(resolved.control_plane)
+    _check_costs(resolved)
     return resolved
+
+
+def _check_costs(config: RunConfig) -> None:
+    """Raise ValueError if the costs make no sense, or are asked for where they are not known."""
+    for one in config.interrupt or ():
+        one.check("settings of the run")
+    if config.costs is not None:
+        config.costs.check("settings of the run")
+        if config.admission != "gang":
+            raise ValueError(
+                f"costs need admission gang, not {config.admission}: what a restart costs where "
+                "pods are placed one by one is not modelled; leave out the costs"
+            )
+    elif config.interrupt:
+        raise ValueError("interrupts need costs, to know what they cost; give costs as well")
 
 
 def _cluster(
@@ -208,7 +229,9 @@ def _simulate(
 ) -> Records:
     nodes = cluster.build()
     faults = outages(config, work, cluster)
-    simulation = GangSimulation if config.admission == "gang" else PodSimulation
+    simulation: type[GangSimulation | PodSimulation] = PodSimulation
+    if config.admission == "gang":
+        simulation = GangSimulation if config.costs is None else CostedSimulation
     return simulation(work, nodes, config, faults, progress).run()
 
 
@@ -249,6 +272,8 @@ def result_of(
         "accounting": accounting,
         "versions": versions(),
     }
+    if config.costs is not None:
+        manifest["interrupts_not_met"] = records.interrupts_not_met
     return RunResult(
         config=config,
         cluster=cluster,

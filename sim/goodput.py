@@ -199,6 +199,7 @@ class Stretch:
     hi: int
     stepping_s: float  #: with waits for data, without stalls
     data_wait_s: float = 0.0
+    is_logged: bool = True  #: not if it is only known from an exit
 
 
 class Telling:
@@ -216,7 +217,9 @@ class Telling:
         self.from_step: int | None = None
         self.committed_step = 0
         self.is_running = False
-        starts = [life.at_s(found[0]) - (found[0].dur_s or 0.0) for found in life.ranks.values()]
+        self.first_extra_s: float | None = None  #: of the first step over others
+        self.tail_s = 0.0  #: from the last step to the last word, without saves
+        starts = [life.at_s(found[0]) - found[0].before_s for found in life.ranks.values()]
         self.begin_s = self._upto_s = min(starts)
         self._stalled_s = 0.0  #: by saves since `_upto_s`
         self._save_end_s = -inf
@@ -301,7 +304,8 @@ class Telling:
         if self.first is not None and not isnan(step_s):
             took_s = self.first.stepping_s
             self.first.stepping_s = min(took_s, step_s)
-            self.seconds[Part.STARTUP] += took_s - self.first.stepping_s
+            self.first_extra_s = took_s - self.first.stepping_s
+            self.seconds[Part.STARTUP] += self.first_extra_s
         life = self.life
         end_s = max(self._upto_s, life.at_s(life.last))
         left_s = end_s - self._upto_s
@@ -312,10 +316,12 @@ class Telling:
             # An exit tells how many steps were done since then, not how long they took.
             tail_s = min(left_s, unlogged * step_s)
             waited_s = tail_s * wait_s / step_s if step_s else 0.0
-            self.stretches.append(Stretch(self.to_step, self.to_step + unlogged, tail_s, waited_s))
+            lo = self.to_step
+            self.stretches.append(Stretch(lo, lo + unlogged, tail_s, waited_s, is_logged=False))
             left_s -= tail_s
         committed = [e.committed_step for e in life.exits if e.committed_step is not None]
         self.committed_step = max([self.committed_step, *committed])
+        self.tail_s = left_s
         self.is_running = is_last and life.reason == "lost"
         if not self.stretches:
             self.seconds[Part.STARTUP] += left_s
@@ -331,7 +337,8 @@ class Telling:
 
 def mean_step(tellings: Iterable[Telling]) -> Step:
     """Return the mean time of a step within logged intervals, and its wait for data."""
-    logged = [one for told in tellings for one in told.stretches if one is not told.first]
+    stretches = [one for told in tellings for one in told.stretches if one is not told.first]
+    logged = [one for one in stretches if one.is_logged]
     steps = sum(one.hi - one.lo for one in logged)
     if not steps:
         return None
@@ -379,3 +386,16 @@ def plot_split(table: pd.DataFrame, ax: Axes) -> None:
         title += f"; most of the rest went into {name} ({percent(float(rest.iloc[0]) / wall_s)})"
     ax.set_title(title, loc="left", fontsize=10)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=4, frameon=False)
+
+
+def save_picture(found: Split, path: str | Path) -> None:
+    """Write `plot_split` as PNG, SVG or what else the name's ending says."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    from sim.plots import STYLE
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8, 1.9 + 0.4 * len(found.attempts)), layout="constrained")
+        plot_split(found.frame(), figure.add_subplot())
+        figure.savefig(path, dpi=150)

@@ -39,6 +39,7 @@ class Event(msgspec.Struct, frozen=True):
     event: str
     step: int | None = None
     dur_s: float | None = None
+    launcher_s: float | None = None
     from_step: int | None = None
     num_steps: int | None = None
     max_step_s: float | None = None
@@ -52,6 +53,11 @@ class Event(msgspec.Struct, frozen=True):
     committed_step: int | None = None
     world_size: int | None = None
     backend: str | None = None
+
+    @property
+    def before_s(self) -> float:
+        """How long before `process_start` its process, and the launcher of that, were there."""
+        return (self.dur_s or 0.0) + (self.launcher_s or 0.0)
 
     @property
     def offset_s(self) -> float:
@@ -172,7 +178,7 @@ def _check(event: Event, place: str) -> None:
     missing = [name for name in NEEDS.get(event.event, ()) if getattr(event, name) is None]
     if missing:
         raise ValueError(f"{place}: event {event.event!r} lacks {', '.join(missing)}")
-    for name in ("t_unix_s", "t_mono_s", "dur_s", "stall_s", "data_wait_s"):
+    for name in ("t_unix_s", "t_mono_s", "dur_s", "launcher_s", "stall_s", "data_wait_s"):
         value = getattr(event, name)
         if value is not None and not (isfinite(value) and value >= 0):
             raise ValueError(f"{place}: {name} is {value}; it should be 0 or more")

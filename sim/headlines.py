@@ -36,6 +36,9 @@ def run_lines(result: RunResult, out: Path) -> list[str]:
         ("JCT", f"p50 {_duration(figures, 'jct_p50_s')}, p95 {_duration(figures, 'jct_p95_s')}"),
         ("allocation", _ratio(figures, "allocation_ratio")),
     ]
+    if "goodput_ratio" in figures:
+        rows.append(("goodput", f"{_ratio(figures, 'goodput_ratio')} of what is held"
+                     f"{_losses(figures)}"))  # fmt: skip
     lines = [f"{name:<11} {text}" for name, text in rows]
     never = result.jobs[result.jobs["outcome"] == "never_fits"]
     if len(never):
@@ -60,6 +63,13 @@ def _reasons(figures: dict[str, Any]) -> str:
         if share >= 0.005
     ]
     return f" ({', '.join(named)})" if named else ""
+
+
+def _losses(figures: dict[str, Any]) -> str:
+    shares = figures["held_share_ratio"]
+    rest = sorted(((r or 0.0, name) for name, r in shares.items() if name != "productive"))[::-1]
+    named = [f"{name.replace('_', ' ')} {percent(r)}" for r, name in rest[:3] if r >= 0.005]
+    return f" (the rest: {', '.join(named)})" if named else ""
 
 
 def study_lines(folders: Sequence[Path]) -> list[str]:

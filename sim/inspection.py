@@ -13,7 +13,7 @@ import traces
 from sim import planes, tables
 from sim.cluster import Cluster
 from sim.config import ControlPlane
-from sim.experiment import RunResult, read_manifest
+from sim.experiment import RunResult, read_config, read_manifest
 from sim.plan import Plan
 from sim.steps import allocation_steps, pending_steps
 from sim.study import Study
@@ -92,13 +92,8 @@ def _toml(path: Path) -> str:
 
 def _run_folder(folder: Path) -> str:
     manifest = read_manifest(folder)
-    for name, schema in (
-        ("jobs", tables.JOBS),
-        ("attempts", tables.ATTEMPTS),
-        ("pending", tables.PENDING),
-        ("allocation", tables.ALLOCATION),
-        ("nodes", tables.NODES),
-    ):
+    has_goodput = read_config(folder).costs is not None
+    for name, schema in tables.schemas(has_goodput=has_goodput).items():
         file = folder / f"{name}.parquet"
         if not file.is_file():
             raise ValueError(f"run {str(folder)!r}: {file.name} is missing; run it again")

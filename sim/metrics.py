@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scheduler.decisions import PendingReason
 from sim.steps import Counts, Floats, Steps, count_quantiles
+from sim.tables import GOODPUT_PARTS
 
 DAY_S = 86400.0
 HOUR_S = 3600.0
@@ -321,3 +322,21 @@ def _line(x: Floats, y: NDArray[np.float64], weight: Floats) -> tuple[Floats, Fl
     spread = float(share @ (x - centre) ** 2)
     slopes = (share * (x - centre)) @ y / spread
     return slopes, share @ y - slopes * centre
+
+
+def held_shares(jobs: pd.DataFrame, attempts: pd.DataFrame) -> dict[str, float]:
+    """Return what the GPU-seconds held by these jobs went into, as ratios that add up to 1.
+
+    `bind` is held before all ranks run; the others are `tables.GOODPUT_PARTS` without their unit.
+    `productive` is goodput. Needs a run with costs; NaN if nothing was held.
+    """
+    mine = attempts[attempts["job"].isin(jobs["job"])]
+    gpus = mine["job"].map(jobs.set_index("job")["gpus"]).to_numpy(np.float64)
+    held = float(mine["held_gpu_s"].sum())
+    if held <= 0:
+        return {"bind": np.nan, **{part.removesuffix("_s"): np.nan for part in GOODPUT_PARTS}}
+    shares = {
+        part.removesuffix("_s"): float(mine[part].to_numpy() @ gpus) / held
+        for part in GOODPUT_PARTS
+    }
+    return {"bind": 1.0 - sum(shares.values()), **shares}

@@ -77,7 +77,8 @@ class Picture:
         (folder / f"{self.name}.svg").write_bytes(self.svg)
 
 
-def _render(figure: Figure, name: str, alt: str) -> Picture:
+def render(figure: Figure, name: str, alt: str) -> Picture:
+    """Return the figure as PNG and SVG."""
     FigureCanvasAgg(figure)
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
@@ -137,7 +138,7 @@ def pending_curve(digest: Digest, top_pods: float) -> Picture:
             f"Pending pods over time, {head.workload}, {head.nodes:,} nodes, {head.arm}: "
             f"peak {peak:,} pods"
         )
-        return _render(figure, f"pending-{head.name}", alt)
+        return render(figure, f"pending-{head.name}", alt)
 
 
 def _time_axis(axes: Axes, days: float) -> None:
@@ -209,7 +210,7 @@ def delay_by_size(digests: Sequence[Digest], arms: Sequence[str], name: str) -> 
         alt = "p95 queueing delay against gang size, " + ", ".join(
             f"{nodes:,} nodes" for nodes in sizes
         )
-        return _render(figure, name, alt)
+        return render(figure, name, alt)
 
 
 def _duration_axis(axes: Axes) -> None:
@@ -295,4 +296,4 @@ def growth(lines: Sequence[GrowthLine], arms: Sequence[str], name: str) -> Pictu
             handlelength=3.2,
             fontsize=8.5,
         )
-        return _render(figure, name, "Peaks of pending pods against the number of nodes")
+        return render(figure, name, "Peaks of pending pods against the number of nodes")

@@ -15,7 +15,7 @@ from sim.attempts import OUTCOMES, UNFINISHED, Attempts, Batches
 from sim.config import ControlPlane
 from sim.ledger import CODE, StepLog, accumulate_steps
 from sim.lifecycle import Creation, bind_progress
-from sim.tables import REASONS
+from sim.tables import GOODPUT_PARTS, REASONS
 from sim.workload import Workload
 
 Floats = NDArray[np.float64]
@@ -86,6 +86,7 @@ class Records:
     node_allocated_gpu_s: Floats  #: [num_nodes]
     node_unavailable_gpu_s: Floats  #: [num_nodes]
     never_fits: list[int]
+    interrupts_not_met: int = 0
 
 
 def assemble(
@@ -240,7 +241,23 @@ def jobs_table(records: Records) -> pd.DataFrame:
     mean_s = records.pending_pod_s / np.array(work.num_pods, np.float64)[:, None]
     for code, reason in enumerate(REASONS):
         columns[f"pending_{reason}_s"] = mean_s[:, code]
+    if "productive_s" in attempts:
+        parts = {part: per_job(by_job[part].sum(), 0.0) for part in GOODPUT_PARTS}
+        parts["recovery_s"] += per_job(_between_s(attempts), 0.0)
+        columns |= parts
     return pd.DataFrame(columns)
+
+
+def _between_s(attempts: pd.DataFrame) -> pd.Series[float]:
+    """Return, by job, the seconds from the end of each attempt to the running of the next.
+
+    An attempt that was cut before it ran counts whole.
+    """
+    ran = attempts.dropna(subset=["start_s"])
+    by_job = ran.groupby("job")
+    next_s = by_job["start_s"].shift(-1)
+    gap_s = (next_s - ran["end_s"]).where(next_s.notna(), 0.0)
+    return gap_s.groupby(ran["job"]).sum()
 
 
 def nodes_table(records: Records) -> pd.DataFrame:

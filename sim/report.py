@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from scheduler.decisions import PendingReason
-from sim import episodes, metrics, plots
+from sim import episodes, held, metrics, plots
 from sim.digest import (
     Digest,
     Figures,
@@ -67,7 +67,8 @@ def build_report(runs: Sequence[Path], out: Path, *, title: str | None = None) -
     )
     arms = list(dict.fromkeys(one.head.arm for one in digests))
     by_workload = [[one for one in digests if one.head.workload == name] for name in workloads]
-    parts = [_part(group, arms) for group in by_workload]
+    has_goodput = any(one.whole.held is not None for one in digests)
+    parts = [_part(group, arms, has_goodput=has_goodput) for group in by_workload]
     out.mkdir(parents=True, exist_ok=True)
     _write_pictures([picture for part in parts for picture in part.pictures()], out / PICTURES)
     files = _write_tables(digests, parts, out / TABLES)
@@ -90,6 +91,8 @@ def build_report(runs: Sequence[Path], out: Path, *, title: str | None = None) -
         "tables": files,
         "tau": number(TAU_S),
         "size_classes": [label for label, _ in SIZE_CLASSES],
+        "has_goodput": has_goodput,
+        "held_parts": [label for label, _, _ in held.PARTS],
     }
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sim"),
@@ -182,6 +185,8 @@ class Part:
     growth_lines: tuple[plots.GrowthLine, ...]
     growth_sentences: tuple[str, ...]
     told: tuple[Told, ...]
+    held: tuple[Row, ...]  #: what held GPU time went into; empty without costs
+    held_picture: plots.Picture | None
 
     def pictures(self) -> Iterator[plots.Picture]:
         """Yield every picture."""
@@ -191,6 +196,8 @@ class Part:
         yield self.delay
         if self.growth is not None:
             yield self.growth
+        if self.held_picture is not None:
+            yield self.held_picture
 
 
 HEADLINES = (
@@ -210,7 +217,7 @@ HEADLINES = (
 )
 
 
-def _part(digests: Sequence[Digest], arms: Sequence[str]) -> Part:
+def _part(digests: Sequence[Digest], arms: Sequence[str], *, has_goodput: bool) -> Part:
     name = digests[0].head.workload
     sizes = sorted({one.head.nodes for one in digests})
     longer = [one for one in digests if one.whole is not one.shared]
@@ -225,8 +232,8 @@ def _part(digests: Sequence[Digest], arms: Sequence[str]) -> Part:
         subtitle=_subtitle(digests),
         glance=tuple(_glance(digests, sizes[-1], lines)),
         shared_days=_days({one.shared.window.days for one in digests}),
-        shared=tuple(_rows(digests, lambda one: one.shared)),
-        whole=tuple(_rows(longer, lambda one: one.whole)),
+        shared=tuple(_rows(digests, lambda one: one.shared, has_goodput)),
+        whole=tuple(_rows(longer, lambda one: one.whole, has_goodput)),
         sizes=tuple(_size_rows(digests)),
         curves=tuple(curves),
         delay=plots.delay_by_size(digests, arms, f"delay-{name}"),
@@ -234,6 +241,8 @@ def _part(digests: Sequence[Digest], arms: Sequence[str]) -> Part:
         growth_lines=lines,
         growth_sentences=tuple(_growth_sentences(lines)) if has_growth else (),
         told=tuple(_tell(one) for one in digests),
+        held=tuple(_held_rows(digests)),
+        held_picture=held.picture(digests, f"held-{name}"),
     )
 
 
@@ -270,7 +279,7 @@ def _curve(one: Digest, row: Sequence[Digest]) -> tuple[str, plots.Picture]:
     return caption, plots.pending_curve(one, top)
 
 
-def _rows(digests: Sequence[Digest], of: Any) -> Iterator[Row]:
+def _rows(digests: Sequence[Digest], of: Any, has_goodput: bool) -> Iterator[Row]:
     last = -1
     for one in digests:
         figures: Figures = of(one)
@@ -283,6 +292,7 @@ def _rows(digests: Sequence[Digest], of: Any) -> Iterator[Row]:
             *(_floor(done[name], duration) for name in ("jct_p50_s", "jct_p95_s")),
             *(_floor(done[name], number) for name in ("slowdown_p50", "slowdown_p95")),
             percent(figures.use.allocation_ratio),
+            *([held.goodput(figures)] if has_goodput else []),
             number(figures.use.idle_hold_gpu_h),
             number(figures.timeout_gpu_h),
         )
@@ -314,6 +324,16 @@ def _size_rows(digests: Sequence[Digest]) -> Iterator[Row]:
             cells.append(f"{p50} / {p95}")
         arm = one.head.arm + (f", seed {one.head.seed}" if _has_seeds(digests) else "")
         yield Row(exact(one.head.nodes), arm, tuple(cells), one.head.nodes != last)
+        last = one.head.nodes
+
+
+def _held_rows(digests: Sequence[Digest]) -> Iterator[Row]:
+    last = -1
+    for one in digests:
+        if one.shared.held is None:
+            continue
+        arm = one.head.arm + (f", seed {one.head.seed}" if _has_seeds(digests) else "")
+        yield Row(exact(one.head.nodes), arm, held.cells(one.shared.held), one.head.nodes != last)
         last = one.head.nodes
 
 
@@ -501,6 +521,8 @@ def _fields(one: Digest) -> dict[str, Any]:
     """Return a run's settings; a live cluster has only its policy."""
     fields: dict[str, Any] = msgspec.to_builtins(one.config)
     policy = ("admission", "order", "discipline", "backfill", "placement")
+    fields = {name: value for name, value in fields.items() if name not in held.SETTINGS}
+    fields |= held.settings(one.config)
     return {name: fields[name] for name in policy} if one.is_live else fields
 
 

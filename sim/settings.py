@@ -33,7 +33,8 @@ CARRY_IN_S = 3600.0
 #: modules that only show results: a change in them leaves finished points valid
 PRESENTATION = frozenset(
     {"cli", "diff", "episodes", "plan", "progress", "report", "sweep", "targets", "wording"}
-    | {"costcurve", "search", "plots", "digest", "headlines", "inspection", "modelcheck", "goodput"}
+    | {"costcurve", "search", "plots", "digest", "headlines", "inspection", "modelcheck"}
+    | {"goodput", "calibrate", "held", "checkpoints"}
 )
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

@@ -56,6 +56,10 @@ def summarize(
         figures["useful_ratio"] = use.useful_ratio
         figures["idle_hold_gpu_h"] = use.idle_hold_gpu_h
         figures["unavailable_ratio"] = use.unavailable_ratio
+    if "productive_s" in jobs:
+        shares = metrics.held_shares(jobs, attempts)
+        figures["goodput_ratio"] = shares["productive"]
+        figures["held_share_ratio"] = shares
     figures["timeout_gpu_h"] = metrics.timeout_gpu_hours(
         attempts, metrics.Window(0.0, np.inf, np.inf)
     )

@@ -46,6 +46,24 @@ ATTEMPTS = pa.schema(
     ]
 )
 
+#: what the time of an attempt went into, in runs with costs; docs/costs.md tells which is which
+GOODPUT_PARTS = (
+    "productive_s",
+    "startup_s",
+    "restore_s",
+    "save_stall_s",
+    "lost_work_s",
+    "recovery_s",
+    "other_s",
+)
+_PARTS = pa.schema([(part, pa.float64()) for part in GOODPUT_PARTS])
+
+
+def with_goodput(schema: pa.Schema) -> pa.Schema:
+    """Return the schema of jobs or attempts in a run with costs."""
+    return pa.schema([*schema, *_PARTS])
+
+
 PENDING = pa.schema(
     [
         ("time_s", pa.float64()),
@@ -74,3 +92,17 @@ NODES = pa.schema(
         ("unavailable_gpu_s", pa.float64()),
     ]
 )
+
+
+def schemas(*, has_goodput: bool) -> dict[str, pa.Schema]:
+    """Return the schema of each table of a run; those with costs say where time went."""
+    jobs, attempts = JOBS, ATTEMPTS
+    if has_goodput:
+        jobs, attempts = with_goodput(JOBS), with_goodput(ATTEMPTS)
+    return {
+        "jobs": jobs,
+        "attempts": attempts,
+        "pending": PENDING,
+        "allocation": ALLOCATION,
+        "nodes": NODES,
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 
 from scheduler.decisions import PendingReason
@@ -94,6 +95,23 @@ def duration(seconds: float) -> str:
         if seconds < largest * 0.9995:
             return f"{number(seconds / size)} {unit}"
     return f"{number(seconds / DAY_S)} d"
+
+
+_UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(text: str, option: str) -> float:
+    """Read a duration such as 90, 90s, 5min, 6h or 2d.
+
+    Raises:
+        ValueError: it is none, and names `option`.
+    """
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+) *(s|min|h|d)?", text.strip())
+    if found is None:
+        raise ValueError(
+            f"{option} is {text!r}; give seconds, or a number with s, min, h or d, such as 6h"
+        )
+    return float(found[1]) * _UNITS[found[2] or "s"]
 
 
 def clock(time_s: float) -> str:

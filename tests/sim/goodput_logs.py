@@ -62,7 +62,7 @@ class Job:
         launch_s, rest_s = 0.25 * startup_s, 0.75 * startup_s
         self.spend(Part.STARTUP, launch_s)
         for rank in range(self.ranks):
-            self.write("process_start", rank, dur_s=launch_s)
+            self.write("process_start", rank, dur_s=0.6 * launch_s, launcher_s=0.4 * launch_s)
         self.spend(Part.STARTUP, rest_s)
         for rank in range(self.ranks):
             self.write("pg_ready", rank, dur_s=rest_s, world_size=self.ranks, backend="gloo")
