@@ -87,7 +87,7 @@ class CostedSimulation(GangSimulation):
                 self._at(one.at_s, self._interrupted_at, (job, one))
                 continue
             assert one.at_step is not None
-            step_s = self.costs.step_s.expected_s
+            step_s = self.costs.step_s.mean_s
             if not step_s:
                 raise ValueError(
                     f"interrupt of job {one.job!r} at step {one.at_step}: costs.toml has no step_s "
@@ -126,7 +126,7 @@ class CostedSimulation(GangSimulation):
         course = self.courses[job]
         for one in pending:
             assert one.at_step is not None
-            work_s = one.at_step * self.costs.step_s.expected_s
+            work_s = one.at_step * self.costs.step_s.mean_s
             reached_s = start_s + course.reaches_s(max(work_s, course.from_s))
             self._at(reached_s, self._interrupted_in, (job, row, one))
 

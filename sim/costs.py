@@ -59,8 +59,10 @@ class Quantity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         return found
 
     @property
-    def expected_s(self) -> float:
-        """The mean of what `draw` returns."""
+    def mean_s(self) -> float:
+        """The mean of the samples; where there are none, of what `draw` returns."""
+        if self.mean is not None:
+            return self.mean
         values, at = np.array(self.knots()), np.array(self.AT)
         return float(np.sum(np.diff(at) * (values[1:] + values[:-1]) / 2.0))
 

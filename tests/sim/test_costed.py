@@ -326,7 +326,7 @@ def test_files_of_costs_and_interrupts(tmp_path: Path) -> None:
     path.write_text("save_interval_s = 600\nstartup_s = { p50 = 20, p90 = 30 }\n")
     costs = load(path)
     assert costs.startup_s.knots() == (20.0, 20.0, 20.0, 30.0, 30.0, 30.0)
-    assert 20.0 < costs.startup_s.expected_s < 30.0
+    assert 20.0 < costs.startup_s.mean_s < 30.0
     path.write_text("startup = 3\n")
     with pytest.raises(ValueError, match=r"costs\.toml'.*startup.*save_interval_s"):
         load(path)
@@ -343,4 +343,4 @@ def test_draws_follow_the_quantiles() -> None:
     drawn = quantity.draw(np.random.default_rng(1), 200_000)
     found = np.quantile(drawn, Quantity.AT[1:-1])
     assert np.allclose(found, (6.0, 10.0, 30.0, 90.0), rtol=0.03)
-    assert drawn.mean() == pytest.approx(quantity.expected_s, rel=0.01)
+    assert drawn.mean() == pytest.approx(quantity.mean_s, rel=0.01)
