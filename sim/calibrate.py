@@ -59,7 +59,8 @@ def calibrate_log(log: Log) -> Costs:
     runs = len({life.run_id for life in log.lives})
     ranks = sorted({len(life.ranks) for life in log.lives})
     return Costs(
-        measured=f"{runs} runs, {len(log.lives)} attempts, {', '.join(map(str, ranks))} ranks",
+        measured=f"{runs} run{'s' * (runs > 1)}, {len(log.lives)} attempts, "
+        f"{', '.join(map(str, ranks))} ranks",
         save_interval_s=round(_save_interval(tellings) * usual[0], 4),
         **{name: Quantity.of(found, HOW[name]) for name, found in samples.items()},
     )

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 import traces
-from sim import planes, tables
+from sim import costs, planes, tables
 from sim.cluster import Cluster
 from sim.config import ControlPlane
 from sim.experiment import RunResult, read_config, read_manifest
@@ -19,7 +19,9 @@ from sim.steps import allocation_steps, pending_steps
 from sim.study import Study
 from sim.wording import duration, exact, number
 
-KINDS = "a jobs table, a cluster, study, plan or control-plane TOML, or a run folder"
+KINDS = (
+    "a jobs table, a cluster, study, plan, control-plane, costs or interrupts TOML, or a run folder"
+)
 
 
 def inspect(path: str | Path) -> str:
@@ -83,10 +85,18 @@ def _toml(path: Path) -> str:
         )
     if keys and keys <= set(ControlPlane.__struct_fields__):
         return f"control plane: {planes.load(path).name!r}"
+    if "interrupt" in keys:
+        cuts = costs.load_interrupts(path)
+        return f"interrupts: {exact(len(cuts))} of {exact(len({one.job for one in cuts}))} jobs"
+    if keys & set(costs.Costs.__struct_fields__):
+        found_costs = costs.load(path)
+        given = [name for name, value in found_costs.quantities().items() if value.mean_s]
+        return f"costs: {', '.join(given)}; saves every {duration(found_costs.save_interval_s)}"
     found = ", ".join(sorted(keys)) or "nothing"
     raise ValueError(
         f"{str(path)!r} holds {found}; a cluster has [[pool]], a study [[workload]] and [[arm]], "
-        "a plan [vary] and [[target]], a control plane rates such as bind_qps"
+        "a plan [vary] and [[target]], a control plane rates such as bind_qps, costs quantities "
+        "such as startup_s, interrupts [[interrupt]]"
     )
 
 

@@ -67,7 +67,7 @@ def test_from_logs_to_a_report_with_goodput(
     text = Path("run/report.md").read_text("utf-8")
     assert "| allocation | goodput |" in text
     assert "Where the held GPU time went" in text
-    assert "1 runs, 2 attempts, 3, 4 ranks" not in text.split("## Settings")[0]
+    assert "costs 1 run, 2 attempts, 4 ranks" in text.split("## Settings")[1]
     assert "interrupts 1" in text.split("## Settings")[1]
     headline = pd.read_csv("run/tables/headline.csv")
     assert headline["goodput_ratio"].iloc[0] == pytest.approx(held["productive"])
@@ -75,7 +75,11 @@ def test_from_logs_to_a_report_with_goodput(
     assert "good-<br>put" in page
     assert (folder / "run" / "pictures" / "held-jobs.png").is_file()
     assert json.loads(Path("run/manifest.json").read_text())["interrupts_not_met"] == 0
-    assert invoke(["validate", "run"]) == 0
+    capsys.readouterr()
+    assert invoke(["validate", "run", "costs.toml", "cuts.toml"]) == 0
+    said = capsys.readouterr().out
+    assert "costs.toml: costs: step_s, startup_s" in said
+    assert "cuts.toml: interrupts: 1 of 1 jobs" in said
 
 
 def test_runs_with_and_without_costs_stand_side_by_side(folder: Path) -> None:
