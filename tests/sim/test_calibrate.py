@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from sim import run
 from sim.calibrate import calibrate, table
-from sim.costs import Quantity, load, write
+from sim.costs import Interrupt, Kind, Quantity, load, write
+from sim.goodput import Part
 from tests.sim.goodput_logs import Job
 
 
@@ -16,12 +19,12 @@ def test_known_costs_come_back(tmp_path: Path) -> None:
     draw = np.random.default_rng(4)
     startup_s = draw.uniform(2.0, 6.0, 41).tolist()
     detect_s = draw.uniform(1.0, 9.0, 41).tolist()
-    for run in range(20):
-        job = Job(tmp_path, run_id=f"r{run}", ranks=3, stall_s=0.3, commit_s=0.7)
-        job.start(startup_s[2 * run], compile_s=1.5)
+    for at in range(20):
+        job = Job(tmp_path, run_id=f"r{at}", ranks=3, stall_s=0.3, commit_s=0.7)
+        job.start(startup_s[2 * at], compile_s=1.5)
         job.train(until=43)
-        job.kill(detect_s[run], gap_s=3.0)
-        job.start(startup_s[2 * run + 1], restore_s=0.4, compile_s=1.5)
+        job.kill(detect_s[at], gap_s=3.0)
+        job.start(startup_s[2 * at + 1], restore_s=0.4, compile_s=1.5)
         job.train(until=70)
         job.preempt(drain_s=1.5, gap_s=3.0)
         job.start(startup_s[40], restore_s=0.4, compile_s=1.5)
@@ -69,3 +72,44 @@ def test_logs_without_steps_say_so(tmp_path: Path) -> None:
     job.start()
     with pytest.raises(ValueError, match="no interval of steps"):
         calibrate([tmp_path])
+
+
+def scenario(folder: Path, kill: int, preempt: int, steps: int) -> Job:
+    """Let the made-up trainer be killed, preempted, and finish."""
+    folder.mkdir()
+    job = Job(folder, ranks=4, commit_s=0.2)
+    job.start()
+    job.train(until=kill)
+    job.kill()
+    job.start()
+    job.train(until=preempt)
+    job.preempt()
+    job.start()
+    job.train(until=steps)
+    job.finish()
+    return job
+
+
+def test_a_simulated_run_takes_what_the_logged_one_took(tmp_path: Path) -> None:
+    scenario(tmp_path / "taught", kill=63, preempt=107, steps=160)
+    costs = calibrate([tmp_path / "taught"])
+    job = scenario(tmp_path / "compared", kill=43, preempt=87, steps=120)
+    table = pd.DataFrame(
+        {
+            "job": ["a"],
+            "submit_s": [0.0],
+            "duration_s": [120 * costs.step_s.mean_s],
+            "num_pods": [4],
+            "gpus_per_pod": [1],
+        }
+    )
+    cuts = (
+        Interrupt(job="a", kind=Kind.KILL, at_step=43),
+        Interrupt(job="a", kind=Kind.PREEMPT, at_step=87),
+    )
+    found = run(table, nodes=4, gpus_per_node=1, costs=costs, interrupt=cuts).jobs.iloc[0]
+    truth = dict(job.truth)
+    truth[Part.PRODUCTIVE] += truth.pop(Part.DATA_WAIT)
+    for part, seconds in truth.items():
+        assert found[f"{part}_s"] == pytest.approx(seconds, rel=0.01, abs=0.05), part
+    assert found["end_s"] == pytest.approx(job.now_s - 1e9, rel=0.005)

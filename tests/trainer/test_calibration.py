@@ -1,13 +1,15 @@
 """The loop closed: what a real gang does is measured, simulated, and compared with another run.
 
-Two runs teach the costs; a third has its faults at other steps and is told to the simulator only
-by its number of steps and the steps of its faults. Its measured parts must come out.
+One gang teaches the costs. Another, beside it at the same time so that whatever else the machine
+does hits both, has its faults at other steps. It is told to the simulator only by its number of
+steps and the steps of its faults, and its measured parts must come out.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
@@ -21,18 +23,14 @@ from trainer.local import TRAIN, Fault, Gang, supervise
 
 pytest.importorskip("torch", reason="needs torch, which `make test` installs")
 
-RANKS, STEPS, SAVE_EVERY = 4, 400, 50
+RANKS, STEPS, SAVE_EVERY = 4, 300, 50
 SETTINGS = {
     "steps": STEPS,
     "log_every": 10,
-    "global_batch": 32,
-    "micro_batch": 8,
-    "gpt.width": 128,
-    "gpt.context": 128,
     "checkpoint.every_steps": SAVE_EVERY,
     "device": "cpu",
 }
-TIMEOUT_S = 280.0
+TIMEOUT_S = 400.0
 #: a part is compared if it takes so much of the wall time
 SHARE, WITHIN = 0.05, 0.15
 SEEDS = 20
@@ -42,23 +40,32 @@ def faults(kill: int, preempt: int) -> tuple[Fault, Fault]:
     return (Fault("kill", at_step=kill, rank=2), Fault("preempt", at_step=preempt))
 
 
-def execute(out: Path, struck: Sequence[Fault]) -> Path:
-    """Run a gang to its end; return the folder of its goodput logs."""
-    script = [str(TRAIN)]
-    for name, value in ({"out": str(out)} | SETTINGS).items():
-        script += ["--set", f"{name}={value}"]
-    began_unix_s = time.time()
+def execute(runs: dict[Path, Sequence[Fault]]) -> None:
+    """Run gangs side by side to their ends, and see that their logs tell of all the time."""
     until_s = time.monotonic() + TIMEOUT_S
-    with Gang(out, RANKS, script) as gang:
-        for _ in supervise(gang, struck):
-            assert time.monotonic() < until_s, gang.tail()
-    found = split([out / "goodput"])
-    last = max(found.attempts, key=lambda one: one.begin_unix_s)
-    wall_s = last.begin_unix_s + last.wall_s - began_unix_s
-    # the whole story is told: from the moment the harness started the pods to the last exit
-    assert found.wall_s == pytest.approx(wall_s, rel=0.01)
-    assert sum(found.seconds.values()) == pytest.approx(found.wall_s, rel=1e-6)
-    return out / "goodput"
+    with ExitStack() as stack:
+        going, began_unix_s = {}, {}
+        for out, struck in runs.items():
+            script = [str(TRAIN)]
+            for name, value in ({"out": str(out)} | SETTINGS).items():
+                script += ["--set", f"{name}={value}"]
+            gang = stack.enter_context(Gang(out, RANKS, script))
+            began_unix_s[out] = time.time()
+            going[out] = (gang, supervise(gang, struck))
+        while going:
+            for out, (gang, told) in list(going.items()):
+                assert time.monotonic() < until_s, gang.tail()
+                try:
+                    next(told)
+                except StopIteration:
+                    del going[out]
+    for out in runs:
+        found = split([out / "goodput"])
+        last = found.attempts[-1]
+        wall_s = last.begin_unix_s + last.wall_s - began_unix_s[out]
+        # from the moment at which the harness starts the pods to the exit of the last rank
+        assert found.wall_s == pytest.approx(wall_s, rel=0.01)
+        assert sum(found.seconds.values()) == pytest.approx(found.wall_s, rel=1e-6)
 
 
 def simulate(costs: Costs, struck: Sequence[Fault]) -> dict[Part, float]:
@@ -101,16 +108,15 @@ def compared(measured: Split, simulated: dict[Part, float]) -> pd.DataFrame:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_simulated_run_splits_its_time_as_the_executed_one(tmp_path: Path) -> None:
-    script = faults(kill=130, preempt=270)
-    taught = [execute(tmp_path / "before", faults(kill=90, preempt=230))]
-    logs = execute(tmp_path / "compared", script)
-    taught.append(execute(tmp_path / "after", faults(kill=170, preempt=320)))
-    measured = split([logs])
+    taught, other = tmp_path / "taught", tmp_path / "compared"
+    script = faults(kill=140, preempt=220)
+    execute({taught: faults(kill=90, preempt=180), other: script})
+    measured = split([other / "goodput"])
     assert [one.reason for one in measured.attempts] == ["failed", "preempted", "finished"]
-    table = compared(measured, simulate(calibrate(taught), script))
+    table = compared(measured, simulate(calibrate([taught / "goodput"]), script))
     print(f"\n{measured.table()}\n{table.round(3)}")
     large = table[table["share"] >= SHARE]
-    assert {Part.PRODUCTIVE, Part.STARTUP, Part.RECOVERY} <= set(large.index)
+    assert {Part.PRODUCTIVE, Part.STARTUP} <= set(large.index)
     assert (large["off"].abs() <= WITHIN).all(), f"\n{table.round(3)}"
     whole = table["simulated_s"].sum() / measured.wall_s
     assert whole == pytest.approx(1.0, abs=WITHIN)
