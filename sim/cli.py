@@ -10,7 +10,7 @@ import typer
 
 from scheduler.controlplane import cli as cli_cluster
 from scheduler.live import cli as cli_live
-from sim import cli_costs, cli_trace
+from sim import cli_costs, cli_trace, cli_train
 from sim.config import Admission, Backfill, Discipline, Order, Placement
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ app.add_typer(cli_trace.app, name="trace")
 app.add_typer(cli_cluster.app, name="cluster")
 cli_live.register(app)
 cli_costs.register(app)
+cli_train.register(app)
 
 
 def main() -> None:

@@ -7,12 +7,15 @@ read is the one to restore.
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import json
 import math
 import shutil
 import sys
 import time
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -277,6 +280,34 @@ class Checkpointer:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+def digest(model: Any, optimizer: Any) -> str:
+    """Return the SHA-256 of all parameters, buffers and optimizer state, by name."""
+    of_model, of_optimizer = get_state_dict(model, optimizer)
+    sha = hashlib.sha256()
+    for name, value in sorted(_leaves({"model": of_model, "optimizer": of_optimizer})):
+        sha.update(name.encode())
+        if isinstance(value, torch.Tensor):
+            data = value.detach().cpu().contiguous()
+            sha.update(f"{data.dtype}{list(data.shape)}".encode())
+            sha.update(ctypes.string_at(data.data_ptr(), data.numel() * data.element_size()))
+        else:
+            sha.update(repr(value).encode())
+    return sha.hexdigest()
+
+
+def _leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) of everything in nested dicts and lists."""
+    if isinstance(tree, dict):
+        parts = list(tree.items())
+    elif isinstance(tree, list):
+        parts = list(enumerate(tree))
+    else:
+        yield name, tree
+        return
+    for key, value in parts:
+        yield from _leaves(value, f"{name}.{key}")
+
+
 def _check_model(path: Path, metadata: Any, model: dict[str, Any]) -> None:
     """Compare names and shapes of parameters and buffers."""
     saved = {
@@ -300,14 +331,8 @@ def _step_of(path: Path) -> int | None:
 
 
 def _num_bytes(state: dict[str, Any]) -> int:
-    total, rest = 0, [state]
-    while rest:
-        for value in rest.pop().values():
-            if isinstance(value, dict):
-                rest.append(value)
-            elif isinstance(value, torch.Tensor):
-                total += value.numel() * value.element_size()
-    return total
+    tensors = [value for _, value in _leaves(state) if isinstance(value, torch.Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _checksum(path: Path) -> list[int]:

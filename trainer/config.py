@@ -63,6 +63,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     deterministic: bool = False  #: only algorithms that give the same bits again
+    digest: bool = False  #: each rank logs the SHA-256 of its final state with its exit
     log_every: int = 10  #: steps per line of the goodput log
     checkpoint: CheckpointConfig = CheckpointConfig()
     health: HealthConfig = HealthConfig()
@@ -113,6 +114,23 @@ class TrainConfig(RunConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def __post_init__(self) -> None:
         super().__post_init__()
         _positive(self, "", "steps", "global_batch", "micro_batch", "learning_rate", "clip_norm")
+
+    def share(self, world_size: int, rank: int) -> slice:
+        """Return which of a step's samples a rank takes.
+
+        Raises:
+            ValueError: the batch does not divide; names the numbers and the nearest that do.
+        """
+        unit = world_size * self.micro_batch
+        if self.global_batch % unit:
+            below, above = (self.global_batch // unit * unit, -(-self.global_batch // unit) * unit)
+            raise ValueError(
+                f"global_batch = {self.global_batch} does not divide into {world_size} ranks x "
+                f"micro_batch = {self.micro_batch}; take global_batch = "
+                f"{f'{below} or ' if below else ''}{above}, or another micro_batch"
+            )
+        size = self.global_batch // world_size
+        return slice(rank * size, (rank + 1) * size)
 
 
 def load(kind: type[Struct], path: Path | None = None, sets: list[str] | None = None) -> Struct:

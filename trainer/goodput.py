@@ -16,7 +16,7 @@ Durations come from the clock that nobody sets; an event is written when what it
     save_failed      error
     stop_signal      signum; stop_agreed: after `step` all ranks stop
     straggler        slow_rank, score
-    exit             reason (finished, preempted, failed), committed_step; error
+    exit             reason (finished, preempted, failed), committed_step; error, state_sha256
 """
 
 from __future__ import annotations

@@ -35,21 +35,3 @@ def sample_ids(step: int, seed: int, global_batch: int, num_samples: int) -> Any
             for epoch in range(int(epochs[0]), int(epochs[-1]) + 1)
         ]
     )
-
-
-def rank_slice(global_batch: int, micro_batch: int, world_size: int, rank: int) -> slice:
-    """Return this rank's share of a step's ids.
-
-    Raises:
-        ValueError: the batch does not divide; names the numbers and the nearest that do.
-    """
-    unit = world_size * micro_batch
-    if global_batch % unit:
-        below, above = global_batch // unit * unit, -(-global_batch // unit) * unit
-        raise ValueError(
-            f"global_batch = {global_batch} does not divide into {world_size} ranks x micro_batch "
-            f"= {micro_batch}; take global_batch = {f'{below} or ' if below else ''}{above}, or "
-            "another micro_batch"
-        )
-    share = global_batch // world_size
-    return slice(rank * share, (rank + 1) * share)

@@ -28,7 +28,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from trainer import health
-from trainer.checkpoint import Checkpointer, best_interval_s
+from trainer.checkpoint import Checkpointer, best_interval_s, digest
 from trainer.config import RunConfig
 from trainer.goodput import GoodputLog
 from trainer.launch import Launch
@@ -49,6 +49,7 @@ class Session:
         self.stop = StopFlag()
         self._heartbeat: health.Heartbeat | None = None
         self._reason = "failed"
+        self._ending: dict[str, Any] = {}  #: more fields of the exit event
 
     # -- begin
 
@@ -185,6 +186,8 @@ class Session:
                 self._checkpoints.save(step + 1, model, optimizer)
                 self._saved()
         self._checkpoints.finish(self.log.step, model, optimizer)
+        if self.config.digest:
+            self._ending["state_sha256"] = digest(model, optimizer)
         self._alive(self.log.step)
         dist.barrier(self._control)
         self._reason = "preempted" if self.log.step < until else "finished"
@@ -299,7 +302,7 @@ class Session:
         """Write how this attempt ended into the log and the pod's termination message."""
         checkpoints = getattr(self, "_checkpoints", None)
         committed = 0 if checkpoints is None else checkpoints.committed_step
-        fields: dict[str, Any] = {"reason": self._reason, "committed_step": committed}
+        fields = {"reason": self._reason, "committed_step": committed, **self._ending}
         if error is not None:
             fields |= {"reason": "failed", "error": _one_line(error)}
         self.log.write("exit", **fields)

@@ -22,7 +22,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from trainer import corpus
 from trainer.config import TrainConfig, from_command_line
 from trainer.model import Gpt, flops_per_token, loss_of
-from trainer.order import rank_slice, sample_ids, stream_seed
+from trainer.order import sample_ids, stream_seed
 from trainer.session import Session
 from trainer.toy import ToyModel
 
@@ -73,9 +73,7 @@ def toy_task(config: TrainConfig) -> Task:
 
 def train(config: TrainConfig, session: Session) -> None:
     """Run all steps that are left."""
-    share = rank_slice(
-        config.global_batch, config.micro_batch, session.launch.world_size, session.launch.rank
-    )
+    share = config.share(session.launch.world_size, session.launch.rank)
     task = (gpt_task if config.model == "gpt" else toy_task)(config)
     model = session.parallel(task.model, compiled=config.compile)
     optimizer = torch.optim.AdamW(
