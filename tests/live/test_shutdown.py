@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scheduler.controlplane.cluster import Cluster
-from scheduler.controlplane.processes import Process
+from scheduler.controlplane.processes import Process, stop
 from scheduler.live.journal import ends_whole
 from scheduler.live.replay import replay
 from tests.live.conftest import Kube, gang
@@ -61,4 +61,6 @@ def test_sigterm_ends_a_leader_in_order(
     finally:
         for one in paused:
             os.kill(one, signal.SIGCONT)
+    stop([second])  # kube-scheduler asks the first, which by now waits for the lease
+    kube.until("the first leads again", lambda: leader(kube, "muster-system", "muster") == first)
     kube.until("the gang runs as planned", lambda: kube.bound(space) == promised)
