@@ -64,7 +64,12 @@ def test_bursts_say_what_each_is_for() -> None:
 
 @pytest.mark.parametrize(
     ("others", "again", "last"),
-    [((0.0,), 0, 0.0), ((0.0, 0.05, 0.2, 0.5, 0.0), 2, 0.0), ((0.9,) * 100, 4, 0.9)],
+    [
+        ((0.0,), 0, 0.0),
+        ((0.0, 0.05, 0.2, 0.5, 0.1, 0.0), 2, 0.0),
+        ((0.9,) * 100, 4, 0.9),
+        ((0.0, *(0.3, 0.4, 0.5, 0.6, 0.7), *(0.8,) * 100), 4, 0.8),
+    ],
 )
 def test_a_disturbed_burst_is_measured_again_so_many_times(
     others: tuple[float, ...], again: int, last: float
