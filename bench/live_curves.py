@@ -292,7 +292,7 @@ def write_plane(plane: ControlPlane, bursts: pd.DataFrame, folder: Path, command
 # Rates of bursts of {gangs["fit"]} gangs of {size} pods on {nodes:,} nodes, made on the same cores.
 # A burst of {gangs["check"]} gangs is foretold with them; docs/benchmarks.md has the comparison.
 # Machine: {_processor()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB. {_versions()}.
-# Other programs had {bursts["others_ratio"].median():.0%} of the CPU meanwhile, median over the bursts.
+# Other programs had {bursts["others_ratio"].median():.0%} of the CPU, median over the bursts.
 # Date: {datetime.datetime.now(datetime.UTC).date()}. Command: {command}
 name = "{plane.name}"
 schedule_per_s = {plane.schedule_per_s}
