@@ -357,6 +357,7 @@ def draw(
             part = large[large["lane"] == lane]
             _panel(ax, lane, part, fits[lane], int(bursts["nodes"].iloc[0]))
         axes[0].set_ylabel("pods")
+        axes[0].yaxis.set_major_formatter("{x:,.0f}")
         axes[0].set_ylim(0, total * 1.04)
         axes[0].set_xlim(left=0)
         figure.suptitle(
@@ -391,7 +392,7 @@ def _panel(ax: Axes, lane: str, bursts: pd.DataFrame, plane: ControlPlane, nodes
         ax.annotate(
             text,
             (curve.until_s(part), part * gangs * size),
-            xytext=(pad, 0),
+            xytext=(pad, 0 if side == "right" else -9),
             textcoords="offset points",
             color=colour,
             ha=side,
