@@ -549,6 +549,8 @@ def main() -> int:
     )
     parser.add_argument("--stream", nargs=2, metavar=("FOLDER", "PER_S"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.quick and given.publish:
+        parser.error("--publish wants the rates of the full size; leave out --quick")
     if given.stream:
         asyncio.run(stream(Path(given.stream[0]), float(given.stream[1])))
     shape = (1000, 10, 30, 100) if given.quick else (7500, 30, 100, 1000)
