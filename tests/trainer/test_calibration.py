@@ -21,8 +21,6 @@ from sim.costs import Costs, Interrupt, Kind
 from sim.goodput import Part, Split, split
 from trainer.local import TRAIN, Fault, Gang, supervise
 
-pytest.importorskip("torch", reason="needs torch, which `make test` installs")
-
 RANKS, STEPS, SAVE_EVERY = 4, 300, 50
 SETTINGS = {
     "steps": STEPS,
@@ -106,6 +104,7 @@ def compared(measured: Split, simulated: dict[Part, float]) -> pd.DataFrame:
 
 
 @pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.timeout(900)
 def test_a_simulated_run_splits_its_time_as_the_executed_one(tmp_path: Path) -> None:
     taught, other = tmp_path / "taught", tmp_path / "compared"
