@@ -28,7 +28,7 @@ SETTINGS = {
     "checkpoint.every_steps": SAVE_EVERY,
     "device": "cpu",
 }
-TIMEOUT_S = 400.0
+TIMEOUT_S = 700.0
 #: a part is compared if it takes so much of the wall time
 SHARE, WITHIN = 0.05, 0.15
 SEEDS = 20
