@@ -45,6 +45,7 @@ class Slot:
     released: bool = False  #: the pod was told
     bound: bool = False
     empty_since_s: float = 0.0
+    refused: bool = False  #: by kube-scheduler, and the rest of the gang waited for long enough
     num_told: int = 0  #: attempts to tell this pod
     asked: bool = False  #: a bind was written whose outcome only the API server knows
 

@@ -117,7 +117,7 @@ class Mending:
                 if pod.spec.node_name != slot.node:
                     slot.node = pod.spec.node_name
                     changed = True
-            elif not self._ledger.takes(slot.node, pod) or 0 < unit.deadline_s <= now_s:
+            elif self._is_lost(unit, slot, pod, now_s):
                 if not slot.asked:
                     self._release.give_up(gang, unit, slot, pod, now_s)
                     changed = True
@@ -133,11 +133,20 @@ class Mending:
         if unit.slots and unit.bound and unit.recorded and not unit.releasing:
             self._release.completed(gang, unit, now_s)
 
+    def _is_lost(self, unit: Unit, slot: Slot, pod: Pod, now_s: float) -> bool:
+        """True if a pod cannot use its slot any more, or did not in time."""
+        if slot.refused or 0 < unit.deadline_s <= now_s:
+            return True
+        if not self._ledger.takes(slot.node, pod):
+            return True
+        told = slot.released or slot.asked  # then kube-scheduler, or a look, says who has the node
+        return not told and self._ledger.overfull(slot.node)
+
     def _empty(self, gang: LiveGang, slot: Slot, now_s: float) -> None:
         """Take a slot from a pod that is gone, and keep its node for the one that comes after."""
         self._tables.slot_of.pop(slot.uid, None)
         slot.uid, slot.empty_since_s = "", now_s
-        slot.bound = slot.released = slot.asked = False
+        slot.bound = slot.released = slot.asked = slot.refused = False
         self._tables.num_unbound += 1
         self._work.look_again(gang.key, now_s + self._timeouts.repair_s)
 
@@ -249,12 +258,30 @@ class Mending:
             return
         gang.degraded_since_s = now_s
         self._work.look_again(gang.key, now_s + repair_s)
+        if self._plan_anew(gang):
+            return
         self._release.metrics.aborts.labels(cause="degraded").inc()
         self._release.publisher.event(
             gang, "Evicted", f"{lacks} ran for {repair_s:.0f} s without the others"
         )
         for slot in bound:
             self._release.evict(gang, gang.pods[slot.uid])
+
+    def _plan_anew(self, gang: LiveGang) -> bool:
+        """Let go of nodes on which kube-scheduler does not want the rest; True if there are any.
+
+        To end those that run would free what the rest is refused for, and so on for ever.
+        """
+        found = False
+        for _, slot in gang.slots():
+            pod = gang.pods.get(slot.uid)
+            if pod is None or slot.bound or slot.refused or not self._release.refused(slot, pod):
+                continue
+            found = slot.refused = True
+        if found:
+            self._work.touch(gang.key)
+            self._work.wake()
+        return found
 
     def _lacks(self, gang: LiveGang, size: Size, bound: list[Slot]) -> str:
         """Return what of the gang's minimum does not run; notes the minimum when all of it does.

@@ -93,7 +93,11 @@ class Release:
                 self.drop_unit(gang, unit)
         finally:
             unit.releasing = False
-            unit.deadline_s = work.now_s() + self._timeouts.bind_s
+            these = {id(slot) for slot in slots}
+            # those told before have waited since then
+            others = any(s.uid and not s.bound and id(s) not in these for s in unit.slots)
+            if not others or not unit.deadline_s:
+                unit.deadline_s = work.now_s() + self._timeouts.bind_s
             work.look_again(gang.key, unit.deadline_s)
             work.touch(gang.key)
             work.wake()
@@ -117,9 +121,9 @@ class Release:
         pod = gang.pods.get(slot.uid)
         if pod is None or not self._work.active or slot.bound:
             return
+        slot.num_told += 1
         if not self._ledger.takes(slot.node, pod) or self._ledger.overfull(slot.node):
             return
-        slot.num_told += 1
         plan = plan_text(unit.name, unit.generation, slot)
         meta = pod.metadata
         try:
@@ -189,7 +193,9 @@ class Release:
         self.metrics.aborts.labels(cause=cause).inc()
         if slot.released:
             gang.given_up.add(slot.uid)
-        refused = usable and self._refused(gang, slot, pod, now_s)
+        refused = usable and self.refused(slot, pod)
+        if refused:
+            self._keep_off(gang, slot, pod, now_s)
         if unit.given_up == unit.generation:
             return
         unit.given_up = unit.generation
@@ -202,21 +208,25 @@ class Release:
                 gang, "Replanned", f"{pod.metadata.name}: {cause} on {slot.node}; planned anew"
             )
 
-    def _refused(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> bool:
-        """Keep a rank off a node on which kube-scheduler refused it though there was room.
+    def refused(self, slot: Slot, pod: Pod) -> bool:
+        """True if kube-scheduler refused a pod its node though there was room.
 
         It checks more than muster plans by: ports, volumes, affinity to pods.
         """
         said = pod.refusal
-        if not said or WAITS in said or "Insufficient" in said or self._ledger.overfull(slot.node):
-            return False
+        full = "Insufficient" in said or self._ledger.overfull(slot.node)
+        return bool(said) and WAITS not in said and not full
+
+    def _keep_off(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> None:
+        """Plan a rank elsewhere for a while than where kube-scheduler refused it."""
         what = shunned(pod, self._ledger.nodes[slot.node])
         gang.keep_off(slot.rank, what, now_s + AVOID_S)
-        gang.refusal = f"kube-scheduler refused pod {pod.metadata.name} on {slot.node}: {said}"
+        gang.refusal = (
+            f"kube-scheduler refused pod {pod.metadata.name} on {slot.node}: {pod.refusal}"
+        )
         self.publisher.event(gang, "Refused", gang.refusal[:1000])
         self.metrics.aborts.labels(cause="refused").inc()
         self._work.look_again(gang.key, now_s + AVOID_S)
-        return True
 
     def drop_unit(self, gang: LiveGang, unit: Unit) -> None:
         """Give back what a unit holds or asks for, and erase its record."""

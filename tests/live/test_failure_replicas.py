@@ -107,8 +107,8 @@ def schedulers(cluster: Cluster, kube: Kube) -> Iterator[list[Process]]:
     config = json.loads((cluster.dir / "scheduler.json").read_text())
     config["leaderElection"] = {
         "leaderElect": True,
-        "leaseDuration": "4s",
-        "renewDeadline": "3s",
+        "leaseDuration": "9s",  # longer than a barrier waits
+        "renewDeadline": "6s",
         "retryPeriod": "500ms",
         "resourceLock": "leases",
         "resourceName": "two-schedulers",
