@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.trainer.forking import Forkery, Ranks
 from trainer.local import TRAIN, Gang
 
 #: a busy machine may take long to start Python with torch many times
@@ -20,7 +21,6 @@ TINY_GPT = {
     "gpt.context": 32,
     "global_batch": 8,
     "micro_batch": 2,
-    "data": "file",
     "log_every": 5,
     "digest": True,
     "deterministic": True,
@@ -45,18 +45,56 @@ def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def forkery() -> Iterator[Forkery]:
+    """One process that has imported torch, for all tests."""
+    made = Forkery()
+    yield made
+    made.close()
+
+
+class Run:
+    """One run in a folder of its own, started again and again."""
+
+    def __init__(self, forkery: Forkery, out: Path, settings: dict[str, Any]) -> None:
+        self.out, self.settings = out, settings
+        self.attempts: list[Ranks] = []
+        self._forkery = forkery
+
+    def start(self, ranks: int, settings: dict[str, Any] | None = None, **options: Any) -> Ranks:
+        """Start an attempt."""
+        args = sets(self.settings | (settings or {}) | {"out": str(self.out)})
+        log = self.out / f"attempt_{len(self.attempts) + 1}.log"
+        self.attempts.append(self._forkery.start(ranks, args, log, **options))
+        return self.attempts[-1]
+
+
+@pytest.fixture
+def run(forkery: Forkery, tmp_path: Path, corpus_file: Path) -> Iterator[Callable[..., Run]]:
+    """Make runs of a tiny GPT; whatever still runs at the end is killed."""
+    made: list[Run] = []
+
+    def make(name: str = "run", **settings: Any) -> Run:
+        chosen = {**TINY_GPT, "data": str(corpus_file), **settings}
+        made.append(Run(forkery, tmp_path / name, chosen))
+        return made[-1]
+
+    yield make
+    for one in made:
+        for attempt in one.attempts:
+            attempt.kill()
+
+
 @pytest.fixture
 def gang(tmp_path: Path, corpus_file: Path) -> Iterator[Callable[..., Gang]]:
-    """Make gangs in folders of this test; whatever still runs at its end is killed."""
+    """Make gangs of pods with launchers; whatever still runs at the end is killed."""
     made: list[Gang] = []
 
-    def make(ranks: int, name: str = "run", **options: Any) -> Gang:
-        out = tmp_path / name
-        settings = {**TINY_GPT, **options.pop("settings", {}), "out": str(out)}
-        if settings["data"] == "file":
-            settings["data"] = str(corpus_file)
-        script = options.pop("script", None) or [str(TRAIN), *sets(settings)]
-        made.append(Gang(out, ranks, script, **options))
+    def make(ranks: int, script: list[str] | None = None, **options: Any) -> Gang:
+        out = tmp_path / "gang"
+        chosen = {**TINY_GPT, "data": str(corpus_file), "out": str(out)}
+        chosen |= options.pop("settings", {})
+        made.append(Gang(out, ranks, script or [str(TRAIN), *sets(chosen)], **options))
         return made[-1]
 
     yield make
