@@ -138,7 +138,9 @@ class Checkpointer:
         path = self.path(step)
         error = saved.exception()
         if error is not None:
-            text = f"checkpoint {str(path)!r}: {_cause(error)}"
+            # torch tells a full disk only as a position that it did not expect
+            free_mb = shutil.disk_usage(self.folder).free / 1e6
+            text = f"checkpoint {str(path)!r}: {_cause(error)}, with {free_mb:,.0f} MB free there"
             self._log.write("save_failed", step=step, error=text)
             if self._rank == 0:
                 shutil.rmtree(path, ignore_errors=True)

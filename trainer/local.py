@@ -126,6 +126,8 @@ class PodProcess:
         self.process.wait()
         for pid in reversed(found):
             _kill(pid)
+        while any(_started(pid) == self._known[pid] for pid in found):
+            time.sleep(POLL_S)
 
 
 def _die_with_parent() -> None:
@@ -180,7 +182,7 @@ class Gang:
     """All pods of one job; use as a context, so that nothing is left running.
 
     `script` is what the literal command ends with; `command` may make another from a pod's
-    variables.
+    variables, and `env` adds to them. `procs` is nprocPerNode.
     """
 
     def __init__(
@@ -191,10 +193,11 @@ class Gang:
         *,
         command: Callable[[Mapping[str, str], Sequence[str]], list[str]] = literal_command,
         env: Mapping[str, str] | None = None,
+        procs: int | None = None,
     ) -> None:
         self.out, self.ranks, self.attempt = out, ranks, 0
         self.pods: list[PodProcess] = []
-        self._script, self._command = list(script), command
+        self._script, self._command, self._procs = list(script), command, procs
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else ranks
         self._env = own_env(max(1, cores // ranks)) | dict(env or {})
 
@@ -210,7 +213,7 @@ class Gang:
         self.attempt += 1
         port = free_port()
         for rank in range(self.ranks) if pods is None else pods:
-            env = self._env | RENDEZVOUS | operator_env(self.ranks, rank, port)
+            env = RENDEZVOUS | self._env | operator_env(self.ranks, rank, port, self._procs)
             log = self.out / "pods" / f"attempt_{self.attempt}_pod_{rank}.log"
             command = self._command(env, self._script)
             self.pods.append(PodProcess.start(rank, command, env, log))

@@ -119,16 +119,18 @@ class Session:
         if self.launch.alone:
             return dist.HashStore()
         ranks = range(self.launch.world_size)
-        store, _, _ = next(iter(rendezvous("env://", timeout=timeout)))
-        store.set(f"muster/rank{self.launch.rank}", b"here")
+        store = None
         try:
-            store.wait([f"muster/rank{rank}" for rank in ranks], timeout)
+            store, _, _ = next(iter(rendezvous("env://", timeout=timeout)))
+            store.set(f"met/{self.launch.rank}", b"here")
+            store.wait([f"met/{rank}" for rank in ranks], timeout)
         except dist.DistError as error:
-            missing = [rank for rank in ranks if not store.check([f"muster/rank{rank}"])]
+            missing = [rank for rank in ranks if store and not store.check([f"met/{rank}"])]
             raise TimeoutError(
-                f"{len(missing)} of WORLD_SIZE={len(ranks)} ranks did not come to MASTER_ADDR="
-                f"{self.launch.master_addr} within {timeout.total_seconds():g} s: {missing[:8]}; "
-                "see whether their pods run, or raise health.first_step_timeout_s"
+                f"not all of WORLD_SIZE={len(ranks)} ranks came to MASTER_ADDR="
+                f"{self.launch.master_addr} MASTER_PORT={self.launch.master_port} within "
+                f"health.first_step_timeout_s = {timeout.total_seconds():g}"
+                f"{f'; missing: {missing[:8]}' if missing else ''}: {_one_line(error)}"
             ) from error
         return store
 

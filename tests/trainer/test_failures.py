@@ -1,0 +1,158 @@
+"""What goes wrong says what, where and how on, and never hangs."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.conftest import START_S, Run, events, final_digest
+
+pytestmark = [pytest.mark.slow, pytest.mark.torch]
+Make = Callable[..., Run]
+
+
+def committed(out: Path) -> list[int]:
+    return sorted(int(p.parent.name[5:]) for p in out.glob("checkpoints/step_*/.metadata"))
+
+
+def test_sigterm_on_one_rank_stops_all_after_the_same_step(run: Make) -> None:
+    stopped = run(steps=100_000)
+    ranks = stopped.start(4)
+    ranks.wait_step(stopped.out, 5, START_S)
+    os.kill(ranks.pids[2], signal.SIGTERM)
+    assert ranks.wait(START_S) == [143] * 4
+    ends = [events(stopped.out, rank, "exit")[-1] for rank in range(4)]
+    assert {end["reason"] for end in ends} == {"preempted"}
+    assert {end["committed_step"] for end in ends} == {ends[0]["step"]}
+    assert committed(stopped.out)[-1] == ends[0]["step"]
+    (signalled,) = events(stopped.out, 2, "stop_signal")
+    assert signalled["signum"] == signal.SIGTERM
+    assert not events(stopped.out, 1, "stop_signal")
+    assert len({end["state_sha256"] for end in ends}) == 1
+
+
+def test_a_checkpoint_of_another_model_is_named(run: Make) -> None:
+    first = run(steps=2)
+    assert first.start(1).wait(START_S) == [0]
+    other = first.start(1, {"steps": 4, "gpt.width": 64})
+    assert other.wait(START_S) == [1]
+    assert "step_00000002' is of another model: 'blocks.0.attention_norm.bias' is [32]" in (
+        other.text()
+    )
+    assert "there and [64] here; give the config it was made with, or another folder" in (
+        other.text()
+    )
+
+
+def test_a_checkpoint_of_another_number_of_ranks_needs_leave(run: Make) -> None:
+    resized = run(steps=2)
+    assert resized.start(2).wait(START_S) == [0, 0]
+    alone = resized.start(1, {"steps": 4})
+    assert alone.wait(START_S) == [1]
+    assert "was saved by 2 ranks, this gang has 1; start 2 ranks, or set checkpoint.resize" in (
+        alone.text()
+    )
+    allowed = resized.start(1, {"steps": 4, "checkpoint.resize": True})
+    assert allowed.wait(START_S) == [0]
+    assert events(resized.out, 0, "restore")[-1]["from_step"] == 2
+
+
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(run: Make, name: str) -> None:
+    straight = run("straight", steps=9)
+    assert straight.start(2).wait(START_S) == [0, 0]
+
+    damaged = run("damaged", **{"checkpoint.every_steps": 3, "checkpoint.keep": 3})
+    assert damaged.start(2, {"steps": 6}).wait(START_S) == [0, 0]
+    file = damaged.out / "checkpoints" / "step_00000006" / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    file.write_bytes(data)
+    again = damaged.start(2, {"steps": 9})
+    assert again.wait(START_S) == [0, 0]
+    assert f"step_00000006': {name} is not as it was written; taking the one before" in again.text()
+    assert events(damaged.out, 0, "restore")[-1]["from_step"] == 3
+    assert (damaged.out / "checkpoints" / "step_00000006.damaged").is_dir()
+    assert final_digest(damaged.out, 2) == final_digest(straight.out, 2)
+
+
+def test_a_cut_file_is_noticed_without_checksums(run: Make) -> None:
+    cut = run(**{"checkpoint.every_steps": 2, "checkpoint.keep": 3})
+    assert cut.start(2, {"steps": 4}).wait(START_S) == [0, 0]
+    folder = cut.out / "checkpoints" / "step_00000004"
+    for sums in folder.glob("checksums_*"):
+        sums.unlink()
+    with (folder / "__1_0.distcp").open("r+b") as file:
+        file.truncate(1000)
+    again = cut.start(2, {"steps": 5})
+    assert again.wait(START_S) == [0, 0]
+    assert "taking the one before" in again.text()
+    assert events(cut.out, 0, "restore")[-1]["from_step"] == 2
+
+
+def test_a_full_disk_stops_no_training_but_says_so(run: Make) -> None:
+    full = run(steps=6, **{"gpt.width": 128, "checkpoint.every_steps": 2})
+    ranks = full.start(2, max_file_bytes=300_000)
+    assert ranks.wait(START_S) == [1, 1]
+    failed = events(full.out, 0, "save_failed")
+    assert [one["step"] for one in failed] == [2, 4, 6]
+    assert re.search(r"step_00000002': rank \d: .*, with [\d,]+ MB free there", failed[0]["error"])
+    assert events(full.out, 0, "exit")[-1]["step"] == 6
+    assert "the newest saved step is 0; make room there, or lower checkpoint.keep" in ranks.text()
+    assert "OSError: the state after step 6 is not saved" in ranks.text()
+    assert committed(full.out) == []
+    assert full.start(2).wait(START_S) == [0, 0]
+    assert committed(full.out)[-1] == 6
+
+
+def test_a_batch_that_does_not_divide_ends_all_ranks(run: Make) -> None:
+    ranks = run(steps=2, global_batch=9).start(2)
+    assert ranks.wait(START_S) == [1, 1]
+    assert "global_batch = 9 does not divide into 2 ranks x micro_batch = 2" in ranks.text()
+
+
+def test_a_rank_that_hangs_is_left_after_the_timeout(run: Make) -> None:
+    hung = run(steps=100_000, **{"health.step_timeout_s": 3.0})
+    ranks = hung.start(2)
+    ranks.wait_step(hung.out, 3, START_S)
+    os.kill(ranks.pids[1], signal.SIGSTOP)
+    began_s = time.monotonic()
+    while not events(hung.out, 0, "exit"):
+        assert time.monotonic() < began_s + START_S, ranks.text()
+        time.sleep(0.01)
+    (end,) = events(hung.out, 0, "exit")
+    assert end["reason"] == "failed"
+    assert 2.5 < end["t_mono_s"] - began_s < 20.0
+    os.kill(ranks.pids[1], signal.SIGCONT)  # its own watchdog, or the lost peer, ends it
+    assert ranks.wait(START_S) == [1, 1]
+
+
+def test_a_gang_that_stays_incomplete_names_what_it_waited_for(run: Make) -> None:
+    settings = {"health.first_step_timeout_s": 2.0}
+    ranks = run(**settings).start(1, env={"WORLD_SIZE": "2"})
+    assert ranks.wait(START_S) == [1]
+    assert "not all of WORLD_SIZE=2 ranks came to MASTER_ADDR=127.0.0.1" in ranks.text()
+
+
+def test_a_run_that_is_done_is_not_done_again(run: Make) -> None:
+    done = run(steps=3)
+    assert done.start(2).wait(START_S) == [0, 0]
+    assert done.start(2).wait(START_S) == [0, 0]
+    assert len(events(done.out, 0, "first_step")) == 1
+    assert events(done.out, 0, "exit")[-1]["committed_step"] == 3
+    assert final_digest(done.out, 2) == events(done.out, 0, "exit")[0]["state_sha256"]
+
+
+def test_async_saves_are_logged_and_pruned(run: Make) -> None:
+    saved = run(steps=12, **{"checkpoint.every_steps": 2, "checkpoint.keep": 2})
+    assert saved.start(2).wait(START_S) == [0, 0]
+    staged = events(saved.out, 0, "save_staged")
+    assert [one["mode"] for one in staged] == ["async"] * 5 + ["sync"]
+    assert [one["step"] for one in events(saved.out, 0, "save_committed")] == [2, 4, 6, 8, 10, 12]
+    assert committed(saved.out) == [10, 12]

@@ -1,0 +1,91 @@
+"""What the trainer writes is what the simulator reads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from sim.goodput_log import read
+from trainer.goodput import GoodputLog
+
+
+def test_events_wait_until_the_attempt_has_its_number(tmp_path: Path) -> None:
+    log = GoodputLog(tmp_path, "run", 0)
+    log.start()
+    assert log.path.read_bytes() == b""
+    log.agree(3)
+    log.write("exit", reason="finished", committed_step=0)
+    log.close()
+    (life,) = read([tmp_path]).lives
+    assert (life.attempt, life.reason) == (3, "finished")
+    assert GoodputLog(tmp_path, "run", 0).own_attempt == 4
+
+
+def test_a_process_that_fails_before_has_its_own_count(tmp_path: Path) -> None:
+    for attempt in (1, 2):
+        log = GoodputLog(tmp_path, "run", 1)
+        log.start()
+        log.write("exit", reason="failed")
+        log.close()
+        assert read([tmp_path]).lives[-1].attempt == attempt
+
+
+def test_other_ranks_tell_only_that_they_are_there(tmp_path: Path) -> None:
+    log = GoodputLog(tmp_path, "run", 1)
+    log.start()
+    log.agree(1)
+    log.write("steps", num_steps=1, dur_s=1.0)
+    log.write("exit", reason="finished")
+    log.close()
+    (life,) = read([tmp_path]).lives
+    assert [event.event for event in life.ranks[1]] == ["process_start", "exit"]
+
+
+def test_half_a_line_of_a_killed_process_is_ended_by_the_next(tmp_path: Path) -> None:
+    log = GoodputLog(tmp_path, "run", 0)
+    log.start()
+    log.close()
+    with log.path.open("ab") as file:
+        file.write(b'{"v":1,"run_id":"run","att')
+    log = GoodputLog(tmp_path, "run", 0)
+    log.start()
+    log.close()
+    found = read([tmp_path])
+    assert [life.attempt for life in found.lives] == [1, 2]
+    assert not found.torn
+
+
+def test_durations_do_not_come_from_the_clock_that_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = GoodputLog(tmp_path, "run", 0)
+    log.start()
+    true_unix_s = time.time
+    monkeypatch.setattr(time, "time", lambda: true_unix_s() - 3600.0)
+    log.mark("pg_ready", world_size=1, backend="gloo")
+    log.close()
+    first, second = read([tmp_path]).lives[0].teller
+    assert second.t_unix_s < first.t_unix_s - 3000.0
+    assert second.t_mono_s >= first.t_mono_s
+    assert second.dur_s is not None
+    assert 0.0 <= second.dur_s < 60.0
+
+
+def test_threads_do_not_tear_each_others_lines(tmp_path: Path) -> None:
+    log = GoodputLog(tmp_path, "run", 0)
+    log.agree(1)
+
+    def write() -> None:
+        for _ in range(200):
+            log.write("save_committed", dur_s=1.0, bytes=1, mode="async")
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    log.close()
+    assert len(read([tmp_path]).lives[0].teller) == 800
