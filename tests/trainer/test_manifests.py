@@ -1,0 +1,172 @@
+"""What is shipped for clusters: manifests, image, their agreement with the trainer."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from trainer.config import TrainConfig, load
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "trainer"
+KINDS = ("pytorchjob", "trainjob", "indexed-job")
+#: a launcher's own way out after its processes are gone; 2 s when idle, 8 s on a busy machine
+LEAVE_S = 15.0
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return [one for one in yaml.safe_load_all(path.read_text("utf-8")) if one]
+
+
+def pod_specs(tree: Any) -> list[dict[str, Any]]:
+    """Return all pod specs in a tree."""
+    if isinstance(tree, list):
+        return [spec for part in tree for spec in pod_specs(part)]
+    if not isinstance(tree, dict):
+        return []
+    own = [tree] if "containers" in tree else []
+    return own + [spec for part in tree.values() for spec in pod_specs(part)]
+
+
+def specs(kind: str) -> list[dict[str, Any]]:
+    return pod_specs(documents(DEPLOY / kind / f"{kind}.yaml"))
+
+
+def env(container: dict[str, Any]) -> dict[str, str]:
+    return {one["name"]: one.get("value", "") for one in container["env"]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pod_has_time_to_save_before_it_is_killed(kind: str) -> None:
+    """A stop takes the step that runs, the one after, and a save; the watchdog bounds each."""
+    config = load(TrainConfig, DEPLOY / "base" / "train.toml")
+    found = specs(kind)
+    assert len(found) == (2 if kind == "pytorchjob" else 1)
+    for spec in found:
+        (container,) = spec["containers"]
+        has = env(container)
+        shutdown_s = float(has.get("SHUTDOWN_TIMEOUT_S") or has["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"])
+        assert spec["terminationGracePeriodSeconds"] >= shutdown_s + LEAVE_S
+        assert shutdown_s >= config.health.step_timeout_s + LEAVE_S
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pods_take_one_gpu_and_share_the_folder_of_the_run(kind: str) -> None:
+    config = load(TrainConfig, DEPLOY / "base" / "train.toml")
+    for spec in specs(kind):
+        (container,) = spec["containers"]
+        assert container["resources"] == {"limits": {"nvidia.com/gpu": 1}}
+        assert container["image"] == "muster-trainer:latest"
+        mounts = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+        assert config.out.startswith(f"{mounts['run-folder']}/")
+        assert {one["name"] for one in spec["volumes"]} == set(mounts)
+        assert "timeout=300" in env(container).values() or "300" in env(container).values()
+    config.share(4, 3)
+
+
+def test_the_pytorchjob_runs_the_literal_command() -> None:
+    (job,) = documents(DEPLOY / "pytorchjob" / "pytorchjob.yaml")
+    roles = job["spec"]["pytorchReplicaSpecs"]
+    assert (roles["Master"]["replicas"], roles["Worker"]["replicas"]) == (1, 3)
+    assert {role["restartPolicy"] for role in roles.values()} == {"OnFailure"}
+    assert roles["Master"]["template"] == roles["Worker"]["template"]
+    assert "nprocPerNode" not in job["spec"]
+    (container,) = roles["Master"]["template"]["spec"]["containers"]
+    assert (
+        "python -m torch.distributed.run --nproc_per_node 1 --nnodes $WORLD_SIZE --node_rank $RANK "
+        "--master_addr $MASTER_ADDR --master_port $MASTER_PORT trainer/train.py"
+    ) in container["command"][-1]
+
+
+def test_the_indexed_job_agrees_with_itself() -> None:
+    service, job = documents(DEPLOY / "indexed-job" / "indexed-job.yaml")
+    spec = job["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    has = env(container)
+    assert spec["completions"] == spec["parallelism"] == int(has["PET_NNODES"])
+    name = f"{job['metadata']['name']}-0.{service['metadata']['name']}"
+    assert has["PET_MASTER_ADDR"] == name
+    assert spec["template"]["spec"]["subdomain"] == service["metadata"]["name"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl, for kustomize")
+def test_kustomize_puts_a_real_image_and_config_in(kind: str, tmp_path: Path) -> None:
+    shutil.copytree(DEPLOY, tmp_path / "trainer")
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "kustomization.yaml").write_text(
+        f"resources: [../trainer/{kind}]\n"
+        "images: [{name: muster-trainer, newName: registry.example/me/trainer, newTag: '7'}]\n",
+        "utf-8",
+    )
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(own)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = [one for one in yaml.safe_load_all(done.stdout) if one]
+    (config,) = (one for one in found if one["kind"] == "ConfigMap")
+    for spec in pod_specs(found):
+        assert spec["containers"][0]["image"] == "registry.example/me/trainer:7"
+        (volume,) = (one for one in spec["volumes"] if one["name"] == "config")
+        assert volume["configMap"]["name"] == config["metadata"]["name"]
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Return the Dockerfile's instructions with continued lines joined."""
+    text = (DEPLOY / "Dockerfile").read_text("utf-8")
+    lines = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ").splitlines()
+    return [(word, rest.strip()) for word, _, rest in (x.partition(" ") for x in lines if x)]
+
+
+def test_the_dockerfile_is_one(repository: Path) -> None:
+    known = {"ARG", "FROM", "RUN", "WORKDIR", "COPY", "ENV", "USER", "ENTRYPOINT"}
+    found = instructions()
+    assert {word for word, _ in found} <= known
+    stages: list[str] = []
+    for word, rest in found:
+        if word == "FROM":
+            source, _, name = rest.partition(" AS ")
+            assert source in (*stages, "python:3.11-slim", "${VARIANT}")
+            stages.append(name)
+        if word == "COPY" and not rest.startswith("--from"):
+            assert (repository / rest.split()[0]).exists()
+        if word == "COPY" and rest.startswith("--from"):
+            assert rest.split()[0].removeprefix("--from=") in stages
+    assert {"cuda", "cpu"} <= set(stages)
+    assert ("USER", "65532:65532") in found
+
+
+def test_the_cpu_image_takes_versions_from_the_lock(repository: Path, tmp_path: Path) -> None:
+    steps = [rest for word, rest in instructions() if word == "RUN"]
+    (step,) = (rest for rest in steps if rest.startswith("grep"))
+    shutil.copytree(repository / "requirements", tmp_path / "requirements")
+    subprocess.run(["sh", "-c", step], cwd=tmp_path, check=True)
+    lines = (tmp_path / "versions.txt").read_text("utf-8").split()
+    assert [line.partition("==")[0] for line in lines] == ["msgspec", "numpy", "torch"]
+
+
+def test_the_image_starts_what_it_holds(repository: Path, tmp_path: Path) -> None:
+    """The last layer: a folder with trainer/ alone and its entry point, here without variables."""
+    (entry,) = (rest for word, rest in instructions() if word == "ENTRYPOINT")
+    script = tmp_path / "trainer" / Path(entry.strip('[]"')).name
+    shutil.copytree(repository / "trainer", tmp_path / "trainer")
+    python = tmp_path / "bin"
+    python.mkdir()
+    (python / "python").symlink_to(sys.executable)
+    done = subprocess.run(
+        [str(script)],
+        cwd=tmp_path,
+        env={"PATH": f"{python}:/usr/bin:/bin", "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("trainer.launch: WORLD_SIZE is not set: PyTorchJob v1 sets")
