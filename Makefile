@@ -29,10 +29,10 @@ GO := $(if $(shell command -v go),,$(VENV)/go.stamp)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup dev study test check format bench bench-live chaos lock clean
+.PHONY: help setup dev study test check format bench bench-live bench-train chaos lock clean
 
 help: ## show these lines
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/core.stamp ## make .venv with the muster command
 	@echo "Ready: $(BIN)/muster --help"
@@ -61,6 +61,9 @@ bench: $(VENV)/dev.stamp ## measure speed against other simulators (QUICK=1: sma
 
 bench-live: $(VENV)/dev.stamp $(GO) ## measure the live lanes beside stock kube-scheduler (QUICK=1: small)
 	$(BIN)/python bench/live.py $(if $(QUICK),--quick)
+
+bench-train: $(VENV)/train.stamp ## measure the trainer: resume, stop, saves, overhead, goodput
+	$(BIN)/python bench/trainer.py $(ARGS)
 
 chaos: $(VENV)/dev.stamp $(GO) ## random faults on a real control plane (MINUTES=3 SEED=7)
 	$(BIN)/python -m tests.chaos.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

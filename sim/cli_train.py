@@ -6,8 +6,7 @@ import importlib.util
 import json
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from trainer.config import TrainConfig
     from trainer.local import Fault, Gang
 
+SAY_S = 5.0  #: between lines where there is no terminal
 #: what a short run on a laptop takes instead of the trainer's own defaults
 SHORT = ["steps=100", "checkpoint.every_steps=20", "health.step_timeout_s=60"]
 
@@ -121,16 +121,18 @@ def _run(config: TrainConfig, ranks: int, faults: list[Fault], out: Path) -> Non
     resolved = out / "config.toml"
     resolved.write_bytes(msgspec.toml.encode(_without_none(msgspec.to_builtins(config))))
     with Gang(out, ranks, [str(TRAIN), "--config", str(resolved)]) as gang:
+        progress = Progress(gang, config.steps)
         try:
-            with _progress(gang, config.steps) as show:
-                for news in supervise(gang, faults):
-                    show(news)
+            for news in supervise(gang, faults):
+                progress.show(news)
         except RuntimeError as error:
             print(f"muster: {error}", file=sys.stderr)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             gang.end(grace_s=30.0)  # a stop saves; a second Ctrl-C kills
             raise
+        finally:
+            progress.close()
 
 
 def _without_none(tree: dict[str, Any]) -> dict[str, Any]:
@@ -142,28 +144,44 @@ def _without_none(tree: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _progress(gang: Gang, steps: int) -> Iterator[Any]:
-    """Show one line per rank, and what happens in between."""
-    from sim.progress import bar
+class Progress:
+    """One line per rank on a terminal; elsewhere what happens, and now and then how far it is."""
 
-    bars = [bar(steps, f"rank {rank}", position=rank, leave=True) for rank in range(gang.ranks)]
+    def __init__(self, gang: Gang, steps: int) -> None:
+        from sim.progress import bar
 
-    def show(news: str | None) -> None:
-        if news is not None:
-            bars[0].write(news, file=sys.stderr)
-        for rank, shown in enumerate(bars):
-            beat = gang.beat(rank)
-            running = gang.pods[rank].exit_code is None if rank < len(gang.pods) else False
-            state = "ended" if not running else "starts" if beat is None else "trains"
-            shown.n = beat.step if beat is not None else shown.n
-            shown.set_postfix_str(f"attempt {gang.attempt}, {state}", refresh=False)
+        self._gang, self._steps = gang, steps
+        self._said_s = time.monotonic()
+        ranks = range(gang.ranks) if sys.stderr.isatty() else ()
+        self._bars = [bar(steps, f"rank {rank}", position=rank) for rank in ranks]
+
+    def show(self, news: str | None) -> None:
+        """Tell what happened, if anything did, and where the ranks are."""
+        ranks = [self._rank(rank) for rank in range(self._gang.ranks)]
+        for shown, (step, state) in zip(self._bars, ranks, strict=False):
+            shown.n = shown.n if step is None else step
+            shown.set_postfix_str(f"attempt {self._gang.attempt}, {state}", refresh=False)
             shown.update(0)
+        if self._bars:
+            if news is not None:
+                self._bars[0].write(news, file=sys.stderr)
+            return
+        if news is not None or time.monotonic() - self._said_s > SAY_S:
+            self._said_s = time.monotonic()
+            told = ", ".join(f"rank {n} {state}" for n, (_, state) in enumerate(ranks))
+            print(news if news is not None else told, file=sys.stderr, flush=True)
 
-    yield show
-    for shown in bars:
-        shown.refresh()
-        shown.close()
+    def _rank(self, rank: int) -> tuple[int | None, str]:
+        beat = self._gang.beat(rank)
+        if beat is not None:
+            return beat.step, f"has done {beat.step} of {self._steps}"
+        ended = rank >= len(self._gang.pods) or self._gang.pods[rank].exit_code is not None
+        return None, "has ended" if ended else "starts"
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        for shown in self._bars:
+            shown.close()
 
 
 def _summarize(out: Path) -> None:
