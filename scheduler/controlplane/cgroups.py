@@ -33,6 +33,15 @@ def make(name: str) -> None:
             _pass_on(folder)
 
 
+def weigh(name: str, processes: int) -> None:
+    """Give a group the share of the processors that so many processes beside it would have."""
+    for root in hierarchies():
+        for file, one in (("cpu.shares", 1024), ("cpu.weight", 100)):
+            path = root / name / file
+            if path.exists():
+                path.write_text(str(processes * one))
+
+
 def _pass_on(folder: Path) -> None:
     for controller in (folder / "cgroup.controllers").read_text().split():
         (folder / "cgroup.subtree_control").write_text(f"+{controller}")

@@ -62,6 +62,7 @@ def launch(cluster: Cluster, programs: dict[str, Path]) -> None:
             folder / name, net, index, cluster.kubelets, programs, authority, access
         )
         _start(cluster, net, index, command)
+    cgroups.weigh(net.bridge, cluster.kubelets)  # pods of one node as much as one process
 
 
 def _start_dns(cluster: Cluster, net: network.Network, program: Path) -> None:

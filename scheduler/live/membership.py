@@ -48,6 +48,7 @@ class Slot:
     refused: bool = False  #: by kube-scheduler, and the rest of the gang waited for long enough
     num_told: int = 0  #: attempts to tell this pod
     asked: bool = False  #: a bind was written whose outcome only the API server knows
+    given_back: bool = False  #: its pod was evicted with the gang: nobody comes after it
 
 
 @dataclass(slots=True)
@@ -222,8 +223,13 @@ class LiveGang:
                 yield unit, slot
 
     def num_placed(self) -> int:
-        """Pods with a slot, plus those that ended well."""
-        return self.num_succeeded + sum(len(unit.slots) for unit in self.units.values())
+        """Pods with a slot that is to stay, plus those that ended well."""
+        return self.num_succeeded + sum(not slot.given_back for _, slot in self.slots())
+
+    def is_going(self, slot: Slot) -> bool:
+        """True if the slot's pod was told to end: it does no work, however long that takes it."""
+        pod = self.pods.get(slot.uid)
+        return pod is not None and pod.metadata.deletion_timestamp is not None
 
     def avoided(self, rank: Rank) -> Avoid:
         """Return what to keep off for a rank."""

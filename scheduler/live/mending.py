@@ -98,7 +98,8 @@ class Mending:
             if pod is None and slot.uid:
                 old = gang.pods.get(slot.uid)
                 self._empty(gang, slot, now_s)
-                if old is not None and old.ended and old.status.phase == "Succeeded":
+                ended_well = old is not None and old.ended and old.status.phase == "Succeeded"
+                if ended_well or slot.given_back:
                     changed = True
                     continue
             if pod is None:
@@ -234,7 +235,7 @@ class Mending:
 
     def _judge(self, gang: LiveGang, now_s: float) -> None:
         """End a gang that runs in part for too long: it holds GPUs and does no work."""
-        bound = [slot for _, slot in gang.slots() if slot.bound]
+        bound = [slot for _, slot in gang.slots() if slot.bound and not gang.is_going(slot)]
         # a master without a GPU that nobody gated runs early, and is in nobody's way
         holds = any(gang.facts(gang.pods[slot.uid]).shape.gpus for slot in bound)
         if gang.size is None or not holds:
@@ -264,8 +265,10 @@ class Mending:
         self._release.publisher.event(
             gang, "Evicted", f"{lacks} ran for {repair_s:.0f} s without the others"
         )
-        for slot in bound:
-            self._release.evict(gang, gang.pods[slot.uid])
+        for _, slot in gang.slots():
+            slot.given_back = slot.bound  # what comes after its pod waits for the whole gang
+            if slot in bound:
+                self._release.evict(gang, gang.pods[slot.uid], slot)
 
     def _plan_anew(self, gang: LiveGang) -> bool:
         """Let go of nodes on which kube-scheduler does not want the rest; True if there are any.

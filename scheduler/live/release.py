@@ -256,18 +256,22 @@ class Release:
         finally:
             self._deleting.discard(pod.metadata.uid)
 
-    def evict(self, gang: LiveGang, pod: Pod) -> None:
-        """Ask for a running pod to go."""
+    def evict(self, gang: LiveGang, pod: Pod, slot: Slot | None = None) -> None:
+        """Ask for a running pod to go; it keeps a slot that was given back if it may not."""
         going = pod.metadata.deletion_timestamp or pod.metadata.uid in self._deleting
         if self._work.active and not going:
             self._deleting.add(pod.metadata.uid)
-            self._work.start(self._evict(gang, pod))
+            self._work.start(self._evict(gang, pod, slot))
 
-    async def _evict(self, gang: LiveGang, pod: Pod) -> None:
+    async def _evict(self, gang: LiveGang, pod: Pod, slot: Slot | None) -> None:
         try:
             await self.lanes.evict(pod)
         except ApiError as error:
             about = {"pod": pod.where, "node": pod.spec.node_name}
             log.warning("pod not evicted: %s", error, extra=about)
+            if slot is not None and slot.uid == pod.metadata.uid:
+                slot.given_back = False
+                self._work.touch(gang.key)
+                self._work.wake()
         finally:
             self._deleting.discard(pod.metadata.uid)

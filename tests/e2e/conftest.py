@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import components, images, requirements
+from tests.e2e.jobs import Job, pytorchjob, volume
 from tests.live.conftest import Kube
 
 NODES = 4
+REPAIR_S = 20.0
+Submit = Callable[..., Job]
 
 
 def lack() -> str:
@@ -28,7 +33,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Cluster]:
     if lacking:
         pytest.skip(lacking)
     folder = Path(tmp_path_factory.mktemp("e2e")) / "cluster"
-    settings = {"timeouts": {"bind_s": 20.0, "repair_s": 20.0}}
+    settings = {"timeouts": {"bind_s": 20.0, "repair_s": REPAIR_S}}
     yield clusters.up(folder, nodes=0, kubelets=NODES, muster_settings=settings)
     kept = os.environ.get("MUSTER_KEEP_LOGS")
     if kept:
@@ -79,3 +84,45 @@ def until_account(kube: Kube, namespace: str) -> None:
     """Wait until pods may be made in a namespace: each gets its service account."""
     path = f"/api/v1/namespaces/{namespace}/serviceaccounts"
     kube.until(f"{namespace} has its account", lambda: kube.call("GET", path)["items"])
+
+
+@pytest.fixture
+def space(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Return a namespace of the test's own with a claim `runs`; it is empty afterwards."""
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("no torch beside this Python: `make dev`, then pip install '.[train]'")
+    short = request.node.name.removeprefix("test_").replace("_", "-")[:40].strip("-")
+    name = f"{short}-{time.monotonic_ns() % 10**6}"
+    kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    kube.create(*volume(name, kube.cluster.dir / "shared" / name))
+    until_account(kube, name)
+    yield name
+    clear(kube, name)
+
+
+def clear(kube: Kube, space: str) -> None:
+    """Remove jobs and pods of a namespace and wait until they are gone."""
+    jobs = f"/apis/kubeflow.org/v1/namespaces/{space}/pytorchjobs"
+    for item in kube.call("GET", jobs)["items"]:
+        kube.delete(f"{jobs}/{item['metadata']['name']}")
+
+    def empty() -> bool:
+        for name in kube.pods(space):
+            kube.delete(f"/api/v1/namespaces/{space}/pods/{name}")
+        return not kube.pods(space)
+
+    kube.until("the pods are gone", empty)
+    kube.delete(f"/api/v1/namespaces/{space}/persistentvolumeclaims/runs")
+    kube.delete(f"/api/v1/persistentvolumes/{space}")
+
+
+@pytest.fixture
+def submit(kube: Kube, space: str) -> Submit:
+    """Return a function that submits a job."""
+
+    def create(name: str, workers: int = NODES - 1, **settings: object) -> Job:
+        kube.create(pytorchjob(space, name, workers, **settings))
+        folder = kube.cluster.dir / "shared" / space / name
+        return Job(kube, space, name, workers + 1, folder)
+
+    return create

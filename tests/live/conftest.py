@@ -117,6 +117,8 @@ PLURALS = {
     "ConfigMap": "configmaps",
     "PriorityClass": "priorityclasses",
     "PodDisruptionBudget": "poddisruptionbudgets",
+    "PersistentVolume": "persistentvolumes",
+    "PersistentVolumeClaim": "persistentvolumeclaims",
 }
 
 

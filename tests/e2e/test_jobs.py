@@ -1,0 +1,83 @@
+"""PyTorchJobs on real nodes with nothing mocked, from the manifest to equal parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from scheduler.controlplane import cluster as clusters
+from tests.e2e.conftest import NODES, Submit, clear, num_ready, until_account
+from tests.e2e.jobs import Job, pytorchjob, volume
+from tests.live.conftest import Kube
+
+pytestmark = [pytest.mark.k8s, pytest.mark.slow]
+
+
+def test_canonical_job(submit: Submit) -> None:
+    job = submit("canonical", steps=40, log_every=10)
+    job.until_succeeded()
+    digests = job.parameters()
+    assert len(set(digests)) == 1, digests
+    assert len({pod["spec"]["nodeName"] for pod in job.pods().values()}) == NODES
+    assert job.restarts() == dict.fromkeys(job.pods(), 0)
+    assert [e["reason"] for e in job.events("exit")] == ["finished"]
+
+
+def test_two_jobs_run_one_after_the_other(kube: Kube, submit: Submit) -> None:
+    jobs = [submit(name, steps=10, log_every=5) for name in ("left", "right")]
+    both: list[tuple[set[str], ...]] = []
+
+    def done() -> bool:
+        held = tuple(job.holding() for job in jobs)
+        if all(held):
+            both.append(held)
+        return all(job.condition() == "Succeeded" for job in jobs)
+
+    kube.until("both succeeded", done, within_s=240)
+    assert not both, "two gangs of four held some of four GPUs each"
+    for job in jobs:
+        assert len(set(job.parameters())) == 1
+
+
+@pytest.fixture
+def without_muster(tmp_path_factory: pytest.TempPathFactory, rig: object) -> Iterator[Kube]:
+    """Return the same nodes under stock scheduling."""
+    folder = tmp_path_factory.mktemp("stock") / "cluster"
+    found = clusters.up(folder, nodes=0, kubelets=NODES, with_muster=False)
+    kube = Kube(found)
+    kube.until("all nodes are ready", lambda: num_ready(kube) == NODES)
+    yield kube
+    clusters.down(folder)
+
+
+def test_two_jobs_deadlock_without_muster(without_muster: Kube) -> None:
+    """Pods of jobs that come together mix; if by luck they did not, they come together again."""
+    kube, space = without_muster, "stock"
+    kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space}})
+    until_account(kube, space)
+    for _ in range(5):
+        kube.create(*volume(space, kube.cluster.dir / "shared"))
+        jobs = [Job(kube, space, name, NODES, kube.cluster.dir) for name in ("left", "right")]
+        kube.create(*(pytorchjob(space, job.name, NODES - 1) for job in jobs))
+
+        def full(jobs: list[Job] = jobs) -> list[set[str]]:
+            held = [job.holding() for job in jobs]
+            return held if sum(map(len, held)) == NODES else []
+
+        held = kube.until("all GPUs are held", full)
+        if all(held):
+            break
+        clear(kube, space)
+    assert all(0 < len(pods) < NODES for pods in held), "each holds what the other waits for"
+    running = [f"{job.name}-{pod}" for job in jobs for pod in job.holding()]
+    kube.until(
+        "all that could start have started, and wait for the others",
+        lambda: (
+            all(kube.pods(space)[name]["status"]["phase"] == "Running" for name in running)
+            or any(
+                kube.pods(space)[name]["status"].get("initContainerStatuses") for name in running
+            )
+        ),
+    )
+    assert [job.holding() for job in jobs] == held
