@@ -1,0 +1,108 @@
+"""When a running gang loses a rank for good: it gives its GPUs back whole and comes again whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from scheduler.live.api import ApiError
+from scheduler.live.objects import Pod
+from tests.live_rig import Rig, pod, tried
+
+REPAIR_S = 60.0
+SIZE = 4
+LABELS = {"muster.dev/group": "g"}
+MINIMUM = {"muster.dev/min-member": str(SIZE)}
+
+
+def rank(number: int, life: int = 0, **more: Any) -> Pod:
+    """Return one rank of the gang in one of its lives."""
+    labels = {**LABELS, "training.kubeflow.org/replica-index": str(number)}
+    return pod(f"g-{number}", labels=labels, annotations=MINIMUM, uid=f"g-{number}-{life}", **more)
+
+
+def told_to_go(one: Pod) -> Pod:
+    """Return the pod as it is while its kubelet does not answer."""
+    meta = msgspec.structs.replace(one.metadata, deletion_timestamp="2026-01-01T01:00:00Z")
+    return msgspec.structs.replace(one, metadata=meta)
+
+
+async def running(rig: Rig) -> list[Pod]:
+    """Return the gang, started and bound as planned."""
+    rig.see(*(rank(i) for i in range(SIZE)))
+    await rig.settle()
+    nodes = rig.placed()
+    assert len(set(nodes.values())) == SIZE
+    pods = [rank(i, node=nodes[f"g-{i}"]) for i in range(SIZE)]
+    rig.see(*pods)
+    await rig.pass_s(1.0)
+    rig.api.requests.clear()
+    return pods
+
+
+def test_a_rank_that_cannot_go_does_not_hold_the_others_gpus() -> None:
+    """Its node is dead, so nobody says that it ended; the others run into the void."""
+
+    async def story(rig: Rig) -> None:
+        pods = await running(rig)
+        rig.see(told_to_go(pods[1]))
+        await rig.settle()
+        await rig.pass_s(REPAIR_S - 1.0)
+        assert rig.evicted() == []
+        await rig.pass_s(2.0)
+        assert sorted(rig.evicted()) == [f"g-{i}" for i in range(SIZE)]
+        rig.lose(pods[0], pods[2], pods[3])
+        rig.see(*(rank(i, 1) for i in (0, 2, 3)))
+        await rig.settle()
+        assert rig.placed() == {}, "three of four wait, though their nodes are free"
+        rig.lose(pods[1])
+        await rig.settle()
+        assert rig.placed() == {}
+        rig.see(rank(1, 1))
+        await rig.settle()
+        assert len(set(rig.placed().values())) == SIZE
+
+    tried(story, nodes=SIZE)
+
+
+def test_a_rank_that_comes_back_in_time_keeps_the_gang() -> None:
+    async def story(rig: Rig) -> None:
+        pods = await running(rig)
+        rig.see(told_to_go(pods[1]))
+        await rig.settle()
+        await rig.pass_s(REPAIR_S - 5.0)
+        rig.lose(pods[1])
+        rig.see(rank(1, 1))
+        await rig.settle()
+        assert rig.placed() == {"g-1": pods[1].spec.node_name}
+        rig.see(rank(1, 1, node=pods[1].spec.node_name))
+        await rig.pass_s(2 * REPAIR_S)
+        assert rig.evicted() == []
+
+    tried(story, nodes=SIZE)
+
+
+def test_a_gang_that_may_not_be_evicted_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disruption budget holds its pods where they are: then the lost rank joins them."""
+
+    async def story(rig: Rig) -> None:
+        pods = await running(rig)
+        take = rig.api.call
+
+        async def refuse(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if path.endswith("/eviction"):
+                raise ApiError(429, "its budget forbids it")
+            return await take(method, path, body, **more)
+
+        monkeypatch.setattr(rig.api, "call", refuse)
+        rig.see(told_to_go(pods[1]))
+        await rig.settle()
+        await rig.pass_s(REPAIR_S + 1.0)
+        rig.lose(pods[1])
+        rig.see(rank(1, 1))
+        await rig.settle()
+        assert rig.placed() == {"g-1": pods[1].spec.node_name}
+
+    tried(story, nodes=SIZE)
