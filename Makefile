@@ -29,10 +29,10 @@ GO := $(if $(shell command -v go),,$(VENV)/go.stamp)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup dev study test check format bench bench-live bench-train chaos lock clean
+.PHONY: help setup dev study test check format bench bench-live bench-train bench-e2e chaos lock clean
 
 help: ## show these lines
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/core.stamp ## make .venv with the muster command
 	@echo "Ready: $(BIN)/muster --help"
@@ -64,6 +64,9 @@ bench-live: $(VENV)/dev.stamp $(GO) ## measure the live lanes beside stock kube-
 
 bench-train: $(VENV)/train.stamp ## measure the trainer: resume, stop, saves, overhead, goodput
 	$(BIN)/python bench/trainer.py $(ARGS)
+
+bench-e2e: $(VENV)/train.stamp $(GO) ## time a PyTorchJob on four real nodes, and its recovery; as root (QUICK=1: small)
+	$(BIN)/python bench/e2e.py $(if $(QUICK),--quick)
 
 chaos: $(VENV)/dev.stamp $(GO) ## random faults on a real control plane (MINUTES=3 SEED=7)
 	$(BIN)/python -m tests.chaos.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

@@ -132,9 +132,9 @@ class Job:
         said = self.kube.call("GET", path).get("status", {}).get("conditions") or []
         return next((c["type"] for c in reversed(said) if c["status"] == "True"), "")
 
-    def events(self, *names: str) -> list[dict[str, Any]]:
-        """Return what rank 0 wrote into its goodput log so far, of these names or all."""
-        path = self.folder / "goodput" / "rank_00000.jsonl"
+    def events(self, *names: str, rank: int = 0) -> list[dict[str, Any]]:
+        """Return what a rank wrote into its goodput log so far, of these names or all."""
+        path = self.folder / "goodput" / f"rank_{rank:05d}.jsonl"
         if not path.exists():
             return []
         lines = path.read_text().splitlines(keepends=True)
