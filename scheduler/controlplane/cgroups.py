@@ -6,8 +6,6 @@ import os
 import time
 from pathlib import Path
 
-_ALL = Path("/sys/fs/cgroup")
-
 
 def hierarchies(mounts: str | None = None) -> list[Path]:
     """Return where hierarchies are mounted; a hybrid has those of both versions."""
