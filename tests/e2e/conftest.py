@@ -13,8 +13,9 @@ import pytest
 
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import components, images, requirements
+from scheduler.live.replay import replay
 from tests.e2e.jobs import Job, pytorchjob, volume
-from tests.live.conftest import Kube
+from tests.live.conftest import Kube, num_refused
 
 NODES = 4
 REPAIR_S = 20.0
@@ -34,7 +35,11 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Cluster]:
         pytest.skip(lacking)
     folder = Path(tmp_path_factory.mktemp("e2e")) / "cluster"
     settings = {"timeouts": {"bind_s": 20.0, "repair_s": REPAIR_S}}
-    yield clusters.up(folder, nodes=0, kubelets=NODES, muster_settings=settings)
+    found = clusters.up(folder, nodes=0, kubelets=NODES, muster_settings=settings)
+    yield found
+    assert not num_refused(found), "muster was refused what its manifests should grant"
+    replayed = replay(found.dir / "journal.jsonl")
+    assert not replayed.difference, replayed.difference
     kept = os.environ.get("MUSTER_KEEP_LOGS")
     if kept:
         ignored = shutil.ignore_patterns("etcd", "kubelet", "containerd")
