@@ -97,8 +97,10 @@ def moments(job: Job, watch: Watch, old: dict[str, Any], deleted_unix_s: float) 
             )
         )
 
-    def told(*events: str, attempt: int = 2) -> float:
-        found = [e for e in job.events(*events) if e["attempt"] == attempt]
+    last = int(job.events("first_step")[-1]["attempt"])
+
+    def told(*events: str, attempt: int = last, rank: int = 0) -> float:
+        found = [e for e in job.events(*events, rank=rank) if e["attempt"] == attempt]
         return float(found[0]["t_unix_s"])
 
     return {
@@ -109,12 +111,7 @@ def moments(job: Job, watch: Watch, old: dict[str, Any], deleted_unix_s: float) 
         "admitted": successor(lambda pod: not pod["spec"].get("schedulingGates")),
         "bound": successor(lambda pod: bool(pod["spec"].get("nodeName"))),
         "started": max(running(pod) for pod in job.pods()),
-        "loaded": max(
-            float(e["t_unix_s"])
-            for rank in range(job.size)
-            for e in job.events("process_start", rank=rank)
-            if e["attempt"] == 2
-        ),
+        "loaded": max(told("process_start", rank=rank) for rank in range(job.size)),
         "met": told("pg_ready"),
         "restored": told("restore"),
         "training": told("first_step"),

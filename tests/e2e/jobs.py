@@ -14,6 +14,7 @@ from tests.live.conftest import Kube
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "tests" / "e2e" / "script.py"
+GRACE_S = 30
 SHARED = "/shared"  #: where a job's pods see the volume
 LAUNCH = (
     "exec python -m torch.distributed.run --nproc_per_node 1 --nnodes $WORLD_SIZE "
@@ -69,7 +70,7 @@ def pytorchjob(space: str, name: str, workers: int = 3, **settings: object) -> d
         "restartPolicy": "OnFailure",
         "template": {
             "spec": {
-                "terminationGracePeriodSeconds": 30,
+                "terminationGracePeriodSeconds": GRACE_S,
                 "containers": [container],
                 "volumes": [{"name": "runs", "persistentVolumeClaim": {"claimName": "runs"}}],
             }
@@ -110,13 +111,11 @@ class Job:
         return {n.removeprefix(prefix): p for n, p in found.items() if n.startswith(prefix)}
 
     def holding(self) -> set[str]:
-        """Return its pods that hold a GPU of a node that is on."""
+        """Return its pods that hold a GPU."""
         return {
             name
             for name, pod in self.pods().items()
-            if pod["spec"].get("nodeName")
-            and pod["status"]["phase"] in ("Pending", "Running")
-            and "deletionTimestamp" not in pod["metadata"]
+            if pod["spec"].get("nodeName") and pod["status"]["phase"] in ("Pending", "Running")
         }
 
     def restarts(self) -> dict[str, int]:

@@ -53,11 +53,12 @@ def without_muster(tmp_path_factory: pytest.TempPathFactory, rig: object) -> Ite
 
 def test_two_jobs_deadlock_without_muster(without_muster: Kube) -> None:
     """Pods of jobs that come together mix; if by luck they did not, they come together again."""
-    kube, space = without_muster, "stock"
-    kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space}})
-    until_account(kube, space)
-    for _ in range(5):
-        kube.create(*volume(space, kube.cluster.dir / "shared"))
+    kube = without_muster
+    for number in range(5):
+        space = f"stock-{number}"
+        kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space}})
+        until_account(kube, space)
+        kube.create(*volume(space, kube.cluster.dir / space))
         jobs = [Job(kube, space, name, NODES, kube.cluster.dir) for name in ("left", "right")]
         kube.create(*(pytorchjob(space, job.name, NODES - 1) for job in jobs))
 
