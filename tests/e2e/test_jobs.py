@@ -71,14 +71,13 @@ def test_two_jobs_deadlock_without_muster(without_muster: Kube) -> None:
             break
         clear(kube, space)
     assert all(0 < len(pods) < NODES for pods in held), "each holds what the other waits for"
-    running = [f"{job.name}-{pod}" for job in jobs for pod in job.holding()]
-    kube.until(
-        "all that could start have started, and wait for the others",
-        lambda: (
-            all(kube.pods(space)[name]["status"]["phase"] == "Running" for name in running)
-            or any(
-                kube.pods(space)[name]["status"].get("initContainerStatuses") for name in running
-            )
-        ),
-    )
+
+    def refused() -> bool:
+        waiting = [p for p in kube.pods(space).values() if not p["spec"].get("nodeName")]
+        return len(waiting) == NODES and all(
+            any(c.get("reason") == "Unschedulable" for c in pod["status"].get("conditions", ()))
+            for pod in waiting
+        )
+
+    kube.until("there is no room for the others", refused)
     assert [job.holding() for job in jobs] == held
