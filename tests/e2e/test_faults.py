@@ -15,7 +15,7 @@ from tests.live.conftest import Kube
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
 
-STEPS, EVERY = 150, 20
+STEPS, EVERY = 100, 10
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 PACE = {"steps": STEPS, "log_every": 5, "checkpoint.every_steps": EVERY}
 
@@ -106,7 +106,7 @@ def serve_again(kube: Kube, node: str) -> None:
 
 
 def test_a_node_is_lost_and_another_takes_its_place(kube: Kube, submit: Submit, power: Any) -> None:
-    job = begin(submit, "moved", workers=NODES - 2)
+    job = begin(submit, "moved", workers=NODES - 2, global_batch=24)
     lost = job.pods()["worker-1"]["spec"]["nodeName"]
     power(lost, on=False)
     kube.until("the loss is seen", lambda: num_ready(kube) == NODES - 1)
