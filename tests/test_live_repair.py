@@ -52,7 +52,7 @@ def test_a_rank_that_cannot_go_does_not_hold_the_others_gpus() -> None:
         await rig.pass_s(REPAIR_S - 1.0)
         assert rig.evicted() == []
         await rig.pass_s(2.0)
-        assert sorted(rig.evicted()) == [f"g-{i}" for i in range(SIZE)]
+        assert sorted(rig.evicted()) == ["g-0", "g-2", "g-3"]
         rig.lose(pods[0], pods[2], pods[3])
         rig.see(*(rank(i, 1) for i in (0, 2, 3)))
         await rig.settle()
