@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from scheduler.controlplane import cluster as clusters
+from sim.goodput import Part, split
 from tests.e2e.conftest import NODES, REPAIR_S, Submit, num_ready
 from tests.e2e.jobs import GRACE_S, Job
 from tests.live.conftest import Kube
@@ -41,6 +42,9 @@ def resumed(job: Job, *, lost_at_most: int) -> int:
         assert start == saved, "it goes on from the newest committed checkpoint"
         lost += max(e["step"] for e in before) - start
     assert lost <= lost_at_most
+    reported = split([job.folder / "goodput"])
+    assert reported.lost_steps == lost, reported.table()
+    assert (reported.seconds[Part.LOST_WORK] > 0) == (lost > 0)
     return lost
 
 

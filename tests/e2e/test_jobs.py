@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +18,7 @@ from tests.live.conftest import Kube
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
 
 
-def test_canonical_job(submit: Submit) -> None:
+def test_canonical_job(submit: Submit, tmp_path: Path) -> None:
     job = submit("canonical", steps=40, log_every=10)
     job.until_succeeded()
     digests = job.parameters()
@@ -22,6 +26,13 @@ def test_canonical_job(submit: Submit) -> None:
     assert len({pod["spec"]["nodeName"] for pod in job.pods().values()}) == NODES
     assert job.restarts() == dict.fromkeys(job.pods(), 0)
     assert [e["reason"] for e in job.events("exit")] == ["finished"]
+    costs = tmp_path / "costs.toml"
+    command = [sys.executable, "-m", "sim.cli", "calibrate", str(job.folder / "goodput")]
+    done = subprocess.run([*command, "--out", str(costs)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    learnt = tomllib.loads(costs.read_text())
+    assert "4 ranks" in learnt["measured"]
+    assert learnt["startup_s"]["num_samples"] == 1 and learnt["startup_s"]["p50"] > 0
 
 
 def test_two_jobs_run_one_after_the_other(kube: Kube, submit: Submit) -> None:
