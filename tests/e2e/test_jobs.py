@@ -16,6 +16,7 @@ from tests.e2e.jobs import Job, pytorchjob, volume
 from tests.live.conftest import Kube
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
+PLAYED = 2
 
 
 def test_canonical_job(submit: Submit, tmp_path: Path) -> None:
@@ -53,11 +54,11 @@ def test_two_jobs_run_one_after_the_other(kube: Kube, submit: Submit) -> None:
 
 @pytest.fixture
 def without_muster(tmp_path_factory: pytest.TempPathFactory, rig: object) -> Iterator[Kube]:
-    """Return the same nodes under stock scheduling."""
+    """Return the same nodes under stock scheduling, beside played ones without GPUs."""
     folder = tmp_path_factory.mktemp("stock") / "cluster"
-    found = clusters.up(folder, nodes=0, kubelets=NODES, with_muster=False)
+    found = clusters.up(folder, nodes=PLAYED, gpus=0, kubelets=NODES, with_muster=False)
     kube = Kube(found)
-    kube.until("all nodes are ready", lambda: num_ready(kube) == NODES)
+    kube.until("all nodes are ready", lambda: num_ready(kube) == NODES + PLAYED)
     yield kube
     clusters.down(folder)
 
@@ -92,3 +93,4 @@ def test_two_jobs_deadlock_without_muster(without_muster: Kube) -> None:
 
     kube.until("there is no room for the others", refused)
     assert [job.holding() for job in jobs] == held
+    assert num_ready(kube) == NODES + PLAYED, "played nodes send heartbeats, too"
