@@ -24,6 +24,7 @@ from scheduler.controlplane import (
     requirements,
     training_operator,
 )
+from scheduler.controlplane.nodes import LEASE_S
 from scheduler.controlplane.processes import free_ports, stop, sweep
 from scheduler.controlplane.record import (
     READY_WITHIN_S,
@@ -246,7 +247,7 @@ async def _fill(cluster: Cluster, programs: dict[str, Path], with_kwok: bool, sa
                     if cluster.kubelets
                     else ["--manage-all-nodes=true"]
                 ),
-                f"--node-lease-duration-seconds={40 if cluster.kubelets else 0}",
+                f"--node-lease-duration-seconds={LEASE_S if cluster.kubelets else 0}",
                 f"--server-address=127.0.0.1:{cluster.ports.kwok}",
                 f"--config={HERE}/stages.yaml",
             ],
