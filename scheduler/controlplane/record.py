@@ -109,13 +109,17 @@ class Cluster(msgspec.Struct):
         raise ValueError(f"component {name!r} is unknown; there are {names}")
 
     def run(self, name: str, command: list[str], **environment: str) -> None:
-        """Start a component, unless it is well; what is left of it is ended first."""
-        old = [p for p in self.processes if p.name == name]
+        """Start a component, unless it is well; what is left of it is ended first.
+
+        One that is started anew keeps its place among the others.
+        """
+        names = [process.name for process in self.processes]
+        at = names.index(name) if name in names else len(names)
+        old = self.processes[at : at + 1]
         if old and self.healthy(name):
             return
         stop(old)
-        self.processes = [p for p in self.processes if p.name != name]
-        self.processes.append(start(name, command, self.dir, environment))
+        self.processes[at : at + 1] = [start(name, command, self.dir, environment)]
         self.save()
 
     def restart(self, name: str) -> None:
