@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,8 +117,11 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kube]:
 
 def test_without_muster_the_same_two_jobs_stay_half_placed(stock: Kube) -> None:
     space = "default"
+    operator = stock.cluster.process("training-operator")
+    operator.signal(signal.SIGSTOP)  # so that it sees both at once, as on a busy cluster
     for name in ("one", "two"):
         stock.create(pytorchjob(space, name, NODES - 4, 8))
+    operator.signal(signal.SIGCONT)
     stock.until("every node is taken", lambda: len(stock.bound(space)) == NODES)
     placed = [sum(p.startswith(name) for p in stock.bound(space)) for name in ("one", "two")]
     assert all(0 < count < NODES - 3 for count in placed), placed
