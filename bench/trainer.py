@@ -203,7 +203,8 @@ def goodput(folder: Path) -> list[Row]:
         for _ in supervise(gang, [Fault("kill", 25, 1), Fault("preempt", 40)]):
             pass
     lines = [one for rank in range(2) for one in events(out, rank)]
-    begin_s = min(e["t_unix_s"] - e["dur_s"] for e in lines if e["event"] == "process_start")
+    starts = [one for one in lines if one["event"] == "process_start"]
+    begin_s = min(one["t_unix_s"] - one["dur_s"] - one["launcher_s"] for one in starts)
     wall_s = max(e["t_unix_s"] for e in lines) - begin_s
     found = split([out / "goodput"])
     parts_s = sum(found.seconds.values())

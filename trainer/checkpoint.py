@@ -13,6 +13,7 @@ import json
 import math
 import shutil
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ class Checkpointer:
             )
         )
         self._saving: Future[Any] | None = None
-        self._saved_step = -1
+        self._settled = threading.Event()  #: the save in flight has ended and was accounted for
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, step: int) -> Path:
@@ -87,10 +88,12 @@ class Checkpointer:
         mode = mode or self._config.mode
         state = self._state(model, optimizer)
         path, num_bytes = self.path(step), _num_bytes(state)
-        self._saved_step = step
 
         def settle(saved: Future[Any]) -> None:
-            self._settle(saved, step, mode, num_bytes, began_s)
+            try:
+                self._settle(saved, step, mode, num_bytes, began_s)
+            finally:
+                self._settled.set()
 
         if mode == "async":
             self._saving = dcp.async_save(
@@ -106,6 +109,7 @@ class Checkpointer:
                 self._saving.set_exception(error)
         self.stall_s = time.monotonic() - began_s
         self._log.write("save_staged", step=step, stall_s=self.stall_s, bytes=num_bytes, mode=mode)
+        self._settled.clear()
         self._saving.add_done_callback(settle)
         if mode == "sync":
             self.wait()
@@ -128,7 +132,7 @@ class Checkpointer:
     def wait(self) -> None:
         """Wait for the save in flight."""
         if self._saving is not None:
-            self._saving.exception()
+            self._settled.wait()  # later than the end of the future, whose callbacks follow it
             self._saving = None
 
     def _settle(
@@ -207,7 +211,7 @@ class Checkpointer:
                     model_state_dict=state["model"],
                     optim_state_dict=state["optimizer"],
                 )
-                self.committed_step = self._saved_step = step
+                self.committed_step = step
                 self._log.step = step
                 took_s = time.monotonic() - began_s
                 size = _num_bytes(state)

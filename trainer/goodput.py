@@ -51,7 +51,7 @@ class GoodputLog:
         folder.mkdir(parents=True, exist_ok=True)
         self.own_attempt = self._count_attempts()
         self._mark_s = time.monotonic()
-        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._file: int | None = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def _count_attempts(self) -> int:
         """Return the number after the highest attempt in this rank's file, from 1 on."""
@@ -72,7 +72,10 @@ class GoodputLog:
             self._waiting.clear()
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append one event; safe to call from any thread. Times given win over now."""
+        """Append one event; safe to call from any thread, nothing once closed.
+
+        Times that are given win over now.
+        """
         if self._rank and event not in PRESENCE:
             return
         line = {"t_unix_s": time.time(), "t_mono_s": time.monotonic(), "event": event}
@@ -80,7 +83,7 @@ class GoodputLog:
         with self._lock:
             if self.attempt is None:
                 self._waiting.append(line)
-            else:
+            elif self._file is not None:
                 self._append(line)
 
     def mark(self, event: str, **fields: Any) -> None:
@@ -100,13 +103,17 @@ class GoodputLog:
 
     def _append(self, line: dict[str, Any]) -> None:
         known = self._head | {"attempt": self.attempt, "rank": self._rank}
+        assert self._file is not None
         os.write(self._file, msgspec.json.encode(known | line) + b"\n")
 
     def close(self) -> None:
         """Write what still waits, under this rank's own count of attempts."""
         if self.attempt is None:
             self.agree(self.own_attempt)
-        os.close(self._file)
+        with self._lock:  # a save in flight may still want to write
+            if self._file is not None:
+                os.close(self._file)
+            self._file = None
 
 
 def process_age_s(pid: str) -> float | None:

@@ -48,6 +48,7 @@ class Session:
         self.launch = Launch.from_env(os.environ)
         self.stop = StopFlag()
         self._heartbeat: health.Heartbeat | None = None
+        self._is_measured = False  #: what a save costs
         self._reason = "failed"
         self._ending: dict[str, Any] = {}  #: more fields of the exit event
 
@@ -163,7 +164,8 @@ class Session:
         self._meter = Meter(model, optimizer, self.device)
         if self.config.health.heartbeat:
             self._heartbeat = health.Heartbeat(self.out / "heartbeat", self.launch.rank)
-        self._advise()
+        self._advise(self.config.checkpoint.assumed_stall_s, "assumed")
+        self._last_save_s = time.monotonic()
         self.stop.install()
         for step in range(start, until):
             began_s = time.monotonic()
@@ -253,22 +255,16 @@ class Session:
             return step % every_steps == 0
         return time.monotonic() - self._last_save_s >= self._interval_s
 
-    def _advise(self) -> None:
+    def _advise(self, stall_s: float, source: str) -> None:
         """Say how often to save, and do so unless the config says otherwise."""
         config, ranks = self.config.checkpoint, self.launch.world_size
-        measured = self._checkpoints.stall_s
-        stall_s = config.assumed_stall_s if measured is None else measured
         mtbf_s = 3600.0 * config.rank_mtbf_h / ranks
         best_s = best_interval_s(stall_s, mtbf_s)
-        self._interval_s = config.every_s if config.every_s is not None else best_s
-        self._last_save_s = time.monotonic()
-        source = "assumed" if measured is None else "measured"
+        self._interval_s = best_s if config.every_s is None else config.every_s
         if config.every_steps is not None:
-            chosen = f"every {config.every_steps} steps, as configured"
+            chosen = f"every {config.every_steps} steps"
         else:
-            chosen = f"every {self._interval_s:,.0f} s" + (
-                ", as configured" if config.every_s is not None else ""
-            )
+            chosen = f"every {self._interval_s:,.0f} s"
         self.say(
             f"checkpoints {chosen}; Young/Daly: every {best_s:,.0f} s with a stall of "
             f"{stall_s:.3g} s ({source}) and a failure of one of {ranks} ranks every "
@@ -277,10 +273,9 @@ class Session:
 
     def _saved(self) -> None:
         self._last_save_s = time.monotonic()
-        config = self.config.checkpoint
-        if config.every_steps is None and config.every_s is None and self._checkpoints.stall_s:
-            mtbf_s = 3600.0 * config.rank_mtbf_h / self.launch.world_size
-            self._interval_s = best_interval_s(self._checkpoints.stall_s, mtbf_s)
+        if not self._is_measured and self._checkpoints.stall_s is not None:
+            self._is_measured = True
+            self._advise(self._checkpoints.stall_s, "measured")
 
     # -- end
 
