@@ -10,7 +10,7 @@ Durations come from the clock that nobody sets; an event is written when what it
     restore          from_step, bytes, dur_s
     first_step       dur_s, with what only a first step does
     steps            num_steps, dur_s (without stalls of saves), max_step_s, data_wait_s,
-                     collective_wait_s, tokens; loss, grad_norm, mfu where known
+                     collective_wait_s, tokens; loss (rank 0's), grad_norm, mfu where known
     save_staged      stall_s: the loop stood still; bytes, mode
     save_committed   dur_s since the save began; bytes, mode
     save_failed      error

@@ -171,7 +171,7 @@ class Session:
             began_s = time.monotonic()
             if step == start and rehearse is not None:
                 rehearse()
-            torch.manual_seed(stream_seed(self.config.seed, "noise", step, self.launch.rank))
+            self._seed_noise(step)
             vote = Vote(self._control, stop=self.stop.is_set, save=self._is_due(step + 1))
             self._meter.begin()
             yield step
@@ -195,6 +195,13 @@ class Session:
         self._alive(self.log.step)
         dist.barrier(self._control)
         self._reason = "preempted" if self.log.step < until else "finished"
+
+    def _seed_noise(self, step: int) -> None:
+        """Do what torch.manual_seed does, without its search for devices that are not used."""
+        seed = stream_seed(self.config.seed, "noise", step, self.launch.rank)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     @contextmanager
     def loading(self) -> Iterator[None]:
