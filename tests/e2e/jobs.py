@@ -15,6 +15,7 @@ from tests.live.conftest import Kube
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "tests" / "e2e" / "script.py"
 GRACE_S = 30
+PATIENCE_S = 400.0  #: loading torch in every pod takes minutes where other programs have the cores
 SHARED = "/shared"  #: where a job's pods see the volume
 LAUNCH = (
     "exec python -m torch.distributed.run --nproc_per_node 1 --nnodes $WORLD_SIZE "
@@ -144,12 +145,12 @@ class Job:
         """Return how many steps are known to be done, in this attempt or a later one."""
         return max((e["step"] for e in self.events("steps") if e["attempt"] >= attempt), default=0)
 
-    def until_trained(self, steps: int, attempt: int = 1, within_s: float = 120.0) -> None:
+    def until_trained(self, steps: int, attempt: int = 1, within_s: float = PATIENCE_S) -> None:
         """Wait until it has done so many steps, in this attempt or a later one."""
         what = f"{self.name} has done {steps} steps in attempt {attempt}"
         self.kube.until(what, lambda: self.trained(attempt) >= steps, within_s)
 
-    def until_succeeded(self, within_s: float = 180.0) -> None:
+    def until_succeeded(self, within_s: float = PATIENCE_S) -> None:
         """Wait until the operator says that it succeeded."""
 
         def succeeded() -> bool:

@@ -14,7 +14,7 @@ from tests.e2e.conftest import NODES, REPAIR_S, Submit, num_ready
 from tests.e2e.jobs import GRACE_S, Job
 from tests.live.conftest import Kube
 
-pytestmark = [pytest.mark.k8s, pytest.mark.slow]
+pytestmark = [pytest.mark.k8s, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 STEPS, EVERY = 100, 10
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"

@@ -12,10 +12,10 @@ import pytest
 
 from scheduler.controlplane import cluster as clusters
 from tests.e2e.conftest import NODES, Submit, clear, num_ready, until_account
-from tests.e2e.jobs import Job, pytorchjob, volume
+from tests.e2e.jobs import PATIENCE_S, Job, pytorchjob, volume
 from tests.live.conftest import Kube
 
-pytestmark = [pytest.mark.k8s, pytest.mark.slow]
+pytestmark = [pytest.mark.k8s, pytest.mark.slow, pytest.mark.timeout(1200)]
 PLAYED = 2
 
 
@@ -46,7 +46,7 @@ def test_two_jobs_run_one_after_the_other(kube: Kube, submit: Submit) -> None:
             both.append(held)
         return all(job.condition() == "Succeeded" for job in jobs)
 
-    kube.until("both succeeded", done, within_s=240)
+    kube.until("both succeeded", done, within_s=PATIENCE_S)
     assert not both, "two gangs of four held some of four GPUs each"
     for job in jobs:
         assert len(set(job.parameters())) == 1

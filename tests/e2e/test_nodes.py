@@ -15,7 +15,7 @@ from scheduler.controlplane import cluster as clusters
 from tests.e2e.conftest import NODES, lack, pod, until_account
 from tests.live.conftest import Kube
 
-pytestmark = [pytest.mark.k8s, pytest.mark.slow]
+pytestmark = [pytest.mark.k8s, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 PODS = "/api/v1/namespaces/default/pods"
 
