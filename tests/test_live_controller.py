@@ -8,6 +8,7 @@ import pytest
 
 from scheduler.live.asking import duration_s
 from scheduler.live.barrier import BindArgs, Binds
+from scheduler.live.plans import PlanRecord, record_name
 from scheduler.live.watch import Change
 from tests.live_rig import Rig, pod, tried
 
@@ -239,6 +240,22 @@ def test_a_rank_that_ends_early_is_not_waited_for(gone: bool) -> None:
         rig.see(pod("g-2", labels=label, uid="again"))
         await rig.settle()
         assert set(rig.placed()) == {"g-2"}
+
+    tried(story)
+
+
+def test_a_record_of_a_gang_that_has_ended_is_erased() -> None:
+    """Its predecessor died before it was; the ended pods are still there."""
+
+    async def story(rig: Rig) -> None:
+        done = own("done-0", "done", node="node-00000", phase="Succeeded")
+        rig.see(done)  # type: ignore[arg-type]
+        key = rig.control.names["n/done"].key
+        where = (key.namespace, key.name, str(key.source), key.owner)
+        rig.control.old_plans[key] = [PlanRecord("n/done+1", where, 1, "old", [])]
+        await rig.settle()
+        gone = [path for method, path, _ in rig.api.requests if method == "DELETE"]
+        assert [path.rpartition("/")[2] for path in gone] == [record_name("n/done+1")]
 
     tried(story)
 

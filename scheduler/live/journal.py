@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -31,16 +31,19 @@ KINDS: dict[str, type] = {
     if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__")
 }
 _encode = msgspec.json.Encoder().encode
+_LEAVES = frozenset((int, str, bool, type(None)))  #: by far the most of what is written
 
 
 def _plain(value: Any) -> Any:
     """Return JSON for a value of the core; JSON has no infinity, so it is a word."""
-    if isinstance(value, float) and value in (inf, -inf):
-        return "inf" if value > 0 else "-inf"
+    if type(value) in _LEAVES:
+        return value
+    if isinstance(value, float):
+        return value if value not in (inf, -inf) else "inf" if value > 0 else "-inf"
     if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
+        return [item if type(item) in _LEAVES else _plain(item) for item in value]
     if hasattr(value, "__dataclass_fields__"):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
     return value
 
 

@@ -74,6 +74,7 @@ class Mending:
         """Forget a gang without pods."""
         for unit in list(gang.units.values()):
             self._release.drop_unit(gang, unit)
+        self._recovery.forget(gang)
         for uid in gang.pods:
             self._ledger.drop_foreign(uid)
         gang.started_min, gang.started_roles, gang.degraded_since_s = 0, {}, 0.0

@@ -35,6 +35,11 @@ class Recovery:
             free = [p for p in free if p.metadata.uid not in kept]
         return free, next(filter(None, stuck), "")
 
+    def forget(self, gang: LiveGang) -> None:
+        """Erase what a predecessor planned for a gang that has ended."""
+        for plan in self.old_plans.pop(gang.key, ()):
+            self._release.erase(plan.unit)
+
     def _go_on(
         self, gang: LiveGang, plans: list[PlanRecord], free: list[Pod], now_s: float
     ) -> bool:
