@@ -192,9 +192,10 @@ class Informer(Generic[T]):
                         if event.type is Change.BOOKMARK:
                             version = _bare.decode(event.object).metadata.resource_version
                             continue
-                        meta = _bare.decode(event.object).metadata
-                        version = meta.resource_version
                         item = self._read(object_of, event.object)
+                        readable: Any = _bare.decode(event.object) if item is None else item
+                        meta: Meta = readable.metadata
+                        version = meta.resource_version
                         if event.type is Change.DELETED:
                             item = self._known.pop(meta.uid, None) or item
                         elif item is not None:
