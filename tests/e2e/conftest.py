@@ -36,15 +36,17 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Cluster]:
     folder = Path(tmp_path_factory.mktemp("e2e")) / "cluster"
     settings = {"timeouts": {"bind_s": 20.0, "repair_s": REPAIR_S}}
     found = clusters.up(folder, nodes=0, kubelets=NODES, muster_settings=settings)
-    yield found
-    assert not num_refused(found), "muster was refused what its manifests should grant"
-    replayed = replay(found.dir / "journal.jsonl")
-    assert not replayed.difference, replayed.difference
-    kept = os.environ.get("MUSTER_KEEP_LOGS")
-    if kept:
-        ignored = shutil.ignore_patterns("etcd", "kubelet", "containerd")
-        shutil.copytree(folder, kept, dirs_exist_ok=True, ignore=ignored)
-    clusters.down(folder)
+    try:
+        yield found
+        assert not num_refused(found), "muster was refused what its manifests should grant"
+        replayed = replay(found.dir / "journal.jsonl")
+        assert not replayed.difference, replayed.difference
+    finally:
+        kept = os.environ.get("MUSTER_KEEP_LOGS")
+        if kept:
+            ignored = shutil.ignore_patterns("etcd", "kubelet", "containerd")
+            shutil.copytree(folder, kept, dirs_exist_ok=True, ignore=ignored)
+        clusters.down(folder)
 
 
 @pytest.fixture
