@@ -8,6 +8,7 @@ import gc
 import logging
 import signal
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -281,8 +282,22 @@ def _server(
     return server
 
 
+def on_trouble(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what no code was there to catch; a connection that is cut off is no failure of muster.
+
+    uvloop reports a write to a socket that the other side has just closed as fatal, with the
+    transport; whoever made the request hears of it on their own.
+    """
+    error = context.get("exception")
+    if "transport" in context and isinstance(error, OSError | RuntimeError):
+        log.info("a connection was cut off: %s", error)
+    else:
+        loop.default_exception_handler(context)
+
+
 async def serve(settings: LiveSettings) -> None:
     """Run muster on a cluster until it is told to stop."""
+    asyncio.get_running_loop().set_exception_handler(on_trouble)
     configuration = await access(settings.kubeconfig)
     async with Api(configuration, in_flight=settings.requests_in_flight) as api:
         await Service(settings, api).run()

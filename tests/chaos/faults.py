@@ -33,6 +33,7 @@ class Faults:
         self._cluster, self._wire, self._proxy, self._rng = cluster, wire, proxy, rng
         self._clock_file = clock_file
         self._jump_s = 0
+        self._restarting = asyncio.Lock()  # two at once would write the same record of the cluster
         self.kinds: dict[str, Callable[[], Awaitable[str]]] = {
             "muster killed": self.kill_muster,
             "muster stopped for a while": self.stop_muster,
@@ -79,7 +80,7 @@ class Faults:
         pause_s = self._rng.uniform(0, 4)
         self._cluster.process(name).signal(signal.SIGKILL)
         await asyncio.sleep(pause_s)
-        await asyncio.to_thread(self._cluster.restart, name)
+        await self._restart(name)
         while not await asyncio.to_thread(self._cluster.healthy, name):
             await asyncio.sleep(0.2)
         return f"away for {pause_s:.1f} s"
@@ -96,8 +97,12 @@ class Faults:
         """
         text = await self._again("kube-apiserver")
         for name in ("kwok", "training-operator"):
-            await asyncio.to_thread(self._cluster.restart, name)
+            await self._restart(name)
         return text
+
+    async def _restart(self, name: str) -> None:
+        async with self._restarting:
+            await asyncio.to_thread(self._cluster.restart, name)
 
     async def _pick_node(self) -> str:
         reply = await self._wire.sure("GET", "/api/v1/nodes")

@@ -210,10 +210,13 @@ class Chaos:
 
 
 def last_error(log: str) -> str:
-    """Return the last line of the last traceback."""
-    lines = log[log.rindex("Traceback") :].splitlines()[1:]
-    return next((line.strip(" |") for line in lines if line.strip(" |+-") and ":" in line
-                 and not line.lstrip(" |").startswith("File")), "?")  # fmt: skip
+    """Return what the last line with a traceback is about, and what was raised."""
+    last = next(line for line in reversed(log.splitlines()) if "Traceback" in line)
+    try:
+        found = json.loads(last)
+        return f"{found['message']}: {found['error'].strip().splitlines()[-1]}"
+    except (json.JSONDecodeError, KeyError):
+        return last
 
 
 def main() -> int:

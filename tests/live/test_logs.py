@@ -85,3 +85,31 @@ def test_the_end_of_the_process_is_a_line_for_each_thing_that_went_wrong(
 def test_groups_within_groups_are_taken_apart() -> None:
     one, two = KeyError("a"), OSError("b")
     assert list(leaves(ExceptionGroup("x", [one, ExceptionGroup("y", [two])]))) == [one, two]
+
+
+def test_a_connection_that_is_cut_off_is_a_line_and_no_failure() -> None:
+    out = io.StringIO()
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(Lines())
+    root = logging.getLogger()
+    before = root.level
+    root.addHandler(handler)
+    root.setLevel("INFO")
+
+    async def meet() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(service.on_trouble)
+        closed = RuntimeError("unable to perform operation; the handler is closed")
+        report = {"message": "Fatal error on SSL protocol", "exception": closed}
+        loop.call_exception_handler({**report, "transport": object()})
+        loop.call_exception_handler({"message": "a task failed", "exception": KeyError("n/g")})
+
+    try:
+        asyncio.run(meet())
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)
+    cut, failed = lines_of(out.getvalue())
+    assert (cut["level"], "error" in cut) == ("info", False)
+    assert failed["level"] == "error"
+    assert "KeyError" in failed["error"]
