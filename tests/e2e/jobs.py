@@ -107,15 +107,19 @@ class Job:
 
     def pods(self) -> dict[str, dict[str, Any]]:
         """Return its pods, by their names without the job's."""
+        return self.among(self.kube.pods(self.space))
+
+    def among(self, found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Return its pods among these, by their names without the job's."""
         prefix = f"{self.name}-"
-        found = self.kube.pods(self.space)
         return {n.removeprefix(prefix): p for n, p in found.items() if n.startswith(prefix)}
 
-    def holding(self) -> set[str]:
-        """Return its pods that hold a GPU."""
+    def holding(self, found: dict[str, dict[str, Any]] | None = None) -> set[str]:
+        """Return its pods that hold a GPU, among those of one reading or as they are now."""
+        pods = self.pods() if found is None else self.among(found)
         return {
             name
-            for name, pod in self.pods().items()
+            for name, pod in pods.items()
             if pod["spec"].get("nodeName") and pod["status"]["phase"] in ("Pending", "Running")
         }
 
