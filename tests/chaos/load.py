@@ -106,7 +106,9 @@ class Load:
         for name in gang.pod_names():
             pod = pods.get(name)
             if pod is None:
-                if gang.lane != "operator" and name not in gang.finished:
+                if gang.lane != "operator":
+                    # as controllers do, also for one that had succeeded: the API is all they know
+                    gang.finished.discard(name)
                     await self._wire.call("POST", base, member(gang, name))
             elif pod["status"].get("phase") == "Succeeded":
                 gang.finished.add(name)
