@@ -30,6 +30,7 @@ GATE = "muster.dev/queued"
 GANG_LABELS = ("scheduling.x-k8s.io/pod-group", "training.kubeflow.org/job-name")
 TRAINER_STEP = "trainer.kubeflow.org/trainjob-ancestor-step"
 GROUPS = "/apis/scheduling.x-k8s.io/v1alpha1/podgroups"
+JOBS = "/apis/kubeflow.org/v1/pytorchjobs"
 PLANS = "/api/v1/namespaces/muster-system/configmaps?labelSelector=muster.dev%2Fplan%3Dtrue"
 
 
@@ -104,6 +105,7 @@ class Observer:
     def __post_init__(self) -> None:
         self.pods: dict[str, Object] = {}
         self.allocatable: dict[str, int] = {}
+        self.least: dict[tuple[str, str], int] = {}  #: of elastic jobs: pods that they can run with
         self.by_node: dict[str, set[str]] = defaultdict(set)
         self.by_gang: dict[tuple[str, str], set[str]] = defaultdict(set)
         self.finished: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -153,6 +155,24 @@ class Observer:
                 self.sizes.pop(key, None)
             else:
                 self.sizes[key] = item["spec"]["minMember"]
+
+    def on_job(self, change: str, item: Object) -> None:
+        """Take what an elastic job can start with; its operator asks for all ranks at once."""
+        if change == "SYNC":
+            for job in item["items"]:
+                self.on_job("ADDED", job)
+        elif change != "BOOKMARK":
+            key = (item["metadata"]["namespace"], item["metadata"]["name"])
+            least = (item["spec"].get("elasticPolicy") or {}).get("minReplicas")
+            if change == "DELETED" or not least:
+                self.least.pop(key, None)
+            else:
+                self.least[key] = int(least)
+
+    def needed(self, gang: tuple[str, str]) -> int:
+        """Return how many pods a gang needs to run; 0 if nobody has said."""
+        size = self.sizes.get(gang, 0)
+        return min(size, self.least.get(gang, size))
 
     def on_plan(self, change: str, item: Object) -> None:
         """Note plan records: each generation must end."""
@@ -217,7 +237,7 @@ class Observer:
             self.by_gang[gang].add(uid)
             if pod["status"].get("phase") == "Succeeded":
                 self.finished[gang].add(pod["metadata"]["name"])
-            if len(self.by_gang[gang]) >= self.sizes.get(gang, 0):
+            if len(self.by_gang[gang]) >= self.needed(gang):
                 self._whole_s[gang] = time.monotonic()
         node = pod["spec"].get("nodeName")
         if not node or ended(pod):
@@ -242,7 +262,7 @@ class Observer:
         there = sum(not ended(self.pods[u]) for u in self.by_gang[gang])
         # a pod may have been deleted between the decision and the bind
         if time.monotonic() - self._whole_s.get(gang, -1e9) > JUST_NOW_S:
-            self._wrong(f"{'/'.join(gang)} starts with {there} of its {self.sizes[gang]} pods")
+            self._wrong(f"{'/'.join(gang)} starts with {there} of its {self.needed(gang)} pods")
 
     # -- what must end ---------------------------------------------------------------------------
 
@@ -296,7 +316,8 @@ class Observer:
     def look(self) -> None:
         """Judge what may last only so long."""
         self._judge_binds()
-        for gang, size in self.sizes.items():
+        for gang in self.sizes:
+            size = self.needed(gang)
             pods = [self.pods[uid] for uid in self.by_gang[gang]]
             live = [p for p in pods if not ended(p) and "deletionTimestamp" not in p["metadata"]]
             bound = sum(bool(p["spec"].get("nodeName")) for p in live)

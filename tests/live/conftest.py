@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -53,8 +54,15 @@ class Kube:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self._token}", "Content-Type": content_type},
         )
-        with urllib.request.urlopen(request, context=self._tls, timeout=30) as reply:
-            return bytes(reply.read())
+        try:
+            with urllib.request.urlopen(request, context=self._tls, timeout=30) as reply:
+                return bytes(reply.read())
+        except urllib.error.HTTPError as error:
+            text = error.read()
+            said = f"{error.msg}: {text.decode(errors='replace')[:500]}"
+            raise urllib.error.HTTPError(
+                error.url, error.code, said, error.hdrs, io.BytesIO(text)
+            ) from None
 
     def create(self, *objects: dict[str, Any]) -> None:
         """Create objects."""

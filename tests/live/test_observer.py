@@ -117,3 +117,13 @@ def test_many_filter_calls(scene: Scene) -> None:
     scene.observer.count_filters(6)  # muster started anew meanwhile
     scene.observer.end()
     assert scene.observer.violations == ["10.5 filter calls per bound pod; at most 10 are fair"]
+
+
+def test_an_elastic_job_needs_its_minimum_and_no_less(scene: Scene) -> None:
+    job = {"metadata": {"name": "g", "namespace": "n"}}
+    scene.observer.on_job("ADDED", {**job, "spec": {"elasticPolicy": {"minReplicas": 1}}})
+    scene.pod("g-0", "a")
+    assert scene.after(600.0) == ""
+    scene.observer.on_job("MODIFIED", {**job, "spec": {}})
+    scene.after(1.0)
+    assert "bound in part" in scene.after(600.0)

@@ -15,7 +15,7 @@ from collections.abc import Coroutine
 from typing import Any, Self, TypeVar
 
 from scheduler.controlplane.cluster import Cluster
-from tests.chaos.observer import GROUPS, PLANS, Limits, Observer, num_filters
+from tests.chaos.observer import GROUPS, JOBS, PLANS, Limits, Observer, num_filters
 from tests.chaos.proxy import Proxy
 from tests.chaos.wire import Wire
 
@@ -65,6 +65,7 @@ class Watcher:
             kinds = {
                 "/api/v1/nodes": self.observer.on_node,
                 GROUPS: self.observer.on_group,
+                JOBS: self.observer.on_job,
                 "/api/v1/pods": self.observer.on_pod,
                 PLANS: self.observer.on_plan,
             }
