@@ -244,6 +244,44 @@ def test_a_rank_that_ends_early_is_not_waited_for(gone: bool) -> None:
     tried(story)
 
 
+@pytest.mark.parametrize("restarted", [False, True], ids=["seen to end", "seen ended"])
+def test_a_rank_that_was_lost_when_the_others_had_ended_runs_alone(restarted: bool) -> None:
+    """A run is not over while a rank of it is to come again, whoever saw the others end."""
+
+    async def story(rig: Rig) -> None:
+        label = {GROUP: "g"}
+        rig.thing("coscheduling", "g", {"minMember": 3})
+        done = [
+            pod(f"g-{i}", labels=label, node=f"node-0000{i}", phase="Succeeded") for i in (0, 2)
+        ]
+        if not restarted:
+            rig.see(*(pod(f"g-{i}", labels=label, node=f"node-0000{i}") for i in range(3)))
+            await rig.settle()
+            rig.lose(pod("g-1", labels=label))
+        rig.see(*done)
+        if not restarted:
+            await rig.settle()
+        rig.see(pod("g-1", labels=label, uid="again"))
+        await rig.settle()
+        assert set(rig.placed()) == {"g-1"}
+
+    tried(story)
+
+
+def test_ranks_that_had_ended_before_muster_started_count_for_those_that_run() -> None:
+    async def story(rig: Rig) -> None:
+        label = {GROUP: "g"}
+        rig.thing("coscheduling", "g", {"minMember": 3})
+        rig.see(pod("g-0", labels=label, node="node-00000", phase="Succeeded"))
+        rig.see(*(pod(f"g-{i}", labels=label, node=f"node-0000{i}") for i in (1, 2)))
+        await rig.settle()
+        await rig.pass_s(1000)
+        await rig.pass_s(1000)
+        assert not rig.evicted(), "nobody is missing"
+
+    tried(story)
+
+
 def test_a_record_of_a_gang_that_has_ended_is_erased() -> None:
     """Its predecessor died before it was; the ended pods are still there."""
 

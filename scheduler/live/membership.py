@@ -162,8 +162,12 @@ class LiveGang:
             self.succeeded[pod.metadata.uid] = Success(
                 rank_of(pod), pod.metadata.name, _run_by(pod), attempt_of(pod)
             )
-        if all(pod.ended for pod in self.pods.values()):
+        if self._all_succeeded() and all(pod.ended for pod in self.pods.values()):
             self._close_attempt()
+
+    def _all_succeeded(self) -> bool:
+        """True if no rank is missing: one whose pod was deleted comes back, and is of this run."""
+        return self.size is not None and len(self.succeeded) >= self.size.total
 
     def _close_attempt(self) -> None:
         for success in self.succeeded.values():
@@ -172,8 +176,7 @@ class LiveGang:
     def first_look(self) -> None:
         """Tell a run that is over from the next one of that name, when both are seen at once."""
         live = [pod for pod in self.pods.values() if not pod.ended]
-        over = self.size is not None and len(self.succeeded) >= self.size.total
-        if over and not any(pod.spec.node_name for pod in live):
+        if self._all_succeeded() and not any(pod.spec.node_name for pod in live):
             self._close_attempt()
 
     def count_succeeded(self) -> None:
