@@ -97,9 +97,21 @@ class Load:
             if code != 200:
                 return
             pods = {pod["metadata"]["name"]: pod for pod in reply["items"]}
+            if namespace == OPERATED:
+                await self._take_ended_jobs()
             for key, gang in list(self.gangs.items()):
                 if gang.namespace == namespace:
                     await self._tend_one(key, gang, pods)
+
+    async def _take_ended_jobs(self) -> None:
+        """Take the operator's word for jobs that succeeded: it makes no more pods for them."""
+        where = f"/apis/kubeflow.org/v1/namespaces/{OPERATED}/pytorchjobs"
+        code, reply = await self._wire.call("GET", where)
+        for item in reply["items"] if code == 200 else ():
+            gang = self.gangs.get((OPERATED, item["metadata"]["name"]))
+            told = (item.get("status") or {}).get("conditions") or ()
+            if gang and any(c["type"] == "Succeeded" and c["status"] == "True" for c in told):
+                gang.finished.update(gang.pod_names())
 
     async def _tend_one(self, key: tuple[str, str], gang: Gang, pods: dict[str, Object]) -> None:
         base = f"/api/v1/namespaces/{gang.namespace}/pods"
