@@ -86,6 +86,8 @@ class Chaos:
             loading = group.create_task(load.run())
             await self._harm(Faults(cluster, wire, proxy, rng, clock_file))
             self.say(f"faults are over; {len(load.gangs)} gangs are left")
+            # it can be left waiting for pods of a job that it never made: no concern of muster's
+            await asyncio.to_thread(cluster.restart, "training-operator")
             load.open = False
             end_s = time.monotonic() + DRAIN_S
             while load.gangs and time.monotonic() < end_s:
