@@ -203,16 +203,24 @@ def _endings(
     timed = [m for end_s, _, _, m in ledger.state.ends if end_s < inf][:MOST_LOOKED_AT]
     gains = [Gain(capacity, role) for role in roles]
     total = 0
-    for member in timed:
-        gained = [gain.of(member) for gain in gains]
-        if not _helps(gained, short):
-            continue
-        total += max(gained)
-        found.endings.append(_ending(member, total, now_s, gang_of))
-        short = [lack - more for lack, more in zip(short, gained, strict=True)]
-        if max(short) <= 0:
-            found.endings_suffice = True
-            return
+
+    def suffice(members: Iterable[GangState]) -> bool:
+        """Let gangs end one after the other, those that help; True once that is enough."""
+        nonlocal short, total
+        for member in members:
+            gained = [gain.of(member) for gain in gains]
+            if not _helps(gained, short):
+                continue
+            total += max(gained)
+            found.endings.append(_ending(member, total, now_s, gang_of))
+            short = [lack - more for lack, more in zip(short, gained, strict=True)]
+            if max(short) <= 0:
+                found.endings_suffice = True
+                return True
+        return False
+
+    if suffice(timed):
+        return
     untimed = [m for end_s, _, _, m in ledger.state.ends if end_s == inf][:MOST_LOOKED_AT]
     alone: list[tuple[int, GangState, list[int]]] = []
     for member in untimed:
@@ -232,16 +240,7 @@ def _endings(
             found.endings.append(_ending(member, total + max(gained), now_s, gang_of))
         return
     alone.sort(key=lambda one: (-max(one[2]), one[0], one[1].gang.name))
-    for _, member, _ in alone:
-        gained = [gain.of(member) for gain in gains]
-        if not _helps(gained, short):
-            continue
-        total += max(gained)
-        found.endings.append(_ending(member, total, now_s, gang_of))
-        short = [lack - more for lack, more in zip(short, gained, strict=True)]
-        if max(short) <= 0:
-            found.endings_suffice = True
-            return
+    suffice(member for _, member, _ in alone)
 
 
 def _helps(gained: list[int], short: list[int]) -> bool:
