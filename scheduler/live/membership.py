@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from scheduler.live.eligibility import Avoid
+from scheduler.live.eligibility import Avoid, unmodelled
 from scheduler.live.gangs import JOBSET_ATTEMPT, GangKey, Rank, rank_of
 from scheduler.live.ledger import Part, Request
 from scheduler.live.objects import Pod, pod_shape
@@ -82,6 +82,7 @@ class Facts(NamedTuple):
     shape: PodShape
     alike: bytes  #: equal for pods that the core need not tell apart
     gated: bool
+    unmodelled: str  #: what of its constraints only kube-scheduler checks
 
 
 @dataclass(slots=True)
@@ -144,7 +145,8 @@ class LiveGang:
             rank, shape, spec = rank_of(pod), pod_shape(pod, self.resource), pod.spec
             affinity = (spec.affinity or {}).get("nodeAffinity")
             alike = _encode([rank.role, shape, spec.node_selector, spec.tolerations, affinity])
-            known = Facts(rank, shape, alike, bool(spec.scheduling_gates))
+            unchecked = unmodelled(pod, self.resource)
+            known = Facts(rank, shape, alike, bool(spec.scheduling_gates), unchecked)
             self._facts[uid] = known
         return known
 
@@ -203,12 +205,14 @@ class LiveGang:
 
     def live_pods(self) -> list[Pod]:
         """Return pods that run or will, in rank order; first those that a role cannot lack."""
-        pods = [
-            pod
-            for pod in self.pods.values()
-            if not pod.ended and (pod.spec.node_name or not pod.metadata.deletion_timestamp)
-        ]
-        pods.sort(key=lambda pod: self.facts(pod).rank)
+        known, ranked = self._facts, []
+        for at, (uid, pod) in enumerate(self.pods.items()):
+            if pod.ended or (pod.metadata.deletion_timestamp and not pod.spec.node_name):
+                continue
+            facts = known.get(uid) or self.facts(pod)
+            ranked.append((facts.rank, at, pod))
+        ranked.sort()
+        pods = [pod for _, _, pod in ranked]
         if self.size is None or not self.size.by_role:
             return pods
         left = dict(self.size.by_role)
@@ -263,7 +267,7 @@ class LiveGang:
         parts: list[Part] = []
         last = b""
         for pod in pods:
-            rank, shape, alike, _ = self.facts(pod)
+            rank, shape, alike, *_ = self.facts(pod)
             avoid = self.avoided(rank)
             alike += _encode(sorted(avoid)) if avoid else b""
             if alike == last:

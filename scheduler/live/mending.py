@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 
 from scheduler.live.asking import groups
-from scheduler.live.eligibility import unmodelled
 from scheduler.live.gangs import rank_of
 from scheduler.live.membership import LiveGang, Slot, Unit, signature
 from scheduler.live.objects import Pod
@@ -206,7 +205,7 @@ class Mending:
         """Return why the gang must not be considered; mends what can be mended."""
         if gang.size is None:
             return "the object that says how many pods it needs cannot be read yet"
-        if unserved := self._unserved(free):
+        if unserved := self._unserved(gang, free):
             if unserved != gang.problem:
                 self._release.publisher.event(gang, "NotServed", unserved)
             return unserved
@@ -220,18 +219,17 @@ class Mending:
             self._release.publisher.event(gang, found.event, found.problem)
         return found.problem
 
-    def _unserved(self, free: list[Pod]) -> str:
+    def _unserved(self, gang: LiveGang, free: list[Pod]) -> str:
         """Return why nobody can bind a pod that asks for muster alone; nothing if muster can."""
         settings = self._tables.settings
         for pod in free:
-            if pod.spec.scheduler_name in settings.direct_schedulers:
-                what = unmodelled(pod, settings.resource)
-                if what:
-                    return (
-                        f"pod {pod.metadata.name} has {what}, which only kube-scheduler checks, "
-                        f"but schedulerName {pod.spec.scheduler_name}, which it does not serve; "
-                        "have the pod made anew without that schedulerName"
-                    )
+            what = gang.facts(pod).unmodelled
+            if what and pod.spec.scheduler_name in settings.direct_schedulers:
+                return (
+                    f"pod {pod.metadata.name} has {what}, which only kube-scheduler checks, "
+                    f"but schedulerName {pod.spec.scheduler_name}, which it does not serve; "
+                    "have the pod made anew without that schedulerName"
+                )
         return ""
 
     def _judge(self, gang: LiveGang, now_s: float) -> None:

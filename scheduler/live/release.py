@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from scheduler.live.api import ApiError
-from scheduler.live.eligibility import shunned, unmodelled
+from scheduler.live.eligibility import shunned
 from scheduler.live.lanes import WAITS, Lanes, plan_text
 from scheduler.live.ledger import Request
 from scheduler.live.membership import Lane, LiveGang, Slot, Unit
@@ -112,7 +112,7 @@ class Release:
             pod.spec.scheduler_name in settings.direct_schedulers
             or unit.request.queue in settings.direct_queues
         )
-        if wanted and not unmodelled(pod, settings.resource):
+        if wanted and not gang.facts(pod).unmodelled:
             return Lane.DIRECT
         return Lane.PINNED if pod.gated else Lane.EXTENDER
 
