@@ -301,6 +301,8 @@ class Session:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(STOPPED)
+        elif not self.launch.alone:
+            _end_once_told()
 
     def _leave(self, error: BaseException | None) -> None:
         """Write how this attempt ended into the log and the pod's termination message."""
@@ -317,6 +319,24 @@ class Session:
             except OSError:
                 self.say(f"{TERMINATION_LOG} cannot be written")
         self.log.close()
+
+
+def _end_once_told() -> None:
+    """End this process as soon as an error that nobody catches was reported.
+
+    Python's own way out takes seconds with torch loaded, and peers that talk with this rank alone
+    learn only then, from its closed connections, that it failed.
+    """
+    tell = sys.excepthook
+
+    def told(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        tell(kind, error, trace)
+        if issubclass(kind, Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1)
+
+    sys.excepthook = told
 
 
 def _one_line(error: BaseException) -> str:

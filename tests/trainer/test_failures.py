@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.conftest import START_S, Run, events, final_digest
+from trainer.local import Gang
 
 pytestmark = [pytest.mark.slow, pytest.mark.torch]
 Make = Callable[..., Run]
@@ -156,3 +157,37 @@ def test_async_saves_are_logged_and_pruned(run: Make) -> None:
     assert [one["mode"] for one in staged] == ["async"] * 5 + ["sync"]
     assert [one["step"] for one in events(saved.out, 0, "save_committed")] == [2, 4, 6, 8, 10, 12]
     assert committed(saved.out) == [10, 12]
+
+
+FAILS = """
+import atexit, sys, time
+import torch
+from trainer.config import RunConfig
+from trainer.session import Session
+
+with Session(RunConfig(out=sys.argv[1], device="cpu")) as session:
+    model = session.parallel(torch.nn.Linear(1, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in session.steps(model, optimizer, until=1000):
+        if step == 2 and session.launch.rank == 1:
+            atexit.register(time.sleep, 3600)  # a very slow way out
+            raise RuntimeError("enough")
+        model(torch.ones(1, 1)).sum().backward()
+        optimizer.step()
+"""
+
+
+def test_a_rank_that_fails_ends_at_once_however_slow_its_way_out(tmp_path: Path) -> None:
+    script = tmp_path / "fails.py"
+    script.write_text(FAILS, "utf-8")
+    with Gang(tmp_path / "out", 2, [str(script), str(tmp_path / "out")]) as gang:
+        gang.start()
+        until_s = time.monotonic() + START_S
+        while None in gang.exit_codes():
+            assert time.monotonic() < until_s, gang.tail()
+            time.sleep(0.05)
+        assert gang.exit_codes() == [1, 1]
+    told = (tmp_path / "out" / "pods" / "attempt_1_pod_1.log").read_text("utf-8")
+    assert "RuntimeError: enough" in told
+    (end,) = events(tmp_path / "out", 1, "exit")
+    assert (end["reason"], end["step"]) == ("failed", 2)
