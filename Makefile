@@ -44,7 +44,7 @@ study: $(VENV)/core.stamp ## simulate 2,500 to 7,500 nodes and write runs/study/
 	$(BIN)/muster study $(if $(QUICK),--quick) $(ARGS)
 
 test: $(VENV)/train.stamp $(GO) ## all tests; ARGS="-k easy" picks some
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 check: $(VENV)/dev.stamp ## lint, types and quick tests
 	$(BIN)/ruff check .
@@ -62,7 +62,7 @@ bench: $(VENV)/dev.stamp ## measure speed against other simulators (QUICK=1: sma
 bench-live: $(VENV)/dev.stamp $(GO) ## measure the live lanes beside stock kube-scheduler (QUICK=1: small)
 	$(BIN)/python bench/live.py $(if $(QUICK),--quick)
 
-bench-train: $(VENV)/train.stamp ## measure the trainer: resume, stop, saves, overhead, goodput
+bench-train: $(VENV)/train.stamp $(GO) ## measure the trainer: resume, stop, saves, overhead, goodput, nodes
 	$(BIN)/python bench/trainer.py $(ARGS)
 
 bench-e2e: $(VENV)/train.stamp $(GO) ## time a PyTorchJob on four real nodes, and its recovery; as root (QUICK=1: small)

@@ -21,8 +21,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ SPACE = "default"
 PODS = f"/api/v1/namespaces/{SPACE}/pods"
 TICKS = os.sysconf("SC_CLK_TCK")
 EVENTS_PER_S = 50  #: of nodes, while filter is timed
+PATHS = ("stock", "native", "pinned", "direct")
+_BURSTS = itertools.count()
 
 
 def say(text: str) -> None:
@@ -146,30 +148,14 @@ def rss_mb(pid: int) -> float:
     return 0.0
 
 
-async def burst(cluster: Cluster, path: str, gangs: int, size: int) -> dict[str, float]:
-    """Bind a first few pods, which pay for what is made once, then measure."""
-    await one_burst(cluster, path, 2, 10)
-    row = await one_burst(cluster, path, gangs, size)
-    say(f"{path}: " + ", ".join(f"{k} {v:.3g}" for k, v in row.items()))
-    return row
-
-
-async def one_burst(
-    cluster: Cluster, path: str, gangs: int, size: int, *, held: bool = False
-) -> dict[str, float]:
-    """Create all pods at once, wait until all are bound, remove them.
-
-    `held` stops muster until the pods exist, as if a gang before them had just ended: then the
-    release is all that is timed.
-    """
-    figures, _ = await traced_burst(cluster, path, gangs, size, held=held)
-    return figures
-
-
-async def traced_burst(
+async def burst(
     cluster: Cluster, path: str, gangs: int, size: int, *, held: bool = False
 ) -> tuple[dict[str, float], Trace]:
-    """Do the same and return also when what happened; without muster, the scheduler is held."""
+    """Create all pods at once, wait until all are bound, remove them; return what happened when.
+
+    `held` stops muster, or without it the scheduler, until the pods exist, as if a gang before them
+    had just ended: then the release is all that is timed.
+    """
     muster = 0
     if held and cluster.with_muster:
         muster = child_of(cluster.process("muster").pid)
@@ -186,7 +172,9 @@ async def traced_burst(
         watching = asyncio.create_task(
             watch(api, listed["metadata"]["resourceVersion"], bound_s, free_s)
         )
-        names = [f"{path}{size}-{g:03d}" for g in range(gangs)]
+        # a native gang's object may outlive its deletion: no later burst may use its name
+        number = next(_BURSTS)
+        names = [f"{path}{number}-{g:03d}" for g in range(gangs)]
         made = [found for name in names if (found := group(name, size, path))]
         await asyncio.gather(*(api.persist("POST", where, body) for where, body in made))
         before, busy_s = cpu_s(cluster), live_curves.busy_s()
@@ -352,87 +340,78 @@ def scrape(cluster: Cluster) -> dict[str, float]:
 def row(
     what: str, value: float, unit: str, must: str = "", met: bool | None = None
 ) -> dict[str, Any]:
-    return {"what": what, "value": round(value, 4), "unit": unit, "must": must, "met": met}
+    return {"what": what, "value": round(float(value), 4), "unit": unit, "must": must, "met": met}
 
 
 def at_least(what: str, value: float, least: float) -> dict[str, Any]:
-    return row(what, value, "x", f">= {least:g}", value >= least)
+    return row(what, value, "x", f">= {least:g}", bool(value >= least))
 
 
 def at_most(what: str, value: float, most: float, unit: str) -> dict[str, Any]:
-    return row(what, value, unit, f"<= {most:g}", value <= most)
+    return row(what, value, unit, f"<= {most:g}", bool(value <= most))
 
 
 def measure(nodes: int, gangs: int, size: int, waiting: int) -> list[dict[str, Any]]:
     """Return all rows."""
-    folder = Path(tempfile.mkdtemp(prefix="muster-bench-")) / "cluster"
+    folder = Path(tempfile.mkdtemp(prefix="muster-bench-"))
     rows = decision_rows(nodes) if nodes >= 2000 else []
     try:
-        with running(folder, nodes=nodes, with_muster=False) as cluster:
-            stock = asyncio.run(burst(cluster, "stock", gangs, size))
-            native = asyncio.run(burst(cluster, "native", gangs, size))
-            bursts = [curves(cluster, "stock", gangs, size)]
-        rows.append(row("stock kube-scheduler", stock["pods_per_s"], "pods/s"))
-        rows.append(row("native gangs", native["pods_per_s"], "pods/s"))
-        with running(folder, nodes=nodes, with_muster=True, bind_verb=False) as cluster:
-            pinned = asyncio.run(burst(cluster, "pinned", gangs, size))
-            direct = asyncio.run(burst(cluster, "direct", gangs, size))
-            held = asyncio.run(one_burst(cluster, "pinned", gangs, size, held=True))
-            say(f"pinned, from release: {held['released_per_s']:.3g} pods/s")
-            pinned["released_per_s"] = held["released_per_s"]
-            rows += lane_rows(stock, native, pinned, direct)
-            bursts += [curves(cluster, lane, gangs, size) for lane in ("pinned", "direct")]
-            live_curves.keep(pd.concat(bursts, ignore_index=True), OUT.parent)
-            rows += live_curves.rows(OUT.parent, "make bench-live")
+        rows += lane_rows(measure_paths(folder, PATHS, nodes, gangs, size))
+        rows += live_curves.rows(OUT.parent, "make bench-live")
+        with running(folder / "muster", nodes=nodes, bind_verb=False) as cluster:
             rows += filter_rows(cluster)
             asyncio.run(fill(cluster))
             rows += start_rows(cluster)
             rows += asyncio.run(waiting_rows(cluster, waiting))
     finally:
-        shutil.rmtree(folder.parent, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return rows
 
 
-def measure_curves(lanes: list[str], nodes: int, gangs: int, size: int) -> pd.DataFrame:
-    """Return the bursts of these lanes alone."""
-    folder = Path(tempfile.mkdtemp(prefix="muster-bench-")) / "cluster"
-    tables = []
-    try:
-        for with_muster in (False, True):
-            chosen = [lane for lane in lanes if (lane != "stock") == with_muster]
-            if not chosen:
-                continue
-            with running(folder, nodes=nodes, with_muster=with_muster, bind_verb=False) as cluster:
-                tables += [curves(cluster, lane, gangs, size) for lane in chosen]
-    finally:
-        shutil.rmtree(folder.parent, ignore_errors=True)
-    return pd.concat(tables, ignore_index=True)
+def measure_paths(
+    folder: Path, paths: Collection[str], nodes: int, gangs: int, size: int
+) -> pd.DataFrame:
+    """Return the figures of bursts on each path; write them down, and when each pod was bound.
+
+    Two clusters run side by side, one without muster, so that paths can take turns.
+    """
+    stock = {path for path in paths if path in ("stock", "native")}
+    with ExitStack() as stack:
+        clusters: dict[str, Cluster] = {}
+        for with_muster, some in ((False, stock), (True, {*paths} - stock)):
+            if some:
+                where = folder / ("muster" if with_muster else "stock")
+                options = {"bind_verb": False} if with_muster else {}
+                cluster = stack.enter_context(
+                    running(where, nodes=nodes, with_muster=with_muster, **options)
+                )
+                clusters |= dict.fromkeys(some, cluster)
+        in_order = {path: clusters[path] for path in paths}
+        times, figures = asyncio.run(live_curves.bursts(burst, in_order, gangs, size))
+    figures.to_csv(OUT.parent / "live-bursts.csv", index=False)
+    live_curves.keep(times[times["lane"].isin(live_curves.LANES)], OUT.parent)
+    return figures
 
 
-def curves(cluster: Cluster, lane: str, gangs: int, size: int) -> pd.DataFrame:
-    return asyncio.run(live_curves.bursts(traced_burst, cluster, lane, gangs, size))
-
-
-def lane_rows(
-    stock: dict[str, float],
-    native: dict[str, float],
-    pinned: dict[str, float],
-    direct: dict[str, float],
-) -> list[dict[str, Any]]:
-    rate, share = pinned["pods_per_s"], "muster CPU / API server CPU"
+def lane_rows(figures: pd.DataFrame) -> list[dict[str, Any]]:
+    """Compare medians over the bursts of each path; `held` ones tell the rate from release on."""
+    held = figures["kind"] == "held"
+    usual = figures[~held].groupby("lane").median(numeric_only=True)
+    released = figures[held].groupby("lane")["released_per_s"].median()["pinned"]
+    rate, share = usual["pods_per_s"], usual["muster_ms"] / usual["kube-apiserver_ms"]
+    what = "muster CPU / API server CPU"
     return [
-        row("pinned lane", rate, "pods/s"),
-        row("direct lane", direct["pods_per_s"], "pods/s"),
-        at_least("pinned / stock, from first create", rate / stock["pods_per_s"], 0.85),
-        at_least("pinned / native, from first create", rate / native["pods_per_s"], 0.95),
-        at_least(
-            "pinned / stock, from release", pinned["released_per_s"] / stock["pods_per_s"], 1.15
-        ),
-        at_least(
-            "direct / stock, from first create", direct["pods_per_s"] / stock["pods_per_s"], 2.0
-        ),
-        at_most(f"{share}, pinned", pinned["muster_ms"] / pinned["kube-apiserver_ms"], 0.2, "x"),
-        at_most(f"{share}, direct", direct["muster_ms"] / direct["kube-apiserver_ms"], 0.2, "x"),
+        row("stock kube-scheduler", rate["stock"], "pods/s"),
+        row("native gangs", rate["native"], "pods/s"),
+        row("pinned lane", rate["pinned"], "pods/s"),
+        row("pinned lane, from release", released, "pods/s"),
+        row("direct lane", rate["direct"], "pods/s"),
+        at_least("pinned / stock, from first create", rate["pinned"] / rate["stock"], 0.85),
+        at_least("pinned / native, from first create", rate["pinned"] / rate["native"], 0.95),
+        at_least("pinned / stock, from release", released / rate["stock"], 1.15),
+        at_least("direct / stock, from first create", rate["direct"] / rate["stock"], 2.0),
+        at_most(f"{what}, pinned", share["pinned"], 0.2, "x"),
+        at_most(f"{what}, direct", share["direct"], 0.2, "x"),
     ]
 
 
@@ -560,7 +539,11 @@ def main() -> int:
         OUT.write_text(json.dumps(rows, indent=1) + "\n")
     else:
         lanes = given.curves or list(live_curves.LANES)
-        live_curves.keep(measure_curves(lanes, *shape[:3]), OUT.parent)
+        folder = Path(tempfile.mkdtemp(prefix="muster-bench-"))
+        try:
+            measure_paths(folder, lanes, *shape[:3])
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
         rows = live_curves.rows(OUT.parent, "python bench/live.py --curves")
         live_curves.replace_rows(OUT, rows)
     if given.publish:

@@ -1,10 +1,10 @@
 """What the trainer promises, measured with real processes on this machine.
 
-    python bench/trainer.py                 all rows; bench/out/trainer.json; some minutes
-    python bench/trainer.py --only stop     one of: resume, stop, save, overhead, goodput, gpu
+    python bench/trainer.py                 all rows; bench/out/train.json; some minutes
+    python bench/trainer.py --only stop     also: resume, save, overhead, goodput, nodes, gpu
 
-Both sides of a comparison are measured in one process, in turns. Rows that need a GPU are shown as
-skipped where there is none. Ends with 1 if a row misses what it must be.
+Both sides of a comparison are measured in one process, in turns. Rows that need a GPU, or root for
+real nodes, are shown as skipped where there is none. Ends with 1 if a row misses what it must be.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scheduler.controlplane import requirements
 from trainer.local import TRAIN, Fault, Gang, supervise
 
-OUT = Path(__file__).resolve().parent / "out" / "trainer.json"
+OUT = Path(__file__).resolve().parent / "out" / "train.json"
 WAIT_S = 600.0
 
 
@@ -229,6 +230,16 @@ def _other(found: Any) -> float:
     return float(found.seconds[Part.OTHER])
 
 
+def nodes(folder: Path) -> list[Row]:
+    """Train on four real nodes, and recover there: what bench/e2e.py measures."""
+    from bench import e2e
+
+    lack = requirements.lack()
+    if lack:
+        return [row("four real nodes", None, "", "", f"skipped: {lack}")]
+    return [Row(**one) for one in e2e.measure(folder / "cluster", repeats=3)]
+
+
 def gpu(folder: Path) -> list[Row]:
     """Train the GPT on a GPU: nccl, bf16, compiled, beside the bare loop."""
     names = ("tokens per second", "MFU", "log, vote, watchdog, heartbeat on top")
@@ -377,6 +388,7 @@ PARTS: dict[str, Callable[[Path], list[Row]]] = {
     "save": save,
     "overhead": overhead,
     "goodput": goodput,
+    "nodes": nodes,
     "gpu": gpu,
 }
 WORDS = {True: "yes", False: "NO", None: ""}
