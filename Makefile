@@ -2,7 +2,7 @@
 #
 #   PYTHON=python3.12     interpreter for .venv (default python3)
 #   QUICK=1               small form of study and bench
-#   ARGS="..."            more arguments for study, test or bench
+#   ARGS="..."            more arguments for study, test or a bench
 #   MINUTES=60 SEED=7     length and seed of the chaos run
 
 PYTHON ?= python3
@@ -44,7 +44,7 @@ study: $(VENV)/core.stamp ## simulate 2,500 to 7,500 nodes and write runs/study/
 	$(BIN)/muster study $(if $(QUICK),--quick) $(ARGS)
 
 test: $(VENV)/train.stamp $(GO) ## all tests; ARGS="-k easy" picks some
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/dev.stamp ## lint, types and quick tests
 	$(BIN)/ruff check .
@@ -60,7 +60,7 @@ bench: $(VENV)/dev.stamp ## measure speed against other simulators (QUICK=1: sma
 	$(BIN)/python bench/sim.py $(if $(QUICK),--quick) $(ARGS)
 
 bench-live: $(VENV)/dev.stamp $(GO) ## measure the live lanes beside stock kube-scheduler (QUICK=1: small)
-	$(BIN)/python bench/live.py $(if $(QUICK),--quick)
+	$(BIN)/python bench/live.py $(if $(QUICK),--quick) $(ARGS)
 
 bench-train: $(VENV)/train.stamp $(GO) ## measure the trainer: resume, stop, saves, overhead, goodput, nodes
 	$(BIN)/python bench/trainer.py $(ARGS)

@@ -1,7 +1,7 @@
 """How fast muster binds gangs on a real control plane, beside stock scheduling and native gangs.
 
-All paths bind the same pods on as many played nodes, one after the other in one run on one
-machine, with the load generator on the same cores. Prints a table and writes bench/out/live.json.
+All paths bind the same pods on as many played nodes, taking turns in one run on one machine, with
+the load generator on the same cores. Prints a table and writes bench/out/live.json.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import live_curves
 from bench.live_curves import Trace
+from bench.sim import write_between
 from scheduler import catalog
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import objects
@@ -42,7 +43,8 @@ from scheduler.live.ledger import Ledger, Part, Request
 from scheduler.live.objects import NodeObject, Pod
 from scheduler.model import PodShape
 
-OUT = Path(__file__).resolve().parent / "out" / "live.json"
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "bench" / "out" / "live.json"
 SPACE = "default"
 PODS = f"/api/v1/namespaces/{SPACE}/pods"
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -524,7 +526,7 @@ def main() -> int:
         "--curves", nargs="*", choices=live_curves.LANES, help="only bursts, of these lanes or all"
     )
     parser.add_argument(
-        "--publish", action="store_true", help="put measured control planes and picture in place"
+        "--publish", action="store_true", help="put control planes, picture and table in place"
     )
     parser.add_argument("--stream", nargs=2, metavar=("FOLDER", "PER_S"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -548,6 +550,8 @@ def main() -> int:
         live_curves.replace_rows(OUT, rows)
     if given.publish:
         live_curves.publish(OUT.parent)
+        lines = table(json.loads(OUT.read_text("utf-8"))).splitlines()
+        write_between(ROOT / "docs" / "benchmarks.md", "live", lines)
     print(f"{shape[0]:,} nodes, {shape[1]} gangs of {shape[2]} pods, {os.cpu_count()} cores, "
           f"load {os.getloadavg()[0]:.1f} at the end\n")  # fmt: skip
     print(table(rows))
