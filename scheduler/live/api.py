@@ -20,6 +20,8 @@ STATUS_MERGE = MERGE
 PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 PARTIAL = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 DENIES_S = 5.0  #: an API server that has just started denies what its rules, once read, allow
+#: said with 403 of what is made in a namespace that ends: no right is missing, all of it is going
+ENDING = b'"NamespaceTerminating"'
 TOKEN_FOR_S = 30.0  #: tokens in files change before they expire
 _encode = msgspec.json.Encoder().encode
 
@@ -123,7 +125,8 @@ class Api:
         """Make one request.
 
         Raises:
-            ApiError: the answer is no 2xx, or there is none within `timeout_s`.
+            ApiError: the answer is no 2xx, or there is none within `timeout_s`. 404 also stands for
+                a namespace that ends and takes nothing new.
         """
         assert self._session is not None
         headers = await self._headers()
@@ -143,6 +146,8 @@ class Api:
             ):
                 code = reply.status
                 content = await reply.read()
+                if code == 403 and ENDING in content:
+                    code = 404
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(0, f"{type(error).__name__}: {error}") from error
         finally:

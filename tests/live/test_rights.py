@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import urllib.error
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from scheduler.controlplane import objects
+from scheduler.live.api import ApiError
 from scheduler.live.gangs import KINDS
 from scheduler.live.plans import record_name
 from tests.live.conftest import NODES, Kube, gang, pytorchjob
@@ -169,3 +172,28 @@ def test_each_right_is_used_and_none_is_missing(kube: Kube, space: str) -> None:
     refused = {right for right, code in asked(kube) if code in (401, 403)}
     missing = {r for r in refused if r not in rights and r._replace(inside="") not in rights}
     assert not missing, f"asked for and not granted: {sorted(missing)}"
+
+
+def test_a_namespace_that_ends_is_no_missing_right(kube: Kube) -> None:
+    name = "ends-slowly"
+    held = f"/api/v1/namespaces/{name}/configmaps/held"
+    meta = {"name": "held", "namespace": name, "finalizers": ["example.com/held"]}
+    kube.create(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta},
+    )
+    kube.delete(f"/api/v1/namespaces/{name}")
+
+    async def write() -> tuple[int, dict[tuple[str, int], int]]:
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "late"}}
+        async with await objects.connect(kube.cluster.kubeconfig) as api:
+            with pytest.raises(ApiError) as refused:
+                await api.call("POST", f"/api/v1/namespaces/{name}/configmaps", body)
+            return refused.value.code, api.calls
+
+    try:
+        code, calls = asyncio.run(write())
+    finally:
+        kube.patch(held, {"metadata": {"finalizers": []}})
+    assert code == 404
+    assert calls == {("POST", 404): 1}
