@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from scheduler.live import plans
 from scheduler.live.api import ApiError
 from scheduler.live.objects import Pod
 from tests.live_rig import Rig, pod, tried
@@ -106,3 +107,48 @@ def test_a_gang_that_may_not_be_evicted_is_mended(monkeypatch: pytest.MonkeyPatc
         assert rig.placed() == {"g-1": pods[1].spec.node_name}
 
     tried(story, nodes=SIZE)
+
+
+def test_a_plan_record_goes_however_long_the_api_server_refuses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plans, "ERASE_AGAIN_S", 0.0)
+    refusals = [ApiError(500, "no"), ApiError(0, "no answer"), ApiError(403, "not yet")]
+    deleted: list[str] = []
+
+    async def story(rig: Rig) -> None:
+        take = rig.api.persist
+
+        async def persist(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if method == "DELETE" and "/configmaps/" in path:
+                if refusals:
+                    raise refusals.pop()
+                deleted.append(path)
+            return await take(method, path, body, **more)
+
+        monkeypatch.setattr(rig.api, "persist", persist)
+        await running(rig)
+        assert not refusals
+        assert len(deleted) == 1
+
+    tried(story)
+
+
+def test_a_record_that_a_new_plan_has_taken_over_stays() -> None:
+    async def story(rig: Rig) -> None:
+        records = rig.control.plans
+        await running(rig)
+        unit = next(iter(rig.control.gangs.values())).units.popitem()[1]
+        before = len(rig.api.requests)
+
+        async def refuse(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if method == "DELETE":
+                await records.write(unit, next(iter(rig.control.gangs)))
+                raise ApiError(500, "no")
+            return await rig.api.call(method, path, body, **more)
+
+        rig.api.persist = refuse  # type: ignore[method-assign]
+        await records.erase(unit.name, lambda: True)
+        assert [method for method, _, _ in rig.api.requests[before:]] == ["POST"]
+
+    tried(story)

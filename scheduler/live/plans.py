@@ -7,8 +7,10 @@ that lets only one of two leaders commit.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -20,6 +22,7 @@ from scheduler.live.objects import PLAN_LABEL, Thing
 
 log = logging.getLogger("muster.plans")
 FORMAT = "1"
+ERASE_AGAIN_S = 5.0
 
 
 class SlotRecord(msgspec.Struct, array_like=True):
@@ -155,17 +158,23 @@ class PlanRecords:
             return None
         return found.metadata.resource_version if plan.epoch == self.epoch else None
 
-    async def erase(self, unit_name: str) -> None:
-        """Remove a record; it is no error if there is none.
+    async def erase(self, unit_name: str, leads: Callable[[], bool]) -> None:
+        """Remove a record, however long the API server needs to take that; it may be gone already.
 
-        One that cannot be removed now is removed, or carried out, by the next that leads.
+        One that is left when this replica does not lead any more is removed, or carried out, by the
+        next that does.
         """
         self._versions.pop(unit_name, None)
-        try:
-            await self._api.persist("DELETE", f"{self._path}/{record_name(unit_name)}")
-        except ApiError as error:
-            if error.code != 404:
-                log.warning("plan record not removed: %s", error, extra={"unit": unit_name})
+        while leads() and unit_name not in self._versions:  # else a new plan has the record
+            try:
+                await self._api.persist("DELETE", f"{self._path}/{record_name(unit_name)}")
+            except ApiError as error:
+                if error.code == 404:
+                    return
+                log.warning("plan record not removed yet: %s", error, extra={"unit": unit_name})
+                await asyncio.sleep(ERASE_AGAIN_S)
+            else:
+                return
 
     async def read_all(self) -> tuple[list[PlanRecord], list[str]]:
         """Return the records that are there, and the names of those that cannot be read."""

@@ -76,7 +76,7 @@ class Release:
             await self.plans.write(unit, gang.key)
             unit.recorded = True
             if unit.name not in gang.units:
-                await self.plans.erase(unit.name)
+                self.erase(unit.name)
                 return
             direct = [slot for slot in slots if self._lane(gang, unit, slot) is Lane.DIRECT]
             if direct:
@@ -238,7 +238,7 @@ class Release:
     def erase(self, unit_name: str) -> None:
         """Remove a plan record, unless it may be another leader's by now."""
         if self._work.active:
-            self._work.start(self.plans.erase(unit_name))
+            self._work.start(self.plans.erase(unit_name, lambda: self._work.active))
 
     def delete(self, gang: LiveGang, pod: Pod) -> None:
         """Have a pod made anew by its owner."""

@@ -226,7 +226,7 @@ class Service:
         for key, stale in list(control.old_plans.items()):
             if key not in control.gangs:
                 for plan in control.old_plans.pop(key):
-                    await control.plans.erase(plan.unit)
+                    control.release.erase(plan.unit)
             del stale
         log.info(
             "leading: %d nodes, %d pods, %d gangs",
