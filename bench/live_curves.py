@@ -184,12 +184,13 @@ def fitted(name: str, bursts: pd.DataFrame) -> ControlPlane:
     """Return the control plane with which the simulator comes nearest to bursts of a lane.
 
     Creation is read off. The binding rate, and what of it is left beside creation, are those of
-    the least squared error of deciles, over bursts that bind while pods are created (`fit`) and
-    bursts whose pods were all there before (`held`).
+    the least squared error of deciles from the median on, over bursts that bind while pods are
+    created (`fit`) and bursts whose pods were all there before (`held`). Earlier deciles are left
+    out: a first gang is bound late, and the model has rates but no such lag.
     """
     lane = bursts["lane"].iloc[0]
     size = int(bursts["gang_pods"].iloc[0])
-    deciles = np.linspace(0.1, 1.0, 10)
+    deciles = np.linspace(0.5, 1.0, 6)
     measured: dict[str, list[list[float]]] = {"fit": [], "held": []}
     create_per_s, gangs = [], 1
     for (kind, _), burst in bursts[bursts["kind"] != "check"].groupby(["kind", "repeat"]):
