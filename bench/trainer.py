@@ -320,7 +320,7 @@ def measure_overhead(folder: Path, *, on_gpu: bool = False) -> dict[str, Any]:
     shape = (
         GptConfig(layers=12, heads=12, width=768, context=1024) if on_gpu else GptConfig(width=128)
     )
-    batch, pairs, per = (16, 12, 20) if on_gpu else (8, 160, 10)
+    batch, pairs, per = (16, 12, 20) if on_gpu else (8, 320, 10)
     took: dict[str, list[float]] = {
         f"{side}_{clock}": [] for side in ("session", "bare") for clock in ("s", "cpu_s")
     }

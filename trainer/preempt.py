@@ -41,19 +41,49 @@ class StopFlag:
         return self.signum is not None
 
 
-class Vote:
-    """One step's vote on stopping and saving, collected while the step computes.
+#: ranks vote about this often. A vote keeps a core busy for some 0.3 ms, which steps of 30 ms feel.
+VOTE_EVERY_S = 0.25
+MAX_STEPS_APART = 10  #: or where steps get much slower all at once, a stop would wait for long
 
-    Every rank hands in what it knows when the step begins; after the step all know whether any
-    rank wants either.
+
+class Votes:
+    """Votes on stopping and saving, each collected while a step computes.
+
+    Every rank hands in what it knows when such a step begins; after the step all know whether any
+    rank wants either. Each vote also settles which step votes next, so that ranks whose steps take
+    different times still agree on it: steps of `VOTE_EVERY_S` and more vote every time.
     """
 
-    def __init__(self, group: Any, *, stop: bool, save: bool) -> None:
-        self._flags = torch.tensor([stop, save], dtype=torch.int32)
-        self._work = dist.all_reduce(self._flags, dist.ReduceOp.MAX, group=group, async_op=True)
+    def __init__(self, group: Any) -> None:
+        self._group = group
+        self._steps_left = 0  #: before the next vote
+        self._began_s = 0.0
+        self._step_s = VOTE_EVERY_S  #: what a step took lately
+        self._flags: torch.Tensor | None = None
+        self._work: Any = None
 
-    def result(self) -> tuple[bool, bool]:
-        """Return (stop, save); raises where a rank did not answer in time."""
+    def begin(self, *, stop: bool, save: bool) -> None:
+        """Start a step, and a vote if it is time for one."""
+        self._began_s = time.monotonic()
+        if self._steps_left:
+            self._steps_left -= 1
+            return
+        apart = min(MAX_STEPS_APART, max(1, int(VOTE_EVERY_S / self._step_s)))
+        self._flags = torch.tensor([stop, save, apart], dtype=torch.int32)
+        self._work = dist.all_reduce(
+            self._flags, dist.ReduceOp.MAX, group=self._group, async_op=True
+        )
+
+    def end(self) -> tuple[bool, bool]:
+        """End a step; return (stop, save), which only a vote makes true.
+
+        Raises:
+            RuntimeError: a rank did not answer in time.
+        """
+        self._step_s = time.monotonic() - self._began_s
+        if self._flags is None:
+            return False, False
         self._work.wait()
-        stop, save = self._flags.tolist()
+        stop, save, apart = self._flags.tolist()
+        self._flags, self._steps_left = None, apart - 1
         return bool(stop), bool(save)

@@ -34,7 +34,7 @@ from trainer.goodput import GoodputLog
 from trainer.launch import Launch
 from trainer.meter import Meter
 from trainer.order import stream_seed
-from trainer.preempt import STOPPED, StopFlag, Vote
+from trainer.preempt import STOPPED, StopFlag, Votes
 
 TERMINATION_LOG = Path("/dev/termination-log")  #: Kubernetes shows what is written here
 
@@ -167,17 +167,19 @@ class Session:
         self._advise(self.config.checkpoint.assumed_stall_s, "assumed")
         self._last_save_s = time.monotonic()
         self.stop.install()
+        votes = Votes(self._control)
         for step in range(start, until):
             began_s = time.monotonic()
             if step == start and rehearse is not None:
                 rehearse()
             self._seed_noise(step)
-            vote = Vote(self._control, stop=self.stop.is_set, save=self._is_due(step + 1))
+            votes.begin(stop=self.stop.is_set, save=self._wants_save())
             self._meter.begin()
             yield step
             self._meter.end()
             self.log.step = step + 1
-            stop, save = vote.result()
+            stop, save = votes.end()
+            save |= self._is_due(step + 1)
             if step == start:
                 self._first_step_done(began_s)
             self._alive(step + 1)
@@ -254,12 +256,14 @@ class Session:
         self.say(f"stopping after step {step}, as a signal asked")
 
     def _is_due(self, step: int) -> bool:
-        """Whether rank 0 wants a save after `step`; the vote makes it everyone's."""
-        if self.launch.rank != 0:
-            return False
+        """Whether every rank saves after `step`, by its number."""
         every_steps = self.config.checkpoint.every_steps
-        if every_steps is not None:
-            return step % every_steps == 0
+        return every_steps is not None and step % every_steps == 0
+
+    def _wants_save(self) -> bool:
+        """Whether rank 0 wants a save by its clock; a vote makes it everyone's."""
+        if self.launch.rank != 0 or self.config.checkpoint.every_steps is not None:
+            return False
         return time.monotonic() - self._last_save_s >= self._interval_s
 
     def _advise(self, stall_s: float, source: str) -> None:

@@ -43,6 +43,7 @@ def live(
     """Admit gangs on a Kubernetes cluster. Example: muster live --config muster.toml"""
     import uvloop
 
+    from scheduler.live.lease import LeaseLostError
     from scheduler.live.service import serve
     from scheduler.live.settings import load
 
@@ -59,7 +60,8 @@ def live(
         raise  # for the user, who reads it at the start
     except Exception as error:
         for one in leaves(error):
-            log.critical("muster ends: %s", one or repr(one), exc_info=one)
+            meant = isinstance(one, LeaseLostError)  # where it happened tells nothing
+            log.critical("muster ends: %s", one or repr(one), exc_info=None if meant else one)
         raise typer.Exit(1) from None
 
 

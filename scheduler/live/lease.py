@@ -18,6 +18,10 @@ from scheduler.live.api import MERGE, Api, ApiError
 log = logging.getLogger("muster.lease")
 
 
+class LeaseLostError(Exception):
+    """Somebody else leads, or may: this process ends as it must, and is started anew to wait."""
+
+
 class Lease:
     """Holds the Lease `muster`, or waits for it."""
 

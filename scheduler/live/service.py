@@ -23,7 +23,7 @@ from scheduler.live.controller import Controller
 from scheduler.live.extender import Extender
 from scheduler.live.facts import ClusterFacts
 from scheduler.live.gangs import KINDS
-from scheduler.live.lease import Lease
+from scheduler.live.lease import Lease, LeaseLostError
 from scheduler.live.ledger import Ledger
 from scheduler.live.metrics import Metrics
 from scheduler.live.objects import NodeObject, Pod, Thing
@@ -126,7 +126,7 @@ class Service:
         """Run until a signal comes or the lease is lost.
 
         Raises:
-            RuntimeError: the lease was lost; the process should be started anew.
+            LeaseLostError: the process should be started anew.
         """
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -145,7 +145,7 @@ class Service:
                 group.create_task(self._watch_and_act(group))
                 group.create_task(self._end(stop, group, servers))
         if self.lease.lost.is_set() and not stop.is_set():
-            raise RuntimeError("the lease was lost to another replica, or could not be renewed")
+            raise LeaseLostError("the lease was lost to another replica, or could not be renewed")
 
     async def _end(
         self, stop: asyncio.Event, group: asyncio.TaskGroup, servers: list[uvicorn.Server]

@@ -26,6 +26,7 @@ from tests.live.watcher import Watcher, send_through
 
 NODES = 12
 WITHIN_S = 60.0
+REMIND_S = 10.0
 STALLED_S = 5.0  #: silence of a watch that makes muster open it anew, behind the proxy
 
 
@@ -37,6 +38,7 @@ class Kube:
         config = json.loads(cluster.kubeconfig.read_text())
         self._token = config["users"][0]["user"]["token"]
         self._tls = ssl.create_default_context(cafile=str(cluster.dir / "certificates" / "ca.crt"))
+        self._jobs: list[str] = []  #: addresses of the training jobs made here
 
     def call(
         self, method: str, path: str, body: object = None, content_type: str = "application/json"
@@ -68,6 +70,8 @@ class Kube:
         """Create objects."""
         for item in objects:
             self.call("POST", collection(item), item)
+            if item["kind"] == "PyTorchJob":
+                self._jobs.append(f"{collection(item)}/{item['metadata']['name']}")
 
     def patch(self, path: str, body: object) -> Any:
         """Merge-patch an object."""
@@ -105,14 +109,46 @@ class Kube:
 
     def until(self, what: str, condition: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
         """Return the first true value of a condition; fail with what was awaited."""
-        end_s = time.monotonic() + within_s
+        now_s = time.monotonic()
+        end_s, remind_s = now_s + within_s, now_s + REMIND_S
         while True:
             found = condition()
             if found:
                 return found
-            if time.monotonic() > end_s:
-                pytest.fail(f"not within {within_s:.0f} s: {what}; last seen: {found!r}")
+            now_s = time.monotonic()
+            if now_s > end_s:
+                seen = f"last seen: {found!r}{''.join(self._told_of_jobs())}"
+                pytest.fail(f"not within {within_s:.0f} s: {what}; {seen}")
+            if now_s > remind_s:
+                remind_s = now_s + REMIND_S
+                self._remind_operator()
             time.sleep(0.05)
+
+    def _remind_operator(self) -> None:
+        """Make the training operator look at its jobs again.
+
+        When its own view of a job's PodGroup is behind, it gives up and counts on the write of the
+        job's status to call it again. That time has no fractions: two failures in one second are
+        one write, and then it forgets the job until something about it changes (1.8.1).
+        """
+        touched = {"metadata": {"annotations": {"tests.muster.dev/reminded": str(time.time())}}}
+        for job in list(self._jobs):
+            try:
+                self.patch(job, touched)
+            except urllib.error.HTTPError as error:
+                if error.code != 404:
+                    raise
+                self._jobs.remove(job)
+
+    def _told_of_jobs(self) -> Iterator[str]:
+        """Tell of each training job made here what muster says, and where its pods are."""
+        for job in self._jobs:
+            namespace, name = job.split("/")[-3], job.split("/")[-1]
+            yield f"\n{job}: {self.explain(namespace, name)}"
+            for pod_name, one in self.pods(namespace).items():
+                spec, gone = one["spec"], one["metadata"].get("deletionTimestamp")
+                gates = spec.get("schedulingGates")
+                yield f"\n  {pod_name}: node {spec.get('nodeName')}, gates {gates}, gone {gone}"
 
 
 PLURALS = {

@@ -14,6 +14,7 @@ import pytest
 from scheduler.live import service
 from scheduler.live.api import ApiError
 from scheduler.live.cli import Lines, leaves
+from scheduler.live.lease import LeaseLostError
 from sim.cli import invoke
 from tests.live.test_barrier import GROUP, Slow, with_slow
 from tests.live_rig import Rig, pod, tried
@@ -64,6 +65,7 @@ def test_the_end_of_the_process_is_a_line_for_each_thing_that_went_wrong(
         async with asyncio.TaskGroup() as group:
             group.create_task(fail(ApiError(403, "pods is forbidden")))
             group.create_task(fail(KeyError("n/g")))
+            group.create_task(fail(LeaseLostError("the lease was lost")))
 
     monkeypatch.setattr(service, "serve", serve)
     settings = tmp_path / "muster.toml"
@@ -78,8 +80,11 @@ def test_the_end_of_the_process_is_a_line_for_each_thing_that_went_wrong(
     assert [line["message"] for line in lines] == [
         "muster ends: 403: pods is forbidden",
         "muster ends: 'n/g'",
+        "muster ends: the lease was lost",
     ]
-    assert all(line["level"] == "critical" and "Traceback" in line["error"] for line in lines)
+    assert {line["level"] for line in lines} == {"critical"}
+    said = ["Traceback" in line.get("error", "") for line in lines]
+    assert said == [True, True, False], "losing the lease is no failure"
 
 
 def test_groups_within_groups_are_taken_apart() -> None:
