@@ -48,6 +48,7 @@ OUT = ROOT / "bench" / "out" / "live.json"
 SPACE = "default"
 PODS = f"/api/v1/namespaces/{SPACE}/pods"
 TICKS = os.sysconf("SC_CLK_TCK")
+QUIET_WITHIN_S = 120
 EVENTS_PER_S = 50  #: of nodes, while filter is timed
 PATHS = ("stock", "native", "pinned", "direct")
 _BURSTS = itertools.count()
@@ -182,17 +183,22 @@ async def burst(
         before, busy_s = cpu_s(cluster), live_curves.busy_s()
         exists_s: dict[str, float] = {}
 
-        async def create(name: str, gang: str) -> None:
+        bodies = {
+            f"{name}-{i:03d}": msgspec.json.encode(pod(f"{name}-{i:03d}", name, path))
+            for name in names
+            for i in range(size)
+        }
+
+        async def create(name: str) -> None:
             try:
-                await api.persist("POST", PODS, pod(name, gang, path))
+                await api.persist("POST", PODS, bodies[name])
             except ApiError as error:
                 if error.code != 409:  # an earlier try was done, and its answer came too late
                     raise
             exists_s[name] = time.perf_counter()
 
         began_s = time.perf_counter()
-        creates = [create(f"{name}-{i:03d}", name) for name in names for i in range(size)]
-        await asyncio.gather(*creates)
+        await asyncio.gather(*(create(name) for name in bodies))
         created_s = time.perf_counter()
         if held:
             os.kill(muster, signal.SIGCONT)
@@ -233,9 +239,21 @@ def running(folder: Path, **options: Any) -> Iterator[Cluster]:
         folder, say=lambda text: None, with_kwok=False, with_operator=False, **options
     )
     try:
+        await_quiet(cluster)
         yield cluster
     finally:
         clusters.down(folder)
+
+
+def await_quiet(cluster: Cluster) -> None:
+    """Wait until the controllers have written what they write about new nodes, one by one."""
+    used = sum(cpu_s(cluster).values())
+    for _ in range(QUIET_WITHIN_S):
+        time.sleep(1.0)
+        before, used = used, sum(cpu_s(cluster).values())
+        if used - before < 0.2:
+            return
+    raise SystemExit(f"the control plane is still busy after {QUIET_WITHIN_S} s")
 
 
 @contextmanager
