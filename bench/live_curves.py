@@ -183,14 +183,13 @@ def simulated(plane: ControlPlane, lane: str, gangs: int, size: int, nodes: int)
 def fitted(name: str, bursts: pd.DataFrame) -> ControlPlane:
     """Return the control plane with which the simulator comes nearest to bursts of a lane.
 
-    Creation is read off. The binding rate, and what of it is left beside creation, are those of
-    the least squared error of deciles from the median on, over bursts that bind while pods are
-    created (`fit`) and bursts whose pods were all there before (`held`). Earlier deciles are left
-    out: a first gang is bound late, and the model has rates but no such lag.
+    Creation is read off. The binding rate, what of it is left beside creation, and the lag are
+    those of the least squared error of deciles, over bursts that bind while pods are created
+    (`fit`) and bursts whose pods were all there before (`held`).
     """
     lane = bursts["lane"].iloc[0]
     size = int(bursts["gang_pods"].iloc[0])
-    deciles = np.linspace(0.5, 1.0, 6)
+    deciles = np.linspace(0.1, 1.0, 10)
     measured: dict[str, list[list[float]]] = {"fit": [], "held": []}
     create_per_s, gangs = [], 1
     for (kind, _), burst in bursts[bursts["kind"] != "check"].groupby(["kind", "repeat"]):
@@ -201,7 +200,7 @@ def fitted(name: str, bursts: pd.DataFrame) -> ControlPlane:
             create_per_s.append(len(burst) / burst["created_s"].max())
     start = planes.load("kubernetes")
 
-    def plane(bind_per_s: float, ratio: float) -> ControlPlane:
+    def plane(bind_per_s: float, ratio: float, lag_s: float) -> ControlPlane:
         return msgspec.structs.replace(
             start,
             name=name,
@@ -210,6 +209,7 @@ def fitted(name: str, bursts: pd.DataFrame) -> ControlPlane:
             bind_burst=1,
             create_per_s=_three_digits(float(np.mean(create_per_s))),
             creating_ratio=_three_digits(ratio),
+            bind_lag_s=_three_digits(lag_s),
         )
 
     def error(found: Floats) -> float:
@@ -217,7 +217,7 @@ def fitted(name: str, bursts: pd.DataFrame) -> ControlPlane:
         curve = simulated(tried, lane, gangs, size, gangs * size)
         told = {
             "fit": np.array([curve.until_s(part) for part in deciles]),
-            "held": deciles * gangs * size / tried.schedule_per_s,
+            "held": deciles * gangs * size / tried.schedule_per_s + tried.bind_lag_s,
         }
         return sum(float(((np.array(times) - told[k]) ** 2).sum()) for k, times in measured.items())
 
@@ -225,10 +225,10 @@ def fitted(name: str, bursts: pd.DataFrame) -> ControlPlane:
     first = gangs * size / held_s
     best = minimize(
         error,
-        (first, 0.7),
+        (first, 0.7, 0.3),
         method="Nelder-Mead",
-        bounds=((first / 4, first * 4), (0.02, 1.0)),
-        options={"maxfev": 80, "xatol": 0.005, "fatol": 1e-4},
+        bounds=((first / 4, first * 4), (0.02, 1.0), (0.0, held_s / 2)),
+        options={"maxfev": 200, "xatol": 0.005, "fatol": 1e-4},
     )
     return plane(*best.x)
 
@@ -304,6 +304,7 @@ schedule_per_s = {plane.schedule_per_s}
 bind_qps = inf # the scheduler's client was not limited
 create_per_s = {plane.create_per_s}
 creating_ratio = {plane.creating_ratio}
+bind_lag_s = {plane.bind_lag_s}
 
 # not measured: as in kubernetes.toml
 unschedulable_attempt_s = {plane.unschedulable_attempt_s}

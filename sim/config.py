@@ -28,6 +28,8 @@ class ControlPlane(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     create_per_s: float = float("inf")
     #: what is left of schedule_per_s while they do: both need the API server
     creating_ratio: float = 1.0
+    #: from a pod's turn at the binder to its binding, on top; others have theirs meanwhile
+    bind_lag_s: float = 0.0
     #: cost of one attempt on a pod that fits nowhere
     unschedulable_attempt_s: float = 0.0
     #: first and largest pod backoff

@@ -3,7 +3,8 @@
 A component that binds pods has a client with a token bucket (rate `bind_qps`, depth `bind_burst`)
 and places at most `schedule_per_s` pods a second. It serves gangs one after the other, so the
 bind time of the k-th pod of a gang follows from the state of the bucket when its turn comes, and
-a gang costs the same whatever its size.
+a gang costs the same whatever its size. Each pod is then `bind_lag_s` on its way through queues and
+watches, which keeps nobody else waiting.
 
 Before it, controllers create the pods. While they do, the scheduler has less of the API server.
 """
@@ -86,7 +87,7 @@ class Binder:
         """Take the next turn for `num_pods` pods that ask at `now_s`."""
         qps, free_s, tokens = self._qps, self._free_s, self._tokens
         if qps == self._rate == inf:
-            return now_s, 0.0, now_s
+            return now_s, 0.0, now_s + self._plane.bind_lag_s
         begin_s = free_s
         if now_s > free_s:
             begin_s = now_s
@@ -96,11 +97,11 @@ class Binder:
         self._free_s = begin_s + took_s
         refilled = took_s * qps if took_s else 0.0
         self._tokens = min(self._burst, max(0.0, tokens + refilled - num_pods))
-        return begin_s, tokens, self._free_s
+        return begin_s, tokens, self._free_s + self._plane.bind_lag_s
 
 
 def bind_offset_s(k: float, tokens: float, creating_s: float, plane: ControlPlane) -> float:
-    """Return when the k-th pod of a turn is bound, counted from the turn's begin.
+    """Return when the k-th pod of a turn is bound but for its lag, counted from the turn's begin.
 
     Pods are created for the first `creating_s` of the turn.
     """
@@ -129,7 +130,8 @@ def bind_progress(batches: Batches, plane: ControlPlane, creation: Creation) -> 
     infinite tokens is bound at once: it ran when the run began.
     """
     pods = batches.pods
-    takes_time = plane.bind_qps < np.inf or plane.schedule_per_s < np.inf
+    rated = plane.bind_qps < np.inf or plane.schedule_per_s < np.inf
+    takes_time = rated or plane.bind_lag_s > 0.0
     num_steps = np.minimum(pods, BIND_STEPS) if takes_time else np.ones_like(pods)
     batch = np.repeat(np.arange(len(pods)), num_steps)
     first = np.cumsum(num_steps) - num_steps
@@ -141,10 +143,12 @@ def bind_progress(batches: Batches, plane: ControlPlane, creation: Creation) -> 
     gpus_upto = np.where(upto == pods[batch], batches.gpus[batch], upto * gpus_per_pod)
     bound_s = batches.begin_s[batch]
     if takes_time:
+        ran_before = np.isinf(batches.tokens[batch])
         waits_s = (upto - batches.tokens[batch]) / plane.bind_qps
-        places_s = np.where(np.isinf(batches.tokens[batch]), 0.0, upto / plane.schedule_per_s)
+        places_s = np.where(ran_before, 0.0, upto / plane.schedule_per_s)
         if plane.creating_ratio < 1.0:
             lost_s = (1.0 - plane.creating_ratio) * creation.left_each_s(batches.begin_s)[batch]
             places_s = np.minimum(places_s / plane.creating_ratio, places_s + lost_s)
-        bound_s = bound_s + np.maximum(np.maximum(places_s, waits_s), 0.0)
+        took_s = np.maximum(np.maximum(places_s, waits_s), 0.0)
+        bound_s = bound_s + took_s + np.where(ran_before, 0.0, plane.bind_lag_s)
     return Progress(batch, upto - before, gpus_upto - before * gpus_per_pod, bound_s)

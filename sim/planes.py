@@ -66,6 +66,7 @@ def check(plane: ControlPlane) -> None:
             "give more than 0 and at most 1"
         )
     for field in (
+        "bind_lag_s",
         "unschedulable_attempt_s",
         "backoff_initial_s",
         "backoff_max_s",

@@ -444,7 +444,9 @@ class PodSimulation:
 
     def _first_bound_s(self, batch: Batch) -> float:
         creating_s = self._creating_s(batch.begin_s)
-        return batch.begin_s + bind_offset_s(1, batch.tokens, creating_s, self.config.control_plane)
+        plane = self.config.control_plane
+        offset_s = bind_offset_s(1, batch.tokens, creating_s, plane)
+        return batch.begin_s + offset_s + plane.bind_lag_s
 
     def _creating_s(self, now_s: float) -> float:
         if self.config.control_plane.creating_ratio == 1.0:

@@ -15,7 +15,13 @@ from bench import live_curves
 from sim import planes
 from sim.config import ControlPlane
 
-TRUE = ControlPlane(name="true", schedule_per_s=220.0, create_per_s=300.0, creating_ratio=0.6)
+TRUE = ControlPlane(
+    name="true",
+    schedule_per_s=220.0,
+    create_per_s=300.0,
+    creating_ratio=0.6,
+    bind_lag_s=0.5,
+)
 SIZE = 20
 
 
@@ -35,7 +41,7 @@ class World:
         assert cluster is self
         total = gangs * size
         if held:
-            bound_s = np.arange(1, total + 1) / TRUE.schedule_per_s
+            bound_s = np.arange(1, total + 1) / TRUE.schedule_per_s + TRUE.bind_lag_s
         else:
             curve = live_curves.simulated(TRUE, lane, gangs, size, total)
             bound_s = np.repeat(curve.time_s, np.diff(curve.pods, prepend=0.0).astype(int))
@@ -99,6 +105,7 @@ def test_a_fit_finds_the_rates_that_made_the_bursts(lane: str) -> None:
     assert found.create_per_s == pytest.approx(TRUE.create_per_s, rel=0.01)
     assert found.schedule_per_s == pytest.approx(TRUE.schedule_per_s, rel=0.03)
     assert found.creating_ratio == pytest.approx(TRUE.creating_ratio, abs=0.05)
+    assert found.bind_lag_s == pytest.approx(TRUE.bind_lag_s, abs=0.1)
     assert found.start_warm_s == planes.load("kubernetes").start_warm_s
 
 

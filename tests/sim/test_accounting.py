@@ -13,6 +13,7 @@ from sim.steps import pending_steps
 from sim.tables import REASONS
 
 MODES = ["gang", "pod", "permit"]
+LAGS = {"name": "lags", "schedule_per_s": 5.0, "start_warm_s": 3.0, "bind_lag_s": 4.0}
 
 
 @st.composite
@@ -72,12 +73,12 @@ def assert_books(result: RunResult) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plane", ["ideal", "kubernetes"])
+@pytest.mark.parametrize("plane", ["ideal", "kubernetes", LAGS])
 @pytest.mark.parametrize("mode", MODES)
 @given(jobs=crowded(), discipline=st.sampled_from(["strict", "skip"]))
 @settings(max_examples=25, derandomize=True, deadline=None)
 def test_pending_time_is_split_without_a_rest(
-    mode: str, plane: str, jobs: pd.DataFrame, discipline: str
+    mode: str, plane: str | dict[str, object], jobs: pd.DataFrame, discipline: str
 ) -> None:
     assert_books(run(jobs, nodes=3, admission=mode, control_plane=plane, discipline=discipline))
 

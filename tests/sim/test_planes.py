@@ -19,6 +19,7 @@ MEASURED = {
     "bind_burst",
     "create_per_s",
     "creating_ratio",
+    "bind_lag_s",
 }
 
 

@@ -91,3 +91,21 @@ def test_by_default_pods_exist_when_their_job_is_submitted() -> None:
     )  # fmt: skip
     assert never.attempts.equals(at_once.attempts)
     assert never.pending.equals(at_once.pending)
+
+
+@pytest.mark.parametrize("admission", ["gang", "pod"])
+@pytest.mark.parametrize("rate", [200.0, float("inf")])
+def test_a_lag_delays_every_bind_by_as_much_and_keeps_nobody_waiting(
+    admission: str, rate: float
+) -> None:
+    plane = {"name": "quick", "schedule_per_s": rate, "create_per_s": 100.0, "creating_ratio": 0.7}
+    some = {"nodes": 500, "admission": admission, "audit": True}
+    quick = run(burst(5, 100), control_plane=plane, **some)
+    late = run(burst(5, 100), control_plane={**plane, "bind_lag_s": 2.5}, **some)
+    for column in ("bound_s", "start_s"):
+        delay_s = late.attempts[column] - quick.attempts[column]
+        np.testing.assert_allclose(delay_s, 2.5, rtol=0, atol=1e-9)
+    waits = [one.jobs["pending_control_plane_s"].sum() for one in (quick, late)]
+    more = waits[1] - waits[0]
+    # a pod that is bound waits for its gang from then on, and all are bound later by as much
+    assert more == pytest.approx(5 * 2.5, rel=1e-6)
