@@ -22,6 +22,7 @@ Durations come from the clock that nobody sets; an event is written when what it
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -34,8 +35,26 @@ VERSION = 1
 PRESENCE = ("process_start", "pg_ready", "stop_signal", "exit")
 
 
+class _Numbered(msgspec.Struct):
+    """What a log's next attempt has to know of its lines."""
+
+    attempt: int
+
+    @classmethod
+    def of(cls, line: bytes, path: Path) -> _Numbered:
+        try:
+            return msgspec.json.decode(line, type=cls)
+        except msgspec.MsgspecError as error:
+            raise ValueError(
+                f"{str(path)!r} has a line that is no event: {line[:60]!r}... ({error}); "
+                "remove that line, or give another folder"
+            ) from None
+
+
 class GoodputLog:
-    """Writes events of one rank. A line is one write, so a killed process tears at most the last.
+    """Writes events of one rank; a disk that takes no more loses events and stops no training.
+
+    A line is one write, so a killed process tears at most the last.
 
     The attempt's number is agreed on only when the ranks have met; until `agree`, lines wait.
     """
@@ -48,6 +67,7 @@ class GoodputLog:
         self._rank = rank
         self._waiting: list[dict[str, Any]] = []
         self._lock = threading.Lock()
+        self._has_failed = False
         folder.mkdir(parents=True, exist_ok=True)
         self.own_attempt = self._count_attempts()
         self._mark_s = time.monotonic()
@@ -61,7 +81,7 @@ class GoodputLog:
         if lines and not lines[-1].endswith(b"\n"):  # its process was killed; end the torn line
             os.truncate(self.path, sum(map(len, lines[:-1])))
             lines = lines[:-1]
-        return 1 + max((msgspec.json.decode(line)["attempt"] for line in lines), default=0)
+        return 1 + max((_Numbered.of(line, self.path).attempt for line in lines), default=0)
 
     def agree(self, attempt: int) -> None:
         """Number this attempt and write what waited for that."""
@@ -104,7 +124,23 @@ class GoodputLog:
     def _append(self, line: dict[str, Any]) -> None:
         known = self._head | {"attempt": self.attempt, "rank": self._rank}
         assert self._file is not None
-        os.write(self._file, msgspec.json.encode(known | line) + b"\n")
+        text = msgspec.json.encode(known | line) + b"\n"
+        size = os.fstat(self._file).st_size
+        error: OSError | str = "it is full"
+        try:
+            if os.write(self._file, text) == len(text):
+                return
+        except OSError as failed:
+            error = failed
+        os.ftruncate(self._file, size)  # half a line would spoil the next one
+        if not self._has_failed:
+            self._has_failed = True
+            print(
+                f"trainer: {str(self.path)!r} misses events, {line['event']} first: {error}; "
+                "training goes on",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def close(self) -> None:
         """Write what still waits, under this rank's own count of attempts."""

@@ -302,15 +302,19 @@ def supervise(
         RuntimeError: it failed more often than `backoff_limit` without anybody's doing.
     """
     left, own_failures = list(faults), 0
+    last: Fault | None = None  #: of this attempt
     gang.start()
     yield f"attempt 1 starts {gang.ranks} pods"
     while True:
         struck = _strike(gang, left)
         if struck is not None:
             left.remove(struck)
+            last = struck
             yield str(struck)
         codes = gang.exit_codes()
         if all(code == 0 for code in codes):
+            for late in filter(None, [last, *left]):
+                yield f"{late} came too late: the gang was done before; give an earlier step"
             yield f"attempt {gang.attempt}: all pods succeeded"
             return
         if any(codes):
@@ -324,6 +328,7 @@ def supervise(
                     f"pods:\n{gang.tail()}"
                 )
             gang.start()
+            last = None
             yield f"attempt {gang.attempt} starts {gang.ranks} pods"
         time.sleep(POLL_S)
         yield None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from types import FrameType
@@ -50,26 +51,27 @@ class Votes:
     """Votes on stopping and saving, each collected while a step computes.
 
     Every rank hands in what it knows when such a step begins; after the step all know whether any
-    rank wants either. Each vote also settles which step votes next, so that ranks whose steps take
-    different times still agree on it: steps of `VOTE_EVERY_S` and more vote every time.
+    rank wants either. Each vote also settles which step votes next, as the rank with the longest
+    steps wishes. Where nobody knows yet how long steps take, or they take `VOTE_EVERY_S` and more,
+    every step votes.
     """
 
     def __init__(self, group: Any) -> None:
+        self.step_s = math.inf  #: what a step takes, by a clock that has waited for the device
         self._group = group
         self._steps_left = 0  #: before the next vote
-        self._began_s = 0.0
-        self._step_s = VOTE_EVERY_S  #: what a step took lately
         self._flags: torch.Tensor | None = None
         self._work: Any = None
 
     def begin(self, *, stop: bool, save: bool) -> None:
         """Start a step, and a vote if it is time for one."""
-        self._began_s = time.monotonic()
         if self._steps_left:
             self._steps_left -= 1
             return
-        apart = min(MAX_STEPS_APART, max(1, int(VOTE_EVERY_S / self._step_s)))
-        self._flags = torch.tensor([stop, save, apart], dtype=torch.int32)
+        apart = MAX_STEPS_APART
+        if self.step_s * MAX_STEPS_APART > VOTE_EVERY_S:
+            apart = max(1, int(VOTE_EVERY_S / self.step_s))
+        self._flags = torch.tensor([stop, save, -apart], dtype=torch.int32)
         self._work = dist.all_reduce(
             self._flags, dist.ReduceOp.MAX, group=self._group, async_op=True
         )
@@ -80,10 +82,9 @@ class Votes:
         Raises:
             RuntimeError: a rank did not answer in time.
         """
-        self._step_s = time.monotonic() - self._began_s
         if self._flags is None:
             return False, False
         self._work.wait()
-        stop, save, apart = self._flags.tolist()
-        self._flags, self._steps_left = None, apart - 1
+        stop, save, fewest = self._flags.tolist()
+        self._flags, self._steps_left = None, -fewest - 1
         return bool(stop), bool(save)

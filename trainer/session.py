@@ -50,6 +50,7 @@ class Session:
         self._heartbeat: health.Heartbeat | None = None
         self._is_measured = False  #: what a save costs
         self._reason = "failed"
+        self._in_steps = False
         self._ending: dict[str, Any] = {}  #: more fields of the exit event
 
     # -- begin
@@ -160,6 +161,7 @@ class Session:
         Random numbers depend on (seed, step, rank) alone, so a resumed run draws the same ones.
         `rehearse` is called before the first step of an attempt.
         """
+        self._in_steps = True
         start = self._checkpoints.restore(model, optimizer)
         self._meter = Meter(model, optimizer, self.device)
         if self.config.health.heartbeat:
@@ -167,7 +169,7 @@ class Session:
         self._advise(self.config.checkpoint.assumed_stall_s, "assumed")
         self._last_save_s = time.monotonic()
         self.stop.install()
-        votes = Votes(self._control)
+        votes = self._votes = Votes(self._control)
         for step in range(start, until):
             began_s = time.monotonic()
             if step == start and rehearse is not None:
@@ -196,6 +198,7 @@ class Session:
             self._ending["state_sha256"] = digest(model, optimizer)
         self._alive(self.log.step)
         dist.barrier(self._control)
+        self._in_steps = False
         self._reason = "preempted" if self.log.step < until else "finished"
 
     def _seed_noise(self, step: int) -> None:
@@ -234,6 +237,7 @@ class Session:
         if not meter.num_steps:
             return
         own_s, fields = meter.take(world_size)
+        self._votes.step_s = fields["dur_s"] / fields["num_steps"]
         found = health.straggler_scores(own_s, world_size, self._control)
         self.log.write("steps", **fields)
         for rank, score in enumerate(found):
@@ -296,6 +300,12 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        left = error is None and self._in_steps
+        if left:
+            error = RuntimeError(
+                f"the loop over steps was left after step {self.log.step}, before its end, and "
+                "nothing was saved; let it run to `until`, and give a smaller one to end earlier"
+            )
         self._leave(error)
         if error is None:
             self._watchdog.end()
@@ -307,6 +317,8 @@ class Session:
                 os._exit(STOPPED)
         elif not self.launch.alone:
             _end_once_told()
+        if left and error is not None:
+            raise error
 
     def _leave(self, error: BaseException | None) -> None:
         """Write how this attempt ended into the log and the pod's termination message."""

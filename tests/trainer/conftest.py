@@ -15,6 +15,7 @@ from trainer.local import TRAIN, Gang
 
 #: a busy machine may take long to start Python with torch many times
 START_S = 180.0
+SHUTDOWN_S = 90.0  #: what the manifests give a pod to stop and save in
 TINY_GPT = {
     "gpt.layers": 1,
     "gpt.width": 32,

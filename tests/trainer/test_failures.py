@@ -38,6 +38,40 @@ def test_sigterm_on_one_rank_stops_all_after_the_same_step(run: Make) -> None:
     assert len({end["state_sha256"] for end in ends}) == 1
 
 
+VOTES = """
+import sys, time
+import torch
+from trainer.config import CheckpointConfig, RunConfig
+from trainer.session import Session
+
+saves = CheckpointConfig(every_s=0.5, mode="sync", keep=100)
+config = RunConfig(out=sys.argv[1], device="cpu", checkpoint=saves, log_every=5)
+with Session(config) as session:
+    model = session.parallel(torch.nn.Linear(1, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in session.steps(model, optimizer, until=100_000):
+        time.sleep(0.01 if session.launch.rank else 0.03)  # its part of a step, not the whole
+        model(torch.ones(1, 1)).sum().backward()
+        optimizer.step()
+"""
+
+
+def test_ranks_of_different_speed_save_by_the_clock_and_stop_together(tmp_path: Path) -> None:
+    script, out = tmp_path / "votes.py", tmp_path / "out"
+    script.write_text(VOTES, "utf-8")
+    with Gang(out, 2, [str(script), str(out)]) as gang:
+        gang.start()
+        gang.wait_step(100, START_S)
+        gang.pods[1].signal(signal.SIGTERM)
+        assert all(gang.wait(START_S))
+    ends = [events(out, rank, "exit")[-1] for rank in range(2)]
+    assert {end["reason"] for end in ends} == {"preempted"}
+    assert {end["committed_step"] for end in ends} == {ends[0]["step"]}
+    saved = [one["step"] for one in events(out, 0, "save_committed")]
+    assert saved == committed(out)
+    assert len(saved) >= 3, "100 steps take some three seconds"
+
+
 def test_a_checkpoint_of_another_model_is_named(run: Make) -> None:
     first = run(steps=2)
     assert first.start(1).wait(START_S) == [0]
@@ -191,3 +225,15 @@ def test_a_rank_that_fails_ends_at_once_however_slow_its_way_out(tmp_path: Path)
     assert "RuntimeError: enough" in told
     (end,) = events(tmp_path / "out", 1, "exit")
     assert (end["reason"], end["step"]) == ("failed", 2)
+
+
+def test_a_loop_that_is_left_early_is_a_failure_that_says_so(tmp_path: Path) -> None:
+    script, out = tmp_path / "breaks.py", tmp_path / "out"
+    script.write_text(FAILS.replace("if step == 2 and session.launch.rank == 1:", "if step == 2:")
+                      .replace('raise RuntimeError("enough")', "break"), "utf-8")  # fmt: skip
+    with Gang(out, 2, [str(script), str(out)]) as gang:
+        gang.start()
+        assert gang.wait(START_S) == [1, 1]
+    told = (out / "pods" / "attempt_1_pod_1.log").read_text("utf-8")
+    assert "RuntimeError: the loop over steps was left after step 2, before its end" in told
+    assert {events(out, rank, "exit")[-1]["reason"] for rank in range(2)} == {"failed"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 import time
 from pathlib import Path
@@ -56,6 +57,36 @@ def test_half_a_line_of_a_killed_process_is_ended_by_the_next(tmp_path: Path) ->
     found = read([tmp_path])
     assert [life.attempt for life in found.lives] == [1, 2]
     assert not found.torn
+
+
+def test_a_full_disk_loses_events_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = GoodputLog(tmp_path, "run", 0)
+    log.start()
+    log.agree(1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.path.stat().st_size + 20, before[1]))
+    try:
+        log.write("straggler", slow_rank=1, score=0.5)
+        log.write("straggler", slow_rank=2, score=0.5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    log.write("exit", reason="finished", committed_step=0)
+    log.close()
+    found = read([tmp_path])
+    assert [one.event for one in found.lives[0].teller] == ["process_start", "exit"]
+    assert not found.torn
+    said = capsys.readouterr().err
+    assert said.count("misses events, straggler first") == 1
+    assert str(log.path) in said
+    assert GoodputLog(tmp_path, "run", 0).own_attempt == 2
+
+
+def test_a_line_that_is_no_event_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rank_00000.jsonl").write_text('{"attempt":1}\n{"atte{"attempt":2}\n', "utf-8")
+    with pytest.raises(ValueError, match=r"rank_00000\.jsonl' has a line that is no event: .*atte"):
+        GoodputLog(tmp_path, "run", 0)
 
 
 def test_durations_do_not_come_from_the_clock_that_is_set(

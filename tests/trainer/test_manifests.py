@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.trainer.conftest import SHUTDOWN_S
 from trainer.config import TrainConfig, load
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "trainer"
@@ -44,8 +45,7 @@ def env(container: dict[str, Any]) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pod_has_time_to_save_before_it_is_killed(kind: str) -> None:
-    """A stop takes the step that runs, the one after, and a save; the watchdog bounds each."""
-    config = load(TrainConfig, DEPLOY / "base" / "train.toml")
+    """How long a stop takes is measured in test_launchers, with the time these pods have."""
     found = specs(kind)
     assert len(found) == (2 if kind == "pytorchjob" else 1)
     for spec in found:
@@ -53,7 +53,17 @@ def test_a_pod_has_time_to_save_before_it_is_killed(kind: str) -> None:
         has = env(container)
         shutdown_s = float(has.get("SHUTDOWN_TIMEOUT_S") or has["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"])
         assert spec["terminationGracePeriodSeconds"] >= shutdown_s + LEAVE_S
-        assert shutdown_s >= config.health.step_timeout_s + LEAVE_S
+        assert shutdown_s == SHUTDOWN_S
+
+
+def test_a_job_outlives_the_restarts_of_all_its_pods() -> None:
+    """A Job counts them together: a limit meant for single pods ends a large gang at once."""
+    _, indexed = documents(DEPLOY / "indexed-job" / "indexed-job.yaml")
+    runtime, _ = documents(DEPLOY / "trainjob" / "trainjob.yaml")
+    (part,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    for spec in (indexed["spec"], part["template"]["spec"]):
+        assert spec["template"]["spec"]["restartPolicy"] == "OnFailure"
+        assert spec["backoffLimit"] >= 100_000
 
 
 @pytest.mark.parametrize("kind", KINDS)

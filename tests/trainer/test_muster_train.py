@@ -53,7 +53,7 @@ def test_a_run_with_faults_ends_in_a_table_and_a_picture(
 ) -> None:
     out = tmp_path / "run"
     settings = sets({"data": str(corpus_file), "checkpoint.every_steps": 10, "log_every": 5})
-    orders = ["--ranks", "2", "--steps", "40", "--kill-rank", "1", "--at-step", "15"]
+    orders = ["--ranks", "2", "--steps", "120", "--kill-rank", "1", "--at-step", "15"]
     command = ["train", *orders, "--preempt-at-step", "25", "--out", str(out), *settings]
     assert invoke(command) == 0
     shown = capfd.readouterr()
@@ -73,7 +73,7 @@ def test_a_run_with_faults_ends_in_a_table_and_a_picture(
     assert found.seconds[Part.OTHER] < 0.1 * wall_s
 
     assert invoke(command) == 0  # done is done, and the log says so
-    assert events(out, 0, "exit")[-1]["step"] == 40
+    assert events(out, 0, "exit")[-1]["step"] == 120
 
 
 @pytest.mark.slow
