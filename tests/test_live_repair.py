@@ -117,16 +117,16 @@ def test_a_plan_record_goes_however_long_the_api_server_refuses(
     deleted: list[str] = []
 
     async def story(rig: Rig) -> None:
-        take = rig.api.persist
+        take = rig.api.call
 
-        async def persist(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+        async def call(method: str, path: str, body: Any = None, **more: Any) -> bytes:
             if method == "DELETE" and "/configmaps/" in path:
                 if refusals:
                     raise refusals.pop()
                 deleted.append(path)
             return await take(method, path, body, **more)
 
-        monkeypatch.setattr(rig.api, "persist", persist)
+        monkeypatch.setattr(rig.api, "call", call)
         await running(rig)
         assert not refusals
         assert len(deleted) == 1
@@ -140,15 +140,61 @@ def test_a_record_that_a_new_plan_has_taken_over_stays() -> None:
         await running(rig)
         unit = next(iter(rig.control.gangs.values())).units.popitem()[1]
         before = len(rig.api.requests)
+        call = rig.api.call
 
         async def refuse(method: str, path: str, body: Any = None, **more: Any) -> bytes:
             if method == "DELETE":
                 await records.write(unit, next(iter(rig.control.gangs)))
                 raise ApiError(500, "no")
-            return await rig.api.call(method, path, body, **more)
+            return await call(method, path, body, **more)
 
-        rig.api.persist = refuse  # type: ignore[method-assign]
+        rig.api.call = refuse  # type: ignore[method-assign]
         await records.erase(unit.name, lambda: True)
         assert [method for method, _, _ in rig.api.requests[before:]] == ["POST"]
+
+    tried(story)
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_a_pinned_pod_is_looked_up_before_its_node_is_given_away(bound: bool) -> None:
+    """kube-scheduler may have bound it while the watch of pods was silent."""
+
+    async def story(rig: Rig) -> None:
+        rig.see(*(rank(i) for i in range(SIZE)))
+        await rig.settle()
+        nodes = rig.placed()
+        assert len(set(nodes.values())) == SIZE
+        rig.api.requests.clear()
+        answer, asked = rig.api.persist, []
+
+        async def persist(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if method != "GET" or "/pods/" not in path:
+                return await answer(method, path, body, **more)
+            rig.api.requests.append((method, path, body))
+            asked.append(path.rpartition("/")[2])
+            node = nodes[asked[-1]] if bound else ""
+            return msgspec.json.encode(rank(int(asked[-1][-1]), node=node, gated=False))
+
+        rig.api.persist = persist  # type: ignore[method-assign]
+        more = {"schedulerName": "muster-direct", "gated": False}
+        late = {"muster.dev/group": "late"}
+        rig.see(*(pod(f"l-{i}", labels=late, annotations=MINIMUM, **more) for i in range(SIZE)))
+        await rig.pass_s(31.0)
+        assert sorted(asked) == sorted(nodes)
+        assert rig.deleted() == []
+        placed = rig.placed()
+        assert placed == {} if bound else set(placed) == {f"l-{i}" for i in range(SIZE)}
+
+    tried(story)
+
+
+def test_what_is_deleted_is_what_was_seen() -> None:
+    async def story(rig: Rig) -> None:
+        seen = rank(0, owner=("PyTorchJob", "g", "uid-g"))
+        meta = msgspec.structs.replace(seen.metadata, resource_version="17")
+        await rig.control.lanes.delete(msgspec.structs.replace(seen, metadata=meta))
+        ((method, _, body),) = rig.api.requests
+        preconditions = {"uid": "g-0-0", "resourceVersion": "17"}
+        assert (method, body) == ("DELETE", {"preconditions": preconditions})
 
     tried(story)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 import msgspec
 
@@ -11,9 +12,11 @@ from scheduler.live.controller import Controller
 from scheduler.live.gangs import key_of
 from scheduler.live.lanes import WAITS
 from scheduler.live.objects import Pod, pod_shape
+from scheduler.model import PodShape
 
 log = logging.getLogger("muster.extender")
 RESERVED = "reserved for a gang"
+MAX_SHAPES = 64  #: whose last answers are kept
 
 
 class FilterArgs(msgspec.Struct, rename="pascal"):
@@ -27,8 +30,17 @@ class FilterResult(msgspec.Struct, rename="pascal"):
     """Nodes the pod may go to."""
 
     node_names: list[str] | msgspec.Raw
-    failed_nodes: dict[str, str] = {}
+    failed_nodes: dict[str, str] | msgspec.Raw = {}
     error: str = ""
+
+
+class _Known(NamedTuple):
+    """What pods of one shape were answered, and to which question."""
+
+    version: int  #: of the ledger
+    candidates: bytes
+    result: FilterResult
+    none_left: bool
 
 
 class Victim(msgspec.Struct):
@@ -63,6 +75,7 @@ class Extender:
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self.bind = Binds(controller).bind
+        self._known: dict[PodShape, _Known] = {}
 
     def filter(self, args: FilterArgs) -> FilterResult:
         """Pin a planned pod, refuse a waiting one, keep others off promised capacity."""
@@ -90,22 +103,34 @@ class Extender:
         """
         control = self._controller
         shape = pod_shape(pod, control.settings.resource)
-        if control.ledger.all_have_room(shape):
-            return FilterResult(candidates if bytes(candidates) != b"null" else [])
+        asked, version = bytes(candidates), control.ledger.version
+        known = self._known.get(shape)
+        # kube-scheduler asks for many pods in a row, with the same names in the same order
+        if known is None or known.version != version or known.candidates != asked:
+            if len(self._known) >= MAX_SHAPES:
+                self._known.clear()
+            known = self._known[shape] = _Known(version, asked, *self._left(shape, candidates))
+        if known.none_left:
+            control.refused.add(pod.metadata.uid)
+        return known.result
+
+    def _left(self, shape: PodShape, candidates: msgspec.Raw) -> tuple[FilterResult, bool]:
+        """Return the answer for a shape, and whether gangs leave it no node at all."""
+        ledger = self._controller.ledger
         names = _names(candidates)
+        if ledger.all_have_room(shape):
+            return FilterResult(candidates if names else []), False
         refused = {
             name
             for name in names
-            if (room := control.ledger.room_beside_gangs(name)) is not None
-            and not room.holds(shape)
+            if (room := ledger.room_beside_gangs(name)) is not None and not room.holds(shape)
         }
         if not refused:
-            return FilterResult(candidates)
-        if len(refused) == len(names):
-            control.refused.add(pod.metadata.uid)
-        return FilterResult(
-            [name for name in names if name not in refused], dict.fromkeys(refused, RESERVED)
-        )
+            return FilterResult(candidates if names else []), False
+        kept = msgspec.json.encode([name for name in names if name not in refused])
+        failed = msgspec.json.encode(dict.fromkeys(refused, RESERVED))
+        result = FilterResult(msgspec.Raw(kept), msgspec.Raw(failed))
+        return result, len(refused) == len(names)
 
     def preempt(self, args: PreemptArgs) -> PreemptResult:
         """Never for a gang's pod, never on a promised node, never a gang's pod."""

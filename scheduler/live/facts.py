@@ -202,6 +202,7 @@ class ClusterFacts:
         for name, ends_s in certificates.expires_unix_s.items() if certificates else ():
             metrics.certificate_expires.labels(file=name).set(ends_s)
         now_s = asyncio.get_running_loop().time()
+        metrics.watch_age.clear()  # a kind that is gone has no watch to wait for
         for kind, informer in self._service.informers.items():
             if informer.heard_s:
                 metrics.watch_age.labels(kind=kind).set(now_s - informer.heard_s)

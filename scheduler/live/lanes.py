@@ -137,8 +137,14 @@ class Lanes:
         return found if found.metadata.uid == pod.metadata.uid else None
 
     async def delete(self, pod: Pod) -> None:
-        """Delete a pod that never ran; its owner makes a new one. Gone already is fine."""
-        body = {"preconditions": {"uid": pod.metadata.uid}, "gracePeriodSeconds": 0}
+        """Delete a pod that never ran; its owner makes a new one. Gone already is fine.
+
+        So is one that has changed since it was seen, perhaps by a bind: the watch tells of that.
+        """
+        meta = pod.metadata
+        # without a grace period of our own: the API server removes a pod without a node at once
+        seen = {"uid": meta.uid, "resourceVersion": meta.resource_version}
+        body = {"preconditions": seen}
         try:
             await self._api.persist("DELETE", pod_path(pod), body)
         except ApiError as error:

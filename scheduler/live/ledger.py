@@ -97,6 +97,7 @@ class Ledger:
         self._start_over = True
         self._once_more = False
         self.now_s = 0.0
+        self.version = 0  #: grows whenever a node may have got more or less room
 
     # -- nodes -------------------------------------------------------------------------------
 
@@ -330,11 +331,14 @@ class Ledger:
 
     def _tell(self, event: ClusterEvent | Wait | Reserve) -> None:
         apply(self.state, event)
+        if not isinstance(event, Wait | Reserve | Considered):
+            self.version += 1
         self.record(self.now_s, event)
 
     def _rebuild(self) -> None:
         """Make the core's state anew from the facts; what runs is counted first."""
         self._start_over = False
+        self.version += 1
         self.num_rebuilds += 1
         self.classes.forget_classes()
         for name, node in self.nodes.items():

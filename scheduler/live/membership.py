@@ -47,7 +47,7 @@ class Slot:
     empty_since_s: float = 0.0
     refused: bool = False  #: by kube-scheduler, and the rest of the gang waited for long enough
     num_told: int = 0  #: attempts to tell this pod
-    asked: bool = False  #: a bind was written whose outcome only the API server knows
+    asked: bool = False  #: it may have been bound; only the API server knows
     given_back: bool = False  #: its pod was evicted with the gang: nobody comes after it
 
 

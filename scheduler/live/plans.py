@@ -167,7 +167,8 @@ class PlanRecords:
         self._versions.pop(unit_name, None)
         while leads() and unit_name not in self._versions:  # else a new plan has the record
             try:
-                await self._api.persist("DELETE", f"{self._path}/{record_name(unit_name)}")
+                # one try at a time: meanwhile a new plan may have written its record
+                await self._api.call("DELETE", f"{self._path}/{record_name(unit_name)}")
             except ApiError as error:
                 if error.code == 404:
                     return

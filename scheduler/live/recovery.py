@@ -55,7 +55,7 @@ class Recovery:
                     continue
                 told = not pod.gated and pinned_to(pod) == written.node
                 pods.append(pod)
-                slots.append(Slot(rank, written.node, pod.metadata.uid, released=told))
+                slots.append(Slot(rank, written.node, pod.metadata.uid, released=told, asked=told))
             bound = sum(1 for p in gang.live_pods() if p.spec.node_name)
             if len(pods) + bound < len(plan.slots) or not pods:
                 self._release.erase(plan.unit)
@@ -83,7 +83,7 @@ class Recovery:
         elif owned and uid in gang.given_up:
             wrong = "did not get it in time"
         else:
-            slot = Slot(rank_of(pod), node, uid, released=True)
+            slot = Slot(rank_of(pod), node, uid, released=True, asked=True)
             unit = self._tables.hold_new(gang, [pod], [slot], now_s)
             timeouts = self._tables.settings.timeouts
             unit.deadline_s = now_s + timeouts.bind_s

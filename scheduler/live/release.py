@@ -126,6 +126,8 @@ class Release:
             return
         plan = plan_text(unit.name, unit.generation, slot)
         meta = pod.metadata
+        # from now on somebody may bind it, and the watch that would tell may be behind
+        slot.asked = True
         try:
             match self._lane(gang, unit, slot):
                 case Lane.PINNED:
@@ -133,7 +135,6 @@ class Release:
                 case Lane.DIRECT:
                     if pod.gated:
                         await self.lanes.ungate(pod)
-                    slot.asked = True
                     await self.lanes.bind(meta.namespace, meta.name, meta.uid, slot.node, plan)
                 case Lane.EXTENDER:
                     await self.lanes.poke(pod, plan)

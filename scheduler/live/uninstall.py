@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 
-from scheduler.live.api import Api, access
+from scheduler.live.api import Api, ApiError, access
 from scheduler.live.kubeconfig import chosen
 from scheduler.live.lanes import Lanes
 from scheduler.live.objects import Pod
@@ -16,6 +16,9 @@ class _Pods(msgspec.Struct):
     items: list[Pod]
 
 
+ROUNDS = 4  #: pods come and change meanwhile
+
+
 async def ungate(kubeconfig: str = "", context: str = "", namespace: str = "") -> tuple[int, int]:
     """Take muster's gate off all pods, of one namespace or of all.
 
@@ -23,15 +26,31 @@ async def ungate(kubeconfig: str = "", context: str = "", namespace: str = "") -
     muster, such as muster-direct.
 
     Raises:
-        ValueError: no cluster is named, see `kubeconfig.chosen`.
+        ValueError: no cluster is named, see `kubeconfig.chosen`; or some pods keep the gate.
     """
     configuration = await access(chosen(kubeconfig), context)
     async with Api(configuration) as api:
         path = f"/api/v1/namespaces/{namespace}/pods" if namespace else "/api/v1/pods"
-        reply = await api.persist("GET", path)
-        pods = msgspec.json.decode(reply, type=_Pods).items
-        gated = [pod for pod in pods if pod.gated]
         lanes = Lanes(api)
-        await asyncio.gather(*(lanes.ungate(pod) for pod in gated))
-        pending = [pod for pod in pods if not (pod.spec.node_name or pod.ended)]
-        return len(gated), sum(pod.spec.scheduler_name.startswith("muster") for pod in pending)
+        count, problem = 0, ""
+        for _ in range(ROUNDS):
+            reply = await api.persist("GET", path)
+            pods = msgspec.json.decode(reply, type=_Pods).items
+            gated = [pod for pod in pods if pod.gated]
+            if not gated:
+                pending = [pod for pod in pods if not (pod.spec.node_name or pod.ended)]
+                return count, sum(p.spec.scheduler_name.startswith("muster") for p in pending)
+            tries = (lanes.ungate(pod) for pod in gated)
+            for pod, error in zip(
+                gated, await asyncio.gather(*tries, return_exceptions=True), strict=True
+            ):
+                if error is None:
+                    count += 1
+                elif isinstance(error, ApiError):
+                    problem = f"pod {pod.where}: {error}"
+                else:
+                    raise error
+    raise ValueError(
+        f"{count} pods ungated, but there still are gated ones after {ROUNDS} rounds; "
+        f"{problem or 'new ones keep coming: remove the admission policy muster-gate first'}"
+    )

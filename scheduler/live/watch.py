@@ -221,6 +221,7 @@ class Informer(Generic[T]):
         for item in list(self._known.values()):
             self._tell(Change.DELETED, item)
         self._known.clear()
+        self.heard_s = 0.0
 
     def _tell(self, change: Change, item: T) -> None:
         """Hand a change on; what the handler cannot take must not end the watch of all others."""

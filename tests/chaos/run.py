@@ -104,6 +104,8 @@ class Chaos:
         self._summary(observer, load, proxy)
         wrong += await asyncio.to_thread(self._replay, cluster)
         log = Path(cluster.process("muster").log).read_text(errors="replace")
+        if not (observer.num_binds and observer.num_gangs_started and observer.num_committed):
+            wrong.append("the observer saw no gang start: there was nothing to judge")
         if "Traceback" in log:
             wrong.append(f"muster failed {log.count('Traceback')} times: {last_error(log)}")
         return wrong
