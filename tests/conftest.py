@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,6 +17,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
 
 mpl.use("Agg")
+
+# What a shell without job control runs in the background ignores Ctrl-C, and passes that on.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: a busy machine is not a failure. HYPOTHESIS_PROFILE=thorough searches for longer.
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=50)
