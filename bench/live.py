@@ -49,6 +49,8 @@ SPACE = "default"
 PODS = f"/api/v1/namespaces/{SPACE}/pods"
 TICKS = os.sysconf("SC_CLK_TCK")
 QUIET_WITHIN_S = 120
+CPU_SHARE = "muster CPU / API server CPU"
+GATING = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings/muster-gate"
 EVENTS_PER_S = 50  #: of nodes, while filter is timed
 PATHS = ("stock", "native", "pinned", "direct")
 _BURSTS = itertools.count()
@@ -92,7 +94,7 @@ def group(name: str, size: int, path: str) -> tuple[str, dict[str, Any]] | None:
 
 class _Meta(msgspec.Struct, rename="camel"):
     name: str
-    resource_version: str
+    resource_version: str = ""  #: of what was stored
 
 
 class _Spec(msgspec.Struct, rename="camel"):
@@ -377,6 +379,7 @@ def measure(nodes: int, gangs: int, size: int, waiting: int) -> list[dict[str, A
     rows = decision_rows(nodes) if nodes >= 2000 else []
     try:
         rows += lane_rows(measure_paths(folder, PATHS, nodes, gangs, size))
+        rows += extender_rows(folder / "extender", nodes, gangs, size)
         rows += live_curves.rows(OUT.parent, "make bench-live")
         with running(folder / "muster", nodes=nodes, bind_verb=False) as cluster:
             rows += filter_rows(cluster, "no GPU held")
@@ -420,7 +423,7 @@ def lane_rows(figures: pd.DataFrame) -> list[dict[str, Any]]:
     usual = figures[~held].groupby("lane").median(numeric_only=True)
     released = figures[held].groupby("lane")["released_per_s"].median()
     rate, share = usual["pods_per_s"], usual["muster_ms"] / usual["kube-apiserver_ms"]
-    what = "muster CPU / API server CPU"
+    what = CPU_SHARE
     return [
         row("stock kube-scheduler", rate["stock"], "pods/s"),
         row("native gangs", rate["native"], "pods/s"),
@@ -439,6 +442,33 @@ def lane_rows(figures: pd.DataFrame) -> list[dict[str, Any]]:
         at_most(f"{what}, pinned", share["pinned"], 0.2, "x"),
         at_most(f"{what}, direct", share["direct"], 0.2, "x"),
     ]
+
+
+def extender_rows(folder: Path, nodes: int, gangs: int, size: int) -> list[dict[str, Any]]:
+    """Time the lane for pods without a gate: kube-scheduler asks for each, with all names."""
+    with running(folder, nodes=nodes) as cluster:
+        asyncio.run(stop_gating(cluster))
+        asyncio.run(burst(cluster, "extender", 2, 10))
+        found = pd.DataFrame(
+            asyncio.run(burst(cluster, "extender", gangs, size))[0] for _ in range(3)
+        ).median()
+    share = found["muster_ms"] / found["kube-apiserver_ms"]
+    return [
+        row("extender lane", found["pods_per_s"], "pods/s"),
+        at_most(f"{CPU_SHARE}, extender", share, 0.2, "x"),
+    ]
+
+
+async def stop_gating(cluster: Cluster) -> None:
+    """Take the admission policy's binding away, and wait until pods come without a gate."""
+    tried = pod("tried", "tried", "extender")
+    async with await objects.connect(cluster.kubeconfig) as api:
+        await api.persist("DELETE", GATING)
+        while True:
+            made = await api.persist("POST", f"{PODS}?dryRun=All", tried)
+            if not msgspec.json.decode(made, type=_Pod).spec.scheduling_gates:
+                return
+            await asyncio.sleep(0.1)
 
 
 def start_rows(cluster: Cluster) -> list[dict[str, Any]]:
