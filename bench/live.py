@@ -49,8 +49,6 @@ SPACE = "default"
 PODS = f"/api/v1/namespaces/{SPACE}/pods"
 TICKS = os.sysconf("SC_CLK_TCK")
 QUIET_WITHIN_S = 120
-CPU_SHARE = "muster CPU / API server CPU"
-GATING = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings/muster-gate"
 EVENTS_PER_S = 50  #: of nodes, while filter is timed
 PATHS = ("stock", "native", "pinned", "direct")
 _BURSTS = itertools.count()
@@ -379,7 +377,6 @@ def measure(nodes: int, gangs: int, size: int, waiting: int) -> list[dict[str, A
     rows = decision_rows(nodes) if nodes >= 2000 else []
     try:
         rows += lane_rows(measure_paths(folder, PATHS, nodes, gangs, size))
-        rows += extender_rows(folder / "extender", nodes, gangs, size)
         rows += live_curves.rows(OUT.parent, "make bench-live")
         with running(folder / "muster", nodes=nodes, bind_verb=False) as cluster:
             rows += filter_rows(cluster, "no GPU held")
@@ -423,7 +420,7 @@ def lane_rows(figures: pd.DataFrame) -> list[dict[str, Any]]:
     usual = figures[~held].groupby("lane").median(numeric_only=True)
     released = figures[held].groupby("lane")["released_per_s"].median()
     rate, share = usual["pods_per_s"], usual["muster_ms"] / usual["kube-apiserver_ms"]
-    what = CPU_SHARE
+    what = "muster CPU / API server CPU"
     return [
         row("stock kube-scheduler", rate["stock"], "pods/s"),
         row("native gangs", rate["native"], "pods/s"),
@@ -442,33 +439,6 @@ def lane_rows(figures: pd.DataFrame) -> list[dict[str, Any]]:
         at_most(f"{what}, pinned", share["pinned"], 0.2, "x"),
         at_most(f"{what}, direct", share["direct"], 0.2, "x"),
     ]
-
-
-def extender_rows(folder: Path, nodes: int, gangs: int, size: int) -> list[dict[str, Any]]:
-    """Time the lane for pods without a gate: kube-scheduler asks for each, with all names."""
-    with running(folder, nodes=nodes) as cluster:
-        asyncio.run(stop_gating(cluster))
-        asyncio.run(burst(cluster, "extender", 2, 10))
-        found = pd.DataFrame(
-            asyncio.run(burst(cluster, "extender", gangs, size))[0] for _ in range(3)
-        ).median()
-    share = found["muster_ms"] / found["kube-apiserver_ms"]
-    return [
-        row("extender lane", found["pods_per_s"], "pods/s"),
-        at_most(f"{CPU_SHARE}, extender", share, 0.2, "x"),
-    ]
-
-
-async def stop_gating(cluster: Cluster) -> None:
-    """Take the admission policy's binding away, and wait until pods come without a gate."""
-    tried = pod("tried", "tried", "extender")
-    async with await objects.connect(cluster.kubeconfig) as api:
-        await api.persist("DELETE", GATING)
-        while True:
-            made = await api.persist("POST", f"{PODS}?dryRun=All", tried)
-            if not msgspec.json.decode(made, type=_Pod).spec.scheduling_gates:
-                return
-            await asyncio.sleep(0.1)
 
 
 def start_rows(cluster: Cluster) -> list[dict[str, Any]]:

@@ -610,6 +610,20 @@ def test_workers_do_not_make_up_for_a_master() -> None:
     tried(story)
 
 
+def test_a_minimum_is_not_made_of_workers_that_come_before_their_master() -> None:
+    async def story(rig: Rig) -> None:
+        least = {"runPolicy": {"schedulingPolicy": {"minAvailable": 2}}}
+        rig.thing("PyTorchJob", "j", {**replicas(Master=1, Worker=4), **least})
+        rig.see(*(kubeflow("j", i) for i in range(3)))
+        await rig.settle()
+        assert rig.placed() == {}
+        rig.see(kubeflow("j", 0, "master"))
+        await rig.settle()
+        assert {"j-master-0", "j-worker-0"} <= rig.placed().keys()
+
+    tried(story)
+
+
 def test_initializers_of_a_trainjob_are_not_waited_for_in_a_volcano_group() -> None:
     async def story(rig: Rig) -> None:
         parts = [part("dataset-initializer", 1), part("model-initializer", 1), part("node", 2)]

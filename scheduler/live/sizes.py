@@ -59,11 +59,27 @@ def size_of(key: GangKey, pods: Iterable[Pod], find: Find) -> Size | None:
         return None
     chosen = next(iter(sizes.values()))
     strictest = max(size.min_member for size in sizes.values())
-    if strictest == chosen.min_member:
+    if strictest != chosen.min_member:
+        said = ", ".join(f"{word} says {size.min_member}" for word, size in sizes.items())
+        conflict = f"{said}; {strictest} rules"
+        chosen = Size(strictest, max(chosen.total, strictest), conflict, chosen.by_role)
+    if any(pod.spec.node_name for pod in pods):
         return chosen
-    said = ", ".join(f"{word} says {size.min_member}" for word, size in sizes.items())
-    conflict = f"{said}; {strictest} rules"
-    return Size(strictest, max(chosen.total, strictest), conflict, chosen.by_role)
+    return _until_roles_are_there(chosen, pods)
+
+
+def _until_roles_are_there(size: Size, pods: list[Pod]) -> Size:
+    """Return the size at which a gang may start: not with others in place of a role's pods.
+
+    While a role lacks pods the gang needs what is there and what that role lacks: a master may be
+    made after its workers.
+    """
+    present = Counter(rank_of(pod).role for pod in pods)
+    lacking = sum(max(0, least - present[role]) for role, least in size.by_role)
+    if not lacking:
+        return size
+    least = max(size.min_member, len(pods) + lacking)
+    return Size(least, max(size.total, least), size.conflict, size.by_role)
 
 
 def _with_roles(size: Size, key: GangKey, pods: list[Pod], find: Find) -> Size:
