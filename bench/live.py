@@ -92,7 +92,7 @@ def group(name: str, size: int, path: str) -> tuple[str, dict[str, Any]] | None:
 
 class _Meta(msgspec.Struct, rename="camel"):
     name: str
-    resource_version: str = ""  #: of what was stored
+    resource_version: str
 
 
 class _Spec(msgspec.Struct, rename="camel"):

@@ -119,13 +119,13 @@ class Extender:
         """Return the answer for a shape, and whether gangs leave it no node at all."""
         ledger = self._controller.ledger
         names = _names(candidates)
-        if ledger.all_have_room(shape):
-            return FilterResult(candidates if names else []), False
-        refused = {
-            name
-            for name in names
-            if (room := ledger.room_beside_gangs(name)) is not None and not room.holds(shape)
-        }
+        refused: set[str] = set()
+        if not ledger.all_have_room(shape):
+            refused = {
+                name
+                for name in names
+                if (room := ledger.room_beside_gangs(name)) is not None and not room.holds(shape)
+            }
         if not refused:
             return FilterResult(candidates if names else []), False
         kept = msgspec.json.encode([name for name in names if name not in refused])

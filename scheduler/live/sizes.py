@@ -83,11 +83,7 @@ def _until_roles_are_there(size: Size, pods: list[Pod]) -> Size:
 
 
 def _with_roles(size: Size, key: GangKey, pods: list[Pod], find: Find) -> Size:
-    """Return the size with Volcano's minimum per role.
-
-    While a role lacks pods, those of other roles do not make up for them: the gang needs what is
-    there and what that role lacks.
-    """
+    """Return the size with Volcano's minimum per role."""
     group = find("volcano", key.namespace, key.name)
     minima = (group.spec.get("minTaskMember") or {}) if group is not None else {}
     by_role = tuple(
@@ -97,12 +93,9 @@ def _with_roles(size: Size, key: GangKey, pods: list[Pod], find: Find) -> Size:
     )
     if not by_role:
         return size
-    present = Counter(rank_of(pod).role for pod in pods)
-    lacking = sum(max(0, least - present[role]) for role, least in by_role)
     least = max(size.min_member, sum(least for _, least in by_role))
-    if lacking:
-        least = max(least, len(pods) + lacking)
-    return Size(least, max(size.total, least), size.conflict, by_role)
+    whole = Size(least, max(size.total, least), size.conflict, by_role)
+    return _until_roles_are_there(whole, pods)
 
 
 def _said(key: GangKey, pod: Pod, find: Find) -> Iterable[tuple[str, Size | None]]:
