@@ -68,12 +68,28 @@ def marked() -> list[tuple[int, str]]:
         if not folder.name.isdigit():
             continue
         try:
-            environment = (folder / "environ").read_bytes().split(b"\0")
+            environment = environment_of(int(folder.name)).split(b"\0")
         except OSError:  # gone, or another user's
             continue
         log = next((entry for entry in environment if entry.startswith(start)), None)
         if log is not None and _started(int(folder.name)):
             found.append((int(folder.name), os.fsdecode(log.removeprefix(start))))
+    return found
+
+
+def environment_of(pid: int, within_s: float = 1.0) -> bytes:
+    """Return what a process was started with.
+
+    While it becomes its program (exec) it has neither environment nor command line to read, though
+    who started it may go on already: that moment is waited for. A kernel thread and a zombie have
+    neither for good, and no program.
+    """
+    folder, end_s = Path(f"/proc/{pid}"), time.monotonic() + within_s
+    while not (found := (folder / "environ").read_bytes()) and time.monotonic() < end_s:
+        if (folder / "cmdline").read_bytes():  # it has none, or has it by now
+            return (folder / "environ").read_bytes()
+        os.readlink(folder / "exe")
+        time.sleep(0.001)
     return found
 
 

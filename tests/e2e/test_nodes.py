@@ -14,6 +14,7 @@ from scheduler.controlplane import cgroups, network, nodes
 from scheduler.controlplane import cluster as clusters
 from tests.e2e.conftest import NODES, lack, pod, until_account
 from tests.live.conftest import Kube
+from tests.live.typed import typing_on
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -119,6 +120,19 @@ def test_nothing_stays_even_after_everything_was_killed(tmp_path: Path) -> None:
     for what, value in before.items():
         assert after[what] == value, f"{what} changed"
     assert not folder.exists()
+
+
+def test_real_nodes_go_on_after_everything_was_killed(tmp_path: Path) -> None:
+    if lacking := lack():
+        pytest.skip(lacking)
+    with typing_on(tmp_path / "cluster") as typed:
+        typed.run("up --kubelets 2")
+        before = typed.status()
+        assert "has 2 real nodes of 1 GPUs" in typed.run("up --kubelets 1", 2).stderr
+        typed.kill_all()
+        typed.run("up --kubelets 2")
+        rows = typed.status()
+        assert rows.keys() == before.keys() and all(row["healthy"] for row in rows.values())
 
 
 def test_a_lack_is_said_in_one_line() -> None:

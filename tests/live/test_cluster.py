@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from scheduler.controlplane import cluster as clusters
-from scheduler.controlplane import private_folder, requirements
-from scheduler.controlplane.processes import Process, marked, start, stop, sweep
+from scheduler.controlplane import private_folder
+from scheduler.controlplane.processes import (
+    Process,
+    environment_of,
+    marked,
+    start,
+    stop,
+    sweep,
+)
 from tests.live.conftest import Kube, missing
+from tests.live.typed import Typed, typing_on, until
 
 COMPONENTS = {
     "etcd",
@@ -31,56 +34,14 @@ COMPONENTS = {
 }
 
 
-class Typed:
-    """The command line on one folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def command(self, what: str) -> list[str]:
-        """Return `muster cluster WHAT` on the folder."""
-        words = [sys.executable, "-m", "sim.cli", "cluster", *shlex.split(what)]
-        return [*words, "--dir", str(self.folder)]
-
-    def run(self, what: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run a command that ends with `code`."""
-        done = subprocess.run(self.command(what), capture_output=True, text=True, timeout=400)
-        assert done.returncode == code, f"{what}: {done.stdout}{done.stderr}"
-        return done
-
-    def status(self, code: int = 0) -> dict[str, dict[str, Any]]:
-        """Return the components by name."""
-        return {row["name"]: row for row in json.loads(self.run("status --json", code).stdout)}
-
-    def left(self) -> list[int]:
-        """Return the processes of the cluster, whoever started them."""
-        return [pid for pid, log in marked() if Path(log).parent == self.folder.resolve()]
-
-    def kill_all(self) -> None:
-        """Kill every process of the cluster at once, and wait until they are gone."""
-        for pid in self.left():
-            os.kill(pid, signal.SIGKILL)
-        until("all are gone", lambda: not self.left())
-
-
-def until(what: str, condition: Callable[[], Any], within_s: float = 60.0) -> None:
-    end_s = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end_s, f"not within {within_s:.0f} s: {what}"
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def typed(tmp_path: Path) -> Iterator[Typed]:
-    """Return the command line on a folder of the test's own, ended after it."""
+    """Return the command line on a folder of the test's own."""
     lack = missing()
     if lack:
         pytest.skip(f"the control plane cannot be built: {lack}")
-    found = Typed(tmp_path / "cluster")
-    yield found
-    found.run("down")
-    assert found.left() == []
-    assert not found.folder.exists()
+    with typing_on(tmp_path / "cluster") as found:
+        yield found
 
 
 def small(cluster: clusters.Cluster | None) -> Kube:
@@ -167,21 +128,6 @@ def test_a_running_cluster_is_not_erased_and_a_lost_supervisor_leaves_nothing(
     os.kill(int(typed.status()["muster"]["pid"]), signal.SIGKILL)  # the fixture's `down` ends both
 
 
-@pytest.mark.k8s
-@pytest.mark.slow
-def test_real_nodes_go_on_after_everything_was_killed(typed: Typed) -> None:
-    lack = requirements.lack()
-    if lack:
-        pytest.skip(f"real nodes cannot run here: {lack}")
-    typed.run("up --kubelets 2")
-    before = typed.status()
-    assert "has 2 real nodes of 1 GPUs" in typed.run("up --kubelets 1", 2).stderr
-    typed.kill_all()
-    typed.run("up --kubelets 2")
-    rows = typed.status()
-    assert rows.keys() == before.keys() and all(row["healthy"] for row in rows.values())
-
-
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
     lack = missing()
     if lack:
@@ -212,6 +158,14 @@ def test_what_is_in_no_books_is_found_by_its_mark(tmp_path: Path) -> None:
         assert other.alive()
     finally:
         stop([other])
+
+
+def test_a_program_has_its_mark_as_soon_as_it_is_started(tmp_path: Path) -> None:
+    """Also in the moment of its exec, in which the system tells nothing of it yet."""
+    for _ in range(300):
+        found = start("new", ["sleep", "600"], tmp_path)
+        assert environment_of(found.pid)
+        stop([found])
 
 
 def reads_of(shared: Path, own: Path, user: int) -> Process:

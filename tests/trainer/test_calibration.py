@@ -1,7 +1,8 @@
 """The loop closed: what a real gang does is measured, simulated, and compared with another run.
 
 One gang teaches the costs. Another, beside it at the same time so that whatever else the machine
-does hits both, has its faults at other steps. It is told to the simulator only by its number of
+does hits both, has its faults at other steps, a moment later: neither starts, which takes all
+cores, while only the other recovers. It is told to the simulator only by its number of
 steps and the steps of its faults, and its measured parts must come out.
 """
 
@@ -109,7 +110,7 @@ def compared(measured: Split, simulated: dict[Part, float]) -> pd.DataFrame:
 def test_a_simulated_run_splits_its_time_as_the_executed_one(tmp_path: Path) -> None:
     taught, other = tmp_path / "taught", tmp_path / "compared"
     script = faults(kill=140, preempt=220)
-    execute({taught: faults(kill=90, preempt=180), other: script})
+    execute({taught: faults(kill=130, preempt=210), other: script})
     measured = split([other / "goodput"])
     assert [one.reason for one in measured.attempts] == ["failed", "preempted", "finished"]
     table = compared(measured, simulate(calibrate([taught / "goodput"]), script))
