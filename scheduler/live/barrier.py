@@ -243,7 +243,7 @@ class Binds:
             try:
                 left_s = call.deadline_s - asyncio.get_running_loop().time()
                 async with asyncio.timeout(min(TRY_S, left_s)):
-                    await control.lanes.bind(*where, within_s=0.0)
+                    await control.lanes.bind(*where, once=True)
                 return BindResult()
             except TimeoutError:  # the next try finds out whether it took place
                 why = why or f"no answer within {TRY_S:.0f} s"

@@ -137,7 +137,7 @@ class Release:
                         await self.lanes.ungate(pod)
                     await self.lanes.bind(meta.namespace, meta.name, meta.uid, slot.node, plan)
                 case Lane.EXTENDER:
-                    await self.lanes.poke(pod, plan)
+                    await self.lanes.nominate(pod, slot.node, plan)
             slot.released = True
         except ApiError as error:
             if error.code in (404, 409):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane.objects import node
-from tests.live.conftest import NODES, Kube, gang, group, pod, pytorchjob
+from tests.live.conftest import NODES, Kube, counted, gang, group, missing, pod, pytorchjob
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
 POLICY = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings"
@@ -313,8 +316,8 @@ def test_55_a_member_without_gpus_waits_with_the_others(kube: Kube, full: str) -
     kube.until("both bound", lambda: sum(p.startswith("mixed") for p in kube.bound(full)) == 2)
 
 
-@pytest.fixture
-def ungated(kube: Kube) -> Iterator[None]:
+@contextmanager
+def ungating(kube: Kube) -> Iterator[None]:
     """Take the admission policy's binding away: pods come without a gate."""
     path = f"{POLICY}/muster-gate"
     binding = kube.call("GET", path)
@@ -333,6 +336,13 @@ def ungated(kube: Kube) -> Iterator[None]:
     kube.until("pods are gated again", lambda: not open_now())
 
 
+@pytest.fixture
+def ungated(kube: Kube) -> Iterator[None]:
+    """Give the pods of a test no gates."""
+    with ungating(kube):
+        yield
+
+
 def test_61_without_the_policy_the_extender_holds_gangs(
     kube: Kube, space: str, ungated: None
 ) -> None:
@@ -344,6 +354,30 @@ def test_61_without_the_policy_the_extender_holds_gangs(
     for i in range(NODES - 2):
         kube.delete(f"/api/v1/namespaces/{space}/pods/first-{i}")
     kube.until("second is bound whole", lambda: len(kube.bound(space)) == 4)
+
+
+def test_61_on_many_nodes_the_planned_ones_are_nominated(tmp_path: Path) -> None:
+    """kube-scheduler offers an extender a part of many nodes, here a tenth."""
+    if lack := missing():
+        pytest.skip(f"the control plane cannot be built: {lack}")
+    size, nodes = 50, 1000
+    folder = tmp_path / "cluster"
+    many = clusters.up(folder, nodes=nodes, with_operator=False, with_kwok=False)
+    try:
+        file = many.dir / "scheduler.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "percentageOfNodesToScore": 1}))
+        many.restart("kube-scheduler")
+        kube = Kube(many)
+        kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "many"}})
+        with ungating(kube):
+            for one in range(4):
+                kube.create(*gang("many", f"gang{one}", size))
+            kube.until("all are bound", lambda: len(kube.bound("many")) == 4 * size)
+            num_asked = counted(many, "muster_extender_seconds_count{", 'verb="filter"')
+            assert 0 < num_asked <= 3 * 4 * size
+            assert not counted(many, "muster_aborts_total{")
+    finally:
+        clusters.down(folder)
 
 
 def test_62_ungate_leaves_no_pod_behind(kube: Kube, full: str) -> None:
