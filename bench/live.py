@@ -50,6 +50,8 @@ PODS = f"/api/v1/namespaces/{SPACE}/pods"
 TICKS = os.sysconf("SC_CLK_TCK")
 QUIET_WITHIN_S = 120
 EVENTS_PER_S = 50  #: of nodes, while filter is timed
+CPU_SHARE = "muster CPU / API server CPU"
+GATING = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings/muster-gate"
 PATHS = ("stock", "native", "pinned", "direct")
 _BURSTS = itertools.count()
 
@@ -384,6 +386,8 @@ def measure(nodes: int, gangs: int, size: int, waiting: int) -> list[dict[str, A
             rows += filter_rows(cluster, "every GPU held")
             rows += start_rows(cluster)
             rows += asyncio.run(waiting_rows(cluster, waiting))
+        with running(folder / "extender", nodes=nodes) as cluster:
+            rows += asyncio.run(extender_rows(cluster, gangs, size))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return rows
@@ -420,7 +424,6 @@ def lane_rows(figures: pd.DataFrame) -> list[dict[str, Any]]:
     usual = figures[~held].groupby("lane").median(numeric_only=True)
     released = figures[held].groupby("lane")["released_per_s"].median()
     rate, share = usual["pods_per_s"], usual["muster_ms"] / usual["kube-apiserver_ms"]
-    what = "muster CPU / API server CPU"
     return [
         row("stock kube-scheduler", rate["stock"], "pods/s"),
         row("native gangs", rate["native"], "pods/s"),
@@ -436,9 +439,34 @@ def lane_rows(figures: pd.DataFrame) -> list[dict[str, Any]]:
             1.15,
         ),
         at_least("direct / stock, from first create", rate["direct"] / rate["stock"], 2.0),
-        at_most(f"{what}, pinned", share["pinned"], 0.2, "x"),
-        at_most(f"{what}, direct", share["direct"], 0.2, "x"),
+        at_most(f"{CPU_SHARE}, pinned", share["pinned"], 0.2, "x"),
+        at_most(f"{CPU_SHARE}, direct", share["direct"], 0.2, "x"),
     ]
+
+
+async def extender_rows(cluster: Cluster, gangs: int, size: int) -> list[dict[str, Any]]:
+    """Time the lane of pods that come without a gate: kube-scheduler asks for each, twice."""
+    await stop_gating(cluster)
+    await burst(cluster, "extender", 2, 10)
+    bursts = [(await burst(cluster, "extender", gangs, size))[0] for _ in range(3)]
+    found = pd.DataFrame(bursts).median()
+    share = found["muster_ms"] / found["kube-apiserver_ms"]
+    return [
+        row("extender lane, no gates", found["pods_per_s"], "pods/s"),
+        at_most(f"{CPU_SHARE}, extender", share, 0.2, "x"),
+    ]
+
+
+async def stop_gating(cluster: Cluster) -> None:
+    """Take the admission policy's binding away, and wait until pods come without a gate."""
+    tried = pod("tried", "tried", "extender")
+    async with await objects.connect(cluster.kubeconfig) as api:
+        await api.persist("DELETE", GATING)
+        while True:
+            made = await api.persist("POST", f"{PODS}?dryRun=All", tried)
+            if not msgspec.json.decode(made, type=_Pod).spec.scheduling_gates:
+                return
+            await asyncio.sleep(0.1)
 
 
 def start_rows(cluster: Cluster) -> list[dict[str, Any]]:
