@@ -460,7 +460,7 @@ async def extender_rows(cluster: Cluster, gangs: int, size: int) -> list[dict[st
 async def stop_gating(cluster: Cluster) -> None:
     """Take the admission policy's binding away, and wait until pods come without a gate."""
     tried = pod("tried", "tried", "extender")
-    async with await objects.connect(cluster.kubeconfig) as api:
+    async with await objects.connect(cluster.kubeconfig) as api, asyncio.timeout(60):
         await api.persist("DELETE", GATING)
         while True:
             made = await api.persist("POST", f"{PODS}?dryRun=All", tried)

@@ -132,12 +132,22 @@ class Rig:
     def lanes(self) -> dict[str, str]:
         """Return how each pod was told of its node."""
         found = {}
-        for method, path, body in self.api.requests:
-            if method == "PATCH" and "/pods/" in path:
-                found[path.rpartition("/")[2]] = "pinned" if "spec" in body else "extender"
+        for method, path, _ in self.api.requests:
+            if method == "PATCH" and path.endswith("/status"):
+                found[path.split("/")[-2]] = "extender"
+            elif method == "PATCH" and "/pods/" in path:
+                found[path.rpartition("/")[2]] = "pinned"
             elif method == "POST" and path.endswith("/binding"):
                 found[path.split("/")[-2]] = "direct"
         return found
+
+    def nominated(self) -> list[tuple[str, str | None]]:
+        """Return every nomination: the pod and its node."""
+        return [
+            (path.split("/")[-2], body["status"]["nominatedNodeName"])
+            for method, path, body in self.api.requests
+            if method == "PATCH" and path.endswith("/status")
+        ]
 
     def deleted(self) -> list[str]:
         """Return the pods that were deleted."""

@@ -1,4 +1,8 @@
-"""The verbs that kube-scheduler calls: filter, preempt, bind. The first two only read."""
+"""The verbs that kube-scheduler calls: filter, preempt, bind.
+
+The first two decide nothing and change no table but what is to be done about lost nominations and
+refused pods.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import msgspec
 from scheduler.live.barrier import Binds
 from scheduler.live.controller import Controller
 from scheduler.live.gangs import key_of
-from scheduler.live.lanes import WAITS
+from scheduler.live.lanes import WAITS, pinned_to
 from scheduler.live.objects import Pod, pod_shape
 from scheduler.model import PodShape
 
@@ -85,10 +89,15 @@ class Extender:
         uid = args.pod.metadata.uid
         place = control.slot_of.get(uid)
         if place is not None:
-            _, _, slot = place
+            _, unit, slot = place
             # as text: names hold no quotes, and thousands of them need not be taken apart
             if msgspec.json.encode(slot.node) in bytes(args.node_names):
                 return FilterResult([slot.node])
+            named = args.pod.status.nominated_node_name == slot.node
+            if not named and pinned_to(args.pod) is None:
+                # not told yet, or kube-scheduler forgot it: nothing is wrong with the node
+                control.release.nominate_again(unit, slot, args.pod)
+                return FilterResult([], {"muster": WAITS})
             return FilterResult([], {"muster": "its planned node is not among the candidates"})
         if uid in control.key_of_pod:
             return FilterResult([], {"muster": WAITS})

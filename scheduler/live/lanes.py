@@ -80,12 +80,13 @@ class Lanes:
         """Have kube-scheduler look at `node` for the pod, now and before any other.
 
         It offers an extender only some of the nodes of a large cluster; the nominated one is tried
-        by itself. The annotation wakes the pod if it was set aside; both are one write.
+        by itself. A pod that was set aside is tried again when it changes. With no node it keeps no
+        room for the pod any more.
         """
         body = _encode(
             {
-                "metadata": {"uid": pod.metadata.uid, "annotations": {PLAN: plan}},
-                "status": {"nominatedNodeName": node},
+                "metadata": {"uid": pod.metadata.uid, "annotations": {PLAN: plan or None}},
+                "status": {"nominatedNodeName": node or None},
             }
         )
         await self._api.persist("PATCH", pod_path(pod) + "/status", body, content_type=MERGE)

