@@ -14,7 +14,7 @@ from scheduler.live.gangs import GangKey
 log = logging.getLogger("muster.work")
 #: facts that arrive together are looked at together; while steps are long, so are the gaps
 #: between them, so that a burst of creations costs a few steps and not one per pod
-GATHER_S, GATHER_MOST_S = 0.01, 0.1
+GATHER_S, GATHER_MOST_S = 0.025, 0.1
 REST_PER_STEP = 10.0
 LONGEST_S = 30.0
 
