@@ -39,9 +39,8 @@ def test_a_gang_starts_whole_and_the_next_waits_for_it(kube: Kube, space: str) -
 def test_45_no_pod_starts_before_its_gang_is_complete(kube: Kube, space: str) -> None:
     whole = gang(space, "late", 4)
     kube.create(*whole[:-1])
-    seen = kube.until("known", lambda: kube.explain(space, "late"))
-    kube.until("gathering", lambda: kube.explain(space, "late")["reason"] == "members")
-    assert seen["pods_needed"] == 4
+    kube.until("its size is known", lambda: kube.explain(space, "late").get("pods_needed") == 4)
+    assert kube.explain(space, "late")["reason"] == "members"
     assert kube.bound(space) == {}
     kube.create(whole[-1])
     kube.until("late is bound", lambda: len(kube.bound(space)) == 4)
