@@ -12,6 +12,7 @@ import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ NODES = 12
 WITHIN_S = 60.0
 REMIND_S = 10.0
 STALLED_S = 5.0  #: silence of a watch that makes muster open it anew, behind the proxy
+
+BINDINGS = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings"
 
 
 class Kube:
@@ -280,6 +283,33 @@ def kube(cluster: clusters.Cluster, request: pytest.FixtureRequest) -> Iterator[
     if cluster.process("kube-apiserver").pid == server:
         refused = num_refused(cluster)
         assert refused <= refused_before, "muster was refused what its manifests should grant"
+
+
+@contextmanager
+def ungating(kube: Kube) -> Iterator[None]:
+    """Take the admission policy out of force: pods come without a gate; put it back afterwards."""
+    path = f"{BINDINGS}/muster-gate"
+    binding = kube.call("GET", path)
+    probe = pod("default", "probe", 0, labels={"muster.dev/group": "probe"})
+
+    def gates() -> bool:
+        address = "/api/v1/namespaces/default/pods?dryRun=All"
+        return bool(kube.call("POST", address, probe)["spec"].get("schedulingGates"))
+
+    kube.delete(path)
+    kube.until("new pods have no gate", lambda: not gates())
+    try:
+        yield
+    finally:
+        kube.call("POST", BINDINGS, {**binding, "metadata": {"name": "muster-gate"}})
+        kube.until("new pods have the gate", gates)
+
+
+@pytest.fixture
+def ungated(kube: Kube) -> Iterator[None]:
+    """Give the pods of a test no gates."""
+    with ungating(kube):
+        yield
 
 
 @pytest.fixture

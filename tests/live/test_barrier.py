@@ -19,7 +19,6 @@ from tests.chaos.proxy import Rule
 from tests.live.conftest import Kube, gang
 from tests.live.test_failure_extender import Verbs, planned
 from tests.live.test_failure_pods import bound
-from tests.live.test_failure_pods import ungated as ungated
 from tests.live.test_failure_wire import RECORDS, Lay
 from tests.live_rig import Recorder, Rig, pod, tried
 

@@ -14,7 +14,6 @@ import pytest
 from scheduler.controlplane import cluster as clusters
 from tests.live.conftest import NODES, Kube, gang, group, pod, pytorchjob
 from tests.live.test_failure_extender import ALL_NODES, HIGH, Verbs, planned, want_priority
-from tests.live.test_failure_pods import ungated as ungated
 from tests.live.test_failures import kill_muster, owned
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]

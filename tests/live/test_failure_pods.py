@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -23,7 +22,6 @@ from tests.live.test_failure_extender import (
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
 
-BINDINGS = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings"
 LABEL = "scheduling.x-k8s.io/pod-group"
 
 
@@ -239,25 +237,6 @@ def test_53_a_first_rank_that_completes_ends_nobody(kube: Kube, space: str) -> N
     kube.until("a repair would be over", lambda: time.monotonic() > repaired_s)
     assert set(kube.bound(space)) == {"early-1", "early-2"}
     assert kube.explain(space, "early")["phase"] == "running"
-
-
-@pytest.fixture
-def ungated(kube: Kube, space: str) -> Iterator[None]:
-    """Take the admission policy out of force; put it back afterwards."""
-    path = f"{BINDINGS}/muster-gate"
-    kept = kube.call("GET", path)
-    probe = gang(space, "probe", 1)[1]
-
-    def gates() -> bool:
-        address = f"/api/v1/namespaces/{space}/pods?dryRun=All"
-        return bool(kube.call("POST", address, probe)["spec"].get("schedulingGates"))
-
-    kube.call("DELETE", path)
-    kube.until("new pods have no gate", lambda: not gates())
-    yield
-    kept["metadata"] = {"name": "muster-gate"}
-    kube.call("POST", BINDINGS, kept)
-    kube.until("new pods have the gate", gates)
 
 
 def test_34_61_63_ungated_pods_are_held_and_bound_whole(

@@ -22,7 +22,6 @@ from tests.chaos.proxy import Rule
 from tests.live.conftest import Kube, gang
 from tests.live.test_failure_extender import Verbs, num_calls, planned
 from tests.live.test_failure_pods import bound, fill, reason, remove
-from tests.live.test_failure_pods import ungated as ungated
 from tests.live.test_failure_wire import record_of
 from tests.live.test_failures import kill_muster, muster_pids
 

@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,18 @@ import pytest
 
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane.objects import node
-from tests.live.conftest import NODES, Kube, counted, gang, group, missing, pod, pytorchjob
+from tests.live.conftest import (
+    NODES,
+    Kube,
+    counted,
+    gang,
+    group,
+    missing,
+    pytorchjob,
+    ungating,
+)
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
-POLICY = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings"
 
 
 def muster_pids(kube: Kube) -> list[int]:
@@ -314,33 +320,6 @@ def test_55_a_member_without_gpus_waits_with_the_others(kube: Kube, full: str) -
     assert not any(p.startswith("mixed") for p in kube.bound(full))
     free_all(kube, full)
     kube.until("both bound", lambda: sum(p.startswith("mixed") for p in kube.bound(full)) == 2)
-
-
-@contextmanager
-def ungating(kube: Kube) -> Iterator[None]:
-    """Take the admission policy's binding away: pods come without a gate."""
-    path = f"{POLICY}/muster-gate"
-    binding = kube.call("GET", path)
-    kube.delete(path)
-    probe = pod("default", "probe", 0, labels={"muster.dev/group": "probe"})
-
-    def open_now() -> bool:
-        kube.delete("/api/v1/namespaces/default/pods/probe")
-        made = kube.call("POST", "/api/v1/namespaces/default/pods?dryRun=All", probe)
-        return "schedulingGates" not in made["spec"]
-
-    kube.until("pods come without a gate", open_now)
-    yield
-    meta = {"name": binding["metadata"]["name"]}
-    kube.call("POST", POLICY, {**binding, "metadata": meta})
-    kube.until("pods are gated again", lambda: not open_now())
-
-
-@pytest.fixture
-def ungated(kube: Kube) -> Iterator[None]:
-    """Give the pods of a test no gates."""
-    with ungating(kube):
-        yield
 
 
 def test_61_without_the_policy_the_extender_holds_gangs(
