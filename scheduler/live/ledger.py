@@ -154,8 +154,13 @@ class Ledger:
         return roomy == len(capacity.nodes) - len(capacity.unschedulable)
 
     def overfull(self, name: str) -> bool:
-        """True if more is on the node, or promised there, than it has."""
-        return name in self._short or name in self._inflated
+        """True if more is on the node, or promised there, than it has.
+
+        Foreign pods that were heard of count at once, not when the core is told of them.
+        """
+        if name in self._short or name in self._inflated:
+            return True
+        return name in self._stale and self._foreign_part(name) != self._foreign_on.get(name, ZERO)
 
     def has_room(self, name: str, shape: PodShape) -> bool:
         """True if the node has room for such a pod beside all that is there or promised."""
@@ -207,16 +212,19 @@ class Ledger:
             self._stale.add(node)
         return old is not None
 
+    def _foreign_part(self, name: str) -> PodShape:
+        """Return what there is room for of the foreign pods on a node that the core knows."""
+        room = self.room_beside_gangs(name)
+        wanted = self._foreign_on.get(name, ZERO)
+        return wanted if room is None else PodShape(*map(min, wanted, room))
+
     def _occupy(self, name: str) -> None:
         """Tell the core how much foreign pods take of a node, as far as it has room."""
-        at = self.state.capacity.index_of.get(name)
-        if at is None:
+        if name not in self.state.capacity.index_of:
             return
-        told = self.state.foreign.get(name, (at, ZERO))[1]
-        room = self.state.capacity.free[at].plus(told)
-        wanted = self._foreign_on.get(name, ZERO)
-        fits = PodShape(*map(min, wanted, room))
-        if fits != wanted:
+        told = self.state.foreign[name][1] if name in self.state.foreign else ZERO
+        fits = self._foreign_part(name)
+        if fits != self._foreign_on.get(name, ZERO):
             self._short.add(name)
         else:
             self._short.discard(name)
