@@ -16,6 +16,7 @@ import msgspec
 from scheduler import catalog
 from scheduler.audit import validate
 from scheduler.controlplane.objects import node as played
+from scheduler.live.api import ApiError
 from scheduler.live.controller import Controller
 from scheduler.live.ledger import Ledger
 from scheduler.live.metrics import Metrics
@@ -35,8 +36,17 @@ class Recorder:
         self.requests: list[tuple[str, str, Any]] = []
         self._version = itertools.count(1)
 
-    async def call(self, method: str, path: str, body: Any = None, **_: Any) -> bytes:
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        unless: Callable[[], str] | None = None,
+        **_: Any,
+    ) -> bytes:
         """Answer as an API server does that takes it."""
+        if unless is not None and (why := unless()):
+            raise ApiError(409, why)
         if isinstance(body, bytes):
             body = msgspec.json.decode(body)
         self.requests.append((method, path, body))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
 
-from scheduler.live.barrier import BindArgs, Binds
 from scheduler.live.lanes import pin
 from scheduler.live.objects import PLAN, Pod, PodCondition
 from tests.live_rig import Rig, pod, tried
@@ -110,42 +108,6 @@ def test_a_node_that_another_took_before_the_bind_is_given_up_at_once() -> None:
         assert rig.placed()["d-0"] != taken
 
     tried(story)
-
-
-def test_what_was_heard_counts_at_once_for_a_bind() -> None:
-    """Facts are looked at together, a moment later; a bind must not slip through before."""
-
-    async def story(rig: Rig) -> None:
-        rig.see(member(0), member(1))
-        await rig.settle()
-        (node,) = set(rig.placed().values())
-        rig.see(pod("intruder", node=node, owner=None, annotations={"muster.dev/ignore": "yes"}))
-        rig.see(released(0, node))  # and no step since
-        before = len(rig.api.requests)
-        assert await bind(rig, "j-0", node) == f"there is no room left on {node}"
-        assert len(rig.api.requests) == before
-
-    tried(story)
-
-
-def test_a_pod_that_leaves_room_is_in_nobodys_way() -> None:
-    async def story(rig: Rig) -> None:
-        rig.see(member(0))
-        rig.see(member(1))
-        await rig.settle()
-        (node,) = set(rig.placed().values())
-        here = {"owner": None, "annotations": {"muster.dev/ignore": "yes"}}
-        rig.see(pod("small", node=node, gpus=0, **here), released(0, node))
-        assert await bind(rig, "j-0", node) == ""
-
-    tried(story)
-
-
-async def bind(rig: Rig, name: str, node: str) -> str:
-    """Ask muster to bind a pod, as kube-scheduler does; return why it did not."""
-    loop = asyncio.get_running_loop()
-    args = BindArgs(name, "n", name, node)
-    return (await Binds(rig.control).bind(args, loop.time(), loop.create_future())).error
 
 
 def test_a_successor_does_not_lengthen_the_time_of_those_that_wait() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -81,6 +81,7 @@ class Api:
         self._token: dict[str, str] = {}
         self._token_until_s = 0.0
         self.calls: dict[tuple[str, int], int] = {}
+        self.may_write: Callable[[], bool] = lambda: True  #: asked before each try of `persist`
 
     async def __aenter__(self) -> Api:
         self._session = aiohttp.ClientSession(
@@ -121,12 +122,13 @@ class Api:
         content_type: str = "application/json",
         accept: str = "application/json",
         timeout_s: float = 10.0,
+        unless: Callable[[], str] | None = None,
     ) -> bytes:
-        """Make one request.
+        """Make one request; it waits for its turn, and `unless` is asked when that has come.
 
         Raises:
             ApiError: the answer is no 2xx, or there is none within `timeout_s`. 404 also stands for
-                a namespace that ends and takes nothing new.
+                a namespace that ends and takes nothing new, 409 for a reason of `unless`.
         """
         assert self._session is not None
         headers = await self._headers()
@@ -136,22 +138,24 @@ class Api:
             headers["Content-Type"] = content_type
             data = body if isinstance(body, bytes) else _encode(body)
         code = 0
-        try:
-            async with (
-                self._in_flight,
-                asyncio.timeout(timeout_s),
-                self._session.request(
-                    method, URL(self.url + path, encoded=True), data=data, headers=headers
-                ) as reply,
-            ):
-                code = reply.status
-                content = await reply.read()
-                if code == 403 and ENDING in content:
-                    code = 404
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiError(0, f"{type(error).__name__}: {error}") from error
-        finally:
-            self.calls[method, code] = self.calls.get((method, code), 0) + 1
+        async with self._in_flight:
+            if unless is not None and (why := unless()):
+                raise ApiError(409, why)
+            try:
+                async with (
+                    asyncio.timeout(timeout_s),
+                    self._session.request(
+                        method, URL(self.url + path, encoded=True), data=data, headers=headers
+                    ) as reply,
+                ):
+                    code = reply.status
+                    content = await reply.read()
+                    if code == 403 and ENDING in content:
+                        code = 404
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise ApiError(0, f"{type(error).__name__}: {error}") from error
+            finally:
+                self.calls[method, code] = self.calls.get((method, code), 0) + 1
         if code >= 300:
             raise _refusal(code, content, reply.headers.get("Retry-After", ""))
         return content
@@ -164,11 +168,12 @@ class Api:
         *,
         content_type: str = "application/json",
         within_s: float = 30.0,
+        unless: Callable[[], str] | None = None,
     ) -> bytes:
         """Make one request again until the server takes or refuses it.
 
         429 waits as told, a server's error or silence a little longer each time; so does 403, but
-        not for long.
+        not for long. Every try asks `unless`, and whether this replica still may write.
 
         Raises:
             ApiError: refused, or `within_s` is over.
@@ -179,9 +184,16 @@ class Api:
         pause_s = 0.1
         while True:
             left_s = min(10.0, max(0.1, end_s - loop.time()))
+            if method != "GET" and not self.may_write():
+                raise ApiError(0, "this replica does not lead any more")
             try:
                 return await self.call(
-                    method, path, body, content_type=content_type, timeout_s=left_s
+                    method,
+                    path,
+                    body,
+                    content_type=content_type,
+                    timeout_s=left_s,
+                    unless=unless,
                 )
             except ApiError as error:
                 denied = error.code == 403 and loop.time() - began_s < DENIES_S

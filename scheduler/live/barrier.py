@@ -7,8 +7,10 @@ will, and nothing for a plan of which that happened before it was committed.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,12 +19,14 @@ from scheduler.live.api import ApiError
 from scheduler.live.controller import Controller
 from scheduler.live.lanes import pinned_to, plan_text
 from scheduler.live.membership import LiveGang, Slot, Unit
+from scheduler.live.objects import Pod, pod_shape
 
 MARGIN_S = 1.0  #: before kube-scheduler hangs up, its answer is on the way
 TRY_S = 2.0  #: for one Binding
 LOOK_S = 0.25  #: a plan may change without a call
 PAUSE_S = 0.1
 CHANGED = "the plan changed"
+RESERVED = "reserved for a gang"
 HUNG_UP = "kube-scheduler does not wait any more"
 
 
@@ -106,21 +110,55 @@ class Binds:
                 return BindResult("the gang of this pod is not admitted")
             if args.pod_u_i_d not in control.pods:
                 return BindResult("muster has not seen this pod yet")
-            return await self._write(args, "", call)
+            return await self._bind_alone(args, control.pods[args.pod_u_i_d], call)
         gang, unit, slot = place
         if slot.node != args.node:
             return BindResult(f"planned for node {slot.node}, not {args.node}")
         if not slot.bound and control.ledger.overfull(slot.node):
             return BindResult(f"there is no room left on {slot.node}")
         pod = gang.pods.get(slot.uid)
-        if pod is None:  # the next step takes its slot from it
+        if pod is None or pod.metadata.deletion_timestamp:  # the next step takes its slot from it
             return BindResult("this pod is gone")
         if pinned_to(pod) != slot.node:
             refusal = await self._pass(gang, unit, slot, call)
             if refusal:
                 return BindResult(refusal)
         slot.asked = True
-        return await self._write(args, plan_text(unit.name, unit.generation, slot), call)
+        slot.num_writing += 1
+        try:
+            plan = plan_text(unit.name, unit.generation, slot)
+            unless = partial(control.release.void, slot, args.pod_u_i_d, args.node)
+            return await self._write(args, plan, call, unless)
+        finally:
+            slot.num_writing -= 1
+
+    async def _bind_alone(self, args: BindArgs, pod: Pod, call: Call) -> BindResult:
+        """Bind a pod of no gang, unless gangs need the room; it counts from now on.
+
+        kube-scheduler chose the node some time ago, and muster may have given it away since.
+        """
+        control = self._controller
+        uid, shape = args.pod_u_i_d, pod_shape(pod, control.settings.resource)
+
+        def unless() -> str:
+            room = control.ledger.room_beside_gangs(args.node)
+            return (
+                f"{args.node} is {RESERVED}" if room is not None and not room.holds(shape) else ""
+            )
+
+        if why := unless():
+            return BindResult(why)
+        control.ledger.set_foreign(uid, args.node, shape)
+        error = "interrupted"
+        try:
+            result = await self._write(args, "", call, unless)
+            error = result.error
+            return result
+        finally:
+            now = control.pods.get(uid)
+            if error and not (now is not None and now.spec.node_name):
+                control.ledger.drop_foreign(uid)
+                control.work.wake()
 
     # -- waiting for the others --------------------------------------------------------------
 
@@ -201,7 +239,21 @@ class Binds:
             return CHANGED
         if not all(control.ledger.usable(slot.node) for slot in slots):
             return "a planned node is gone"
+        if any(control.ledger.overfull(slot.node) for slot in slots):
+            return "a planned node was taken"
+        pods = [barrier.gang.pods.get(slot.uid) for slot in slots]
+        if any(pod is None or pod.metadata.deletion_timestamp for pod in pods):
+            return "a pod is gone"
+        if self._lacks(barrier):
+            return "a part of the gang lost its node"
         return next(filter(None, (call.over() for _, call in barrier.calls.values())), "")
+
+    def _lacks(self, barrier: Barrier) -> bool:
+        """True if the plan lost nodes since, and the gang would start without those pods."""
+        gang, unit = barrier.gang, barrier.unit
+        if gang.started_min or gang.size is None or len(unit.slots) == len(unit.uids):
+            return False
+        return gang.num_placed() < gang.size.min_member
 
     async def _commit(self, barrier: Barrier) -> str:
         """Pass the point of no return, once for the whole plan; return why not, or nothing."""
@@ -229,7 +281,9 @@ class Binds:
 
     # -- writing -----------------------------------------------------------------------------
 
-    async def _write(self, args: BindArgs, plan: str, call: Call) -> BindResult:
+    async def _write(
+        self, args: BindArgs, plan: str, call: Call, unless: Callable[[], str]
+    ) -> BindResult:
         """Bind, again and again while kube-scheduler waits; what it is told is the truth."""
         control = self._controller
         where = (args.pod_namespace, args.pod_name, args.pod_u_i_d, args.node, plan)
@@ -243,7 +297,7 @@ class Binds:
             try:
                 left_s = call.deadline_s - asyncio.get_running_loop().time()
                 async with asyncio.timeout(min(TRY_S, left_s)):
-                    await control.lanes.bind(*where, once=True)
+                    await control.lanes.bind(*where, once=True, unless=unless)
                 return BindResult()
             except TimeoutError:  # the next try finds out whether it took place
                 why = why or f"no answer within {TRY_S:.0f} s"

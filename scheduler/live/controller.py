@@ -146,6 +146,9 @@ class Controller:
             if freed or old_key is not None:
                 self.work.wake()
             return
+        before = self.pods.get(uid)
+        if before is not None and before.spec.node_name and not pod.spec.node_name:
+            return  # older than what was read meanwhile: no pod leaves its node but by its end
         self.pods[uid] = pod
         key = old_key
         if key is None and IGNORE not in pod.metadata.annotations:
@@ -172,6 +175,9 @@ class Controller:
                         self.work.wake()
                 if known is not None and not pod.metadata.deletion_timestamp:
                     return  # bound where it should be: nothing to mend
+        here = pod.spec.node_name
+        if here and not pod.ended and (place is None or place[2].node != here):
+            self.ledger.doubt(here)  # it counts there from the next step on
         self.work.touch(key)
         self.work.wake()
 

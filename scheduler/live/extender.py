@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from scheduler.live.barrier import Binds
+from scheduler.live.barrier import RESERVED, Binds
 from scheduler.live.controller import Controller
 from scheduler.live.gangs import key_of
 from scheduler.live.lanes import WAITS, pinned_to
@@ -19,7 +19,6 @@ from scheduler.live.objects import Pod, pod_shape
 from scheduler.model import PodShape
 
 log = logging.getLogger("muster.extender")
-RESERVED = "reserved for a gang"
 MAX_SHAPES = 64  #: whose last answers are kept
 
 

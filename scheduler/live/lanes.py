@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,8 @@ _encode = msgspec.json.Encoder().encode
 #: again at once, without end
 WAITS = "waiting for room for the whole gang"
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+#: says why a write must not be made any more, or nothing; asked when the write's turn has come
+Unless = Callable[[], str] | None
 
 
 def pod_path(pod: Pod) -> str:
@@ -58,11 +61,12 @@ class Lanes:
     def __init__(self, api: Api) -> None:
         self._api = api
 
-    async def release_pinned(self, pod: Pod, node: str, plan: str) -> None:
+    async def release_pinned(self, pod: Pod, node: str, plan: str, unless: Unless = None) -> None:
         """Take muster's gate off and pin the pod to `node`, in one write.
 
         Raises:
-            ApiError: 404 or 409 if the pod is not that one any more, 422 if it is pinned already.
+            ApiError: 404 or 409 if the pod is not that one any more, 422 if it is pinned already;
+                409 for a reason of `unless`, here and below.
         """
         gates = [{"name": g.name} for g in pod.spec.scheduling_gates if g.name != GATE]
         body = _encode(
@@ -74,9 +78,9 @@ class Lanes:
                 },
             }
         )
-        await self._api.persist("PATCH", pod_path(pod), body, content_type=MERGE)
+        await self._api.persist("PATCH", pod_path(pod), body, content_type=MERGE, unless=unless)
 
-    async def nominate(self, pod: Pod, node: str, plan: str) -> None:
+    async def nominate(self, pod: Pod, node: str, plan: str, unless: Unless = None) -> None:
         """Have kube-scheduler look at `node` for the pod, now and before any other.
 
         It offers an extender only some of the nodes of a large cluster; the nominated one is tried
@@ -89,23 +93,32 @@ class Lanes:
                 "status": {"nominatedNodeName": node or None},
             }
         )
-        await self._api.persist("PATCH", pod_path(pod) + "/status", body, content_type=MERGE)
+        path = pod_path(pod) + "/status"
+        await self._api.persist("PATCH", path, body, content_type=MERGE, unless=unless)
 
     async def poke(self, pod: Pod, plan: str) -> None:
         """Wake a pod that the scheduler set aside: a new annotation makes it ask again."""
         body = _encode({"metadata": {"uid": pod.metadata.uid, "annotations": {PLAN: plan}}})
         await self._api.persist("PATCH", pod_path(pod), body, content_type=MERGE)
 
-    async def ungate(self, pod: Pod) -> None:
+    async def ungate(self, pod: Pod, unless: Unless = None) -> None:
         """Give a pod back to the stock scheduler."""
         gates = [{"name": g.name} for g in pod.spec.scheduling_gates if g.name != GATE]
         body = _encode(
             {"metadata": {"uid": pod.metadata.uid}, "spec": {"schedulingGates": gates or None}}
         )
-        await self._api.persist("PATCH", pod_path(pod), body, content_type=MERGE)
+        await self._api.persist("PATCH", pod_path(pod), body, content_type=MERGE, unless=unless)
 
     async def bind(
-        self, namespace: str, name: str, uid: str, node: str, plan: str, *, once: bool = False
+        self,
+        namespace: str,
+        name: str,
+        uid: str,
+        node: str,
+        plan: str,
+        *,
+        once: bool = False,
+        unless: Unless = None,
     ) -> None:
         """Bind a pod; a write that got no answer is looked up before it is called lost.
 
@@ -130,7 +143,7 @@ class Lanes:
         )
         ask = self._api.call if once else partial(self._api.persist, within_s=10.0)
         try:
-            await ask("POST", path + "/binding", body)
+            await ask("POST", path + "/binding", body, unless=unless)
         except ApiError as error:
             if error.code not in (0, 409) and error.code < 500:
                 raise

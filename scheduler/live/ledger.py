@@ -94,6 +94,7 @@ class Ledger:
         self._short: set[str] = set()  #: nodes with more on them than they have
         self._inflated: set[str] = set()  #: nodes that hold more than they have
         self._left: set[str] = set()  #: nodes that went away under a request
+        self._doubted: set[str] = set()  #: nodes that may have less room than the core knows
         self._start_over = True
         self._once_more = False
         self.now_s = 0.0
@@ -110,6 +111,8 @@ class Ledger:
         if fact == old:
             return False
         self._facts[name] = fact
+        if old is not None and any(a < b for a, b in zip(fact.capacity, old.capacity, strict=True)):
+            self.doubt(name)
         if name in self._left:  # what still stands on it is counted again
             self._left.discard(name)
             self._start_over = True
@@ -156,11 +159,16 @@ class Ledger:
     def overfull(self, name: str) -> bool:
         """True if more is on the node, or promised there, than it has.
 
-        Foreign pods that were heard of count at once, not when the core is told of them.
+        Foreign pods that were heard of count at once, not when the core is told of them, and a
+        node in doubt counts as full: to wait a moment costs less than to bind in vain.
         """
-        if name in self._short or name in self._inflated:
+        if name in self._short or name in self._inflated or name in self._doubted:
             return True
         return name in self._stale and self._foreign_part(name) != self._foreign_on.get(name, ZERO)
+
+    def doubt(self, name: str) -> None:
+        """Take a node for full until the core has been told what is new."""
+        self._doubted.add(name)
 
     def has_room(self, name: str, shape: PodShape) -> bool:
         """True if the node has room for such a pod beside all that is there or promised."""
@@ -406,6 +414,7 @@ class Ledger:
             self._rebuild()
             while self._stale:
                 self._occupy(self._stale.pop())
+        self._doubted.clear()
 
     def decide(self, now_s: float) -> Iterable[Request]:
         """Yield requests that may start, with their nodes set, until nothing more can."""

@@ -48,6 +48,7 @@ class Slot:
     refused: bool = False  #: by kube-scheduler, and the rest of the gang waited for long enough
     num_told: int = 0  #: attempts to tell this pod
     asked: bool = False  #: it may have been bound; only the API server knows
+    num_writing: int = 0  #: binds under way: what the API server says may change yet
     given_back: bool = False  #: its pod was evicted with the gang: nobody comes after it
 
 
@@ -68,6 +69,11 @@ class Unit:
     def name(self) -> str:
         """Name of the request."""
         return self.request.name
+
+    @property
+    def begun(self) -> bool:
+        """True once one of the pods may know its node."""
+        return any(slot.released or slot.asked or slot.bound for slot in self.slots)
 
     @property
     def bound(self) -> bool:

@@ -91,6 +91,15 @@ class Mending:
         now_s: float,
     ) -> None:
         """Free slots whose pod ended, hand others to successors, note pods bound elsewhere."""
+        if len(unit.slots) > 1 and not unit.begun:
+            pairs = [(slot, by_uid.get(slot.uid)) for slot in unit.slots]
+            if any(
+                pod is not None and self._is_lost(unit, slot, pod, now_s) for slot, pod in pairs
+            ):
+                # nobody knows of this plan: a part of it would start without the rest
+                self._release.metrics.aborts.labels(cause="node lost").inc()
+                self._release.drop_unit(gang, unit)
+                return
         kept: list[Slot] = []
         changed = False
         for slot in unit.slots:

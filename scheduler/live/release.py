@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from scheduler.live.api import ApiError
 from scheduler.live.eligibility import shunned
@@ -82,6 +83,8 @@ class Release:
             direct = [slot for slot in slots if self._lane(gang, unit, slot) is Lane.DIRECT]
             if direct:
                 await self.plans.commit(unit)
+            if not unit.begun and not all(self._can_go(gang, slot) for slot in slots):
+                return  # nobody knows of this plan yet: the next step makes another for all
             await asyncio.gather(*(self._tell(gang, unit, slot) for slot in slots))
             told = sum(slot.released for slot in slots)
             self.publisher.note(gang, "released", f"{told} of {len(slots)} pods know their node")
@@ -91,6 +94,8 @@ class Release:
             )
             self.metrics.aborts.labels(cause="plan record").inc()
             if not any(slot.released for slot in unit.slots):
+                # without an answer the record may be there all the same
+                unit.recorded = unit.recorded or error.code == 0 or error.code >= 500
                 self.drop_unit(gang, unit)
         finally:
             unit.releasing = False
@@ -117,34 +122,61 @@ class Release:
             return Lane.DIRECT
         return Lane.PINNED if pod.gated else Lane.EXTENDER
 
+    def _can_go(self, gang: LiveGang, slot: Slot) -> bool:
+        """True unless a slot's pod cannot go where it was planned any more."""
+        pod = gang.pods.get(slot.uid)
+        return pod is None or (
+            self._ledger.takes(slot.node, pod) and not self._ledger.overfull(slot.node)
+        )
+
+    def void(self, slot: Slot, uid: str, node: str) -> str:
+        """Return why a pod must not be told of a slot, or bound by it, any more; or nothing.
+
+        Asked right before each try of a write, which may come long after the decision. A node that
+        was only closed since is used all the same: the others of the gang may be there already.
+        """
+        place = self._tables.slot_of.get(uid)
+        if place is None or place[2] is not slot or slot.node != node:
+            return "the plan changed"
+        if not slot.bound and (node not in self._ledger.nodes or self._ledger.overfull(node)):
+            return f"there is no room left on {node}"
+        return ""
+
     async def _tell(self, gang: LiveGang, unit: Unit, slot: Slot) -> None:
         """Carry out one slot of a plan."""
         pod = gang.pods.get(slot.uid)
         if pod is None or not self._work.active or slot.bound:
             return
         slot.num_told += 1
-        if not self._ledger.takes(slot.node, pod) or self._ledger.overfull(slot.node):
+        if not self._can_go(gang, slot):
             return
-        plan = plan_text(unit.name, unit.generation, slot)
+        plan, node = plan_text(unit.name, unit.generation, slot), slot.node
         meta = pod.metadata
+        unless = partial(self.void, slot, meta.uid, node)
         # from now on somebody may bind it, and the watch that would tell may be behind
         slot.asked = True
         try:
             match self._lane(gang, unit, slot):
                 case Lane.PINNED:
-                    await self.lanes.release_pinned(pod, slot.node, plan)
+                    await self.lanes.release_pinned(pod, node, plan, unless)
                 case Lane.DIRECT:
                     if pod.gated:
-                        await self.lanes.ungate(pod)
-                    await self.lanes.bind(meta.namespace, meta.name, meta.uid, slot.node, plan)
+                        await self.lanes.ungate(pod, unless)
+                    slot.num_writing += 1
+                    try:
+                        where = (meta.namespace, meta.name, meta.uid, node, plan)
+                        await self.lanes.bind(*where, unless=unless)
+                    finally:
+                        slot.num_writing -= 1
                 case Lane.EXTENDER:
-                    await self.lanes.nominate(pod, slot.node, plan)
-            slot.released = True
+                    await self.lanes.nominate(pod, node, plan, unless)
+            if slot.uid == meta.uid:  # else its successor is not told yet
+                slot.released = True
         except ApiError as error:
             # 422: another uid, or bound, for a pod that is told twice
             if error.code in (404, 409) or (error.code == 422 and not pod.gated):
                 return  # gone or replaced: the watch says so, and its successor takes the slot
-            about = {"gang": gang.name, "unit": unit.name, "pod": pod.where, "node": slot.node}
+            about = {"gang": gang.name, "unit": unit.name, "pod": pod.where, "node": node}
             log.warning("pod not released: %s", error, extra=about)
             self.metrics.aborts.labels(cause=f"release {error.code}").inc()
 
@@ -199,7 +231,7 @@ class Release:
     async def _read(self, gang: LiveGang, slot: Slot, pod: Pod) -> None:
         try:
             found = await self.lanes.read(pod)
-            if slot.uid == pod.metadata.uid:
+            if slot.uid == pod.metadata.uid and not slot.num_writing:
                 slot.asked = False
             if found is not None and found.spec.node_name and pod.metadata.uid in self._tables.pods:
                 self._on_pod(Change.MODIFIED, found)
@@ -208,8 +240,11 @@ class Release:
             log.warning("pod not read: %s", error, extra=about)
         finally:
             self._reading.discard(pod.metadata.uid)
-            self._work.touch(gang.key)
-            self._work.wake()
+            if slot.num_writing:
+                self._work.look_again(gang.key, self._work.now_s() + 1.0)
+            else:
+                self._work.touch(gang.key)
+                self._work.wake()
 
     def give_up(self, gang: LiveGang, unit: Unit, slot: Slot, pod: Pod, now_s: float) -> None:
         """Take a slot from a pod that cannot use it."""

@@ -215,7 +215,7 @@ class Service:
             group.create_task(self.lease.run())
             await self.lease.acquired.wait()
             control.plans.epoch = self.lease.epoch
-            control.work.leads = lambda: self.lease.held
+            self.api.may_write = control.work.leads = lambda: self.lease.held
         plans, unreadable = await control.plans.read_all()
         for name in unreadable:
             log.warning("plan record %s is of another version and is erased", name)
