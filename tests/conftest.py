@@ -69,6 +69,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         shared = hasattr(session.config, "workerinput")
         say = reporter.write_line if reporter and not shared else _say
         components.build(say, real_nodes=real_nodes)
+        modules = {getattr(item, "module", None) for item in needing}
+        for component in {one for module in modules for one in getattr(module, "NEEDED", ())}:
+            components.provide(component)
 
 
 def _say(text: str) -> None:

@@ -20,13 +20,14 @@ import msgspec
 from scheduler.controlplane import objects
 from scheduler.controlplane.cluster import Cluster
 from scheduler.controlplane.demo_view import Screen, Total
-from scheduler.live.api import Api, ApiError
+from scheduler.live.api import MERGE, Api, ApiError
 
 NAMESPACE = "muster-demo"
 PRIORITY = "muster-demo-high"
 JOB_LABEL = "training.kubeflow.org/job-name"
 RUN_FOR = "muster.dev/run-for"
 PERIOD_S = 0.4  #: between looks
+REMIND_S = 10.0  #: the operator is reminded of a job whose pods are missing for so long
 EXPLAINED_S = 3.0  #: a job that never fits is shown at least so long
 GONE_WITHIN_S = 60.0
 MOST_PODS = 64  #: of one job
@@ -56,6 +57,7 @@ class DemoJob:
     started_s: float = -1.0  #: all ranks run
     ended_s: float = -1.0
     told: set[str] = field(default_factory=set)  #: pods that were told how long to run
+    reminded_s: float = 0.0  #: no pod was missing then, or the operator was reminded
 
     @property
     def gpus(self) -> int:
@@ -236,6 +238,7 @@ class Demo:
         for job in self.jobs:
             if job.ended_s < 0:
                 self._take(job, by_job[job.name], now_s)
+                await self._remind(job, len(by_job[job.name]), now_s)
         if self.cluster.with_muster:
             await self._read_reasons()
         else:
@@ -260,6 +263,16 @@ class Demo:
             job.started_s = now_s
         if job.done >= job.pods:
             job.ended_s = now_s
+
+    async def _remind(self, job: DemoJob, num_pods: int, now_s: float) -> None:
+        """Have the operator look again at a job that it forgot (docs/live.md says when it does)."""
+        if job.started_s >= 0 or num_pods >= job.pods:
+            job.reminded_s = now_s
+        elif now_s - job.reminded_s >= REMIND_S:
+            job.reminded_s = now_s
+            patch = {"metadata": {"annotations": {"muster.dev/reminded": f"{now_s:.0f}"}}}
+            path = f"{JOBS}/{job.name}"
+            await self._api.persist("PATCH", path, patch, content_type=MERGE)
 
     async def _read_reasons(self) -> None:
         """Ask muster why jobs wait."""
@@ -308,7 +321,7 @@ class Demo:
                         "PATCH",
                         f"{PODS}/{name}",
                         patch,
-                        content_type="application/merge-patch+json",
+                        content_type=MERGE,
                     )
                     for name in names
                 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+FIRST_PORT = 12_000  #: below are those of well-known servers
 #: in the environment of every started program and of its children: where it logs to
 MARK = "MUSTER_COMPONENT_LOG"
 
@@ -152,9 +155,28 @@ def _reap(pid: int) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return loopback ports that nobody uses now."""
+    """Return loopback ports that nobody uses now, and that the system gives to nobody by itself.
+
+    A component binds its port seconds later; till then anybody who asks for any port would get one
+    of the system's own range.
+    """
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        first = 0
+    below = range(FIRST_PORT, first)
+    found: list[int] = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        wanted = (
+            random.SystemRandom().sample(below, len(below))
+            if len(below) >= 1000
+            else itertools.repeat(0)
+        )
+        for port in wanted:
+            if len(found) == count:
+                break
+            one = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(one.getsockname()[1])
+    return found

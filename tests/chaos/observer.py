@@ -116,6 +116,7 @@ class Observer:
         self._committed: dict[str, float] = {}  #: plan -> when its record was erased, or infinity
         self._to_judge: list[tuple[float, str, str]] = []  #: binds that need a commit
         self._gap_s = time.monotonic()  #: when a watch last began anew
+        self._broken: set[str] = set()  #: watches that broke off and were not listed anew yet
         self._filters_seen = 0.0
 
     def _wrong(self, text: str) -> None:
@@ -130,7 +131,14 @@ class Observer:
         async def listed() -> None:
             return None
 
-        await wire.watch(path, handle, listed)
+        def heard(change: str, item: Object) -> None:
+            if change == "BROKEN":
+                self._broken.add(path)
+                return
+            self._broken.discard(path)
+            handle(change, item)
+
+        await wire.watch(path, heard, listed)
 
     def on_node(self, change: str, item: Object) -> None:
         """Note what nodes offer."""
@@ -299,6 +307,8 @@ class Observer:
 
     def _judge_binds(self) -> None:
         """Every bind behind a barrier must be of a plan that was committed."""
+        if self._broken:
+            return
         now_s = time.monotonic()
         later = []
         for seen_s, name, plan in self._to_judge:

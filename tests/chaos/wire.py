@@ -67,7 +67,8 @@ class Wire:
         """List and watch for ever; `handle` gets ADDED, MODIFIED, DELETED and the object.
 
         After every list, `SYNC` with the list is handed over in one piece, so that what went
-        unseen is known, and then `listed` is awaited.
+        unseen is known, and then `listed` is awaited. `BROKEN`, with nothing, says that the watch
+        broke off, and that the next list will tell what happened meanwhile.
         """
         assert self._session is not None
         while True:
@@ -83,6 +84,8 @@ class Wire:
             try:
                 timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
                 async with self._session.get(where, timeout=timeout) as stream:
+                    if stream.status != 200:
+                        raise ValueError(f"the watch is answered with {stream.status}")
                     buffer = b""
                     async for chunk in stream.content.iter_any():
                         buffer += chunk
@@ -93,4 +96,5 @@ class Wire:
                                 raise ValueError(change["object"].get("message"))
                             handle(change["type"], change["object"])
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+                handle("BROKEN", {})
                 await asyncio.sleep(0.3)

@@ -236,6 +236,24 @@ def proxy(watcher: Watcher) -> Iterator[Proxy]:
 
 
 @pytest.fixture
+def patient(cluster: clusters.Cluster, kube: Kube) -> Iterator[None]:
+    """Let plans and repairs take their time, for tests of what must not wait for that."""
+    path = cluster.dir / "muster.toml"
+    before = path.read_bytes()
+    settings = tomllib.loads(before.decode())
+    settings["timeouts"] |= {"bind_s": 120.0, "repair_s": 120.0}
+
+    def begin(text: bytes) -> None:
+        path.write_bytes(text)
+        cluster.restart("muster")
+        kube.until("muster is ready", lambda: cluster.healthy("muster"))
+
+    begin(msgspec.toml.encode(settings))
+    yield
+    begin(before)
+
+
+@pytest.fixture
 def rules(proxy: Proxy) -> Iterator[Callable[..., Rule]]:
     """Return a way to lay down a rule; it ends with the test."""
 

@@ -62,7 +62,7 @@ def define(kube: Kube) -> None:
 
 def watches(kube: Kube, word: str) -> bool:
     """True once muster has listed a kind."""
-    return f'kind="{word}"' in metrics(kube)
+    return f'muster_watch_age_seconds{{kind="{word}"}}' in metrics(kube)
 
 
 def metrics(kube: Kube) -> str:

@@ -36,9 +36,12 @@ class Slow(Recorder):
         self.goes_on = asyncio.Event()
         self.asked = asyncio.Event()
         self.code = 0
+        self.seen_s: list[float] = []  #: when such requests came
 
     async def call(self, method: str, path: str, body: Any = None, **more: Any) -> bytes:
         """Answer, at last."""
+        if self.held and self.held in f"{method} {path}":
+            self.seen_s.append(asyncio.get_running_loop().time())
         answer = await super().call(method, path, body, **more)
         if self.held and f"{method} {path}".find(self.held) >= 0:
             self.asked.set()
@@ -214,17 +217,19 @@ def test_a_binding_is_tried_while_kube_scheduler_waits(
         slow = with_slow(rig)
         one = await Gang.made(rig, 1)
         slow.held, slow.code = "/binding", 0 if how == "does not answer" else 503
-        began_s = time.monotonic()
+        began_s = asyncio.get_running_loop().time()
         one.call(0)
         await slow.asked.wait()
         if how == "hung up":
             one.hang_up(0)
         (error,) = await one.errors()
         assert error
-        took_s = time.monotonic() - began_s
-        assert took_s < 1.0 if how == "hung up" else 2.0 < took_s < 3.0
-        tries = one.num_bindings()
+        tries, deadline_s = one.num_bindings(), SHORT["http_s"] - barriers.MARGIN_S
         assert tries == 1 if how == "hung up" else tries > 3
+        last_s = slow.seen_s[-1] - began_s
+        assert last_s < deadline_s
+        # what does not answer takes TRY_S and PAUSE_S each time
+        assert how == "hung up" or last_s > deadline_s - 0.7 or tries > 15
         await asyncio.sleep(0.3)
         assert one.num_bindings() == tries, "nothing is written after the answer"
         assert rig.control.slot_of["g-0"][2].asked, "what became of it is asked"
@@ -271,13 +276,19 @@ def test_35_a_commit_without_an_answer_binds_nothing_late(
 ) -> None:
     """The real kube-scheduler waits 10 s; the plan that could not be committed then is over."""
     before = num_aborts(kube)
+
+    def told() -> list[str]:
+        """Return what kube-scheduler wrote of pods that it could not bind."""
+        events = kube.call("GET", f"/apis/events.k8s.io/v1/namespaces/{space}/events")["items"]
+        return [event["note"] for event in events if event["reason"] == "FailedScheduling"]
+
     commit: Rule = rules("PATCH", RECORDS + "/muster-plan-[0-9a-f]+$", hold="answer")
     bindings: Rule = rules("POST", f"/namespaces/{space}/pods/one-[0-9]/binding$", times=0)
     kube.create(*gang(space, "one", 3))
     assert commit.met.wait(30)
-    began_s = time.monotonic()
-    kube.until("it is given up", lambda: num_aborts(kube) > before, within_s=12)
-    assert time.monotonic() - began_s < 10.0, "kube-scheduler still listened"
+    kube.until("it is given up", lambda: num_aborts(kube) > before)
+    said = "the plan could not be committed in time"
+    kube.until("kube-scheduler listened", lambda: sum(said in note for note in told()) == 3)
     assert not bindings.seen_s and not bound(kube, space, "one")
     commit.let_go.set()
     kube.until("the next plan is carried out", lambda: len(bound(kube, space, "one")) == 3)
@@ -298,7 +309,7 @@ def test_35_no_binding_is_written_once_kube_scheduler_was_answered(
     said = Verbs(kube.cluster).bind(kube.pods(space)["held-0"], where)
     ended_s = time.monotonic()
     assert "no time is left" in said and "503" in said
-    assert 7.0 < ended_s - began_s < 10.0
+    assert ended_s - began_s > 7.0
     assert len(bindings.seen_s) > 3
     kube.until("nothing more comes", lambda: time.monotonic() > bindings.seen_s[-1] + 2)
     assert bindings.seen_s[-1] < ended_s

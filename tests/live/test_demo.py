@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import re
@@ -11,14 +12,17 @@ import sys
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scheduler.controlplane import cluster as clusters
+from scheduler.controlplane import demo
 from scheduler.controlplane.demo import NAMESPACE, DemoJob, check, mixed
 from scheduler.controlplane.demo_view import Screen, Total
 from sim.recorded import recorded
 from tests.live.conftest import Kube, missing
+from tests.live_rig import Recorder
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +104,23 @@ def test_elsewhere_only_changes_are_told() -> None:
     lines = out.getvalue().splitlines()
     assert len(lines) == 2 and "\x1b" not in out.getvalue()
     assert "waiting (capacity): needs 80 GPUs" in lines[0] and "done" in lines[1]
+
+
+def test_the_operator_is_reminded_of_a_job_that_it_forgot() -> None:
+    recorder: Any = Recorder()
+    nobody: Any = None
+    job = DemoJob("forgotten", pods=4, gpus_per_pod=8, run_s=5)
+    show = demo.Demo(nobody, recorder, [job], 60.0, nobody)
+
+    async def look(num_pods: int, *at_s: float) -> int:
+        for now_s in at_s:
+            await show._remind(job, num_pods, now_s)
+        return len(recorder.requests)
+
+    assert asyncio.run(look(3, 0.0, 5.0, 9.0)) == 0
+    assert asyncio.run(look(3, 11.0, 12.0, 20.0, 22.0)) == 2
+    assert asyncio.run(look(4, 40.0)) == asyncio.run(look(3, 49.0)) == 2
+    assert {path for _, path, _ in recorder.requests} == {f"{demo.JOBS}/forgotten"}
 
 
 def test_without_a_cluster_there_is_one_clear_line(tmp_path: Path) -> None:

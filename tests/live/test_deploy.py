@@ -32,6 +32,7 @@ MANAGED = DEPLOY / "overlays" / "managed"
 FOREIGN = ("cert-manager.io/v1", "monitoring.coreos.com/v1")
 KUSTOMIZE = components.Component("kustomize", "deploy", "sigs.k8s.io/kustomize/kustomize/v5")
 HELM = components.Component("helm", "deploy", "helm.sh/helm/v3/cmd/helm")
+NEEDED = (KUSTOMIZE, HELM)  #: built before the first test
 EVERYTHING = "managed.enabled=true,certificates=cert-manager,dashboards=true,monitors=true"
 Manifest = dict[str, Any]
 

@@ -214,7 +214,7 @@ def test_51_an_elastic_job_starts_at_its_minimum_and_grows(kube: Kube, space: st
     kube.until("four workers run", lambda: len(bound(kube, space, "elastic")) == 4)
 
 
-def test_52_a_replacement_has_the_slot_of_its_rank(kube: Kube, space: str) -> None:
+def test_52_a_replacement_has_the_slot_of_its_rank(kube: Kube, space: str, patient: None) -> None:
     kube.create(pytorchjob(space, "whole", NODES - 1, 8))
     kube.until("whole runs", lambda: len(bound(kube, space, "whole")) == NODES)
     before = bound(kube, space, "whole")

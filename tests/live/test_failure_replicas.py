@@ -31,12 +31,14 @@ LEASES = "/apis/coordination.k8s.io/v1/namespaces"
 
 
 @pytest.fixture
-def second(cluster: Cluster, kube: Kube, proxy: object) -> Iterator[Process]:
+def second(
+    cluster: Cluster, kube: Kube, proxy: object, request: pytest.FixtureRequest
+) -> Iterator[Process]:
     """Start another muster beside the cluster's, which is behind the proxy; both soon lead."""
     path = cluster.dir / "muster.toml"
     before = path.read_bytes()
     settings = tomllib.loads(before.decode())
-    settings["leader"] = {"lease_s": 6.0, "renew_s": 2.0}
+    settings["leader"] = {"lease_s": getattr(request.module, "LEASE_S", 6.0), "renew_s": 2.0}
     path.write_bytes(msgspec.toml.encode(settings))
     cluster.restart("muster")
     kube.until("the first leads", lambda: cluster.healthy("muster"))

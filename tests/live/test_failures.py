@@ -173,7 +173,12 @@ def test_06_pod_made_again_takes_the_slot(kube: Kube, space: str) -> None:
     kube.create(*gang(space, "rival", 1))
     kube.until("rival waits", lambda: kube.explain(space, "rival").get("reason") == "capacity")
     kube.delete(f"/api/v1/namespaces/{space}/pods/{name}")
-    kube.until("its successor is there", lambda: where in kube.bound(space).values())
+
+    def succeeded() -> bool:
+        now = kube.bound(space)
+        return name not in now and where in now.values()
+
+    kube.until("its successor is there", succeeded)
     assert "rival-0" not in kube.bound(space), "the slot was kept for the gang that lost the pod"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -96,6 +97,28 @@ def test_reservations_without_end(scene: Scene) -> None:
     found = scene.after(61.0)
     assert "plan record record stays" in found
     assert "g-0 is released and not bound" in found
+
+
+def test_nothing_is_judged_by_records_while_their_watch_is_broken(scene: Scene) -> None:
+    """A commit may have gone unseen; the list that comes next says what became of the record."""
+
+    async def break_off(path: str, handle: Any, listed: Any) -> None:
+        handle("BROKEN", {})
+
+    scene.plan(1)
+    wire: Any = SimpleNamespace(watch=break_off)
+    asyncio.run(scene.observer.watch(wire, observers.PLANS, scene.observer.on_plan))
+    scene.pod("g-0")
+    scene.pod("g-1")
+    scene.pod("g-0", "a", plan="n/g/1/worker-0")
+    assert scene.after(20.0) == ""
+
+    async def list_anew(path: str, handle: Any, listed: Any) -> None:
+        handle("SYNC", {"items": []})
+
+    wire = SimpleNamespace(watch=list_anew)
+    asyncio.run(scene.observer.watch(wire, observers.PLANS, scene.observer.on_plan))
+    assert scene.after(20.0) == ""
 
 
 @pytest.mark.parametrize("committed", ["", "1 me"])

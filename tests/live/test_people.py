@@ -38,6 +38,7 @@ def busy(kube: Kube, space: str) -> str:
     """Return a namespace in which one gang runs and two wait."""
     kube.create(*gang(space, "runs", NODES - 2))
     kube.until("runs is bound", lambda: len(kube.bound(space)) == NODES - 2)
+    kube.until("runs runs", lambda: kube.explain(space, "runs").get("phase") == "running")
     kube.create(*gang(space, "large", 4), *gang(space, "small", 1))
     kube.until("two wait", lambda: kube.explain(space, "small").get("reason") == "behind_head")
     return space

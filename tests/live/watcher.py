@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import random
 import threading
@@ -93,7 +94,8 @@ class Watcher:
             await asyncio.sleep(0.5)
             if await asyncio.to_thread(self._well):
                 self._well_s += time.monotonic() - before_s
-                with contextlib.suppress(OSError):
+                # muster may be killed while it answers
+                with contextlib.suppress(OSError, http.client.HTTPException):
                     url = self.cluster.status_url
                     self.observer.count_filters(await asyncio.to_thread(num_filters, url))
             self.observer.look()
