@@ -36,7 +36,9 @@ def resumed(job: Job, *, lost_at_most: int) -> int:
     assert restores, "it was interrupted"
     lost = 0
     for restore in restores:
-        before = [e for e in job.events() if e["attempt"] < restore["attempt"]]
+        # when a peer is lost, the last step may have ended on some ranks only
+        told = [e for rank in range(job.size) for e in job.events(rank=rank)]
+        before = [e for e in told if e["attempt"] < restore["attempt"]]
         saved = max((e["step"] for e in before if e["event"] == "save_committed"), default=0)
         start = restore["from_step"]
         assert start == saved, "it goes on from the newest committed checkpoint"
