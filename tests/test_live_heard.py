@@ -105,15 +105,37 @@ def test_a_node_that_shrank_is_not_bound_to() -> None:
     tried(story)
 
 
-def test_a_node_in_doubt_that_turns_out_to_have_room_is_bound_to() -> None:
+def test_a_node_that_shrank_and_still_has_room_is_bound_to() -> None:
     async def story(rig: Rig) -> None:
         nodes = await planned(rig, member(0, 1, gpus=4))
         rig.node(int(nodes["j-0"][-5:]), 4, Change.MODIFIED)
-        assert await Asks(rig)("j-0", nodes["j-0"])
-        rig.control.step()
         assert await Asks(rig)("j-0", nodes["j-0"]) == ""
 
     tried(story)
+
+
+def test_what_a_pod_does_not_ask_for_may_be_short() -> None:
+    """A master without a GPU may go where a GPU broke under another's pod."""
+
+    async def story(rig: Rig) -> None:
+        own = {"muster.dev/group": "a", "muster.dev/min-member": "1"}
+        rig.see(pod("a-0", node="node-00000", annotations=own))
+        rig.node(0, 7, Change.MODIFIED)
+        rig.see(member(0, gated=True, gpus=0), member(1, gated=True))
+        await rig.settle()
+        assert rig.placed().keys() == {"j-0", "j-1"}
+
+    tried(story, nodes=2)
+
+
+def test_what_a_foreign_pod_takes_too_much_of_need_not_be_asked_for() -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(intruder("node-00000", gpus=9))
+        rig.see(member(0, gated=True, gpus=0), member(1, gated=True))
+        await rig.settle()
+        assert rig.placed().keys() == {"j-0", "j-1"}
+
+    tried(story, nodes=2)
 
 
 # -- what happens while others of the gang are awaited -------------------------------------------
@@ -214,6 +236,72 @@ def test_a_lone_pod_counts_as_soon_as_it_is_being_bound() -> None:
     tried(story, nodes=1)
 
 
+def test_a_lone_pod_goes_on_counting_whatever_else_happens_to_it() -> None:
+    """Other news of it, or a second call that fails, say nothing of the bind under way."""
+
+    async def story(rig: Rig) -> None:
+        rig.see(pod("lone", gated=False))
+        slow = Slow(rig, "/lone/binding")
+        first = asyncio.create_task(Asks(rig)("lone", "node-00000"))
+        await slow.met.wait()
+        slow.error = ApiError(403, "a quota")
+        assert "a quota" in await Asks(rig)("lone", "node-00000")
+        rig.see(pod("lone", gated=False, labels={"seen": "again"}))
+        rig.see(member(0, 1, schedulerName="muster-direct"))
+        await rig.settle()
+        assert bound(rig) == []
+        slow.error = None
+        assert await Asks(rig)("lone", "node-00000") == ""
+        slow.first_error = ApiError(403, "another quota")
+        slow.go_on.set()
+        assert "another quota" in await first
+        await rig.settle()
+        assert bound(rig) == ["lone"]
+        rig.see(pod("lone", node="node-00000"))
+        rig.lose(pod("lone", node="node-00000"))
+        await rig.settle()
+        assert bound(rig) == ["lone", "j-0"]
+        assert not rig.control.being_bound
+
+    tried(story, nodes=1)
+
+
+def test_a_lone_pod_that_is_bound_counts_only_there() -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(pod("lone", node="node-00001"))
+        assert await Asks(rig)("lone", "node-00000") == "it is bound to node-00001"
+        assert await Asks(rig)("lone", "node-00001") == ""
+        rig.see(member(0, 1, schedulerName="muster-direct"))
+        await rig.settle()
+        assert rig.placed() == {"j-0": "node-00000"}
+
+    tried(story, nodes=2)
+
+
+class Slow:
+    """Keeps the first request of a kind until it may go on; fails later ones if it shall."""
+
+    def __init__(self, rig: Rig, ending: str) -> None:
+        self.met, self.go_on = asyncio.Event(), asyncio.Event()
+        self.error: ApiError | None = None
+        self.first_error: ApiError | None = None
+        plain = rig.api.call
+
+        async def call(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if not path.endswith(ending):
+                return await plain(method, path, body, **more)
+            if not self.met.is_set():
+                self.met.set()
+                await self.go_on.wait()
+                if self.first_error is not None:
+                    raise self.first_error
+            elif self.error is not None:
+                raise self.error
+            return await plain(method, path, body, **more)
+
+        rig.api.call = rig.api.persist = call  # type: ignore[method-assign]
+
+
 def test_a_lone_pod_that_was_not_bound_does_not_count() -> None:
     async def story(rig: Rig) -> None:
         rig.see(pod("lone", gated=False))
@@ -288,6 +376,107 @@ def test_a_node_lost_while_the_plan_is_written_down_starts_nobody(lane: str, ste
         assert_no_record_is_left(rig, but=1)
 
     tried(story, nodes=2)
+
+
+@pytest.mark.parametrize("code", [0, 409])
+def test_a_plan_that_was_given_up_takes_nothing_from_the_next(code: int) -> None:
+    """Its record could not be written, and meanwhile its pods were planned anew."""
+
+    async def story(rig: Rig) -> None:
+        slow = Slow(rig, "/configmaps")
+        slow.first_error = ApiError(code, "no")
+        rig.see(*(member(i, gated=True) for i in range(2)))
+        rig.control.step()
+        await slow.met.wait()
+        rig.node(int(rig.control.slot_of["j-1"][2].node[-5:]), change=Change.DELETED)
+        rig.control.step()
+        slow.go_on.set()
+        await rig.settle()
+        assert rig.placed() == {u: slot.node for u, (_, _, slot) in rig.control.slot_of.items()}
+        assert len(set(rig.placed().values())) == 2
+        assert len(rig.ledger.requests) == 1
+
+    tried(story, nodes=5)
+
+
+def test_a_plan_whose_node_was_taken_is_not_made_anew_at_once() -> None:
+    async def story(rig: Rig) -> None:
+        slow = Slow(rig, "/configmaps")
+        rig.see(*(member(i, gated=True) for i in range(2)))
+        rig.control.step()
+        await slow.met.wait()
+        rig.see(intruder(rig.control.slot_of["j-1"][2].node))
+        slow.go_on.set()
+        await rig.settle()
+        assert rig.placed() == {}
+        await rig.pass_s(15.0)
+        assert len(set(rig.placed().values())) == 2
+
+    tried(story)
+
+
+def test_the_nodes_of_a_gang_that_starts_again_whole_are_kept_for_all_of_it() -> None:
+    """The time of its first start is long over, and says nothing of those that come now."""
+
+    async def story(rig: Rig) -> None:
+        rig.see(*(member(i, 3, gated=True) for i in range(3)))
+        await rig.settle()
+        at = rig.placed()
+        rig.see(*(member(i, 3, node=at[f"j-{i}"]) for i in range(3)))
+        await rig.settle()
+        rival = {"muster.dev/group": "r", "muster.dev/min-member": "3"}
+        rig.see(*(pod(f"r-{i}", annotations=rival) for i in range(3)))
+        await rig.pass_s(200.0)
+        for i in range(3):
+            rig.see(member(i, 3, node=at[f"j-{i}"], phase="Failed"))
+        slow = Slow(rig, "/configmaps")
+        rig.see(member(0, 3, gated=True, uid="anew-0"))
+        rig.control.step()
+        await slow.met.wait()
+        rig.see(member(1, 3, gated=True, uid="anew-1"))
+        rig.control.step()
+        slow.go_on.set()
+        await rig.settle()
+        rig.see(member(2, 3, gated=True, uid="anew-2"))
+        await rig.settle()
+        slots = rig.control.slot_of
+        assert {f"j-{i}": slots[f"anew-{i}"][2].node for i in range(3)} == at
+
+    tried(story, nodes=3)
+
+
+def test_records_left_by_an_outage_are_removed_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("scheduler.live.plans.ERASE_AGAIN_S", 0.01)
+
+    async def story(rig: Rig) -> None:
+        plain, asked, most, down = rig.api.call, 0, 0, True
+
+        async def call(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            nonlocal asked, most
+            asked += 1
+            most = max(most, asked)
+            await asyncio.sleep(0.001)
+            asked -= 1
+            if down:
+                raise ApiError(0, "down")
+            return await plain(method, path, body, **more)
+
+        rig.api.call = call  # type: ignore[method-assign]
+        tasks = [
+            asyncio.create_task(rig.control.plans.erase(f"n/g+{i}", lambda: True))
+            for i in range(20)
+        ]
+        await asyncio.sleep(0.1)
+        most = 0
+        await asyncio.sleep(0.1)
+        assert most == 1
+        down = False
+        await asyncio.gather(*tasks)
+        assert sum(method == "DELETE" for method, _, _ in rig.api.requests) == 20
+
+    tried(story)
 
 
 def assert_no_record_is_left(rig: Rig, but: int = 0) -> None:

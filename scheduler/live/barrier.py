@@ -114,11 +114,11 @@ class Binds:
         gang, unit, slot = place
         if slot.node != args.node:
             return BindResult(f"planned for node {slot.node}, not {args.node}")
-        if not slot.bound and control.ledger.overfull(slot.node):
-            return BindResult(f"there is no room left on {slot.node}")
         pod = gang.pods.get(slot.uid)
         if pod is None or pod.metadata.deletion_timestamp:  # the next step takes its slot from it
             return BindResult("this pod is gone")
+        if not slot.bound and control.ledger.overfull(slot.node, gang.facts(pod).shape):
+            return BindResult(f"there is no room left on {slot.node}")
         if pinned_to(pod) != slot.node:
             refusal = await self._pass(gang, unit, slot, call)
             if refusal:
@@ -139,6 +139,9 @@ class Binds:
         """
         control = self._controller
         uid, shape = args.pod_u_i_d, pod_shape(pod, control.settings.resource)
+        if pod.spec.node_name:
+            here = pod.spec.node_name == args.node
+            return BindResult("" if here else f"it is bound to {pod.spec.node_name}")
 
         def unless() -> str:
             room = control.ledger.room_beside_gangs(args.node)
@@ -148,17 +151,17 @@ class Binds:
 
         if why := unless():
             return BindResult(why)
+        control.being_bound[uid] += 1
         control.ledger.set_foreign(uid, args.node, shape)
-        error = "interrupted"
+        result = BindResult("interrupted")
         try:
             result = await self._write(args, "", call, unless)
-            error = result.error
             return result
         finally:
-            now = control.pods.get(uid)
-            if error and not (now is not None and now.spec.node_name):
-                control.ledger.drop_foreign(uid)
-                control.work.wake()
+            # one that succeeded counts until the watch tells of it
+            if result.error and uid in control.being_bound:
+                control.being_bound[uid] -= 1
+                control.count_foreign(control.pods[uid])
 
     # -- waiting for the others --------------------------------------------------------------
 
@@ -239,11 +242,13 @@ class Binds:
             return CHANGED
         if not all(control.ledger.usable(slot.node) for slot in slots):
             return "a planned node is gone"
-        if any(control.ledger.overfull(slot.node) for slot in slots):
-            return "a planned node was taken"
-        pods = [barrier.gang.pods.get(slot.uid) for slot in slots]
-        if any(pod is None or pod.metadata.deletion_timestamp for pod in pods):
-            return "a pod is gone"
+        gang = barrier.gang
+        for slot in slots:
+            pod = gang.pods.get(slot.uid)
+            if pod is None or pod.metadata.deletion_timestamp:
+                return "a pod is gone"
+            if control.ledger.overfull(slot.node, gang.facts(pod).shape):
+                return "a planned node was taken"
         if self._lacks(barrier):
             return "a part of the gang lost its node"
         return next(filter(None, (call.over() for _, call in barrier.calls.values())), "")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from scheduler.live.api import Api, ApiError
@@ -68,6 +69,7 @@ class Controller:
         self.now_s = self.work.now_s
         self.finish_work = self.work.finish
         self.refused: set[str] = set()  #: lone pods that the extender left without a node
+        self.being_bound: Counter[str] = Counter()  #: by uid of pods of no gang: binds under way
         self._num_freed = 0
 
     @property
@@ -139,6 +141,7 @@ class Controller:
         if change is Change.DELETED:
             self.pods.pop(uid, None)
             self.key_of_pod.pop(uid, None)
+            self.being_bound.pop(uid, None)
             freed = self.ledger.drop_foreign(uid)
             if old_key is not None:
                 self.gangs[old_key].forget(uid)
@@ -154,7 +157,7 @@ class Controller:
         if key is None and IGNORE not in pod.metadata.annotations:
             key = key_of(pod, self.find)
         if key is None:
-            self._count_foreign(pod)
+            self.count_foreign(pod)
             return
         gang = self.tables.gang(key)
         self.key_of_pod[uid] = key
@@ -176,12 +179,17 @@ class Controller:
                 if known is not None and not pod.metadata.deletion_timestamp:
                     return  # bound where it should be: nothing to mend
         here = pod.spec.node_name
-        if here and not pod.ended and (place is None or place[2].node != here):
-            self.ledger.doubt(here)  # it counts there from the next step on
+        is_news = known is None or known.spec.node_name != here
+        if here and is_news and not pod.ended and (place is None or place[2].node != here):
+            self.ledger.hear(here, gang.facts(pod).shape)
         self.work.touch(key)
         self.work.wake()
 
-    def _count_foreign(self, pod: Pod) -> None:
+    def count_foreign(self, pod: Pod) -> None:
+        """Count a pod of no gang where it is, or nowhere."""
+        if self.being_bound[pod.metadata.uid] and not pod.spec.node_name and not pod.ended:
+            return
+        self.being_bound.pop(pod.metadata.uid, None)
         if pod.spec.node_name and not pod.ended:
             shape = pod_shape(pod, self.settings.resource)
             news = self.ledger.set_foreign(pod.metadata.uid, pod.spec.node_name, shape)
@@ -204,6 +212,7 @@ class Controller:
         """Mend every gang that something happened to, then let the core decide."""
         now_s = self.now_s()
         self.ledger.now_s = now_s
+        self.ledger.forget_heard()
         for key in self.work.take():
             gang = self.gangs.get(key)
             if gang is not None:

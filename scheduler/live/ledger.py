@@ -94,7 +94,7 @@ class Ledger:
         self._short: set[str] = set()  #: nodes with more on them than they have
         self._inflated: set[str] = set()  #: nodes that hold more than they have
         self._left: set[str] = set()  #: nodes that went away under a request
-        self._doubted: set[str] = set()  #: nodes that may have less room than the core knows
+        self._heard: dict[str, PodShape] = {}  #: by node: pods of gangs that are news there
         self._start_over = True
         self._once_more = False
         self.now_s = 0.0
@@ -111,8 +111,6 @@ class Ledger:
         if fact == old:
             return False
         self._facts[name] = fact
-        if old is not None and any(a < b for a, b in zip(fact.capacity, old.capacity, strict=True)):
-            self.doubt(name)
         if name in self._left:  # what still stands on it is counted again
             self._left.discard(name)
             self._start_over = True
@@ -156,19 +154,27 @@ class Ledger:
         )
         return roomy == len(capacity.nodes) - len(capacity.unschedulable)
 
-    def overfull(self, name: str) -> bool:
-        """True if more is on the node, or promised there, than it has.
+    def overfull(self, name: str, shape: PodShape) -> bool:
+        """True if more is on the node, or promised there, than it has, of what the shape asks for.
 
-        Foreign pods that were heard of count at once, not when the core is told of them, and a
-        node in doubt counts as full: to wait a moment costs less than to bind in vain.
+        All that was heard counts, also what the core will be told of by the next step only.
         """
-        if name in self._short or name in self._inflated or name in self._doubted:
-            return True
-        return name in self._stale and self._foreign_part(name) != self._foreign_on.get(name, ZERO)
+        fact, room = self._facts.get(name), self.room_beside_gangs(name)
+        if fact is None or room is None:
+            return False
+        known = self.state.capacity.nodes[self.state.capacity.index_of[name]].capacity
+        room = room.plus(fact.capacity).plus(known, -1)
+        for more in (self._foreign_on.get(name, ZERO), self._heard.get(name, ZERO)):
+            room = room.plus(more, -1)
+        return any(left < 0 and asked for left, asked in zip(room, shape, strict=True))
 
-    def doubt(self, name: str) -> None:
-        """Take a node for full until the core has been told what is new."""
-        self._doubted.add(name)
+    def hear(self, name: str, shape: PodShape) -> None:
+        """Count a gang's pod on a node for now; the next step finds out whose slot it has."""
+        self._heard[name] = self._heard.get(name, ZERO).plus(shape)
+
+    def forget_heard(self) -> None:
+        """Stop counting what was heard: from now on it is looked at."""
+        self._heard.clear()
 
     def has_room(self, name: str, shape: PodShape) -> bool:
         """True if the node has room for such a pod beside all that is there or promised."""
@@ -414,7 +420,6 @@ class Ledger:
             self._rebuild()
             while self._stale:
                 self._occupy(self._stale.pop())
-        self._doubted.clear()
 
     def decide(self, now_s: float) -> Iterable[Request]:
         """Yield requests that may start, with their nodes set, until nothing more can."""

@@ -91,14 +91,14 @@ class Mending:
         now_s: float,
     ) -> None:
         """Free slots whose pod ended, hand others to successors, note pods bound elsewhere."""
-        if len(unit.slots) > 1 and not unit.begun:
+        if len(unit.slots) > 1 and not unit.begun and not gang.started_min:
             pairs = [(slot, by_uid.get(slot.uid)) for slot in unit.slots]
-            if any(
-                pod is not None and self._is_lost(unit, slot, pod, now_s) for slot, pod in pairs
+            known = [(slot, pod) for slot, pod in pairs if pod is not None]
+            if len(known) == len(pairs) and any(
+                self._is_lost(gang, unit, slot, pod, now_s) for slot, pod in known
             ):
                 # nobody knows of this plan: a part of it would start without the rest
-                self._release.metrics.aborts.labels(cause="node lost").inc()
-                self._release.drop_unit(gang, unit)
+                self._release.give_up_whole(gang, unit, known, now_s)
                 return
         kept: list[Slot] = []
         changed = False
@@ -127,7 +127,7 @@ class Mending:
                 if pod.spec.node_name != slot.node:
                     slot.node = pod.spec.node_name
                     changed = True
-            elif self._is_lost(unit, slot, pod, now_s):
+            elif self._is_lost(gang, unit, slot, pod, now_s):
                 if not slot.asked:
                     self._release.give_up(gang, unit, slot, pod, now_s)
                     changed = True
@@ -143,14 +143,14 @@ class Mending:
         if unit.slots and unit.bound and unit.recorded and not unit.releasing:
             self._release.completed(gang, unit, now_s)
 
-    def _is_lost(self, unit: Unit, slot: Slot, pod: Pod, now_s: float) -> bool:
+    def _is_lost(self, gang: LiveGang, unit: Unit, slot: Slot, pod: Pod, now_s: float) -> bool:
         """True if a pod cannot use its slot any more, or did not in time."""
-        if slot.refused or 0 < unit.deadline_s <= now_s:
-            return True
-        if not self._ledger.takes(slot.node, pod):
-            return True
         told = slot.released or slot.asked  # then kube-scheduler, or a look, says who has the node
-        return not told and self._ledger.overfull(slot.node)
+        # the time of those before it says nothing of a successor that nobody told yet
+        late = 0 < unit.deadline_s <= now_s and (told or slot.num_told > 0)
+        if slot.refused or late or not self._ledger.takes(slot.node, pod):
+            return True
+        return not told and self._ledger.overfull(slot.node, gang.facts(pod).shape)
 
     def _empty(self, gang: LiveGang, slot: Slot, now_s: float) -> None:
         """Take a slot from a pod that is gone, and keep its node for the one that comes after."""
@@ -286,7 +286,12 @@ class Mending:
         found = False
         for _, slot in gang.slots():
             pod = gang.pods.get(slot.uid)
-            if pod is None or slot.bound or slot.refused or not self._release.refused(slot, pod):
+            if (
+                pod is None
+                or slot.bound
+                or slot.refused
+                or not self._release.refused(gang, slot, pod)
+            ):
                 continue
             found = slot.refused = True
         if found:

@@ -68,6 +68,7 @@ class PlanRecords:
         self._path = f"/api/v1/namespaces/{namespace}/configmaps"
         self.epoch = epoch
         self._versions: dict[str, str] = {}
+        self._again = asyncio.Lock()  #: one record after the other is tried again
 
     @property
     def path(self) -> str:
@@ -165,17 +166,23 @@ class PlanRecords:
         next that does.
         """
         self._versions.pop(unit_name, None)
-        while leads() and unit_name not in self._versions:  # else a new plan has the record
-            try:
-                # one try at a time: meanwhile a new plan may have written its record
-                await self._api.call("DELETE", f"{self._path}/{record_name(unit_name)}")
-            except ApiError as error:
-                if error.code == 404:
-                    return
-                log.warning("plan record not removed yet: %s", error, extra={"unit": unit_name})
+        if await self._erased(unit_name, leads):
+            return
+        async with self._again:  # those that are left by an outage would prolong it
+            while not await self._erased(unit_name, leads):
                 await asyncio.sleep(ERASE_AGAIN_S)
-            else:
-                return
+
+    async def _erased(self, unit_name: str, leads: Callable[[], bool]) -> bool:
+        """Try once to remove a record; True if it is gone, or for another to remove."""
+        if not leads() or unit_name in self._versions:  # or a new plan has the record
+            return True
+        try:
+            await self._api.call("DELETE", f"{self._path}/{record_name(unit_name)}")
+        except ApiError as error:
+            if error.code != 404:
+                log.warning("plan record not removed yet: %s", error, extra={"unit": unit_name})
+            return error.code == 404
+        return True
 
     async def read_all(self) -> tuple[list[PlanRecord], list[str]]:
         """Return the records that are there, and the names of those that cannot be read."""

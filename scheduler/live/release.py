@@ -83,7 +83,8 @@ class Release:
             direct = [slot for slot in slots if self._lane(gang, unit, slot) is Lane.DIRECT]
             if direct:
                 await self.plans.commit(unit)
-            if not unit.begun and not all(self._can_go(gang, slot) for slot in slots):
+            going = all(self._can_go(gang, slot) for slot in slots)
+            if unit.name not in gang.units or not (unit.begun or gang.started_min or going):
                 return  # nobody knows of this plan yet: the next step makes another for all
             await asyncio.gather(*(self._tell(gang, unit, slot) for slot in slots))
             told = sum(slot.released for slot in slots)
@@ -101,7 +102,8 @@ class Release:
             unit.releasing = False
             these = {id(slot) for slot in slots}
             # those told before have waited since then
-            others = any(s.uid and not s.bound and id(s) not in these for s in unit.slots)
+            wait = [s for s in unit.slots if s.uid and (s.released or s.asked) and not s.bound]
+            others = any(id(slot) not in these for slot in wait)
             if not others or not unit.deadline_s:
                 unit.deadline_s = work.now_s() + self._timeouts.bind_s
             work.look_again(gang.key, unit.deadline_s)
@@ -125,9 +127,10 @@ class Release:
     def _can_go(self, gang: LiveGang, slot: Slot) -> bool:
         """True unless a slot's pod cannot go where it was planned any more."""
         pod = gang.pods.get(slot.uid)
-        return pod is None or (
-            self._ledger.takes(slot.node, pod) and not self._ledger.overfull(slot.node)
-        )
+        if pod is None:
+            return True
+        shape = gang.facts(pod).shape
+        return self._ledger.takes(slot.node, pod) and not self._ledger.overfull(slot.node, shape)
 
     def void(self, slot: Slot, uid: str, node: str) -> str:
         """Return why a pod must not be told of a slot, or bound by it, any more; or nothing.
@@ -138,7 +141,13 @@ class Release:
         place = self._tables.slot_of.get(uid)
         if place is None or place[2] is not slot or slot.node != node:
             return "the plan changed"
-        if not slot.bound and (node not in self._ledger.nodes or self._ledger.overfull(node)):
+        pod = place[0].pods.get(uid)
+        if pod is None:
+            return "the pod is gone"
+        shape = place[0].facts(pod).shape
+        if not slot.bound and (
+            node not in self._ledger.nodes or self._ledger.overfull(node, shape)
+        ):
             return f"there is no room left on {node}"
         return ""
 
@@ -256,28 +265,43 @@ class Release:
             gang.given_up.add(slot.uid)
             if not pod.gated and pinned_to(pod) is None:
                 self._work.start(self._nominate(pod, "", ""))
-        refused = usable and self.refused(slot, pod)
+        refused = usable and self.refused(gang, slot, pod)
         if refused:
             self._keep_off(gang, slot, pod, now_s)
         if unit.given_up == unit.generation:
             return
         unit.given_up = unit.generation
         if usable and not refused:
-            gang.num_aborts += 1
-            gang.hold_until_s = now_s + min(300.0, 5.0 * 2**gang.num_aborts)
-            self._work.look_again(gang.key, gang.hold_until_s)
+            self._back_off(gang, now_s)
         if slot.released and self._work.active:
             self.publisher.event(
                 gang, "Replanned", f"{pod.metadata.name}: {cause} on {slot.node}; planned anew"
             )
 
-    def refused(self, slot: Slot, pod: Pod) -> bool:
+    def _back_off(self, gang: LiveGang, now_s: float) -> None:
+        """Leave a gang alone for a while whose plan failed though its nodes may be used."""
+        gang.num_aborts += 1
+        gang.hold_until_s = now_s + min(300.0, 5.0 * 2**gang.num_aborts)
+        self._work.look_again(gang.key, gang.hold_until_s)
+
+    def give_up_whole(
+        self, gang: LiveGang, unit: Unit, slots: list[tuple[Slot, Pod]], now_s: float
+    ) -> None:
+        """Take back a plan of which nobody was told yet."""
+        usable = all(self._ledger.takes(slot.node, pod) for slot, pod in slots)
+        self.metrics.aborts.labels(cause="node taken" if usable else "node lost").inc()
+        if usable:
+            self._back_off(gang, now_s)
+        self.drop_unit(gang, unit)
+
+    def refused(self, gang: LiveGang, slot: Slot, pod: Pod) -> bool:
         """True if kube-scheduler refused a pod its node though there was room.
 
         It checks more than muster plans by: ports, volumes, affinity to pods.
         """
         said = pod.refusal
-        full = "Insufficient" in said or self._ledger.overfull(slot.node)
+        shape = gang.facts(pod).shape
+        full = "Insufficient" in said or self._ledger.overfull(slot.node, shape)
         return bool(said) and WAITS not in said and not full
 
     def _keep_off(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> None:

@@ -132,7 +132,10 @@ class Tables:
     def drop_unit(self, gang: LiveGang, unit: Unit) -> None:
         """Give back what a unit holds or asks for."""
         for slot in unit.slots:
-            self.slot_of.pop(slot.uid, None)
+            place = self.slot_of.get(slot.uid)
+            if place is not None and place[1] is unit:  # else a later plan has the pod
+                del self.slot_of[slot.uid]
+        unit.slots = []
         self.ledger.withdraw(unit.name)
         gang.units.pop(unit.name, None)
         self.gang_of_unit.pop(unit.name, None)
