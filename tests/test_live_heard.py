@@ -17,8 +17,10 @@ from scheduler.live.barrier import BindArgs, Binds
 from scheduler.live.extender import Extender, FilterArgs
 from scheduler.live.objects import Pod
 from scheduler.live.watch import Change
+from scheduler.model import PodShape
 from tests.live_rig import Rig, pod, tried
 
+JOBSET = "jobset.sigs.k8s.io"
 IGNORED = {"muster.dev/ignore": "yes"}
 
 
@@ -278,6 +280,51 @@ def test_a_lone_pod_that_is_bound_counts_only_there() -> None:
     tried(story, nodes=2)
 
 
+def test_a_lone_pod_that_is_being_bound_is_not_bound_elsewhere() -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(pod("lone", gated=False))
+        assert await Asks(rig)("lone", "node-00000") == ""
+        assert await Asks(rig)("lone", "node-00001") == "it is being bound to node-00000"
+        rig.see(member(0, 1, schedulerName="muster-direct"))
+        await rig.settle()
+        assert rig.placed() == {"lone": "node-00000", "j-0": "node-00001"}
+
+    tried(story, nodes=2)
+
+
+@pytest.mark.parametrize("promised", [True, False])
+def test_what_is_promised_beside_a_foreign_pod_is_not_given_away(promised: bool) -> None:
+    """kube-scheduler counts who is bound; muster alone knows who else will be."""
+
+    async def story(rig: Rig) -> None:
+        rig.see(intruder("node-00000", gpus=4))
+        lone = pod("lone", gated=False, gpus=4)
+        rig.see(lone)
+        if promised:
+            rig.see(member(0, 1, gated=True, gpus=4))
+        await rig.settle()
+        answer = Extender(rig.control).filter(FilterArgs(lone, msgspec.Raw(b'["node-00000"]')))
+        assert (b"node-00000" in msgspec.json.encode(answer.failed_nodes)) is promised
+
+    tried(story, nodes=1)
+
+
+def test_a_pod_that_turns_out_to_be_a_gangs_counts_once() -> None:
+    async def story(rig: Rig) -> None:
+        labels = {"batch.kubernetes.io/job-completion-index": "0"}
+        one = pod("w-0", labels=labels, owner=("Job", "w", "uid-w"), node="node-00000", gpus=4)
+        rig.thing("Job", "w", {"parallelism": 1, "completions": 9})
+        rig.see(one)
+        await rig.settle()
+        rig.thing("Job", "w", {"parallelism": 2, "completions": 2})
+        rig.see(one)
+        await rig.settle()
+        assert [free.gpus for free in rig.ledger.state.capacity.free] == [4]
+        assert not rig.ledger.overfull("node-00000", PodShape(4))
+
+    tried(story, nodes=1)
+
+
 class Slow:
     """Keeps the first request of a kind until it may go on; fails later ones if it shall."""
 
@@ -397,6 +444,138 @@ def test_a_plan_that_was_given_up_takes_nothing_from_the_next(code: int) -> None
         assert len(rig.ledger.requests) == 1
 
     tried(story, nodes=5)
+
+
+@pytest.mark.parametrize("code", [None, 0, 409])
+def test_a_plan_of_a_gang_that_is_gone_takes_nothing_from_the_next_of_its_name(
+    code: int | None,
+) -> None:
+    async def story(rig: Rig) -> None:
+        slow = Slow(rig, "/configmaps")
+        slow.first_error = None if code is None else ApiError(code, "no")
+        rig.see(*(member(i, gated=True) for i in range(2)))
+        rig.control.step()
+        await slow.met.wait()
+        rig.lose(*(member(i, gated=True) for i in range(2)))
+        rig.control.step()
+        rig.see(*(member(i, gated=True, uid=f"new-{i}") for i in range(2)))
+        await rig_steps(rig)
+        slow.go_on.set()
+        await rig.settle()
+        rival = {"muster.dev/group": "r", "muster.dev/min-member": "2"}
+        rig.see(*(pod(f"r-{i}", annotations=rival) for i in range(2)))
+        await rig.settle()
+        assert rig.placed().keys() == {"j-0", "j-1"}
+        assert not any(method == "DELETE" for method, _, _ in rig.api.requests)
+
+    tried(story, nodes=2)
+
+
+async def rig_steps(rig: Rig, num: int = 3) -> None:
+    """Make steps while a write is held, and let other writes go on."""
+    for _ in range(num):
+        rig.control.step()
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("lane", ["muster-direct", "default-scheduler"])
+def test_a_plan_whose_node_was_taken_starts_nobody_though_a_pod_is_gone(lane: str) -> None:
+    async def story(rig: Rig) -> None:
+        slow = Slow(rig, "/configmaps")
+        rig.see(*(member(i, 3, gated=True, schedulerName=lane) for i in range(3)))
+        rig.control.step()
+        await slow.met.wait()
+        rig.lose(member(0, 3, gated=True))
+        rig.see(intruder(rig.control.slot_of["j-1"][2].node))
+        rig.control.step()
+        slow.go_on.set()
+        await rig.settle()
+        assert rig.placed() == {}
+
+    tried(story, nodes=3)
+
+
+def test_a_second_attempt_whose_node_was_taken_starts_nobody() -> None:
+    """The pods of the first are still there when those of the second come."""
+
+    def rank(number: int, attempt: int, **more: Any) -> Pod:
+        labels = {
+            f"{JOBSET}/jobset-name": "js",
+            f"{JOBSET}/jobset-uid": "uid-js",
+            f"{JOBSET}/restart-attempt": str(attempt),
+            f"{JOBSET}/replicatedjob-name": "w",
+            f"{JOBSET}/job-index": str(number),
+        }
+        owner = ("Job", f"js-w-{number}", f"j{number}-{attempt}")
+        uid = f"{attempt}-{number}"
+        return pod(f"js-w-{number}", labels=labels, owner=owner, uid=uid, **more)
+
+    async def story(rig: Rig) -> None:
+        job = {"name": "w", "replicas": 3, "template": {"spec": {"completions": 1}}}
+        rig.thing("JobSet", "js", {"replicatedJobs": [job]})
+        rig.see(*(rank(i, 0) for i in range(3)))
+        await rig.settle()
+        at = rig.placed()
+        rig.see(*(rank(i, 0, node=at[f"js-w-{i}"]) for i in range(3)))
+        await rig.pass_s(100.0)
+        rig.api.requests.clear()
+        slow = Slow(rig, "/configmaps")
+        rig.see(*(rank(i, 0, node=at[f"js-w-{i}"], phase="Failed") for i in range(3)))
+        rig.see(*(rank(i, 1) for i in range(3)))
+        rig.control.step()
+        await slow.met.wait()
+        rig.see(intruder(rig.control.slot_of["1-1"][2].node))
+        rig.control.step()
+        slow.go_on.set()
+        await rig.settle()
+        assert rig.placed() == {}
+
+    tried(story, nodes=3)
+
+
+def test_a_successors_node_is_kept_while_it_is_being_told() -> None:
+    """The time of its predecessor is over; what the API server says may change with the answer."""
+
+    async def story(rig: Rig) -> None:
+        rig.see(*(member(i, gated=True) for i in range(2)))
+        await rig.settle()
+        at = rig.placed()
+        rig.see(*(member(i, node=at[f"j-{i}"]) for i in range(2)))
+        await rig.settle()
+        rival = {"muster.dev/group": "r", "muster.dev/min-member": "1"}
+        rig.see(pod("r-0", annotations=rival))
+        await rig.pass_s(200.0)
+        rig.lose(member(1, node=at["j-1"]))
+        rig.control.step()
+        slow = Slow(rig, "/pods/j-1")
+        rig.see(member(1, gated=True, uid="anew"))
+        rig.control.step()
+        await slow.met.wait()
+        rig.see(member(1, gated=True, uid="anew", labels={"seen": "again"}))
+        await rig_steps(rig)
+        assert rig.control.slot_of["anew"][2].node == at["j-1"]
+        slow.go_on.set()
+        await rig.settle()
+        assert rig.placed() == at
+
+    tried(story, nodes=2)
+
+
+def test_a_pod_that_is_ending_when_muster_starts_holds_its_node() -> None:
+    async def story(rig: Rig) -> None:
+        other = {"muster.dev/group": "x", "muster.dev/min-member": "1"}
+        ends = going(pod("x-0", node="node-00000", annotations=other))
+        rig.see(ends, member(0, 1, schedulerName="muster-direct"))
+        await rig.settle()
+        assert bound(rig) == []
+        rig.see(pod("x-0", uid="anew", annotations=other))
+        await rig.settle()
+        rig.lose(ends)
+        await rig.settle()
+        assert rig.placed() == {"j-0": "node-00000"}, "nobody comes after it: first come"
+
+    tried(story, nodes=1)
 
 
 def test_a_plan_whose_node_was_taken_is_not_made_anew_at_once() -> None:

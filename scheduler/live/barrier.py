@@ -151,6 +151,9 @@ class Binds:
 
         if why := unless():
             return BindResult(why)
+        counted = control.ledger.foreign_node(uid)
+        if counted not in ("", args.node):  # by a call whose answer, or whose effect, is on its way
+            return BindResult(f"it is being bound to {counted}")
         control.being_bound[uid] += 1
         control.ledger.set_foreign(uid, args.node, shape)
         result = BindResult("interrupted")

@@ -161,6 +161,8 @@ class Controller:
             return
         gang = self.tables.gang(key)
         self.key_of_pod[uid] = key
+        if old_key is None and self.ledger.drop_foreign(uid):
+            self.work.wake()  # what makes it a gang's came after it
         known = gang.pods.get(uid)
         gang.pods[uid] = pod
         if known is not None and _alike(known, pod):

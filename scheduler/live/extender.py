@@ -134,12 +134,31 @@ class Extender:
                 for name in names
                 if (room := ledger.room_beside_gangs(name)) is not None and not room.holds(shape)
             }
+            refused |= self._promised_beside_others(shape, names)
         if not refused:
             return FilterResult(candidates if names else []), False
         kept = msgspec.json.encode([name for name in names if name not in refused])
         failed = msgspec.json.encode(dict.fromkeys(refused, RESERVED))
         result = FilterResult(msgspec.Raw(kept), msgspec.Raw(failed))
         return result, len(refused) == len(names)
+
+    def _promised_beside_others(self, shape: PodShape, names: list[str]) -> set[str]:
+        """Return nodes where foreign pods and what is promised to gangs together leave no room.
+
+        kube-scheduler knows who is bound, and not what is promised beside them.
+        """
+        control = self._controller
+        ledger = control.ledger
+        if not control.tables.num_unbound or not ledger.state.foreign:
+            return set()
+        full = {
+            name
+            for name in names
+            if name in ledger.state.foreign
+            and (room := ledger.room(name)) is not None
+            and not room.holds(shape)
+        }
+        return full & control.promised_nodes() if full else full
 
     def preempt(self, args: PreemptArgs) -> PreemptResult:
         """Never for a gang's pod, never on a promised node, never a gang's pod."""

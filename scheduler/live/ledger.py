@@ -143,6 +143,11 @@ class Ledger:
         foreign = self.state.foreign.get(name)
         return capacity.free[at] if foreign is None else capacity.free[at].plus(foreign[1])
 
+    def room(self, name: str) -> PodShape | None:
+        """Return what is free on a node beside all that is there or promised."""
+        at = self.state.capacity.index_of.get(name)
+        return None if at is None else self.state.capacity.free[at]
+
     def all_have_room(self, shape: PodShape) -> bool:
         """True if every usable node has room for such a pod, as the core sees it."""
         capacity = self.state.capacity
@@ -216,6 +221,10 @@ class Ledger:
         self._foreign_on[node] = self._foreign_on.get(node, ZERO).plus(shape)
         self._stale.add(node)
         return True
+
+    def foreign_node(self, pod: str) -> str:
+        """Return where a foreign pod counts, or nothing."""
+        return self._foreign.get(pod, ("", ZERO))[0]
 
     def drop_foreign(self, pod: str) -> bool:
         """Stop counting it; return whether that is news."""

@@ -71,11 +71,6 @@ class Unit:
         return self.request.name
 
     @property
-    def begun(self) -> bool:
-        """True once one of the pods may know its node."""
-        return any(slot.released or slot.asked or slot.bound for slot in self.slots)
-
-    @property
     def bound(self) -> bool:
         """True once every slot's pod has its node."""
         return all(slot.bound for slot in self.slots)
@@ -234,6 +229,15 @@ class LiveGang:
         for unit in self.units.values():
             for slot in unit.slots:
                 yield unit, slot
+
+    def begun(self) -> bool:
+        """True if a pod of the present attempt runs, or may know its node."""
+        return any(
+            (slot.released or slot.asked or slot.bound)
+            and slot.attempt >= self.attempt
+            and not (slot.bound and self.is_going(slot))
+            for _, slot in self.slots()
+        )
 
     def num_placed(self) -> int:
         """Pods with a slot that is to stay, plus those that ended well."""

@@ -55,7 +55,10 @@ class Mending:
             if unit.slots:
                 self._mend_slots(gang, unit, by_uid, free, now_s)
         free = self._without_slot(pods)
-        self._adopt(gang, [p for p in free if p.spec.node_name], now_s)
+        slot_of = self._tables.slot_of
+        self._adopt(
+            gang, [p for p in pods if p.spec.node_name and p.metadata.uid not in slot_of], now_s
+        )
         free = [
             p for p in free if p.metadata.uid not in self._tables.slot_of and not p.spec.node_name
         ]
@@ -91,12 +94,10 @@ class Mending:
         now_s: float,
     ) -> None:
         """Free slots whose pod ended, hand others to successors, note pods bound elsewhere."""
-        if len(unit.slots) > 1 and not unit.begun and not gang.started_min:
+        if len(unit.slots) > 1 and not gang.begun():
             pairs = [(slot, by_uid.get(slot.uid)) for slot in unit.slots]
             known = [(slot, pod) for slot, pod in pairs if pod is not None]
-            if len(known) == len(pairs) and any(
-                self._is_lost(gang, unit, slot, pod, now_s) for slot, pod in known
-            ):
+            if any(self._is_lost(gang, unit, slot, pod, now_s) for slot, pod in known):
                 # nobody knows of this plan: a part of it would start without the rest
                 self._release.give_up_whole(gang, unit, known, now_s)
                 return
@@ -178,7 +179,14 @@ class Mending:
         if not known:
             return
         slots = [
-            Slot(rank_of(p), p.spec.node_name, p.metadata.uid, released=True, bound=True)
+            Slot(
+                rank_of(p),
+                p.spec.node_name,
+                p.metadata.uid,
+                released=True,
+                bound=True,
+                given_back=p.metadata.deletion_timestamp is not None,
+            )
             for p in known
         ]
         self._tables.hold_new(gang, known, slots, now_s)

@@ -75,11 +75,14 @@ class PlanRecords:
         """Where records are listed."""
         return self._path
 
-    async def write(self, unit: Unit, key: GangKey) -> None:
+    async def write(
+        self, unit: Unit, key: GangKey, unless: Callable[[], str] | None = None
+    ) -> None:
         """Write a plan down, in place of an older one for the same unit.
 
         Raises:
-            ApiError: 409 if another leader wrote meanwhile; others as the API server has them.
+            ApiError: 409 if another leader wrote meanwhile, or for a reason of `unless`, which is
+                asked before each try; others as the API server has them.
         """
         plan = PlanRecord(
             unit=unit.name,
@@ -101,7 +104,7 @@ class PlanRecords:
         known = self._versions.get(unit.name)
         if known is None:
             try:
-                reply = await self._api.persist("POST", self._path, body)
+                reply = await self._api.persist("POST", self._path, body, unless=unless)
             except ApiError as error:
                 if error.code != 409:
                     raise
@@ -111,7 +114,7 @@ class PlanRecords:
                     raise
         if known is not None:
             del body["metadata"]
-            reply = await self._swap(unit.name, known, body)
+            reply = await self._swap(unit.name, known, body, unless)
         self._versions[unit.name] = _written.decode(reply).metadata.resource_version
 
     async def commit(self, unit: Unit) -> None:
@@ -126,7 +129,13 @@ class PlanRecords:
         reply = await self._swap(unit.name, self._versions[unit.name], body)
         self._versions[unit.name] = _written.decode(reply).metadata.resource_version
 
-    async def _swap(self, unit_name: str, version: str, body: dict[str, Any]) -> bytes:
+    async def _swap(
+        self,
+        unit_name: str,
+        version: str,
+        body: dict[str, Any],
+        unless: Callable[[], str] | None = None,
+    ) -> bytes:
         """Change a record if it is still of this version, or of one that this leader wrote since.
 
         Raises:
@@ -136,13 +145,13 @@ class PlanRecords:
         meta = body.get("metadata", {})
         try:
             body["metadata"] = {**meta, "resourceVersion": version}
-            return await self._api.persist("PATCH", path, body, content_type=MERGE)
+            return await self._api.persist("PATCH", path, body, content_type=MERGE, unless=unless)
         except ApiError as error:
             mine = await self._mine(unit_name) if error.code == 409 else None
             if mine is None or mine == version:
                 raise
         body["metadata"] = {**meta, "resourceVersion": mine}
-        return await self._api.persist("PATCH", path, body, content_type=MERGE)
+        return await self._api.persist("PATCH", path, body, content_type=MERGE, unless=unless)
 
     async def _mine(self, unit_name: str) -> str | None:
         """Return the version of a record if this leader wrote it."""

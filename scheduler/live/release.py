@@ -66,45 +66,48 @@ class Release:
     def tell(self, gang: LiveGang, unit: Unit, slots: list[Slot]) -> None:
         """Start telling pods of their slots."""
         unit.releasing = True
+        if not _told_besides(unit, slots):
+            unit.deadline_s = 0.0  # that of those before says nothing of these
         self._work.start(self._release(gang, unit, slots))
 
     async def _release(self, gang: LiveGang, unit: Unit, slots: list[Slot]) -> None:
         """Write the plan down, then tell the pods."""
         work = self._work
         began_s = work.now_s()
+
+        def dropped() -> str:
+            return "" if gang.units.get(unit.name) is unit else "the plan was given up"
+
         try:
             if not work.active:
                 raise ApiError(0, "this replica does not lead any more")
-            await self.plans.write(unit, gang.key)
+            await self.plans.write(unit, gang.key, unless=dropped)
             unit.recorded = True
-            if unit.name not in gang.units:
-                self.erase(unit.name)
+            if dropped():
+                self.drop_unit(gang, unit)
                 return
             direct = [slot for slot in slots if self._lane(gang, unit, slot) is Lane.DIRECT]
             if direct:
                 await self.plans.commit(unit)
             going = all(self._can_go(gang, slot) for slot in slots)
-            if unit.name not in gang.units or not (unit.begun or gang.started_min or going):
+            if dropped() or not (going or gang.begun()):
                 return  # nobody knows of this plan yet: the next step makes another for all
             await asyncio.gather(*(self._tell(gang, unit, slot) for slot in slots))
             told = sum(slot.released for slot in slots)
             self.publisher.note(gang, "released", f"{told} of {len(slots)} pods know their node")
         except ApiError as error:
-            log.warning(
-                "plan not carried out: %s", error, extra={"gang": gang.name, "unit": unit.name}
-            )
-            self.metrics.aborts.labels(cause="plan record").inc()
+            if not dropped():
+                about = {"gang": gang.name, "unit": unit.name}
+                log.warning("plan not carried out: %s", error, extra=about)
+                self.metrics.aborts.labels(cause="plan record").inc()
             if not any(slot.released for slot in unit.slots):
                 # without an answer the record may be there all the same
                 unit.recorded = unit.recorded or error.code == 0 or error.code >= 500
                 self.drop_unit(gang, unit)
         finally:
             unit.releasing = False
-            these = {id(slot) for slot in slots}
             # those told before have waited since then
-            wait = [s for s in unit.slots if s.uid and (s.released or s.asked) and not s.bound]
-            others = any(id(slot) not in these for slot in wait)
-            if not others or not unit.deadline_s:
+            if not _told_besides(unit, slots) or not unit.deadline_s:
                 unit.deadline_s = work.now_s() + self._timeouts.bind_s
             work.look_again(gang.key, unit.deadline_s)
             work.touch(gang.key)
@@ -164,6 +167,7 @@ class Release:
         unless = partial(self.void, slot, meta.uid, node)
         # from now on somebody may bind it, and the watch that would tell may be behind
         slot.asked = True
+        slot.num_writing += 1
         try:
             match self._lane(gang, unit, slot):
                 case Lane.PINNED:
@@ -171,12 +175,8 @@ class Release:
                 case Lane.DIRECT:
                     if pod.gated:
                         await self.lanes.ungate(pod, unless)
-                    slot.num_writing += 1
-                    try:
-                        where = (meta.namespace, meta.name, meta.uid, node, plan)
-                        await self.lanes.bind(*where, unless=unless)
-                    finally:
-                        slot.num_writing -= 1
+                    where = (meta.namespace, meta.name, meta.uid, node, plan)
+                    await self.lanes.bind(*where, unless=unless)
                 case Lane.EXTENDER:
                     await self.lanes.nominate(pod, node, plan, unless)
             if slot.uid == meta.uid:  # else its successor is not told yet
@@ -188,6 +188,8 @@ class Release:
             about = {"gang": gang.name, "unit": unit.name, "pod": pod.where, "node": node}
             log.warning("pod not released: %s", error, extra=about)
             self.metrics.aborts.labels(cause=f"release {error.code}").inc()
+        finally:
+            slot.num_writing -= 1
 
     def nominate_again(self, unit: Unit, slot: Slot, pod: Pod) -> None:
         """Name a pod's node once more: kube-scheduler forgets it with every try that fails."""
@@ -320,7 +322,8 @@ class Release:
         self._tables.drop_unit(gang, unit)
         if unit.recorded:
             unit.recorded = False
-            self.erase(unit.name)
+            if unit.name not in self._tables.gang_of_unit:  # else the record is another's by now
+                self.erase(unit.name)
 
     def erase(self, unit_name: str) -> None:
         """Remove a plan record, unless it may be another leader's by now."""
@@ -362,3 +365,12 @@ class Release:
                 self._work.wake()
         finally:
             self._deleting.discard(pod.metadata.uid)
+
+
+def _told_besides(unit: Unit, slots: list[Slot]) -> bool:
+    """True if others of a unit than these were told of their node and are not bound yet."""
+    these = {id(slot) for slot in slots}
+    return any(
+        slot.uid and (slot.released or slot.asked) and not slot.bound and id(slot) not in these
+        for slot in unit.slots
+    )

@@ -136,6 +136,8 @@ class Tables:
             if place is not None and place[1] is unit:  # else a later plan has the pod
                 del self.slot_of[slot.uid]
         unit.slots = []
+        if gang.units.get(unit.name) is not unit:  # dropped before, and its name may be another's
+            return
         self.ledger.withdraw(unit.name)
-        gang.units.pop(unit.name, None)
+        del gang.units[unit.name]
         self.gang_of_unit.pop(unit.name, None)
