@@ -403,7 +403,7 @@ def test_pods_whose_owner_makes_them_so_again_start_if_they_agree() -> None:
         pods = [rank(i, 16) for i in range(2)]
         for life in range(5):
             rig.see(*pods)
-            await rig.settle()
+            await rig.pass_s(6.0)
             if rig.placed():
                 break
             rig.lose(*pods)
@@ -415,13 +415,33 @@ def test_pods_whose_owner_makes_them_so_again_start_if_they_agree() -> None:
     tried(story)
 
 
+def test_an_owner_has_time_to_see_that_its_job_was_scaled() -> None:
+    """Until then it makes pods of the old size again, which must not start as if it meant that."""
+
+    async def story(rig: Rig) -> None:
+        rig.thing("PyTorchJob", "j", replicas(Worker=2))
+        pods = [rank(i, 4) for i in range(4)]
+        for life in range(10):  # within two seconds
+            rig.see(*pods)
+            await rig.pass_s(0.2)
+            rig.lose(*pods)
+            pods = [rank(i, 4, uid=f"{i}-{life}") for i in range(4)]
+        assert not rig.placed()
+        assert len(rig.deleted()) == 4, "each once"
+        rig.see(*(rank(i, 2, uid=f"good-{i}") for i in range(2)))
+        await rig.settle()
+        assert rig.placed().keys() == {"j-worker-0", "j-worker-1"}
+
+    tried(story)
+
+
 def test_pods_that_disagree_for_ever_are_held_and_told() -> None:
     async def story(rig: Rig) -> None:
         rig.thing("PyTorchJob", "j", replicas(Worker=2))
         pods = [rank(0, 16), rank(1, 2)]
         for life in range(6):
             rig.see(*pods)
-            await rig.settle()
+            await rig.pass_s(6.0)
             if len(rig.deleted()) > life:
                 rig.lose(pods[0])
                 pods[0] = rank(0, 16, uid=f"again-{life}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 from typing import NamedTuple
 
 import msgspec
@@ -97,6 +98,14 @@ class Success:
     closed: bool = False  #: no pod of the gang was left when it ended
 
 
+@dataclass(slots=True)
+class Remade:
+    """Pods of one rank that were made anew because they were made for another size."""
+
+    uids: set[str] = field(default_factory=set)
+    last_s: float = -inf
+
+
 def _run_by(pod: Pod) -> str:
     owner = pod.metadata.controller()
     return owner.uid if owner is not None else ""
@@ -123,8 +132,7 @@ class LiveGang:
     attempt: int = 0  #: the latest of the pods that are there
     started_min: int = 0  #: pods that ran together when it started; 0 before
     started_roles: dict[str, int] = field(default_factory=dict)  #: the same by role, if roles count
-    #: pods that were made anew because they were made for another size, by size and rank
-    remade: dict[tuple[str, str, int], set[str]] = field(default_factory=dict)
+    remade: dict[tuple[str, str, int], Remade] = field(default_factory=dict)  #: by size and rank
     degraded_since_s: float = 0.0
     hold_until_s: float = 0.0  #: not asked for before: its last plan failed
     num_aborts: int = 0

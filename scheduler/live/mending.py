@@ -198,7 +198,7 @@ class Mending:
         free, stuck = self._recovery.resume(gang, free, now_s)
         if now_s >= gang.hold_until_s:
             gang.trouble = ""
-        gang.problem = gang.trouble or self._problem(gang, free) or stuck
+        gang.problem = gang.trouble or self._problem(gang, free, now_s) or stuck
         wanted = groups(gang, free) if not gang.problem and now_s >= gang.hold_until_s else []
         for unit, (pods, num_pods) in zip(waiting, wanted, strict=False):
             self._ask_again(gang, unit, pods, num_pods)
@@ -218,7 +218,7 @@ class Mending:
         unit.request = request
         self._ledger.submit(request)
 
-    def _problem(self, gang: LiveGang, free: list[Pod]) -> str:
+    def _problem(self, gang: LiveGang, free: list[Pod], now_s: float) -> str:
         """Return why the gang must not be considered; mends what can be mended."""
         if gang.size is None:
             return "the object that says how many pods it needs cannot be read yet"
@@ -226,12 +226,14 @@ class Mending:
             if unserved != gang.problem:
                 self._release.publisher.event(gang, "NotServed", unserved)
             return unserved
-        found = misfits(gang, free, self._tables.find)
+        found = misfits(gang, free, self._tables.find, now_s)
         for pod in found.remake:
             if pod.spec.node_name:
                 self._release.evict(gang, pod)
             else:
                 self._release.delete(gang, pod)
+        if found.look_s:
+            self._work.look_again(gang.key, found.look_s)
         if found.event and found.problem != gang.problem:
             self._release.publisher.event(gang, found.event, found.problem)
         return found.problem

@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from scheduler.live.gangs import Find
-from scheduler.live.membership import LiveGang
+from scheduler.live.membership import LiveGang, Remade
 from scheduler.live.objects import Pod
 from scheduler.live.sizes import environment, replicas_of, training_job
 
 WORLD = "WORLD_SIZE"
 MAX_REMADE = 2  #: an owner that makes the same pod again and again means it
+#: and not before this long: right after a change an owner may still see the job as it was
+OWNER_SEES_S = 5.0
 
 
 class Misfits(NamedTuple):
@@ -23,9 +25,10 @@ class Misfits(NamedTuple):
     problem: str = ""
     event: str = ""  #: reason of an Event with the problem's text; empty: none is needed
     remake: tuple[Pod, ...] = ()
+    look_s: float = 0.0  #: when more is known; 0: when something happens
 
 
-def misfits(gang: LiveGang, free: list[Pod], find: Find) -> Misfits:
+def misfits(gang: LiveGang, free: list[Pod], find: Find, now_s: float) -> Misfits:
     """Return what keeps the pods without a node from meeting the others."""
     _, job = training_job(free[0], find) if free else ("", None)
     if job is None or job.spec.get("elasticPolicy"):
@@ -41,12 +44,14 @@ def misfits(gang: LiveGang, free: list[Pod], find: Find) -> Misfits:
     stale = [pod for pod in (*free, *placed) if (environment(pod, WORLD) or world) != world]
     if not stale:
         return Misfits()
-    remake = tuple(pod for pod in stale if _may_remake(gang, pod, world))
-    if remake:
+    remake = tuple(pod for pod in stale if _may_remake(gang, pod, world, now_s))
+    look_s = max(_remade(gang, pod, world).last_s for pod in stale) + OWNER_SEES_S
+    if remake or now_s < look_s:
         return Misfits(
             f"{len(stale)} pods were made for another {WORLD} than {world} and would never meet "
             "the others; waiting for their owner to make them anew",
             remake=remake,
+            look_s=max(look_s, now_s + OWNER_SEES_S) if remake else look_s,
         )
     sizes = {environment(pod, WORLD) or world for pod in (*free, *placed)}
     if len(sizes) == 1:
@@ -72,12 +77,19 @@ def _beside(gang: LiveGang, job: str, running: set[str], free: list[Pod]) -> Mis
     )
 
 
-def _may_remake(gang: LiveGang, pod: Pod, world: str) -> bool:
-    """Note that a pod is made anew for a size; False if its rank was too often before."""
+def _remade(gang: LiveGang, pod: Pod, world: str) -> Remade:
     rank = gang.facts(pod).rank
-    made = gang.remade.setdefault((world, rank.role, rank.number), set())
-    if pod.metadata.uid not in made:
-        if len(made) >= MAX_REMADE or pod.metadata.controller() is None:
+    return gang.remade.setdefault((world, rank.role, rank.number), Remade())
+
+
+def _may_remake(gang: LiveGang, pod: Pod, world: str, now_s: float) -> bool:
+    """Note that a pod is made anew for a size; False if its rank was too often or just now."""
+    made = _remade(gang, pod, world)
+    if pod.metadata.uid not in made.uids:
+        if len(made.uids) >= MAX_REMADE or pod.metadata.controller() is None:
             return False
-        made.add(pod.metadata.uid)
+        if now_s < made.last_s + OWNER_SEES_S:
+            return False
+        made.uids.add(pod.metadata.uid)
+        made.last_s = now_s
     return True
