@@ -14,7 +14,7 @@ from scheduler.live.membership import LiveGang, Slot, Unit, signature
 from scheduler.live.objects import Pod
 from scheduler.live.recovery import Recovery
 from scheduler.live.release import Release
-from scheduler.live.sizes import Size, size_of
+from scheduler.live.sizes import Size, size_of, without_surplus
 from scheduler.live.tables import Tables
 from scheduler.live.worldsize import misfits
 
@@ -195,6 +195,7 @@ class Mending:
         """Let what has no node yet wait for one, as one request or several."""
         waiting = [unit for unit in gang.units.values() if not unit.slots]
         gang.forget_refusals(now_s)
+        free = without_surplus(free, self._tables.find)
         free, stuck = self._recovery.resume(gang, free, now_s)
         if now_s >= gang.hold_until_s:
             gang.trouble = ""

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from scheduler.live.gangs import (
     JOBSET,
     JOBSET_ROLE,
+    KUBEFLOW_INDEX,
     KUBEFLOW_JOB,
+    KUBEFLOW_TYPE,
     KUEUE_COUNT,
     LWS_SIZE,
     OWN_MIN,
@@ -204,6 +207,27 @@ def replicas_of(job: Thing) -> dict[str, int]:
             raise ValueError(f"job {job.metadata.name!r}: replica spec {role} is no object")
         found[role] = _count(part.get("replicas", 1), f"replicas of {role}")
     return found
+
+
+def without_surplus(pods: list[Pod], find: Find) -> list[Pod]:
+    """Leave pods of a training job out whose index is beyond what the job asks for now.
+
+    Its operator removes them sooner or later. All pods are of one gang.
+
+    Raises:
+        ValueError: the job says its replicas in a form that is none.
+    """
+    _, job = training_job(pods[0], find) if pods else ("", None)
+    if job is None:
+        return pods
+    asked = {role.lower(): count for role, count in replicas_of(job).items()}
+    kept = []
+    for pod in pods:
+        labels = pod.metadata.labels
+        most = asked.get(labels.get(KUBEFLOW_TYPE, "").lower(), inf)
+        if KUBEFLOW_INDEX not in labels or number_in(labels[KUBEFLOW_INDEX]) < most:
+            kept.append(pod)
+    return kept
 
 
 def _count(value: object, what: str) -> int:
