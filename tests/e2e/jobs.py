@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from scheduler.controlplane import images
 from tests.live.conftest import Kube
 
@@ -162,7 +164,22 @@ class Job:
             assert said != "Failed", {n: p["status"] for n, p in self.pods().items()}
             return said == "Succeeded"
 
-        self.kube.until(f"{self.name} succeeded", succeeded, within_s)
+        try:
+            self.kube.until(f"{self.name} succeeded", succeeded, within_s)
+        except pytest.fail.Exception as failure:
+            pytest.fail(f"{failure}\n{self.words()}")
+
+    def words(self) -> str:
+        """Return how the containers of its pods are, and the last that each said."""
+        said = []
+        for name, pod in self.pods().items():
+            states = json.dumps(pod["status"].get("containerStatuses"))
+            try:
+                log = self.kube.call_raw("GET", self.path(name) + "/log?tailLines=20").decode()
+            except OSError as error:
+                log = str(error)
+            said.append(f"{name}: {states}\n{log}")
+        return "\n".join(said)
 
     def parameters(self) -> list[str]:
         """Return the digest of every rank's parameters, as it ended."""
