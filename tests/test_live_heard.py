@@ -82,23 +82,15 @@ def test_a_foreign_pod_that_leaves_room_is_in_nobodys_way() -> None:
     tried(story)
 
 
-def test_a_node_that_a_pod_of_another_gang_took_is_not_bound_to() -> None:
+@pytest.mark.parametrize("how", ["a pod of another gang", "fewer GPUs"])
+def test_a_node_without_room_is_not_bound_to(how: str) -> None:
     async def story(rig: Rig) -> None:
         nodes = await planned(rig, member(0, 1))
-        other = {"muster.dev/group": "x", "muster.dev/min-member": "1"}
-        rig.see(pod("x-0", node=nodes["j-0"], annotations=other))
-        assert await Asks(rig)("j-0", nodes["j-0"])
-        rig.control.step()
-        assert await Asks(rig)("j-0", nodes["j-0"])
-        assert bound(rig) == []
-
-    tried(story)
-
-
-def test_a_node_that_shrank_is_not_bound_to() -> None:
-    async def story(rig: Rig) -> None:
-        nodes = await planned(rig, member(0, 1))
-        rig.node(int(nodes["j-0"][-5:]), 4, Change.MODIFIED)
+        if how == "fewer GPUs":
+            rig.node(int(nodes["j-0"][-5:]), 4, Change.MODIFIED)
+        else:
+            other = {"muster.dev/group": "x", "muster.dev/min-member": "1"}
+            rig.see(pod("x-0", node=nodes["j-0"], annotations=other))
         assert await Asks(rig)("j-0", nodes["j-0"])
         rig.control.step()
         assert await Asks(rig)("j-0", nodes["j-0"])

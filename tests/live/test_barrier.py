@@ -224,12 +224,11 @@ def test_a_binding_is_tried_while_kube_scheduler_waits(
             one.hang_up(0)
         (error,) = await one.errors()
         assert error
-        tries, deadline_s = one.num_bindings(), SHORT["http_s"] - barriers.MARGIN_S
+        took_s = asyncio.get_running_loop().time() - began_s
+        assert took_s < 1.0 if how == "hung up" else 2.0 < took_s < 3.0
+        tries = one.num_bindings()
         assert tries == 1 if how == "hung up" else tries > 3
-        last_s = slow.seen_s[-1] - began_s
-        assert last_s < deadline_s
-        # what does not answer takes TRY_S and PAUSE_S each time
-        assert how == "hung up" or last_s > deadline_s - 0.7 or tries > 15
+        assert slow.seen_s[-1] - began_s < SHORT["http_s"] - barriers.MARGIN_S
         await asyncio.sleep(0.3)
         assert one.num_bindings() == tries, "nothing is written after the answer"
         assert rig.control.slot_of["g-0"][2].asked, "what became of it is asked"
@@ -309,7 +308,7 @@ def test_35_no_binding_is_written_once_kube_scheduler_was_answered(
     said = Verbs(kube.cluster).bind(kube.pods(space)["held-0"], where)
     ended_s = time.monotonic()
     assert "no time is left" in said and "503" in said
-    assert ended_s - began_s > 7.0
+    assert 7.0 < ended_s - began_s < 10.0
     assert len(bindings.seen_s) > 3
     kube.until("nothing more comes", lambda: time.monotonic() > bindings.seen_s[-1] + 2)
     assert bindings.seen_s[-1] < ended_s
