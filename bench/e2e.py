@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import requirements
+from tests.cluster.conftest import Kube
 from tests.e2e.conftest import until_account
 from tests.e2e.jobs import Job, pytorchjob, volume
-from tests.live.conftest import Kube
 
 OUT = Path(__file__).resolve().parent / "out" / "e2e.json"
 NODES, SPACE = 4, "bench"

@@ -34,14 +34,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench import live_curves
 from bench.live_curves import Trace
 from bench.sim import write_between
-from scheduler import catalog
+from scheduler.controller.mirror import Ledger, Part, Request
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import objects
 from scheduler.controlplane.cluster import Cluster
-from scheduler.live.api import MERGE, Api, ApiError
-from scheduler.live.ledger import Ledger, Part, Request
-from scheduler.live.objects import NodeObject, Pod
-from scheduler.model import PodShape
+from scheduler.core.model import PodShape
+from scheduler.kube.api import MERGE, Api, ApiError
+from scheduler.kube.objects import NodeObject, Pod
+from scheduler.policies import catalog
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "bench" / "out" / "live.json"

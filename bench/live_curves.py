@@ -31,9 +31,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from sim import planes, run
-from sim.config import ControlPlane
-from sim.plots import STYLE
+from sim import run
+from sim.report.plots import STYLE
+from sim.schema import planes
+from sim.schema.config import ControlPlane
 
 ROOT = Path(__file__).resolve().parents[1]
 LANES = ("stock", "pinned", "direct")
@@ -330,7 +331,7 @@ def _processor() -> str:
 
 def _versions() -> str:
     """Return the versions of the control plane, as its modules name them."""
-    modules = ROOT / "tests" / "controlplane"
+    modules = ROOT / "scheduler" / "controlplane" / "modules"
     wanted = (
         ("Kubernetes", "kubernetes", "k8s.io/kubernetes"),
         ("etcd", "etcd", "go.etcd.io/etcd/server/v3"),

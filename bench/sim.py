@@ -131,7 +131,7 @@ def month(nodes: int, days: float) -> Any:
 
 def measure_peer_jobs(count: str, backfill: str) -> dict[str, float]:
     """Time muster on the jobs of the AccaSim rows."""
-    from sim.workload import Workload
+    from sim.engines.workload import Workload
     from traces import schema
 
     return _measure_gang(Workload(schema.complete(peer_jobs(int(count)))), PEER_NODES, backfill, "")
@@ -139,7 +139,7 @@ def measure_peer_jobs(count: str, backfill: str) -> dict[str, float]:
 
 def measure_month(nodes: str, days: str, backfill: str) -> dict[str, float]:
     """Time muster on a calibrated month."""
-    from sim.workload import Workload
+    from sim.engines.workload import Workload
 
     return _measure_gang(Workload(month(int(nodes), float(days))), int(nodes), backfill, "k8s")
 
@@ -159,10 +159,10 @@ def _measure_gang(work: Any, num_nodes: int, backfill: str, plane: str) -> dict[
 
 
 def _gang_simulation(work: Any, num_nodes: int, backfill: str, plane: str) -> Any:
-    from sim import planes
-    from sim.cluster import Cluster
-    from sim.config import RunConfig
-    from sim.engine import GangSimulation
+    from sim.engines.gangs import GangSimulation
+    from sim.schema import planes
+    from sim.schema.cluster import Cluster
+    from sim.schema.config import RunConfig
 
     config = RunConfig(
         backfill=backfill, control_plane=planes.load("kubernetes" if plane else "ideal")
@@ -172,11 +172,11 @@ def _gang_simulation(work: Any, num_nodes: int, backfill: str, plane: str) -> An
 
 def measure_pods(nodes: str, days: str) -> dict[str, float]:
     """Time pod mode on the beginning of the month."""
-    from sim import planes
-    from sim.cluster import Cluster
-    from sim.config import RunConfig
-    from sim.podmode import PodSimulation
-    from sim.workload import Workload
+    from sim.engines.pods import PodSimulation
+    from sim.engines.workload import Workload
+    from sim.schema import planes
+    from sim.schema.cluster import Cluster
+    from sim.schema.config import RunConfig
 
     until_s = float(days) * 86_400.0
     jobs = month(int(nodes), 30.0)
@@ -390,7 +390,7 @@ def study_row() -> Row:
     out = OUT / "study"
     subprocess.run(["rm", "-rf", str(out)], check=True)
     began_s = time.perf_counter()
-    code = "import sys; from sim.cli import invoke; sys.exit(invoke(sys.argv[1:]))"
+    code = "import sys; from sim.commands.main import invoke; sys.exit(invoke(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "study", "--out", str(out)]
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     took_min = (time.perf_counter() - began_s) / 60
@@ -424,7 +424,7 @@ def profile(name: str) -> None:
     import cProfile
     import pstats
 
-    from sim.workload import Workload
+    from sim.engines.workload import Workload
 
     work = Workload(month(FULL.nodes, FULL.days))
     backfill = {"gang-fifo": "none", "gang-easy": "easy"}[name]

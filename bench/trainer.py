@@ -202,7 +202,7 @@ def on_top(found: dict[str, Any], clock: str) -> tuple[float, str]:
 
 def goodput(folder: Path) -> list[Row]:
     """Kill and preempt a gang; hold the parts of its time against its clock."""
-    from sim.goodput import split
+    from sim.goodput.split import split
 
     out = folder / "goodput"
     shape = sets(steps=60, global_batch=16, checkpoint__every_steps=10)
@@ -225,7 +225,7 @@ def goodput(folder: Path) -> list[Row]:
 
 
 def _other(found: Any) -> float:
-    from sim.goodput import Part
+    from sim.goodput.split import Part
 
     return float(found.seconds[Part.OTHER])
 

@@ -26,12 +26,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import display
 
-from sim.episodes import explain, find_episodes
-from sim.experiment import RunResult
-from sim.metrics import DAY_S, HOUR_S, pending_quantiles
-from sim.plots import REASON_STYLE
-from sim.steps import Steps, allocation_steps, pending_steps
-from sim.wording import REASON_LABELS
+from sim.report.episodes import explain, find_episodes
+from sim.report.plots import REASON_STYLE
+from sim.report.wording import REASON_LABELS
+from sim.runs.experiment import RunResult
+from sim.runs.metrics import DAY_S, HOUR_S, pending_quantiles
+from sim.runs.steps import Steps, allocation_steps, pending_steps
 
 study = Path(os.environ.get("MUSTER_STUDY", Path("..", "runs", "study")))
 

@@ -1,7 +1,7 @@
 """Discrete-event simulation of gangs on GPU clusters, around the scheduler's own policy core."""
 
-from sim.cluster import Cluster
-from sim.config import ControlPlane, Faults, RunConfig, Timeouts
-from sim.experiment import RunResult, run
+from sim.runs.experiment import RunResult, run
+from sim.schema.cluster import Cluster
+from sim.schema.config import ControlPlane, Faults, RunConfig, Timeouts
 
 __all__ = ["Cluster", "ControlPlane", "Faults", "RunConfig", "RunResult", "Timeouts", "run"]

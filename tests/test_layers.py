@@ -24,7 +24,7 @@ ARROWS = {
 }
 
 #: the command line starts the trainer's processes, and knows no more of it
-EXCEPTIONS = {("cli_train.py", "trainer")}
+EXCEPTIONS = {("train.py", "trainer")}
 
 #: the core takes facts and returns decisions: no clock, file, socket, log or random number
 CORE_BANS = {
@@ -33,12 +33,13 @@ CORE_BANS = {
 }  # fmt: skip
 
 #: packages beside the core that drive it
-DRIVERS = ("live", "controlplane")
+DRIVERS = (
+    "live", "controlplane", "kube", "workloads", "journal", "controller", "extender", "status",
+)  # fmt: skip
 
 #: what a notebook may take from the simulator: tables, curves and pictures, never a run
 NOTEBOOK_BANS = re.compile(
-    r"sim\.(accounting|attempts|cluster|engine|faults|ledger|lifecycle|planes|podmode|records"
-    r"|sweep|workload)\b|sim\.run\b|sim\.experiment\.run\b"
+    r"sim\.(engines|schema\.(cluster|planes)|study\.sweep)\b|sim\.run\b|sim\.runs\.experiment\.run\b"
 )
 
 

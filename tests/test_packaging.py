@@ -78,7 +78,7 @@ def test_wheel_holds_the_packages_and_their_data(repository: Path, tmp_path: Pat
         names = set(archive.namelist())
         (metadata,) = (name for name in names if name.endswith("entry_points.txt"))
         entry_points = archive.read(metadata).decode()
-    assert "muster = sim.cli:main" in entry_points
+    assert "muster = sim.commands.main:main" in entry_points
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"scheduler", "sim", "traces", "trainer"}
     assert any(name.endswith("licenses/LICENSE") for name in names)

@@ -306,7 +306,7 @@ def _start_rest(
     if cluster.with_muster:
         path = cluster.dir / "muster.toml"
         path.write_bytes(msgspec.toml.encode({**muster_toml(cluster), **settings}))
-        command = [sys.executable, "-m", "sim.cli", "live", "--config", str(path)]
+        command = [sys.executable, "-m", "sim.commands.main", "live", "--config", str(path)]
         supervised = [sys.executable, "-m", "scheduler.controlplane.supervisor", *command]
         cluster.run("muster", supervised, PYTHONPATH=str(HERE.parents[1]))
     cluster.run(

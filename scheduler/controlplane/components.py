@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-MODULES = Path(__file__).resolve().parents[2] / "tests" / "controlplane"
+MODULES = Path(__file__).resolve().parent / "modules"
 OPERATOR = "github.com/kubeflow/training-operator"
 OPERATOR_CRD = "kubeflow.org_pytorchjobs.yaml"
 CONTAINERD = "github.com/containerd/containerd/v2/cmd"

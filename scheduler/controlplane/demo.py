@@ -20,7 +20,7 @@ import msgspec
 from scheduler.controlplane import objects
 from scheduler.controlplane.cluster import Cluster
 from scheduler.controlplane.demo_view import Screen, Total
-from scheduler.live.api import MERGE, Api, ApiError
+from scheduler.kube.api import MERGE, Api, ApiError
 
 NAMESPACE = "muster-demo"
 PRIORITY = "muster-demo-high"

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
-from scheduler.decisions import PendingReason
-from scheduler.live.colours import COLOURS
+from scheduler.core.decisions import PendingReason
+from scheduler.core.reasons import COLOURS
 
 if TYPE_CHECKING:
     from scheduler.controlplane.demo import DemoJob

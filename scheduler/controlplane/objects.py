@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from scheduler.live.api import Api, ApiError, access
+from scheduler.kube.api import Api, ApiError, access
 
 APPLY = "application/apply-patch+yaml"
 PLAYED = "muster.dev/played"  #: label of nodes that kwok plays

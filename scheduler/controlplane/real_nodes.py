@@ -12,7 +12,7 @@ import msgspec
 from scheduler.controlplane import cgroups, network, nodes, objects
 from scheduler.controlplane.processes import stop
 from scheduler.controlplane.record import READY_WITHIN_S, Cluster
-from scheduler.live.api import MERGE, Api, ApiError
+from scheduler.kube.api import MERGE, Api, ApiError
 
 #: A node that is off is found out in seconds, not in a minute, and its pods go soon after.
 GRACE_S, LOOK_S, TOLERATION_S = 8, 1, 2

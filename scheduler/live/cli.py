@@ -43,9 +43,9 @@ def live(
     """Admit gangs on a Kubernetes cluster. Example: muster live --config muster.toml"""
     import uvloop
 
-    from scheduler.live.lease import LeaseLostError
+    from scheduler.controller.settings import load
+    from scheduler.kube.lease import LeaseLostError
     from scheduler.live.service import serve
-    from scheduler.live.settings import load
 
     if not config.is_file():
         raise ValueError(f"--config {str(config)!r}: no such file")
@@ -100,7 +100,7 @@ def replay(
     journal: Annotated[Path, typer.Argument(help="journal.jsonl of a live muster.")],
 ) -> None:
     """Demand the same decisions from the core. Example: muster replay journal.jsonl"""
-    from scheduler.live.replay import replay as feed
+    from scheduler.journal.replay import replay as feed
 
     done = feed(journal)
     for gap in done.gaps:

@@ -13,27 +13,27 @@ from typing import Any
 import msgspec
 import uvicorn
 
-from scheduler import catalog
-from scheduler.events import Considered
-from scheduler.live import journal as journals
-from scheduler.live.api import PARTIAL, PARTIAL_LIST, Api, access
-from scheduler.live.app import ExtenderApp, status_app
-from scheduler.live.certificates import Certificates
-from scheduler.live.controller import Controller
-from scheduler.live.extender import Extender
-from scheduler.live.facts import ClusterFacts
-from scheduler.live.gangs import KINDS
-from scheduler.live.lease import Lease, LeaseLostError
-from scheduler.live.ledger import Ledger
-from scheduler.live.metrics import Metrics
-from scheduler.live.objects import NodeObject, Pod, Thing
-from scheduler.live.pages import Breath
-from scheduler.live.plans import PlanRecords
-from scheduler.live.publish import Publisher
-from scheduler.live.settings import LiveSettings
-from scheduler.live.story import STEP_S, Memory
-from scheduler.live.watch import Change, Informer
-from scheduler.state import ClusterState
+from scheduler.controller.controller import Controller
+from scheduler.controller.metrics import Metrics
+from scheduler.controller.mirror import Ledger
+from scheduler.controller.plans import PlanRecords
+from scheduler.controller.settings import LiveSettings
+from scheduler.core.events import Considered
+from scheduler.core.state import ClusterState
+from scheduler.extender.certificates import Certificates
+from scheduler.extender.serving import ExtenderApp, status_app
+from scheduler.extender.verbs import Extender
+from scheduler.journal import lines as journals
+from scheduler.kube.api import PARTIAL, PARTIAL_LIST, Api, access
+from scheduler.kube.lease import Lease, LeaseLostError
+from scheduler.kube.objects import NodeObject, Pod, Thing
+from scheduler.kube.watch import Change, Informer
+from scheduler.policies import catalog
+from scheduler.status.facts import ClusterFacts
+from scheduler.status.pages import Breath
+from scheduler.status.publish import Publisher
+from scheduler.status.story import STEP_S, Memory
+from scheduler.workloads.gangs import KINDS
 
 log = logging.getLogger("muster")
 RECENT_LINES = 20_000  #: of the journal, where no file is set

@@ -6,10 +6,10 @@ import asyncio
 
 import msgspec
 
-from scheduler.live.api import Api, ApiError, access
-from scheduler.live.kubeconfig import chosen
-from scheduler.live.lanes import Lanes
-from scheduler.live.objects import Pod
+from scheduler.controller.lanes import Lanes
+from scheduler.kube.api import Api, ApiError, access
+from scheduler.kube.kubeconfig import chosen
+from scheduler.kube.objects import Pod
 
 
 class _Pods(msgspec.Struct):

@@ -20,7 +20,7 @@ import urllib.request
 from pathlib import Path
 
 from scheduler.controlplane import cluster as clusters
-from scheduler.live.replay import replay
+from scheduler.journal.replay import replay
 from tests.chaos.clock import own_clock
 from tests.chaos.faults import Faults
 from tests.chaos.load import GATED, OPERATED, Load

@@ -13,9 +13,9 @@ import pytest
 
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import components, images, requirements
-from scheduler.live.replay import replay
+from scheduler.journal.replay import replay
+from tests.cluster.conftest import Kube, num_refused
 from tests.e2e.jobs import Job, pytorchjob, volume
-from tests.live.conftest import Kube, num_refused
 
 NODES = 4
 REPAIR_S = 20.0

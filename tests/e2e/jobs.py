@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from scheduler.controlplane import images
-from tests.live.conftest import Kube
+from tests.cluster.conftest import Kube
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "tests" / "e2e" / "script.py"

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from scheduler.controlplane import cluster as clusters
-from sim.goodput import Part, split
+from sim.goodput.split import Part, split
+from tests.cluster.conftest import Kube
 from tests.e2e.conftest import NODES, REPAIR_S, Submit, num_ready
 from tests.e2e.jobs import GRACE_S, Job
-from tests.live.conftest import Kube
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow, pytest.mark.timeout(1200)]
 

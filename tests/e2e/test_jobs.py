@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from scheduler.controlplane import cluster as clusters
+from tests.cluster.conftest import Kube
 from tests.e2e.conftest import NODES, Submit, clear, num_ready, until_account
 from tests.e2e.jobs import PATIENCE_S, Job, pytorchjob, volume
-from tests.live.conftest import Kube
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow, pytest.mark.timeout(1200)]
 PLAYED = 2
@@ -28,7 +28,7 @@ def test_canonical_job(submit: Submit, tmp_path: Path) -> None:
     assert job.restarts() == dict.fromkeys(job.pods(), 0)
     assert [e["reason"] for e in job.events("exit")] == ["finished"]
     costs = tmp_path / "costs.toml"
-    command = [sys.executable, "-m", "sim.cli", "calibrate", str(job.folder / "goodput")]
+    command = [sys.executable, "-m", "sim.commands.main", "calibrate", str(job.folder / "goodput")]
     done = subprocess.run([*command, "--out", str(costs)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     learnt = tomllib.loads(costs.read_text())

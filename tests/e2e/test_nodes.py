@@ -12,9 +12,9 @@ import pytest
 
 from scheduler.controlplane import cgroups, network, nodes
 from scheduler.controlplane import cluster as clusters
+from tests.cluster.conftest import Kube
+from tests.cluster.typed import typing_on
 from tests.e2e.conftest import NODES, lack, pod, until_account
-from tests.live.conftest import Kube
-from tests.live.typed import typing_on
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -56,7 +56,7 @@ def test_a_second_pod_on_a_node_of_one_gpu_is_refused_by_kubelet(kube: Kube) -> 
 
 
 def test_status_lists_the_nodes(rig: clusters.Cluster, kube: Kube) -> None:
-    command = [sys.executable, "-m", "sim.cli", "cluster", "status", "--dir", rig.folder]
+    command = [sys.executable, "-m", "sim.commands.main", "cluster", "status", "--dir", rig.folder]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     lines = [line.split()[:2] for line in done.stdout.splitlines()]

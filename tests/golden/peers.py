@@ -14,19 +14,20 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from scheduler import catalog, placement
-from scheduler.capacity import Capacity
-from scheduler.decisions import Admit
-from scheduler.events import (
+from scheduler.core import placement
+from scheduler.core.capacity import Capacity
+from scheduler.core.decisions import Admit
+from scheduler.core.events import (
     Admitted,
     ForeignPodBound,
     ForeignPodGone,
     GangFinished,
     GangSubmitted,
 )
-from scheduler.model import Gang, Node, PodShape, Role, Slice
-from scheduler.policy import Discipline, Policy, decide
-from scheduler.state import ClusterState, apply
+from scheduler.core.model import Gang, Node, PodShape, Role, Slice
+from scheduler.core.state import ClusterState, apply
+from scheduler.policies import catalog
+from scheduler.policies.decide import Discipline, Policy, decide
 
 
 class Job(NamedTuple):

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim import planes, run
-from sim.workload import Workload
+from sim import run
+from sim.engines.workload import Workload
+from sim.schema import planes
 from tests.oracle.naive import NaiveBinder, NaiveGangs, NaiveJob
 from traces.synthetic import generate
 

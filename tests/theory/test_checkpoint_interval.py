@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from sim.checkpoints import (
+from sim.goodput.checkpoints import (
     Answer,
     Question,
     answer_lines,

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim import run
-from sim.config import ControlPlane
-from sim.lifecycle import Creation
+from sim.engines.lifecycle import Creation
+from sim.schema.config import ControlPlane
 
 
 @given(

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import traces
-from sim.cli import invoke
+from sim.commands.main import invoke
 from traces.description import figures, total_gpus
 
 Write = Callable[..., Path]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sim import modelcheck
+from sim.commands import modelcheck
 from traces import runtimes, validation
 from traces.profiles import calibration
 

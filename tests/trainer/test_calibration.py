@@ -18,9 +18,9 @@ import pandas as pd
 import pytest
 
 from sim import run
-from sim.calibrate import calibrate
-from sim.costs import Costs, Interrupt, Kind
-from sim.goodput import Part, Split, split
+from sim.goodput.calibrate import calibrate
+from sim.goodput.split import Part, Split, split
+from sim.schema.costs import Costs, Interrupt, Kind
 from trainer.local import TRAIN, Fault, Gang, supervise
 
 RANKS, STEPS, SAVE_EVERY = 4, 300, 50

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.goodput_log import read
+from sim.goodput.log import read
 from trainer.goodput import GoodputLog
 
 

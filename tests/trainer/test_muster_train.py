@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sim.cli import invoke
-from sim.goodput import Part, split
+from sim.commands.main import invoke
+from sim.goodput.split import Part, split
 from tests.trainer.conftest import START_S, events, sets
 
 
@@ -80,7 +80,8 @@ def test_a_run_with_faults_ends_in_a_table_and_a_picture(
 @pytest.mark.torch
 def test_an_interrupt_saves_and_leaves_nothing_running(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "sim.cli", "train", "--ranks", "2", "--steps", "100000"]
+    muster = [sys.executable, "-m", "sim.commands.main"]
+    command = [*muster, "train", "--ranks", "2", "--steps", "100000"]
     with subprocess.Popen(
         [*command, "--out", str(out), "--set", "model=toy"], stderr=subprocess.PIPE, text=True
     ) as process:

@@ -1,0 +1,1 @@
+"""The single writer: mirror of the core, membership, plans, release, mending and recovery."""

@@ -1,0 +1,311 @@
+"""The single writer: facts in, decisions out, all on one event loop.
+
+Informers call `on_pod`, `on_node` and `on_thing`; the next step mends the gangs that they touched,
+then lets the core decide. `work` holds what is to be looked at, `tables` what is known, `mending`
+brings a gang in line with its pods, `release` carries plans out, `recovery` goes on with old ones.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from scheduler.controller.lanes import Lanes
+from scheduler.controller.membership import LiveGang
+from scheduler.controller.mending import Mending
+from scheduler.controller.metrics import Metrics
+from scheduler.controller.mirror import Ledger
+from scheduler.controller.plans import PlanRecords
+from scheduler.controller.recovery import Recovery
+from scheduler.controller.release import Release
+from scheduler.controller.settings import LiveSettings
+from scheduler.controller.tables import Tables
+from scheduler.controller.work import Work
+from scheduler.kube.api import Api, ApiError
+from scheduler.kube.objects import IGNORE, NodeObject, Pod, Thing, pod_shape
+from scheduler.kube.watch import Change
+from scheduler.status.publish import Publisher
+from scheduler.workloads.gangs import Source, key_of
+
+log = logging.getLogger("muster.controller")
+SET_ASIDE_S = 60.0  #: a gang that cannot be read or decided is tried again after so long
+
+
+class Controller:
+    """All gangs of the cluster and the work that their plans need."""
+
+    def __init__(
+        self,
+        settings: LiveSettings,
+        api: Api,
+        ledger: Ledger,
+        plans: PlanRecords,
+        publisher: Publisher,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.plans = plans
+        self.publisher = publisher
+        self.metrics = metrics
+        self.lanes = Lanes(api)
+        self.work = Work(clock)
+        self.tables = Tables(settings, ledger, self.work)
+        self.release = Release(self.tables, self.lanes, plans, publisher, metrics, self.on_pod)
+        self.recovery = Recovery(self.tables, self.release)
+        self.mending = Mending(self.tables, self.release, self.recovery)
+        self.gangs = self.tables.gangs
+        self.names = self.tables.names
+        self.key_of_pod = self.tables.key_of_pod
+        self.pods = self.tables.pods
+        self.slot_of = self.tables.slot_of
+        self.find = self.tables.find
+        self.promised_nodes = self.tables.promised_nodes
+        self.old_plans = self.recovery.old_plans
+        self.zero_unix_s = self.work.zero_unix_s
+        self.now_s = self.work.now_s
+        self.finish_work = self.work.finish
+        self.refused: set[str] = set()  #: lone pods that the extender left without a node
+        self.being_bound: Counter[str] = Counter()  #: by uid of pods of no gang: binds under way
+        self._num_freed = 0
+
+    @property
+    def active(self) -> bool:
+        """True while this replica leads and has read the cluster: it may write."""
+        return self.work.active
+
+    @active.setter
+    def active(self, active: bool) -> None:
+        self.work.admitted = active
+
+    # -- facts -------------------------------------------------------------------------------
+
+    def on_node(self, change: Change, node: NodeObject) -> None:
+        """Take in a node."""
+        old = self.ledger.nodes.get(node.metadata.name)
+        if change is Change.DELETED:
+            self.ledger.remove_node(node.metadata.name)
+        elif not self.ledger.set_node(node):
+            return  # a heartbeat
+        tainted = old is not None and old.spec.taints != node.spec.taints
+        if tainted or not self.ledger.usable(node.metadata.name):
+            for gang, unit, slot in list(self.slot_of.values()):
+                if slot.node == node.metadata.name and not (slot.bound and unit.bound):
+                    self.work.touch(gang.key)
+        self.work.wake()
+
+    def on_thing(self, kind: str, change: Change, thing: Thing) -> None:
+        """Take in an object that says how large gangs are."""
+        where = (kind, thing.metadata.namespace, thing.metadata.name)
+        things = self.tables.things
+        if change is Change.DELETED:
+            things.pop(where, None)
+        else:
+            old = things.get(where)
+            things[where] = thing
+            if old is not None and (old.spec, old.value) == (thing.spec, thing.value):
+                return
+        for gang in list(self.gangs.values()):
+            if kind == "PriorityClass" or (
+                gang.key.namespace == where[1]
+                and (gang.key.name.startswith(where[2]) or where[2] in _owner_names(gang))
+            ):
+                self.work.touch(gang.key)
+        if kind in ("Job", "JobSet"):
+            self._sort_anew(*where[1:])
+        self.work.wake()
+
+    def _sort_anew(self, namespace: str, name: str) -> None:
+        """Find the gangs anew of pods that were there before the object that says which it is."""
+        for gang in list(self.gangs.values()):
+            key = gang.key
+            if key.namespace != namespace or not key.name.startswith(name):
+                continue  # pods and gangs of a job begin with its name
+            if key.source not in (Source.JOB, Source.JOBSET, Source.LONE):
+                continue
+            for uid, pod in list(gang.pods.items()):
+                settled = uid in self.slot_of or pod.spec.node_name or pod.ended
+                if not settled and key_of(pod, self.find) != gang.key:
+                    gang.forget(uid)
+                    del self.key_of_pod[uid]
+                    self.work.touch(gang.key)
+                    self.on_pod(Change.MODIFIED, pod)
+
+    def on_pod(self, change: Change, pod: Pod) -> None:
+        """Take in a pod."""
+        uid = pod.metadata.uid
+        old_key = self.key_of_pod.get(uid)
+        if change is Change.DELETED:
+            self.pods.pop(uid, None)
+            self.key_of_pod.pop(uid, None)
+            self.being_bound.pop(uid, None)
+            freed = self.ledger.drop_foreign(uid)
+            if old_key is not None:
+                self.gangs[old_key].forget(uid)
+                self.work.touch(old_key)
+            if freed or old_key is not None:
+                self.work.wake()
+            return
+        before = self.pods.get(uid)
+        if before is not None and before.spec.node_name and not pod.spec.node_name:
+            return  # older than what was read meanwhile: no pod leaves its node but by its end
+        self.pods[uid] = pod
+        key = old_key
+        if key is None and IGNORE not in pod.metadata.annotations:
+            key = key_of(pod, self.find)
+        if key is None:
+            self.count_foreign(pod)
+            return
+        gang = self.tables.gang(key)
+        self.key_of_pod[uid] = key
+        if old_key is None and self.ledger.drop_foreign(uid):
+            self.work.wake()  # what makes it a gang's came after it
+        known = gang.pods.get(uid)
+        gang.pods[uid] = pod
+        if known is not None and _alike(known, pod):
+            return
+        if pod.status.phase == "Succeeded":
+            gang.note_success(pod)
+        place = self.slot_of.get(uid)
+        if place is not None and pod.spec.node_name and not pod.ended:
+            _, unit, slot = place
+            if slot.node == pod.spec.node_name:
+                if not slot.bound:
+                    slot.bound = True
+                    if unit.bound:
+                        self.work.touch(key)
+                        self.work.wake()
+                if known is not None and not pod.metadata.deletion_timestamp:
+                    return  # bound where it should be: nothing to mend
+        here = pod.spec.node_name
+        is_news = known is None or known.spec.node_name != here
+        if here and is_news and not pod.ended and (place is None or place[2].node != here):
+            self.ledger.hear(here, gang.facts(pod).shape)
+        self.work.touch(key)
+        self.work.wake()
+
+    def count_foreign(self, pod: Pod) -> None:
+        """Count a pod of no gang where it is, or nowhere."""
+        if self.being_bound[pod.metadata.uid] and not pod.spec.node_name and not pod.ended:
+            return
+        self.being_bound.pop(pod.metadata.uid, None)
+        if pod.spec.node_name and not pod.ended:
+            shape = pod_shape(pod, self.settings.resource)
+            news = self.ledger.set_foreign(pod.metadata.uid, pod.spec.node_name, shape)
+        else:
+            news = self.ledger.drop_foreign(pod.metadata.uid)
+        if news:
+            self.work.wake()
+
+    # -- steps -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Look at what changed, decide, and start what follows, for ever."""
+        while True:
+            await self.work.something()
+            began_s = time.perf_counter()
+            self.step()
+            self.work.stepped(time.perf_counter() - began_s)
+
+    def step(self) -> None:
+        """Mend every gang that something happened to, then let the core decide."""
+        now_s = self.now_s()
+        self.ledger.now_s = now_s
+        self.ledger.forget_heard()
+        for key in self.work.take():
+            gang = self.gangs.get(key)
+            if gang is not None:
+                self._mend(gang, now_s)
+        if not self.active:
+            return
+        began_s = time.perf_counter()
+        self._decide(now_s)
+        self.metrics.plan_seconds.observe(time.perf_counter() - began_s)
+        self._wake_refused()
+        self.publisher.wake()
+
+    def _mend(self, gang: LiveGang, now_s: float) -> None:
+        try:
+            self.mending.mend(gang, now_s)
+        except Exception as error:
+            self._set_aside(gang, error, "mend")
+
+    def _decide(self, now_s: float) -> None:
+        try:
+            self._carry_out(now_s)
+        except Exception:
+            log.exception("the core failed; looking for the gang that it fails on")
+            try:
+                for name, error in self.ledger.find_broken(now_s).items():
+                    self._set_aside(self.tables.gang_of_unit[name], error, "decide")
+                self._carry_out(now_s)
+            except Exception:
+                log.exception("the core failed again; nothing is planned in this step")
+                self.metrics.set_aside.labels(where="step").inc()
+                self.ledger.begin_anew()
+
+    def _carry_out(self, now_s: float) -> None:
+        for request in self.ledger.decide(now_s):
+            try:
+                self.release.planned(request)
+            except Exception as error:
+                gang = self.tables.gang_of_unit[request.name]
+                self._set_aside(gang, error, "release")
+                self.release.drop_unit(gang, gang.units[request.name])
+
+    def _set_aside(self, gang: LiveGang, error: Exception, where: str) -> None:
+        """Leave a gang out that cannot be read or decided, say so, and try again later."""
+        self.metrics.set_aside.labels(where=where).inc()
+        text = str(error)
+        if not isinstance(error, ValueError):
+            text = f"muster fails on it ({type(error).__name__}: {error}); please report this"
+        if text != gang.problem:
+            log.error("gang %s set aside: %s", gang.name, text, exc_info=error)
+            self.publisher.event(gang, "NotUnderstood", text)
+        gang.problem = text
+        again_s = self.now_s() + SET_ASIDE_S
+        if where != "mend":  # a look would find nothing wrong with it
+            gang.trouble, gang.hold_until_s = text, again_s
+        self.work.look_again(gang.key, again_s)
+        for unit in list(gang.units.values()):
+            if not unit.slots:
+                self.release.drop_unit(gang, unit)
+
+    def _wake_refused(self) -> None:
+        """Have kube-scheduler look again at lone pods that gangs were in the way of."""
+        if self.ledger.num_freed == self._num_freed:
+            return
+        self._num_freed = self.ledger.num_freed
+        refused, self.refused = self.refused, set()
+        for uid in refused:
+            pod = self.pods.get(uid)
+            if pod is not None and not pod.spec.node_name:
+                self.work.start(self._poke(pod))
+
+    async def _poke(self, pod: Pod) -> None:
+        try:
+            await self.lanes.poke(pod, f"look-{self._num_freed}")
+        except ApiError as error:
+            log.info("pod not woken: %s", error, extra={"pod": pod.where})
+
+
+def _alike(one: Pod, other: Pod) -> bool:
+    """True if two states of a pod differ in nothing that muster looks at, such as conditions."""
+    return (
+        one.spec == other.spec
+        and one.status.phase == other.status.phase
+        and one.metadata.deletion_timestamp == other.metadata.deletion_timestamp
+        and one.metadata.labels == other.metadata.labels
+        and one.metadata.annotations == other.metadata.annotations
+    )
+
+
+def _owner_names(gang: LiveGang) -> set[str]:
+    if gang.key.source not in (Source.JOB, Source.JOBSET, Source.COSCHEDULING):
+        return set()
+    return {
+        owner.name for pod in gang.pods.values() if (owner := pod.metadata.controller()) is not None
+    }

@@ -1,0 +1,205 @@
+"""Telling pods where to go: the writes behind each lane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from scheduler.controller.membership import Slot
+from scheduler.kube.api import MERGE, Api, ApiError
+from scheduler.kube.objects import GATE, PLAN, Pod
+
+_encode = msgspec.json.Encoder().encode
+#: said to kube-scheduler of pods that wait: constant, because a text that changes makes it ask
+#: again at once, without end
+WAITS = "waiting for room for the whole gang"
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+#: says why a write must not be made any more, or nothing; asked when the write's turn has come
+Unless = Callable[[], str] | None
+
+
+def pod_path(pod: Pod) -> str:
+    """Return the address of a pod."""
+    return f"/api/v1/namespaces/{pod.metadata.namespace}/pods/{pod.metadata.name}"
+
+
+def pin(affinity: dict[str, Any] | None, node: str) -> dict[str, Any]:
+    """Return the affinity with `node` demanded by every required term.
+
+    Terms are alternatives, so each gets the pin. `matchFields` makes kube-scheduler look
+    at this node alone; a node selector by host name would make it filter all of them.
+    """
+    field = {"key": "metadata.name", "operator": "In", "values": [node]}
+    whole = dict(affinity or {})
+    node_affinity = dict(whole.get("nodeAffinity") or {})
+    terms = (node_affinity.get(REQUIRED) or {}).get("nodeSelectorTerms") or [{}]
+    node_affinity[REQUIRED] = {
+        "nodeSelectorTerms": [
+            {**term, "matchFields": [*(term.get("matchFields") or ()), field]} for term in terms
+        ]
+    }
+    whole["nodeAffinity"] = node_affinity
+    return whole
+
+
+def pinned_to(pod: Pod) -> str | None:
+    """Return the node that muster pinned a pod to, read from its affinity."""
+    required = ((pod.spec.affinity or {}).get("nodeAffinity") or {}).get(REQUIRED) or {}
+    for term in required.get("nodeSelectorTerms") or ():
+        for clause in term.get("matchFields") or ():
+            if clause.get("key") == "metadata.name" and len(clause.get("values") or ()) == 1:
+                return str(clause["values"][0])
+    return None
+
+
+class Lanes:
+    """Writes to pods. Every one carries the pod's uid, so that a successor is never meant."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def release_pinned(self, pod: Pod, node: str, plan: str, unless: Unless = None) -> None:
+        """Take muster's gate off and pin the pod to `node`, in one write.
+
+        Raises:
+            ApiError: 404 or 409 if the pod is not that one any more, 422 if it is pinned already;
+                409 for a reason of `unless`, here and below.
+        """
+        gates = [{"name": g.name} for g in pod.spec.scheduling_gates if g.name != GATE]
+        body = _encode(
+            {
+                "metadata": {"uid": pod.metadata.uid, "annotations": {PLAN: plan}},
+                "spec": {
+                    "schedulingGates": gates or None,
+                    "affinity": pin(pod.spec.affinity, node),
+                },
+            }
+        )
+        await self._api.persist("PATCH", pod_path(pod), body, content_type=MERGE, unless=unless)
+
+    async def nominate(self, pod: Pod, node: str, plan: str, unless: Unless = None) -> None:
+        """Have kube-scheduler look at `node` for the pod, now and before any other.
+
+        It offers an extender only some of the nodes of a large cluster; the nominated one is tried
+        by itself. A pod that was set aside is tried again when it changes. With no node it keeps no
+        room for the pod any more.
+        """
+        body = _encode(
+            {
+                "metadata": {"uid": pod.metadata.uid, "annotations": {PLAN: plan or None}},
+                "status": {"nominatedNodeName": node or None},
+            }
+        )
+        path = pod_path(pod) + "/status"
+        await self._api.persist("PATCH", path, body, content_type=MERGE, unless=unless)
+
+    async def poke(self, pod: Pod, plan: str) -> None:
+        """Wake a pod that the scheduler set aside: a new annotation makes it ask again."""
+        body = _encode({"metadata": {"uid": pod.metadata.uid, "annotations": {PLAN: plan}}})
+        await self._api.persist("PATCH", pod_path(pod), body, content_type=MERGE)
+
+    async def ungate(self, pod: Pod, unless: Unless = None) -> None:
+        """Give a pod back to the stock scheduler."""
+        gates = [{"name": g.name} for g in pod.spec.scheduling_gates if g.name != GATE]
+        body = _encode(
+            {"metadata": {"uid": pod.metadata.uid}, "spec": {"schedulingGates": gates or None}}
+        )
+        await self._api.persist("PATCH", pod_path(pod), body, content_type=MERGE, unless=unless)
+
+    async def bind(
+        self,
+        namespace: str,
+        name: str,
+        uid: str,
+        node: str,
+        plan: str,
+        *,
+        once: bool = False,
+        unless: Unless = None,
+    ) -> None:
+        """Bind a pod; a write that got no answer is looked up before it is called lost.
+
+        With `once` neither is asked again: the caller decides whether it still may be written.
+
+        Raises:
+            ApiError: 409 if the pod is bound elsewhere, gated, or another one; 404 if it is gone.
+        """
+        path = f"/api/v1/namespaces/{namespace}/pods/{name}"
+        body = _encode(
+            {
+                "apiVersion": "v1",
+                "kind": "Binding",
+                "metadata": {
+                    "name": name,
+                    "namespace": namespace,
+                    "uid": uid,
+                    "annotations": {PLAN: plan},
+                },
+                "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+            }
+        )
+        ask = self._api.call if once else partial(self._api.persist, within_s=10.0)
+        try:
+            await ask("POST", path + "/binding", body, unless=unless)
+        except ApiError as error:
+            if error.code not in (0, 409) and error.code < 500:
+                raise
+            reply = await ask("GET", path)
+            found = msgspec.json.decode(reply, type=Pod)
+            if found.metadata.uid != uid or found.spec.node_name != node:
+                raise
+
+    async def read(self, pod: Pod) -> Pod | None:
+        """Return the pod as the API server has it; None if it is gone.
+
+        Raises:
+            ApiError: the API server does not say.
+        """
+        try:
+            found = msgspec.json.decode(await self._api.persist("GET", pod_path(pod)), type=Pod)
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+        return found if found.metadata.uid == pod.metadata.uid else None
+
+    async def delete(self, pod: Pod) -> None:
+        """Delete a pod that never ran; its owner makes a new one. Gone already is fine.
+
+        So is one that has changed since it was seen, perhaps by a bind: the watch tells of that.
+        """
+        meta = pod.metadata
+        # without a grace period of our own: the API server removes a pod without a node at once
+        seen = {"uid": meta.uid, "resourceVersion": meta.resource_version}
+        body = {"preconditions": seen}
+        try:
+            await self._api.persist("DELETE", pod_path(pod), body)
+        except ApiError as error:
+            if error.code not in (404, 409):
+                raise
+
+    async def evict(self, pod: Pod) -> None:
+        """Ask for a running pod to go, as its disruption budget allows.
+
+        Raises:
+            ApiError: 429 while a budget forbids it.
+        """
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod.metadata.name, "namespace": pod.metadata.namespace},
+            "deleteOptions": {"preconditions": {"uid": pod.metadata.uid}},
+        }
+        try:
+            await self._api.call("POST", pod_path(pod) + "/eviction", body)
+        except ApiError as error:
+            if error.code not in (404, 409):
+                raise
+
+
+def plan_text(unit: str, generation: int, slot: Slot) -> str:
+    """Return the annotation that ties a pod to its plan."""
+    return f"{unit}/{generation}/{slot.rank.role}-{slot.rank.number}"

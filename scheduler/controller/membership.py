@@ -1,0 +1,311 @@
+"""One gang as it stands: its pods, the slots they were given, and what it still asks for.
+
+A *unit* is what the core decides on at once: the whole gang at first, later the pods that a running
+gang misses or may have beyond its minimum. A unit's *slots* are (role, rank) -> node; a pod that
+comes back under another uid takes the slot of its rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import inf
+from typing import NamedTuple
+
+import msgspec
+
+from scheduler.controller.mirror import Part, Request
+from scheduler.core.model import PodShape
+from scheduler.kube.objects import Pod, pod_shape
+from scheduler.workloads.eligibility import Avoid, unmodelled
+from scheduler.workloads.gangs import JOBSET_ATTEMPT, GangKey, Rank, rank_of
+from scheduler.workloads.sizes import Size
+
+Refusals = dict[tuple[str, int], dict[Avoid, float]]
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Lane(StrEnum):
+    """How a pod gets to its node."""
+
+    PINNED = "pinned"  #: gate off and pin on in one PATCH; kube-scheduler binds
+    DIRECT = "direct"  #: muster binds
+    EXTENDER = "extender"  #: not gated: kube-scheduler asks, and binds through muster
+
+
+@dataclass(slots=True)
+class Slot:
+    """A node for one rank."""
+
+    rank: Rank
+    node: str
+    uid: str  #: of the pod that has it; empty while its successor is awaited
+    attempt: int = 0  #: of a JobSet that starts again, which counts them
+    released: bool = False  #: the pod was told
+    bound: bool = False
+    empty_since_s: float = 0.0
+    refused: bool = False  #: by kube-scheduler, and the rest of the gang waited for long enough
+    num_told: int = 0  #: attempts to tell this pod
+    asked: bool = False  #: it may have been bound; only the API server knows
+    num_writing: int = 0  #: binds under way: what the API server says may change yet
+    given_back: bool = False  #: its pod was evicted with the gang: nobody comes after it
+
+
+@dataclass(slots=True)
+class Unit:
+    """Pods that the core admits together, or admitted."""
+
+    request: Request
+    uids: tuple[str, ...]  #: in rank order, as the request counts them
+    slots: list[Slot] = field(default_factory=list)  #: empty while it waits
+    generation: int = 0
+    deadline_s: float = 0.0
+    given_up: int = 0  #: the last generation that failed
+    releasing: bool = False
+    recorded: bool = False  #: a plan record exists
+
+    @property
+    def name(self) -> str:
+        """Name of the request."""
+        return self.request.name
+
+    @property
+    def bound(self) -> bool:
+        """True once every slot's pod has its node."""
+        return all(slot.bound for slot in self.slots)
+
+
+class Facts(NamedTuple):
+    """What of a pod never changes, or only with its gate; worked out once."""
+
+    rank: Rank
+    shape: PodShape
+    alike: bytes  #: equal for pods that the core need not tell apart
+    gated: bool
+    unmodelled: str  #: what of its constraints only kube-scheduler checks
+
+
+@dataclass(slots=True)
+class Success:
+    """A rank that ended well."""
+
+    rank: Rank
+    name: str  #: of its pod
+    run_by: str  #: uid of the pod's controller
+    attempt: int
+    closed: bool = False  #: no pod of the gang was left when it ended
+
+
+@dataclass(slots=True)
+class Remade:
+    """Pods of one rank that were made anew because they were made for another size."""
+
+    uids: set[str] = field(default_factory=set)
+    last_s: float = -inf
+
+
+def _run_by(pod: Pod) -> str:
+    owner = pod.metadata.controller()
+    return owner.uid if owner is not None else ""
+
+
+def attempt_of(pod: Pod) -> int:
+    """Return the attempt of its JobSet that a pod is of."""
+    text = pod.metadata.labels.get(JOBSET_ATTEMPT, "")
+    return int(text) if text.isdecimal() and len(text) < 10 else 0
+
+
+@dataclass
+class LiveGang:
+    """A gang of the cluster."""
+
+    key: GangKey
+    name: str  #: namespace/name, what people call it
+    resource: str
+    pods: dict[str, Pod] = field(default_factory=dict)
+    units: dict[str, Unit] = field(default_factory=dict)
+    size: Size | None = None
+    succeeded: dict[str, Success] = field(default_factory=dict)  #: by pod, in this attempt
+    num_succeeded: int = 0
+    attempt: int = 0  #: the latest of the pods that are there
+    started_min: int = 0  #: pods that ran together when it started; 0 before
+    started_roles: dict[str, int] = field(default_factory=dict)  #: the same by role, if roles count
+    remade: dict[tuple[str, str, int], Remade] = field(default_factory=dict)  #: by size and rank
+    degraded_since_s: float = 0.0
+    hold_until_s: float = 0.0  #: not asked for before: its last plan failed
+    num_aborts: int = 0
+    given_up: set[str] = field(default_factory=set)  #: uids of pods told of a node in vain
+    #: by role and number of a rank: what kube-scheduler did not want for it, and until when
+    avoid: Refusals = field(default_factory=dict)
+    refusal: str = ""  #: what kube-scheduler said when it last refused a pod of this gang its node
+    problem: str = ""  #: why it cannot be considered, if that is so
+    trouble: str = ""  #: what the core failed on; holds until `hold_until_s`
+    next_unit: int = 0
+    _facts: dict[str, Facts] = field(default_factory=dict)
+    _counted: set[str] = field(default_factory=set)  #: pods that ended well, of any attempt
+
+    def facts(self, pod: Pod) -> Facts:
+        """Return a pod's rank and request."""
+        uid = pod.metadata.uid
+        known = self._facts.get(uid)
+        if known is None or known.gated != bool(pod.spec.scheduling_gates):
+            rank, shape, spec = rank_of(pod), pod_shape(pod, self.resource), pod.spec
+            affinity = (spec.affinity or {}).get("nodeAffinity")
+            alike = _encode([rank.role, shape, spec.node_selector, spec.tolerations, affinity])
+            unchecked = unmodelled(pod, self.resource)
+            known = Facts(rank, shape, alike, bool(spec.scheduling_gates), unchecked)
+            self._facts[uid] = known
+        return known
+
+    def forget(self, uid: str) -> None:
+        """Forget a pod that is gone."""
+        self.pods.pop(uid, None)
+        self._facts.pop(uid, None)
+        self.given_up.discard(uid)
+        self._counted.discard(uid)
+
+    def note_success(self, pod: Pod) -> None:
+        """Note that a pod ended well."""
+        if pod.metadata.uid not in self._counted:
+            self._counted.add(pod.metadata.uid)
+            self.succeeded[pod.metadata.uid] = Success(
+                rank_of(pod), pod.metadata.name, _run_by(pod), attempt_of(pod)
+            )
+        if self._all_succeeded() and all(pod.ended for pod in self.pods.values()):
+            self._close_attempt()
+
+    def _all_succeeded(self) -> bool:
+        """True if no rank is missing: one whose pod was deleted comes back, and is of this run."""
+        return self.size is not None and len(self.succeeded) >= self.size.total
+
+    def _close_attempt(self) -> None:
+        for success in self.succeeded.values():
+            success.closed = True
+
+    def first_look(self) -> None:
+        """Tell a run that is over from the next one of that name, when both are seen at once."""
+        live = [pod for pod in self.pods.values() if not pod.ended]
+        if self._all_succeeded() and not any(pod.spec.node_name for pod in live):
+            self._close_attempt()
+
+    def count_succeeded(self) -> None:
+        """Count ranks that ended well in this attempt and are not run again.
+
+        They count even when their pods are gone. Those of an attempt that was over count only if
+        the controller that ran them runs the rest, too: it does not run them again.
+        """
+        live = [pod for pod in self.pods.values() if not pod.ended]
+        self.attempt = max(map(attempt_of, live), default=self.attempt)
+        if live and self.succeeded:
+            names = {pod.metadata.name for pod in live}
+            runs = {_run_by(pod) for pod in live} - {""}
+            ranks = {(_run_by(pod), *self.facts(pod).rank[:2]) for pod in live}
+            self.succeeded = {
+                uid: done
+                for uid, done in self.succeeded.items()
+                if done.name not in names
+                and not (done.run_by and (done.run_by, *done.rank[:2]) in ranks)
+                and done.attempt >= self.attempt
+                and (not done.closed or done.run_by in runs)
+            }
+        self.num_succeeded = len(self.succeeded)
+
+    def live_pods(self) -> list[Pod]:
+        """Return pods that run or will, in rank order; first those that a role cannot lack."""
+        known, ranked = self._facts, []
+        for at, (uid, pod) in enumerate(self.pods.items()):
+            if pod.ended or (pod.metadata.deletion_timestamp and not pod.spec.node_name):
+                continue
+            facts = known.get(uid) or self.facts(pod)
+            ranked.append((facts.rank, at, pod))
+        ranked.sort()
+        pods = [pod for _, _, pod in ranked]
+        if self.size is None or not self.size.by_role:
+            return pods
+        left = dict(self.size.by_role)
+        beyond: dict[str, bool] = {}
+        for pod in pods:
+            role = self.facts(pod).rank.role
+            left[role] = left.get(role, 0) - 1
+            beyond[pod.metadata.uid] = left[role] < 0
+        return sorted(pods, key=lambda pod: beyond[pod.metadata.uid])
+
+    def slots(self) -> Iterable[tuple[Unit, Slot]]:
+        """Yield every slot with its unit."""
+        for unit in self.units.values():
+            for slot in unit.slots:
+                yield unit, slot
+
+    def begun(self) -> bool:
+        """True if a pod of the present attempt runs, or may know its node."""
+        return any(
+            (slot.released or slot.asked or slot.bound)
+            and slot.attempt >= self.attempt
+            and not (slot.bound and self.is_going(slot))
+            for _, slot in self.slots()
+        )
+
+    def num_placed(self) -> int:
+        """Pods with a slot that is to stay, plus those that ended well."""
+        return self.num_succeeded + sum(not slot.given_back for _, slot in self.slots())
+
+    def is_going(self, slot: Slot) -> bool:
+        """True if the slot's pod was told to end: it does no work, however long that takes it."""
+        pod = self.pods.get(slot.uid)
+        return pod is not None and pod.metadata.deletion_timestamp is not None
+
+    def avoided(self, rank: Rank) -> Avoid:
+        """Return what to keep off for a rank."""
+        known = self.avoid.get((rank.role, rank.number))
+        return frozenset().union(*known) if known else frozenset()
+
+    def keep_off(self, rank: Rank, what: Avoid, until_s: float) -> None:
+        """Do not plan a rank there for a while."""
+        self.avoid.setdefault((rank.role, rank.number), {})[what] = until_s
+
+    def forget_refusals(self, now_s: float) -> None:
+        """Give places another chance whose time is up."""
+        for rank, known in list(self.avoid.items()):
+            for what in [what for what, until_s in known.items() if until_s <= now_s]:
+                del known[what]
+            if not known:
+                del self.avoid[rank]
+        if not self.avoid:
+            self.refusal = ""
+
+    def new_unit_name(self) -> str:
+        """Name the next unit: the first like the gang."""
+        number, self.next_unit = self.next_unit, self.next_unit + 1
+        return self.name if number == 0 else f"{self.name}+{number}"
+
+    def parts(self, pods: list[Pod]) -> list[Part]:
+        """Group pods, which are in rank order, into equal ones per role."""
+        parts: list[Part] = []
+        last = b""
+        for pod in pods:
+            rank, shape, alike, *_ = self.facts(pod)
+            avoid = self.avoided(rank)
+            alike += _encode(sorted(avoid)) if avoid else b""
+            if alike == last:
+                parts[-1].count += 1
+                continue
+            same = sum(1 for part in parts if part.name.split("#")[0] == rank.role)
+            name = f"{rank.role}#{same}" if same else rank.role
+            parts.append(Part(name, 1, shape, pod, avoid))
+            last = alike
+        return parts
+
+
+def signature(request: Request) -> tuple[object, ...]:
+    """Return what makes two requests the same to the core."""
+    return (
+        tuple((part.name, part.count, part.shape, part.avoid) for part in request.parts),
+        request.present,
+        request.priority,
+        request.queue,
+        request.walltime_s,
+        request.submit_s,
+        request.nodes,
+    )

@@ -1,0 +1,507 @@
+"""The core's state, fed with what the API server says. All changes and decisions pass through here.
+
+Kubernetes lets nodes shrink below what runs on them and pods appear anywhere; the core does not.
+So foreign pods on a node are one occupant, as large as fits, and what the core cannot follow step
+by step (a node that left, a new size or class) is a state built anew from the same facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from math import inf
+
+from scheduler.core.decisions import Admit, Decision, Explanation, Reserve, Wait
+from scheduler.core.events import (
+    Admitted,
+    ClusterEvent,
+    Considered,
+    ForeignPodBound,
+    ForeignPodGone,
+    GangCancelled,
+    GangSubmitted,
+    NodeAdded,
+    NodeCordoned,
+    NodeReturned,
+)
+from scheduler.core.model import Gang, Node, NodeStatus, Placement, PodShape, Role, Selector, Slice
+from scheduler.core.state import ClusterState, apply
+from scheduler.kube.objects import NodeObject, Pod, node_ready, node_shape
+from scheduler.policies import decide as core
+from scheduler.policies.decide import Policy
+from scheduler.workloads.eligibility import TOPOLOGY_KEYS, Avoid, NodeClasses, may_use
+
+ZERO = PodShape(0)
+MAX_DECISIONS = 10_000  #: of one pass; more would be a loop without end
+
+
+@dataclass(slots=True)
+class Part:
+    """Equal pods of a request: their shape and one of them, whose constraints hold for all."""
+
+    name: str
+    count: int
+    shape: PodShape
+    pod: Pod
+    avoid: Avoid = frozenset()
+
+
+@dataclass(slots=True)
+class Request:
+    """Pods that are to be placed together: a whole gang, or what a running one misses."""
+
+    name: str
+    parts: list[Part]
+    submit_s: float
+    priority: int = 0
+    queue: str = ""
+    walltime_s: float = inf
+    present: int = 0  #: pods that exist
+    nodes: tuple[str, ...] = ()  #: of each pod in rank order once it is admitted
+    admitted_s: float = 0.0
+
+    @property
+    def num_pods(self) -> int:
+        """Pods asked for."""
+        return sum(part.count for part in self.parts)
+
+
+#: told every event and decision, in order
+Record = Callable[[float, ClusterEvent | Decision], None]
+
+
+@dataclass
+class Ledger:
+    """Nodes, requests and foreign pods, and the core's state that follows from them."""
+
+    policy: Policy
+    resource: str
+    record: Record
+    rebuilt: Callable[[float, ClusterState], None] = lambda now_s, state: None
+    classes: NodeClasses = field(default_factory=NodeClasses)
+    nodes: dict[str, NodeObject] = field(default_factory=dict)
+    requests: dict[str, Request] = field(default_factory=dict)
+    num_rebuilds: int = 0
+    num_freed: int = 0  #: times a request gave nodes back
+
+    def __post_init__(self) -> None:
+        self.state = ClusterState((), order=self.policy.order)
+        self._facts: dict[str, Node] = {}
+        self._foreign: dict[str, tuple[str, PodShape]] = {}
+        self._foreign_on: dict[str, PodShape] = {}
+        self._stale: set[str] = set()  #: nodes whose foreign occupant has to be told anew
+        self._short: set[str] = set()  #: nodes with more on them than they have
+        self._inflated: set[str] = set()  #: nodes that hold more than they have
+        self._left: set[str] = set()  #: nodes that went away under a request
+        self._heard: dict[str, PodShape] = {}  #: by node: pods of gangs that are news there
+        self._start_over = True
+        self._once_more = False
+        self.now_s = 0.0
+        self.version = 0  #: grows whenever a node may have got more or less room
+
+    # -- nodes -------------------------------------------------------------------------------
+
+    def set_node(self, node: NodeObject) -> bool:
+        """Take in a node as it is now; return whether that is news to the core."""
+        name = node.metadata.name
+        self.nodes[name] = node
+        fact = self._fact(node)
+        old = self._facts.get(name)
+        if fact == old:
+            return False
+        self._facts[name] = fact
+        if name in self._left:  # what still stands on it is counted again
+            self._left.discard(name)
+            self._start_over = True
+        elif old is None and not self._start_over:
+            self._tell(NodeAdded(fact))
+            self._stale.add(name)
+        elif old is not None and _placed(old) == _placed(fact) and not self._start_over:
+            closed = fact.status is not NodeStatus.SCHEDULABLE
+            self._tell(NodeCordoned(name) if closed else NodeReturned(name))
+        else:
+            self._start_over = True
+        return True
+
+    def remove_node(self, name: str) -> None:
+        """Forget a node that left the cluster."""
+        self.nodes.pop(name, None)
+        if self._facts.pop(name, None) is not None:
+            self._start_over = True
+
+    def begin_anew(self) -> None:
+        """Make the core's state from the facts at the next step, also if one is made just now."""
+        self._once_more = True
+
+    def room_beside_gangs(self, name: str) -> PodShape | None:
+        """Return what gangs leave of a node, whoever else is on it; None if it is not known."""
+        capacity = self.state.capacity
+        at = capacity.index_of.get(name)
+        if at is None:
+            return None
+        foreign = self.state.foreign.get(name)
+        return capacity.free[at] if foreign is None else capacity.free[at].plus(foreign[1])
+
+    def room(self, name: str) -> PodShape | None:
+        """Return what is free on a node beside all that is there or promised."""
+        at = self.state.capacity.index_of.get(name)
+        return None if at is None else self.state.capacity.free[at]
+
+    def all_have_room(self, shape: PodShape) -> bool:
+        """True if every usable node has room for such a pod, as the core sees it."""
+        capacity = self.state.capacity
+        roomy = sum(
+            nodes.size
+            for group in capacity.groups
+            for free, nodes in group.nodes_by_free.items()
+            if nodes.size and free.holds(shape)
+        )
+        return roomy == len(capacity.nodes) - len(capacity.unschedulable)
+
+    def overfull(self, name: str, shape: PodShape) -> bool:
+        """True if more is on the node, or promised there, than it has, of what the shape asks for.
+
+        All that was heard counts, also what the core will be told of by the next step only.
+        """
+        fact, room = self._facts.get(name), self.room_beside_gangs(name)
+        if fact is None or room is None:
+            return False
+        known = self.state.capacity.nodes[self.state.capacity.index_of[name]].capacity
+        room = room.plus(fact.capacity).plus(known, -1)
+        for more in (self._foreign_on.get(name, ZERO), self._heard.get(name, ZERO)):
+            room = room.plus(more, -1)
+        return any(left < 0 and asked for left, asked in zip(room, shape, strict=True))
+
+    def hear(self, name: str, shape: PodShape) -> None:
+        """Count a gang's pod on a node for now; the next step finds out whose slot it has."""
+        self._heard[name] = self._heard.get(name, ZERO).plus(shape)
+
+    def forget_heard(self) -> None:
+        """Stop counting what was heard: from now on it is looked at."""
+        self._heard.clear()
+
+    def has_room(self, name: str, shape: PodShape) -> bool:
+        """True if the node has room for such a pod beside all that is there or promised."""
+        self.settle(self.now_s)
+        at = self.state.capacity.index_of.get(name)
+        return at is not None and self.state.capacity.free[at].holds(shape) > 0
+
+    def usable(self, name: str) -> bool:
+        """True if new pods may go to the node."""
+        fact = self._facts.get(name)
+        return fact is not None and fact.status is NodeStatus.SCHEDULABLE
+
+    def takes(self, name: str, pod: Pod) -> bool:
+        """True if this pod may go to the node, were there room."""
+        return self.usable(name) and may_use(pod, self.nodes[name])
+
+    def _fact(self, node: NodeObject) -> Node:
+        labels = node.metadata.labels
+        usable = not node.spec.unschedulable and node_ready(node)
+        return Node(
+            name=node.metadata.name,
+            capacity=node_shape(node, self.resource),
+            pool=self.classes.class_of(node),
+            gpu_model=labels.get("nvidia.com/gpu.product", ""),
+            topology=tuple(labels.get(key, "") for key in TOPOLOGY_KEYS),
+            status=NodeStatus.SCHEDULABLE if usable else NodeStatus.CORDONED,
+        )
+
+    # -- foreign pods ------------------------------------------------------------------------
+
+    def set_foreign(self, pod: str, node: str, shape: PodShape) -> bool:
+        """Count a bound pod that no request holds; return whether that is news."""
+        old = self._foreign.get(pod)
+        if old == (node, shape):
+            return False
+        if old is not None:
+            self.drop_foreign(pod)
+        self._foreign[pod] = (node, shape)
+        self._foreign_on[node] = self._foreign_on.get(node, ZERO).plus(shape)
+        self._stale.add(node)
+        return True
+
+    def foreign_node(self, pod: str) -> str:
+        """Return where a foreign pod counts, or nothing."""
+        return self._foreign.get(pod, ("", ZERO))[0]
+
+    def drop_foreign(self, pod: str) -> bool:
+        """Stop counting it; return whether that is news."""
+        old = self._foreign.pop(pod, None)
+        if old is not None:
+            node, shape = old
+            self._foreign_on[node] = self._foreign_on[node].plus(shape, -1)
+            self._stale.add(node)
+        return old is not None
+
+    def _foreign_part(self, name: str) -> PodShape:
+        """Return what there is room for of the foreign pods on a node that the core knows."""
+        room = self.room_beside_gangs(name)
+        wanted = self._foreign_on.get(name, ZERO)
+        return wanted if room is None else PodShape(*map(min, wanted, room))
+
+    def _occupy(self, name: str) -> None:
+        """Tell the core how much foreign pods take of a node, as far as it has room."""
+        if name not in self.state.capacity.index_of:
+            return
+        told = self.state.foreign[name][1] if name in self.state.foreign else ZERO
+        fits = self._foreign_part(name)
+        if fits != self._foreign_on.get(name, ZERO):
+            self._short.add(name)
+        else:
+            self._short.discard(name)
+        if fits == told:
+            return
+        if told != ZERO:
+            self._tell(ForeignPodGone(name))
+        if fits != ZERO:
+            self._tell(ForeignPodBound(name, name, fits))
+
+    # -- requests ----------------------------------------------------------------------------
+
+    def submit(self, request: Request) -> None:
+        """Queue a request, or take the place of the one with its name."""
+        # what runs asks for nothing any more; its pin would make a class of every node
+        for part in () if request.nodes else request.parts:
+            if self.classes.learn(part.pod, part.avoid):
+                self._start_over = True
+        if request.name in self.requests:
+            self.withdraw(request.name)
+        self.requests[request.name] = request
+        if not self._start_over:
+            try:
+                self._tell_request(request)
+            except Exception:
+                del self.requests[request.name]
+                self._start_over = True
+                raise
+
+    def hold(self, request: Request) -> None:
+        """Count a request as running on its `nodes`, wherever muster or others put it."""
+        self.submit(request)
+
+    def withdraw(self, name: str) -> None:
+        """End a request, waiting or running."""
+        request = self.requests.pop(name, None)
+        if request is None:
+            return
+        self.num_freed += bool(request.nodes)
+        if self._start_over or name not in self.state.gangs:  # its nodes may be gone
+            return
+        self._tell(GangCancelled(name))
+        self._stale.update(self._short.intersection(request.nodes))
+        if self._inflated.intersection(request.nodes):
+            self._start_over = True
+
+    def _gang(self, request: Request) -> Gang:
+        return Gang(
+            name=request.name,
+            roles=tuple(
+                Role(
+                    part.count,
+                    part.shape,
+                    Selector() if request.nodes else self.classes.selector(part.pod, part.avoid),
+                    part.name,
+                )
+                for part in request.parts
+            ),
+            submit_s=request.submit_s,
+            walltime_s=request.walltime_s,
+            priority=request.priority,
+            queue=request.queue,
+        )
+
+    def _tell_request(self, request: Request) -> None:
+        gang = self._gang(request)
+        if not request.nodes:
+            self._tell(GangSubmitted(gang, min(request.present, gang.num_pods)))
+            return
+        placement = self._placement(gang, request.nodes)
+        if placement is None:
+            self._start_over = True
+            return
+        self._tell(GangSubmitted(gang))
+        end_s = request.admitted_s + request.walltime_s
+        self._tell(Admitted(gang.name, placement, request.admitted_s, end_s))
+
+    def _placement(self, gang: Gang, nodes: tuple[str, ...]) -> Placement | None:
+        """Return the slices for pods on these nodes; None if the core sees no room for them."""
+        capacity = self.state.capacity
+        slices: list[Slice] = []
+        takes: dict[int, PodShape] = {}
+        first = 0
+        for index, role in enumerate(gang.roles):
+            counts: dict[int, int] = {}
+            for name in nodes[first : first + role.count]:
+                at = capacity.index_of.get(name)
+                if at is None:
+                    return None
+                counts[at] = counts.get(at, 0) + 1
+            first += role.count
+            for at, count in sorted(counts.items()):
+                takes[at] = takes.get(at, ZERO).plus(role.pod, count)
+                last = slices[-1] if slices else None
+                beside = (
+                    last and last.hi == at and capacity.group_of[at - 1] is capacity.group_of[at]
+                )
+                if last and beside and last.role == index and last.pods_per_node == count:
+                    slices[-1] = last._replace(hi=at + 1)
+                else:
+                    slices.append(Slice(index, at, at + 1, count))
+        short = [
+            at
+            for at, take in takes.items()
+            if not all(have >= need for have, need in zip(capacity.free[at], take, strict=True))
+        ]
+        if short:
+            return None
+        return tuple(slices)
+
+    # -- the core ----------------------------------------------------------------------------
+
+    def _tell(self, event: ClusterEvent | Wait | Reserve) -> None:
+        apply(self.state, event)
+        if not isinstance(event, Wait | Reserve | Considered):
+            self.version += 1
+        self.record(self.now_s, event)
+
+    def _rebuild(self) -> None:
+        """Make the core's state anew from the facts; what runs is counted first."""
+        self._start_over = False
+        self.version += 1
+        self.num_rebuilds += 1
+        self.classes.forget_classes()
+        for name, node in self.nodes.items():
+            pool, fact = self.classes.class_of(node), self._facts[name]
+            if pool != fact.pool:
+                self._facts[name] = replace(fact, pool=pool)
+        held: dict[str, PodShape] = {}
+        for request in self.requests.values():
+            names = iter(request.nodes)
+            for part in request.parts if request.nodes else ():
+                for name in islice(names, part.count):
+                    held[name] = held.get(name, ZERO).plus(part.shape)
+        self._inflated = set()
+        nodes = []
+        for name, fact in self._facts.items():
+            least = held.get(name)
+            if least is not None and any(a > b for a, b in zip(least, fact.capacity, strict=True)):
+                self._inflated.add(name)
+                capacity = PodShape(*map(max, least, fact.capacity))
+                fact = Node(name, capacity, fact.pool, fact.gpu_model, fact.topology, fact.status)
+            nodes.append(fact)
+        self.state = ClusterState(nodes, order=self.policy.order)
+        self.rebuilt(self.now_s, self.state)
+        requests = sorted(self.requests.values(), key=lambda request: not request.nodes)
+        for request in requests:
+            here = self._surviving(request)
+            if here.parts:
+                self._tell_request(here)
+        assert not self._start_over, "a rebuilt state must hold what runs"
+        self._short.clear()
+        self._stale.update(self._foreign_on)
+
+    def _surviving(self, request: Request) -> Request:
+        """Return what a request still holds: its pods on nodes that left are held nowhere."""
+        gone = {name for name in request.nodes if name not in self._facts}
+        if not gone:
+            return request
+        self._left |= gone
+        names = iter(request.nodes)
+        parts, kept = [], []
+        for part in request.parts:
+            here = [name for name in islice(names, part.count) if name not in gone]
+            kept += here
+            if here:
+                parts.append(replace(part, count=len(here)))
+        return replace(request, parts=parts, nodes=tuple(kept))
+
+    def settle(self, now_s: float) -> None:
+        """Bring the core's state up to date with the facts."""
+        self.now_s = now_s
+        if self._start_over or self._once_more:
+            self._once_more = False
+            self._rebuild()
+        while self._stale:
+            self._occupy(self._stale.pop())
+        if self._start_over:
+            self._rebuild()
+            while self._stale:
+                self._occupy(self._stale.pop())
+
+    def decide(self, now_s: float) -> Iterable[Request]:
+        """Yield requests that may start, with their nodes set, until nothing more can."""
+        self.settle(now_s)
+        for _ in range(MAX_DECISIONS):
+            for decision in core.decide(self.state, self.policy, now_s):
+                match decision:
+                    case Admit(gang, placement):
+                        request = self.requests[gang]
+                        missing = self.state.gangs[gang].missing
+                        request.nodes = self._names(missing, placement)
+                        request.admitted_s = now_s
+                        self.record(now_s, decision)
+                        self._tell(Admitted(gang, placement, now_s, now_s + request.walltime_s))
+                        yield request
+                    case Considered():
+                        self._tell(decision)
+                        return
+                    case Wait() | Reserve():
+                        self._tell(decision)
+        raise AssertionError(f"no end of decisions after {MAX_DECISIONS}")
+
+    def find_broken(self, now_s: float) -> dict[str, Exception]:
+        """Return the waiting requests on which the core fails, each tried by itself.
+
+        The state is made anew afterwards; nothing of the trials is recorded.
+        """
+        requests, record, rebuilt = self.requests, self.record, self.rebuilt
+        self.record, self.rebuilt = lambda now_s, item: None, lambda now_s, state: None
+        self.requests = {name: r for name, r in requests.items() if r.nodes}
+        broken: dict[str, Exception] = {}
+        self._start_over = True
+        try:
+            self.settle(now_s)  # what runs is not to blame, or nothing can be done
+            for name, request in requests.items():
+                if request.nodes:
+                    continue
+                try:
+                    self.settle(now_s)
+                    self.submit(request)
+                    self.settle(now_s)
+                    core.decide(self.state, self.policy, now_s)
+                    self.withdraw(name)
+                except Exception as error:
+                    broken[name] = error
+                    self.requests.pop(name, None)
+                    self._start_over = True
+        finally:
+            self.requests, self.record, self.rebuilt = requests, record, rebuilt
+            self._start_over = True
+        return broken
+
+    def _names(self, roles: tuple[Role, ...], placement: Placement) -> tuple[str, ...]:
+        """Return the node of each pod, role by role and in rank order."""
+        names: list[str] = []
+        for index in range(len(roles)):
+            names += self.state.node_names(p for p in placement if p.role == index)
+        return tuple(names)
+
+    def explain(self, name: str) -> Explanation | None:
+        """Return why a request waits; None if it does not."""
+        if name not in self.state.gangs or not self.state.gangs[name].missing:
+            return None
+        return core.explain(self.state, name)
+
+    def position(self, name: str) -> int | None:
+        """Return the place in the queue, from 1; None if it is not queued."""
+        for at, member in enumerate(self.state.queue.in_order(), 1):
+            if member.gang.name == name:
+                return at
+        return None
+
+
+def _placed(node: Node) -> tuple[object, ...]:
+    """Return what decides where a node stands in the core's index."""
+    return (node.capacity, node.pool, node.gpu_model, node.topology)

@@ -1,0 +1,224 @@
+"""Plan records: which rank goes to which node, written down before anybody is told.
+
+One ConfigMap per plan in muster's own namespace. It is created before the release, so that a muster
+that starts anew knows what its predecessor promised; its resource version is the compare-and-swap
+that lets only one of two leaders commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from scheduler.controller.membership import Unit
+from scheduler.kube.api import MERGE, Api, ApiError
+from scheduler.kube.objects import PLAN_LABEL, Thing
+from scheduler.workloads.gangs import GangKey, Rank, Source
+
+log = logging.getLogger("muster.plans")
+FORMAT = "1"
+ERASE_AGAIN_S = 5.0
+
+
+class SlotRecord(msgspec.Struct, array_like=True):
+    """One slot, written down."""
+
+    role: str
+    number: int
+    pod: str
+    node: str
+    uid: str
+
+
+class PlanRecord(msgspec.Struct):
+    """A plan, written down."""
+
+    unit: str
+    key: tuple[str, str, str, str]
+    generation: int
+    epoch: str  #: identity of the leader that made it
+    slots: list[SlotRecord]
+    format: str = FORMAT
+
+    def gang(self) -> GangKey:
+        """Return the identity of the gang."""
+        namespace, name, source, owner = self.key
+        return GangKey(namespace, name, Source(source), owner)
+
+    def ranks(self) -> dict[Rank, SlotRecord]:
+        """Return the slots by rank."""
+        return {Rank(slot.role, slot.number, slot.pod): slot for slot in self.slots}
+
+
+def record_name(unit: str) -> str:
+    """Return the name of the ConfigMap of a unit."""
+    return f"muster-plan-{hashlib.sha256(unit.encode()).hexdigest()[:20]}"
+
+
+class PlanRecords:
+    """The records in the API."""
+
+    def __init__(self, api: Api, namespace: str, epoch: str) -> None:
+        self._api = api
+        self._path = f"/api/v1/namespaces/{namespace}/configmaps"
+        self.epoch = epoch
+        self._versions: dict[str, str] = {}
+        self._again = asyncio.Lock()  #: one record after the other is tried again
+
+    @property
+    def path(self) -> str:
+        """Where records are listed."""
+        return self._path
+
+    async def write(
+        self, unit: Unit, key: GangKey, unless: Callable[[], str] | None = None
+    ) -> None:
+        """Write a plan down, in place of an older one for the same unit.
+
+        Raises:
+            ApiError: 409 if another leader wrote meanwhile, or for a reason of `unless`, which is
+                asked before each try; others as the API server has them.
+        """
+        plan = PlanRecord(
+            unit=unit.name,
+            key=(key.namespace, key.name, str(key.source), key.owner),
+            generation=unit.generation,
+            epoch=self.epoch,
+            slots=[
+                SlotRecord(s.rank.role, s.rank.number, s.rank.pod, s.node, s.uid)
+                for s in unit.slots
+            ],
+        )
+        name = record_name(unit.name)
+        body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name, "labels": {PLAN_LABEL: "true"}},
+            "data": {"plan": msgspec.json.encode(plan).decode()},
+        }
+        known = self._versions.get(unit.name)
+        if known is None:
+            try:
+                reply = await self._api.persist("POST", self._path, body, unless=unless)
+            except ApiError as error:
+                if error.code != 409:
+                    raise
+                # a write whose answer was lost looks like somebody else's
+                known = await self._mine(unit.name)
+                if known is None:
+                    raise
+        if known is not None:
+            del body["metadata"]
+            reply = await self._swap(unit.name, known, body, unless)
+        self._versions[unit.name] = _written.decode(reply).metadata.resource_version
+
+    async def commit(self, unit: Unit) -> None:
+        """Mark the plan as carried out from here on; only one of two leaders gets past this.
+
+        Raises:
+            ApiError: 409 if the record is not the one this leader wrote.
+        """
+        # the generation, because a record outlives it and the annotation stays
+        mark = f"{unit.generation} {self.epoch}"
+        body = {"metadata": {"annotations": {"muster.dev/committed": mark}}}
+        reply = await self._swap(unit.name, self._versions[unit.name], body)
+        self._versions[unit.name] = _written.decode(reply).metadata.resource_version
+
+    async def _swap(
+        self,
+        unit_name: str,
+        version: str,
+        body: dict[str, Any],
+        unless: Callable[[], str] | None = None,
+    ) -> bytes:
+        """Change a record if it is still of this version, or of one that this leader wrote since.
+
+        Raises:
+            ApiError: 409 if another leader wrote meanwhile.
+        """
+        path = f"{self._path}/{record_name(unit_name)}"
+        meta = body.get("metadata", {})
+        try:
+            body["metadata"] = {**meta, "resourceVersion": version}
+            return await self._api.persist("PATCH", path, body, content_type=MERGE, unless=unless)
+        except ApiError as error:
+            mine = await self._mine(unit_name) if error.code == 409 else None
+            if mine is None or mine == version:
+                raise
+        body["metadata"] = {**meta, "resourceVersion": mine}
+        return await self._api.persist("PATCH", path, body, content_type=MERGE, unless=unless)
+
+    async def _mine(self, unit_name: str) -> str | None:
+        """Return the version of a record if this leader wrote it."""
+        try:
+            reply = await self._api.persist("GET", f"{self._path}/{record_name(unit_name)}")
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+        found = _written.decode(reply)
+        try:
+            plan = msgspec.json.decode(found.data.get("plan", ""), type=PlanRecord)
+        except msgspec.DecodeError:
+            return None
+        return found.metadata.resource_version if plan.epoch == self.epoch else None
+
+    async def erase(self, unit_name: str, leads: Callable[[], bool]) -> None:
+        """Remove a record, however long the API server needs to take that; it may be gone already.
+
+        One that is left when this replica does not lead any more is removed, or carried out, by the
+        next that does.
+        """
+        self._versions.pop(unit_name, None)
+        if await self._erased(unit_name, leads):
+            return
+        async with self._again:  # those that are left by an outage would prolong it
+            while not await self._erased(unit_name, leads):
+                await asyncio.sleep(ERASE_AGAIN_S)
+
+    async def _erased(self, unit_name: str, leads: Callable[[], bool]) -> bool:
+        """Try once to remove a record; True if it is gone, or for another to remove."""
+        if not leads() or unit_name in self._versions:  # or a new plan has the record
+            return True
+        try:
+            await self._api.call("DELETE", f"{self._path}/{record_name(unit_name)}")
+        except ApiError as error:
+            if error.code != 404:
+                log.warning("plan record not removed yet: %s", error, extra={"unit": unit_name})
+            return error.code == 404
+        return True
+
+    async def read_all(self) -> tuple[list[PlanRecord], list[str]]:
+        """Return the records that are there, and the names of those that cannot be read."""
+        reply = await self._api.persist("GET", f"{self._path}?labelSelector={PLAN_LABEL}%3Dtrue")
+        plans: list[PlanRecord] = []
+        unreadable: list[str] = []
+        for item in _listed.decode(reply).items:
+            try:
+                plan = msgspec.json.decode(item.data.get("plan", ""), type=PlanRecord)
+                if plan.format != FORMAT:
+                    raise ValueError(f"format {plan.format!r}")
+                plan.gang()
+            except (msgspec.DecodeError, ValueError):
+                unreadable.append(item.metadata.name)
+                continue
+            self._versions[plan.unit] = item.metadata.resource_version
+            plans.append(plan)
+        return plans, unreadable
+
+    async def erase_named(self, name: str) -> None:
+        """Remove a record that cannot be read."""
+        await self._api.persist("DELETE", f"{self._path}/{name}")
+
+
+class _Listed(msgspec.Struct):
+    items: list[Thing]
+
+
+_written = msgspec.json.Decoder(Thing)
+_listed = msgspec.json.Decoder(_Listed)

@@ -1,0 +1,99 @@
+"""Going on with what a predecessor planned: its records, and pods that it pinned."""
+
+from __future__ import annotations
+
+from scheduler.controller.lanes import pinned_to
+from scheduler.controller.membership import LiveGang, Slot
+from scheduler.controller.plans import PlanRecord
+from scheduler.controller.release import Release
+from scheduler.controller.tables import Tables
+from scheduler.kube.objects import PLAN, Pod
+from scheduler.workloads.gangs import GangKey, rank_of
+
+
+class Recovery:
+    """Keeps the nodes that a predecessor promised where they still serve."""
+
+    def __init__(self, tables: Tables, release: Release) -> None:
+        self._tables = tables
+        self._work = tables.work
+        self._ledger = tables.ledger
+        self._release = release
+        self.old_plans: dict[GangKey, list[PlanRecord]] = {}
+
+    def resume(self, gang: LiveGang, free: list[Pod], now_s: float) -> tuple[list[Pod], str]:
+        """Return the pods that still need a plan, and why one of the others can only wait."""
+        plans = self.old_plans.pop(gang.key, None)
+        if plans is not None and self._go_on(gang, plans, free, now_s):
+            free = [p for p in free if p.metadata.uid not in self._tables.slot_of]
+        pinned = [
+            p for p in free if not p.gated and pinned_to(p) and PLAN in p.metadata.annotations
+        ]
+        stuck = [self._keep_pin(gang, pod, now_s) for pod in pinned]
+        if pinned:
+            kept = {pod.metadata.uid for pod in pinned}
+            free = [p for p in free if p.metadata.uid not in kept]
+        return free, next(filter(None, stuck), "")
+
+    def forget(self, gang: LiveGang) -> None:
+        """Erase what a predecessor planned for a gang that has ended."""
+        for plan in self.old_plans.pop(gang.key, ()):
+            self._release.erase(plan.unit)
+
+    def _go_on(
+        self, gang: LiveGang, plans: list[PlanRecord], free: list[Pod], now_s: float
+    ) -> bool:
+        """Go on with a predecessor's plans where their nodes still serve; erase the others."""
+        resumed = False
+        for plan in plans:
+            ranks = {(r.role, r.number, r.pod): s for r, s in plan.ranks().items()}
+            pods, slots = [], []
+            for pod in free:
+                rank = rank_of(pod)
+                written = ranks.get((rank.role, rank.number, rank.pod))
+                if written is None or not self._ledger.takes(written.node, pod):
+                    continue
+                told = not pod.gated and pinned_to(pod) == written.node
+                pods.append(pod)
+                slots.append(Slot(rank, written.node, pod.metadata.uid, released=told, asked=told))
+            bound = sum(1 for p in gang.live_pods() if p.spec.node_name)
+            if len(pods) + bound < len(plan.slots) or not pods:
+                self._release.erase(plan.unit)
+                continue
+            unit = self._tables.hold_new(gang, pods, slots, now_s)
+            unit.generation = plan.generation
+            unit.recorded = plan.unit == unit.name
+            if plan.unit != unit.name:
+                self._release.erase(plan.unit)
+            self._release.tell(gang, unit, [slot for slot in slots if not slot.released])
+            resumed = True
+        return resumed
+
+    def _keep_pin(self, gang: LiveGang, pod: Pod, now_s: float) -> str:
+        """Keep the node of a pod that was pinned and not bound, or have the pod made anew.
+
+        A pin cannot be changed. Returns why the pod can only wait, or nothing.
+        """
+        node = pinned_to(pod) or ""
+        uid, owned = pod.metadata.uid, pod.metadata.controller() is not None
+        if not self._ledger.takes(node, pod):
+            wrong = "is gone or closed"
+        elif not self._ledger.has_room(node, gang.facts(pod).shape):
+            wrong = "has no room for it"
+        elif owned and uid in gang.given_up:
+            wrong = "did not get it in time"
+        else:
+            slot = Slot(rank_of(pod), node, uid, released=True, asked=True)
+            unit = self._tables.hold_new(gang, [pod], [slot], now_s)
+            timeouts = self._tables.settings.timeouts
+            unit.deadline_s = now_s + timeouts.bind_s
+            self._work.look_again(gang.key, unit.deadline_s)
+            return ""
+        if owned:
+            self._release.delete(gang, pod)
+            return ""
+        self._work.look_again(gang.key, now_s + self._tables.settings.timeouts.repair_s)
+        return (
+            f"pod {pod.metadata.name} is pinned to {node}, which {wrong}, and has no owner that "
+            "would make it anew; delete it and create it again to have it planned elsewhere"
+        )

@@ -1,0 +1,117 @@
+"""The settings of a live muster: one TOML file."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from pathlib import Path
+
+import msgspec
+
+
+class PolicySettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Names in `scheduler.policies.catalog`."""
+
+    order: str = "priority"
+    discipline: str = "strict"
+    backfill: str = "none"
+    placement: str = "pack"
+
+
+class ServeSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The extender's socket. Without a certificate it speaks plain HTTP, for loopback only."""
+
+    host: str = "127.0.0.1"
+    port: int = 8443
+    cert: str = ""
+    key: str = ""
+    client_ca: str = ""  #: clients must show a certificate of this authority
+    max_body_bytes: int = 4 << 20
+
+    def __post_init__(self) -> None:
+        """Refuse to serve verbs, which are believed blindly, to whoever reaches the port."""
+        if bool(self.cert) != bool(self.key):
+            raise ValueError("[serve] has one of cert and key; give both, or neither")
+        if self.client_ca and not self.cert:
+            raise ValueError("[serve] has client_ca, but neither cert nor key; give all three")
+        if not self.client_ca and not _is_loopback(self.host):
+            raise ValueError(
+                f"[serve] host {self.host!r} is no loopback address, and without cert, key and "
+                "client_ca whoever reaches the port could bind pods; give all three"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class StatusSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The read-only socket: health, metrics, queue, status page."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+
+class LeaderSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Which of several replicas acts."""
+
+    elect: bool = True
+    lease_s: float = 30.0
+    renew_s: float = 12.0
+
+
+class TimeoutSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How long muster waits for others before it acts."""
+
+    bind_s: float = 30.0  #: release to bind of one pod; then its pin is given up
+    http_s: float = 10.0  #: httpTimeout of muster's extender entry in kube-scheduler
+    barrier_s: float = 6.0  #: bind calls parked for the rest of the gang
+    repair_s: float = 60.0  #: a lost rank's slot is kept for its replacement
+    stalled_watch_s: float = 90.0  #: a watch without a bookmark for so long is opened anew
+
+    def __post_init__(self) -> None:
+        """Leave time to bind between the end of the wait and kube-scheduler's patience."""
+        if not 0 < self.barrier_s <= self.http_s - 3:
+            raise ValueError(
+                f"[timeouts] barrier_s is {self.barrier_s:g} and http_s {self.http_s:g}; barrier_s "
+                "ends 3 s or more before http_s, the httpTimeout in kube-scheduler's configuration"
+            )
+
+
+class LiveSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """All settings of `muster live`."""
+
+    kubeconfig: str = ""  #: empty: the service account of the pod muster runs in
+    namespace: str = "muster-system"  #: of plan records and the lease
+    identity: str = ""  #: of this replica; empty: host name and port, of which only one can run
+    resource: str = "nvidia.com/gpu"
+    journal: str = ""  #: file for events and decisions; empty: none
+    journal_max_bytes: int = 64 << 20
+    #: whose pods muster binds itself, where it can check all that they ask for
+    direct_schedulers: tuple[str, ...] = ("muster-direct",)
+    direct_queues: tuple[str, ...] = ()  #: the same, by the queue of the gang
+    requests_in_flight: int = 64
+    policy: PolicySettings = PolicySettings()
+    serve: ServeSettings = ServeSettings()
+    status: StatusSettings = StatusSettings()
+    leader: LeaderSettings = LeaderSettings()
+    timeouts: TimeoutSettings = TimeoutSettings()
+
+    def who(self) -> str:
+        """Name this replica: a process that takes the place of a dead one takes its lease, too."""
+        return self.identity or f"{socket.gethostname()}-{self.serve.port}"
+
+
+def load(path: Path) -> LiveSettings:
+    """Read a settings file.
+
+    Raises:
+        ValueError: the file is no TOML, or a setting is unknown or of the wrong type.
+    """
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=LiveSettings)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{path}: {error}; see docs/live.md for the settings") from None

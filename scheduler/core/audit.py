@@ -1,0 +1,128 @@
+"""`validate`: recompute everything the state keeps, from scratch, and compare."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import inf
+
+from scheduler.core.model import NodeStatus, Phase, PodShape
+from scheduler.core.queueing import family_key, family_size
+from scheduler.core.state import ClusterState
+
+
+def validate(state: ClusterState) -> None:
+    """Check every invariant of the state.
+
+    Raises:
+        AssertionError: names the invariant and the values that break it.
+    """
+    _validate_nodes(state)
+    _validate_gangs(state)
+    _validate_queue(state)
+
+
+def _validate_nodes(state: ClusterState) -> None:
+    capacity = state.capacity
+    used = [PodShape(0)] * len(capacity.nodes)
+    owners: list[list[str]] = [[] for _ in capacity.nodes]
+    held = [
+        (member.gang.name, member.gang.roles, piece)
+        for member in state.gangs.values()
+        for piece in member.held
+    ] + [
+        (name, state.gangs[name].gang.roles, piece)
+        for name, reservation in state.reservations.items()
+        for piece in reservation.placement
+    ]
+    for name, roles, piece in held:
+        for at in range(piece.lo, piece.hi):
+            used[at] = used[at].plus(roles[piece.role].pod, piece.pods_per_node)
+            owners[at].append(name)
+    for name, (at, shape) in state.foreign.items():
+        used[at] = used[at].plus(shape)
+        owners[at].append(name)
+    for i, node in enumerate(capacity.nodes):
+        free = node.capacity.plus(used[i], -1)
+        assert min(free) >= 0, f"node {node.name!r} is overcommitted: {used[i]} of {node.capacity}"
+        assert free == capacity.free[i], f"node {node.name!r}: free {capacity.free[i]}, is {free}"
+        assert sorted(owners[i]) == sorted(state.on_node[i]), (
+            f"node {node.name!r}: owners {state.on_node[i]}, are {owners[i]}"
+        )
+    for group in capacity.groups:
+        members = [i for i, g in enumerate(capacity.group_of) if g is group]
+        assert group.num_nodes == len(members), "a group miscounts its nodes"
+        in_service = [i for i in members if i not in capacity.unschedulable]
+        indexed = {
+            i: free
+            for free, nodes in group.nodes_by_free.items()
+            for lo, hi in nodes
+            for i in range(lo, hi)
+        }
+        filed = {
+            i: capacity.free[i] for i in in_service if capacity.free[i].gpus or group.files_full
+        }
+        assert indexed == filed, "the free index is off"
+        assert group.free_gpus == sum(capacity.free[i].gpus for i in in_service)
+        assert group.free_shapes == sorted(group.nodes_by_free)
+        assert all(
+            nodes.size == sum(hi - lo for lo, hi in nodes) for nodes in group.nodes_by_free.values()
+        )
+
+
+def _validate_gangs(state: ClusterState) -> None:
+    for name, member in state.gangs.items():
+        placed = [0] * len(member.gang.roles)
+        for piece in member.held:
+            assert piece.num_pods > 0, f"gang {name!r} holds an empty slice"
+            placed[piece.role] += piece.num_pods
+        lacks = {
+            role.name: role.count - have
+            for role, have in zip(member.gang.roles, placed, strict=True)
+            if role.count > have
+        }
+        says = {role.name: role.count for role in member.missing}
+        assert lacks == says, f"gang {name!r} lacks {lacks}, says {says}"
+        waits = name in state.queue.members
+        if member.phase is Phase.RUNNING:
+            assert member.held or not lacks, f"gang {name!r} runs on nothing"
+        if member.phase is Phase.WAITING:
+            assert waits and not member.held, f"gang {name!r} waits outside the queue"
+        if member.phase in (Phase.GATHERING, Phase.IMPOSSIBLE):
+            assert not waits, f"gang {name!r} is queued before it can be admitted"
+    running = sorted(
+        (m.expected_end_s, m.gang.ordinal, m.gang.name) for m in state.gangs.values() if m.held
+    )
+    assert [entry[:3] for entry in state.ends] == running, "the list of expected ends is off"
+    for down, status in state.capacity.unschedulable.items():
+        if status is NodeStatus.DOWN:
+            gangs = [o for o in state.on_node[down] if o in state.gangs]
+            assert not gangs, f"gangs {gangs} hold a lost node"
+
+
+def _validate_queue(state: ClusterState) -> None:
+    queue = state.queue
+    expected = sorted((m.key, m.gang.name) for m in queue.members.values())
+    assert [(m.key, m.gang.name) for m in queue.in_order()] == expected, "the queue is out of order"
+    head = queue.head()
+    assert (head.gang.name if head else None) == (expected[0][1] if expected else None)
+    listed = {
+        entry[1].gang.name
+        for family in queue.families.values()
+        for demand in family.demands.values()
+        for entry in demand.entries
+    }
+    assert listed in (set(), set(queue.members)), "families and members differ"
+    counted = Counter(id(member.family) for member in queue.members.values())
+    assert {id(family): family.num_waiting for family in queue.families.values()} == counted
+    for family in queue.families.values():
+        assert family.sizes == sorted(family.demands)
+        for size, demand in family.demands.items():
+            assert demand.entries == sorted(demand.entries, key=lambda e: e[0])
+            assert demand.entries, "an empty demand is kept"
+            for key, member in demand.entries:
+                assert key == member.key == state.order(member.gang)
+                assert family_key(member.missing) == family.key
+                assert family_size(member.missing) == size
+    for name, reservation in state.reservations.items():
+        assert name in state.gangs, f"reservation for unknown gang {name!r}"
+        assert reservation.start_s > -inf

@@ -1,0 +1,177 @@
+"""Facts that drivers tell the core. `state.apply` takes them, and decisions, in order.
+
+Events and decisions are values: nobody changes one after it is made. They are not `frozen`, because
+a gang's life takes half a dozen and a frozen dataclass takes three times as long to make.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scheduler.core.model import Gang, Node, Placement, PodShape, Role
+
+
+@dataclass(slots=True)
+class NodeAdded:
+    """A node joined."""
+
+    node: Node
+
+
+@dataclass(slots=True)
+class NodeCordoned:
+    """A node takes no new pods; those on it go on."""
+
+    node: str
+
+
+@dataclass(slots=True)
+class NodeReturned:
+    """A cordoned or lost node takes pods again."""
+
+    node: str
+
+
+@dataclass(slots=True)
+class NodeLost:
+    """A node is down: the ranks it held are gone, and their gangs miss them."""
+
+    node: str
+
+
+@dataclass(slots=True)
+class GangSubmitted:
+    """A gang is known. `present` pods of it exist; None means all of them."""
+
+    gang: Gang
+    present: int | None = None
+
+
+@dataclass(slots=True)
+class MemberAppeared:
+    """One more pod of the gang exists, or several."""
+
+    gang: str
+    num_pods: int = 1
+
+
+@dataclass(slots=True)
+class MemberLost:
+    """A running rank is gone from `node`; the gang misses it and asks for a new place."""
+
+    gang: str
+    role: int
+    node: str
+
+
+@dataclass(slots=True)
+class GangFinished:
+    """All ranks ended; the gang is gone."""
+
+    gang: str
+
+
+@dataclass(slots=True)
+class GangInterrupted:
+    """All ranks were taken down, and the gang waits again, whole, at its old place in the queue."""
+
+    gang: str
+
+
+@dataclass(slots=True)
+class GangCancelled:
+    """The user took it back, waiting or running."""
+
+    gang: str
+
+
+@dataclass(slots=True)
+class GangResized:
+    """The gang now has these roles; the same role names in the same order, other counts.
+
+    A running gang gives back its last ranks or asks for the missing ones.
+    """
+
+    gang: str
+    roles: tuple[Role, ...]
+
+
+@dataclass(slots=True)
+class PriorityChanged:
+    """The gang's priority is now this."""
+
+    gang: str
+    priority: int
+
+
+@dataclass(slots=True)
+class ForeignPodBound:
+    """A pod that no gang owns occupies capacity."""
+
+    pod: str
+    node: str
+    shape: PodShape
+
+
+@dataclass(slots=True)
+class ForeignPodGone:
+    """It left."""
+
+    pod: str
+
+
+@dataclass(slots=True)
+class CapacityReserved:
+    """`placement` is held for a waiting gang until it is admitted or `expires_s` has come."""
+
+    gang: str
+    placement: Placement
+    expires_s: float
+
+
+@dataclass(slots=True)
+class ReservationReleased:
+    """The hold or promise for this gang is void; drivers send it when `expires_s` has come."""
+
+    gang: str
+
+
+@dataclass(slots=True)
+class Admitted:
+    """The gang's missing ranks now hold `placement`; `expected_end_s` is start plus walltime."""
+
+    gang: str
+    placement: Placement
+    now_s: float
+    expected_end_s: float
+
+
+@dataclass(slots=True)
+class Considered:
+    """The pass over this state is complete and its decisions are applied; `decide` ends with it.
+
+    What waits now cannot start before capacity grows or the head of the queue changes, so the
+    next pass may look at newcomers alone.
+    """
+
+
+ClusterEvent = (
+    NodeAdded
+    | NodeCordoned
+    | NodeReturned
+    | NodeLost
+    | GangSubmitted
+    | MemberAppeared
+    | MemberLost
+    | GangFinished
+    | GangInterrupted
+    | GangCancelled
+    | GangResized
+    | PriorityChanged
+    | ForeignPodBound
+    | ForeignPodGone
+    | CapacityReserved
+    | ReservationReleased
+    | Admitted
+    | Considered
+)

@@ -1,0 +1,199 @@
+"""Which nodes a gang gets. A placer reads the free index and returns slices, or None.
+
+Placers look at one role at a time; `place` gives a gang of several roles its nodes role by role,
+within a trial, so that a role sees what those before it took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from heapq import merge
+from operator import itemgetter
+
+from scheduler.core.capacity import Capacity, NodeGroup
+from scheduler.core.model import Placement, PodShape, Role, Slice
+from scheduler.core.nodeset import NodeSet
+
+#: places one role: (capacity, role, index of the role) -> slices in topology order, or None
+Placer = Callable[[Capacity, Role, int], "list[Slice] | None"]
+
+#: makes a named tuple of a tuple three times as fast as its own constructor
+_slice = tuple.__new__
+_by_role = itemgetter(0)
+_by_node = itemgetter(1)
+_room_first = itemgetter(0, 1, 2)
+
+
+def place(capacity: Capacity, roles: tuple[Role, ...], placer: Placer) -> Placement | None:
+    """Return nodes for every pod of every role, or None; changes nothing.
+
+    Several roles are placed one after the other, in their order and, if that fails, the largest
+    pods first. Other arrangements are not tried.
+    """
+    if len(roles) == 1:
+        slices = placer(capacity, roles[0], 0)
+        return None if slices is None else tuple(slices)
+    given = list(range(len(roles)))
+    largest_first = sorted(given, key=lambda index: roles[index].pod, reverse=True)
+    placement = _place_in_turn(capacity, roles, placer, given)
+    if placement is None and largest_first != given:
+        placement = _place_in_turn(capacity, roles, placer, largest_first)
+    return placement
+
+
+def _place_in_turn(
+    capacity: Capacity, roles: tuple[Role, ...], placer: Placer, order: list[int]
+) -> Placement | None:
+    chosen: list[Slice] = []
+    with capacity.trial():
+        for index in order:
+            slices = placer(capacity, roles[index], index)
+            if slices is None:
+                return None
+            capacity.take(roles, slices)
+            chosen += slices
+    return tuple(sorted(chosen, key=_by_role))
+
+
+def pack(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:
+    """Use the fewest nodes, and of these the tightest; ties go to the lowest index.
+
+    Emptier nodes are filled while one node cannot hold the rest of the gang; the rest goes to
+    the node that it fills best. Pods that need a whole node take whole nodes.
+    """
+    left = role.count
+    groups = capacity.searched(role.pod, role.selector)
+    if left * role.pod[0] > sum([group.free_gpus for group in groups]):
+        return None
+    by_room = _by_room(capacity, role.pod, groups)
+    if left > sum([room * nodes.size for room, nodes in by_room]):
+        return None
+    chosen: list[Slice] = []
+    if not left:
+        return chosen
+    for at, (room, nodes) in enumerate(by_room):
+        if left <= room:
+            return _finish(chosen, _tightest(by_room[at:], left), left, index)
+        used = min(left // room, nodes.size)
+        chosen += [_slice(Slice, (index, lo, hi, room)) for lo, hi in nodes.lowest(used)]
+        left -= used * room
+        if not left:
+            return chosen if at == 0 else sorted(chosen, key=_by_node)
+        if used < nodes.size:
+            # fewer than `room` pods are left; this set still has a node, skipping those just used
+            return _finish(chosen, _tightest(by_room[at:], left), left, index)
+    return None
+
+
+def _by_room(
+    capacity: Capacity, pod: PodShape, groups: list[NodeGroup]
+) -> list[tuple[int, NodeSet]]:
+    """Return (pods that fit on one node, such nodes) from the roomiest to the tightest."""
+    rooms = capacity.rooms(pod)
+    gpus = pod[0]
+    found: list[tuple[int, int, int, NodeSet]] = []
+    for order, group in enumerate(groups):
+        for free in reversed(group.free_shapes):
+            if free[0] < gpus:
+                break
+            nodes = group.nodes_by_free[free]
+            if nodes.size and (room := rooms[free]):
+                found.append((room, -free[0], -order, nodes))
+    if len(found) > 1:
+        found.reverse()  # what ties in the sort stays in ascending order of what is free
+        found.sort(key=_room_first, reverse=True)
+    return [(room, nodes) for room, _, _, nodes in found]
+
+
+def _tightest(by_room: list[tuple[int, NodeSet]], left: int) -> NodeSet:
+    """Return the fullest nodes that still hold `left` pods; the first in the list do.
+
+    Where several sets have the same room, the first has the fewest free GPUs.
+    """
+    best_room, nodes = by_room[0]
+    for room, tighter in by_room:
+        if room < left:
+            break
+        if room < best_room:
+            best_room, nodes = room, tighter
+    return nodes
+
+
+def _finish(chosen: list[Slice], nodes: NodeSet, left: int, index: int) -> list[Slice]:
+    """Add one node of `nodes` with the `left` pods, the lowest that is not chosen yet."""
+    if not chosen:
+        node = nodes.first()
+        return [Slice(index, node, node + 1, left)]
+    used = {node for piece in chosen for node in range(piece.lo, piece.hi)}
+    node = next(i for start, end in nodes for i in range(start, end) if i not in used)
+    chosen.append(Slice(index, node, node + 1, left))
+    return sorted(chosen, key=_by_node)
+
+
+def first_fit(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:
+    """Walk the nodes by index and fill each as far as it goes."""
+    if role.count and capacity.slots(role.pod, role.selector) < role.count:
+        return None
+    left = role.count
+    chosen: list[Slice] = []
+    for lo, hi, room in _in_index_order(capacity, role):
+        whole = min(left // room, hi - lo)
+        if whole:
+            chosen.append(Slice(index, lo, lo + whole, room))
+            left -= whole * room
+        if left and whole < hi - lo:
+            chosen.append(Slice(index, lo + whole, lo + whole + 1, left))
+            left = 0
+        if not left:
+            break
+    return chosen
+
+
+def _in_index_order(capacity: Capacity, role: Role) -> Iterator[tuple[int, int, int]]:
+    """Yield (lo, hi, pods that fit on each node) by node index."""
+
+    def ranges(group: NodeGroup, free: PodShape, room: int) -> Iterator[tuple[int, int, int]]:
+        return ((lo, hi, room) for lo, hi in group.nodes_by_free[free])
+
+    return merge(
+        *(
+            ranges(group, free, room)
+            for group in capacity.searched(role.pod, role.selector)
+            for free in group.free_shapes
+            if (room := capacity.rooms(role.pod)[free])
+        )
+    )
+
+
+def spread(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:
+    """Use as many nodes as there are pods, the emptiest first; ties go to the lowest index.
+
+    Where there are fewer nodes than pods, every node gets a second pod before any gets a third.
+    """
+    if role.count and capacity.slots(role.pod, role.selector) < role.count:
+        return None
+    by_room = _by_room(capacity, role.pod, capacity.searched(role.pod, role.selector))
+    left = role.count
+    level = 0  # pods that every node with room for them already has
+    while left > (with_more := sum(n.size for room, n in by_room if room > level)):
+        left -= with_more
+        level += 1
+    chosen: list[Slice] = []
+    for room, nodes in by_room:
+        extra = min(left, nodes.size) if room > level else 0
+        left -= extra
+        ranges = nodes.lowest(extra) if extra else []
+        chosen += [Slice(index, lo, hi, level + 1) for lo, hi in ranges]
+        rest = min(room, level)
+        if rest:
+            chosen += [Slice(index, lo, hi, rest) for lo, hi in _after(nodes, extra)]
+    return sorted(chosen, key=_by_node)
+
+
+def _after(nodes: NodeSet, skip: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of `nodes` without its `skip` lowest indices."""
+    for lo, hi in nodes:
+        start = min(hi, lo + skip)
+        skip -= start - lo
+        if start < hi:
+            yield start, hi

@@ -1,0 +1,236 @@
+"""The queue of waiting gangs, indexed so that a blocked queue costs by its distinct shapes.
+
+Gangs of one pod request form a *family*; within it, those of one size form a *demand*. If a family
+has room for n pods, then all its gangs of up to n pods fit and no other does, so a pass asks the
+cluster once per family.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator
+from itertools import islice
+from math import inf
+from operator import itemgetter
+from typing import NamedTuple
+
+from scheduler.core.capacity import NodeGroup
+from scheduler.core.model import FamilyKey, Gang, OrderKey, Phase, Placement, Role
+
+Entry = tuple[OrderKey, "GangState"]
+
+
+class Release(NamedTuple):
+    """What a gang gives back when it ends, split by how much work that is to foresee."""
+
+    held: Placement  #: what it was worked out for
+    whole: tuple[tuple[NodeGroup, int], ...]  #: nodes whose GPUs are all its own, by group
+    partial: tuple[tuple[int, int], ...]  #: (node, GPUs) of the others
+
+
+class GangState:
+    """One gang and what it holds. Only `state.apply` writes it."""
+
+    __slots__ = (
+        "expected_end_s",
+        "family",
+        "gang",
+        "held",
+        "key",
+        "missing",
+        "phase",
+        "present",
+        "release",
+        "size",
+    )
+
+    def __init__(self, gang: Gang, present: int, family: Family, size: int) -> None:
+        self.gang = gang
+        self.phase = Phase.GATHERING
+        self.missing = gang.roles  #: roles and counts still without a node
+        self.family = family  #: of the missing roles
+        self.size = size  #: of the missing roles, within the family
+        self.held: Placement = ()  #: `role` indexes `gang.roles`
+        self.release: Release | None = None  #: what `held` gives back; kept for backfill
+        self.present = present  #: pods that exist
+        self.key: OrderKey = ()  #: place in the queue
+        self.expected_end_s = inf  #: start plus walltime
+
+
+class Demand:
+    """Waiting gangs of one family and size."""
+
+    __slots__ = ("_by_walltime", "entries", "num_pods")
+
+    def __init__(self, num_pods: int) -> None:
+        self.num_pods = num_pods
+        self.entries: list[Entry] = []  #: in queue order
+        #: in order of walltime; kept once somebody asks for it
+        self._by_walltime: list[tuple[float, Entry]] | None = None
+
+    def add(self, entry: Entry) -> None:
+        """Insert a gang."""
+        insort(self.entries, entry)
+        if self._by_walltime is not None:
+            insort(self._by_walltime, (entry[1].gang.walltime_s, entry))
+
+    def discard(self, entry: Entry) -> None:
+        """Remove a gang that is in it."""
+        del self.entries[bisect_left(self.entries, entry)]
+        if self._by_walltime is not None:
+            timed = (entry[1].gang.walltime_s, entry)
+            del self._by_walltime[bisect_left(self._by_walltime, timed)]
+
+    def first(self, taken: set[GangState]) -> Entry | None:
+        """Return the first gang in queue order that is not in `taken`."""
+        for entry in self.entries:
+            if entry[1] not in taken:
+                return entry
+        return None
+
+    def first_within(self, walltime_s: float, taken: set[GangState]) -> Entry | None:
+        """Return the first gang in queue order that asks for at most `walltime_s`."""
+        by_walltime = self._by_walltime
+        if by_walltime is None:
+            by_walltime = self._by_walltime = sorted(
+                (entry[1].gang.walltime_s, entry) for entry in self.entries
+            )
+        if not by_walltime or by_walltime[0][0] > walltime_s:
+            return None
+        end = bisect_right(by_walltime, walltime_s, key=itemgetter(0))
+        found = [entry for _, entry in by_walltime[:end] if entry[1] not in taken]
+        return min(found, default=None)
+
+
+class Family:
+    """Gangs of one pod request, by size; several roles count as one unit."""
+
+    __slots__ = (
+        "demands",
+        "fit_pods",
+        "free_pods",
+        "key",
+        "max_size",
+        "num_waiting",
+        "roles",
+        "sizes",
+    )
+
+    def __init__(self, key: FamilyKey, roles: tuple[Role, ...], max_size: int) -> None:
+        self.key = key
+        self.roles = roles
+        self.max_size = max_size  #: the largest size that the empty cluster holds
+        self.num_waiting = 0
+        #: what the last pass said of it, see `decisions.Wait`; -1 if none did since it was empty
+        self.fit_pods = -1
+        self.free_pods = -1
+        # Kept once a pass looks past the head, see `WaitQueue.index_demands`.
+        self.sizes: list[int] = []  #: ascending sizes that have a waiting gang
+        self.demands: dict[int, Demand] = {}
+
+    def add(self, size: int, entry: Entry) -> None:
+        """Insert a waiting gang into its demand."""
+        demand = self.demands.get(size)
+        if demand is None:
+            demand = self.demands[size] = Demand(size)
+            insort(self.sizes, size)
+        demand.add(entry)
+
+    def discard(self, size: int, entry: Entry) -> None:
+        """Remove a gang from its demand."""
+        demand = self.demands[size]
+        demand.discard(entry)
+        if not demand.entries:
+            del self.demands[size]
+            del self.sizes[bisect_left(self.sizes, size)]
+
+
+def family_key(roles: tuple[Role, ...]) -> FamilyKey:
+    """Return what gangs must share to fit or not fit by their size alone."""
+    if len(roles) == 1:
+        return (roles[0].pod, roles[0].selector)
+    return roles
+
+
+def family_size(roles: tuple[Role, ...]) -> int:
+    """Return the size by which a family orders its gangs."""
+    return roles[0].count if len(roles) == 1 else 1
+
+
+class WaitQueue:
+    """Waiting gangs in one order."""
+
+    __slots__ = ("_entries", "_first", "_has_demands", "families", "fresh", "head_seen", "members")
+
+    def __init__(self) -> None:
+        self.members: dict[str, GangState] = {}
+        #: families with a waiting gang
+        self.families: dict[FamilyKey, Family] = {}
+        #: gangs that no pass has considered yet
+        self.fresh: dict[GangState, None] = {}
+        #: the head at the last pass
+        self.head_seen: GangState | None = None
+        #: in order, from `_first` on; before it stand gangs that left from the head
+        self._entries: list[Entry] = []
+        self._first = 0
+        self._has_demands = False
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def add(self, state: GangState) -> None:
+        """Enqueue by `state.key`."""
+        entry = (state.key, state)
+        entries = self._entries
+        if not entries or state.key > entries[-1][0]:
+            entries.append(entry)
+        else:
+            insort(entries, entry, self._first)
+        self.members[state.gang.name] = state
+        self.fresh[state] = None
+        family = state.family
+        if not family.num_waiting:
+            self.families[family.key] = family
+        family.num_waiting += 1
+        if self._has_demands:
+            family.add(state.size, entry)
+
+    def remove(self, state: GangState) -> None:
+        """Take a gang out, wherever it stands."""
+        del self.members[state.gang.name]
+        self.fresh.pop(state, None)
+        if state is self.head_seen:
+            self.head_seen = None
+        entries, first = self._entries, self._first
+        if entries[first][1] is state:
+            self._first = first = first + 1
+            if first == len(entries):
+                entries.clear()
+                self._first = 0
+            elif first > 1000 and 2 * first > len(entries):
+                del entries[:first]
+                self._first = 0
+        else:
+            del entries[bisect_left(entries, (state.key, state), first)]
+        family = state.family
+        family.num_waiting -= 1
+        if not family.num_waiting:
+            del self.families[family.key]
+            family.fit_pods = family.free_pods = -1
+        if self._has_demands:
+            family.discard(state.size, (state.key, state))
+
+    def index_demands(self) -> None:
+        """Keep the gangs of each family by size from now on, for passes that look past the head."""
+        if not self._has_demands:
+            self._has_demands = True
+            for entry in self._entries[self._first :]:
+                entry[1].family.add(entry[1].size, entry)
+
+    def head(self) -> GangState | None:
+        """Return the first gang in the order."""
+        return self._entries[self._first][1] if self._entries else None
+
+    def in_order(self) -> Iterator[GangState]:
+        """Yield waiting gangs in order."""
+        return (entry[1] for entry in islice(self._entries, self._first, None))

@@ -1,0 +1,574 @@
+"""The cluster as the core knows it, and `apply`, the only place where it changes."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from math import inf
+from typing import Any
+
+from scheduler.core import ordering
+from scheduler.core.capacity import Capacity
+from scheduler.core.decisions import Reserve, Wait
+from scheduler.core.events import (
+    Admitted,
+    CapacityReserved,
+    ClusterEvent,
+    Considered,
+    ForeignPodBound,
+    ForeignPodGone,
+    GangCancelled,
+    GangFinished,
+    GangInterrupted,
+    GangResized,
+    GangSubmitted,
+    MemberAppeared,
+    MemberLost,
+    NodeAdded,
+    NodeCordoned,
+    NodeLost,
+    NodeReturned,
+    PriorityChanged,
+    ReservationReleased,
+)
+from scheduler.core.model import (
+    FamilyKey,
+    Node,
+    NodeStatus,
+    Phase,
+    Placement,
+    PodShape,
+    Reservation,
+    Role,
+    Slice,
+)
+from scheduler.core.placement import pack, place
+from scheduler.core.queueing import Family, GangState, WaitQueue, family_size
+
+
+class ClusterState:
+    """Nodes, gangs, foreign pods and reservations. Read it freely; change it through `apply`.
+
+    `order` sorts the queue; a policy with another order refuses the state.
+    """
+
+    def __init__(self, nodes: Iterable[Node], order: ordering.Order = ordering.fifo) -> None:
+        self.capacity = Capacity(nodes)
+        self.order = order
+        self.gangs: dict[str, GangState] = {}
+        self.queue = WaitQueue()
+        self.reservations: dict[str, Reservation] = {}
+        self.foreign: dict[str, tuple[int, PodShape]] = {}
+        #: True if a waiting gang may fit that did not at the last pass
+        self.grew = True
+        #: every family met so far
+        self.families: dict[FamilyKey, Family] = {}
+        # Indexes that not every policy or cluster needs; each is kept from the first question on.
+        self._ends: list[tuple[float, int, str, GangState]] | None = None
+        self._on_node: list[tuple[str, ...]] | None = None
+
+    @property
+    def ends(self) -> list[tuple[float, int, str, GangState]]:
+        """Running gangs by the end that their walltimes promise."""
+        if self._ends is None:
+            self._ends = sorted(_end_entry(m) for m in self.gangs.values() if m.held)
+        return self._ends
+
+    @property
+    def on_node(self) -> list[tuple[str, ...]]:
+        """Gangs and foreign pods on each node, for the questions that start from a node."""
+        if self._on_node is None:
+            self._on_node = [()] * len(self.capacity.nodes)
+            for name, member in self.gangs.items():
+                _note_owner(self, name, member.held)
+            for name, reservation in self.reservations.items():
+                _note_owner(self, name, reservation.placement)
+            for name, (node, _) in self.foreign.items():
+                _note_owner(self, name, (Slice(0, node, node + 1, 1),))
+        return self._on_node
+
+    def family(self, roles: tuple[Role, ...]) -> Family:
+        """Return the family of gangs with these roles."""
+        if len(roles) == 1:
+            key: FamilyKey = (roles[0].pod, roles[0].selector)
+        else:
+            key = roles
+        family = self.families.get(key)
+        if family is None:
+            family = self.families[key] = Family(key, roles, _largest(self.capacity, roles))
+        return family
+
+    def node_names(self, placement: Iterable[Slice]) -> list[str]:
+        """Return the node of each pod, in rank order within each role."""
+        nodes = self.capacity.nodes
+        return [
+            nodes[i].name
+            for piece in placement
+            for i in range(piece.lo, piece.hi)
+            for _ in range(piece.pods_per_node)
+        ]
+
+
+def apply(state: ClusterState, event: ClusterEvent | Wait | Reserve) -> None:
+    """Change `state` by one event, or by a decision that needs no act outside.
+
+    Raises:
+        ValueError: the event names a gang, node or pod that the state does not have, or has.
+    """
+    _HANDLERS[type(event)](state, event)
+
+
+# -- gangs -----------------------------------------------------------------------------------
+
+
+def _gang(state: ClusterState, name: str) -> GangState:
+    try:
+        return state.gangs[name]
+    except KeyError:
+        raise ValueError(f"gang {name!r} is unknown; submit it first") from None
+
+
+def _largest(capacity: Capacity, roles: tuple[Role, ...]) -> int:
+    """Return the largest size of a family that the cluster holds, empty and all in service."""
+    if len(roles) == 1:
+        return capacity.total_slots(roles[0].pod, roles[0].selector)
+    return int(place(Capacity(capacity.nodes, all_in_service=True), roles, pack) is not None)
+
+
+def _submitted(state: ClusterState, event: GangSubmitted) -> None:
+    gang = event.gang
+    if gang.name in state.gangs:
+        raise ValueError(f"gang {gang.name!r} exists already; give every gang its own name")
+    roles = gang.roles
+    num_pods = roles[0].count if len(roles) == 1 else gang.num_pods
+    present = num_pods if event.present is None else event.present
+    member = GangState(gang, present, state.family(roles), family_size(roles))
+    state.gangs[gang.name] = member
+    if present < (gang.min_member or num_pods):
+        return
+    _enqueue(state, member)
+
+
+def _enqueue(state: ClusterState, member: GangState) -> None:
+    """Put a gang with missing ranks and enough pods where it belongs: the queue, or aside."""
+    if _never_fits(state, member):
+        member.phase = Phase.IMPOSSIBLE
+        return
+    member.phase = Phase.RUNNING if member.held else Phase.WAITING
+    member.key = state.order(member.gang)
+    state.queue.add(member)
+
+
+def _never_fits(state: ClusterState, member: GangState) -> bool:
+    if member.size > member.family.max_size:
+        return True
+    if not member.held:
+        return False
+    roles = member.gang.roles  # what it holds counts, too
+    return family_size(roles) > state.family(roles).max_size
+
+
+def _ask_again(state: ClusterState, member: GangState, missing: tuple[Role, ...]) -> None:
+    """Let a gang that is not in the queue ask for these roles, if enough of its pods exist."""
+    member.missing = missing
+    member.family = state.family(missing)
+    member.size = family_size(missing)
+    if member.present < (member.gang.min_member or member.gang.num_pods) and not member.held:
+        member.phase = Phase.GATHERING
+    else:
+        _enqueue(state, member)
+
+
+def _dequeue(state: ClusterState, member: GangState) -> None:
+    if member.gang.name in state.queue.members:
+        state.queue.remove(member)
+
+
+def _admitted(state: ClusterState, event: Admitted) -> None:
+    name, placement, expected_end_s = event.gang, event.placement, event.expected_end_s
+    member = _gang(state, name)
+    state.queue.remove(member)
+    roles = member.gang.roles
+    if state.reservations:
+        _keep_promises(state, name, roles, expected_end_s)
+    if member.missing is not roles:  # slices count roles as in `missing`
+        names = [role.name for role in roles]
+        placement = tuple(
+            piece._replace(role=names.index(member.missing[piece.role].name)) for piece in placement
+        )
+    _take(state, name, roles, placement)
+    if member.held:
+        _forget_end(state, member)
+        placement = member.held + placement
+    member.held = placement
+    member.missing = ()
+    member.phase = Phase.RUNNING
+    member.expected_end_s = expected_end_s
+    if state._ends is not None:
+        insort(state._ends, _end_entry(member))
+
+
+def _keep_promises(
+    state: ClusterState, name: str, roles: tuple[Role, ...], expected_end_s: float
+) -> None:
+    """Redeem the admitted gang's own reservation and doubt those that it may delay."""
+    own = state.reservations.pop(name, None)
+    if own is not None and own.placement:
+        _give_back(state, name, roles, own.placement)
+    for promise in state.reservations.values():
+        if expected_end_s > promise.start_s:
+            promise.valid = False
+
+
+def _end_entry(member: GangState) -> tuple[float, int, str, GangState]:
+    return (member.expected_end_s, member.gang.ordinal, member.gang.name, member)
+
+
+def _forget_end(state: ClusterState, member: GangState) -> None:
+    if state._ends is not None:
+        at = bisect_left(state._ends, _end_entry(member))
+        if at < len(state._ends) and state._ends[at][3] is member:
+            del state._ends[at]
+
+
+def _take(state: ClusterState, owner: str, roles: tuple[Role, ...], placement: Placement) -> None:
+    state.capacity.take(roles, placement)
+    if state._on_node is not None:
+        _note_owner(state, owner, placement)
+
+
+def _note_owner(state: ClusterState, owner: str, placement: Placement) -> None:
+    on_node = state.on_node
+    for _, lo, hi, _ in placement:
+        if on_node[lo:hi].count(()) == hi - lo:
+            on_node[lo:hi] = [(owner,)] * (hi - lo)
+        else:
+            on_node[lo:hi] = [(*owners, owner) for owners in on_node[lo:hi]]
+
+
+def _give_back(state: ClusterState, owner: str, roles: tuple[Role, ...], held: Placement) -> None:
+    state.capacity.give_back(roles, held)
+    if state._on_node is not None:
+        on_node = state._on_node
+        alone = (owner,)
+        for _, lo, hi, _ in held:
+            if on_node[lo:hi].count(alone) == hi - lo:
+                on_node[lo:hi] = [()] * (hi - lo)
+            else:
+                for i in range(lo, hi):
+                    on_node[i] = _without(on_node[i], owner)
+    state.grew = True
+
+
+def _without(owners: tuple[str, ...], owner: str) -> tuple[str, ...]:
+    """Return the owners with one mention less of `owner`."""
+    at = owners.index(owner)
+    return owners[:at] + owners[at + 1 :]
+
+
+def _release_all(state: ClusterState, member: GangState) -> None:
+    """Take everything from a gang that holds nodes."""
+    if not member.held:
+        return
+    _forget_end(state, member)
+    _give_back(state, member.gang.name, member.gang.roles, member.held)
+    for promise in state.reservations.values():
+        if member.expected_end_s >= promise.start_s:  # due before, it was counted on already
+            promise.valid = False
+    member.held = ()
+    member.expected_end_s = inf
+
+
+def _finished(state: ClusterState, event: GangFinished | GangCancelled) -> None:
+    name = event.gang
+    member = _gang(state, name)
+    if member.missing:
+        _dequeue(state, member)
+    _release_all(state, member)
+    if state.reservations:
+        _drop_reservation(state, name)
+    del state.gangs[name]
+
+
+def _interrupted(state: ClusterState, event: GangInterrupted) -> None:
+    member = _gang(state, event.gang)
+    _dequeue(state, member)
+    _release_all(state, member)
+    _ask_again(state, member, member.gang.roles)
+
+
+def _appeared(state: ClusterState, event: MemberAppeared) -> None:
+    member = _gang(state, event.gang)
+    member.present += event.num_pods
+    if member.phase is Phase.GATHERING:
+        _ask_again(state, member, member.missing)
+
+
+def _member_lost(state: ClusterState, event: MemberLost) -> None:
+    member = _gang(state, event.gang)
+    node = _node(state, event.node)
+    at = next(
+        (
+            i
+            for i, held in enumerate(member.held)
+            if held.role == event.role and held.lo <= node < held.hi
+        ),
+        None,
+    )
+    if at is None:
+        raise ValueError(
+            f"gang {event.gang!r} has no pod of role {event.role} on node {event.node!r}"
+        )
+    _dequeue(state, member)
+    piece = member.held[at]
+    lost = Slice(piece.role, node, node + 1, 1)
+    state.capacity.give_back(member.gang.roles, (lost,))
+    rest = [
+        Slice(piece.role, piece.lo, node, piece.pods_per_node),
+        Slice(piece.role, node, node + 1, piece.pods_per_node - 1),
+        Slice(piece.role, node + 1, piece.hi, piece.pods_per_node),
+    ]
+    if piece.pods_per_node == 1 and state._on_node is not None:
+        state._on_node[node] = _without(state._on_node[node], event.gang)
+    kept = tuple(part for part in rest if part.num_pods)
+    member.held = member.held[:at] + kept + member.held[at + 1 :]
+    state.grew = True
+    _invalidate(state)
+    _ask_for_missing(state, member)
+
+
+def _ask_for_missing(state: ClusterState, member: GangState) -> None:
+    """Queue a gang for the ranks it should have and does not."""
+    placed = [0] * len(member.gang.roles)
+    for piece in member.held:
+        placed[piece.role] += piece.num_pods
+    missing = tuple(
+        replace(role, count=role.count - have)
+        for role, have in zip(member.gang.roles, placed, strict=True)
+        if role.count > have
+    )
+    if not member.held:
+        _forget_end(state, member)
+        member.expected_end_s = inf
+    if missing:
+        _ask_again(state, member, missing)
+    else:
+        member.missing = ()
+        member.phase = Phase.RUNNING
+
+
+def _resized(state: ClusterState, event: GangResized) -> None:
+    member = _gang(state, event.gang)
+    if [r.name for r in event.roles] != [r.name for r in member.gang.roles]:
+        raise ValueError(
+            f"gang {event.gang!r}: a resize keeps the roles "
+            f"{[r.name for r in member.gang.roles]}, got {[r.name for r in event.roles]}"
+        )
+    _dequeue(state, member)
+    _drop_reservation(state, event.gang)
+    surplus = _surplus(member, event.roles)
+    if surplus:
+        _give_back_pods(state, member, surplus)
+        _invalidate(state)
+    grown = sum(r.count for r in event.roles) - member.gang.num_pods
+    member.gang = member.gang._replace(roles=event.roles)
+    member.present = max(0, member.present + min(grown, 0))
+    if member.held:
+        member.present = max(member.present, sum(p.num_pods for p in member.held))
+        _ask_for_missing(state, member)
+    else:
+        member.present += max(grown, 0)
+        _ask_again(state, member, event.roles)
+
+
+def _surplus(member: GangState, roles: tuple[Role, ...]) -> list[int]:
+    """Return how many placed pods of each role are too many; empty if none."""
+    placed = [0] * len(roles)
+    for piece in member.held:
+        placed[piece.role] += piece.num_pods
+    over = [max(0, have - role.count) for have, role in zip(placed, roles, strict=True)]
+    return over if any(over) else []
+
+
+def _give_back_pods(state: ClusterState, member: GangState, surplus: list[int]) -> None:
+    """Give back the last pods of each role."""
+    kept: list[Slice] = []
+    for piece in reversed(member.held):
+        role, lo, hi, per_node = piece
+        for node in range(hi - 1, lo - 1, -1):
+            drop = min(surplus[role], per_node)
+            if drop:
+                surplus[role] -= drop
+                part = Slice(role, node, node + 1, drop)
+                state.capacity.give_back(member.gang.roles, (part,))
+                if drop == per_node:
+                    if state._on_node is not None:
+                        state._on_node[node] = _without(state._on_node[node], member.gang.name)
+                else:
+                    kept.append(Slice(role, node, node + 1, per_node - drop))
+            else:
+                kept.append(Slice(role, lo, node + 1, per_node))
+                break
+    member.held = tuple(kept[::-1])
+    state.grew = True
+
+
+def _priority_changed(state: ClusterState, event: PriorityChanged) -> None:
+    member = _gang(state, event.gang)
+    queued = event.gang in state.queue.members
+    _dequeue(state, member)
+    member.gang = member.gang._replace(priority=event.priority)
+    if queued:
+        _enqueue(state, member)
+
+
+# -- nodes and foreign pods ------------------------------------------------------------------
+
+
+def _node(state: ClusterState, name: str) -> int:
+    try:
+        return state.capacity.index_of[name]
+    except KeyError:
+        raise ValueError(f"node {name!r} is unknown; add it first") from None
+
+
+def _invalidate(state: ClusterState) -> None:
+    for promise in state.reservations.values():
+        promise.valid = False
+
+
+def _node_added(state: ClusterState, event: NodeAdded) -> None:
+    if event.node.name in state.capacity.index_of:
+        raise ValueError(f"node {event.node.name!r} exists already; give it its own name")
+    state.capacity.add_node(event.node)
+    if state._on_node is not None:
+        state._on_node.append(())
+    for family in state.families.values():
+        family.max_size = _largest(state.capacity, family.roles)
+    state.grew = True
+    _invalidate(state)
+    for member in list(state.gangs.values()):
+        if member.phase is Phase.IMPOSSIBLE:
+            _enqueue(state, member)
+
+
+def _cordoned(state: ClusterState, event: NodeCordoned) -> None:
+    state.capacity.set_status(_node(state, event.node), NodeStatus.CORDONED)
+    _invalidate(state)
+
+
+def _returned(state: ClusterState, event: NodeReturned) -> None:
+    if state.capacity.set_status(_node(state, event.node), NodeStatus.SCHEDULABLE):
+        state.grew = True
+        _invalidate(state)
+
+
+def _node_lost(state: ClusterState, event: NodeLost) -> None:
+    node = _node(state, event.node)
+    state.capacity.set_status(node, NodeStatus.DOWN)
+    _invalidate(state)
+    for owner in dict.fromkeys(state.on_node[node]):
+        if owner in state.foreign:
+            _foreign_gone(state, ForeignPodGone(owner))
+            continue
+        reservation = state.reservations.get(owner)
+        if reservation is not None and any(p.lo <= node < p.hi for p in reservation.placement):
+            _drop_reservation(state, owner)
+        member = state.gangs[owner]
+        for role, lo, hi, pods in list(member.held):
+            if lo <= node < hi:
+                for _ in range(pods):
+                    _member_lost(state, MemberLost(owner, role, event.node))
+
+
+def _foreign_bound(state: ClusterState, event: ForeignPodBound) -> None:
+    if event.pod in state.foreign:
+        raise ValueError(f"pod {event.pod!r} is bound already; report that it left first")
+    node = _node(state, event.node)
+    state.capacity.take(_as_role(event.shape), (Slice(0, node, node + 1, 1),))
+    state.foreign[event.pod] = (node, event.shape)
+    if state._on_node is not None:
+        state._on_node[node] = (*state._on_node[node], event.pod)
+    _invalidate(state)
+
+
+def _foreign_gone(state: ClusterState, event: ForeignPodGone) -> None:
+    if event.pod not in state.foreign:
+        raise ValueError(f"pod {event.pod!r} is not bound here; nothing leaves")
+    node, shape = state.foreign.pop(event.pod)
+    _give_back(state, event.pod, _as_role(shape), (Slice(0, node, node + 1, 1),))
+    _invalidate(state)
+
+
+def _as_role(shape: PodShape) -> tuple[Role, ...]:
+    return (Role(1, shape),)
+
+
+# -- reservations and passes -----------------------------------------------------------------
+
+
+def _reserved(state: ClusterState, event: CapacityReserved) -> None:
+    member = _gang(state, event.gang)
+    _drop_reservation(state, event.gang)
+    _take(state, event.gang, member.gang.roles, event.placement)
+    state.reservations[event.gang] = Reservation(
+        event.gang, event.expires_s, placement=event.placement, expires_s=event.expires_s
+    )
+
+
+def _reservation_released(state: ClusterState, event: ReservationReleased) -> None:
+    _drop_reservation(state, event.gang)
+
+
+def _drop_reservation(state: ClusterState, gang: str) -> None:
+    reservation = state.reservations.pop(gang, None) if state.reservations else None
+    if reservation is not None and reservation.placement:
+        _give_back(state, gang, state.gangs[gang].gang.roles, reservation.placement)
+
+
+def _promised(state: ClusterState, event: Reserve) -> None:
+    old = state.reservations.get(event.gang)
+    if old is None:
+        for name, other in list(state.reservations.items()):
+            if not other.placement:  # one promise at a time: the head's
+                del state.reservations[name]
+        state.reservations[event.gang] = Reservation(event.gang, event.start_s, event.spare_pods)
+    else:
+        old.start_s, old.spare_pods, old.valid = event.start_s, event.spare_pods, True
+
+
+def _waited(state: ClusterState, event: Wait) -> None:
+    family = state.queue.families.get(event.family)
+    if family is not None:
+        family.fit_pods, family.free_pods = event.fit_pods, event.free_pods
+
+
+def _considered(state: ClusterState, event: Considered) -> None:
+    state.grew = False
+    state.queue.fresh.clear()
+    state.queue.head_seen = state.queue.head()
+
+
+_HANDLERS: dict[type, Callable[[ClusterState, Any], None]] = {
+    NodeAdded: _node_added,
+    NodeCordoned: _cordoned,
+    NodeReturned: _returned,
+    NodeLost: _node_lost,
+    GangSubmitted: _submitted,
+    MemberAppeared: _appeared,
+    MemberLost: _member_lost,
+    GangFinished: _finished,
+    GangInterrupted: _interrupted,
+    GangCancelled: _finished,
+    GangResized: _resized,
+    PriorityChanged: _priority_changed,
+    ForeignPodBound: _foreign_bound,
+    ForeignPodGone: _foreign_gone,
+    CapacityReserved: _reserved,
+    ReservationReleased: _reservation_released,
+    Reserve: _promised,
+    Admitted: _admitted,
+    Wait: _waited,
+    Considered: _considered,
+}

@@ -1,0 +1,1 @@
+"""kube-scheduler's verbs and binds, and how they are served."""

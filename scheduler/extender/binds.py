@@ -1,0 +1,317 @@
+"""The bind verb: a pod of an ungated gang is bound only together with all of its gang.
+
+Calls of one plan wait for each other. Nothing is written for a call whose caller hung up or soon
+will, and nothing for a plan of which that happened before it was committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from scheduler.controller.controller import Controller
+from scheduler.controller.lanes import pinned_to, plan_text
+from scheduler.controller.membership import LiveGang, Slot, Unit
+from scheduler.kube.api import ApiError
+from scheduler.kube.objects import Pod, pod_shape
+
+MARGIN_S = 1.0  #: before kube-scheduler hangs up, its answer is on the way
+TRY_S = 2.0  #: for one Binding
+LOOK_S = 0.25  #: a plan may change without a call
+PAUSE_S = 0.1
+CHANGED = "the plan changed"
+RESERVED = "reserved for a gang"
+HUNG_UP = "kube-scheduler does not wait any more"
+
+
+class BindArgs(msgspec.Struct, rename="pascal"):
+    """A pod that kube-scheduler wants on a node."""
+
+    pod_name: str
+    pod_namespace: str
+    pod_u_i_d: str = msgspec.field(name="PodUID")
+    node: str
+
+
+class BindResult(msgspec.Struct, rename="pascal"):
+    """Empty if it is bound."""
+
+    error: str = ""
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One bind call."""
+
+    arrived_s: float  #: by the event loop's clock, as all times here
+    deadline_s: float  #: nothing is written for it from then on
+    gone: asyncio.Future[Any]  #: done once the caller hung up
+    parked: asyncio.Future[str] | None = None  #: why it is not bound; nothing if it may be
+
+    def over(self) -> str:
+        """Return why nothing may be written for it any more, or nothing."""
+        if self.gone.done():
+            return HUNG_UP
+        late = asyncio.get_running_loop().time() >= self.deadline_s
+        return "no time is left before kube-scheduler hangs up" if late else ""
+
+
+@dataclass(eq=False, slots=True)
+class Barrier:
+    """The calls of one plan: of one generation of a unit."""
+
+    gang: LiveGang
+    unit: Unit
+    generation: int
+    end_s: float  #: all are here by then, or none is bound
+    calls: dict[str, tuple[Slot, Call]] = field(default_factory=dict)  #: by uid
+    something: asyncio.Event = field(default_factory=asyncio.Event)
+    outcome: str | None = None  #: once it is decided: why it failed, or nothing
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def current(self) -> bool:
+        """True while this plan is the unit's."""
+        unit = self.unit
+        return self.gang.units.get(unit.name) is unit and unit.generation == self.generation
+
+    def answer(self, uid: str, text: str) -> None:
+        """Let one call go on."""
+        _, call = self.calls.pop(uid)
+        if call.parked is not None and not call.parked.done():
+            call.parked.set_result(text)
+
+
+class Binds:
+    """Answers bind calls."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._barriers: dict[str, Barrier] = {}  #: by unit
+
+    async def bind(self, args: BindArgs, arrived_s: float, gone: asyncio.Future[Any]) -> BindResult:
+        """Bind a pod; one of an ungated gang only together with all of its gang."""
+        control = self._controller
+        if not control.active:
+            return BindResult("muster does not lead or has not read the cluster yet")
+        if args.node not in control.ledger.nodes:  # the API server would take any name
+            return BindResult(f"there is no node {args.node}")
+        timeouts = control.settings.timeouts
+        call = Call(arrived_s, arrived_s + timeouts.http_s - MARGIN_S, gone)
+        place = control.slot_of.get(args.pod_u_i_d)
+        if place is None:
+            if args.pod_u_i_d in control.key_of_pod:
+                return BindResult("the gang of this pod is not admitted")
+            if args.pod_u_i_d not in control.pods:
+                return BindResult("muster has not seen this pod yet")
+            return await self._bind_alone(args, control.pods[args.pod_u_i_d], call)
+        gang, unit, slot = place
+        if slot.node != args.node:
+            return BindResult(f"planned for node {slot.node}, not {args.node}")
+        pod = gang.pods.get(slot.uid)
+        if pod is None or pod.metadata.deletion_timestamp:  # the next step takes its slot from it
+            return BindResult("this pod is gone")
+        if not slot.bound and control.ledger.overfull(slot.node, gang.facts(pod).shape):
+            return BindResult(f"there is no room left on {slot.node}")
+        if pinned_to(pod) != slot.node:
+            refusal = await self._pass(gang, unit, slot, call)
+            if refusal:
+                return BindResult(refusal)
+        slot.asked = True
+        slot.num_writing += 1
+        try:
+            plan = plan_text(unit.name, unit.generation, slot)
+            unless = partial(control.release.void, slot, args.pod_u_i_d, args.node)
+            return await self._write(args, plan, call, unless)
+        finally:
+            slot.num_writing -= 1
+
+    async def _bind_alone(self, args: BindArgs, pod: Pod, call: Call) -> BindResult:
+        """Bind a pod of no gang, unless gangs need the room; it counts from now on.
+
+        kube-scheduler chose the node some time ago, and muster may have given it away since.
+        """
+        control = self._controller
+        uid, shape = args.pod_u_i_d, pod_shape(pod, control.settings.resource)
+        if pod.spec.node_name:
+            here = pod.spec.node_name == args.node
+            return BindResult("" if here else f"it is bound to {pod.spec.node_name}")
+
+        def unless() -> str:
+            room = control.ledger.room_beside_gangs(args.node)
+            return (
+                f"{args.node} is {RESERVED}" if room is not None and not room.holds(shape) else ""
+            )
+
+        if why := unless():
+            return BindResult(why)
+        counted = control.ledger.foreign_node(uid)
+        if counted not in ("", args.node):  # by a call whose answer, or whose effect, is on its way
+            return BindResult(f"it is being bound to {counted}")
+        control.being_bound[uid] += 1
+        control.ledger.set_foreign(uid, args.node, shape)
+        result = BindResult("interrupted")
+        try:
+            result = await self._write(args, "", call, unless)
+            return result
+        finally:
+            # one that succeeded counts until the watch tells of it
+            if result.error and uid in control.being_bound:
+                control.being_bound[uid] -= 1
+                control.count_foreign(control.pods[uid])
+
+    # -- waiting for the others --------------------------------------------------------------
+
+    async def _pass(self, gang: LiveGang, unit: Unit, slot: Slot, call: Call) -> str:
+        """Wait until every pod of the unit is here or bound; return why not, or nothing."""
+        barrier = self._barriers.get(unit.name)
+        if barrier is None or barrier.unit is not unit or not barrier.current:
+            barrier = self._begin(gang, unit, call)
+        if barrier.outcome is not None:  # decided for good: this plan, whoever comes late
+            return barrier.outcome
+        loop = asyncio.get_running_loop()
+        uid = slot.uid
+        call.parked = loop.create_future()
+        if uid in barrier.calls:
+            barrier.answer(uid, "kube-scheduler asks anew")
+        barrier.calls[uid] = slot, call
+        call.gone.add_done_callback(lambda _: barrier.something.set())
+        barrier.something.set()
+        try:
+            return await call.parked
+        finally:
+            if barrier.calls.get(uid, (slot, None))[1] is call:
+                del barrier.calls[uid]
+
+    def _begin(self, gang: LiveGang, unit: Unit, call: Call) -> Barrier:
+        self._barriers = {
+            name: one for name, one in self._barriers.items() if one.calls or one.current
+        }
+        end_s = call.arrived_s + self._controller.settings.timeouts.barrier_s
+        barrier = self._barriers[unit.name] = Barrier(gang, unit, unit.generation, end_s)
+        barrier.task = asyncio.create_task(self._watch(barrier))
+        return barrier
+
+    async def _watch(self, barrier: Barrier) -> None:
+        """Decide a barrier: one look at all its calls, whenever something happened."""
+        loop = asyncio.get_running_loop()
+        while True:
+            barrier.something.clear()
+            self._drop_stale(barrier)
+            if not barrier.calls:  # nobody is left, and nothing was decided
+                if self._barriers.get(barrier.unit.name) is barrier:
+                    del self._barriers[barrier.unit.name]
+                return
+            if loop.time() >= barrier.end_s:
+                self._fail(barrier, "not all pods of the gang came in time")
+                return
+            unit = barrier.unit
+            missing = [s for s in unit.slots if not s.bound and s.uid not in barrier.calls]
+            if not missing and not unit.releasing:
+                break
+            wait_s = min(LOOK_S, barrier.end_s - loop.time())
+            with suppress(TimeoutError):
+                await asyncio.wait_for(barrier.something.wait(), wait_s)
+        refusal = self._refusal(barrier) or await self._commit(barrier) or self._refusal(barrier)
+        if refusal:
+            self._fail(barrier, refusal)
+            return
+        barrier.outcome = ""
+        for uid in list(barrier.calls):
+            barrier.answer(uid, "")
+
+    def _drop_stale(self, barrier: Barrier) -> None:
+        """Answer calls that cannot pass any more; the others may, with those that come instead."""
+        for uid, (slot, call) in list(barrier.calls.items()):
+            place = self._controller.slot_of.get(uid)
+            if not barrier.current or place is None or place[2] is not slot:
+                barrier.answer(uid, CHANGED)
+            elif call.gone.done():
+                barrier.answer(uid, HUNG_UP)
+
+    def _refusal(self, barrier: Barrier) -> str:
+        """Return why the plan must not be carried out now, or nothing."""
+        control = self._controller
+        if not control.active:
+            return "muster does not lead any more"
+        slots = [slot for slot in barrier.unit.slots if not slot.bound]
+        if not barrier.current or any(slot.uid not in barrier.calls for slot in slots):
+            return CHANGED
+        if not all(control.ledger.usable(slot.node) for slot in slots):
+            return "a planned node is gone"
+        gang = barrier.gang
+        for slot in slots:
+            pod = gang.pods.get(slot.uid)
+            if pod is None or pod.metadata.deletion_timestamp:
+                return "a pod is gone"
+            if control.ledger.overfull(slot.node, gang.facts(pod).shape):
+                return "a planned node was taken"
+        if self._lacks(barrier):
+            return "a part of the gang lost its node"
+        return next(filter(None, (call.over() for _, call in barrier.calls.values())), "")
+
+    def _lacks(self, barrier: Barrier) -> bool:
+        """True if the plan lost nodes since, and the gang would start without those pods."""
+        gang, unit = barrier.gang, barrier.unit
+        if gang.started_min or gang.size is None or len(unit.slots) == len(unit.uids):
+            return False
+        return gang.num_placed() < gang.size.min_member
+
+    async def _commit(self, barrier: Barrier) -> str:
+        """Pass the point of no return, once for the whole plan; return why not, or nothing."""
+        first_s = min(call.deadline_s for _, call in barrier.calls.values())
+        try:
+            async with asyncio.timeout_at(first_s):
+                await self._controller.plans.commit(barrier.unit)
+        except (ApiError, KeyError) as error:
+            return f"the plan could not be committed: {error}"
+        except TimeoutError:
+            return "the plan could not be committed in time"
+        return ""
+
+    def _fail(self, barrier: Barrier, why: str) -> None:
+        """Never bind a pod of this plan; have the gang planned anew."""
+        control = self._controller
+        barrier.outcome = why
+        for uid in list(barrier.calls):
+            barrier.answer(uid, why)
+        control.metrics.aborts.labels(cause="barrier").inc()
+        if barrier.current:
+            barrier.unit.deadline_s = control.now_s()
+            control.work.touch(barrier.gang.key)
+            control.work.wake()
+
+    # -- writing -----------------------------------------------------------------------------
+
+    async def _write(
+        self, args: BindArgs, plan: str, call: Call, unless: Callable[[], str]
+    ) -> BindResult:
+        """Bind, again and again while kube-scheduler waits; what it is told is the truth."""
+        control = self._controller
+        where = (args.pod_namespace, args.pod_name, args.pod_u_i_d, args.node, plan)
+        why = ""
+        while True:
+            over = "" if control.active else "muster does not lead any more"
+            over = over or call.over()
+            if over:
+                return BindResult(f"{over}: {why}" if why else over)
+            pause_s = PAUSE_S
+            try:
+                left_s = call.deadline_s - asyncio.get_running_loop().time()
+                async with asyncio.timeout(min(TRY_S, left_s)):
+                    await control.lanes.bind(*where, once=True, unless=unless)
+                return BindResult()
+            except TimeoutError:  # the next try finds out whether it took place
+                why = why or f"no answer within {TRY_S:.0f} s"
+            except ApiError as error:
+                if error.code not in (0, 429) and error.code < 500:
+                    return BindResult(str(error))
+                why = str(error) if error.code else why or str(error)
+                pause_s = max(pause_s, error.retry_after_s)
+            await asyncio.wait({call.gone}, timeout=pause_s)

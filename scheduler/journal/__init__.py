@@ -1,0 +1,1 @@
+"""Events and decisions as lines: the file, its history, and replay."""

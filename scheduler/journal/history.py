@@ -1,0 +1,188 @@
+"""The journal of a live muster as one story: several files, several lives of the process.
+
+A file begins with a snapshot and counts time from the start of the process that wrote it. Here all
+of it has one zero, the first snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from scheduler.core.decisions import Admit, Decision, Preempt
+from scheduler.core.events import Admitted, ClusterEvent, ForeignPodBound, GangSubmitted
+from scheduler.core.model import Node
+from scheduler.core.state import ClusterState, apply
+from scheduler.journal.lines import (
+    FORMAT,
+    Gap,
+    decode_item,
+    decode_nodes,
+    encode,
+    lines,
+    snapshot,
+)
+from scheduler.policies import catalog
+from scheduler.policies.decide import Policy
+
+WRONG_FILES = "give all files of one journal, the oldest first"
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The core's state is made anew: these nodes, and what the next entries tell."""
+
+    nodes: list[Node]
+    policy: dict[str, str]
+    offset_s: float  #: from the writing process's zero to the story's
+    zero_unix_s: float | None = None  #: the story's zero, if the journal says it
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line."""
+
+    place: str  #: file and line
+    now_s: float
+    item: Begin | Gap | ClusterEvent | Decision
+
+
+class _Snapshot(msgspec.Struct):
+    t: float
+    format: int
+    policy: dict[str, str]
+    nodes: list[dict[str, Any]]
+    zero_unix_s: float | None = None
+
+
+def read(paths: Sequence[Path]) -> Iterator[Entry]:
+    """Yield the entries of a journal whose files are given in order.
+
+    Where a process began anew and the snapshot says when (`zero_unix_s`), the time between is kept;
+    where it does not, the new life follows the old one at once.
+
+    Raises:
+        ValueError: a file is no journal, or they are not in order; the text names file and line.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise ValueError(f"journal {str(path)!r}: no such file")
+    yield from told((f"{path}:{number}", line) for path in paths for number, line in lines(path))
+
+
+def told(numbered: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Entry]:
+    """Yield the entries of journal lines, each given with the place where it stands."""
+    offset_s = last_s = last_line_s = 0.0
+    zero_unix_s: float | None = None
+    begun = False
+    for place, line in numbered:
+        try:
+            line_s = float(line["t"])
+            if line["is"] == "Snapshot":
+                seen = _begin(line)
+            elif begun or line["is"] == "Gap":
+                item = decode_item(line["is"], line["v"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{place}: no journal line: {error}") from None
+        if line["is"] == "Snapshot":
+            if not begun:
+                offset_s = -line_s
+                zero_unix_s = seen.zero_unix_s
+            elif seen.zero_unix_s is not None and zero_unix_s is not None:
+                offset_s += seen.zero_unix_s - zero_unix_s
+                zero_unix_s = seen.zero_unix_s
+            elif line_s < last_line_s:  # another process, at an unknown time
+                offset_s = last_s - line_s
+                zero_unix_s = seen.zero_unix_s
+            begun = True
+            zero_s = None if zero_unix_s is None else zero_unix_s - offset_s
+            entry = Begin(_nodes(seen, place), seen.policy, offset_s, zero_s)
+            now_s = line_s + offset_s
+        elif not begun and line["is"] == "Gap":  # it could not be written from the start
+            entry, now_s = item, 0.0  # type: ignore[assignment]
+        elif not begun:
+            raise ValueError(f"{place}: a journal begins with a snapshot; {WRONG_FILES}")
+        else:
+            entry = item  # type: ignore[assignment]
+            now_s = line_s + offset_s
+        if now_s < last_s - 1e-3:
+            raise ValueError(f"{place}: time goes back by {last_s - now_s:.3f} s; {WRONG_FILES}")
+        last_s, last_line_s = max(now_s, last_s), line_s
+        yield Entry(place, last_s, entry)
+    if not begun:
+        raise ValueError(f"the journal is empty; {WRONG_FILES}")
+
+
+def _begin(line: dict[str, Any]) -> _Snapshot:
+    seen = msgspec.convert(line, _Snapshot)
+    if seen.format != FORMAT:
+        raise ValueError(f"format {seen.format} is not known here, only {FORMAT}")
+    return seen
+
+
+def _nodes(seen: _Snapshot, place: str) -> list[Node]:
+    try:
+        return decode_nodes(seen.nodes)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{place}: nodes of the snapshot: {error}") from None
+
+
+class Follower:
+    """The core's state, as the journal tells it."""
+
+    def __init__(self) -> None:
+        self.state = ClusterState(())
+        self.policy: Policy | None = None
+
+    def follow(self, entry: Entry) -> None:
+        """Bring the state up to an entry.
+
+        Raises:
+            ValueError: the entry does not follow from those before it.
+        """
+        item = entry.item
+        try:
+            if isinstance(item, Begin):
+                self.policy = policy_of(item.policy)
+                self.state = ClusterState(item.nodes, order=self.policy.order)
+            elif not isinstance(item, (Admit, Preempt, Gap)):
+                apply(self.state, item)
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{entry.place}: {error}; {WRONG_FILES}") from None
+
+
+def policy_of(names: dict[str, str]) -> Policy:
+    """Return the policy of a snapshot.
+
+    Raises:
+        ValueError: a name is missing or unknown.
+    """
+    try:
+        return catalog.policy(
+            names["order"], names["discipline"], names["backfill"], names["placement"]
+        )
+    except KeyError as error:
+        raise ValueError(f"the policy of the snapshot lacks or has an unknown {error}") from None
+
+
+def lines_of(now_s: float, state: ClusterState, policy: dict[str, str]) -> list[msgspec.Raw]:
+    """Return journal lines that make a state anew."""
+    written = [snapshot(now_s, state, policy), *(encode(now_s, e) for e in events_of(now_s, state))]
+    return [msgspec.Raw(line) for line in written]
+
+
+def events_of(now_s: float, state: ClusterState) -> list[ClusterEvent]:
+    """Return the events that fill the nodes of a state: what runs first, then what waits."""
+    found: list[ClusterEvent] = []
+    for member in sorted(state.gangs.values(), key=lambda member: not member.held):
+        gang = member.gang
+        found.append(GangSubmitted(gang, member.present))
+        if member.held and not member.missing:
+            found.append(Admitted(gang.name, member.held, now_s, member.expected_end_s))
+    for pod, (node, shape) in state.foreign.items():
+        found.append(ForeignPodBound(pod, state.capacity.nodes[node].name, shape))
+    return found

@@ -1,0 +1,143 @@
+"""Replay: the events of a live session go through the core again, and it must decide the same."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scheduler.core import decisions
+from scheduler.core.events import Admitted, Considered, GangSubmitted
+from scheduler.core.state import ClusterState, apply
+from scheduler.journal.lines import Gap, decode_item, decode_nodes, ends_whole, lines
+from scheduler.policies import catalog
+from scheduler.policies.decide import Policy, decide
+
+DECISIONS = (
+    decisions.Admit,
+    decisions.Reserve,
+    decisions.Preempt,
+    decisions.Wait,
+    Considered,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """How much was replayed, and the first place where the core decided otherwise."""
+
+    num_lines: int
+    num_decisions: int
+    num_states: int
+    difference: str = ""
+    gaps: tuple[str, ...] = ()  #: where lines could not be written, and how many
+
+
+def replay(path: Path) -> Replayed:
+    """Feed a journal to the core and compare decisions line by line.
+
+    Raises:
+        ValueError: the file is no journal; the text names the line.
+    """
+    feed = _Feed()
+    for number, line in lines(path):
+        feed.num_lines += 1
+        place = f"{path}:{number}"
+        try:
+            difference = feed.take(line, place)
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from None
+        if difference:
+            return feed.replayed(f"{place}: {difference}")
+    if ends_whole(path) and (lacking := feed.lacking()):
+        return feed.replayed(f"{path}: the file ends, but {lacking}")
+    return feed.replayed()
+
+
+class _Feed:
+    """The core, fed with one line after the other."""
+
+    def __init__(self) -> None:
+        self.num_lines = 0
+        self._num_decisions = self._num_states = 0
+        self._state: ClusterState | None = None
+        self._policy: Policy | None = None
+        self._zero_unix_s: object = None
+        self._expected: deque[decisions.Decision] = deque()
+        self._admit: decisions.Admit | None = None  #: that the next line carries out
+        self._submitted = ""  #: gang of the line before, if that submitted one
+        self._gaps: list[str] = []
+
+    def replayed(self, difference: str = "") -> Replayed:
+        """Return the sum."""
+        return Replayed(
+            self.num_lines, self._num_decisions, self._num_states, difference, tuple(self._gaps)
+        )
+
+    def lacking(self) -> str:
+        """Return which decision of a pass was not met, or nothing."""
+        if self._admit is not None:
+            return f"{self._admit} was not carried out"
+        return f"the core now also decides {self._expected[0]}" if self._expected else ""
+
+    def take(self, line: dict[str, Any], place: str) -> str:
+        """Feed a line; return what the core decides otherwise, or nothing.
+
+        Raises:
+            ValueError: it is no line of a journal.
+        """
+        if line["is"] == "Snapshot":
+            return self._begin(line)
+        item = decode_item(line["is"], line["v"])
+        if isinstance(item, Gap):
+            self._gaps.append(f"{place}: {item.lost} lines lost: {item.why}")
+            self._state = None
+            self._forget_pass()
+            return ""
+        state, policy = self._state, self._policy
+        if state is None or policy is None:
+            raise ValueError("a journal begins with a snapshot")
+        if isinstance(item, DECISIONS):
+            if self._admit is not None:
+                return f"live {item}, but {self.lacking()}"
+            self._num_decisions += 1
+            if not self._expected:
+                self._expected.extend(decide(state, policy, float(line["t"])))
+            wanted = self._expected.popleft()
+            if wanted != item:
+                return f"live {item}; the core now decides {wanted}"
+            if isinstance(item, decisions.Admit):
+                self._admit = item
+                return ""
+        elif isinstance(item, Admitted) and self._admit is not None:
+            if (item.gang, item.placement) != (self._admit.gang, self._admit.placement):
+                return f"live {item}, but {self.lacking()}"
+            self._admit = None
+        elif lacking := self.lacking():
+            return f"live {item}, but {lacking}"
+        elif isinstance(item, Admitted) and item.gang != self._submitted:
+            return f"live {item}, which nobody decided"
+        # what runs without a decision of the core is told at once, submitted and admitted
+        self._submitted = item.gang.name if isinstance(item, GangSubmitted) else ""
+        apply(state, item)  # type: ignore[arg-type]
+        return ""
+
+    def _begin(self, line: dict[str, Any]) -> str:
+        same = line.get("zero_unix_s") == self._zero_unix_s and self._state is not None
+        if same and (lacking := self.lacking()):
+            return f"a snapshot, but {lacking}"
+        # another process: the one before was killed, and what it held back went with it
+        self._zero_unix_s = line.get("zero_unix_s")
+        names = line["policy"]
+        self._policy = catalog.policy(
+            names["order"], names["discipline"], names["backfill"], names["placement"]
+        )
+        self._state = ClusterState(decode_nodes(line["nodes"]), order=self._policy.order)
+        self._num_states += 1
+        self._forget_pass()
+        return ""
+
+    def _forget_pass(self) -> None:
+        self._expected.clear()
+        self._admit = None

@@ -1,0 +1,1 @@
+"""Kubernetes as bytes: API client, watches, lease and typed objects."""

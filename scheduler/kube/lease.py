@@ -1,0 +1,146 @@
+"""Leadership by a Lease. Expiry is judged by the local monotonic clock, never by wall clocks.
+
+The client library's elector compares wall-clock times and keeps the lease when it stops; a jump of
+the clock or a rolling update would leave the cluster without a leader for the lease's length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from scheduler.kube.api import MERGE, Api, ApiError
+
+log = logging.getLogger("muster.lease")
+
+
+class LeaseLostError(Exception):
+    """Somebody else leads, or may: this process ends as it must, and is started anew to wait."""
+
+
+class Lease:
+    """Holds the Lease `muster`, or waits for it."""
+
+    def __init__(
+        self, api: Api, namespace: str, identity: str, *, lease_s: float, renew_s: float
+    ) -> None:
+        self._api = api
+        self._list = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self._path = f"{self._list}/muster"
+        self._identity = identity
+        self._lease_s = lease_s
+        self._renew_s = renew_s
+        self._seen = ""  #: resource version of the holder's last renewal
+        self._seen_s = 0.0
+        self._mine = ""  #: resource version of the own last renewal
+        self._renewed_s = -1e9
+        self._transitions = 0
+        self.acquired = asyncio.Event()
+        self.lost = asyncio.Event()
+
+    @property
+    def held(self) -> bool:
+        """True while nobody else can have taken it."""
+        if not self.acquired.is_set() or self.lost.is_set():
+            return False
+        return asyncio.get_running_loop().time() < self._renewed_s + self._lease_s
+
+    @property
+    def epoch(self) -> str:
+        """Name of this time of leading; no other process or time has it."""
+        return f"{self._identity}/{self._transitions}"
+
+    async def run(self) -> None:
+        """Take the lease and renew it; returns once it is lost."""
+        loop = asyncio.get_running_loop()
+        while True:
+            began_s = loop.time()
+            try:
+                mine = await asyncio.wait_for(self._try(began_s), self._lease_s / 2)
+            except (ApiError, TimeoutError) as error:
+                mine = None
+                log.warning("lease not renewed: %s", error)
+            if mine:
+                self._renewed_s = began_s
+                self.acquired.set()
+            elif self.acquired.is_set() and (mine is False or not self.held):
+                log.error("lease lost")
+                self.lost.set()
+                return
+            pause_s = self._renew_s if mine else min(2.0, self._renew_s)
+            await asyncio.sleep(pause_s)
+
+    async def _try(self, now_s: float) -> bool:
+        """Take or renew; False if somebody else holds it."""
+        if self._mine and await self._write(
+            "PATCH",
+            self._path,
+            {"metadata": {"resourceVersion": self._mine}, "spec": {"renewTime": _now()}},
+        ):
+            return True  # one write, no read, while nobody else touches it
+        self._mine = ""
+        try:
+            lease = msgspec.json.decode(await self._api.call("GET", self._path))
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            self._transitions = 0
+            body = {"metadata": {"name": "muster"}, "spec": self._spec(taken=True)}
+            return await self._write("POST", self._list, body)
+        spec = lease.get("spec") or {}
+        holder, version = spec.get("holderIdentity") or "", lease["metadata"]["resourceVersion"]
+        if holder not in ("", self._identity):
+            if version != self._seen:
+                self._seen, self._seen_s = version, now_s
+            if now_s - self._seen_s < float(spec.get("leaseDurationSeconds") or self._lease_s):
+                return False
+        transitions = int(spec.get("leaseTransitions") or 0)
+        taken = holder != self._identity or not self.acquired.is_set()
+        if not taken and transitions != self._transitions:
+            return False  # another process of this name has taken it since
+        self._transitions = transitions + int(taken)
+        body = {"metadata": {"resourceVersion": version}, "spec": self._spec(taken=taken)}
+        return await self._write("PATCH", self._path, body)
+
+    async def _write(self, method: str, path: str, body: dict[str, Any]) -> bool:
+        content_type = MERGE if method == "PATCH" else "application/json"
+        try:
+            reply = await self._api.call(method, path, body, content_type=content_type)
+        except ApiError as error:
+            if error.code == 409:
+                return False
+            raise
+        self._mine = msgspec.json.decode(reply)["metadata"]["resourceVersion"]
+        return True
+
+    def _spec(self, *, taken: bool) -> dict[str, Any]:
+        now = _now()
+        spec: dict[str, Any] = {
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": int(self._lease_s),
+            "renewTime": now,
+            "leaseTransitions": self._transitions,
+        }
+        if taken:
+            spec["acquireTime"] = now
+        return spec
+
+    async def give_up(self) -> None:
+        """Let the next replica take over at once."""
+        if not self.held:
+            return
+        self.lost.set()
+        try:
+            await self._api.call(
+                "PATCH", self._path, {"spec": {"holderIdentity": None}}, content_type=MERGE
+            )
+        except ApiError as error:
+            log.warning("lease not given up: %s", error)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

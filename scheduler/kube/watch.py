@@ -1,0 +1,254 @@
+"""Informers: one kind of object, listed once and then watched, as calls to a handler."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+
+from scheduler.kube.api import Api, ApiError
+from scheduler.kube.objects import Meta
+
+log = logging.getLogger("muster.watch")
+PAGE = "5000"
+BOOKMARK_S = 60  #: the API server sends one about every minute
+
+
+class Change(StrEnum):
+    """What happened to an object."""
+
+    ADDED = "ADDED"
+    MODIFIED = "MODIFIED"
+    DELETED = "DELETED"
+    BOOKMARK = "BOOKMARK"
+    ERROR = "ERROR"
+
+
+class _ListMeta(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class _Line(msgspec.Struct):
+    type: Change
+    object: msgspec.Raw
+
+
+class _Bare(msgspec.Struct):
+    """What every object has, however odd the rest of it is."""
+
+    metadata: Meta
+
+
+class _RawPage(msgspec.Struct):
+    items: list[msgspec.Raw]
+    metadata: _ListMeta
+
+
+_bare = msgspec.json.Decoder(_Bare)
+_raw_page = msgspec.json.Decoder(_RawPage)
+T = TypeVar("T")
+
+
+FIRST_PAUSE_S = 0.2
+PATIENCE_STEP = 0.05  #: of `stalled_s`; how exactly a silent watch is noticed
+GONE_AFTER_S = 30.0  #: a kind that was there and is denied for so long is gone
+
+
+@dataclass
+class Informer(Generic[T]):
+    """Keeps `handler` told of every object of one kind.
+
+    After a gap (expired watch, restart of the server) it lists again and reports the differences,
+    deletions included, so that the handler never misses a state, only steps on the way to it.
+    """
+
+    api: Api
+    path: str  #: such as /api/v1/pods
+    kind: type[T]
+    handler: Callable[[Change, T], None]
+    selector: str = ""
+    stalled_s: float = 90.0
+    optional: bool = False  #: the kind may not exist here: then there are no such objects
+    absent_s: float = 300.0  #: between looks for an optional kind that is not there
+    accept: str = "application/json"
+    accept_line: str = "application/json"  #: of a watch, whose objects come one by one
+    synced: asyncio.Event = field(default_factory=asyncio.Event)
+    heard_s: float = 0.0  #: loop time of the last line
+    relists: int = 0
+    skipped: int = 0  #: objects and changes that could not be taken in
+    _known: dict[str, T] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        pause_s = FIRST_PAUSE_S
+        absent_since_s: float | None = None
+        while True:
+            try:
+                version = await self._list()
+                self.synced.set()
+                pause_s, absent_since_s = FIRST_PAUSE_S, None
+                await self._watch(version)
+            except ApiError as error:
+                if error.code == 410:
+                    continue
+                longest_s = 10.0
+                if error.code in (404, 403) and self.optional:
+                    # an API server that has just started denies its custom kinds, too
+                    now_s = asyncio.get_running_loop().time()
+                    absent_since_s = absent_since_s or now_s
+                    if not self._known or now_s - absent_since_s > GONE_AFTER_S:
+                        self._forget_all()
+                        self.synced.set()
+                        longest_s = self.absent_s
+                else:
+                    log.warning("watch of %s: %s; trying again", self.path, error)
+                await asyncio.sleep(pause_s * (0.5 + random.random()))
+                pause_s = min(2 * pause_s, longest_s)
+
+    def _query(self, **query: str) -> dict[str, str]:
+        if self.selector:
+            query["labelSelector"] = self.selector
+        return query
+
+    async def _list(self) -> str:
+        """Report the difference between what is there and what was known; return its version."""
+        page_of = _list_type(self.kind)
+        decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(page_of)
+        found: dict[str, T] = {}
+        more = ""
+        self.relists += 1
+        while True:
+            query = self._query(limit=PAGE)
+            if more:
+                query["continue"] = more
+            reply = await self.api.call(
+                "GET", f"{self.path}?{urlencode(query)}", accept=self.accept, timeout_s=60.0
+            )
+            page, items = self._page(decoder, reply)
+            for item in items:
+                found[item.metadata.uid] = item  # type: ignore[attr-defined]
+            more = page.metadata.continue_
+            if not more:
+                break
+        for uid in self._known.keys() - found.keys():
+            self._tell(Change.DELETED, self._known[uid])
+        for uid, item in found.items():
+            old = self._known.get(uid)
+            if old is None:
+                self._tell(Change.ADDED, item)
+            elif old.metadata.resource_version != item.metadata.resource_version:  # type: ignore[attr-defined]
+                self._tell(Change.MODIFIED, item)
+        self._known = found
+        self.heard_s = asyncio.get_running_loop().time()
+        return str(page.metadata.resource_version)
+
+    def _page(self, decoder: msgspec.json.Decoder[Any], reply: bytes) -> tuple[Any, list[T]]:
+        """Return one page of a list and its objects, without those that cannot be read."""
+        try:
+            page = decoder.decode(reply)
+            return page, page.items
+        except msgspec.ValidationError:
+            raw = _raw_page.decode(reply)
+        object_of = msgspec.json.Decoder(self.kind)
+        read = (self._read(object_of, item) for item in raw.items)
+        return raw, [item for item in read if item is not None]
+
+    async def _watch(self, version: str) -> None:
+        """Follow the changes after `version` until the watch has to be opened anew from a list."""
+        line_of = msgspec.json.Decoder(_Line)
+        object_of = msgspec.json.Decoder(self.kind)
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            lines = self.api.lines(
+                self.path,
+                self._query(
+                    watch="1",
+                    resourceVersion=version,
+                    allowWatchBookmarks="true",
+                    timeoutSeconds=str(1500 + random.randrange(1500)),
+                ),
+                accept=self.accept_line,
+            )
+            opened_s = heard_s = loop.time()
+            try:
+                async with asyncio.timeout(self.stalled_s) as silence:
+                    async for line in lines:
+                        self.heard_s = now_s = loop.time()
+                        if now_s - heard_s > PATIENCE_STEP * self.stalled_s:  # not for every line
+                            heard_s = now_s
+                            silence.reschedule(now_s + self.stalled_s)
+                        event = line_of.decode(line)
+                        if event.type is Change.ERROR:
+                            raise ApiError(410, "the watch expired")
+                        if event.type is Change.BOOKMARK:
+                            version = _bare.decode(event.object).metadata.resource_version
+                            continue
+                        item = self._read(object_of, event.object)
+                        readable: Any = _bare.decode(event.object) if item is None else item
+                        meta: Meta = readable.metadata
+                        version = meta.resource_version
+                        if event.type is Change.DELETED:
+                            item = self._known.pop(meta.uid, None) or item
+                        elif item is not None:
+                            self._known[meta.uid] = item
+                        if item is not None:
+                            self._tell(event.type, item)
+                # the server ends a watch after timeoutSeconds; go on where it ended
+            except TimeoutError:
+                log.warning(
+                    "watch of %s silent for %.0f s; opening it anew", self.path, self.stalled_s
+                )
+            except ApiError as error:
+                if error.code not in (0, 429) and error.code < 500:
+                    raise
+                failures = failures + 1 if loop.time() - opened_s < 5 else 1
+                if failures > 5:
+                    raise
+                await asyncio.sleep(min(0.2 * 2**failures, 5.0) * (0.5 + random.random()))
+            finally:
+                await lines.aclose()  # type: ignore[attr-defined]
+
+    def _forget_all(self) -> None:
+        for item in list(self._known.values()):
+            self._tell(Change.DELETED, item)
+        self._known.clear()
+        self.heard_s = 0.0
+
+    def _tell(self, change: Change, item: T) -> None:
+        """Hand a change on; what the handler cannot take must not end the watch of all others."""
+        try:
+            self.handler(change, item)
+        except Exception:
+            self.skipped += 1
+            meta: Meta = item.metadata  # type: ignore[attr-defined]
+            log.exception("%s of %s %s not taken in", change, self.path, _where(meta))
+
+    def _read(self, decoder: msgspec.json.Decoder[T], raw: msgspec.Raw) -> T | None:
+        """Return an object, or nothing if it has not the form that its kind should have."""
+        try:
+            return decoder.decode(raw)
+        except msgspec.ValidationError as error:
+            self.skipped += 1
+            meta = _bare.decode(raw).metadata
+            log.error("%s %s left out, it cannot be read: %s", self.path, _where(meta), error)
+            return None
+
+
+def _where(meta: Meta) -> str:
+    return f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name
+
+
+def _list_type(kind: type[T]) -> type:
+    return msgspec.defstruct(
+        f"{kind.__name__}List",
+        [("items", list[kind]), ("metadata", _ListMeta)],  # type: ignore[valid-type]
+    )

@@ -1,0 +1,46 @@
+"""Named policies: each is an order, a discipline and a placer, composed."""
+
+from __future__ import annotations
+
+from scheduler.core import ordering, placement
+from scheduler.policies.decide import Discipline, Policy
+
+ORDERS: dict[str, ordering.Order] = {
+    "fifo": ordering.fifo,
+    "priority": ordering.priority,
+    "sjf": ordering.sjf,
+    "smallest": ordering.smallest,
+}
+PLACERS: dict[str, placement.Placer] = {
+    "pack": placement.pack,
+    "spread": placement.spread,
+    "first-fit": placement.first_fit,
+}
+
+
+def policy(
+    order: str = "fifo",
+    discipline: str = "strict",
+    backfill: str = "none",
+    placer: str = "pack",
+) -> Policy:
+    """Compose a policy from names; `backfill="easy"` takes the place of the discipline.
+
+    Raises:
+        ValueError: a name is not in the catalog.
+    """
+    for what, name, known in (
+        ("order", order, list(ORDERS)),
+        ("discipline", discipline, ["strict", "skip"]),
+        ("backfill", backfill, ["none", "easy"]),
+        ("placement", placer, list(PLACERS)),
+    ):
+        if name not in known:
+            raise ValueError(f"{what} {name!r} is unknown; choose one of {', '.join(known)}")
+    chosen = Discipline.EASY if backfill == "easy" else Discipline(discipline)
+    return Policy(
+        name=f"{order}-{chosen}-{placer}",
+        order=ORDERS[order],
+        placer=PLACERS[placer],
+        discipline=chosen,
+    )

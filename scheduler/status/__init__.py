@@ -1,0 +1,1 @@
+"""What people see: reasons in words, ways out, the page, and the kubectl plugin."""

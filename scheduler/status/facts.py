@@ -1,0 +1,214 @@
+"""What the status pages say, taken from a running muster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import msgspec
+from prometheus_client import generate_latest
+
+from scheduler.controller.membership import LiveGang
+from scheduler.journal import lines as journals
+from scheduler.journal.history import events_of
+from scheduler.status.pages import Breath, Page, array, mapping
+from scheduler.status.shapes import shapes
+from scheduler.status.status import GangView, places
+from scheduler.status.status import explain as explain_gang
+from scheduler.status.status import view as describe
+from scheduler.status.way_out import closed_by
+
+if TYPE_CHECKING:
+    from scheduler.live.service import Service
+
+MOST_POSITIONS = 100  #: places in the queue that are metrics
+PLACES_FOR_S = 0.05  #: places in the queue are counted again after this
+CHUNK_BYTES = 1 << 20
+_encode = msgspec.json.Encoder().encode
+
+
+class ClusterFacts:
+    """Reads, never writes."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._place_of: dict[str, int] = {}
+        self._placed_s = -1.0
+        self.pages = {
+            "/queue": Page(self._queue_page),
+            "/nodes": Page(self._nodes_page),
+            "/classes": Page(self._classes_page),
+            "/curve": Page(self._curve_page),
+            "/state": Page(self._state_page),
+            "/metrics": Page(self._metrics_page),
+        }
+
+    def _now_s(self) -> float:
+        return self._service.controller.now_s()
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether this replica acts, or why not."""
+        active = self._service.controller.active
+        return active, "ok" if active else self._service.why_not_ready
+
+    def view(self, gang: LiveGang) -> GangView:
+        return describe(gang, self._service.ledger, self._now_s(), at=self._places())
+
+    def _places(self) -> dict[str, int]:
+        """Return the places in the queue; one list serves all gangs that are looked at together."""
+        now_s = self._now_s()
+        if not 0 <= now_s - self._placed_s <= PLACES_FOR_S:
+            self._place_of, self._placed_s = places(self._service.ledger), now_s
+        return self._place_of
+
+    def _gang_of(self, request: str) -> str:
+        """Return the name of the gang that a request is of."""
+        gang = self._service.controller.tables.gang_of_unit.get(request)
+        return gang.name if gang is not None else request
+
+    def explain(self, name: str) -> object | None:
+        """Return the story of a gang, or of the gang of a pod."""
+        control = self._service.controller
+        gang = control.names.get(name)
+        if gang is None:
+            for pod in control.pods.values():
+                if pod.where == name:
+                    key = control.key_of_pod.get(pod.metadata.uid)
+                    gang = control.gangs.get(key) if key is not None else None
+                    break
+        if gang is None or not gang.pods:
+            return None
+        seen = explain_gang(gang, self._service.ledger, control.now_s(), self._gang_of)
+        came = self._service.publisher.came(gang)
+        seen.story = [came, *self._service.memory.story(gang.name, came.unix_s)]
+        return seen
+
+    async def _views(self, breath: Breath) -> list[GangView]:
+        """Describe all gangs that have pods."""
+        views = []
+        for gang in list(self._service.controller.gangs.values()):
+            if gang.live_pods():
+                views.append(self.view(gang))
+            await breath()
+        return views
+
+    async def _queue_page(self, breath: Breath) -> bytes:
+        """All gangs: those that are not running whole first, in queue order."""
+        order = {"degraded": 0, "starting": 1, "waiting": 2, "running": 3}
+        views = await self._views(breath)
+        views.sort(key=lambda v: (order[v.phase], v.position or 1 << 30, v.gang))
+        return await array(views, breath)
+
+    async def _state_page(self, breath: Breath) -> bytes:
+        """Nodes and requests as they stand; `lines` are a journal that makes them anew."""
+        control, state = self._service.controller, self._service.ledger.state
+        now_s = control.now_s()
+        events = events_of(now_s, state)
+        gangs, nodes = list(control.gangs.values()), list(state.capacity.nodes)
+        encoded = await array(nodes, breath)
+        lines = [journals.snapshot(now_s, state, self._service.policy, nodes=encoded)]
+        for event in events:
+            lines.append(journals.encode(now_s, event))
+            await breath()
+        views = (
+            describe(g, self._service.ledger, now_s, pods=True, at=self._places()) for g in gangs
+        )
+        return mapping(
+            zero_unix_s=_encode(control.zero_unix_s),
+            now_s=_encode(now_s),
+            policy=_encode(self._service.policy),
+            nodes=await self._nodes_page(breath),
+            gangs=await array(views, breath),
+            lines=b"[" + b",".join(lines) + b"]",
+        )
+
+    async def _nodes_page(self, breath: Breath) -> bytes:
+        """What is free on each node."""
+        capacity = self._service.ledger.state.capacity
+        return await array(
+            (
+                {
+                    "name": node.name,
+                    "pool": node.pool,
+                    "gpus": node.capacity.gpus,
+                    "free_gpus": capacity.free[i].gpus,
+                    "usable": i not in capacity.unschedulable,
+                    "closed": closed_by(self._service.ledger, node.name)
+                    if i in capacity.unschedulable
+                    else "",
+                }
+                for i, node in enumerate(capacity.nodes)
+            ),
+            breath,
+        )
+
+    async def _classes_page(self, _: Breath) -> bytes:
+        """Free shapes by class of nodes, and fragmentation for the shapes that wait."""
+        return _encode(shapes(self._service.ledger))
+
+    async def pending(self, breath: Breath) -> tuple[Counter[str], Counter[str]]:
+        pods: Counter[str] = Counter()
+        gangs: Counter[str] = Counter()
+        for seen in await self._views(breath):
+            if seen.reason:
+                pods[seen.reason] += max(0, seen.pods_present - seen.pods_bound)
+                gangs[seen.reason] += 1
+        return pods, gangs
+
+    async def _curve_page(self, breath: Breath) -> bytes:
+        """Pending pods by reason, minute by minute, for a day."""
+        pods, _ = await self.pending(breath)
+        return await array([*self._service.memory.points, self._service.memory.now(pods)], breath)
+
+    async def journal(self, *, whole: bool = False) -> AsyncIterator[bytes]:
+        """Yield the journal from its last snapshot on, or all files of it."""
+        if self._service.journal is None:
+            for start in range(0, len(self._service.recent), 1000):
+                yield b"\n".join(self._service.recent[start : start + 1000]) + b"\n"
+                await asyncio.sleep(0)
+            return
+        self._service.journal.flush()
+        for path in self._service.journal.files() if whole else self._service.journal.files()[-1:]:
+            file = await asyncio.to_thread(path.open, "rb")
+            with file:
+                while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                    yield chunk
+
+    async def _metrics_page(self, breath: Breath) -> bytes:
+        """Bring the gauges up to date and write them all."""
+        pods, gangs = await self.pending(breath)
+        metrics = self._service.metrics
+        for gauge, counts in ((metrics.pending_pods, pods), (metrics.pending_gangs, gangs)):
+            gauge.clear()
+            for reason, count in counts.items():
+                gauge.labels(reason=reason).set(count)
+        queue = self._service.ledger.state.queue
+        metrics.queue_length.set(len(queue.members))
+        metrics.queue_position.clear()
+        for at, member in enumerate(islice(queue.in_order(), MOST_POSITIONS), 1):
+            metrics.queue_position.labels(gang=member.gang.name).set(at)
+        await breath()
+        unbound = sum(not slot.bound for _, _, slot in self._service.controller.slot_of.values())
+        metrics.reservations.set(unbound)
+        metrics.leader.set(float(self._service.controller.active))
+        metrics.rebuilds.set(self._service.ledger.num_rebuilds)
+        journal, certificates = self._service.journal, self._service.certificates
+        if journal is not None:
+            metrics.journal_lost.inc(journal.num_lost - metrics.journal_lost._value.get())
+            metrics.journal_failing.set(float(journal.failing))
+        for name, ends_s in certificates.expires_unix_s.items() if certificates else ():
+            metrics.certificate_expires.labels(file=name).set(ends_s)
+        now_s = asyncio.get_running_loop().time()
+        metrics.watch_age.clear()  # a kind that is gone has no watch to wait for
+        for kind, informer in self._service.informers.items():
+            if informer.heard_s:
+                metrics.watch_age.labels(kind=kind).set(now_s - informer.heard_s)
+            metrics.watch_skipped.labels(kind=kind).set(informer.skipped)
+        for (verb, code), count in self._service.api.calls.items():
+            child = metrics.api_requests.labels(verb=verb, code=str(code))
+            child.inc(count - child._value.get())
+        await breath()
+        return generate_latest(metrics.registry)

@@ -1,0 +1,293 @@
+"""`kubectl muster`: why a pod waits, the queue, the gangs, the nodes.
+
+Reads muster's status through the API server's service proxy, so that whoever may do that needs
+nothing else; `--url` or MUSTER_URL names another address. The cluster is found as kubectl finds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import urllib.error
+import urllib.request
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import msgspec
+import typer
+
+from scheduler.status.shapes import NodeClass, Shapes, WaitingShape
+from scheduler.status.status import GangView
+from scheduler.status.way_out import duration, many
+
+PROXY = "/api/v1/namespaces/{}/services/muster:status/proxy"
+app = typer.Typer(
+    name="kubectl-muster",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Why pods wait for their gang, and for how long.",
+)
+Url = Annotated[str, typer.Option(envvar="MUSTER_URL", help="Of muster's status; empty: by proxy.")]
+Namespace = Annotated[
+    str, typer.Option("--namespace", "-n", help="Of the pod or gang; empty: the context's.")
+]
+Only = Annotated[str, typer.Option("--namespace", "-n", help="Show only gangs of this one.")]
+Kubeconfig = Annotated[str, typer.Option(help="Empty: KUBECONFIG, or ~/.kube/config.")]
+Context = Annotated[str, typer.Option(help="Of the kubeconfig; empty: the current one.")]
+
+
+class _Muster:
+    """The status of one muster."""
+
+    def __init__(self, url: str, kubeconfig: str, context: str) -> None:
+        self._url = url.rstrip("/")
+        self._kubeconfig = kubeconfig
+        self._context = context
+
+    def get(self, path: str) -> bytes:
+        """Return an answer of muster's.
+
+        Raises:
+            ValueError: it does not answer, or does not know the thing.
+        """
+        if not self._url:
+            return asyncio.run(self._by_proxy(path))
+        try:
+            with urllib.request.urlopen(self._url + path, timeout=10) as reply:
+                return bytes(reply.read())
+        except urllib.error.HTTPError as error:
+            raise ValueError(_message(error.read())) from None
+        except (urllib.error.URLError, OSError) as error:
+            raise ValueError(
+                f"{self._url}: {error}; set MUSTER_URL to muster's status port"
+            ) from None
+
+    async def _by_proxy(self, path: str) -> bytes:
+        from scheduler.kube.api import Api, ApiError, access
+        from scheduler.kube.kubeconfig import chosen
+
+        namespace = os.environ.get("MUSTER_NAMESPACE", "muster-system")
+        async with Api(await access(chosen(self._kubeconfig), self._context)) as api:
+            try:
+                return await api.call("GET", PROXY.format(namespace) + path)
+            except ApiError as error:
+                if error.code == 404 and "/queue lists the gangs" in error.text:
+                    raise ValueError(_message(error.text.encode())) from None
+                raise ValueError(_no_answer(error.code, str(error), namespace)) from None
+
+    def namespace(self) -> str:
+        """Return the namespace of the kubeconfig's context."""
+        from scheduler.kube.kubeconfig import chosen, namespace_of
+
+        try:
+            return namespace_of(chosen(self._kubeconfig), self._context)
+        except ValueError:
+            if self._url and not (self._kubeconfig or self._context):
+                return "default"  # the address is all that is needed
+            raise
+
+    def gangs(self, namespace: str) -> list[GangView]:
+        """Return all gangs, or those of one namespace."""
+        found = msgspec.json.decode(self.get("/queue"), type=list[GangView])
+        return [
+            gang for gang in found if gang.gang.startswith(f"{namespace}/" if namespace else "")
+        ]
+
+
+def _message(content: bytes) -> str:
+    try:
+        return str(msgspec.json.decode(content)["error"])
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return content[:200].decode(errors="replace")
+
+
+def _no_answer(code: int, text: str, namespace: str) -> str:
+    if code == 403:
+        way = f"ask for a RoleBinding to the Role muster-viewer in namespace {namespace}"
+    elif code == 404:
+        way = f"is muster installed in namespace {namespace}? MUSTER_NAMESPACE names another"
+    else:
+        way = (
+            f"or read it without the proxy: kubectl -n {namespace} port-forward service/muster 8080"
+            " and MUSTER_URL=http://127.0.0.1:8080"
+        )
+    return f"muster does not answer by the API server: {text}; {way}"
+
+
+def _table(head: list[str], rows: list[list[object]]) -> None:
+    """Print a table; columns of numbers stand to the right."""
+    cells = [head, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    right = [
+        all(isinstance(row[i], (int, float)) or row[i] == "" for row in rows)
+        for i in range(len(head))
+    ]
+    for row in cells:
+        line = "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, right, strict=True)
+        )
+        print(line.rstrip())
+
+
+@app.command()
+def why(
+    name: Annotated[str, typer.Argument(help="A pod or gang, with or without NAMESPACE/.")],
+    namespace: Namespace = "",
+    url: Url = "",
+    kubeconfig: Kubeconfig = "",
+    context: Context = "",
+) -> None:
+    """Say why a pod or gang is pending. Example: kubectl muster why bert-7"""
+    muster = _Muster(url, kubeconfig, context)
+    where = name if "/" in name else f"{namespace or muster.namespace()}/{name}"
+    space, _, short = where.partition("/")
+    path = f"/explain/{quote(space)}/{quote(short)}"
+    gang = msgspec.json.decode(muster.get(path), type=GangView)
+    print(f"gang {gang.gang} ({gang.source}) {_state(gang)}")
+    print(f"  {gang.text}")
+    print(
+        f"  pods: {gang.pods_bound} bound, {gang.pods_present} exist, "
+        f"{gang.pods_needed} needed to start, {gang.pods_total} in all; {many(gang.gpus, 'GPU')}"
+    )
+    if gang.lacks_pods and gang.pods_bound:
+        print(f"  it lacks {many(gang.lacks_pods, 'pod')} with {many(gang.lacks_gpus, 'GPU')}")
+    if gang.position is not None:
+        before = f", after {gang.ahead}" if gang.ahead else ""
+        print(f"  place in the queue: {gang.position}{before}; priority {gang.priority}")
+    if gang.starts_in_s is not None:
+        print(f"  starts within {duration(gang.starts_in_s)}, if running gangs keep their walltime")
+    for line in gang.advice:
+        print(f"  {line}")
+
+
+def _state(gang: GangView) -> str:
+    if gang.phase == "running":
+        return "runs"
+    return f"is {gang.phase} since {duration(gang.waited_s)}: {gang.reason.replace('_', ' ')}"
+
+
+@app.command()
+def queue(
+    namespace: Only = "", url: Url = "", kubeconfig: Kubeconfig = "", context: Context = ""
+) -> None:
+    """List what waits, in order. Example: kubectl muster queue"""
+    found = _Muster(url, kubeconfig, context).gangs(namespace)
+    waiting = [gang for gang in found if gang.phase != "running"]
+    if not waiting:
+        print("nothing waits")
+        return
+    _table(
+        ["#", "GANG", "STATE", "PODS", "LACKS GPUS", "WAITED", "WHY"],
+        [
+            [
+                gang.position or "",
+                gang.gang,
+                gang.phase,
+                f"{gang.pods_bound}/{gang.pods_total}",
+                gang.lacks_gpus or "",
+                duration(gang.waited_s),
+                gang.text,
+            ]
+            for gang in waiting
+        ],
+    )
+
+
+@app.command()
+def gangs(
+    namespace: Only = "", url: Url = "", kubeconfig: Kubeconfig = "", context: Context = ""
+) -> None:
+    """List all gangs. Example: kubectl muster gangs"""
+    _table(
+        ["GANG", "SOURCE", "STATE", "REASON", "PODS", "GPUS", "PRIORITY"],
+        [
+            [
+                gang.gang,
+                gang.source,
+                gang.phase,
+                gang.reason,
+                f"{gang.pods_bound}/{gang.pods_total}",
+                gang.gpus,
+                gang.priority,
+            ]
+            for gang in _Muster(url, kubeconfig, context).gangs(namespace)
+        ],
+    )
+
+
+@app.command()
+def nodes(url: Url = "", kubeconfig: Kubeconfig = "", context: Context = "") -> None:
+    """Show free shapes and fragmentation. Example: kubectl muster nodes"""
+    content = _Muster(url, kubeconfig, context).get("/classes")
+    found = msgspec.json.decode(content, type=Shapes)
+    _table(
+        ["POOL", "MODEL", "GPUS", "NODES", "CORDONED", "NOT READY", "FREE GPUS", "FREE ON A NODE"],
+        [
+            [
+                seen.pool or "-",
+                seen.gpu_model or "-",
+                seen.gpus_per_node,
+                seen.num_nodes,
+                seen.num_cordoned,
+                seen.num_not_ready,
+                seen.free_gpus,
+                ", ".join(f"{many(f.num_nodes, 'node')} with {f.free_gpus}" for f in seen.free)
+                or "-",
+            ]
+            for seen in found.classes
+        ],
+    )
+    _fits(found.classes)
+    _fragmentation(found.waiting)
+
+
+def _fits(classes: list[NodeClass]) -> None:
+    rows: list[list[object]] = [
+        [
+            seen.pool or "-",
+            seen.gpu_model or "-",
+            fit.gpus_per_pod,
+            fit.pods,
+            fit.pods * fit.gpus_per_pod,
+        ]
+        for seen in classes
+        for fit in seen.fits
+    ]
+    if rows:
+        print("\nlargest gang that fits now")
+        _table(["POOL", "MODEL", "GPUS PER POD", "PODS", "GPUS"], rows)
+
+
+def _fragmentation(waiting: list[WaitingShape]) -> None:
+    if not waiting:
+        return
+    print("\nwhat waits, and the share of free GPUs that gangs of its shape cannot use")
+    rows: list[list[Any]] = [
+        [
+            f"{many(seen.pods, 'pod')} of {many(seen.gpus_per_pod, 'GPU')}",
+            seen.nodes or "all",
+            seen.num_gangs,
+            seen.fit_pods,
+            seen.free_gpus,
+            f"{seen.fragmentation_ratio:.0%}",
+        ]
+        for seen in waiting
+    ]
+    _table(["SHAPE", "NODES", "GANGS", "PODS FIT", "FREE GPUS", "FRAGMENTATION"], rows)
+
+
+def main() -> None:
+    """Run the plugin; the exit code is 0 done, 2 for what users can mend."""
+    try:
+        app()
+    except ValueError as error:
+        print(f"kubectl muster: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""What people are shown of a gang: one reason, the numbers behind it, its place in the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import inf
+
+import msgspec
+
+from scheduler.controller.membership import LiveGang
+from scheduler.controller.mirror import Ledger
+from scheduler.core.decisions import PendingReason
+from scheduler.policies import decide as core
+from scheduler.status.story import Moment
+from scheduler.status.way_out import Head, WayOut, sentences, way_out
+
+
+class PodView(msgspec.Struct):
+    """One pod of a gang."""
+
+    name: str
+    role: str
+    rank: int
+    node: str
+    state: str
+
+
+class GangView(msgspec.Struct):
+    """A gang as it stands."""
+
+    gang: str
+    source: str
+    phase: str  #: waiting, starting, running or degraded
+    reason: str  #: a PendingReason, or empty once all pods run
+    text: str
+    pods_present: int
+    pods_needed: int
+    pods_total: int
+    pods_bound: int
+    gpus: int  #: of all its pods
+    lacks_pods: int  #: pods that it still asks nodes for
+    lacks_gpus: int
+    priority: int
+    queue: str
+    position: int | None
+    ahead: str | None
+    free_gpus: int | None
+    starts_in_s: float | None
+    waited_s: float
+    pods: list[PodView] = []
+    way_out: WayOut | None = None  #: what would have to change; only where one gang is asked for
+    advice: list[str] = []  #: the same in sentences
+    story: list[Moment] = []  #: what happened to it, oldest first
+
+
+def places(ledger: Ledger) -> dict[str, int]:
+    """Return the place in the queue of every request in it, from 1."""
+    return {m.gang.name: at for at, m in enumerate(ledger.state.queue.in_order(), 1)}
+
+
+def view(
+    gang: LiveGang,
+    ledger: Ledger,
+    now_s: float,
+    *,
+    pods: bool = False,
+    at: Mapping[str, int] | None = None,
+) -> GangView:
+    """Describe a gang; `at` are the places in the queue, where many gangs are described."""
+    live = gang.live_pods()
+    slots = {slot.uid: slot for _, slot in gang.slots()}
+    bound = sum(1 for pod in live if pod.spec.node_name)
+    waiting = next((unit for unit in gang.units.values() if not unit.slots), None)
+    need = gang.size.min_member if gang.size else 0
+    submit_s = min((u.request.submit_s for u in gang.units.values()), default=now_s)
+    position = ahead = free_gpus = starts_in_s = None
+    lacks_pods = lacks_gpus = 0
+    if gang.problem or gang.size is None:
+        phase, reason = "waiting", PendingReason.MEMBERS
+        text = gang.problem or "the object that says how many pods it needs cannot be read yet"
+    elif waiting is not None and (said := ledger.explain(waiting.name)) is not None:
+        phase, reason = "degraded" if bound else "waiting", said.reason
+        position = ledger.position(waiting.name) if at is None else at.get(waiting.name)
+        ahead, free_gpus = said.ahead, said.free_gpus
+        lacks_pods, lacks_gpus = said.need_pods, said.need_gpus
+        if said.start_s is not None and said.start_s < inf:
+            starts_in_s = max(0.0, said.start_s - now_s)
+        text = reason_text(
+            said.reason,
+            need_pods=said.need_pods,
+            need_gpus=said.need_gpus,
+            free_gpus=said.free_gpus,
+            present=waiting.request.present,
+            ahead=said.ahead,
+        )
+    elif any(not pod.spec.node_name for pod in live):
+        phase, reason = "starting", PendingReason.CONTROL_PLANE
+        text = f"admitted; {len(live) - bound} of {len(live)} pods are not bound yet"
+        if now_s < gang.hold_until_s:
+            text = f"its last plan failed; planned again in {gang.hold_until_s - now_s:.0f} s"
+    elif any(pod.status.phase == "Pending" for pod in live):
+        phase, reason = "starting", PendingReason.STARTING
+        text = "all pods are bound; some are still starting"
+    elif bound + gang.num_succeeded < need:
+        phase, reason = "degraded", PendingReason.MEMBERS
+        text = f"{bound} of {need} pods run; waiting for the others to be created again"
+    else:
+        phase, reason, text = "running", None, "all pods run"
+    notes = [gang.size.conflict] if gang.size and gang.size.conflict else []
+    if gang.refusal and reason:
+        notes.append(gang.refusal)
+    return GangView(
+        gang=gang.name,
+        source=str(gang.key.source),
+        phase=phase,
+        reason=str(reason) if reason else "",
+        text=f"{text} ({'; '.join(notes)})" if notes else text,
+        pods_present=len(live),
+        pods_needed=need,
+        pods_total=gang.size.total if gang.size else len(live),
+        pods_bound=bound,
+        gpus=sum(p.count * p.shape.gpus for u in gang.units.values() for p in u.request.parts),
+        lacks_pods=lacks_pods,
+        lacks_gpus=lacks_gpus,
+        priority=max((u.request.priority for u in gang.units.values()), default=0),
+        queue=next((u.request.queue for u in gang.units.values()), ""),
+        position=position,
+        ahead=ahead,
+        free_gpus=free_gpus,
+        starts_in_s=starts_in_s,
+        waited_s=max(0.0, now_s - submit_s),
+        pods=[
+            PodView(
+                pod.metadata.name,
+                gang.facts(pod).rank.role.lstrip("!"),
+                gang.facts(pod).rank.number,
+                pod.spec.node_name or (slots[uid].node if uid in slots else ""),
+                "bound" if pod.spec.node_name else "planned" if uid in slots else "waiting",
+            )
+            for pod in live
+            for uid in (pod.metadata.uid,)
+        ]
+        if pods
+        else [],
+    )
+
+
+def explain(
+    gang: LiveGang, ledger: Ledger, now_s: float, gang_of: Callable[[str], str]
+) -> GangView:
+    """Describe a gang with its pods and with what would have to change for it to start."""
+    seen = view(gang, ledger, now_s, pods=True)
+    unit = next((unit for unit in gang.units.values() if not unit.slots), None)
+    if unit is None or not seen.lacks_pods:
+        return seen
+    reason = PendingReason(seen.reason)
+    found = way_out(ledger, unit.name, reason, now_s, gang_of)
+    first = ledger.state.queue.head()
+    if reason is PendingReason.BEHIND_HEAD and first is not None and first.gang.name != unit.name:
+        found.head = _head(ledger, first.gang.name, now_s, gang_of)
+    seen.ahead = gang_of(seen.ahead) if seen.ahead else None
+    seen.starts_in_s = found.starts_in_s
+    seen.way_out, seen.advice = found, sentences(found, reason)
+    return seen
+
+
+def _head(ledger: Ledger, name: str, now_s: float, gang_of: Callable[[str], str]) -> Head:
+    said = core.explain(ledger.state, name)
+    found = way_out(ledger, name, said.reason, now_s, gang_of)
+    text = reason_text(
+        said.reason,
+        need_pods=said.need_pods,
+        need_gpus=said.need_gpus,
+        free_gpus=said.free_gpus,
+        present=said.need_pods,
+        ahead=None,
+    )
+    return Head(gang_of(name), str(said.reason), text, found.starts_in_s)
+
+
+def reason_text(
+    reason: PendingReason,
+    *,
+    need_pods: int,
+    need_gpus: int,
+    free_gpus: int,
+    present: int,
+    ahead: str | None,
+) -> str:
+    """Say in one sentence why a request waits."""
+    need = f"needs {need_gpus} GPUs for {need_pods} pods"
+    match reason:
+        case PendingReason.NEVER_FITS:
+            return f"{need}, more than the empty cluster holds: add nodes, or make it smaller"
+        case PendingReason.MEMBERS:
+            return (
+                f"{need}; {present} of {need_pods} pods exist, waiting for the others to be created"
+            )
+        case PendingReason.CAPACITY:
+            return f"{need}; {free_gpus} are free on nodes it may use"
+        case PendingReason.FRAGMENTATION:
+            return f"{need}; {free_gpus} are free, but not together on nodes as its pods need them"
+        case PendingReason.BEHIND_HEAD:
+            return f"{need}, which are free, but {ahead or 'an earlier gang'} is first in the queue"
+    return need

@@ -1,0 +1,132 @@
+"""What happened to each gang and how many pods waited, with times, also across restarts.
+
+Both are lines of the journal that say nothing to the core: replay and report leave them out, and a
+muster that starts reads those of the last day back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from scheduler.journal.lines import PENDING, TOLD
+
+DAY_S = 86400.0
+STEP_S = 60.0  #: between points of the curve
+MOST_MOMENTS = 40  #: of one gang; the first and the newest are kept
+_encode = msgspec.json.Encoder().encode
+
+
+class Moment(msgspec.Struct):
+    """Something that happened to a gang."""
+
+    unix_s: float
+    what: str  #: submitted, waits, planned, released, bound, given up, evicted
+    text: str = ""
+
+
+class _Line(msgspec.Struct):
+    kind: str = msgspec.field(name="is")
+    v: dict[str, Any]
+
+
+class Memory:
+    """The curve of pending pods and the stories of gangs.
+
+    `write` takes journal lines; None where there is no journal.
+    """
+
+    def __init__(self, write: Callable[[bytes], None] | None = None) -> None:
+        self._write = write
+        self.points: deque[dict[str, float]] = deque()
+        self._stories: dict[str, list[Moment]] = {}
+        self._seen_unix_s: dict[str, float] = {}
+
+    def note(self, gang: str, what: str, text: str = "") -> None:
+        """Remember that something happened just now."""
+        moment = Moment(round(time.time(), 3), what, text)
+        self._keep(gang, moment)
+        self._save(TOLD, {"gang": gang, **msgspec.to_builtins(moment)})
+
+    def point(self, pods: dict[str, int]) -> None:
+        """Remember how many pods wait now, by reason."""
+        point = self.now(pods)
+        if self._add(point):
+            self._save(PENDING, point)
+
+    @staticmethod
+    def now(pods: dict[str, int]) -> dict[str, float]:
+        """Return a point of the curve."""
+        return {"unix_s": round(time.time(), 1), **pods}
+
+    def story(self, gang: str, since_unix_s: float) -> list[Moment]:
+        """Return what happened to a gang of this name since it came."""
+        told = self._stories.get(gang, ())
+        return [moment for moment in told if moment.unix_s >= since_unix_s - 1.0]
+
+    def forget_old(self, present: Iterable[str]) -> None:
+        """Forget gangs that are gone for a day."""
+        alive = set(present)
+        oldest = time.time() - DAY_S
+        for gang in [g for g, at in self._seen_unix_s.items() if at < oldest and g not in alive]:
+            del self._stories[gang], self._seen_unix_s[gang]
+
+    def read(self, files: Iterable[Path]) -> int:
+        """Take in the last day of a journal whose files are given oldest first; count its lines."""
+        oldest, number = time.time() - DAY_S, 0
+        for kind, v in _lines(files):
+            try:
+                if v["unix_s"] < oldest:
+                    continue
+                if kind == PENDING:
+                    self._add(msgspec.convert(v, dict[str, float]))
+                else:
+                    self._keep(str(v.pop("gang")), msgspec.convert(v, Moment))
+            except (KeyError, TypeError, msgspec.ValidationError):
+                continue  # of a version that wrote it otherwise
+            number += 1
+        return number
+
+    def _add(self, point: dict[str, float]) -> bool:
+        """Add a point to the curve, unless the clock went back."""
+        points = self.points
+        if points and point["unix_s"] <= points[-1]["unix_s"]:
+            return False
+        points.append(point)
+        while points[0]["unix_s"] < point["unix_s"] - DAY_S:
+            points.popleft()
+        return True
+
+    def _keep(self, gang: str, moment: Moment) -> None:
+        story = self._stories.setdefault(gang, [])
+        story.append(moment)
+        if len(story) > MOST_MOMENTS:
+            del story[1]
+        self._seen_unix_s[gang] = moment.unix_s
+
+    def _save(self, kind: str, v: object) -> None:
+        if self._write is not None:
+            self._write(_encode({"t": 0.0, "is": kind, "v": v}))
+
+
+def _lines(files: Iterable[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the lines that are not the core's; those that cannot be read are left out."""
+    decoder = msgspec.json.Decoder(_Line)
+    marks = tuple(f'"is":"{kind}"'.encode() for kind in (TOLD, PENDING))
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                for line in file:
+                    if marks[0] in line[:80] or marks[1] in line[:80]:
+                        try:
+                            seen = decoder.decode(line)
+                        except msgspec.DecodeError:
+                            continue
+                        yield seen.kind, seen.v
+        except FileNotFoundError:
+            continue

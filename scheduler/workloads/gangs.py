@@ -1,0 +1,212 @@
+"""Which gang a pod belongs to, and its place there, read from what users have.
+
+Sources stand in order of precedence. Nothing is asked of a manifest: labels, annotations and owners
+that the usual controllers write are enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from scheduler.kube.objects import Pod, Thing
+
+
+class Source(StrEnum):
+    """What names a gang."""
+
+    NATIVE = "PodGroup.scheduling.k8s.io"
+    COSCHEDULING = "PodGroup.scheduling.x-k8s.io"
+    VOLCANO = "PodGroup.scheduling.volcano.sh"
+    KUEUE = "Kueue pod group"
+    KUBEFLOW = "Kubeflow job"
+    JOBSET = "JobSet"
+    LEADER_WORKER_SET = "LeaderWorkerSet"
+    JOB = "Job"
+    OWN = "muster.dev/group"
+    LONE = "Pod"
+
+
+class Kind(NamedTuple):
+    """A kind of object that says how large gangs are."""
+
+    path: str
+    crd: str  #: name of its definition; empty: built in
+
+
+#: jobs of the training operator, and the container that trains; all say their sizes alike
+TRAINING_JOBS = {
+    "PyTorchJob": "pytorch",
+    "TFJob": "tensorflow",
+    "MPIJob": "mpi",
+    "XGBoostJob": "xgboost",
+    "PaddleJob": "paddle",
+    "JAXJob": "jax",
+}
+#: kinds that are watched, by the word used for them below
+KINDS: dict[str, Kind] = {
+    "native": Kind("/apis/scheduling.k8s.io/v1beta1/podgroups", ""),
+    "coscheduling": Kind(
+        "/apis/scheduling.x-k8s.io/v1alpha1/podgroups", "podgroups.scheduling.x-k8s.io"
+    ),
+    "volcano": Kind(
+        "/apis/scheduling.volcano.sh/v1beta1/podgroups", "podgroups.scheduling.volcano.sh"
+    ),
+    **{
+        kind: Kind(f"/apis/kubeflow.org/v1/{kind.lower()}s", f"{kind.lower()}s.kubeflow.org")
+        for kind in TRAINING_JOBS
+    },
+    "JobSet": Kind("/apis/jobset.x-k8s.io/v1alpha2/jobsets", "jobsets.jobset.x-k8s.io"),
+    "Job": Kind("/apis/batch/v1/jobs", ""),
+    "PriorityClass": Kind("/apis/scheduling.k8s.io/v1/priorityclasses", ""),
+}
+
+POD_GROUP = "scheduling.x-k8s.io/pod-group"
+VOLCANO_GROUP = "scheduling.k8s.io/group-name"
+VOLCANO_ROLE = "volcano.sh/task-spec"
+KUEUE_GROUP = "kueue.x-k8s.io/pod-group-name"
+KUEUE_COUNT = "kueue.x-k8s.io/pod-group-total-count"
+KUBEFLOW_JOB = "training.kubeflow.org/job-name"
+KUBEFLOW_TYPE = "training.kubeflow.org/replica-type"
+KUBEFLOW_INDEX = "training.kubeflow.org/replica-index"
+JOBSET = "jobset.sigs.k8s.io/jobset-name"
+JOBSET_UID = "jobset.sigs.k8s.io/jobset-uid"
+JOBSET_ATTEMPT = "jobset.sigs.k8s.io/restart-attempt"
+JOBSET_ROLE = "jobset.sigs.k8s.io/replicatedjob-name"
+JOBSET_INDEX = "jobset.sigs.k8s.io/job-index"
+TRAIN_STEP = "trainer.kubeflow.org/trainjob-ancestor-step"
+LWS = "leaderworkerset.sigs.k8s.io/name"
+LWS_GROUP = "leaderworkerset.sigs.k8s.io/group-index"
+LWS_WORKER = "leaderworkerset.sigs.k8s.io/worker-index"
+LWS_SIZE = "leaderworkerset.sigs.k8s.io/size"
+JOB_INDEX = "batch.kubernetes.io/job-completion-index"
+OWN_GROUP = "muster.dev/group"
+OWN_MIN = "muster.dev/min-member"
+WALLTIME = "muster.dev/walltime"
+
+Find = Callable[[str, str, str], Thing | None]
+
+
+class GangKey(NamedTuple):
+    """Identity of a gang."""
+
+    namespace: str
+    name: str
+    source: Source
+    owner: str = ""  #: uid of the controller, so that a deleted job and its successor differ
+
+
+class Rank(NamedTuple):
+    """Place of a pod in its gang. Sorts in rank order; masters come first."""
+
+    role: str
+    number: int
+    pod: str  #: breaks ties where nothing says the index
+
+
+def key_of(pod: Pod, find: Find) -> GangKey | None:
+    """Return the gang of a pod; None if nothing says that it belongs to one."""
+    meta, labels = pod.metadata, pod.metadata.labels
+    owner = meta.controller()
+    uid = owner.uid if owner is not None else ""
+    if (group := pod.spec.scheduling_group) is not None and group.pod_group_name:
+        return GangKey(meta.namespace, group.pod_group_name, Source.NATIVE)
+    if name := labels.get(POD_GROUP):
+        step = labels.get(TRAIN_STEP, "")
+        if step.endswith("initializer"):
+            return GangKey(meta.namespace, f"{name}-{step}", Source.COSCHEDULING)
+        return GangKey(meta.namespace, name, Source.COSCHEDULING, _job_uid(pod))
+    if name := meta.annotations.get(VOLCANO_GROUP):
+        if (step := labels.get(TRAIN_STEP, "")).endswith("initializer"):
+            name = f"{name}-{step}"
+        return GangKey(meta.namespace, name, Source.VOLCANO)
+    if name := labels.get(KUEUE_GROUP):
+        return GangKey(meta.namespace, name, Source.KUEUE)
+    if name := labels.get(KUBEFLOW_JOB):
+        return GangKey(meta.namespace, name, Source.KUBEFLOW, uid)
+    if name := labels.get(JOBSET):
+        jobset = find("JobSet", meta.namespace, name)
+        if in_order(jobset):
+            name = f"{name}-{labels.get(JOBSET_ROLE, '')}"
+        made_for = labels.get(JOBSET_UID) or (jobset.metadata.uid if jobset is not None else "")
+        return GangKey(meta.namespace, name, Source.JOBSET, made_for)
+    if name := labels.get(LWS):
+        return GangKey(
+            meta.namespace, f"{name}-{labels.get(LWS_GROUP, '0')}", Source.LEADER_WORKER_SET
+        )
+    if name := labels.get(OWN_GROUP) or meta.annotations.get(OWN_GROUP):
+        return GangKey(meta.namespace, name, Source.OWN)
+    if owner is not None and owner.kind == "Job" and _index(pod) is not None:
+        job = find("Job", meta.namespace, owner.name)
+        if job is None or _is_gang_job(job):
+            return GangKey(meta.namespace, owner.name, Source.JOB, uid)
+    if pod.gated:
+        return GangKey(meta.namespace, meta.name, Source.LONE)
+    return None
+
+
+def _job_uid(pod: Pod) -> str:
+    owner = pod.metadata.controller()
+    return owner.uid if owner is not None and KUBEFLOW_JOB in pod.metadata.labels else ""
+
+
+def _index(pod: Pod) -> str | None:
+    return pod.metadata.labels.get(JOB_INDEX) or pod.metadata.annotations.get(JOB_INDEX)
+
+
+def _is_gang_job(job: Thing) -> bool:
+    """True if all completions of an Indexed Job run at once."""
+    parallelism = job.spec.get("parallelism")
+    return isinstance(parallelism, int) and 1 < parallelism == job.spec.get("completions")
+
+
+def in_order(jobset: Thing | None) -> bool:
+    """True if the parts of a JobSet start one after the other: then each is a gang of its own."""
+    if jobset is None:
+        return False
+    order = jobset.spec.get("startupPolicy")
+    if isinstance(order, dict) and order.get("startupPolicyOrder") == "InOrder":
+        return True
+    return any(part.get("dependsOn") for part in jobs_of(jobset))
+
+
+def jobs_of(jobset: Thing | None) -> list[dict[str, Any]]:
+    """Return the replicated jobs of a JobSet, those that can be read."""
+    parts = jobset.spec.get("replicatedJobs") if jobset is not None else None
+    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+
+
+def rank_of(pod: Pod) -> Rank:
+    """Return the place of a pod in its gang."""
+    labels, name = pod.metadata.labels, pod.metadata.name
+    if role := labels.get(KUBEFLOW_TYPE):
+        return Rank(ordered(role), number_in(labels.get(KUBEFLOW_INDEX)), name)
+    if role := labels.get(JOBSET_ROLE):
+        within = number_in(_index(pod))
+        return Rank(role, 100_000 * number_in(labels.get(JOBSET_INDEX)) + within, name)
+    if (worker := labels.get(LWS_WORKER)) is not None:
+        return Rank("worker" if number_in(worker) else "!leader", number_in(worker), name)
+    index = _index(pod)
+    role = pod.metadata.annotations.get(VOLCANO_ROLE, "worker")
+    if index is None:  # names that end in a number say the rank often enough
+        index = name.rpartition("-")[2]
+    return Rank(role, number_in(index), name)
+
+
+def number_in(text: str | None) -> int:
+    """Return the number that a label says; 0 if it says none."""
+    try:
+        return int(text or 0)
+    except ValueError:
+        return 0
+
+
+def leads(role: str) -> bool:
+    """True for a role that the others look for."""
+    return role in ("master", "chief", "launcher")
+
+
+def ordered(role: str) -> str:
+    """Return the role as ranks name it: masters come first."""
+    return f"!{role}" if leads(role) else role

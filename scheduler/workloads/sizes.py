@@ -1,0 +1,306 @@
+"""How many pods a gang needs, read from what its owner says.
+
+Nothing is guessed: while the object that says it cannot be read, the size is not known.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from scheduler.kube.objects import Pod, Thing
+from scheduler.workloads.gangs import (
+    JOBSET,
+    JOBSET_ROLE,
+    KUBEFLOW_INDEX,
+    KUBEFLOW_JOB,
+    KUBEFLOW_TYPE,
+    KUEUE_COUNT,
+    LWS_SIZE,
+    OWN_MIN,
+    TRAIN_STEP,
+    TRAINING_JOBS,
+    Find,
+    GangKey,
+    Source,
+    in_order,
+    jobs_of,
+    leads,
+    number_in,
+    ordered,
+    rank_of,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How many pods a gang has and needs."""
+
+    min_member: int
+    total: int
+    conflict: str = ""  #: two sources that disagree; the stricter one rules
+    by_role: tuple[tuple[str, int], ...] = ()  #: fewest pods of some roles
+
+
+def size_of(key: GangKey, pods: Iterable[Pod], find: Find) -> Size | None:
+    """Return how large the gang is; None while the object that says so cannot be read.
+
+    A size of 1 is never guessed for a gang whose owner is not known.
+    """
+    pods = list(pods)
+    one = pods[0]
+    sizes = {word: size for word, size in _said(key, one, find) if size is not None}
+    if key.source is Source.VOLCANO:
+        sizes = {word: _with_roles(size, key, pods, find) for word, size in sizes.items()}
+    own = _own_minimum(one)
+    if own is not None:
+        sizes.setdefault(OWN_MIN, Size(own, own))
+    if not sizes:
+        return None
+    chosen = next(iter(sizes.values()))
+    strictest = max(size.min_member for size in sizes.values())
+    if strictest != chosen.min_member:
+        said = ", ".join(f"{word} says {size.min_member}" for word, size in sizes.items())
+        conflict = f"{said}; {strictest} rules"
+        chosen = Size(strictest, max(chosen.total, strictest), conflict, chosen.by_role)
+    if any(pod.spec.node_name for pod in pods):
+        return chosen
+    return _until_roles_are_there(chosen, pods)
+
+
+def _until_roles_are_there(size: Size, pods: list[Pod]) -> Size:
+    """Return the size at which a gang may start: not with others in place of a role's pods.
+
+    While a role lacks pods the gang needs what is there and what that role lacks: a master may be
+    made after its workers.
+    """
+    present = Counter(rank_of(pod).role for pod in pods)
+    lacking = sum(max(0, least - present[role]) for role, least in size.by_role)
+    if not lacking:
+        return size
+    least = max(size.min_member, len(pods) + lacking)
+    return Size(least, max(size.total, least), size.conflict, size.by_role)
+
+
+def _with_roles(size: Size, key: GangKey, pods: list[Pod], find: Find) -> Size:
+    """Return the size with Volcano's minimum per role."""
+    group = find("volcano", key.namespace, key.name)
+    minima = (group.spec.get("minTaskMember") or {}) if group is not None else {}
+    by_role = tuple(
+        sorted(
+            (str(role), _count(least, f"minTaskMember {role}")) for role, least in minima.items()
+        )
+    )
+    if not by_role:
+        return size
+    least = max(size.min_member, sum(least for _, least in by_role))
+    whole = Size(least, max(size.total, least), size.conflict, by_role)
+    return _until_roles_are_there(whole, pods)
+
+
+def _said(key: GangKey, pod: Pod, find: Find) -> Iterable[tuple[str, Size | None]]:
+    """Yield what each source that speaks for the gang says."""
+    meta = pod.metadata
+    where = (key.namespace, key.name)
+    owner = meta.controller()
+    kind, kubeflow = training_job(pod, find)
+    match key.source:
+        case Source.NATIVE:
+            yield "PodGroup", _from(find("native", *where), "schedulingPolicy", "gang", "minCount")
+        case Source.COSCHEDULING:
+            step = meta.labels.get(TRAIN_STEP, "")
+            if step.endswith("initializer"):
+                yield step, Size(1, 1)
+                return
+            group = find("coscheduling", *where)
+            if kubeflow is not None and _made_by(group, kubeflow):
+                yield kind, kubeflow_size(kubeflow)
+                return  # the operator's copy lags behind the job, and forgets elastic minima
+            initializers = _num_initializers(find("JobSet", key.namespace, key.name))
+            yield "PodGroup", _from(group, "minMember", less=initializers)
+        case Source.VOLCANO:
+            step = meta.labels.get(TRAIN_STEP, "")
+            if step.endswith("initializer"):
+                yield step, Size(1, 1)
+                return
+            initializers = _num_initializers(find("JobSet", key.namespace, key.name))
+            yield "PodGroup", _from(find("volcano", *where), "minMember", less=initializers)
+        case Source.KUEUE:
+            count = number_in(meta.annotations.get(KUEUE_COUNT))
+            yield KUEUE_COUNT, Size(count, count) if count else None
+        case Source.KUBEFLOW:
+            if kubeflow is not None:
+                yield kind, kubeflow_size(kubeflow)
+            else:
+                yield "WORLD_SIZE", _from_environment(pod)
+        case Source.JOBSET:
+            jobset = find("JobSet", key.namespace, meta.labels[JOBSET])
+            only = meta.labels.get(JOBSET_ROLE) if in_order(jobset) else None
+            yield "JobSet", _jobset_size(jobset, only)
+        case Source.LEADER_WORKER_SET:
+            count = number_in(meta.annotations.get(LWS_SIZE))
+            yield LWS_SIZE, Size(count, count) if count else None
+        case Source.JOB:
+            assert owner is not None
+            job = find("Job", key.namespace, owner.name)
+            count = _count(job.spec.get("parallelism", 1), "parallelism") if job is not None else 0
+            yield "Job", Size(count, count) if count else None
+        case Source.LONE:
+            yield "Pod", Size(1, 1)
+        case Source.OWN:
+            return
+
+
+def _made_by(group: Thing | None, job: Thing) -> bool:
+    if group is None:
+        return True
+    owner = group.metadata.controller()
+    return owner is not None and owner.uid == job.metadata.uid
+
+
+def _own_minimum(pod: Pod) -> int | None:
+    text = pod.metadata.labels.get(OWN_MIN) or pod.metadata.annotations.get(OWN_MIN)
+    least = number_in(text)
+    return least if least > 0 else None
+
+
+def _from(thing: Thing | None, *path: str, less: int = 0) -> Size | None:
+    """Return the size that stands at `path` in the object's spec."""
+    value: Any = thing.spec if thing is not None else None
+    for step in path:
+        value = value.get(step) if isinstance(value, dict) else None
+    if not isinstance(value, int) or value < 1:
+        return None
+    count = max(1, value - less)
+    return Size(count, count)
+
+
+def training_job(pod: Pod, find: Find) -> tuple[str, Thing | None]:
+    """Return kind and object of the training operator's job that a pod is of, if it is of one."""
+    name = pod.metadata.labels.get(KUBEFLOW_JOB)
+    if not name:
+        return "", None
+    owner = pod.metadata.controller()
+    kinds = [owner.kind] if owner is not None and owner.kind in TRAINING_JOBS else TRAINING_JOBS
+    for kind in kinds:
+        job = find(kind, pod.metadata.namespace, name)
+        if job is not None:
+            return kind, job
+    return "", None
+
+
+def replicas_of(job: Thing) -> dict[str, int]:
+    """Return how many pods each role of a training job has.
+
+    Raises:
+        ValueError: the job says it in a form that is none.
+    """
+    specs = next((value for key, value in job.spec.items() if key.endswith("ReplicaSpecs")), None)
+    if not isinstance(specs or {}, dict):
+        raise ValueError(f"job {job.metadata.name!r}: its replica specs are no table of roles")
+    found: dict[str, int] = {}
+    for role, part in (specs or {}).items():
+        if not isinstance(part, dict):
+            raise ValueError(f"job {job.metadata.name!r}: replica spec {role} is no object")
+        found[role] = _count(part.get("replicas", 1), f"replicas of {role}")
+    return found
+
+
+def without_surplus(pods: list[Pod], find: Find) -> list[Pod]:
+    """Leave pods of a training job out whose index is beyond what the job asks for now.
+
+    Its operator removes them sooner or later. All pods are of one gang.
+
+    Raises:
+        ValueError: the job says its replicas in a form that is none.
+    """
+    _, job = training_job(pods[0], find) if pods else ("", None)
+    if job is None:
+        return pods
+    asked = {role.lower(): count for role, count in replicas_of(job).items()}
+    kept = []
+    for pod in pods:
+        labels = pod.metadata.labels
+        most = asked.get(labels.get(KUBEFLOW_TYPE, "").lower(), inf)
+        if KUBEFLOW_INDEX not in labels or number_in(labels[KUBEFLOW_INDEX]) < most:
+            kept.append(pod)
+    return kept
+
+
+def _count(value: object, what: str) -> int:
+    """Return a count that an object of the API says.
+
+    Raises:
+        ValueError: it is no count.
+    """
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{what}: {value!r} is no number of pods; correct the object that says it")
+    return value
+
+
+def kubeflow_size(job: Thing) -> Size | None:
+    """Return minAvailable, else the elastic minimum, else all replicas of a training job.
+
+    Where fewer than all are needed, a master or chief is among them, as the others look for it.
+    """
+    replicas = replicas_of(job)
+    total = sum(replicas.values())
+    if not total:
+        return None
+    policy = (job.spec.get("runPolicy") or {}).get("schedulingPolicy") or {}
+    elastic = (job.spec.get("elasticPolicy") or {}).get("minReplicas")
+    least = policy.get("minAvailable")
+    if least is None and elastic is not None:
+        others = sum(count for role, count in replicas.items() if role != "Worker")
+        least = _count(elastic, "elasticPolicy.minReplicas") + others
+    least = min(_count(least, "schedulingPolicy.minAvailable"), total) if least else total
+    first = tuple((ordered(r.lower()), n) for r, n in replicas.items() if leads(r.lower()))
+    num_first = sum(count for _, count in first)
+    return Size(least, total, by_role=first if num_first <= least < total else ())
+
+
+def wishes(job: Thing | None, find: Find) -> tuple[str, int]:
+    """Return queue and priority of a training job's scheduling policy; its operator drops both."""
+    run_policy = (job.spec.get("runPolicy") if job is not None else None) or {}
+    policy = run_policy.get("schedulingPolicy") or {}
+    named = find("PriorityClass", "", str(policy.get("priorityClass") or ""))
+    return str(policy.get("queue") or ""), named.value if named is not None else 0
+
+
+def _jobset_size(jobset: Thing | None, only: str | None) -> Size | None:
+    if jobset is None:
+        return None
+    total = 0
+    for part in jobs_of(jobset):
+        if only is None or part.get("name") == only:
+            job = (part.get("template") or {}).get("spec") or {}
+            at_once = _count(job.get("parallelism", 1), "parallelism")
+            total += _count(part.get("replicas", 1), "replicas") * min(
+                at_once, _count(job.get("completions", at_once), "completions")
+            )
+    return Size(total, total) if total else None
+
+
+def _num_initializers(jobset: Thing | None) -> int:
+    return sum(1 for part in jobs_of(jobset) if str(part.get("name", "")).endswith("initializer"))
+
+
+def environment(pod: Pod, name: str) -> str | None:
+    """Return what a variable is in the container that trains: of two, the last one counts."""
+    trains = [c for c in pod.spec.containers if c.name in TRAINING_JOBS.values()]
+    for container in trains or pod.spec.containers:
+        values = [variable.value for variable in container.env if variable.name == name]
+        if values:
+            return values[-1]
+    return None
+
+
+def _from_environment(pod: Pod) -> Size | None:
+    nodes = environment(pod, "PET_NNODES") or environment(pod, "WORLD_SIZE") or ""
+    least, _, most = nodes.partition(":")
+    if not number_in(least):
+        return None
+    return Size(number_in(least), number_in(most) or number_in(least))

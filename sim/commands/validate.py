@@ -1,0 +1,162 @@
+"""`muster validate`: recognise an input file or run folder, check it, and say what it holds."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+import traces
+from sim.report.wording import duration, exact, number
+from sim.runs.experiment import RunResult, read_config, read_manifest
+from sim.runs.steps import allocation_steps, pending_steps
+from sim.schema import costs, planes, tables
+from sim.schema.cluster import Cluster
+from sim.schema.config import ControlPlane
+from sim.study.plan import Plan
+from sim.study.study import Study
+
+KINDS = (
+    "a jobs table, a cluster, study, plan, control-plane, costs or interrupts TOML, or a run folder"
+)
+
+
+def inspect(path: str | Path) -> str:
+    """Check one file or folder; return one line about it.
+
+    Raises:
+        ValueError: it is not what it seems to be; the text says what is wrong and where.
+    """
+    place = Path(path)
+    if place.is_dir():
+        return _run_folder(place) if not _is_study(place) else _study_folder(place)
+    if not place.is_file():
+        raise ValueError(f"{str(path)!r} does not exist; give {KINDS}")
+    if place.suffix.lower() == ".toml":
+        return _toml(place)
+    return _jobs(place)
+
+
+def _jobs(path: Path) -> str:
+    jobs = traces.load(path).jobs
+    if jobs.empty:
+        raise ValueError(f"{str(path)!r} has no rows; a jobs table needs at least one job")
+    gpus = gpus_of(jobs)
+    work = float((gpus * jobs["duration_s"]).sum())
+    span_s = float(jobs["submit_s"].max() - jobs["submit_s"].min())
+    return (
+        f"jobs table: {exact(len(jobs))} jobs, {exact(int(jobs['num_pods'].sum()))} pods, "
+        f"largest {exact(int(gpus.max()))} GPUs, {number(work / 3600.0)} GPU-hours "
+        f"submitted over {duration(span_s)}"
+    )
+
+
+def gpus_of(jobs: pd.DataFrame) -> pd.Series[int]:
+    """Return the GPUs of each job of a canonical jobs table."""
+    whole = (jobs["num_pods"].astype("int64") - 1) * jobs["gpus_per_pod"]
+    return whole + jobs["last_pod_gpus"]
+
+
+def _toml(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            keys = set(tomllib.load(file))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{str(path)!r} is not TOML: {error}") from None
+    if "pool" in keys:
+        cluster = Cluster.load(path)
+        pools = ", ".join(
+            f"{pool.name} {exact(pool.nodes)} x {pool.gpus_per_node}" for pool in cluster.pool
+        )
+        return (
+            f"cluster: {exact(cluster.num_nodes)} nodes, {exact(cluster.num_gpus)} GPUs ({pools})"
+        )
+    if "target" in keys or "vary" in keys:
+        plan = Plan.load(path)
+        return f"plan: {len(plan.target)} targets, {len(plan.sizes())} values of {plan.vary.what}"
+    if "arm" in keys or "workload" in keys:
+        study = Study.load(path)
+        return (
+            f"study: {len(study.points())} points ({len(study.workload)} workloads, "
+            f"{len(study.nodes)} sizes, {len(study.arm)} arms, {len(study.seeds)} seeds)"
+        )
+    if keys and keys <= set(ControlPlane.__struct_fields__):
+        return f"control plane: {planes.load(path).name!r}"
+    if "interrupt" in keys:
+        cuts = costs.load_interrupts(path)
+        return f"interrupts: {exact(len(cuts))} of {exact(len({one.job for one in cuts}))} jobs"
+    if keys & set(costs.Costs.__struct_fields__):
+        found_costs = costs.load(path)
+        given = [name for name, value in found_costs.quantities().items() if value.mean_s]
+        return f"costs: {', '.join(given)}; saves every {duration(found_costs.save_interval_s)}"
+    found = ", ".join(sorted(keys)) or "nothing"
+    raise ValueError(
+        f"{str(path)!r} holds {found}; a cluster has [[pool]], a study [[workload]] and [[arm]], "
+        "a plan [vary] and [[target]], a control plane rates such as bind_qps, costs quantities "
+        "such as startup_s, interrupts [[interrupt]]"
+    )
+
+
+def _run_folder(folder: Path) -> str:
+    manifest = read_manifest(folder)
+    has_goodput = read_config(folder).costs is not None
+    for name, schema in tables.schemas(has_goodput=has_goodput).items():
+        file = folder / f"{name}.parquet"
+        if not file.is_file():
+            raise ValueError(f"run {str(folder)!r}: {file.name} is missing; run it again")
+        found = pq.read_schema(file)
+        for field in schema:
+            if field.name not in found.names or found.field(field.name).type != field.type:
+                has = (
+                    found.field(field.name).type if field.name in found.names else "no such column"
+                )
+                raise ValueError(
+                    f"run {str(folder)!r}: {file.name} column {field.name!r} should be "
+                    f"{field.type}, it has {has}; run it again with this version"
+                )
+    result = RunResult.load(folder)
+    if not result.jobs["job"].is_unique:
+        raise ValueError(f"run {str(folder)!r}: jobs.parquet names a job twice")
+    strange = set(result.attempts["job"]) - set(result.jobs["job"])
+    if strange:
+        raise ValueError(f"run {str(folder)!r}: attempts of unknown job {min(strange)!r}")
+    _check_accounts(result, folder)
+    return (
+        f"run {manifest.get('label', '')!r}: {exact(len(result.jobs))} jobs on "
+        f"{exact(result.cluster.num_nodes)} nodes, {exact(len(result.attempts))} attempts, "
+        f"{duration(float(manifest['end_s']))} simulated"
+    )
+
+
+def _check_accounts(result: RunResult, folder: Path) -> None:
+    """Raise ValueError if curves and jobs disagree: by reason, and in GPU-seconds held."""
+    end_s = float(result.manifest["end_s"])
+    curves = pending_steps(result.pending, end_s)
+    pods = result.jobs["num_pods"].to_numpy(np.float64)
+    for reason, of_curve in zip(curves.columns, curves.integral(), strict=True):
+        of_jobs = float(result.jobs[f"pending_{reason}_s"].to_numpy() @ pods)
+        _check_equal(f"pod-seconds pending for {reason}", of_jobs, float(of_curve), folder)
+    held = float(allocation_steps(result.allocation, end_s).integral()[0])
+    _check_equal("GPU-seconds held", float(result.jobs["held_gpu_s"].sum()), held, folder)
+
+
+def _check_equal(what: str, of_jobs: float, of_curve: float, folder: Path) -> None:
+    if abs(of_jobs - of_curve) > 1e-6 * max(abs(of_jobs), abs(of_curve), 1.0):
+        raise ValueError(
+            f"run {str(folder)!r}: {what} are {of_jobs:.9g} over the jobs and {of_curve:.9g} under "
+            "the curve; a table was changed, run it again"
+        )
+
+
+def _is_study(folder: Path) -> bool:
+    return not (folder / "manifest.json").is_file() and (folder / "points").is_dir()
+
+
+def _study_folder(folder: Path) -> str:
+    points = sorted(point for point in (folder / "points").iterdir() if point.is_dir())
+    for point in points:
+        _run_folder(point)
+    return f"study folder: {exact(len(points))} finished points, all sound"

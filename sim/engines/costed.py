@@ -1,0 +1,308 @@
+"""Gang admission with costs: jobs start up, save, are cut, lose work, and come back.
+
+An attempt that is cut stops working at once but holds its nodes until the cut is noticed (a kill,
+a lost node) or until it has saved and left (a preemption). Its pods are made again a while later;
+until then nothing of the gang is there, not even in the queue.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pandas as pd
+import simpy
+
+from scheduler.core.decisions import Admit
+from scheduler.core.events import GangCancelled, GangSubmitted, NodeCordoned, NodeLost, NodeReturned
+from scheduler.core.model import Gang, Node
+from scheduler.core.state import apply
+from sim.engines.attempts import COMPLETED, KILLED, NODE_LOST, PREEMPTED, UNFINISHED, GangLog
+from sim.engines.course import Course
+from sim.engines.gangs import GangSimulation, ProgressCallback
+from sim.engines.records import Records
+from sim.schema.config import RunConfig
+from sim.schema.costs import Costs, Interrupt, Kind
+from sim.schema.tables import GOODPUT_PARTS
+
+if TYPE_CHECKING:
+    from sim.engines.workload import Workload
+
+#: seconds of an attempt by `GOODPUT_PARTS`
+Parts = tuple[float, float, float, float, float, float, float]
+NOTHING: Parts = (0.0,) * 7
+INSTANT_S = 1e-6
+
+
+class Cut(NamedTuple):
+    """An attempt that has stopped working and still holds its nodes."""
+
+    row: int
+    since_s: float
+    outcome: int
+    until_s: float
+
+
+class CostedSimulation(GangSimulation):
+    """One run in gang admission mode, with costs."""
+
+    def __init__(
+        self,
+        work: Workload,
+        nodes: list[Node],
+        config: RunConfig,
+        faults: list[tuple[float, float, int]],
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        assert config.costs is not None
+        # The two numbers that costs stand in for.
+        plain = msgspec.structs.replace(
+            config.faults, restart_overhead_s=0.0, checkpoint_interval_s=0.0
+        )
+        plain_config = msgspec.structs.replace(config, faults=plain)
+        super().__init__(work, nodes, plain_config, faults, progress)
+        self.costs: Costs = config.costs
+        self.work_s = list(work.duration_s)
+        self.saved_s = [0.0] * work.num_jobs  #: work that a restart finds
+        self.cut: dict[int, Cut] = {}  #: by job
+        self.gone: dict[int, Gang] = {}  #: jobs whose pods are to be made again
+        self.parts: dict[int, Parts] = {}  #: by attempt
+        self.courses: dict[int, Course] = {}  #: by job, of its next attempt or the one under way
+        self._over = self.env.event()  #: no job is left; what was to happen later does not
+        self._at_step: dict[int, list[Interrupt]] = {}
+        self._num_interrupts = len(config.interrupt or ())
+        self._num_met = 0  #: of them; the others came when their job did not run
+        self._plan_interrupts(config.interrupt or ())
+        for job in range(work.num_jobs):
+            self._set_out(job)
+
+    def _plan_interrupts(self, interrupts: tuple[Interrupt, ...]) -> None:
+        index = {name: job for job, name in enumerate(self.work.job)}
+        for one in interrupts:
+            job = index.get(one.job)
+            if job is None:
+                raise ValueError(f"interrupt of job {one.job!r}: the jobs table has no such job")
+            if one.at_s is not None:
+                self._at(one.at_s, self._interrupted_at, (job, one))
+                continue
+            assert one.at_step is not None
+            step_s = self.costs.step_s.mean_s
+            if not step_s:
+                raise ValueError(
+                    f"interrupt of job {one.job!r} at step {one.at_step}: costs.toml has no step_s "
+                    "to tell when that is; add one or give at_s"
+                )
+            if one.at_step * step_s >= self.work_s[job]:
+                raise ValueError(
+                    f"interrupt of job {one.job!r} at step {one.at_step}: it ends at step "
+                    f"{self.work_s[job] / step_s:.6g} (duration_s {self.work_s[job]:.6g}, steps "
+                    f"of {step_s:.6g} s); give an earlier step"
+                )
+            self._at_step.setdefault(job, []).append(one)
+
+    def _set_out(self, job: int) -> None:
+        """Draw what the job's next attempt will meet; the engine sees how long that takes."""
+        course = self.courses[job] = Course(
+            self.costs,
+            self.config.seed,
+            job,
+            self.tries[job],
+            self.saved_s[job],
+            self.work_s[job],
+        )
+        self.left_s[job] = course.total_s
+
+    # -- events --------------------------------------------------------------------------
+
+    def _start(self, admit: Admit, now_s: float) -> None:
+        super()._start(admit, now_s)
+        job = self.state.gangs[admit.gang].gang.ordinal
+        pending = self._at_step.get(job)
+        if not pending:
+            return
+        row = self.row_of[job]
+        start_s = self.attempts.rows[row + GangLog.START]
+        course = self.courses[job]
+        for one in pending:
+            assert one.at_step is not None
+            work_s = one.at_step * self.costs.step_s.mean_s
+            reached_s = start_s + course.reaches_s(max(work_s, course.from_s))
+            self._at(reached_s, self._interrupted_in, (job, row, one))
+
+    def _interrupted_in(self, event: simpy.Event) -> None:
+        """A job has done as many steps as an interrupt waits for."""
+        reached: Any = event.value
+        job, row, one = reached
+        if self.row_of[job] != row or job in self.cut:
+            return
+        self._at_step[job].remove(one)
+        self._num_met += 1
+        self._cut(job, one.kind)
+        self._settle(self.env.now)
+
+    def _interrupted_at(self, event: simpy.Event) -> None:
+        """The time of an interrupt has come."""
+        due: Any = event.value
+        job, one = due
+        if self.row_of[job] >= 0 and job not in self.cut:
+            self._num_met += 1
+            self._cut(job, one.kind)
+        self._settle(self.env.now)
+
+    def _cut(self, job: int, kind: Kind, *, node_lost: bool = False) -> float:
+        """Let a job stop working; return when it leaves its nodes."""
+        now_s = self.env.now
+        row = self.row_of[job]
+        course = self.courses[job]
+        if kind is Kind.PREEMPT:
+            has_started = now_s - self.attempts.rows[row + GangLog.START] > course.setup_s
+            save_s = course.final_save_s if has_started else 0.0
+            outcome, until_s = PREEMPTED, now_s + max(course.stop_s, save_s)
+        else:
+            outcome = NODE_LOST if node_lost else KILLED
+            until_s = now_s + course.detect_s
+        self.cut[job] = Cut(row, now_s, outcome, until_s)
+        self._at(until_s, self._left, (job, row))
+        return until_s
+
+    def _left(self, event: simpy.Event) -> None:
+        """A job that was cut leaves its nodes; its pods will be made again."""
+        attempt: Any = event.value
+        job, row = attempt
+        if self.row_of[job] != row:
+            return
+        now_s = self.env.now
+        name = self.work.job[job]
+        recreate_s = self.courses[job].recreate_s
+        self._end_attempt(job, self.cut[job].outcome, now_s)
+        self.gone[job] = self.state.gangs[name].gang
+        apply(self.state, GangCancelled(name))
+        self._at(now_s + recreate_s, self._made_again, job)
+        self._settle(now_s)
+
+    def _made_again(self, event: simpy.Event) -> None:
+        job: Any = event.value
+        now_s = self.env.now
+        self.created_s[job] = now_s
+        self._set_out(job)
+        apply(self.state, GangSubmitted(self.gone.pop(job)))
+        self._settle(now_s)
+
+    def _finish(self, event: simpy.Event) -> None:
+        attempt: Any = event.value
+        if attempt[0] not in self.cut:
+            super()._finish(event)
+
+    def _node_lost(self, event: simpy.Event) -> None:
+        """Cut the gangs on a node; it is out of service once they are known to be dead."""
+        outage: Any = event.value
+        node, end_s = outage
+        state = self.state
+        if node in state.capacity.unschedulable:
+            return
+        until_s = self.env.now
+        for name in dict.fromkeys(state.on_node[node]):
+            job = state.gangs[name].gang.ordinal
+            if job in self.cut:
+                until_s = max(until_s, self.cut[job].until_s)
+            else:
+                until_s = max(until_s, self._cut(job, Kind.KILL, node_lost=True))
+        if until_s == self.env.now and not state.on_node[node]:
+            super()._node_lost(event)
+            return
+        apply(state, NodeCordoned(state.capacity.nodes[node].name))
+        self._at(until_s, self._node_known_dead, (node, end_s))
+        self._settle(self.env.now)
+
+    def _node_known_dead(self, event: simpy.Event) -> None:
+        outage: Any = event.value
+        node, end_s = outage
+        now_s = self.env.now
+        name = self.state.capacity.nodes[node].name
+        if self.state.on_node[node]:  # at this very instant the last of its gangs leaves
+            self._at(now_s + INSTANT_S, self._node_known_dead, outage)
+            return
+        if end_s <= now_s:  # back before anybody looked
+            apply(self.state, NodeReturned(name))
+        else:
+            apply(self.state, NodeLost(name))
+            self.down.append((now_s, end_s, node))
+            if not self._is_over():
+                self._at(end_s, self._node_returned, node)
+        if self._plane.pull_cold_s and not self._is_cold(node, node + 1):
+            self._cold.add(node, node + 1)
+        self._settle(now_s)
+
+    def _run_out(self) -> None:
+        self.env.run(until=self._over)
+
+    def _settle(self, now_s: float) -> None:
+        super()._settle(now_s)
+        if not self._over.triggered and self._is_over():
+            self._over.succeed()
+
+    def _is_over(self) -> bool:
+        return super()._is_over() and not self.gone
+
+    # -- records -------------------------------------------------------------------------
+
+    def _end_attempt(self, job: int, outcome: int, now_s: float) -> None:
+        """Write how the attempt ended, and what its time went into."""
+        row = self.row_of[job]
+        self.row_of[job] = -1
+        cut = self.cut.pop(job, None)
+        start_s = self.attempts.rows[row + GangLog.START]
+        course = self.courses[job]
+        # A run may end before a job that was cut has left.
+        worked = cut.outcome if cut is not None and outcome == UNFINISHED else outcome
+        parts = NOTHING
+        if start_s < now_s:
+            stopped_s = now_s if cut is None else max(start_s, cut.since_s)
+            parts, saved_s = _parts(course, worked, stopped_s - start_s, now_s - start_s)
+            self.saved_s[job] = saved_s
+        if outcome != COMPLETED:
+            self.tries[job] += 1
+        self.parts[row // GangLog.WIDTH] = parts
+        _, _, _, _, lost_s, recovery_s, _ = parts
+        self.attempts.close(row, now_s, outcome, max(0.0, now_s - start_s) - lost_s - recovery_s)
+
+    def records(self, end_s: float) -> Records:
+        """Work out the tables, with the parts of each attempt."""
+        records = super().records(end_s)
+        rows = [self.parts[row] for row in range(len(records.attempts))]
+        parts = pd.DataFrame(
+            np.array(rows, np.float64).reshape(-1, len(GOODPUT_PARTS)), columns=list(GOODPUT_PARTS)
+        )
+        records.attempts = pd.concat([records.attempts, parts], axis=1)
+        records.interrupts_not_met = self._num_interrupts - self._num_met
+        return records
+
+
+def _parts(course: Course, outcome: int, worked_s: float, ran_s: float) -> tuple[Parts, float]:
+    """Return what the time of an attempt went into, and the work that its successor finds.
+
+    It ran for `ran_s`, and worked for the first `worked_s` of it.
+    """
+    standing = course.at(worked_s)
+    saved_s = standing.committed_s
+    stall_s = standing.save_stall_s
+    recovery_s = ran_s - worked_s
+    if outcome in (COMPLETED, UNFINISHED):
+        saved_s = standing.work_s
+    elif outcome == PREEMPTED and worked_s > course.setup_s:
+        final_s = min(recovery_s, course.final_save_s)
+        stall_s += final_s
+        recovery_s -= final_s
+        saved_s = standing.work_s
+    lost_s = standing.work_s - saved_s
+    productive_s = standing.working_s - lost_s
+    return (
+        productive_s,
+        standing.startup_s,
+        standing.restore_s,
+        stall_s,
+        lost_s,
+        recovery_s,
+        standing.other_s,
+    ), saved_s

@@ -1,0 +1,359 @@
+"""Gang admission: the policy core driven by simpy events.
+
+A gang costs one arrival and one completion event, whatever its size; between the two everything
+follows in closed form (`sim.engines.lifecycle`). One decision pass runs per distinct instant, after
+all completions and submissions of that instant.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from itertools import count, repeat
+from math import inf
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from scheduler.core.audit import validate
+from scheduler.core.decisions import Admit, Preempt, Wait
+from scheduler.core.events import (
+    Admitted,
+    Considered,
+    GangCancelled,
+    GangFinished,
+    GangInterrupted,
+    GangSubmitted,
+    NodeLost,
+    NodeReturned,
+)
+from scheduler.core.model import Gang, Node, Phase, Slice
+from scheduler.core.nodeset import NodeSet
+from scheduler.core.queueing import family_key, family_size
+from scheduler.core.state import ClusterState, apply
+from scheduler.policies import catalog
+from scheduler.policies.decide import decide
+from sim.engines.attempts import COMPLETED, NODE_LOST, UNFINISHED, GangLog
+from sim.engines.lifecycle import Binder, Creation
+from sim.engines.records import Records, assemble
+from sim.engines.waits import QueueLedger, StepLog, Stints
+from sim.schema.config import RunConfig
+
+if TYPE_CHECKING:
+    from sim.engines.workload import Workload
+
+#: called with (simulated seconds, simulation events so far)
+ProgressCallback = Callable[[float, int], None]
+
+
+class GangSimulation:
+    """One run in gang admission mode."""
+
+    def __init__(
+        self,
+        work: Workload,
+        nodes: list[Node],
+        config: RunConfig,
+        faults: list[tuple[float, float, int]],
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self.work = work
+        self.config = config
+        self.env = simpy.Environment()
+        self.policy = catalog.policy(
+            config.order, config.discipline, config.backfill, config.placement
+        )
+        self.state = ClusterState(nodes, self.policy.order)
+        self._creation = Creation(work.submit_s, work.num_pods, config.control_plane)
+        self.log = StepLog()
+        self.ledger = QueueLedger()
+        self.attempts = GangLog()
+        self.down: list[tuple[float, float, int]] = []  #: outages that happened
+        plane = config.control_plane
+        self._plane = plane
+        self._binder = Binder(plane, self._creation)
+        self._cold = NodeSet()
+        if plane.pull_cold_s and not plane.warm_at_start:
+            self._cold.add(0, len(nodes))
+        num_jobs = work.num_jobs
+        self.created_s = array("d", self._creation.ready_s)
+        self.left_s = array("d", work.duration_s)  #: run time still to do
+        self.tries = array("i", bytes(4 * num_jobs))
+        self.never_fits: list[int] = []
+        #: where in the log the attempt under way begins; -1 if there is none
+        self.row_of = array("q", [-1]) * num_jobs
+        self._gangs = map(
+            Gang,
+            work.job,
+            work.roles,
+            work.submit_s,
+            work.walltime_s,
+            work.priority,
+            work.queue,
+            repeat(0),
+            count(),
+        )
+        self.num_events = 0
+        self._next = 0
+        self._progress = progress
+        self._reported_s = perf_counter()
+        self._faults = faults
+
+    def run(self) -> Records:
+        """Simulate and return the records."""
+        return self.records(self.simulate())
+
+    def simulate(self) -> float:
+        """Let all events happen; return the time at which the run ends."""
+        self._schedule_arrival()
+        for start_s, end_s, node in self._faults:
+            self._at(start_s, self._node_lost, (node, end_s))
+        until_s = self.config.until_s
+        if until_s is None:
+            self._run_out()
+            end_s = self.env.now
+        else:
+            self.env.run(until=until_s)
+            end_s = until_s
+        self._close(end_s)
+        return end_s
+
+    def _run_out(self) -> None:
+        """Let time pass until nothing happens any more."""
+        self.env.run()
+
+    def records(self, end_s: float) -> Records:
+        """Work out the tables of a run that has ended, from what it kept."""
+        num_pods = np.array(self.work.num_pods, np.int64)
+        gpus_per_pod = self.work.table["gpus_per_pod"].to_numpy(np.int64)
+        return assemble(
+            work=self.work,
+            nodes=self.state.capacity.nodes,
+            plane=self._plane,
+            creation=self._creation,
+            end_s=end_s,
+            num_events=self.num_events,
+            log=self.log,
+            attempts=self.attempts.columns(),
+            batches=self.attempts.batches(
+                num_pods, gpus_per_pod, np.array(self.work.gpus, np.int64)
+            ),
+            pending_pod_s=self._queued_pod_s(end_s),
+            node_gpu_s=self.attempts.node_gpu_s(len(self.state.capacity.nodes)),
+            down=self.down,
+            never_fits=self.never_fits,
+        )
+
+    def _queued_pod_s(self, end_s: float) -> dict[int, NDArray[np.float64]]:
+        """Return pod-seconds in the queue per reason and job."""
+        attempts = self.attempts.columns()
+        waiting = [member.gang.ordinal for member in self.state.queue.members.values()]
+        created_s = np.frombuffer(self.created_s, np.float64)[waiting]
+        job = np.append(attempts.job, np.array(waiting, np.int64))
+        from_s = np.append(attempts.created_s, created_s)
+        to_s = np.append(attempts.admitted_s, np.full(len(waiting), end_s))
+        waited = to_s > from_s
+        return self.ledger.settle(
+            Stints(job[waited], from_s[waited], to_s[waited]),
+            self.work.roles_index,
+            [
+                (
+                    family_key(roles),
+                    family_size(roles),
+                    sum(role.count for role in roles),
+                    sum(role.gpus for role in roles),
+                )
+                for roles in self.work.distinct_roles
+            ],
+            self.log,
+            self.work.num_jobs,
+        )
+
+    def _at(self, time_s: float, callback: Callable[[simpy.Event], None], value: object) -> None:
+        event = simpy.Timeout(self.env, max(0.0, time_s - self.env.now), value)
+        event.callbacks.append(callback)
+
+    # -- events --------------------------------------------------------------------------
+
+    def _schedule_arrival(self) -> None:
+        if self._next < self.work.num_jobs:
+            delay_s = self._creation.ready_s[self._next] - self.env.now
+            simpy.Timeout(self.env, max(0.0, delay_s)).callbacks.append(self._arrive)
+
+    def _arrive(self, _: simpy.Event) -> None:
+        ready_s = self._creation.ready_s
+        state = self.state
+        at = self._next
+        now_s = ready_s[at]
+        num_jobs = self.work.num_jobs
+        while at < num_jobs and ready_s[at] <= now_s:
+            gang = next(self._gangs)
+            apply(state, GangSubmitted(gang))
+            if gang.name not in state.queue.members:
+                self._reject(at)
+            at += 1
+        self._next = at
+        self._schedule_arrival()
+        self._settle(now_s)
+
+    def _reject(self, job: int) -> None:
+        """A gang larger than the cluster leaves at once: waiting would not help it."""
+        name = self.work.job[job]
+        assert self.state.gangs[name].phase is Phase.IMPOSSIBLE
+        apply(self.state, GangCancelled(name))
+        self.never_fits.append(job)
+
+    def _finish(self, event: simpy.Event) -> None:
+        attempt: Any = event.value
+        job, row = attempt
+        if self.row_of[job] != row:
+            return  # interrupted since
+        now_s = self.env.now
+        self._end_attempt(job, COMPLETED, now_s)
+        apply(self.state, GangFinished(self.work.job[job]))
+        self._settle(now_s)
+
+    def _node_lost(self, event: simpy.Event) -> None:
+        outage: Any = event.value
+        node, end_s = outage
+        now_s = self.env.now
+        state = self.state
+        if node in state.capacity.unschedulable:
+            return
+        for name in dict.fromkeys(state.on_node[node]):
+            job = state.gangs[name].gang.ordinal
+            self._end_attempt(job, NODE_LOST, now_s)
+            apply(state, GangInterrupted(name))
+        apply(state, NodeLost(state.capacity.nodes[node].name))
+        self.down.append((now_s, end_s, node))
+        if self._plane.pull_cold_s and not self._is_cold(node, node + 1):
+            self._cold.add(node, node + 1)
+        if not self._is_over():
+            self._at(end_s, self._node_returned, node)
+        self._settle(now_s)
+
+    def _node_returned(self, event: simpy.Event) -> None:
+        node: Any = event.value
+        apply(self.state, NodeReturned(self.state.capacity.nodes[node].name))
+        self._settle(self.env.now)
+
+    def _is_over(self) -> bool:
+        """True if no job is left, so that outages need not be followed to their end."""
+        return self._next == self.work.num_jobs and not self.state.gangs
+
+    def _settle(self, now_s: float) -> None:
+        """Run the decision pass if nothing else happens at this instant."""
+        self.num_events += 1
+        if self.env.peek() > now_s:
+            if self.state.queue.members:
+                self._pass(now_s)
+            if self.config.audit:
+                validate(self.state)
+            if self._progress is not None and not self.num_events & 255:
+                self._report()
+
+    def _report(self) -> None:
+        if self._progress is not None and perf_counter() - self._reported_s > 0.1:
+            self._reported_s = perf_counter()
+            self._progress(self.env.now, self.num_events)
+
+    # -- decisions -----------------------------------------------------------------------
+
+    def _pass(self, now_s: float) -> None:
+        state = self.state
+        policy = self.policy
+        waiting = state.queue.members
+        while waiting:
+            for decision in decide(state, policy, now_s):
+                if isinstance(decision, Admit):
+                    self._start(decision, now_s)
+                    continue
+                assert not isinstance(decision, Preempt), "no policy here preempts"
+                apply(state, decision)
+                if isinstance(decision, Wait):
+                    self.ledger.note(decision, now_s)
+                elif isinstance(decision, Considered):
+                    return
+
+    def _start(self, admit: Admit, now_s: float) -> None:
+        name, placement = admit.gang, admit.placement
+        gang = self.state.gangs[name].gang
+        job = gang.ordinal
+        begin_s, tokens, bound_s = self._binder.bind(self.work.num_pods[job], now_s)
+        starting_s = self._starting_s(job, placement)
+        start_s = bound_s + starting_s
+        apply(self.state, Admitted(name, placement, now_s, start_s + gang.walltime_s))
+        rows = self.attempts.rows
+        row = self.row_of[job] = len(rows)
+        created_s = self.created_s[job]
+        rows.extend(
+            (
+                job,
+                created_s,
+                now_s,
+                begin_s,
+                tokens,
+                bound_s,
+                starting_s,
+                start_s,
+                inf,
+                UNFINISHED,
+                0.0,
+            )
+        )
+        slices = self.attempts.slices
+        role_gpus = self.work.role_gpus[job]
+        for role, lo, hi, pods_per_node in placement:
+            slices.extend((row, lo, hi, role_gpus[role] * pods_per_node))
+        delay_s = start_s + self.left_s[job] - now_s
+        event = simpy.Timeout(self.env, delay_s, (job, row))
+        event.callbacks.append(self._finish)
+
+    def _starting_s(self, job: int, placement: tuple[Slice, ...]) -> float:
+        """Return how long the pods start; all of them as long as the slowest."""
+        plane = self._plane
+        seconds = plane.start_warm_s
+        if plane.start_jitter_ratio:
+            seconds *= 1.0 + plane.start_jitter_ratio * self.work.jitter(job, self.tries[job])
+        if self._cold.size:
+            cold = [(lo, hi) for _, lo, hi, _ in placement if self._is_cold(lo, hi)]
+            if cold:
+                seconds += plane.pull_cold_s
+                for lo, hi in cold:
+                    self._warm(lo, hi)
+        if self.tries[job]:
+            seconds += self.config.faults.restart_overhead_s
+        return seconds
+
+    def _is_cold(self, lo: int, hi: int) -> bool:
+        return any(start < hi and lo < end for start, end in self._cold)
+
+    def _warm(self, lo: int, hi: int) -> None:
+        overlaps = [(max(lo, s), min(hi, e)) for s, e in self._cold if s < hi and lo < e]
+        for start, end in overlaps:
+            self._cold.remove(start, end)
+
+    # -- records -------------------------------------------------------------------------
+
+    def _end_attempt(self, job: int, outcome: int, now_s: float) -> None:
+        """Write how the attempt ended; keep the work up to the last checkpoint if it was cut."""
+        row = self.row_of[job]
+        self.row_of[job] = -1
+        kept_s = max(0.0, now_s - self.attempts.rows[row + GangLog.START])
+        if outcome == NODE_LOST:
+            interval_s = self.config.faults.checkpoint_interval_s
+            if interval_s:
+                kept_s = kept_s // interval_s * interval_s
+            self.left_s[job] -= kept_s
+            self.tries[job] += 1
+            self.created_s[job] = now_s
+        self.attempts.close(row, now_s, outcome, kept_s)
+
+    def _close(self, end_s: float) -> None:
+        """Write what still runs when the run ends."""
+        for job, row in enumerate(self.row_of):
+            if row >= 0:
+                self._end_attempt(job, UNFINISHED, end_s)

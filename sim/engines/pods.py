@@ -1,0 +1,592 @@
+"""Pod and permit admission: what a stock kube-scheduler does with gangs, pod by pod.
+
+The scheduler takes one pod after the other from its active queue, ordered by priority and by the
+time the pod was queued. A pod that fits is assumed at once and bound by the client behind it; one
+that does not waits until capacity is freed and its backoff is over. In `pod` mode a placed rank
+waits for the others at the rendezvous; in `permit` mode (coscheduling) it waits before its bind.
+If the rest does not come in time, all is given back and the gang tries again.
+
+Equal pods of a gang are handled as counts. Between two simulation events nothing can change but
+by the scheduler itself, so it works through its queue up to the next event in one go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from math import inf
+from time import perf_counter
+from typing import cast
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from scheduler.core.capacity import Capacity
+from scheduler.core.decisions import PendingReason
+from scheduler.core.model import Node, NodeStatus, Role, Slice
+from scheduler.policies.catalog import PLACERS
+from sim.engines.attempts import (
+    COMPLETED,
+    NODE_LOST,
+    PERMIT_TIMEOUT,
+    RENDEZVOUS_TIMEOUT,
+    UNFINISHED,
+    AttemptLog,
+    BatchLog,
+    NodeUse,
+)
+from sim.engines.gangs import ProgressCallback
+from sim.engines.lifecycle import Binder, Creation, bind_offset_s
+from sim.engines.records import Records, assemble
+from sim.engines.waits import CODE, StepLog
+from sim.engines.workload import Workload
+from sim.schema.config import RunConfig
+
+_CONTROL_PLANE = CODE[PendingReason.CONTROL_PLANE]
+_CAPACITY = CODE[PendingReason.CAPACITY]
+_FRAGMENTATION = CODE[PendingReason.FRAGMENTATION]
+_HELD_BY_OTHERS = CODE[PendingReason.HELD_BY_OTHERS]
+_BACKOFF = CODE[PendingReason.PERMIT_BACKOFF]
+
+
+class Batch:
+    """Pods of one role placed together."""
+
+    __slots__ = ("asked_s", "begin_s", "bound_s", "placed_s", "pods", "role", "slices", "tokens")
+
+    def __init__(self, role: int, pods: int, slices: list[Slice], placed_s: float) -> None:
+        self.role = role
+        self.pods = pods
+        self.slices = slices
+        self.placed_s = placed_s
+        self.asked_s = inf  #: the binder was asked
+        self.begin_s = inf
+        self.tokens = 0.0
+        self.bound_s = inf
+
+
+class Attempt:
+    """One life of a gang: its pods by where they are."""
+
+    __slots__ = (
+        "active",
+        "batches",
+        "created_s",
+        "failed",
+        "failed_s",
+        "failures",
+        "first_up_s",
+        "is_over",
+        "job",
+        "placed",
+        "run_s",
+        "starting_s",
+        "unplaced",
+        "waiting",
+    )
+
+    def __init__(self, job: int, counts: list[int], created_s: float, starting_s: float) -> None:
+        self.job = job
+        self.created_s = created_s
+        self.starting_s = starting_s
+        self.active = counts  #: per role, in the scheduler's queue
+        self.failed = [0] * len(counts)  #: per role, found no node at their last try
+        self.failed_s = created_s
+        self.failures = 0
+        self.unplaced = sum(counts)
+        self.placed = 0
+        self.batches: list[Batch] = []
+        self.waiting: list[tuple[int, int, int, float]] = []  #: (reason, pods, gpus, since)
+        self.first_up_s = inf
+        self.run_s = inf
+        self.is_over = False
+
+
+class PodSimulation:
+    """One run in pod or permit mode."""
+
+    def __init__(
+        self,
+        work: Workload,
+        nodes: list[Node],
+        config: RunConfig,
+        faults: list[tuple[float, float, int]],
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self.work = work
+        self.config = config
+        self.env = simpy.Environment()
+        self.capacity = Capacity(nodes)
+        self.log = StepLog()
+        self.attempts = AttemptLog()
+        self.batches = BatchLog()
+        self.node_use = NodeUse(len(nodes))
+        self.down: list[tuple[float, float, int]] = []
+        self.never_fits: list[int] = []
+        self.num_events = 0
+        self.pending_pod_s: dict[tuple[int, int], float] = {}
+        self._is_permit = config.admission == "permit"
+        self._placer = tightest if config.placement == "pack" else PLACERS[config.placement]
+        self._creation = Creation(work.submit_s, work.num_pods, config.control_plane)
+        self._binder = Binder(config.control_plane, self._creation)
+        self._faults = faults
+        self._progress = progress
+        self._reported_s = perf_counter()
+        self._next = 0
+        self._live: dict[int, Attempt] = {}
+        self._backing_off: dict[int, float] = {}  #: job -> since
+        self._tries = [0] * work.num_jobs
+        self._left_s = list(work.duration_s)
+        self._partial_gpus = 0  #: held by gangs that are not whole
+        self._active: list[tuple[int, float, int, int, int, Attempt]] = []
+        self._parked: list[Attempt] = []
+        self._backoff: list[tuple[float, int, Attempt]] = []
+        self._busy = False
+        self._woken_s = inf
+
+    def run(self) -> Records:
+        """Simulate and return the records."""
+        self._schedule_arrival()
+        for start_s, end_s, node in self._faults:
+            self._at(start_s, self._node_lost, (node, end_s))
+        until_s = self.config.until_s
+        self.env.run(until=until_s)
+        end_s = self.env.now if until_s is None else until_s
+        for attempt in list(self._live.values()):
+            self._end(attempt, UNFINISHED, end_s)
+        for job, since_s in self._backing_off.items():
+            self._wait_in_backoff(job, since_s, end_s)
+        return assemble(
+            work=self.work,
+            nodes=self.capacity.nodes,
+            plane=self.config.control_plane,
+            creation=self._creation,
+            end_s=end_s,
+            num_events=self.num_events,
+            log=self.log,
+            attempts=self.attempts.columns(),
+            batches=self.batches.columns(),
+            pending_pod_s=self._waited_pod_s(),
+            node_gpu_s=self.node_use.gpu_s(),
+            down=self.down,
+            never_fits=self.never_fits,
+        )
+
+    def _waited_pod_s(self) -> dict[int, NDArray[np.float64]]:
+        """Return pod-seconds without a node per reason and job."""
+        by_reason: dict[int, NDArray[np.float64]] = {}
+        for (job, reason), pod_s in self.pending_pod_s.items():
+            column = by_reason.setdefault(reason, np.zeros(self.work.num_jobs))
+            column[job] += pod_s
+        return by_reason
+
+    def _at(
+        self, time_s: float, callback: Callable[[simpy.Event], None], value: object = None
+    ) -> None:
+        event = simpy.Timeout(self.env, max(0.0, time_s - self.env.now), value)
+        assert event.callbacks is not None
+        event.callbacks.append(callback)
+
+    # -- arrivals and departures ---------------------------------------------------------
+
+    def _schedule_arrival(self) -> None:
+        if self._next < self.work.num_jobs:
+            self._at(self._creation.ready_s[self._next], self._arrive)
+
+    def _arrive(self, _: simpy.Event) -> None:
+        work = self.work
+        ready_s = self._creation.ready_s
+        now_s = ready_s[self._next]
+        while self._next < work.num_jobs and ready_s[self._next] <= now_s:
+            job = self._next
+            self._next += 1
+            if self._can_ever_fit(job):
+                self._create(job, self.env.now)
+            else:
+                self.never_fits.append(job)
+        self._schedule_arrival()
+        self._settle()
+
+    def _can_ever_fit(self, job: int) -> bool:
+        roles = self.work.roles[job]
+        return all(
+            self.capacity.total_slots(role.pod, role.selector) >= role.count for role in roles
+        ) and self.work.gpus[job] <= sum(
+            g.num_nodes * g.capacity.gpus for g in self.capacity.groups
+        )
+
+    def _create(self, job: int, now_s: float) -> None:
+        plane = self.config.control_plane
+        starting_s = plane.start_warm_s * (
+            1.0 + plane.start_jitter_ratio * self.work.jitter(job, self._tries[job])
+        )
+        if self._tries[job] and self._left_s[job] < self.work.duration_s[job]:
+            starting_s += self.config.faults.restart_overhead_s
+        counts = [role.count for role in self.work.roles[job]]
+        attempt = Attempt(job, counts, now_s, starting_s)
+        self._live[job] = attempt
+        self._wait(attempt, {_CONTROL_PLANE: (self.work.num_pods[job], self.work.gpus[job])}, now_s)
+        self._push(attempt, now_s, 0)
+
+    def _push(self, attempt: Attempt, queued_s: float, turn: int) -> None:
+        """Queue the active pods; pods queued at the same time take turns, one by one."""
+        if self._is_permit:  # coscheduling sorts by the time the group was made
+            queued_s = self.work.submit_s[attempt.job]
+        priority = self.work.priority[attempt.job]
+        job = attempt.job
+        # An attempt that is over may still stand in the queue: its number tells it from the next.
+        heappush(self._active, (-priority, queued_s, turn, job, self._tries[job], attempt))
+
+    def _finish(self, event: simpy.Event) -> None:
+        attempt = cast(Attempt, event.value)
+        if not attempt.is_over:
+            self._end(attempt, COMPLETED, self.env.now)
+            self._capacity_freed(self.env.now)
+        self._settle()
+
+    def _time_out(self, event: simpy.Event) -> None:
+        """The first rank has waited for the last as long as it does."""
+        attempt = cast(Attempt, event.value)
+        now_s = self.env.now
+        if attempt.is_over or attempt.run_s <= now_s:
+            return
+        if self._is_permit:
+            if attempt.run_s < inf or self._has_quorum(attempt):
+                return
+            outcome = PERMIT_TIMEOUT
+        else:
+            outcome = RENDEZVOUS_TIMEOUT
+        self._end(attempt, outcome, now_s)
+        self._retry_later(attempt.job, now_s)
+        self._capacity_freed(now_s)
+        self._settle()
+
+    def _retry_later(self, job: int, now_s: float) -> None:
+        times = min(self._tries[job] - 1, 30)
+        if self._is_permit:
+            plane = self.config.control_plane
+            delay_s = min(plane.backoff_initial_s * 2.0**times, plane.backoff_max_s)
+        else:
+            limits = self.config.timeouts
+            delay_s = min(limits.restart_backoff_s * 2.0**times, limits.restart_backoff_max_s)
+            delay_s *= 0.5 + self.work.jitter(job, self._tries[job])
+        self._backing_off[job] = now_s
+        self.log.add(now_s, _BACKOFF, self.work.num_pods[job], self.work.gpus[job])
+        self._at(now_s + delay_s, self._create_again, job)
+
+    def _create_again(self, event: simpy.Event) -> None:
+        job = cast(int, event.value)
+        self._wait_in_backoff(job, self._backing_off.pop(job), self.env.now)
+        self._create(job, self.env.now)
+        self._settle()
+
+    def _wait_in_backoff(self, job: int, since_s: float, now_s: float) -> None:
+        self.log.add(now_s, _BACKOFF, -self.work.num_pods[job], -self.work.gpus[job])
+        key = (job, _BACKOFF)
+        waited = (now_s - since_s) * self.work.num_pods[job]
+        self.pending_pod_s[key] = self.pending_pod_s.get(key, 0.0) + waited
+
+    # -- nodes ---------------------------------------------------------------------------
+
+    def _node_lost(self, event: simpy.Event) -> None:
+        node, end_s = cast(tuple[int, float], event.value)
+        now_s = self.env.now
+        if node in self.capacity.unschedulable:
+            return
+        for attempt in list(self._live.values()):
+            if any(lo <= node < hi for b in attempt.batches for _, lo, hi, _ in b.slices):
+                self._end(attempt, NODE_LOST, now_s)
+                self._create(attempt.job, now_s)
+        self.capacity.set_status(node, NodeStatus.DOWN)
+        self.down.append((now_s, end_s, node))
+        if self._next < self.work.num_jobs or self._live or self._backing_off:
+            self._at(end_s, self._node_returned, node)
+        self._capacity_freed(now_s)
+        self._settle()
+
+    def _node_returned(self, event: simpy.Event) -> None:
+        self.capacity.set_status(cast(int, event.value), NodeStatus.SCHEDULABLE)
+        self._capacity_freed(self.env.now)
+        self._settle()
+
+    # -- the scheduler -------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        self.num_events += 1
+        if self.env.peek() > self.env.now and not self._busy:
+            self._serve(self.env.now)
+        if (
+            self._progress is not None
+            and not self.num_events & 255
+            and perf_counter() - self._reported_s > 0.1
+        ):
+            self._reported_s = perf_counter()
+            self._progress(self.env.now, self.num_events)
+
+    def _serve(self, clock_s: float) -> None:
+        """Work through the active queue until it is empty or the next event is due."""
+        while True:
+            while self._backoff and self._backoff[0][0] <= clock_s:
+                self._activate(heappop(self._backoff)[2])
+            if not self._active:
+                break
+            next_s = self.env.peek()
+            if self._backoff:
+                next_s = min(next_s, self._backoff[0][0])
+            if clock_s > self.env.now and clock_s >= self.env.peek():
+                self._busy = True
+                self._at(clock_s, self._free_again)
+                return
+            *_, attempt = key = heappop(self._active)
+            if not attempt.is_over:
+                clock_s += self._try(attempt, key[1], key[2], clock_s, next_s - clock_s)
+        if clock_s > self.env.now:
+            self._busy = True
+            self._at(clock_s, self._free_again)
+        elif self._backoff and self._backoff[0][0] != self._woken_s:
+            self._woken_s = self._backoff[0][0]
+            self._at(self._woken_s, self._wake)
+
+    def _free_again(self, _: simpy.Event) -> None:
+        self._busy = False
+        self._settle()
+
+    def _wake(self, _: simpy.Event) -> None:
+        self._woken_s = inf
+        self._settle()
+
+    def _try(
+        self, attempt: Attempt, queued_s: float, turn: int, now_s: float, within_s: float
+    ) -> float:
+        """Try pods of one role; return the time it took.
+
+        At least one pod is tried, and no more than can be done `within_s`.
+        """
+        role_at = next(i for i, count in enumerate(attempt.active) if count)
+        role = self.work.roles[attempt.job][role_at]
+        count = attempt.active[role_at]
+        following = self._active[0] if self._active else None
+        takes_turns = following is not None and following[:2] == (
+            -self.work.priority[attempt.job],
+            self.work.submit_s[attempt.job] if self._is_permit else queued_s,
+        )
+        if takes_turns and not self._is_permit:
+            count = 1
+        plane = self.config.control_plane
+        fit = self.capacity.slots(role.pod, role.selector)
+        if fit:
+            took_each_s = 1.0 / plane.schedule_per_s
+            creating_s = self._creating_s(now_s)
+            if creating_s:
+                took_each_s /= plane.creating_ratio
+                within_s = min(within_s, creating_s)
+            count = min(count, fit, _how_many(within_s, took_each_s))
+            attempt.active[role_at] -= count
+            self._place(attempt, role_at, count, now_s)
+        else:
+            took_each_s = plane.unschedulable_attempt_s
+            count = min(count, _how_many(within_s, took_each_s))
+            attempt.active[role_at] -= count
+            attempt.failed[role_at] += count
+            attempt.failed_s = now_s + count * took_each_s
+        if any(attempt.active):
+            self._push(attempt, queued_s, turn + 1)
+        elif any(attempt.failed):
+            attempt.failures += 1
+            self._parked.append(attempt)
+            self._state_reasons(attempt, now_s)
+        return count * took_each_s
+
+    def _place(self, attempt: Attempt, role_at: int, count: int, now_s: float) -> None:
+        job = attempt.job
+        roles = self.work.roles[job]
+        role = roles[role_at]
+        slices = self._placer(self.capacity, Role(count, role.pod, role.selector), role_at)
+        assert slices is not None
+        self.capacity.take(roles, tuple(slices))
+        batch = Batch(role_at, count, slices, now_s)
+        attempt.batches.append(batch)
+        attempt.placed += count
+        attempt.unplaced -= count
+        self._partial_gpus += count * role.pod.gpus
+        self._state_reasons(attempt, now_s)
+        if self._is_permit:
+            self._wait_for_quorum(attempt, now_s)
+        else:
+            self._bind(batch, now_s)
+            if attempt.first_up_s == inf:
+                attempt.first_up_s = self._first_bound_s(batch) + attempt.starting_s
+                deadline_s = attempt.first_up_s + self.config.timeouts.rendezvous_s
+                if attempt.unplaced or batch.bound_s + attempt.starting_s > deadline_s:
+                    self._at(deadline_s, self._time_out, attempt)
+        if not attempt.unplaced:
+            run_s = max(b.bound_s for b in attempt.batches) + attempt.starting_s
+            if self._is_permit or run_s <= attempt.first_up_s + self.config.timeouts.rendezvous_s:
+                attempt.run_s = run_s
+                self._partial_gpus -= self.work.gpus[job]
+                self._at(run_s + self._left_s[job], self._finish, attempt)
+
+    def _wait_for_quorum(self, attempt: Attempt, now_s: float) -> None:
+        if len(attempt.batches) == 1 and attempt.unplaced:
+            self._at(now_s + self.config.timeouts.permit_s, self._time_out, attempt)
+        if self._has_quorum(attempt):
+            for batch in attempt.batches:
+                if batch.asked_s == inf:
+                    self._bind(batch, now_s)
+
+    def _has_quorum(self, attempt: Attempt) -> bool:
+        return attempt.placed >= self.work.min_member[attempt.job]
+
+    def _bind(self, batch: Batch, now_s: float) -> None:
+        batch.asked_s = now_s
+        batch.begin_s, batch.tokens, batch.bound_s = self._binder.bind(batch.pods, now_s)
+
+    def _first_bound_s(self, batch: Batch) -> float:
+        creating_s = self._creating_s(batch.begin_s)
+        plane = self.config.control_plane
+        offset_s = bind_offset_s(1, batch.tokens, creating_s, plane)
+        return batch.begin_s + offset_s + plane.bind_lag_s
+
+    def _creating_s(self, now_s: float) -> float:
+        if self.config.control_plane.creating_ratio == 1.0:
+            return 0.0
+        return self._creation.left_s(now_s)
+
+    def _capacity_freed(self, now_s: float) -> None:
+        """Queue again what found no node; pods still backing off come later."""
+        plane = self.config.control_plane
+        for attempt in self._parked:
+            if attempt.is_over:
+                continue
+            times = min(attempt.failures - 1, 30)
+            backoff_s = min(plane.backoff_initial_s * 2.0**times, plane.backoff_max_s)
+            if attempt.failed_s + backoff_s <= now_s:
+                self._activate(attempt)
+            else:
+                heappush(self._backoff, (attempt.failed_s + backoff_s, attempt.job, attempt))
+        self._parked.clear()
+
+    def _activate(self, attempt: Attempt) -> None:
+        if not attempt.is_over:
+            attempt.active = [a + f for a, f in zip(attempt.active, attempt.failed, strict=True)]
+            attempt.failed = [0] * len(attempt.failed)
+            self._push(attempt, attempt.failed_s, 0)
+
+    # -- records -------------------------------------------------------------------------
+
+    def _state_reasons(self, attempt: Attempt, now_s: float) -> None:
+        """Say why the unplaced pods wait, as of this try."""
+        roles = self.work.roles[attempt.job]
+        free_gpus: int | None = None
+        others_gpus = self._partial_gpus
+        if attempt.unplaced and attempt.run_s == inf:
+            others_gpus -= sum(b.pods * roles[b.role].pod.gpus for b in attempt.batches)
+        parts: dict[int, tuple[int, int]] = {}
+
+        def note(reason: int, pods: int, gpus: int) -> None:
+            if pods:
+                had = parts.get(reason, (0, 0))
+                parts[reason] = (had[0] + pods, had[1] + pods * gpus)
+
+        for role, active, failed in zip(roles, attempt.active, attempt.failed, strict=True):
+            gpus = role.pod.gpus
+            note(_CONTROL_PLANE, active, gpus)
+            if failed:
+                free_gpus = self.capacity.free_gpus(role.selector)
+                apart = min(failed, free_gpus // gpus) if gpus else 0
+                held = min(failed - apart, max(others_gpus, 0) // gpus) if gpus else 0
+                note(_FRAGMENTATION, apart, gpus)
+                note(_HELD_BY_OTHERS, held, gpus)
+                note(_CAPACITY, failed - apart - held, gpus)
+        self._wait(attempt, parts, now_s)
+
+    def _wait(self, attempt: Attempt, parts: dict[int, tuple[int, int]], now_s: float) -> None:
+        """Replace the reasons of an attempt's unplaced pods."""
+        if {reason: (pods, gpus) for reason, pods, gpus, _ in attempt.waiting} == parts:
+            return
+        for reason, pods, gpus, since_s in attempt.waiting:
+            key = (attempt.job, reason)
+            self.pending_pod_s[key] = self.pending_pod_s.get(key, 0.0) + (now_s - since_s) * pods
+            self.log.add(now_s, reason, -pods, -gpus)
+        attempt.waiting = [(reason, pods, gpus, now_s) for reason, (pods, gpus) in parts.items()]
+        for reason, pods, gpus, _ in attempt.waiting:
+            self.log.add(now_s, reason, pods, gpus)
+
+    def _end(self, attempt: Attempt, outcome: int, now_s: float) -> None:
+        """Close an attempt: give back what it holds and write its rows."""
+        job = attempt.job
+        roles = self.work.roles[job]
+        attempt.is_over = True
+        del self._live[job]
+        self._wait(attempt, {}, now_s)
+        ran_s = max(0.0, now_s - attempt.run_s)
+        kept_s = ran_s
+        if outcome == NODE_LOST:
+            interval_s = self.config.faults.checkpoint_interval_s
+            kept_s = ran_s // interval_s * interval_s if interval_s else ran_s
+            self._left_s[job] -= kept_s
+        num_nodes = 0
+        role_gpus = self.work.role_gpus[job]
+        number = len(self.attempts.job)
+        for batch in attempt.batches:
+            self.capacity.give_back(roles, batch.slices)
+            num_nodes += self.node_use.add(role_gpus, batch.slices, now_s - batch.placed_s)
+            self.batches.add(
+                number,
+                batch.placed_s,
+                batch.asked_s,
+                batch.begin_s,
+                batch.tokens,
+                batch.pods,
+                role_gpus[batch.role],
+            )
+        if attempt.run_s == inf:
+            self._partial_gpus -= sum(b.pods * role_gpus[b.role] for b in attempt.batches)
+        is_placed = not attempt.unplaced
+        self.attempts.add(
+            job=job,
+            created_s=attempt.created_s,
+            admitted_s=max(b.placed_s for b in attempt.batches) if is_placed else inf,
+            bound_s=max(b.bound_s for b in attempt.batches) if is_placed else inf,
+            starting_s=attempt.starting_s,
+            start_s=attempt.run_s,
+            end_s=now_s,
+            outcome=outcome,
+            num_nodes=num_nodes,
+            kept_s=kept_s,
+        )
+        self._tries[job] += 1
+
+
+def _how_many(within_s: float, each_s: float) -> int:
+    """Return how many pods can be tried in this time: at least one."""
+    if not each_s or within_s == inf:
+        return 1 << 60
+    return max(1, int(within_s / each_s))
+
+
+def tightest(capacity: Capacity, role: Role, index: int) -> list[Slice]:
+    """Place pods one by one on the fullest node that holds them; they must fit."""
+    left = role.count
+    chosen: list[Slice] = []
+    for group in capacity.eligible(role.selector):
+        for free in group.free_shapes:
+            room = capacity.rooms(role.pod)[free]
+            if not room:
+                continue
+            nodes = group.nodes_by_free[free]
+            whole = min(left // room, nodes.size)
+            rest = left - whole * room if whole < nodes.size else 0
+            ranges = nodes.lowest(whole + bool(rest)) if whole or rest else []
+            for lo, hi in ranges:
+                is_last = rest and (lo, hi) == ranges[-1]
+                full_hi = hi - 1 if is_last else hi
+                if lo < full_hi:
+                    chosen.append(Slice(index, lo, full_hi, room))
+                if is_last:
+                    chosen.append(Slice(index, hi - 1, hi, rest))
+            left -= whole * room + rest
+            if not left:
+                return chosen
+    raise AssertionError(f"{left} of {role.count} pods do not fit")

@@ -1,0 +1,242 @@
+"""Who waited for what, and when: kept while the simulation runs, exact, without sampling."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from scheduler.core.decisions import PendingReason, Wait
+from scheduler.core.model import FamilyKey
+from sim.schema.tables import REASONS
+
+CODE = {reason: code for code, reason in enumerate(REASONS)}
+CAPACITY = CODE[PendingReason.CAPACITY]
+FRAGMENTATION = CODE[PendingReason.FRAGMENTATION]
+BEHIND_HEAD = CODE[PendingReason.BEHIND_HEAD]
+
+
+class StepLog:
+    """Changes of a step function per reason, in any order of time."""
+
+    def __init__(self) -> None:
+        #: flat rows of time_s, reason, pods, gpus
+        self._rows = array("d")
+        self._blocks: list[NDArray[np.float64]] = []
+
+    def add(self, time_s: float, reason: int, pods: int, gpus: int) -> None:
+        """Note that from `time_s` on so many more pods are pending for `reason`."""
+        self._rows.extend((time_s, reason, pods, gpus))
+
+    def extend(
+        self,
+        time_s: NDArray[np.float64],
+        reason: PendingReason,
+        pods: NDArray[np.int64],
+        gpus: NDArray[np.int64],
+    ) -> None:
+        """Add many changes of one reason."""
+        code = np.full(len(time_s), CODE[reason], np.float64)
+        self._blocks.append(np.stack((time_s, code, pods, gpus), axis=1))
+
+    def table(self) -> pd.DataFrame:
+        """Return the step function as the pending table: time_s, reason, pods, gpus."""
+        blocks = [np.frombuffer(self._rows, np.float64).reshape(-1, 4), *self._blocks]
+        rows = np.concatenate(blocks)
+        time_s, reason, pods, gpus = rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3]
+        steps = []
+        for code in range(len(REASONS)):
+            of_reason = np.flatnonzero(reason == code)
+            at, levels = accumulate_steps(
+                time_s[of_reason],
+                pods[of_reason].astype(np.int64),
+                gpus[of_reason].astype(np.int64),
+            )
+            if len(at):
+                steps.append((at, np.full(len(at), code, np.int8), *levels))
+        if not steps:
+            return pd.DataFrame(
+                {
+                    "time_s": np.empty(0),
+                    "reason": pd.Series([], dtype="str"),
+                    "pods": np.empty(0, np.int64),
+                    "gpus": np.empty(0, np.int64),
+                }
+            )
+        columns = [np.concatenate(column) for column in zip(*steps, strict=True)]
+        order = np.lexsort((columns[1], columns[0]))
+        at_s, codes, num_pods, num_gpus = (column[order] for column in columns)
+        names = np.array([str(reason) for reason in REASONS], object)
+        return pd.DataFrame(
+            {
+                "time_s": at_s,
+                "reason": pd.Series(names[codes], dtype="str"),
+                "pods": num_pods,
+                "gpus": num_gpus,
+            }
+        )
+
+
+def accumulate_steps(
+    time_s: NDArray[np.float64], *changes: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], list[NDArray[np.int64]]]:
+    """Return distinct times and the levels from then on; times without change are left out."""
+    if not len(time_s):
+        return time_s, [np.empty(0, np.int64) for _ in changes]
+    order = np.argsort(time_s, kind="stable")
+    sorted_s = time_s[order]
+    last = np.append(np.flatnonzero(np.diff(sorted_s)), len(sorted_s) - 1)
+    levels = [np.cumsum(change[order])[last] for change in changes]
+    differs = np.zeros(len(last), bool)
+    for level in levels:
+        differs |= np.diff(level, prepend=0) != 0
+    return sorted_s[last][differs], [level[differs] for level in levels]
+
+
+def integral(time_s: NDArray[np.float64], level: NDArray[np.int64], until_s: float) -> float:
+    """Return the integral of a step function from its first step to `until_s`."""
+    if not len(time_s):
+        return 0.0
+    width = np.diff(np.append(np.minimum(time_s, until_s), until_s))
+    return float(np.dot(width, level))
+
+
+class Stints(NamedTuple):
+    """Times that gangs spent in the queue, as columns."""
+
+    job: NDArray[np.int64]
+    from_s: NDArray[np.float64]
+    to_s: NDArray[np.float64]
+
+
+class QueueLedger:
+    """What waiting gangs waited for, worked out once a run is over.
+
+    All gangs of one pod family and size wait for the same reason at any time, and the `Wait`
+    decisions of the family say which. So it is enough to keep those, and the stints.
+    """
+
+    def __init__(self) -> None:
+        self._outlooks: dict[FamilyKey, array[float]] = {}
+
+    def note(self, wait: Wait, now_s: float) -> None:
+        """Take a new outlook of a family."""
+        rows = self._outlooks.get(wait.family)
+        if rows is None:
+            rows = self._outlooks[wait.family] = array("d")
+        rows.extend((now_s, wait.fit_pods, wait.free_pods))
+
+    def settle(
+        self,
+        stints: Stints,
+        demand: NDArray[np.int64],
+        demands: Sequence[tuple[FamilyKey, int, int, int]],
+        log: StepLog,
+        num_jobs: int,
+    ) -> dict[int, NDArray[np.float64]]:
+        """Log what pods wait in the queue for; return pod-seconds per reason and job.
+
+        `demand` is the index of each job in `demands`, which lists (family, size within it, pods,
+        GPUs) of one gang.
+        """
+        pod_s = {code: np.zeros(num_jobs) for code in (CAPACITY, FRAGMENTATION, BEHIND_HEAD)}
+        of_stint = demand[stints.job]
+        by_demand = np.argsort(of_stint, kind="stable")
+        bounds = np.searchsorted(of_stint[by_demand], np.arange(len(demands) + 1))
+        outlooks: dict[FamilyKey, _Outlook] = {}
+        for index, (family, size, pods, gpus) in enumerate(demands):
+            mine = by_demand[bounds[index] : bounds[index + 1]]
+            if not len(mine):
+                continue
+            if family not in outlooks:
+                outlooks[family] = _outlook(self._outlooks[family])
+            from_s, to_s = stints.from_s[mine], stints.to_s[mine]
+            reason = _reasons(outlooks[family], size, from_s.min(), to_s.max())
+            _log_steps(log, reason, from_s, to_s, pods, gpus)
+            for code, waited_s in _split(reason, from_s, to_s).items():
+                np.add.at(pod_s[code], stints.job[mine], waited_s * pods)
+        return pod_s
+
+
+class _Outlook(NamedTuple):
+    """What one family waited for, as step functions."""
+
+    time_s: NDArray[np.float64]
+    fit_pods: NDArray[np.int64]
+    free_pods: NDArray[np.int64]
+
+
+def _outlook(flat: array[float]) -> _Outlook:
+    rows = np.frombuffer(flat, np.float64).reshape(-1, 3)
+    last = np.append(np.diff(rows[:, 0]) > 0, True)  # of one instant, the last word
+    time_s, fit_pods, free_pods = rows[last].T
+    return _Outlook(
+        np.ascontiguousarray(time_s), fit_pods.astype(np.int64), free_pods.astype(np.int64)
+    )
+
+
+class _Reason(NamedTuple):
+    """Why gangs of one size wait, as a step function."""
+
+    time_s: NDArray[np.float64]
+    code: NDArray[np.int64]
+
+
+def _reasons(outlook: _Outlook, size: int, from_s: float, to_s: float) -> _Reason:
+    first = int(np.searchsorted(outlook.time_s, from_s, side="right")) - 1
+    end = int(np.searchsorted(outlook.time_s, to_s, side="right"))
+    fits = outlook.fit_pods[first:end] >= size
+    free = outlook.free_pods[first:end] >= size
+    changes = (fits[1:] != fits[:-1]) | (free[1:] != free[:-1])
+    at = np.append(0, np.flatnonzero(changes) + 1)
+    code = np.where(fits[at], BEHIND_HEAD, np.where(free[at], FRAGMENTATION, CAPACITY))
+    return _Reason(outlook.time_s[first + at], code)
+
+
+def _split(
+    reason: _Reason, from_s: NDArray[np.float64], to_s: NDArray[np.float64]
+) -> dict[int, NDArray[np.float64]]:
+    """Return the seconds of each reason in each stint."""
+    knots_s = np.append(reason.time_s, np.inf)
+    lasts_s = np.diff(reason.time_s, append=reason.time_s[-1])
+    first = np.searchsorted(reason.time_s, from_s, side="right") - 1
+    last = np.searchsorted(reason.time_s, to_s, side="right") - 1
+    whole = first == last
+    parts = {}
+    for code in (CAPACITY, FRAGMENTATION, BEHIND_HEAD):
+        applies = reason.code == code
+        before_s = np.append(0.0, np.cumsum(np.where(applies, lasts_s, 0.0)))
+        between_s = before_s[last] - before_s[np.minimum(first + 1, last)]
+        head_s = np.where(applies[first], np.minimum(knots_s[first + 1], to_s) - from_s, 0.0)
+        tail_s = np.where(applies[last] & ~whole, to_s - reason.time_s[last], 0.0)
+        parts[code] = head_s + between_s + tail_s
+    return parts
+
+
+def _log_steps(
+    log: StepLog,
+    reason: _Reason,
+    from_s: NDArray[np.float64],
+    to_s: NDArray[np.float64],
+    pods: int,
+    gpus: int,
+) -> None:
+    """Log the pending pods of one size: each time one joins or leaves or the reason changes."""
+    lo = np.searchsorted(reason.time_s, from_s.min(), side="right")
+    hi = np.searchsorted(reason.time_s, to_s.max(), side="left")
+    times_s, (gangs,) = accumulate_steps(
+        np.concatenate([from_s, to_s]),
+        np.concatenate([np.ones(len(from_s), np.int64), -np.ones(len(to_s), np.int64)]),
+    )
+    at_s = np.union1d(times_s, reason.time_s[lo:hi])
+    level = gangs[np.searchsorted(times_s, at_s, side="right") - 1]
+    code = reason.code[np.searchsorted(reason.time_s, at_s, side="right") - 1]
+    for one in (CAPACITY, FRAGMENTATION, BEHIND_HEAD):
+        change = np.diff(np.where(code == one, level, 0), prepend=0)
+        moves = change != 0
+        if moves.any():
+            log.extend(at_s[moves], REASONS[one], change[moves] * pods, change[moves] * gpus)

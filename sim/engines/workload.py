@@ -1,0 +1,90 @@
+"""The jobs table as the engines read it: plain lists, with equal roles shared."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from scheduler.core.model import PodShape, Role, Selector
+from traces import schema
+
+#: multiples of it spread evenly over [0, 1)
+GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
+
+
+class Workload:
+    """Jobs in order of submission; lists are indexed by job."""
+
+    def __init__(self, jobs: pd.DataFrame, seed: int = 0) -> None:
+        jobs = schema.complete(jobs)
+        if not jobs["submit_s"].is_monotonic_increasing:
+            jobs = jobs.sort_values("submit_s", kind="stable", ignore_index=True)
+        self.table = jobs
+        self.num_jobs = len(jobs)
+        self.job: list[str] = jobs["job"].tolist()
+        self.submit_s: list[float] = jobs["submit_s"].tolist()
+        self.duration_s: list[float] = jobs["duration_s"].tolist()
+        self.walltime_s: list[float] = jobs["walltime_s"].tolist()
+        self.num_pods: list[int] = jobs["num_pods"].tolist()
+        self.priority: list[int] = jobs["priority"].tolist()
+        self.queue: list[str] = jobs["queue"].tolist()
+        self.min_member: list[int] = jobs["min_member"].tolist()
+        self.roles: list[tuple[Role, ...]] = []
+        self.role_gpus: list[tuple[int, ...]] = []
+        #: distinct roles, and for each job the index of its own there
+        self.distinct_roles: list[tuple[Role, ...]] = []
+        self.roles_index = np.empty(self.num_jobs, np.int64)
+        self._share_roles(jobs)
+        self.gpus: list[int] = [sum(role.gpus for role in roles) for roles in self.roles]
+        stream = np.random.SeedSequence(seed, spawn_key=(7,))
+        self._jitter: list[float] = np.random.default_rng(stream).random(self.num_jobs).tolist()
+
+    def _share_roles(self, jobs: pd.DataFrame) -> None:
+        columns = [
+            "num_pods",
+            "gpus_per_pod",
+            "last_pod_gpus",
+            "cpu_per_pod",
+            "mem_gib_per_pod",
+            "pool",
+            "gpu_model",
+        ]
+        made: dict[tuple[object, ...], tuple[int, tuple[Role, ...], tuple[int, ...]]] = {}
+        rows = zip(*(jobs[column].tolist() for column in columns), strict=True)
+        for job, key in enumerate(rows):
+            known = made.get(key)
+            if known is None:
+                roles = _roles(*key)
+                known = made[key] = (len(made), roles, tuple(role.pod.gpus for role in roles))
+                self.distinct_roles.append(roles)
+            self.roles_index[job] = known[0]
+            self.roles.append(known[1])
+            self.role_gpus.append(known[2])
+
+    def jitter(self, job: int, attempt: int) -> float:
+        """Return the job's random number in [0, 1) for this attempt: the same for every policy."""
+        return (self._jitter[job] + attempt * GOLDEN_RATIO) % 1.0
+
+
+def _roles(
+    num_pods: int,
+    gpus_per_pod: int,
+    last_pod_gpus: int,
+    cpu_per_pod: float,
+    mem_gib_per_pod: float,
+    pool: str,
+    gpu_model: str,
+) -> tuple[Role, ...]:
+    where = Selector(pool, gpu_model)
+
+    def pod(gpus: int) -> PodShape:
+        return PodShape(gpus, round(cpu_per_pod * 1000), round(mem_gib_per_pod * 1024))
+
+    if last_pod_gpus == gpus_per_pod:
+        return (Role(num_pods, pod(gpus_per_pod), where),)
+    last = Role(1, pod(last_pod_gpus), where, "last")
+    if num_pods == 1:
+        return (last,)
+    return (Role(num_pods - 1, pod(gpus_per_pod), where), last)

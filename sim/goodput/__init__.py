@@ -1,0 +1,1 @@
+"""Trainer logs: read, split, calibrated."""

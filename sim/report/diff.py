@@ -1,0 +1,152 @@
+"""Two runs of the same jobs: who waited longer, and for what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scheduler.core.decisions import PendingReason
+from sim.report.wording import REASON_LABELS, aligned, duration, exact, number
+from sim.runs.experiment import read_manifest
+from sim.runs.metrics import HOUR_S, SIZE_CLASSES, size_code
+from sim.schema.tables import REASONS
+
+#: waits that differ by less are called equal
+EQUAL_S = 1.0
+_COLUMNS = [
+    "job",
+    "submit_s",
+    "start_s",
+    "num_pods",
+    "gpus",
+    "outcome",
+    *(f"pending_{reason}_s" for reason in REASONS),
+]
+
+
+def diff_runs(run_a: Path, run_b: Path, *, top: int = 10) -> str:
+    """Return, as text, which jobs waited longer in one of two runs of the same jobs, and why.
+
+    Both are looked at until the shorter one ends: a job that has not started by then counts with
+    its wait so far. A job that only one run submits is left out and counted. Pending pod-hours are
+    those of the whole runs.
+
+    Raises:
+        ValueError: a folder is not a finished run, the runs share no job, or `top` is negative.
+    """
+    if top < 0:
+        raise ValueError(f"--top is {top}; give 0 or more")
+    horizon_s = min(float(read_manifest(Path(run))["end_s"]) for run in (run_a, run_b))
+    a, b = _waits(run_a, horizon_s), _waits(run_b, horizon_s)
+    both = a.add_suffix("_a").join(b.add_suffix("_b"), how="inner")
+    if both.empty:
+        raise ValueError(
+            f"{str(run_a)!r} and {str(run_b)!r} share no job; compare two runs of the same jobs"
+        )
+    other_size = both["num_pods_a"] != both["num_pods_b"]
+    if other_size.any():
+        job = str(both.index[other_size][0])
+        pods_a, pods_b = both.loc[job, ["num_pods_a", "num_pods_b"]].astype(int)
+        raise ValueError(
+            f"job {job!r} has {pods_a} pods in {str(run_a)!r} and {pods_b} in {str(run_b)!r}; "
+            "compare two runs of the same jobs"
+        )
+    change_s = both["wait_s_b"] - both["wait_s_a"]
+    names = (Path(run_a).name, Path(run_b).name)
+    lines = [f"A  {run_a}", f"B  {run_b}", "", *_overall(both, change_s, len(a), len(b))]
+    lines += ["", "Pending pod-hours by reason:", *_by_reason(both)]
+    lines += ["", "Mean wait by GPUs of the gang:", *_by_size(both)]
+    for sign, who in ((1, f"B ({names[1]})"), (-1, f"A ({names[0]})")):
+        ranked = (change_s * sign).sort_values(ascending=False, kind="stable")
+        longest = ranked[ranked > EQUAL_S].index[:top]
+        if len(longest):
+            lines += ["", f"Waited longest beyond the other run in {who}:"]
+            lines += _job_rows(both.loc[longest], sign)
+    return "\n".join(lines)
+
+
+def _waits(folder: Path, horizon_s: float) -> pd.DataFrame:
+    """Return the jobs submitted before `horizon_s` and their waits until then."""
+    jobs = pd.read_parquet(Path(folder) / "jobs.parquet", columns=_COLUMNS)
+    chosen = (jobs["outcome"] != "never_fits") & (jobs["submit_s"] < horizon_s)
+    jobs = jobs[chosen].set_index("job")
+    start_s = jobs["start_s"].where(jobs["start_s"] <= horizon_s)
+    return jobs.assign(is_open=start_s.isna(), wait_s=start_s.fillna(horizon_s) - jobs["submit_s"])
+
+
+def _overall(
+    both: pd.DataFrame, change_s: pd.Series[float], num_a: int, num_b: int
+) -> Iterable[str]:
+    longer, shorter = int((change_s > EQUAL_S).sum()), int((change_s < -EQUAL_S).sum())
+    yield (
+        f"{exact(len(both))} jobs in both: {exact(longer)} waited longer in B, {exact(shorter)} "
+        f"in A, {exact(len(both) - longer - shorter)} as long"
+    )
+    yield (
+        f"mean wait {duration(float(both['wait_s_a'].mean()))} in A, "
+        f"{duration(float(both['wait_s_b'].mean()))} in B"
+    )
+    still = [int(both[f"is_open_{run}"].sum()) for run in "ab"]
+    if any(still):
+        yield (
+            f"not started by the end of the shorter run: {exact(still[0])} in A, "
+            f"{exact(still[1])} in B; they count with their wait so far"
+        )
+    if num_a != len(both) or num_b != len(both):
+        only_a, only_b = num_a - len(both), num_b - len(both)
+        yield f"left out: {exact(only_a)} jobs only in A, {exact(only_b)} only in B"
+
+
+def _by_reason(both: pd.DataFrame) -> Iterable[str]:
+    rows: list[Sequence[str]] = [("", "A", "B", "change")]
+    pods = both["num_pods_a"].to_numpy(np.float64)
+    for reason in REASONS:
+        in_a, in_b = (
+            float(both[f"pending_{reason}_s_{run}"].to_numpy(np.float64) @ pods) / HOUR_S
+            for run in "ab"
+        )
+        if in_a or in_b:
+            rows.append((REASON_LABELS[reason], number(in_a), number(in_b), _signed(in_b - in_a)))
+    return _indented(rows)
+
+
+def _signed(value: float) -> str:
+    return f"+{number(value)}" if value > 0 else number(value)
+
+
+def _by_size(both: pd.DataFrame) -> Iterable[str]:
+    rows: list[Sequence[str]] = [("", "jobs", "A", "B")]
+    code = size_code(both["gpus_a"])
+    for index, (label, _) in enumerate(SIZE_CLASSES):
+        mine = both[code == index]
+        if len(mine):
+            waits = (duration(float(mine[f"wait_s_{run}"].mean())) for run in "ab")
+            rows.append((label, exact(len(mine)), *waits))
+    return _indented(rows)
+
+
+def _job_rows(chosen: pd.DataFrame, sign: int) -> Iterable[str]:
+    rows: list[Sequence[str]] = [("job", "GPUs", "wait A", "wait B", "more of")]
+    for job, row in chosen.iterrows():
+        more = {
+            reason: sign * (row[f"pending_{reason}_s_b"] - row[f"pending_{reason}_s_a"])
+            for reason in REASONS
+        }
+        waits = [
+            ("≥ " if row[f"is_open_{run}"] else "") + duration(float(row[f"wait_s_{run}"]))
+            for run in "ab"
+        ]
+        rows.append((str(job), exact(row["gpus_a"]), *waits, _largest(more)))
+    return _indented(rows, left=(0, 4))
+
+
+def _largest(more: dict[PendingReason, float]) -> str:
+    reason = max(more, key=lambda one: more[one])
+    return f"{REASON_LABELS[reason]} (+{duration(more[reason])})" if more[reason] > 0 else "–"
+
+
+def _indented(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> Iterable[str]:
+    return (f"  {line}" for line in aligned(rows, left))

@@ -1,0 +1,264 @@
+"""What a report keeps of a run, so that only one run's large tables are in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sim.report.episodes import Episode, find_episodes
+from sim.runs import metrics
+from sim.runs.experiment import RunResult, read_manifest
+from sim.runs.metrics import Quantile, Window
+from sim.runs.steps import Steps, allocation_steps, pending_steps
+from sim.runs.summary import submission_window
+from sim.schema.config import RunConfig
+
+CURVE_BINS = 700  #: as many as a picture of a curve has pixels
+TOP_EPISODES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Which run this is, as far as its small files tell."""
+
+    folder: Path
+    workload: str
+    nodes: int
+    num_gpus: int
+    arm: str
+    seed: int
+    window: Window
+    source: str  #: tells which runs met the same jobs, apart from the length of their windows
+    load: float | None
+
+    @property
+    def name(self) -> str:
+        """Return a name for files and captions."""
+        return f"{self.workload}-{self.nodes}-{self.arm}-s{self.seed}"
+
+    @property
+    def comparable(self) -> tuple[str, int, int]:
+        """Runs with the same value are shown side by side."""
+        return (self.workload, self.nodes, self.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Headline figures of a run over one window."""
+
+    window: Window
+    pending: pd.DataFrame  #: see `metrics.pending_quantiles`
+    delay: tuple[Quantile, Quantile]  #: p50 and p95 of all gangs, s
+    by_size: pd.DataFrame  #: see `metrics.delay_by_size`
+    use: metrics.Use
+    timeout_gpu_h: float
+    completion: dict[str, Quantile]
+    num_jobs: int
+    num_pods: int
+    num_never_fits: int
+    held: dict[str, float] | None = None  #: see `metrics.held_shares`; None without costs
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """One run as reports show it."""
+
+    head: Head
+    config: RunConfig
+    manifest: dict[str, Any]
+    whole: Figures  #: over the run's own window
+    shared: Figures  #: over the window that it shares with the runs beside it
+    curve: Steps  #: pending pods by reason, thinned to what a picture shows
+    peaks: pd.DataFrame  #: see `metrics.peaks`
+    episodes: list[Episode] = field(default_factory=list)
+
+    @property
+    def is_live(self) -> bool:
+        """True if it tells of a live cluster, not of a simulated one."""
+        return bool(self.manifest.get("is_live"))
+
+
+def read_heads(folders: Sequence[Path]) -> list[Head]:
+    """Read which runs these are; two runs of one name get numbers.
+
+    Raises:
+        ValueError: a folder is not a finished run.
+    """
+    if not folders:
+        raise ValueError("a report needs at least one run; give run folders")
+    heads = [_head(Path(folder)) for folder in folders]
+    seen: dict[str, int] = {}
+    named = []
+    for head in heads:
+        again = seen[head.name] = seen.get(head.name, 0) + 1
+        if again > 1:
+            fields = {name: getattr(head, name) for name in Head.__slots__}
+            head = Head(**{**fields, "arm": f"{head.arm} ({again})"})
+        named.append(head)
+    return named
+
+
+def _head(folder: Path) -> Head:
+    manifest = read_manifest(folder)
+    point = manifest.get("point", {})
+    jobs = pd.read_parquet(folder / "jobs.parquet", columns=["submit_s"])
+    source = str(manifest.get("input_sha256") or point.get("jobs_sha256") or "")
+    name = manifest.get("input") or "jobs"
+    return Head(
+        folder=folder,
+        workload=str(point.get("workload") or Path(str(name)).stem),
+        nodes=int(manifest["num_nodes"]),
+        num_gpus=int(manifest["num_gpus"]),
+        arm=str(point.get("arm") or manifest.get("label") or folder.name),
+        seed=int(manifest["seed"]),
+        window=_window(manifest, jobs),
+        source=source,
+        load=point.get("load"),
+    )
+
+
+def _window(manifest: dict[str, Any], jobs: pd.DataFrame) -> Window:
+    end_s = float(manifest["end_s"])
+    if "window_s" in manifest:  # a live journal: the cluster is watched from first to last line
+        start_s, last_s = manifest["window_s"]
+        return Window(start_s, last_s, end_s)
+    return submission_window(jobs, end_s)
+
+
+def shared_window(head: Head, heads: Sequence[Head]) -> Window:
+    """Return the window that all runs beside `head` cover."""
+    window = head.window
+    for other in heads:
+        if other.comparable == head.comparable:
+            window = window.cut(other.window)
+    return window
+
+
+def digest(head: Head, shared: Window) -> Digest:
+    """Read a run and keep what the report shows of it."""
+    run = RunResult.load(head.folder)
+    end_s = float(run.manifest["end_s"])
+    pending = pending_steps(run.pending, end_s)
+    allocation = allocation_steps(run.allocation, end_s)
+    whole = _figures(run, pending, allocation, head.window)
+    same = shared == head.window
+    window = _curve_window(head.window)
+    seen = pending.clip(window.start_s, window.end_s)
+    return Digest(
+        head=head,
+        config=run.config,
+        manifest=run.manifest,
+        whole=whole,
+        shared=whole if same else _figures(run, pending, allocation, shared),
+        curve=seen.thin(CURVE_BINS),
+        peaks=metrics.peaks(seen, metrics.piece_length(window)),
+        episodes=find_episodes(
+            seen,
+            allocation.clip(window.start_s, window.end_s),
+            run.jobs,
+            run.attempts,
+            num_gpus=head.num_gpus,
+            order=run.config.order,
+            top=TOP_EPISODES,
+        ),
+    )
+
+
+def _curve_window(window: Window) -> Window:
+    """Return where curves are looked at: the whole run if everything is submitted at once."""
+    if window.end_s - window.start_s > 1e-6:
+        return window
+    return Window(window.start_s, max(window.horizon_s, window.start_s + 1e-6), window.horizon_s)
+
+
+def _figures(run: RunResult, pending: Steps, allocation: Steps, window: Window) -> Figures:
+    curves = _curve_window(window)
+    jobs = metrics.in_window(run.jobs, window)
+    delay = metrics.queueing_delay(run.jobs, window, (0.5, 0.95))
+    submit_s = run.jobs["submit_s"]
+    inside = (submit_s >= window.start_s) & (submit_s < window.end_s)
+    return Figures(
+        window=curves,
+        pending=metrics.pending_quantiles(pending.clip(curves.start_s, curves.end_s)),
+        delay=(delay[0], delay[1]),
+        by_size=metrics.delay_by_size(run.jobs, window),
+        use=metrics.use(allocation.clip(curves.start_s, curves.end_s), run.cluster.num_gpus),
+        timeout_gpu_h=metrics.timeout_gpu_hours(run.attempts, curves),
+        completion=metrics.completion(run.jobs, window),
+        num_jobs=len(jobs),
+        num_pods=int(jobs["num_pods"].sum()),
+        num_never_fits=int((inside & (run.jobs["outcome"] == "never_fits")).sum()),
+        held=metrics.held_shares(jobs, run.attempts) if "productive_s" in jobs else None,
+    )
+
+
+def overall(figures: Figures) -> dict[str, float]:
+    """Return the row `all` of the pending figures."""
+    rows = figures.pending[figures.pending["reason"] == "all"].drop(columns="reason")
+    return {str(name): float(value) for name, value in rows.iloc[0].items()}
+
+
+def headline_row(digest: Digest, figures: Figures) -> dict[str, object]:
+    """Return the headline figures as one tidy row; a floor is a value that could only grow."""
+    pending = overall(figures)
+    row: dict[str, object] = {
+        "workload": digest.head.workload,
+        "nodes": digest.head.nodes,
+        "num_gpus": digest.head.num_gpus,
+        "arm": digest.head.arm,
+        "seed": digest.head.seed,
+        "window_days": figures.window.days,
+        "num_jobs": figures.num_jobs,
+        "num_pods": figures.num_pods,
+        "num_never_fits": figures.num_never_fits,
+        "pending_pods_p50": pending["p50_pods"],
+        "pending_pods_p99": pending["p99_pods"],
+        "pending_pods_max": pending["max_pods"],
+        "pending_pods_mean": pending["mean_pods"],
+        "queueing_delay_p50_s": figures.delay[0].value,
+        "queueing_delay_p50_is_floor": figures.delay[0].is_floor,
+        "queueing_delay_p95_s": figures.delay[1].value,
+        "queueing_delay_p95_is_floor": figures.delay[1].is_floor,
+        "allocation_ratio": figures.use.allocation_ratio,
+        "useful_ratio": figures.use.useful_ratio,
+        "idle_hold_gpu_h": figures.use.idle_hold_gpu_h,
+        "timeout_gpu_h": figures.timeout_gpu_h,
+        "unavailable_ratio": figures.use.unavailable_ratio,
+    }
+    if figures.held is not None:
+        row["goodput_ratio"] = figures.held["productive"]
+    for name, quantile in figures.completion.items():
+        row[name] = quantile.value
+        row[f"{name}_is_floor"] = quantile.is_floor
+    return row
+
+
+def identity(head: Head) -> dict[str, str | int]:
+    """Return the columns that say which run a row of a tidy table is about."""
+    return {"workload": head.workload, "nodes": head.nodes, "arm": head.arm, "seed": head.seed}
+
+
+def with_identity(head: Head, table: pd.DataFrame) -> pd.DataFrame:
+    """Put the columns of `identity` before a table."""
+    named = table.copy()
+    for at, (name, value) in enumerate(identity(head).items()):
+        named.insert(at, name, value)
+    return named
+
+
+def curve_table(digest: Digest) -> pd.DataFrame:
+    """Return the thinned pending curve as a tidy table: time_s, reason, pods."""
+    curve = digest.curve
+    shown = [i for i in range(len(curve.columns)) if curve.values[:, i].any()]
+    return pd.DataFrame(
+        {
+            "time_s": np.tile(curve.time_s, len(shown)),
+            "reason": np.repeat([curve.columns[i] for i in shown], len(curve.time_s)),
+            "pods": np.concatenate([curve.values[:, i] for i in shown]) if shown else [],
+        }
+    )

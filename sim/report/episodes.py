@@ -1,0 +1,239 @@
+"""Find the worst pending episodes of a run and say in words what they waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from scheduler.core.decisions import PendingReason
+from sim.report.wording import REASON_DOES, clock, duration, exact, percent, span
+from sim.runs.steps import Counts, Steps
+from sim.schema.tables import REASONS
+
+MERGE_GAP_S = 1800.0  #: dips shorter than this do not end an episode
+LEAD_UP_S = 3600.0  #: submissions so long before the peak are counted
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingGang:
+    """A gang that had no place at the peak of an episode."""
+
+    job: str
+    num_pods: int
+    gpus_per_pod: int
+    gpus: int
+    waited_s: float  #: from submission to the peak
+    admitted_s: float  #: NaN if not before the run ended
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A time in which at least half of a peak of pending pods was pending."""
+
+    start_s: float
+    end_s: float
+    peak_s: float
+    peak_pods: int
+    shares: tuple[tuple[PendingReason, float], ...]  #: of the pods at the peak, largest first
+    num_waiting: int  #: gangs without a place at the peak
+    head: WaitingGang | None  #: first in order of those that lack GPUs
+    free_gpus: int
+    idle_held_gpus: int  #: held at the peak by gangs that were not whole
+    unavailable_gpus: int
+    submitted_pods: int  #: in the hour before the peak
+
+
+def find_spans(time_s: np.ndarray, total: Counts, end_s: float, top: int) -> list[tuple[int, ...]]:
+    """Return (peak row, first row, row after the last) of the `top` highest separate episodes.
+
+    An episode reaches from its peak as far as the curve stays at or above half of the peak; dips
+    shorter than `MERGE_GAP_S` belong to it. Peaks on the shoulder of a higher one do not count.
+    """
+    spans: list[tuple[int, ...]] = []
+    taken = np.zeros(len(total), dtype=bool)
+    until_s = np.append(time_s[1:], end_s)
+    while len(spans) < top and not taken.all():
+        peak = int(np.argmax(np.where(taken, -1, total)))
+        if total[peak] <= 0:
+            break
+        high = np.flatnonzero(total >= total[peak] / 2)
+        gap_s = time_s[high[1:]] - until_s[high[:-1]]
+        group_starts = np.concatenate(([0], np.flatnonzero(gap_s >= MERGE_GAP_S) + 1, [len(high)]))
+        mine = int(np.searchsorted(group_starts, np.searchsorted(high, peak), side="right"))
+        first, after = int(high[group_starts[mine - 1]]), int(high[group_starts[mine] - 1]) + 1
+        if not taken[first:after].any():
+            spans.append((peak, first, after))
+        taken[first:after] = True
+    return spans
+
+
+def find_episodes(
+    pending: Steps,
+    allocation: Steps,
+    jobs: pd.DataFrame,
+    attempts: pd.DataFrame,
+    *,
+    num_gpus: int,
+    order: str = "fifo",
+    top: int = 3,
+) -> list[Episode]:
+    """Return the episodes with the highest peaks of pending pods, highest first.
+
+    `pending` and `allocation` are the curves of the part of the run to look at; `order` is the
+    queue order of the run. The head gang is derived from the tables: of the gangs that are
+    submitted and not placed at the peak, and that at some time lacked GPUs (capacity,
+    fragmentation, partial holds of others), it is the first in that order.
+    """
+    total = pending.total()
+    placed = attempts.loc[attempts["admitted_s"].notna(), ["job", "admitted_s", "end_s"]]
+    episodes = []
+    for peak, first, after in find_spans(pending.time_s, total, pending.end_s, top):
+        peak_s = float(pending.time_s[peak])
+        end_s = float(pending.time_s[after]) if after < len(total) else pending.end_s
+        row = pending.values[peak]
+        shares = [(reason, float(row[k]) / total[peak]) for k, reason in enumerate(REASONS)]
+        shares = sorted((share for share in shares if share[1] > 0), key=lambda share: -share[1])
+        allocated, useful, unavailable = (int(value) for value in allocation.at(peak_s))
+        waiting = _waiting(jobs, placed, peak_s)
+        submitted = jobs["submit_s"].between(peak_s - LEAD_UP_S, peak_s)
+        episodes.append(
+            Episode(
+                start_s=float(pending.time_s[first]),
+                end_s=end_s,
+                peak_s=peak_s,
+                peak_pods=int(total[peak]),
+                shares=tuple(shares),
+                num_waiting=len(waiting),
+                head=_head(waiting, placed, peak_s, order),
+                free_gpus=num_gpus - allocated - unavailable,
+                idle_held_gpus=allocated - useful,
+                unavailable_gpus=unavailable,
+                submitted_pods=int(jobs.loc[submitted, "num_pods"].sum()),
+            )
+        )
+    return episodes
+
+
+def _waiting(jobs: pd.DataFrame, placed: pd.DataFrame, at_s: float) -> pd.DataFrame:
+    """Return the jobs that are submitted, not over, and hold no complete placement at `at_s`."""
+    alive = (jobs["submit_s"] <= at_s) & ~(jobs["end_s"] <= at_s)
+    alive &= jobs["outcome"] != "never_fits"
+    running = placed.loc[(placed["admitted_s"] <= at_s) & ~(placed["end_s"] <= at_s), "job"]
+    candidates = jobs[alive]
+    return candidates[~candidates["job"].isin(running)]
+
+
+#: queue orders of the catalog as sort keys; ties break on submission and name
+ORDER_KEYS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
+    "fifo": lambda jobs: jobs["submit_s"],
+    "priority": lambda jobs: -jobs["priority"],
+    "sjf": lambda jobs: jobs["walltime_s"].fillna(jobs["duration_s"]),
+    "smallest": lambda jobs: jobs["gpus"],
+}
+
+
+def _head(
+    waiting: pd.DataFrame, placed: pd.DataFrame, at_s: float, order: str
+) -> WaitingGang | None:
+    lacked_s = (
+        waiting["pending_capacity_s"]
+        + waiting["pending_fragmentation_s"]
+        + waiting["pending_held_by_others_s"]
+    )
+    blocked = waiting[lacked_s > 0]
+    if blocked.empty:
+        return None
+    ranked = blocked.assign(rank=ORDER_KEYS[order](blocked))
+    head = ranked.sort_values(["rank", "submit_s", "job"]).iloc[0]
+    later = placed.loc[(placed["job"] == head["job"]) & (placed["admitted_s"] > at_s), "admitted_s"]
+    return WaitingGang(
+        job=str(head["job"]),
+        num_pods=int(head["num_pods"]),
+        gpus_per_pod=int(head["gpus_per_pod"]),
+        gpus=int(head["gpus"]),
+        waited_s=at_s - float(head["submit_s"]),
+        admitted_s=float(later.min()) if len(later) else float("nan"),
+    )
+
+
+def explain(
+    episode: Episode, *, num_gpus: int, has_queue_head: bool = True, is_live: bool = False
+) -> str:
+    """Return the episode in a few sentences with its numbers.
+
+    `has_queue_head` is False for pod and permit admission, where no gang holds back the others
+    and the first incomplete gang is only named. On a live cluster GPUs are unavailable for more
+    reasons than that their node is down.
+    """
+    when = span(episode.start_s, episode.end_s)
+    reasons = [
+        f"{percent(share)} {REASON_DOES[reason]}"
+        for reason, share in episode.shares
+        if share >= 0.005
+    ]
+    text = [
+        f"{when[0].upper()}{when[1:]} ({duration(episode.end_s - episode.start_s)}),"
+        f" peak {exact(episode.peak_pods)} pods at {clock(episode.peak_s)}: {', '.join(reasons)}."
+    ]
+    if episode.head is not None:
+        text += _head_sentences(episode, episode.head, num_gpus, has_queue_head)
+    else:
+        text.append(f"No gang lacks GPUs; {exact(episode.free_gpus)} are free.")
+    if episode.idle_held_gpus > 0:
+        text.append(f"Gangs that are not yet whole hold {exact(episode.idle_held_gpus)} GPUs.")
+    if episode.unavailable_gpus > 0:
+        where = "of no use to gangs" if is_live else "on nodes that are down"
+        text.append(f"{exact(episode.unavailable_gpus)} GPUs are {where}.")
+    text.append(f"In the hour before the peak {exact(episode.submitted_pods)} pods were submitted.")
+    return " ".join(text)
+
+
+def _head_sentences(
+    episode: Episode, head: WaitingGang, num_gpus: int, has_queue_head: bool
+) -> list[str]:
+    role = "First in the queue" if has_queue_head else "The first gang that lacks GPUs"
+    gangs = "gang has" if episode.num_waiting == 1 else "gangs have"
+    free = f"{exact(episode.free_gpus)} of {exact(num_gpus)} are free"
+    if episode.free_gpus >= head.gpus:
+        free += ", enough in number"
+    fate = (
+        "it is not placed before the run ends"
+        if np.isnan(head.admitted_s)
+        else f"it is placed at {clock(head.admitted_s)}"
+    )
+    return [
+        f"{exact(episode.num_waiting)} {gangs} no place.",
+        f"{role} is gang {head.job}: it needs {exact(head.gpus)} GPUs"
+        f" ({exact(head.num_pods)} {'pod' if head.num_pods == 1 else 'pods'}) and {free};"
+        f" it has waited {duration(head.waited_s)} and {fate}.",
+    ]
+
+
+def episode_table(episodes: list[Episode]) -> pd.DataFrame:
+    """Return the episodes as a tidy table, one row each."""
+    rows = []
+    for rank, episode in enumerate(episodes, start=1):
+        head = episode.head
+        row: dict[str, object] = {
+            "rank": rank,
+            "start_s": episode.start_s,
+            "end_s": episode.end_s,
+            "peak_s": episode.peak_s,
+            "peak_pods": episode.peak_pods,
+            "num_waiting": episode.num_waiting,
+            "head_job": head.job if head else None,
+            "head_gpus": head.gpus if head else 0,
+            "head_waited_s": head.waited_s if head else float("nan"),
+            "head_admitted_s": head.admitted_s if head else float("nan"),
+            "free_gpus": episode.free_gpus,
+            "idle_held_gpus": episode.idle_held_gpus,
+            "unavailable_gpus": episode.unavailable_gpus,
+            "submitted_pods": episode.submitted_pods,
+        }
+        shares = dict(episode.shares)
+        row |= {f"{reason}_ratio": shares.get(reason, 0.0) for reason in REASONS}
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,109 @@
+"""What `muster run` and `muster study` print at the end: a few lines on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scheduler.core.decisions import PendingReason
+from sim.report.wording import REASON_LABELS, aligned, count, duration, exact, number, percent
+
+if TYPE_CHECKING:
+    from sim.runs.experiment import RunResult
+
+
+def run_lines(result: RunResult, out: Path) -> list[str]:
+    """Return the headline figures of one run."""
+    figures = result.summary
+    outcomes = ", ".join(f"{exact(n)} {name}" for name, n in figures["outcomes"].items())
+    gpus = f"{exact(result.cluster.num_gpus)} GPUs"
+    rows = [
+        ("cluster", f"{exact(result.cluster.num_nodes)} nodes, {gpus}"),
+        ("jobs", f"{exact(figures['num_jobs'])} ({outcomes}), {exact(figures['num_pods'])} pods"),
+        ("simulated", duration(figures["end_s"])),
+        (
+            "pending",
+            f"p50 {_pods(figures, 'p50')}, p99 {_pods(figures, 'p99')}, "
+            f"max {_pods(figures, 'max')} pods{_reasons(figures)}",
+        ),
+        (
+            "queueing",
+            f"p50 {_duration(figures, 'queueing_delay_p50_s')}, "
+            f"p95 {_duration(figures, 'queueing_delay_p95_s')}",
+        ),
+        ("JCT", f"p50 {_duration(figures, 'jct_p50_s')}, p95 {_duration(figures, 'jct_p95_s')}"),
+        ("allocation", _ratio(figures, "allocation_ratio")),
+    ]
+    if "goodput_ratio" in figures:
+        rows.append(("goodput", f"{_ratio(figures, 'goodput_ratio')} of what is held"
+                     f"{_losses(figures)}"))  # fmt: skip
+    lines = [f"{name:<11} {text}" for name, text in rows]
+    never = result.jobs[result.jobs["outcome"] == "never_fits"]
+    if len(never):
+        largest = never.iloc[int(never["gpus"].to_numpy().argmax())]
+        lines.append(
+            f"{'never fits':<11} {exact(len(never))} of the jobs can never run on this cluster; "
+            f"the largest is {largest['job']!r}: {exact(largest['num_pods'])} pods of "
+            f"{exact(largest['gpus_per_pod'])} GPUs"
+        )
+    if len(result.rejected):
+        rejected = out / "rejected.csv"
+        lines.append(f"{'left out':<11} {exact(len(result.rejected))} bad rows, kept in {rejected}")
+    lines.append(f"{'run':<11} {out}")
+    return lines
+
+
+def _reasons(figures: dict[str, Any]) -> str:
+    shares = sorted(figures.get("pending_share_ratio", {}).items(), key=lambda item: -item[1])
+    named = [
+        f"{REASON_LABELS[PendingReason(name)]} {percent(share)}"
+        for name, share in shares[:3]
+        if share >= 0.005
+    ]
+    return f" ({', '.join(named)})" if named else ""
+
+
+def _losses(figures: dict[str, Any]) -> str:
+    shares = figures["held_share_ratio"]
+    rest = sorted(((r or 0.0, name) for name, r in shares.items() if name != "productive"))[::-1]
+    named = [f"{name.replace('_', ' ')} {percent(r)}" for r, name in rest[:3] if r >= 0.005]
+    return f" (the rest: {', '.join(named)})" if named else ""
+
+
+def study_lines(folders: Sequence[Path]) -> list[str]:
+    """Return a table of the points of a study: one row each."""
+    header = ("workload", "nodes", "arm", "days", "pending p50", "p99", "max", "delay p50", "p95")
+    rows = [(*header, "allocation"), *(_study_row(folder) for folder in folders)]
+    return list(aligned(rows, left=(0, 2)))
+
+
+def _study_row(folder: Path) -> tuple[str, ...]:
+    point = json.loads((folder / "manifest.json").read_text("utf-8"))["point"]
+    figures = json.loads((folder / "summary.json").read_text("utf-8"))
+    return (
+        f"{point['workload']}",
+        exact(point["nodes"]),
+        f"{point['arm']}",
+        number(figures["window_s"] / 86400.0),
+        *(_pods(figures, name) for name in ("p50", "p99", "max")),
+        _duration(figures, "queueing_delay_p50_s"),
+        _duration(figures, "queueing_delay_p95_s"),
+        _ratio(figures, "allocation_ratio"),
+    )
+
+
+def _pods(figures: dict[str, Any], name: str) -> str:
+    value = figures.get(f"pending_pods_{name}")
+    return "–" if value is None else count(value)
+
+
+def _duration(figures: dict[str, Any], name: str) -> str:
+    value = figures.get(name)
+    return "–" if value is None else duration(value)
+
+
+def _ratio(figures: dict[str, Any], name: str) -> str:
+    value = figures.get(name)
+    return "–" if value is None else percent(value)

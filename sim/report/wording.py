@@ -1,0 +1,144 @@
+"""Figures as people read them: numbers, durations, clock times, and reasons in words."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+from scheduler.core.decisions import PendingReason
+
+DAY_S = 86400
+
+REASON_LABELS: dict[PendingReason, str] = {
+    PendingReason.NEVER_FITS: "never fits",
+    PendingReason.CAPACITY: "capacity",
+    PendingReason.FRAGMENTATION: "fragmentation",
+    PendingReason.BEHIND_HEAD: "behind head",
+    PendingReason.HELD_BY_OTHERS: "held by others",
+    PendingReason.OWN_PARTIAL_HOLD: "own partial hold",
+    PendingReason.PERMIT_BACKOFF: "permit backoff",
+    PendingReason.MEMBERS: "members",
+    PendingReason.CONTROL_PLANE: "control plane",
+    PendingReason.STARTING: "starting",
+}
+
+#: what the pods of a reason do, to follow "71 %"
+REASON_DOES: dict[PendingReason, str] = {
+    PendingReason.NEVER_FITS: "can never fit",
+    PendingReason.CAPACITY: "wait for capacity",
+    PendingReason.FRAGMENTATION: "find enough GPUs free but not in the needed shape",
+    PendingReason.BEHIND_HEAD: "would fit but wait behind an earlier gang",
+    PendingReason.HELD_BY_OTHERS: "are kept out by partial holds of other gangs",
+    PendingReason.OWN_PARTIAL_HOLD: "are placed and wait for the rest of their own gang",
+    PendingReason.PERMIT_BACKOFF: "back off after a timeout",
+    PendingReason.MEMBERS: "wait for more pods of their gang to be created",
+    PendingReason.CONTROL_PLANE: "wait for the scheduler and the API (control plane)",
+    PendingReason.STARTING: "are starting",
+}
+
+REASON_MEANS: dict[PendingReason, str] = {
+    PendingReason.NEVER_FITS: "no empty cluster of this size could hold the gang",
+    PendingReason.CAPACITY: "fewer GPUs are free than the gang needs",
+    PendingReason.FRAGMENTATION: "enough GPUs are free, but not in the needed shape",
+    PendingReason.BEHIND_HEAD: "the gang would fit now but must not overtake an earlier one",
+    PendingReason.HELD_BY_OTHERS: "it would fit without the partial holds of other gangs",
+    PendingReason.OWN_PARTIAL_HOLD: "the pod is placed and waits for the rest of its own gang",
+    PendingReason.PERMIT_BACKOFF: "placed once, given back after a timeout, not yet tried again",
+    PendingReason.MEMBERS: "fewer pods exist than the gang needs to start",
+    PendingReason.CONTROL_PLANE: "admitted or schedulable, waits for the scheduler or the API",
+    PendingReason.STARTING: "bound to its node, pulls its image and starts",
+}
+
+
+def number(value: float) -> str:
+    """Return three significant digits with thousands separated: 0.765, 12.3, 4,310."""
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞"
+    if value == 0:
+        return "0"
+    digits = 2 - math.floor(math.log10(abs(value)))
+    rounded = round(value, digits)
+    decimals = max(2 - math.floor(math.log10(abs(rounded))), 0)
+    return f"{rounded:,.{decimals}f}"
+
+
+def count(value: float) -> str:
+    """Return a count with three significant digits: 42, 4,310."""
+    if math.isnan(value):
+        return "–"
+    return number(value).split(".")[0] if value == round(value) else number(value)
+
+
+def exact(value: float) -> str:
+    """Return a count in full: 4,312."""
+    return f"{value:,.0f}"
+
+
+def percent(ratio: float) -> str:
+    """Return a ratio as whole percent, or with three digits where that says more: 71 %, 0.3 %."""
+    if math.isnan(ratio):
+        return "–"
+    value = 100 * ratio
+    return f"{value:.0f} %" if value >= 1 or value == 0 else f"{value:.1g} %"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in the unit that fits it: 12.3 s, 4.05 min, 7.20 h, 3.10 d."""
+    if math.isnan(seconds):
+        return "–"
+    if seconds < 0.05:
+        return "0 s"
+    for unit, size, largest in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 3 * DAY_S)):
+        if seconds < largest * 0.9995:
+            return f"{number(seconds / size)} {unit}"
+    return f"{number(seconds / DAY_S)} d"
+
+
+_UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(text: str, option: str) -> float:
+    """Read a duration such as 90, 90s, 5min, 6h or 2d.
+
+    Raises:
+        ValueError: it is none, and names `option`.
+    """
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+) *(s|min|h|d)?", text.strip())
+    if found is None:
+        raise ValueError(
+            f"{option} is {text!r}; give seconds, or a number with s, min, h or d, such as 6h"
+        )
+    return float(found[1]) * _UNITS[found[2] or "s"]
+
+
+def clock(time_s: float) -> str:
+    """Return a time of the run as day and time of day, counted from day 1: day 12 14:03."""
+    minutes = int(time_s // 60)
+    days, minutes = divmod(minutes, 1440)
+    return f"day {days + 1} {minutes // 60:02d}:{minutes % 60:02d}"
+
+
+def span(start_s: float, end_s: float) -> str:
+    """Return two clock times, the second without its day where it is the same one."""
+    start, end = clock(start_s), clock(end_s)
+    same_day = start.rsplit(" ", 1)[0] == end.rsplit(" ", 1)[0]
+    return f"{start} to {end.rsplit(' ', 1)[1] if same_day else end}"
+
+
+def factor(ratio: float) -> str:
+    """Return how many times as a short factor: 4.2x, 13x."""
+    return f"{ratio:.2g}x" if ratio < 10 else f"{ratio:,.0f}x"
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> Iterator[str]:
+    """Yield lines of columns: those of `left` to the left, all others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            text.ljust(width) if column in left else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()

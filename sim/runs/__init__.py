@@ -1,0 +1,1 @@
+"""One run: experiment, folder, metrics, summary and timeline."""

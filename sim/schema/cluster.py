@@ -1,0 +1,115 @@
+"""The simulated cluster: pools of equal nodes, from two numbers or a TOML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from scheduler.core.model import UNLIMITED, Node, PodShape
+
+
+class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Equal nodes. CPU and memory are unlimited where they are not given."""
+
+    name: str
+    nodes: int
+    gpus_per_node: int = 8
+    gpu_model: str = ""
+    cpu_per_node: float | None = None
+    mem_gib_per_node: float | None = None
+    nodes_per_rack: int = 0  #: 0 means one rack
+    racks_per_block: int = 0  #: 0 means one block
+
+    def build(self) -> list[Node]:
+        """Return the nodes in topology order."""
+        capacity = PodShape(
+            self.gpus_per_node,
+            UNLIMITED if self.cpu_per_node is None else round(self.cpu_per_node * 1000),
+            UNLIMITED if self.mem_gib_per_node is None else round(self.mem_gib_per_node * 1024),
+        )
+        nodes = []
+        for i in range(self.nodes):
+            rack = i // self.nodes_per_rack if self.nodes_per_rack else 0
+            block = rack // self.racks_per_block if self.racks_per_block else 0
+            topology = (f"block-{block:05}", f"rack-{rack:05}")
+            nodes.append(Node(f"{self.name}-{i:06}", capacity, self.name, self.gpu_model, topology))
+        return nodes
+
+
+class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All pools; the same words in `cluster.toml` as `[[pool]]`."""
+
+    pool: tuple[Pool, ...]
+
+    @classmethod
+    def uniform(cls, nodes: int, gpus_per_node: int = 8) -> Cluster:
+        """Return one pool of equal nodes.
+
+        Raises:
+            ValueError: a count is not positive.
+        """
+        return _checked(cls((Pool("node", nodes, gpus_per_node),)), "the command line")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Cluster:
+        """Read a cluster file.
+
+        Raises:
+            ValueError: the file is missing, is not TOML, or describes no possible cluster.
+        """
+        try:
+            text = Path(path).read_bytes()
+        except OSError as error:
+            raise ValueError(f"cluster file {str(path)!r}: {error.strerror}") from None
+        try:
+            cluster = msgspec.toml.decode(text, type=cls)
+        except msgspec.MsgspecError as error:
+            raise ValueError(
+                f"cluster file {str(path)!r}: {error}; "
+                "each pool is a [[pool]] table with name, nodes and gpus_per_node"
+            ) from None
+        return _checked(cluster, str(path))
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes of all pools."""
+        return sum(pool.nodes for pool in self.pool)
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs of all pools."""
+        return sum(pool.nodes * pool.gpus_per_node for pool in self.pool)
+
+    def build(self) -> list[Node]:
+        """Return all nodes."""
+        return [node for pool in self.pool for node in pool.build()]
+
+
+def _checked(cluster: Cluster, source: str) -> Cluster:
+    names = [pool.name for pool in cluster.pool]
+    for pool in cluster.pool:
+        for what in ("nodes", "gpus_per_node"):
+            value = getattr(pool, what)
+            if value < 1:
+                raise ValueError(
+                    f"pool {pool.name!r} in {source}: {what} is {value}; give at least 1"
+                )
+        for what in ("cpu_per_node", "mem_gib_per_node"):
+            amount = getattr(pool, what)
+            if amount is not None and not 0 < amount < 1e9:
+                raise ValueError(
+                    f"pool {pool.name!r} in {source}: {what} is {amount}; give more than 0, "
+                    "or leave it out for no limit"
+                )
+        if pool.nodes_per_rack < 0 or pool.racks_per_block < 0:
+            raise ValueError(
+                f"pool {pool.name!r} in {source}: nodes_per_rack and racks_per_block cannot be "
+                "negative; 0 means one rack or block"
+            )
+    if not names:
+        raise ValueError(f"{source} has no [[pool]]; a cluster needs at least one")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"pool {twice!r} stands twice in {source}; give every pool its own name")
+    return cluster

@@ -1,0 +1,108 @@
+"""Schemas of a run's tables; docs/tables.md says what each column means."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from scheduler.core.decisions import PendingReason
+
+REASONS: tuple[PendingReason, ...] = tuple(PendingReason)
+
+JOBS = pa.schema(
+    [
+        ("job", pa.string()),
+        ("user", pa.string()),
+        ("queue", pa.string()),
+        ("priority", pa.int32()),
+        ("submit_s", pa.float64()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("duration_s", pa.float64()),
+        ("walltime_s", pa.float64()),
+        ("num_pods", pa.int32()),
+        ("gpus_per_pod", pa.int32()),
+        ("gpus", pa.int32()),
+        ("attempts", pa.int32()),
+        ("outcome", pa.string()),
+        ("held_gpu_s", pa.float64()),
+        ("lost_gpu_s", pa.float64()),
+        *((f"pending_{reason}_s", pa.float64()) for reason in REASONS),
+    ]
+)
+
+ATTEMPTS = pa.schema(
+    [
+        ("job", pa.string()),
+        ("attempt", pa.int32()),
+        ("created_s", pa.float64()),
+        ("admitted_s", pa.float64()),
+        ("bound_s", pa.float64()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("outcome", pa.string()),
+        ("num_nodes", pa.int32()),
+        ("held_gpu_s", pa.float64()),
+        ("lost_gpu_s", pa.float64()),
+    ]
+)
+
+#: what the time of an attempt went into, in runs with costs; docs/costs.md tells which is which
+GOODPUT_PARTS = (
+    "productive_s",
+    "startup_s",
+    "restore_s",
+    "save_stall_s",
+    "lost_work_s",
+    "recovery_s",
+    "other_s",
+)
+_PARTS = pa.schema([(part, pa.float64()) for part in GOODPUT_PARTS])
+
+
+def with_goodput(schema: pa.Schema) -> pa.Schema:
+    """Return the schema of jobs or attempts in a run with costs."""
+    return pa.schema([*schema, *_PARTS])
+
+
+PENDING = pa.schema(
+    [
+        ("time_s", pa.float64()),
+        ("reason", pa.string()),
+        ("pods", pa.int64()),
+        ("gpus", pa.int64()),
+    ]
+)
+
+ALLOCATION = pa.schema(
+    [
+        ("time_s", pa.float64()),
+        ("allocated_gpus", pa.int64()),
+        ("useful_gpus", pa.int64()),
+        ("unavailable_gpus", pa.int64()),
+    ]
+)
+
+NODES = pa.schema(
+    [
+        ("node", pa.string()),
+        ("pool", pa.string()),
+        ("gpu_model", pa.string()),
+        ("gpus", pa.int32()),
+        ("allocated_gpu_s", pa.float64()),
+        ("unavailable_gpu_s", pa.float64()),
+    ]
+)
+
+
+def schemas(*, has_goodput: bool) -> dict[str, pa.Schema]:
+    """Return the schema of each table of a run; those with costs say where time went."""
+    jobs, attempts = JOBS, ATTEMPTS
+    if has_goodput:
+        jobs, attempts = with_goodput(JOBS), with_goodput(ATTEMPTS)
+    return {
+        "jobs": jobs,
+        "attempts": attempts,
+        "pending": PENDING,
+        "allocation": ALLOCATION,
+        "nodes": NODES,
+    }

@@ -1,0 +1,1 @@
+"""Many runs: studies, plans, searches and sweeps."""

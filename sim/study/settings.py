@@ -1,0 +1,281 @@
+"""What study.toml and plan.toml have in common: workloads, arms, and how they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import pandas as pd
+
+import traces
+from sim.schema import planes
+from sim.schema.config import (
+    Admission,
+    Backfill,
+    Discipline,
+    Faults,
+    Order,
+    Placement,
+    RunConfig,
+    Timeouts,
+)
+from traces import windows
+
+#: rooms whose source can change a row of a run, with all that lies below them
+DECIDING = (
+    "scheduler/core",
+    "scheduler/policies",
+    "sim/schema",
+    "sim/engines",
+    "sim/runs",
+    "traces",
+)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+Settings = TypeVar("Settings", bound=msgspec.Struct)
+
+
+class WorkloadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where jobs come from: exactly one of `profile`, `superpose` and `jobs`."""
+
+    name: str
+    profile: str = ""  #: calibrated generator, such as "openai_like"
+    superpose: str = ""  #: real jobs copied up to the size of the cluster: "philly"
+    jobs: str = ""  #: a jobs table, taken as it is
+    load: float | None = None  #: offered GPU-seconds / capacity x time
+    days: float | None = None  #: time over which jobs are submitted
+    #: the run begins so late in the workload: what would run then is there from the first hour on
+    carry_in_days: float = 0.0
+    tail_scale: float = 1.0  #: how the largest gangs grow with the cluster, 0 to 1
+
+    def check(self, place: str) -> None:
+        """Raise ValueError if the workload makes no sense; `place` is the file it stands in."""
+        what = f"workload {self.name!r} in {place}"
+        check_name(self.name, what)
+        given = [key for key in ("profile", "superpose", "jobs") if getattr(self, key)]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"{what}: give one of profile, superpose and jobs; it has {found}")
+        if self.superpose not in ("", "philly"):
+            raise ValueError(f"{what}: superpose is {self.superpose!r}; only 'philly' is known")
+        if self.jobs:
+            if not Path(self.jobs).is_file():
+                raise ValueError(f"{what}: jobs file {self.jobs!r} does not exist")
+            if self.load is not None:
+                raise ValueError(f"{what}: a jobs file brings its own load; take load out")
+        for key in ("load", "days"):
+            value = getattr(self, key)
+            if value is None and not self.jobs:
+                raise ValueError(f"{what}: {key} is missing; {given[0]} needs it")
+            if value is not None and not 0 < value < 10_000:
+                raise ValueError(f"{what}: {key} is {value}; give a number above 0")
+        if not 0 <= self.carry_in_days < 10_000:
+            raise ValueError(f"{what}: carry_in_days is {self.carry_in_days}; give 0 or more")
+        if not 0 <= self.tail_scale <= 1:
+            raise ValueError(f"{what}: tail_scale is {self.tail_scale}; give 0 to 1")
+
+    def sha256(self, num_gpus: int, seed: int) -> str:
+        """Return what identifies the jobs of this workload for a cluster and a seed."""
+        if self.jobs:
+            window = (self.days, self.carry_in_days)
+            return digest({"file": file_sha256(self.jobs), "days": window, "code": code_sha256()})
+        return digest(
+            {
+                **msgspec.to_builtins(self),
+                "name": "",
+                "num_gpus": num_gpus,
+                "seed": seed,
+                "code": code_sha256(),
+            }
+        )
+
+    def make(self, num_gpus: int, seed: int) -> pd.DataFrame:
+        """Return the jobs for a cluster of `num_gpus`.
+
+        Raises:
+            ValueError: the jobs file is wrong, or the profile is unknown.
+        """
+        jobs = self._all_jobs(num_gpus, seed)
+        return windows.carried_in(jobs, self.carry_in_days) if self.carry_in_days else jobs
+
+    def _all_jobs(self, num_gpus: int, seed: int) -> pd.DataFrame:
+        """Return the jobs from the beginning of the workload."""
+        if self.jobs:
+            jobs = traces.load(self.jobs).jobs
+            return (
+                jobs if self.days is None else windows.before(jobs, self.carry_in_days + self.days)
+            )
+        assert self.days is not None
+        assert self.load is not None
+        days = self.carry_in_days + self.days
+        if self.profile:
+            from traces import synthetic
+
+            return synthetic.generate(
+                self.profile,
+                num_gpus=num_gpus,
+                days=days,
+                load=self.load,
+                seed=seed,
+                tail_scale=self.tail_scale,
+            )
+        from traces import philly
+
+        return philly.superpose(num_gpus=num_gpus, days=days, load=self.load, seed=seed)
+
+
+class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One way of scheduling; the words are those of `RunConfig`."""
+
+    name: str
+    admission: Admission = "gang"
+    order: Order = "fifo"
+    discipline: Discipline = "strict"
+    backfill: Backfill = "none"
+    placement: Placement = "pack"
+
+    def check(self, place: str) -> None:
+        """Raise ValueError if the arm makes no sense; `place` is the file it stands in."""
+        what = f"arm {self.name!r} in {place}"
+        check_name(self.name, what)
+        check_policy(self.admission, self.order, self.discipline, self.backfill, what)
+
+    def config(
+        self, environment: Environment, *, seed: int, until_s: float | None = None
+    ) -> RunConfig:
+        """Return the settings of a run of this arm."""
+        return RunConfig(
+            admission=self.admission,
+            order=self.order,
+            discipline=self.discipline,
+            backfill=self.backfill,
+            placement=self.placement,
+            control_plane=planes.load(environment.control_plane),
+            timeouts=environment.timeouts,
+            faults=environment.faults,
+            seed=seed,
+            until_s=until_s,
+            label=self.name,
+        )
+
+
+class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What all runs of a study or plan share beside workload and arm."""
+
+    title: str = ""
+    control_plane: str = "kubernetes"  #: a name in sim/control_planes or a TOML file
+    gpus_per_node: int = 8
+    timeouts: Timeouts = Timeouts()
+    faults: Faults = Faults()
+
+    def check(self, place: str) -> None:
+        """Raise ValueError if something makes no sense; `place` is the file it stands in."""
+        if self.gpus_per_node < 1:
+            raise ValueError(f"{place}: gpus_per_node is {self.gpus_per_node}; give at least 1")
+        planes.load(self.control_plane)
+
+
+def read_settings(path: str | Path, kind: type[Settings], *, what: str) -> Settings:
+    """Decode a settings file; `what` names it in errors, such as "study settings".
+
+    Raises:
+        ValueError: the file is missing, is not TOML, or has unknown or wrong fields.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{what} {str(path)!r}: {error.strerror}") from None
+    try:
+        return msgspec.toml.decode(content, type=kind)
+    except msgspec.MsgspecError as error:
+        known = ", ".join(kind.__struct_encode_fields__)
+        raise ValueError(
+            f"{what} {str(path)!r}: {error}; fields at the top: {known} (docs/study.md)"
+        ) from None
+
+
+def beside(path: str, settings_file: Path) -> str:
+    """Return a path that a settings file gives relative to itself."""
+    return str(settings_file.parent / path) if path else path
+
+
+def plane_beside(name: str, settings_file: Path) -> str:
+    """Return a control plane's name, or its file relative to the settings file."""
+    return name if name in planes.names() else beside(name, settings_file)
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise ValueError unless `name` can be part of a file name."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{what}: use letters, digits, '-', '_' and '.' in a name")
+
+
+def check_policy(
+    admission: Admission, order: Order, discipline: Discipline, backfill: Backfill, what: str
+) -> None:
+    """Raise ValueError if a queue policy is chosen for pods that queue one by one."""
+    if admission == "gang":
+        return
+    chosen = {"order": order, "discipline": discipline, "backfill": backfill}
+    for name, default in (("order", "fifo"), ("discipline", "strict"), ("backfill", "none")):
+        if chosen[name] != default:
+            raise ValueError(
+                f"{what}: {name} {chosen[name]!r} needs admission gang; with admission "
+                f"{admission} pods queue by priority and time, as in kube-scheduler"
+            )
+
+
+def check_unique(names: Collection[str], what: str, place: str) -> None:
+    """Raise ValueError if there is no name, or one of them twice."""
+    if not names:
+        raise ValueError(f"{place}: {what} is empty; give at least one")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"{place}: {what} {name!r} stands twice; give each its own name")
+        seen.add(name)
+
+
+def digest(settings: object) -> str:
+    """Return the SHA-256 of settings, equal for equal values whatever their order."""
+    return hashlib.sha256(msgspec.json.encode(settings, order="sorted")).hexdigest()
+
+
+@cache
+def file_sha256(path: str) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def code_sha256() -> str:
+    """Return the SHA-256 of the source that results depend on."""
+    return source_sha256(Path(traces.__file__).parents[1])
+
+
+def source_sha256(root: Path) -> str:
+    """Return the SHA-256 of the deciding rooms below `root`.
+
+    Raises:
+        ValueError: a room is not there, so that the hash would stand for less than it says.
+    """
+    found = hashlib.sha256()
+    for room in DECIDING:
+        files = sorted(
+            file
+            for file in (root / room).rglob("*")
+            if file.is_file() and file.suffix in (".py", ".toml", ".csv", ".parquet")
+        )
+        if not files:
+            raise ValueError(f"{root / room} has no source to take the hash of")
+        for file in files:
+            found.update(f"{file.relative_to(root).as_posix()}\n".encode())
+            found.update(file.read_bytes())
+    return found.hexdigest()

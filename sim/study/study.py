@@ -1,0 +1,383 @@
+"""A study: cluster sizes x workloads x arms, each point a pure function of its settings."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from socket import gethostname
+from typing import Any
+
+import msgspec
+import pandas as pd
+import pyarrow.parquet as pq
+
+from sim.runs.experiment import read_manifest, run
+from sim.runs.progress import Callback, StudyProgress
+from sim.schema.config import RunConfig
+from sim.study import settings
+from sim.study.settings import Arm, Environment, WorkloadSettings
+from sim.study.sweep import Shard, Task, check_executor, run_tasks
+from traces import windows
+from traces.windows import DAY_S
+
+#: ms that one GPU-day of offered load takes to simulate, measured at 7,500 nodes; only their ratios
+#: matter: they order the points, longest first, and weigh them in the progress bar. Real jobs are
+#: smaller, so that a GPU-day holds more of them than a generated workload's
+COST_MS = {
+    "generated": {"gang": 0.008, "easy": 0.014, "pod": 0.1, "permit": 0.3, "workload": 0.0005},
+    "superposed": {"gang": 0.7, "easy": 2.2, "pod": 3.2, "permit": 3.0, "workload": 0.014},
+}
+
+
+class StudyWorkload(WorkloadSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A workload, and for how long each arm simulates it."""
+
+    #: by arm or by admission mode; `days` where neither is named
+    window_days: dict[str, float] = msgspec.field(default_factory=dict)
+
+    def window(self, arm: Arm) -> float | None:
+        """Return the days that `arm` simulates; None is until the last job ends."""
+        for key in (arm.name, arm.admission):
+            if key in self.window_days:
+                return self.window_days[key]
+        return self.days
+
+
+class Quick(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `--quick` puts in place of the study's own sizes and windows."""
+
+    nodes: tuple[int, ...] = (32, 64, 96)
+    days: float = 2.0  #: longest window of any arm
+
+
+class Study(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The content of study.toml."""
+
+    nodes: tuple[int, ...]
+    workload: tuple[StudyWorkload, ...]
+    arm: tuple[Arm, ...]
+    seeds: tuple[int, ...] = (0,)
+    quick: Quick = Quick()
+
+    @classmethod
+    def load(cls, path: str | Path) -> Study:
+        """Read and check study.toml; paths in it are relative to it.
+
+        Raises:
+            ValueError: something in the file makes no sense; the text says what.
+        """
+        study = settings.read_settings(path, cls, what="study settings")
+        file = Path(path)
+        study = msgspec.structs.replace(
+            study,
+            control_plane=settings.plane_beside(study.control_plane, file),
+            workload=tuple(
+                msgspec.structs.replace(one, jobs=settings.beside(one.jobs, file))
+                for one in study.workload
+            ),
+        )
+        study.check(str(path))
+        return study
+
+    def check(self, place: str) -> None:
+        """Raise ValueError if something makes no sense; `place` is the file it stands in."""
+        Environment.check(self, place)
+        for nodes in (*self.nodes, *self.quick.nodes):
+            if nodes < 1:
+                raise ValueError(f"{place}: nodes has {nodes}; give counts of at least 1")
+        for seed in self.seeds:
+            if seed < 0:
+                raise ValueError(f"{place}: seeds has {seed}; give 0 or more")
+        if not self.quick.days > 0:
+            raise ValueError(f"{place}: quick.days is {self.quick.days}; give more than 0")
+        settings.check_unique([str(nodes) for nodes in self.nodes], "nodes", place)
+        settings.check_unique([str(seed) for seed in self.seeds], "seeds", place)
+        settings.check_unique([arm.name for arm in self.arm], "arm", place)
+        settings.check_unique([one.name for one in self.workload], "workload", place)
+        for arm in self.arm:
+            arm.check(place)
+        known = {name for arm in self.arm for name in (arm.name, arm.admission)}
+        for workload in self.workload:
+            workload.check(place)
+            for name, days in workload.window_days.items():
+                where = f"{place}: window_days of workload {workload.name!r}"
+                if name not in known:
+                    raise ValueError(
+                        f"{where} names {name!r}; choose among {', '.join(sorted(known))}"
+                    )
+                if not 0 < days <= (workload.days or days):
+                    raise ValueError(
+                        f"{where}: {name} is {days}; give more than 0 and at most days "
+                        f"({workload.days})"
+                    )
+
+    def shortened(self) -> Study:
+        """Return the small form of the study that `--quick` runs."""
+        days = self.quick.days
+        workloads = tuple(
+            msgspec.structs.replace(
+                one,
+                days=min(one.days or days, days),
+                window_days={name: min(value, days) for name, value in one.window_days.items()},
+            )
+            for one in self.workload
+        )
+        title = f"{self.title} (quick form)" if self.title else ""
+        return msgspec.structs.replace(
+            self, nodes=self.quick.nodes, seeds=self.seeds[:1], workload=workloads, title=title
+        )
+
+    def points(self) -> list[Point]:
+        """Return all points."""
+        return [
+            Point(self, workload, nodes, arm, seed)
+            for workload in self.workload
+            for nodes in self.nodes
+            for arm in self.arm
+            for seed in self.seeds
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One run of a study."""
+
+    study: Study
+    workload: StudyWorkload
+    nodes: int
+    arm: Arm
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of the run folder."""
+        return f"{self.workload.name}-{self.nodes}-{self.arm.name}-s{self.seed}"
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs of the cluster."""
+        return self.nodes * self.study.gpus_per_node
+
+    @property
+    def window_days(self) -> float | None:
+        """Simulated days; None runs until the last job ends."""
+        return self.workload.window(self.arm)
+
+    @property
+    def config(self) -> RunConfig:
+        """Settings of the run. It ends with its window: what still waits then is unfinished."""
+        days = self.window_days
+        return self.arm.config(
+            self.study, seed=self.seed, until_s=None if days is None else days * DAY_S
+        )
+
+    @property
+    def weight(self) -> float:
+        """Expected work, in no particular unit."""
+        kind = "easy" if self.arm.backfill == "easy" else self.arm.admission
+        return self._work(self.window_days, kind)
+
+    @property
+    def workload_weight(self) -> float:
+        """Expected work to make the jobs, in the same unit."""
+        days = (self.workload.days or 30.0) + self.workload.carry_in_days
+        return self._work(days, "workload")
+
+    def _work(self, days: float | None, kind: str) -> float:
+        cost = COST_MS["superposed" if self.workload.superpose else "generated"][kind]
+        return self.num_gpus * (days or 30.0) * (self.workload.load or 1.0) * cost
+
+    def jobs_file(self, out: Path) -> Path:
+        """Return where the jobs of this point are kept; arms share them."""
+        sha = self.workload.sha256(self.num_gpus, self.seed)[:12]
+        size = "" if self.workload.jobs else f"-{self.num_gpus}-s{self.seed}"
+        return out / "workloads" / f"{self.workload.name}{size}-{sha}.parquet"
+
+    def folder(self, out: Path) -> Path:
+        """Return the run folder of this point."""
+        return out / "points" / self.name
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the manifest says about this point; `sha256` is all that decides its rows."""
+        resolved = {
+            "jobs": self.workload.sha256(self.num_gpus, self.seed),
+            "nodes": self.nodes,
+            "gpus_per_node": self.study.gpus_per_node,
+            "config": msgspec.to_builtins(self.config),
+            "window_days": self.window_days,
+        }
+        code = settings.code_sha256()
+        return {
+            "workload": self.workload.name,
+            "nodes": self.nodes,
+            "arm": self.arm.name,
+            "seed": self.seed,
+            "load": self.workload.load,
+            "window_days": self.window_days,
+            "jobs_sha256": resolved["jobs"],
+            "code_sha256": code,
+            "sha256": settings.digest({**resolved, "code": code}),
+        }
+
+    def is_done(self, out: Path) -> bool:
+        """True if a finished run of exactly these settings and this code stands in `out`."""
+        try:
+            manifest = read_manifest(self.folder(out))
+        except ValueError:
+            return False
+        return bool(manifest.get("point", {}).get("sha256") == self.identity()["sha256"])
+
+
+def make_jobs(point: Point, out: Path) -> pd.DataFrame:
+    """Return the jobs of a point's workload from its file, which is written if it is missing."""
+    path = point.jobs_file(out)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{_here()}.partial")
+        jobs = point.workload.make(point.num_gpus, point.seed)
+        jobs.to_parquet(part, compression="zstd", index=False)
+        with suppress(FileNotFoundError):  # another process was first and took ours away
+            os.replace(part, path)
+    table: pd.DataFrame = pq.read_table(path).to_pandas()
+    return table
+
+
+def run_point(point: Point, out: Path, progress: Callback | None = None) -> Path:
+    """Simulate a point and put its run folder in place, whole; return the folder."""
+    jobs = make_jobs(point, out)
+    if point.window_days is not None:
+        jobs = windows.before(jobs, point.window_days)
+    try:
+        result = run(
+            jobs,
+            nodes=point.nodes,
+            gpus_per_node=point.study.gpus_per_node,
+            config=point.config,
+            progress=progress or False,
+        )
+    except ValueError as error:
+        raise ValueError(f"point {point.name}: {error}") from None
+    # Two processes may be at the same point, for instance after one was killed and its worker
+    # lives on: each writes its own folder, and what appears under the final name is whole.
+    part = out / "unfinished" / f"{point.name}.{_here()}"
+    shutil.rmtree(part, ignore_errors=True)
+    result.save(part, point=point.identity())
+    folder = point.folder(out)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(part, folder)
+    return folder
+
+
+def _here() -> str:
+    """Return a name for this process that others on a shared folder do not have."""
+    return f"{gethostname()}-{os.getpid()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Where a study stands."""
+
+    done: list[Path]  #: run folders, in the order of the settings
+    missing: list[str]  #: names of points without a finished run
+
+
+def run_study(
+    study: Study,
+    out: str | Path,
+    *,
+    jobs: int = 2,
+    executor: str = "local",
+    shard: Shard | None = None,
+    progress: bool = True,
+) -> Outcome:
+    """Run the points that are not finished yet, those that take longest first.
+
+    With `shard` only its share of the points is run; other processes run the others.
+
+    Raises:
+        ValueError: a point makes no sense, or the executor does not work.
+    """
+    check_executor(executor)
+    folder = Path(out).resolve()
+    mine = sorted(study.points(), key=lambda point: (-point.weight, point.name))
+    if shard is not None:
+        mine = mine[shard.index :: shard.count]
+    _clear(mine, folder)
+    workloads = _workload_tasks([point for point in mine if not point.is_done(folder)], folder)
+    points = [_point_task(point, folder) for point in mine]
+    reports = folder / "progress"
+    is_shown = progress and not all(task.is_done() for task in points)
+    with (
+        StudyProgress("muster study", reports, [*workloads, *points]) if is_shown else nullcontext()
+    ):
+        for tasks in (workloads, points):
+            run_tasks(tasks, reports, jobs=jobs, executor=executor)
+    _clear(mine, folder)
+    return outcome(study, folder)
+
+
+def outcome(study: Study, out: str | Path) -> Outcome:
+    """Return which points of the study have a finished run in `out`."""
+    folder = Path(out).resolve()
+    points = study.points()
+    done = [point for point in points if point.is_done(folder)]
+    return Outcome(
+        [point.folder(folder) for point in done],
+        [point.name for point in points if point not in done],
+    )
+
+
+def _point_task(point: Point, out: Path) -> Task:
+    return Task(
+        name=point.name,
+        weight=point.weight,
+        span_s=(point.window_days or 30.0) * DAY_S,
+        work=partial(_run_point, point, out),
+        is_done=partial(point.is_done, out),
+    )
+
+
+def _run_point(point: Point, out: Path, progress: Callback) -> None:
+    run_point(point, out, progress)
+
+
+def _workload_tasks(points: Sequence[Point], out: Path) -> list[Task]:
+    """Return one task for each jobs table that is needed and not there."""
+    found: dict[Path, Task] = {}
+    for point in points:
+        path = point.jobs_file(out)
+        if path in found or path.is_file():
+            continue
+        found[path] = Task(
+            name=f"workload-{path.stem}",
+            weight=point.workload_weight,
+            span_s=0.0,
+            work=partial(_make_jobs, point, out),
+            is_done=path.is_file,
+        )
+    return sorted(found.values(), key=lambda task: (-task.weight, task.name))
+
+
+def _make_jobs(point: Point, out: Path, _: Callback) -> None:
+    make_jobs(point, out)
+
+
+def _clear(points: Sequence[Point], out: Path) -> None:
+    """Take away what killed processes left of these points."""
+    for point in points:
+        for part in (out / "unfinished").glob(f"{point.name}.*"):
+            shutil.rmtree(part, ignore_errors=True)
+        (out / "progress" / point.name).unlink(missing_ok=True)
+        path = point.jobs_file(out)
+        if path.is_file():
+            for part in path.parent.glob(f"{path.name}.*.partial"):
+                part.unlink(missing_ok=True)
+    for name in ("unfinished", "progress"):
+        with suppress(OSError):  # not there, or another process is at work in it
+            (out / name).rmdir()

@@ -1,0 +1,199 @@
+"""The rights in the manifests against what muster asks for: none missing, none that nobody uses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.error
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from scheduler.controller.plans import record_name
+from scheduler.controlplane import objects
+from scheduler.kube.api import ApiError
+from scheduler.workloads.gangs import KINDS
+from tests.cluster.conftest import NODES, Kube, gang, pytorchjob
+from tests.cluster.definitions import DEFINITIONS, definition
+from tests.cluster.test_failure_extender import Verbs, planned
+from tests.cluster.test_failure_wire import RECORDS
+from tests.cluster.test_failures import kill_muster
+
+pytestmark = [pytest.mark.k8s, pytest.mark.slow]
+
+RBAC = Path(__file__).resolve().parents[2] / "deploy" / "base" / "rbac.yaml"
+
+
+class Right(NamedTuple):
+    """One verb on one kind of object."""
+
+    group: str
+    resource: str
+    verb: str
+    inside: str  #: the namespace it is granted in; empty: in all
+
+
+def granted() -> set[Right]:
+    """Return what muster's own roles grant."""
+    found = set()
+    for item in yaml.safe_load_all(RBAC.read_text()):
+        if item["kind"] not in ("ClusterRole", "Role") or item["metadata"]["name"] != "muster":
+            continue
+        inside = item["metadata"].get("namespace", "")
+        for rule in item["rules"]:
+            found |= {
+                Right(group, resource, verb, inside)
+                for group in rule["apiGroups"]
+                for resource in rule["resources"]
+                for verb in rule["verbs"]
+            }
+    return found
+
+
+def asked(kube: Kube) -> Iterator[tuple[Right, int]]:
+    """Yield what muster asked the API server for since it runs, and how it was answered."""
+    with (kube.cluster.dir / "audit.jsonl").open() as lines:
+        for line in lines:
+            if not line.endswith("\n"):
+                return  # being written
+            seen = json.loads(line)
+            what = seen.get("objectRef")
+            if what is None:  # not about an object
+                continue
+            resource = "/".join(filter(None, (what["resource"], what.get("subresource"))))
+            where = what.get("namespace", "")
+            right = Right(what.get("apiGroup", ""), resource, seen["verb"], where)
+            yield right, seen.get("responseStatus", {}).get("code", 0)
+
+
+def used(kube: Kube, rights: set[Right]) -> set[Right]:
+    """Return the rights by which a request went through."""
+    found = set()
+    for right, code in asked(kube):
+        if code not in (401, 403):
+            found |= {right._replace(inside=""), right}
+    return found & rights
+
+
+class Unused(frozenset[Right]):
+    """Rights that nobody used: what a test shows that waits for them in vain."""
+
+    def __bool__(self) -> bool:
+        """Count as no, so that the wait goes on."""
+        return False
+
+
+def define_all(kube: Kube) -> None:
+    """Make every kind known whose size muster reads: it asks for none that is not."""
+    for name, kind in KINDS.items():
+        if kind.crd:
+            _, _, group, version, plural = kind.path.split("/")
+            # muster tells PodGroups apart by their project; other tests make objects of all kinds
+            called = "PodGroup" if plural == "podgroups" else name
+            assert f"{called.lower()}s" == plural
+            try:
+                kube.call("POST", DEFINITIONS, definition(group, version, called))
+            except urllib.error.HTTPError as error:
+                if error.code != 409:  # known already
+                    raise
+
+
+def be_looked_up(kube: Kube, space: str) -> None:
+    """Bind a pod that is bound elsewhere: muster asks what became of it."""
+    kube.create(*gang(space, "held", 1, schedulerName="nobody"))
+    where = planned(kube, space, "held", 1)["held-0"]
+    pod = kube.pods(space)["held-0"]
+    verbs = Verbs(kube.cluster)
+    assert verbs.bind(pod, where) == ""
+    assert verbs.bind(pod, where) == "", "it is bound there"
+
+
+def be_in_the_way(kube: Kube, space: str) -> None:
+    """Have a record where muster wants to write one: it asks whose it is."""
+    name = record_name(f"{space}/taken")
+    config = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": "muster-system"},
+        "data": {},
+    }
+    right = Right("", "configmaps", "get", "muster-system")
+    kube.create(config)
+    try:
+        kube.create(*gang(space, "taken", 2))
+        kube.until("muster asks whose it is", lambda: used(kube, {right}))
+        assert not kube.call("GET", f"{RECORDS}/{name}").get("data"), "it is let alone"
+    finally:
+        kube.delete(f"{RECORDS}/{name}")
+
+
+def lose_a_rank(kube: Kube, space: str) -> None:
+    """End a rank that nobody makes anew: the rest is evicted."""
+    kube.create(*gang(space, "torn", 2, schedulerName="muster-direct"))
+    kube.until("torn is bound", lambda: {"torn-0", "torn-1"} <= set(kube.bound(space)))
+    kube.delete(f"/api/v1/namespaces/{space}/pods/torn-0")
+    kube.until("the other goes, too", lambda: "torn-1" not in kube.pods(space))
+
+
+def scale_what_waits(kube: Kube, space: str) -> None:
+    """Change a waiting job's size: its pods are deleted, to be made anew."""
+    kube.create(pytorchjob(space, "job", NODES, gpus=8))
+    kube.until("it waits", lambda: kube.explain(space, "job").get("reason"))
+    path = f"/apis/kubeflow.org/v1/namespaces/{space}/pytorchjobs/job"
+    before = {name: one["metadata"]["uid"] for name, one in kube.pods(space).items()}
+    kube.patch(path, {"spec": {"pytorchReplicaSpecs": {"Worker": {"replicas": NODES + 2}}}})
+
+    def anew() -> bool:
+        pods = kube.pods(space)
+        old = [n for n, uid in before.items() if n in pods and pods[n]["metadata"]["uid"] == uid]
+        return not [name for name in old if name.startswith("job-")]
+
+    kube.until("all its pods are made anew", anew)
+
+
+def test_each_right_is_used_and_none_is_missing(kube: Kube, space: str) -> None:
+    rights = granted()
+    assert len(rights) > 30
+    define_all(kube)
+    kill_muster(kube)  # the next reads all there is
+    kube.until("muster is ready", lambda: kube.cluster.healthy("muster"))
+    be_looked_up(kube, space)
+    be_in_the_way(kube, space)
+    lose_a_rank(kube, space)
+    scale_what_waits(kube, space)
+
+    kube.until(
+        "each right is used",
+        lambda: used(kube, rights) == rights or Unused(rights - used(kube, rights)),
+    )
+    refused = {right for right, code in asked(kube) if code in (401, 403)}
+    missing = {r for r in refused if r not in rights and r._replace(inside="") not in rights}
+    assert not missing, f"asked for and not granted: {sorted(missing)}"
+
+
+def test_a_namespace_that_ends_is_no_missing_right(kube: Kube) -> None:
+    name = "ends-slowly"
+    held = f"/api/v1/namespaces/{name}/configmaps/held"
+    meta = {"name": "held", "namespace": name, "finalizers": ["example.com/held"]}
+    kube.create(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta},
+    )
+    kube.delete(f"/api/v1/namespaces/{name}")
+
+    async def write() -> tuple[int, dict[tuple[str, int], int]]:
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "late"}}
+        async with await objects.connect(kube.cluster.kubeconfig) as api:
+            with pytest.raises(ApiError) as refused:
+                await api.call("POST", f"/api/v1/namespaces/{name}/configmaps", body)
+            return refused.value.code, api.calls
+
+    try:
+        code, calls = asyncio.run(write())
+    finally:
+        kube.patch(held, {"metadata": {"finalizers": []}})
+    assert code == 404
+    assert calls == {("POST", 404): 1}

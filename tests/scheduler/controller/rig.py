@@ -1,0 +1,239 @@
+"""A controller on the bench: real ledger, lanes, plans and messages; what it writes is kept.
+
+There is no API server behind it. Every request is recorded and answered as one that succeeded, and
+facts come from the test, so that a rule can be tried in milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from scheduler.controller.controller import Controller
+from scheduler.controller.metrics import Metrics
+from scheduler.controller.mirror import Ledger
+from scheduler.controller.plans import PlanRecords
+from scheduler.controller.settings import LiveSettings
+from scheduler.controlplane.objects import node as played
+from scheduler.core.audit import validate
+from scheduler.kube.api import ApiError
+from scheduler.kube.objects import GATE, NodeObject, Pod, Thing
+from scheduler.kube.watch import Change
+from scheduler.policies import catalog
+from scheduler.status.publish import Publisher
+
+RESOURCE = "nvidia.com/gpu"
+
+
+class Recorder:
+    """Takes every request and keeps it."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str, Any]] = []
+        self._version = itertools.count(1)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        unless: Callable[[], str] | None = None,
+        **_: Any,
+    ) -> bytes:
+        """Answer as an API server does that takes it."""
+        if unless is not None and (why := unless()):
+            raise ApiError(409, why)
+        if isinstance(body, bytes):
+            body = msgspec.json.decode(body)
+        self.requests.append((method, path, body))
+        version = {"metadata": {"resourceVersion": str(next(self._version))}}
+        return msgspec.json.encode(version)
+
+    persist = call
+
+
+class Rig:
+    """A controller that leads, and the cluster it is told of."""
+
+    def __init__(self, nodes: int = 4, gpus: int = 8, **settings: Any) -> None:
+        self.clock_s = 100.0
+        self.api = Recorder()
+        self.settings = msgspec.convert(settings, LiveSettings)
+        policy = catalog.policy("priority", "strict", "none", "pack")
+        self.ledger = Ledger(policy, RESOURCE, lambda now_s, item: None)
+        self.publisher = Publisher(self.api, "rig")  # type: ignore[arg-type]
+        self.publisher.active = True
+        plans = PlanRecords(self.api, "muster-system", "rig")  # type: ignore[arg-type]
+        self.control = Controller(
+            self.settings,
+            self.api,  # type: ignore[arg-type]
+            self.ledger,
+            plans,
+            self.publisher,
+            Metrics(),
+            clock=lambda: self.clock_s,
+        )
+        self.control.active = True
+        for number in range(nodes):
+            self.node(number, gpus)
+
+    def node(self, number: int, gpus: int = 8, change: Change = Change.ADDED) -> None:
+        """Tell of a node."""
+        self.control.on_node(change, msgspec.convert(played(number, gpus), NodeObject))
+
+    def thing(self, kind: str, name: str, spec: Any, **meta: Any) -> None:
+        """Tell of an object that sizes gangs."""
+        meta = {"name": name, "namespace": "n", "uid": f"uid-{name}", **meta}
+        item = msgspec.convert({"metadata": meta, "spec": spec}, Thing)
+        self.control.on_thing(kind, Change.MODIFIED, item)
+
+    def no_thing(self, kind: str, name: str) -> None:
+        """Tell that such an object is gone."""
+        item = msgspec.convert({"metadata": {"name": name, "namespace": "n"}}, Thing)
+        self.control.on_thing(kind, Change.DELETED, item)
+
+    def see(self, *pods: Pod) -> None:
+        """Tell of pods as they are now."""
+        for one in pods:
+            known = one.metadata.uid in self.control.pods
+            self.control.on_pod(Change.MODIFIED if known else Change.ADDED, one)
+
+    def lose(self, *pods: Pod) -> None:
+        """Tell that pods are gone."""
+        for one in pods:
+            self.control.on_pod(Change.DELETED, one)
+
+    async def settle(self) -> None:
+        """Step until nothing more is written."""
+        for _ in range(20):
+            before = len(self.api.requests)
+            self.control.step()
+            await self.control.finish_work(5.0)
+            if len(self.api.requests) == before:
+                validate(self.ledger.state)
+                return
+        raise AssertionError("the controller does not come to rest")
+
+    async def pass_s(self, seconds: float) -> None:
+        """Let time go by: what is due then is looked at."""
+        self.clock_s += seconds
+        self.control.work.touch_due(self.control.now_s())
+        await self.settle()
+
+    def placed(self) -> dict[str, str]:
+        """Return the node of each pod that was released, by pod."""
+        found = {}
+        for method, path, body in self.api.requests:
+            name = path.rpartition("/")[2]
+            if method == "PATCH" and "/pods/" in path and "affinity" in body.get("spec", {}):
+                required = body["spec"]["affinity"]["nodeAffinity"][
+                    "requiredDuringSchedulingIgnoredDuringExecution"
+                ]
+                term = required["nodeSelectorTerms"][0]
+                found[name] = term["matchFields"][-1]["values"][0]
+            elif method == "POST" and path.endswith("/binding"):
+                found[path.split("/")[-2]] = body["target"]["name"]
+        return found
+
+    def lanes(self) -> dict[str, str]:
+        """Return how each pod was told of its node."""
+        found = {}
+        for method, path, _ in self.api.requests:
+            if method == "PATCH" and path.endswith("/status"):
+                found[path.split("/")[-2]] = "extender"
+            elif method == "PATCH" and "/pods/" in path:
+                found[path.rpartition("/")[2]] = "pinned"
+            elif method == "POST" and path.endswith("/binding"):
+                found[path.split("/")[-2]] = "direct"
+        return found
+
+    def nominated(self) -> list[tuple[str, str | None]]:
+        """Return every nomination: the pod and its node."""
+        return [
+            (path.split("/")[-2], body["status"]["nominatedNodeName"])
+            for method, path, body in self.api.requests
+            if method == "PATCH" and path.endswith("/status")
+        ]
+
+    def deleted(self) -> list[str]:
+        """Return the pods that were deleted."""
+        return [
+            p.rpartition("/")[2] for m, p, _ in self.api.requests if m == "DELETE" and "/pods/" in p
+        ]
+
+    def evicted(self) -> list[str]:
+        """Return the pods that were asked to go."""
+        return [p.split("/")[-2] for m, p, _ in self.api.requests if p.endswith("/eviction")]
+
+    def events(self) -> list[tuple[str, str]]:
+        """Return reason and text of Events written since the last call."""
+        found = []
+        while not self.publisher._queue.empty():
+            _, body, method = self.publisher._queue.get_nowait()
+            if method == "POST":
+                said = msgspec.json.decode(body)
+                found.append((said["reason"], said["note"]))
+        return found
+
+    def problem(self, gang: str) -> str:
+        """Return why a gang is not considered."""
+        return self.control.names[gang].problem
+
+
+def pod(
+    name: str,
+    *,
+    labels: dict[str, str] | None = None,
+    annotations: dict[str, str] | None = None,
+    owner: tuple[str, str, str] | None = None,
+    gpus: int | str = 8,
+    node: str = "",
+    phase: str = "",
+    gated: bool | None = None,
+    uid: str = "",
+    env: dict[str, str] | None = None,
+    **spec: Any,
+) -> Pod:
+    """Return a pod; gated unless it has a node. `owner` is kind, name and uid."""
+    gated = not node if gated is None else gated
+    container = {
+        "name": "main",
+        "resources": {"limits": {RESOURCE: str(gpus)}},
+        "env": [{"name": key, "value": value} for key, value in (env or {}).items()],
+    }
+    kind, owner_name, owner_uid = owner or ("", "", "")
+    reference = {"kind": kind, "name": owner_name, "uid": owner_uid, "controller": True}
+    return msgspec.convert(
+        {
+            "metadata": {
+                "name": name,
+                "namespace": "n",
+                "uid": uid or name,
+                "labels": labels or {},
+                "annotations": annotations or {},
+                "ownerReferences": [reference] if owner else [],
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+            },
+            "spec": {
+                "nodeName": node,
+                "schedulingGates": [{"name": GATE}] if gated else [],
+                "containers": [container],
+                **spec,
+            },
+            "status": {"phase": phase or ("Running" if node else "Pending")},
+        },
+        Pod,
+    )
+
+
+def tried(story: Callable[[Rig], Awaitable[None]], **rig: Any) -> None:
+    """Run a test's story on a new rig, in an event loop of its own."""
+
+    async def run() -> None:
+        await story(Rig(**rig))
+
+    asyncio.run(run())

@@ -1,0 +1,168 @@
+"""The ledger between facts of the API and the core's state."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from scheduler.controller.lanes import pin
+from scheduler.controller.mirror import Ledger, Part, Request
+from scheduler.controlplane.objects import node as played
+from scheduler.core.model import PodShape
+from scheduler.kube.objects import NodeObject, Pod
+from scheduler.policies import catalog
+from scheduler.workloads.eligibility import shunned
+
+RESOURCE = "nvidia.com/gpu"
+
+
+def ledger(*gpus: int) -> Ledger:
+    """Return a ledger of nodes with these GPUs, settled."""
+    found = Ledger(
+        catalog.policy("priority", "strict", "none", "pack"), RESOURCE, lambda now_s, item: None
+    )
+    for number, count in enumerate(gpus):
+        found.set_node(msgspec.convert(played(number, count), NodeObject))
+    found.settle(0.0)
+    return found
+
+
+def pod(name: str, node: str = "", **spec: object) -> Pod:
+    """Return a pod, pinned to a node if one is named."""
+    affinity = pin(None, node) if node else None
+    return msgspec.convert(
+        {
+            "metadata": {"name": name, "namespace": "n", "uid": name},
+            "spec": {"affinity": affinity, "containers": [], **spec},
+        },
+        Pod,
+    )
+
+
+def held(name: str, nodes: list[str], gpus: int) -> Request:
+    """Return a request that runs on nodes, pinned there."""
+    part = Part("worker", len(nodes), PodShape(gpus, 0, 0), pod(name, nodes[0]))
+    return Request(name, [part], 0.0, present=len(nodes), nodes=tuple(nodes))
+
+
+def names(*numbers: int) -> list[str]:
+    return [f"node-{number:05d}" for number in numbers]
+
+
+def test_pins_of_what_runs_tell_no_nodes_apart() -> None:
+    book = ledger(*[8] * 6)
+    for number in range(6):
+        book.hold(held(f"gang-{number}", names(number), 4))
+    book.begin_anew()
+    book.settle(1.0)
+    assert len(book.state.capacity.groups) == 1
+    assert {free.gpus for free in book.state.capacity.free} == {4}
+
+
+@pytest.mark.parametrize("gpus", [(8, 8, 4, 4), (4, 8, 4, 8)])
+def test_one_gang_may_hold_neighbours_of_different_kinds(gpus: tuple[int, ...]) -> None:
+    book = ledger(*gpus)
+    book.hold(held("wide", names(0, 1, 2, 3), 2))
+    book.settle(1.0)
+    free = {
+        n.name: book.state.capacity.free[i].gpus for i, n in enumerate(book.state.capacity.nodes)
+    }
+    assert free == {name: count - 2 for name, count in zip(names(0, 1, 2, 3), gpus, strict=True)}
+    book.withdraw("wide")
+    assert sum(group.free_gpus for group in book.state.capacity.groups) == sum(gpus)
+
+
+def test_gangs_that_hold_more_than_a_node_has_are_counted_in_full() -> None:
+    """As after two muster processes, or a node that came back smaller."""
+    book = ledger(8, 8, 8)
+    book.hold(held("first", names(2), 8))
+    parts = [
+        Part("master", 1, PodShape(8, 0, 0), pod("m")),
+        Part("worker", 2, PodShape(8, 0, 0), pod("w")),
+    ]
+    book.hold(Request("second", parts, 0.0, present=3, nodes=tuple(names(0, 1, 2))))
+    book.settle(1.0)
+    assert not any(free.gpus for free in book.state.capacity.free)
+    book.withdraw("first")
+    book.settle(2.0)
+    assert not any(free.gpus for free in book.state.capacity.free), "second still fills all three"
+    assert all(node.capacity.gpus == 8 for node in book.state.capacity.nodes)
+
+
+def test_a_gang_whose_node_went_is_held_anew() -> None:
+    book = ledger(8, 8)
+    book.hold(held("wide", names(0, 1), 8))
+    book.remove_node("node-00001")
+    book.settle(1.0)
+    book.hold(held("wide", names(0), 8))
+    book.settle(2.0)
+    assert [free.gpus for free in book.state.capacity.free] == [0]
+    book.withdraw("wide")
+    assert [free.gpus for free in book.state.capacity.free] == [8]
+
+
+def test_what_a_gang_still_holds_is_not_free_when_one_of_its_nodes_went() -> None:
+    book = ledger(8, 8, 8)
+    book.hold(held("wide", names(0, 1), 8))
+    book.remove_node("node-00001")
+    book.submit(Request("eager", [Part("worker", 1, PodShape(8, 0, 0), pod("e"))], 0.0, present=1))
+    assert [request.nodes for request in book.decide(1.0)] == [("node-00002",)]
+    assert not book.has_room("node-00000", PodShape(1, 0, 0))
+    book.set_node(msgspec.convert(played(1, 8), NodeObject))
+    book.settle(2.0)
+    assert not book.has_room("node-00001", PodShape(1, 0, 0)), "its pods are still there"
+    book.withdraw("wide")
+    assert book.has_room("node-00001", PodShape(8, 0, 0))
+
+
+def test_a_gang_without_any_of_its_nodes_holds_nothing() -> None:
+    book = ledger(8, 8)
+    book.hold(held("narrow", names(1), 8))
+    book.remove_node("node-00001")
+    book.settle(1.0)
+    book.withdraw("narrow")
+    assert [free.gpus for free in book.state.capacity.free] == [8]
+
+
+def test_a_waiting_pod_tells_nodes_apart() -> None:
+    book = ledger(8, 8)
+    chosen = pod("a", nodeSelector={"kubernetes.io/hostname": "node-00001"})
+    part = Part("worker", 1, PodShape(8, 0, 0), chosen)
+    book.submit(Request("picky", [part], 0.0, present=1))
+    assert [request.nodes for request in book.decide(1.0)] == [("node-00001",)]
+
+
+def test_a_node_on_which_kube_scheduler_refused_a_pod_is_kept_off_by_that_request_alone() -> None:
+    book = ledger(8, 8)
+    once = shunned(pod("a"), book.nodes["node-00000"])
+    shape = PodShape(8, 0, 0)
+    book.submit(Request("burnt", [Part("worker", 1, shape, pod("a"), once)], 0.0, present=1))
+    book.submit(Request("fresh", [Part("worker", 1, shape, pod("b"))], 1.0, present=1))
+    found = {request.name: request.nodes for request in book.decide(1.0)}
+    assert found == {"burnt": ("node-00001",), "fresh": ("node-00000",)}
+
+
+def test_a_volume_in_another_zone_rules_out_the_zone() -> None:
+    book = ledger(8, 8, 8)
+    for number, zone in enumerate("aab"):
+        made = played(number, 8)
+        made["metadata"]["labels"]["topology.kubernetes.io/zone"] = zone
+        book.set_node(msgspec.convert(made, NodeObject))
+    disk = {"name": "d", "persistentVolumeClaim": {"claimName": "d"}}
+    zonal = pod("a", volumes=[disk])
+    wrong = shunned(zonal, book.nodes["node-00000"])
+    book.submit(Request("zonal", [Part("worker", 1, PodShape(8), zonal, wrong)], 0.0, present=1))
+    assert [request.nodes for request in book.decide(1.0)] == [("node-00002",)]
+
+
+@pytest.mark.parametrize("tolerations", [[], [{"key": "broken", "operator": "Exists"}]])
+def test_a_taint_that_comes_later_takes_the_node_from_who_does_not_tolerate_it(
+    tolerations: list[dict[str, str]],
+) -> None:
+    book = ledger(8)
+    one = pod("a", "node-00000", tolerations=tolerations)
+    assert book.takes("node-00000", one)
+    made = played(0, 8)
+    made["spec"] = {"taints": [{"key": "broken", "effect": "NoSchedule"}]}
+    book.set_node(msgspec.convert(made, NodeObject))
+    assert book.takes("node-00000", one) is bool(tolerations)

@@ -1,0 +1,200 @@
+"""When a running gang loses a rank for good: it gives its GPUs back whole and comes again whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from scheduler.controller import plans
+from scheduler.kube.api import ApiError
+from scheduler.kube.objects import Pod
+from tests.scheduler.controller.rig import Rig, pod, tried
+
+REPAIR_S = 60.0
+SIZE = 4
+LABELS = {"muster.dev/group": "g"}
+MINIMUM = {"muster.dev/min-member": str(SIZE)}
+
+
+def rank(number: int, life: int = 0, **more: Any) -> Pod:
+    """Return one rank of the gang in one of its lives."""
+    labels = {**LABELS, "training.kubeflow.org/replica-index": str(number)}
+    return pod(f"g-{number}", labels=labels, annotations=MINIMUM, uid=f"g-{number}-{life}", **more)
+
+
+def told_to_go(one: Pod) -> Pod:
+    """Return the pod as it is while its kubelet does not answer."""
+    meta = msgspec.structs.replace(one.metadata, deletion_timestamp="2026-01-01T01:00:00Z")
+    return msgspec.structs.replace(one, metadata=meta)
+
+
+async def running(rig: Rig) -> list[Pod]:
+    """Return the gang, started and bound as planned."""
+    rig.see(*(rank(i) for i in range(SIZE)))
+    await rig.settle()
+    nodes = rig.placed()
+    assert len(set(nodes.values())) == SIZE
+    pods = [rank(i, node=nodes[f"g-{i}"]) for i in range(SIZE)]
+    rig.see(*pods)
+    await rig.pass_s(1.0)
+    rig.api.requests.clear()
+    return pods
+
+
+def test_a_rank_that_cannot_go_does_not_hold_the_others_gpus() -> None:
+    """Its node is dead, so nobody says that it ended; the others run into the void."""
+
+    async def story(rig: Rig) -> None:
+        pods = await running(rig)
+        rig.see(told_to_go(pods[1]))
+        await rig.settle()
+        await rig.pass_s(REPAIR_S - 1.0)
+        assert rig.evicted() == []
+        await rig.pass_s(2.0)
+        assert sorted(rig.evicted()) == ["g-0", "g-2", "g-3"]
+        rig.lose(pods[0], pods[2], pods[3])
+        rig.see(*(rank(i, 1) for i in (0, 2, 3)))
+        await rig.settle()
+        assert rig.placed() == {}, "three of four wait, though their nodes are free"
+        rig.lose(pods[1])
+        await rig.settle()
+        assert rig.placed() == {}
+        rig.see(rank(1, 1))
+        await rig.settle()
+        assert len(set(rig.placed().values())) == SIZE
+
+    tried(story, nodes=SIZE)
+
+
+def test_a_rank_that_comes_back_in_time_keeps_the_gang() -> None:
+    async def story(rig: Rig) -> None:
+        pods = await running(rig)
+        rig.see(told_to_go(pods[1]))
+        await rig.settle()
+        await rig.pass_s(REPAIR_S - 5.0)
+        rig.lose(pods[1])
+        rig.see(rank(1, 1))
+        await rig.settle()
+        assert rig.placed() == {"g-1": pods[1].spec.node_name}
+        rig.see(rank(1, 1, node=pods[1].spec.node_name))
+        await rig.pass_s(2 * REPAIR_S)
+        assert rig.evicted() == []
+
+    tried(story, nodes=SIZE)
+
+
+def test_a_gang_that_may_not_be_evicted_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disruption budget holds its pods where they are: then the lost rank joins them."""
+
+    async def story(rig: Rig) -> None:
+        pods = await running(rig)
+        take = rig.api.call
+
+        async def refuse(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if path.endswith("/eviction"):
+                raise ApiError(429, "its budget forbids it")
+            return await take(method, path, body, **more)
+
+        monkeypatch.setattr(rig.api, "call", refuse)
+        rig.see(told_to_go(pods[1]))
+        await rig.settle()
+        await rig.pass_s(REPAIR_S + 1.0)
+        rig.lose(pods[1])
+        rig.see(rank(1, 1))
+        await rig.settle()
+        assert rig.placed() == {"g-1": pods[1].spec.node_name}
+
+    tried(story, nodes=SIZE)
+
+
+def test_a_plan_record_goes_however_long_the_api_server_refuses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plans, "ERASE_AGAIN_S", 0.0)
+    refusals = [ApiError(500, "no"), ApiError(0, "no answer"), ApiError(403, "not yet")]
+    deleted: list[str] = []
+
+    async def story(rig: Rig) -> None:
+        take = rig.api.call
+
+        async def call(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if method == "DELETE" and "/configmaps/" in path:
+                if refusals:
+                    raise refusals.pop()
+                deleted.append(path)
+            return await take(method, path, body, **more)
+
+        monkeypatch.setattr(rig.api, "call", call)
+        await running(rig)
+        assert not refusals
+        assert len(deleted) == 1
+
+    tried(story)
+
+
+def test_a_record_that_a_new_plan_has_taken_over_stays() -> None:
+    async def story(rig: Rig) -> None:
+        records = rig.control.plans
+        await running(rig)
+        unit = next(iter(rig.control.gangs.values())).units.popitem()[1]
+        before = len(rig.api.requests)
+        call = rig.api.call
+
+        async def refuse(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if method == "DELETE":
+                await records.write(unit, next(iter(rig.control.gangs)))
+                raise ApiError(500, "no")
+            return await call(method, path, body, **more)
+
+        rig.api.call = refuse  # type: ignore[method-assign]
+        await records.erase(unit.name, lambda: True)
+        assert [method for method, _, _ in rig.api.requests[before:]] == ["POST"]
+
+    tried(story)
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_a_pinned_pod_is_looked_up_before_its_node_is_given_away(bound: bool) -> None:
+    """kube-scheduler may have bound it while the watch of pods was silent."""
+
+    async def story(rig: Rig) -> None:
+        rig.see(*(rank(i) for i in range(SIZE)))
+        await rig.settle()
+        nodes = rig.placed()
+        assert len(set(nodes.values())) == SIZE
+        rig.api.requests.clear()
+        answer, asked = rig.api.persist, []
+
+        async def persist(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if method != "GET" or "/pods/" not in path:
+                return await answer(method, path, body, **more)
+            rig.api.requests.append((method, path, body))
+            asked.append(path.rpartition("/")[2])
+            node = nodes[asked[-1]] if bound else ""
+            return msgspec.json.encode(rank(int(asked[-1][-1]), node=node, gated=False))
+
+        rig.api.persist = persist  # type: ignore[method-assign]
+        more = {"schedulerName": "muster-direct", "gated": False}
+        late = {"muster.dev/group": "late"}
+        rig.see(*(pod(f"l-{i}", labels=late, annotations=MINIMUM, **more) for i in range(SIZE)))
+        await rig.pass_s(31.0)
+        assert sorted(asked) == sorted(nodes)
+        assert rig.deleted() == []
+        placed = rig.placed()
+        assert placed == {} if bound else set(placed) == {f"l-{i}" for i in range(SIZE)}
+
+    tried(story)
+
+
+def test_what_is_deleted_is_what_was_seen() -> None:
+    async def story(rig: Rig) -> None:
+        seen = rank(0, owner=("PyTorchJob", "g", "uid-g"))
+        meta = msgspec.structs.replace(seen.metadata, resource_version="17")
+        await rig.control.lanes.delete(msgspec.structs.replace(seen, metadata=meta))
+        ((method, _, body),) = rig.api.requests
+        preconditions = {"uid": "g-0-0", "resourceVersion": "17"}
+        assert (method, body) == ("DELETE", {"preconditions": preconditions})
+
+    tried(story)

@@ -1,0 +1,58 @@
+"""A driver without a clock or a cluster: it carries out what the core decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from scheduler.core.decisions import Admit, Decision, Wait
+from scheduler.core.events import Admitted, Considered, GangSubmitted
+from scheduler.core.model import Gang, Node, PodShape, Role, Selector
+from scheduler.core.state import ClusterState, apply
+from scheduler.policies.decide import Policy, decide
+
+
+def nodes(count: int, gpus: int = 8, **fields: object) -> list[Node]:
+    """Return equal nodes n0, n1, ..."""
+    return [Node(f"n{i}", PodShape(gpus), **fields) for i in range(count)]  # type: ignore[arg-type]
+
+
+def gang(
+    name: str,
+    count: int,
+    gpus: int,
+    submit_s: float = 0.0,
+    walltime_s: float = 100.0,
+    **fields: object,
+) -> Gang:
+    """Return a gang of equal pods that may go anywhere."""
+    roles = (Role(count, PodShape(gpus), Selector()),)
+    return Gang(name, roles, submit_s, walltime_s, **fields)  # type: ignore[arg-type]
+
+
+def submit(state: ClusterState, *gangs: Gang) -> None:
+    for each in gangs:
+        apply(state, GangSubmitted(each))
+
+
+def let_pass(state: ClusterState, policy: Policy, now_s: float = 0.0) -> list[Decision]:
+    """Run one pass to its end, carry its decisions out and return them."""
+    made: list[Decision] = []
+    while True:
+        for decision in decide(state, policy, now_s):
+            made.append(decision)
+            if isinstance(decision, Admit):
+                end_s = now_s + state.gangs[decision.gang].gang.walltime_s
+                apply(state, Admitted(decision.gang, decision.placement, now_s, end_s))
+            elif isinstance(decision, Considered):
+                apply(state, decision)
+                return made
+            else:
+                apply(state, decision)  # type: ignore[arg-type]
+
+
+def admitted(decisions: Iterable[Decision]) -> list[str]:
+    return [each.gang for each in decisions if isinstance(each, Admit)]
+
+
+def waits(decisions: Iterable[Decision]) -> list[Wait]:
+    return [each for each in decisions if isinstance(each, Wait)]

@@ -1,0 +1,101 @@
+"""What a decision costs, counted in function calls so that a busy machine changes nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from scheduler.core.events import Admitted, GangFinished, GangSubmitted
+from scheduler.core.model import Slice
+from scheduler.core.state import ClusterState, apply
+from scheduler.policies import catalog
+from scheduler.policies.decide import decide
+from tests.scheduler.core.driving import gang, let_pass, nodes, submit
+
+DISCIPLINES = {
+    "strict": catalog.policy(),
+    "skip": catalog.policy(discipline="skip"),
+    "easy": catalog.policy(backfill="easy"),
+}
+
+
+def count_calls(act: Callable[[], object]) -> int:
+    """Return how many Python and built-in functions `act` calls."""
+    calls = 0
+
+    def note(frame: object, event: str, arg: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        act()
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+def life_of_a_gang(num_nodes: int, placer: str) -> int:
+    """Return the calls of submission, admission test and end of a gang of 16 pods of 8 GPUs."""
+    policy = catalog.policy(placer=placer)
+    state = ClusterState(nodes(num_nodes))
+    submit(state, gang("before", 3, 2))
+    let_pass(state, policy)
+
+    def live() -> None:
+        submit(state, gang("g", 16, 8))
+        let_pass(state, policy)
+        apply(state, GangFinished("g"))
+
+    live()
+    return count_calls(live)
+
+
+@pytest.mark.parametrize("placer", ["pack", "first-fit", "spread"])
+def test_a_gang_costs_the_same_on_every_cluster(placer: str) -> None:
+    assert life_of_a_gang(100, placer) == life_of_a_gang(5_000, placer)
+
+
+def test_apply_costs_by_ranges_not_by_nodes() -> None:
+    def take(num_nodes: int) -> int:
+        state = ClusterState(nodes(num_nodes))
+        submit(state, gang("g", num_nodes, 8))
+        everything = (Slice(0, 0, num_nodes, 1),)
+
+        def act() -> None:
+            apply(state, Admitted("g", everything, 0.0, 1.0))
+            apply(state, GangFinished("g"))
+
+        return count_calls(act)
+
+    assert take(50) == take(5_000)
+
+
+def blocked_pass(discipline: str, num_waiting: int) -> int:
+    """Return the calls of a pass over a queue in which nothing fits, in five distinct shapes."""
+    policy = DISCIPLINES[discipline]
+    state = ClusterState(nodes(20))
+    submit(state, gang("small", 1, 8, walltime_s=50.0), gang("large", 19, 8, walltime_s=100.0))
+    let_pass(state, policy)
+    for i in range(num_waiting):
+        apply(state, GangSubmitted(gang(f"w{i:05}", 16 + i % 5, 8, 1.0, 200.0)))
+    let_pass(state, policy, 1.0)
+    apply(state, GangFinished("small"))  # capacity grew: all are looked at again
+    return count_calls(lambda: decide(state, policy, 2.0))
+
+
+@pytest.mark.parametrize("discipline", list(DISCIPLINES))
+def test_a_blocked_queue_costs_by_its_shapes(discipline: str) -> None:
+    short, long = blocked_pass(discipline, 20), blocked_pass(discipline, 4_000)
+    assert long <= short
+
+
+def test_a_pass_that_nothing_changed_costs_next_to_nothing() -> None:
+    state = ClusterState(nodes(4))
+    policy = DISCIPLINES["strict"]
+    submit(state, gang("a", 4, 8), *(gang(f"b{i:03}", 1 + i % 4, 8, 1.0) for i in range(400)))
+    let_pass(state, policy)
+    assert count_calls(lambda: decide(state, policy, 2.0)) < 20

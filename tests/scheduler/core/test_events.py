@@ -1,0 +1,187 @@
+"""Single events: what they change, what they refuse."""
+
+from __future__ import annotations
+
+import pytest
+
+from scheduler.core.audit import validate
+from scheduler.core.decisions import PendingReason
+from scheduler.core.events import (
+    Admitted,
+    CapacityReserved,
+    ClusterEvent,
+    ForeignPodBound,
+    ForeignPodGone,
+    GangCancelled,
+    GangFinished,
+    GangResized,
+    GangSubmitted,
+    MemberLost,
+    NodeAdded,
+    NodeCordoned,
+    NodeLost,
+    NodeReturned,
+    PriorityChanged,
+    ReservationReleased,
+)
+from scheduler.core.model import Gang, Node, Phase, PodShape, Role, Slice
+from scheduler.core.state import ClusterState, apply
+from scheduler.policies import catalog
+from scheduler.policies.decide import explain
+from tests.scheduler.core.driving import admitted, gang, let_pass, nodes, submit
+
+STRICT = catalog.policy()
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (GangFinished("x"), "gang 'x' is unknown; submit it first"),
+        (GangCancelled("x"), "gang 'x' is unknown"),
+        (Admitted("x", (), 0.0, 1.0), "gang 'x' is unknown"),
+        (PriorityChanged("x", 1), "gang 'x' is unknown"),
+        (NodeLost("x"), "node 'x' is unknown; add it first"),
+        (NodeCordoned("x"), "node 'x' is unknown"),
+        (NodeReturned("x"), "node 'x' is unknown"),
+        (NodeAdded(Node("n0", PodShape(8))), "node 'n0' exists already"),
+        (GangSubmitted(gang("a", 1, 8)), "gang 'a' exists already"),
+        (MemberLost("a", 0, "n1"), "gang 'a' has no pod of role 0 on node 'n1'"),
+        (ForeignPodGone("x"), "pod 'x' is not bound here"),
+        (ForeignPodBound("p", "x", PodShape(1)), "node 'x' is unknown"),
+        (
+            GangResized("a", (Role(1, PodShape(8), name="other"),)),
+            r"a resize keeps the roles \['worker'\], got \['other'\]",
+        ),
+    ],
+)
+def test_an_event_about_what_is_not_there_is_refused(event: ClusterEvent, text: str) -> None:
+    state = ClusterState(nodes(2))
+    submit(state, gang("a", 1, 8))
+    let_pass(state, STRICT)
+    with pytest.raises(ValueError, match=text):
+        apply(state, event)
+    validate(state)
+
+
+def test_two_nodes_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="node 'n0' is listed twice"):
+        ClusterState([*nodes(1), *nodes(1)])
+
+
+def test_a_gang_that_lost_a_rank_asks_for_it_alone_and_keeps_its_place() -> None:
+    state = ClusterState(nodes(3))
+    submit(state, gang("a", 2, 8), gang("b", 2, 8, 1.0))
+    let_pass(state, STRICT)
+    apply(state, NodeLost("n1"))
+    assert sum(role.count for role in state.gangs["a"].missing) == 1
+    assert admitted(let_pass(state, STRICT)) == ["a"]
+    assert state.node_names(state.gangs["a"].held) == ["n0", "n2"]
+    validate(state)
+
+
+def test_a_cordoned_node_keeps_its_pods_and_takes_no_others() -> None:
+    state = ClusterState(nodes(2))
+    submit(state, gang("a", 1, 4))
+    let_pass(state, STRICT)
+    apply(state, NodeCordoned("n0"))
+    submit(state, gang("b", 3, 4, 1.0))
+    assert admitted(let_pass(state, STRICT)) == []
+    assert state.node_names(state.gangs["a"].held) == ["n0"]
+    apply(state, NodeReturned("n0"))
+    assert admitted(let_pass(state, STRICT)) == ["b"]
+    validate(state)
+
+
+def test_a_reservation_is_kept_for_its_gang_until_it_expires() -> None:
+    state = ClusterState(nodes(2))
+    submit(state, gang("a", 1, 8), gang("b", 1, 8, 1.0), gang("c", 1, 8, 2.0))
+    apply(state, CapacityReserved("c", (Slice(0, 0, 1, 1),), 10.0))
+    assert admitted(let_pass(state, STRICT)) == ["a"]
+    assert state.node_names(state.gangs["a"].held) == ["n1"]
+    apply(state, ReservationReleased("c"))
+    assert admitted(let_pass(state, STRICT)) == ["b"]
+    validate(state)
+
+
+def test_a_reservation_is_redeemed_by_its_gang() -> None:
+    state = ClusterState(nodes(2))
+    submit(state, gang("a", 1, 8))
+    apply(state, CapacityReserved("a", (Slice(0, 1, 2, 1),), 10.0))
+    assert admitted(let_pass(state, STRICT)) == ["a"]
+    assert state.node_names(state.gangs["a"].held) == ["n1"]
+    assert not state.reservations
+    validate(state)
+
+
+def test_priority_moves_a_waiting_gang() -> None:
+    policy = catalog.policy(order="priority")
+    state = ClusterState(nodes(1), policy.order)
+    submit(state, gang("a", 1, 8), gang("b", 1, 8, 1.0), gang("c", 1, 8, 2.0))
+    let_pass(state, policy)
+    apply(state, PriorityChanged("c", 1))
+    apply(state, GangFinished("a"))
+    assert admitted(let_pass(state, policy)) == ["c"]
+
+
+def test_a_running_gang_shrinks_from_its_last_rank() -> None:
+    state = ClusterState(nodes(4))
+    submit(state, gang("a", 4, 8), gang("b", 1, 8, 1.0))
+    let_pass(state, STRICT)
+    apply(state, GangResized("a", (Role(2, PodShape(8)),)))
+    validate(state)
+    assert state.node_names(state.gangs["a"].held) == ["n0", "n1"]
+    assert admitted(let_pass(state, STRICT)) == ["b"]
+
+
+def test_a_running_gang_grows() -> None:
+    state = ClusterState(nodes(4))
+    submit(state, gang("a", 2, 8))
+    let_pass(state, STRICT)
+    apply(state, GangResized("a", (Role(4, PodShape(8)),)))
+    assert admitted(let_pass(state, STRICT)) == ["a"]
+    assert state.node_names(state.gangs["a"].held) == ["n0", "n1", "n2", "n3"]
+    validate(state)
+
+
+def test_a_blocked_head_that_shrinks_is_looked_at_again() -> None:
+    state = ClusterState(nodes(2))
+    submit(state, gang("a", 1, 8), gang("b", 2, 8, 1.0))
+    let_pass(state, STRICT)
+    apply(state, GangResized("b", (Role(1, PodShape(8)),)))
+    assert admitted(let_pass(state, STRICT)) == ["b"]
+
+
+def test_a_running_gang_that_outgrew_the_cluster_can_come_back() -> None:
+    state = ClusterState(nodes(2))
+    submit(state, gang("a", 2, 8))
+    let_pass(state, STRICT)
+    apply(state, GangResized("a", (Role(9, PodShape(8)),)))
+    assert explain(state, "a").reason is PendingReason.NEVER_FITS
+    apply(state, GangResized("a", (Role(2, PodShape(8)),)))
+    assert state.gangs["a"].phase is Phase.RUNNING
+    validate(state)
+
+
+def test_a_running_gang_that_grows_beyond_the_cluster_never_fits() -> None:
+    state = ClusterState(nodes(2))
+    submit(state, gang("a", 2, 8))
+    let_pass(state, STRICT)
+    apply(state, GangResized("a", (Role(3, PodShape(8)),)))
+    assert explain(state, "a").reason is PendingReason.NEVER_FITS
+
+
+def test_a_lost_node_takes_the_ranks_of_a_gang_with_a_reservation() -> None:
+    state = ClusterState(nodes(3))
+    submit(state, gang("a", 2, 8))
+    let_pass(state, STRICT)
+    apply(state, MemberLost("a", 0, "n0"))
+    apply(state, CapacityReserved("a", (Slice(0, 2, 3, 1),), 100.0))
+    apply(state, NodeLost("n1"))
+    validate(state)
+
+
+def test_roles_that_fit_in_some_arrangement_are_not_impossible() -> None:
+    state = ClusterState([Node(f"n{gpus}{i}", PodShape(gpus)) for i, gpus in enumerate((8, 5, 5))])
+    roles = (Role(2, PodShape(3)), Role(1, PodShape(8), name="master"))
+    submit(state, Gang("a", roles))
+    assert state.gangs["a"].phase is not Phase.IMPOSSIBLE

@@ -1,0 +1,444 @@
+"""Whatever happens to a cluster and whenever, the core keeps its promises."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import inf
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from scheduler.core.audit import validate
+from scheduler.core.decisions import Admit, PendingReason, Reserve
+from scheduler.core.events import (
+    Admitted,
+    CapacityReserved,
+    Considered,
+    ForeignPodBound,
+    ForeignPodGone,
+    GangCancelled,
+    GangFinished,
+    GangInterrupted,
+    GangSubmitted,
+    MemberAppeared,
+    MemberLost,
+    NodeAdded,
+    NodeCordoned,
+    NodeLost,
+    NodeReturned,
+    PriorityChanged,
+    ReservationReleased,
+)
+from scheduler.core.model import Gang, Node, Phase, PodShape, Role, Selector
+from scheduler.core.placement import pack, place
+from scheduler.core.state import ClusterState, apply
+from scheduler.policies import catalog
+from scheduler.policies.decide import decide, explain
+
+ORDERS = ["fifo", "priority", "sjf", "smallest"]
+POOLS = ["", "a", "b"]
+
+
+def snapshot(state: ClusterState) -> object:
+    """Return everything a decision may look at, as plain values."""
+    capacity = state.capacity
+    return (
+        list(capacity.free),
+        dict(capacity.unschedulable),
+        [
+            (
+                g.num_nodes,
+                g.free_gpus,
+                {f: tuple(n) for f, n in g.nodes_by_free.items() if f.gpus and n},
+            )
+            for g in capacity.groups
+        ],
+        {
+            name: (m.gang, m.phase, m.missing, m.held, m.present, m.key, m.size, m.expected_end_s)
+            for name, m in state.gangs.items()
+        },
+        [m.gang.name for m in state.queue.in_order()],
+        [m.gang.name for m in state.queue.fresh],
+        state.queue.head_seen and state.queue.head_seen.gang.name,
+        {key: (f.fit_pods, f.free_pods, f.num_waiting) for key, f in state.families.items()},
+        {
+            name: (r.start_s, r.spare_pods, r.placement, r.expires_s, r.valid)
+            for name, r in state.reservations.items()
+        },
+        dict(state.foreign),
+        state.grew,
+        [entry[:3] for entry in state.ends],
+    )
+
+
+class ClusterMachine(RuleBasedStateMachine):
+    """Events at random; beside the state stand the machine's own books."""
+
+    @initialize(
+        order=st.sampled_from(ORDERS),
+        discipline=st.sampled_from(["strict", "skip", "easy"]),
+        placer=st.sampled_from(["pack", "pack", "spread", "first-fit"]),
+        sizes=st.lists(
+            st.tuples(st.sampled_from([4, 8, 8]), st.sampled_from(["a", "b"])),
+            min_size=1,
+            max_size=5,
+        ),
+    )
+    def build(self, order: str, discipline: str, placer: str, sizes: list[tuple[int, str]]) -> None:
+        easy = discipline == "easy"
+        self.policy = catalog.policy(
+            order, "strict" if easy else discipline, "easy" if easy else "none", placer
+        )
+        self.order, self.discipline = order, discipline
+        nodes = [
+            Node(f"n{i}", PodShape(gpus, 10 * gpus), pool, topology=(f"rack{i // 2}",))
+            for i, (gpus, pool) in enumerate(sizes)
+        ]
+        self.state = ClusterState(nodes, self.policy.order)
+        self.now_s = 0.0
+        self.made = 0
+        self.capacity = {node.name: node for node in nodes}
+        self.off: set[str] = set()
+        self.gangs: dict[str, Gang] = {}
+        self.where: dict[str, Counter[tuple[int, str]]] = {}  #: gang -> (role, node) -> pods
+        self.ends_s: dict[str, float] = {}
+        self.foreign: dict[str, tuple[str, PodShape]] = {}
+        self.kept: dict[str, Counter[tuple[int, str]]] = {}  #: reservations
+        self.promised: dict[str, float] = {}
+
+    # -- what the machine knows by itself --------------------------------------------------
+
+    def key(self, gang: Gang) -> tuple[object, ...]:
+        first = {
+            "fifo": (),
+            "priority": (-gang.priority,),
+            "sjf": (gang.walltime_s,),
+            "smallest": (sum(role.count * role.pod.gpus for role in gang.roles),),
+        }[self.order]
+        return (*first, gang.submit_s, gang.name)
+
+    def waiting(self) -> list[str]:
+        return [name for name in self.gangs if name in self.state.queue.members]
+
+    def running(self) -> list[str]:
+        return [name for name in self.gangs if self.where.get(name)]
+
+    def pods(self, placement: object, roles: tuple[Role, ...]) -> Counter[tuple[int, str]]:
+        found: Counter[tuple[int, str]] = Counter()
+        for piece in placement:  # type: ignore[attr-defined]
+            for i in range(piece.lo, piece.hi):
+                found[piece.role, self.state.capacity.nodes[i].name] += piece.pods_per_node
+        return found
+
+    def disturb(self) -> None:
+        """Something that no scheduler foresees: earlier promises are void."""
+        self.promised.clear()
+
+    def slots(self, role: Role) -> int:
+        return sum(
+            min(node.capacity.gpus // role.pod.gpus, node.capacity.cpu_milli // role.pod.cpu_milli)
+            if role.pod.cpu_milli
+            else node.capacity.gpus // role.pod.gpus
+            for node in self.capacity.values()
+            if role.selector.pool in ("", node.pool)
+        )
+
+    # -- decisions -------------------------------------------------------------------------
+
+    def carry_out(self) -> None:
+        while True:
+            before = snapshot(self.state)
+            decisions = decide(self.state, self.policy, self.now_s)
+            assert snapshot(self.state) == before, "decide changed the state"
+            assert decide(self.state, self.policy, self.now_s) == decisions, "not repeatable"
+            for decision in decisions:
+                if isinstance(decision, Admit):
+                    self.admit(decision)
+                elif isinstance(decision, Considered):
+                    apply(self.state, decision)
+                    return
+                else:
+                    if isinstance(decision, Reserve):
+                        before_s = self.promised.get(decision.gang, inf)
+                        assert decision.start_s <= before_s, "the head's promise was put off"
+                        self.promised[decision.gang] = decision.start_s
+                    apply(self.state, decision)  # type: ignore[arg-type]
+
+    def admit(self, decision: Admit) -> None:
+        name = decision.gang
+        gang = self.gangs[name]
+        if self.discipline == "strict":
+            first = min(self.waiting(), key=lambda other: self.key(self.gangs[other]))
+            assert name == first, f"{name} overtook {first}"
+        missing = self.state.gangs[name].missing
+        asked = Counter({i: role.count for i, role in enumerate(missing)})
+        got: Counter[int] = Counter()
+        names = [role.name for role in gang.roles]
+        had = self.where.setdefault(name, Counter())
+        keeps_hold = name in self.kept
+        for (role, node), count in self.pods(decision.placement, missing).items():
+            assert keeps_hold or node not in self.off, f"{name} was sent to {node}"
+            assert missing[role].selector.pool in ("", self.capacity[node].pool)
+            got[role] += count
+            had[names.index(missing[role].name), node] += count
+        assert got == asked, f"{name} asked for {asked} and got {got}"
+        self.kept.pop(name, None)
+        self.promised.pop(name, None)
+        end_s = self.now_s + gang.walltime_s
+        # A third ends when it said, the others earlier.
+        self.ends_s[name] = self.now_s + gang.walltime_s / (1 + int(name[1:]) % 3)
+        apply(self.state, Admitted(name, decision.placement, self.now_s, end_s))
+
+    # -- rules -----------------------------------------------------------------------------
+
+    @rule(
+        count=st.integers(1, 6),
+        gpus=st.sampled_from([1, 2, 4, 8]),
+        cpu=st.sampled_from([0, 0, 20]),
+        pool=st.sampled_from(POOLS),
+        master=st.booleans(),
+        walltime_s=st.integers(1, 20),
+        priority=st.integers(0, 2),
+        missing=st.sampled_from([0, 0, 1]),
+    )
+    def gang_comes(
+        self,
+        count: int,
+        gpus: int,
+        cpu: int,
+        pool: str,
+        master: bool,
+        walltime_s: int,
+        priority: int,
+        missing: int,
+    ) -> None:
+        name = f"g{self.made:04}"
+        self.made += 1
+        roles = [Role(count, PodShape(gpus, cpu), Selector(pool))]
+        if master:
+            roles.append(Role(1, PodShape(1), Selector(pool), "master"))
+        gang = Gang(name, tuple(roles), self.now_s, float(walltime_s), priority)
+        self.gangs[name] = gang
+        present = gang.num_pods - missing
+        apply(self.state, GangSubmitted(gang, present))
+        if self.order != "fifo" and not missing:
+            self.disturb()  # it may come before the head
+        if not missing and len(roles) == 1:
+            is_impossible = self.state.gangs[name].phase is Phase.IMPOSSIBLE
+            assert is_impossible == (self.slots(roles[0]) < count)
+
+    @rule(data=st.data())
+    def last_member_appears(self, data: st.DataObject) -> None:
+        gathering = [n for n, m in self.state.gangs.items() if m.phase is Phase.GATHERING]
+        if gathering:
+            name = data.draw(st.sampled_from(gathering))
+            assert explain(self.state, name).reason is PendingReason.MEMBERS
+            apply(self.state, MemberAppeared(name))
+            assert self.state.gangs[name].phase in (Phase.WAITING, Phase.IMPOSSIBLE)
+            self.disturb()
+
+    @rule()
+    def scheduler_passes(self) -> None:
+        self.carry_out()
+
+    @rule(seconds=st.integers(0, 12))
+    def time_passes(self, seconds: int) -> None:
+        until_s = self.now_s + seconds
+        self.carry_out()
+        while True:
+            due = [(end_s, name) for name, end_s in self.ends_s.items() if end_s <= until_s]
+            if not due:
+                break
+            self.now_s = max(self.now_s, min(due)[0])
+            for end_s, name in sorted(due):
+                if end_s <= self.now_s:
+                    self.leaves(name, GangFinished(name))
+            self.carry_out()
+        self.now_s = until_s
+        self.carry_out()
+        for name, start_s in self.promised.items():
+            waits = name in self.state.queue.members
+            assert not waits or start_s >= self.now_s, f"{name} was promised {start_s}"
+
+    def leaves(self, name: str, event: GangFinished | GangCancelled) -> None:
+        apply(self.state, event)
+        for books in (self.gangs, self.where, self.ends_s, self.kept, self.promised):
+            books.pop(name, None)  # type: ignore[attr-defined]
+
+    @precondition(lambda self: self.gangs)
+    @rule(data=st.data())
+    def user_cancels(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.gangs)))
+        self.leaves(name, GangCancelled(name))
+
+    @precondition(lambda self: self.running())
+    @rule(data=st.data())
+    def member_is_lost(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(self.running()))
+        role, node = data.draw(st.sampled_from(sorted(self.where[name])))
+        self.drop_reservation(name)
+        apply(self.state, MemberLost(name, role, node))
+        self.where[name] -= Counter({(role, node): 1})
+        self.ends_s.pop(name, None)
+        self.disturb()
+
+    @precondition(lambda self: self.gangs)
+    @rule(data=st.data())
+    def gang_is_interrupted(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.gangs)))
+        apply(self.state, GangInterrupted(name))
+        self.where.pop(name, None)
+        self.ends_s.pop(name, None)
+        self.disturb()
+
+    @precondition(lambda self: self.gangs)
+    @rule(data=st.data(), priority=st.integers(0, 3))
+    def priority_changes(self, data: st.DataObject, priority: int) -> None:
+        name = data.draw(st.sampled_from(sorted(self.gangs)))
+        apply(self.state, PriorityChanged(name, priority))
+        self.gangs[name] = self.gangs[name]._replace(priority=priority)
+        self.disturb()
+
+    @rule(data=st.data(), how=st.sampled_from(["lost", "cordoned", "returned"]))
+    def node_changes(self, data: st.DataObject, how: str) -> None:
+        node = data.draw(st.sampled_from(sorted(self.capacity)))
+        self.disturb()
+        if how == "returned":
+            apply(self.state, NodeReturned(node))
+            self.off.discard(node)
+            return
+        self.off.add(node)
+        if how == "cordoned":
+            apply(self.state, NodeCordoned(node))
+            return
+        apply(self.state, NodeLost(node))
+        for name in self.running():
+            rest = Counter({at: n for at, n in self.where[name].items() if at[1] != node})
+            if rest != self.where[name]:
+                self.where[name] = rest
+                self.ends_s.pop(name, None)
+        self.foreign = {pod: at for pod, at in self.foreign.items() if at[0] != node}
+        for name in [n for n, held in self.kept.items() if any(at == node for _, at in held)]:
+            del self.kept[name]
+
+    @precondition(lambda self: len(self.capacity) < 8)
+    @rule(gpus=st.sampled_from([4, 8]), pool=st.sampled_from(["a", "b"]))
+    def node_joins(self, gpus: int, pool: str) -> None:
+        node = Node(f"n{len(self.capacity)}", PodShape(gpus, 10 * gpus), pool)
+        self.capacity[node.name] = node
+        apply(self.state, NodeAdded(node))
+        self.disturb()
+
+    @rule(data=st.data(), gpus=st.integers(0, 4))
+    def foreign_pod_comes(self, data: st.DataObject, gpus: int) -> None:
+        at = data.draw(st.integers(0, len(self.state.capacity.nodes) - 1))
+        shape = PodShape(gpus, 10)
+        if self.state.capacity.free[at].holds(shape):
+            pod = f"foreign-{self.made}"
+            self.made += 1
+            node = self.state.capacity.nodes[at].name
+            apply(self.state, ForeignPodBound(pod, node, shape))
+            self.foreign[pod] = (node, shape)
+            self.disturb()
+
+    @precondition(lambda self: self.foreign)
+    @rule(data=st.data())
+    def foreign_pod_goes(self, data: st.DataObject) -> None:
+        pod = data.draw(st.sampled_from(sorted(self.foreign)))
+        apply(self.state, ForeignPodGone(pod))
+        del self.foreign[pod]
+
+    @precondition(lambda self: self.waiting())
+    @rule(data=st.data())
+    def capacity_is_reserved(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(self.waiting()))
+        gang = self.gangs[name]
+        self.drop_reservation(name)
+        if self.where.get(name):
+            return
+        placement = place(self.state.capacity, gang.roles, pack)
+        if placement is not None:
+            apply(self.state, CapacityReserved(name, placement, self.now_s + 5))
+            self.kept[name] = self.pods(placement, gang.roles)
+            self.disturb()
+
+    @precondition(lambda self: self.kept)
+    @rule(data=st.data())
+    def reservation_expires(self, data: st.DataObject) -> None:
+        self.drop_reservation(data.draw(st.sampled_from(sorted(self.kept))))
+
+    def drop_reservation(self, name: str) -> None:
+        if name in self.kept:
+            apply(self.state, ReservationReleased(name))
+            del self.kept[name]
+            self.disturb()
+
+    @rule(counts=st.lists(st.integers(1, 6), min_size=1, max_size=4), undo=st.booleans())
+    def what_if(self, counts: list[int], undo: bool) -> None:
+        """Trials leave no trace, nested or not."""
+        capacity = self.state.capacity
+        before = snapshot(self.state)
+        with capacity.trial():
+            for count in counts:
+                roles = (Role(count, PodShape(1)),)
+                with capacity.trial():
+                    for member in self.state.gangs.values():
+                        capacity.give_back(member.gang.roles, member.held)
+                placement = place(capacity, roles, self.policy.placer)
+                if placement is not None:
+                    capacity.take(roles, placement)
+                    if undo:
+                        capacity.give_back(roles, placement)
+        assert snapshot(self.state) == before
+
+    # -- invariants ------------------------------------------------------------------------
+
+    @invariant()
+    def state_is_sound(self) -> None:
+        if hasattr(self, "state"):
+            validate(self.state)
+
+    @invariant()
+    def books_agree(self) -> None:
+        if not hasattr(self, "state"):
+            return
+        used = {name: PodShape(0) for name in self.capacity}
+        for books in (self.where, self.kept):
+            for name, held in books.items():
+                for (role, node), count in held.items():
+                    used[node] = used[node].plus(self.gangs[name].roles[role].pod, count)
+        for node, shape in self.foreign.values():
+            used[node] = used[node].plus(shape)
+        for i, node in enumerate(self.state.capacity.nodes):
+            free = node.capacity.plus(used[node.name], -1)
+            assert min(free) >= 0, f"{node.name} gives more than it has"
+            assert self.state.capacity.free[i] == free, node.name
+        for name, gang in self.gangs.items():
+            placed = sum(self.where.get(name, Counter()).values())
+            lacks = sum(role.count for role in self.state.gangs[name].missing)
+            assert placed + lacks == gang.num_pods, f"{name}: {placed} placed, {lacks} missing"
+            if name in self.ends_s:
+                assert not lacks, f"{name} is counted as running whole and lacks {lacks}"
+
+    @invariant()
+    def every_waiting_gang_has_one_reason(self) -> None:
+        for name in self.waiting() if hasattr(self, "state") else ():
+            if self.state.gangs[name].family.fit_pods >= 0:
+                assert explain(self.state, name).reason in (
+                    PendingReason.CAPACITY,
+                    PendingReason.FRAGMENTATION,
+                    PendingReason.BEHIND_HEAD,
+                )
+
+
+TestCluster = ClusterMachine.TestCase
+TestCluster.settings = settings(
+    max_examples=60, stateful_step_count=30, derandomize=True, deadline=None
+)

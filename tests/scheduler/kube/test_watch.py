@@ -1,0 +1,162 @@
+"""An informer and a lease against a small API server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from kubernetes.aio.client import Configuration
+
+from scheduler.kube.api import Api
+from scheduler.kube.lease import Lease
+from scheduler.kube.objects import Thing
+from scheduler.kube.watch import Change, Informer
+
+
+class Server:
+    """Lists and watches one kind, and keeps one Lease with its resource version."""
+
+    def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = []
+        self.changes: asyncio.Queue[bytes] = asyncio.Queue()
+        self.lease: dict[str, Any] | None = None
+        self._versions = itertools.count(1)
+
+    async def things(self, request: web.Request) -> web.StreamResponse:
+        """Answer a list or a watch."""
+        if "watch" not in request.query:
+            return web.json_response({"metadata": {"resourceVersion": "1"}, "items": self.items})
+        reply = web.StreamResponse()
+        await reply.prepare(request)
+        while True:
+            await reply.write(await self.changes.get() + b"\n")
+
+    async def leases(self, request: web.Request) -> web.Response:
+        """Keep the Lease; a patch of another version than the last is refused."""
+        if request.method == "GET":
+            if self.lease is None:
+                return web.json_response({"message": "not found"}, status=404)
+            return web.json_response(self.lease)
+        body = await request.json()
+        if request.method == "PATCH":
+            assert self.lease is not None
+            wanted = body["metadata"].pop("resourceVersion")
+            if wanted != self.lease["metadata"]["resourceVersion"]:
+                return web.json_response({"message": "conflict"}, status=409)
+            body = {"metadata": {}, "spec": {**self.lease["spec"], **body["spec"]}}
+        body["metadata"]["resourceVersion"] = str(next(self._versions))
+        self.lease = body
+        return web.json_response(body)
+
+
+def served(story: Callable[[Server, Api], Awaitable[None]]) -> None:
+    """Run a test's story with a server of its own."""
+
+    async def run() -> None:
+        server, app = Server(), web.Application()
+        app.router.add_get("/things", server.things)
+        leases = "/apis/coordination.k8s.io/v1/namespaces/n/leases"
+        app.router.add_route("*", leases, server.leases)
+        app.router.add_route("*", f"{leases}/muster", server.leases)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        async with Api(Configuration(host=f"http://{host}:{port}")) as api:
+            await asyncio.wait_for(story(server, api), 20)
+        await runner.cleanup()
+
+    asyncio.run(run())
+
+
+def thing(name: str, spec: Any, version: int = 1) -> dict[str, Any]:
+    """Return an object as the API server has it."""
+    meta = {"name": name, "namespace": "n", "uid": name, "resourceVersion": str(version)}
+    return {"metadata": meta, "spec": spec}
+
+
+def change(kind: str, item: dict[str, Any]) -> bytes:
+    """Return a line of a watch."""
+    return json.dumps({"type": kind, "object": item}).encode()
+
+
+def test_one_odd_object_does_not_end_the_watch_of_all_others() -> None:
+    async def story(server: Server, api: Api) -> None:
+        heard: list[tuple[str, str]] = []
+        last = asyncio.Event()
+
+        def handler(kind: Change, item: Thing) -> None:
+            if item.metadata.name == "refused":
+                raise KeyError("as if by a rule that nobody thought of")
+            heard.append((str(kind), item.metadata.name))
+            if item.metadata.name == "last":
+                last.set()
+
+        server.items = [thing("good", {}), thing("odd", "a text"), thing("refused", {})]
+        informer = Informer(api, "/things", Thing, handler)
+        watch = asyncio.create_task(informer.run())
+        await informer.synced.wait()
+        for line in (
+            change("MODIFIED", thing("good", ["a list"], 2)),
+            change("ADDED", thing("odder", 7, 3)),
+            change("DELETED", thing("odder", 7, 4)),
+            change("DELETED", thing("good", ["a list"], 5)),
+            change("ADDED", thing("last", {}, 6)),
+        ):
+            server.changes.put_nowait(line)
+        await last.wait()
+        assert not watch.done()
+        watch.cancel()
+        assert heard == [("ADDED", "good"), ("DELETED", "good"), ("ADDED", "last")]
+        assert informer.skipped == 6, "two of the list, two changes, and both ends of one object"
+
+    served(story)
+
+
+async def takes(lease: Lease) -> asyncio.Task[None]:
+    """Wait until a lease is taken; return what renews it."""
+    renewing = asyncio.create_task(lease.run())
+    await lease.acquired.wait()
+    return renewing
+
+
+def test_every_time_of_leading_has_an_epoch_of_its_own() -> None:
+    """A process that follows one of the same name on the same host is another leader."""
+
+    async def story(server: Server, api: Api) -> None:
+        first = Lease(api, "n", "host-8443", lease_s=30.0, renew_s=0.05)
+        dead = await takes(first)
+        dead.cancel()
+        second = Lease(api, "n", "host-8443", lease_s=30.0, renew_s=0.05)
+        alive = await takes(second)
+        assert first.epoch != second.epoch
+        renewed = server.lease["metadata"]["resourceVersion"]  # type: ignore[index]
+        while server.lease["metadata"]["resourceVersion"] == renewed:  # type: ignore[index]
+            await asyncio.sleep(0.01)
+        epoch = f"host-8443/{server.lease['spec']['leaseTransitions']}"  # type: ignore[index]
+        assert second.epoch == epoch, "a renewal is no new time of leading"
+        alive.cancel()
+
+    served(story)
+
+
+def test_a_stopped_leader_does_not_take_the_lease_back_from_its_successor_of_the_same_name() -> (
+    None
+):
+    async def story(server: Server, api: Api) -> None:
+        stopped = Lease(api, "n", "host-8443", lease_s=30.0, renew_s=0.05)
+        renewing = await takes(stopped)
+        renewing.cancel()  # as SIGSTOP does
+        successor = Lease(api, "n", "host-8443", lease_s=30.0, renew_s=60.0)
+        alive = await takes(successor)
+        await stopped.run()  # goes on where it was, and ends
+        assert stopped.lost.is_set() and not stopped.held
+        assert successor.held
+        alive.cancel()
+
+    served(story)

@@ -1,0 +1,170 @@
+"""Why a gang waits, and the numbers that go with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from scheduler.core.decisions import Explanation, PendingReason, Reserve, Wait
+from scheduler.core.events import GangSubmitted, MemberAppeared, NodeAdded, NodeLost, NodeReturned
+from scheduler.core.model import Gang, Node, Phase, PodShape, Role, Selector
+from scheduler.core.state import ClusterState, apply
+from scheduler.policies import catalog
+from scheduler.policies.decide import decide, explain
+from tests.scheduler.core.driving import admitted, gang, let_pass, nodes, submit, waits
+
+STRICT = catalog.policy()
+EASY = catalog.policy(backfill="easy")
+
+
+def test_capacity() -> None:
+    state = ClusterState(nodes(3))
+    submit(state, gang("a", 2, 8), gang("b", 2, 8, submit_s=1.0))
+    let_pass(state, STRICT)
+    assert explain(state, "b") == Explanation(
+        "b", PendingReason.CAPACITY, 2, 16, free_gpus=8, fit_pods=1, ahead=None, start_s=None
+    )
+
+
+def test_fragmentation() -> None:
+    state = ClusterState(nodes(2))
+    submit(state, gang("a", 2, 5), gang("b", 3, 2, submit_s=1.0))
+    let_pass(state, STRICT)  # three GPUs are free on each node: six, but one pod of two on each
+    assert explain(state, "b") == Explanation(
+        "b", PendingReason.FRAGMENTATION, 3, 6, free_gpus=6, fit_pods=2, ahead=None, start_s=None
+    )
+
+
+def test_behind_head() -> None:
+    state = ClusterState(nodes(3))
+    submit(state, gang("a", 2, 8), gang("b", 2, 8, 1.0), gang("c", 1, 8, 2.0))
+    let_pass(state, STRICT)
+    assert explain(state, "c") == Explanation(
+        "c", PendingReason.BEHIND_HEAD, 1, 8, free_gpus=8, fit_pods=1, ahead="b", start_s=None
+    )
+
+
+def test_one_wait_speaks_for_all_sizes_of_a_family() -> None:
+    state = ClusterState(nodes(2))
+    submit(state, gang("a", 2, 5))
+    let_pass(state, STRICT)
+    submit(state, *(gang(f"b{n}", n, 2, 5.0 - n) for n in (4, 3, 2, 1)))
+    (wait,) = waits(let_pass(state, STRICT))
+    assert wait == Wait((PodShape(2), Selector()), fit_pods=2, free_pods=3)
+    assert {n: explain(state, f"b{n}").reason.value for n in (1, 2, 3, 4)} == {
+        1: "behind_head",
+        2: "behind_head",
+        3: "fragmentation",
+        4: "capacity",
+    }
+
+
+def test_free_gpus_of_another_pool_do_not_count() -> None:
+    state = ClusterState([*nodes(2, pool="a"), Node("other", PodShape(8), "b")])
+    role = Role(1, PodShape(8), Selector("b"))
+    submit(state, Gang("x", (role,)), Gang("y", (role,), 1.0))
+    let_pass(state, STRICT)
+    found = explain(state, "y")
+    assert (found.reason, found.free_gpus, found.fit_pods) == (PendingReason.CAPACITY, 0, 0)
+
+
+def test_members() -> None:
+    state = ClusterState(nodes(4))
+    apply(state, GangSubmitted(gang("a", 4, 8), present=0))
+    for _ in range(3):
+        apply(state, MemberAppeared("a"))
+        assert admitted(let_pass(state, STRICT)) == []
+        assert explain(state, "a").reason is PendingReason.MEMBERS
+    apply(state, MemberAppeared("a"))
+    assert admitted(let_pass(state, STRICT)) == ["a"]
+
+
+def test_min_member_lets_a_gang_start_sooner() -> None:
+    state = ClusterState(nodes(4))
+    apply(state, GangSubmitted(gang("a", 4, 8, min_member=2), present=1))
+    assert admitted(let_pass(state, STRICT)) == []
+    apply(state, MemberAppeared("a"))
+    assert admitted(let_pass(state, STRICT)) == ["a"]
+
+
+def test_a_gathering_gang_does_not_block_the_queue() -> None:
+    state = ClusterState(nodes(2))
+    apply(state, GangSubmitted(gang("a", 2, 8), present=1))
+    submit(state, gang("b", 2, 8, 1.0))
+    assert admitted(let_pass(state, STRICT)) == ["b"]
+
+
+def test_never_fits_is_said_at_once_and_taken_back_when_a_node_joins() -> None:
+    state = ClusterState(nodes(2))
+    submit(state, gang("a", 3, 8))
+    assert state.gangs["a"].phase is Phase.IMPOSSIBLE
+    assert explain(state, "a") == Explanation(
+        "a", PendingReason.NEVER_FITS, 3, 24, free_gpus=16, fit_pods=2, ahead=None, start_s=None
+    )
+    submit(state, gang("b", 1, 8, 1.0))
+    assert admitted(let_pass(state, STRICT)) == ["b"]  # it blocks nobody
+    apply(state, NodeAdded(Node("n2", PodShape(8))))
+    assert state.gangs["a"].phase is Phase.WAITING
+    let_pass(state, STRICT)
+    assert explain(state, "a").reason is PendingReason.CAPACITY
+
+
+@pytest.mark.parametrize(
+    "role",
+    [
+        Role(1, PodShape(9)),
+        Role(1, PodShape(1), Selector("elsewhere")),
+        Role(1, PodShape(1, 100_001)),
+        Role(3, PodShape(1, 60_000)),
+    ],
+)
+def test_never_fits_looks_at_every_resource(role: Role) -> None:
+    state = ClusterState([Node(f"n{i}", PodShape(8, 100_000)) for i in range(2)])
+    submit(state, Gang("a", (role,)))
+    assert explain(state, "a").reason is PendingReason.NEVER_FITS
+
+
+def test_a_lost_node_does_not_make_a_gang_impossible() -> None:
+    state = ClusterState(nodes(2))
+    apply(state, NodeLost("n1"))
+    submit(state, gang("a", 2, 8))
+    let_pass(state, STRICT)
+    assert explain(state, "a").reason is PendingReason.CAPACITY
+    apply(state, NodeReturned("n1"))
+    assert admitted(let_pass(state, STRICT)) == ["a"]
+
+
+def test_easy_promises_the_head_a_start() -> None:
+    state = ClusterState(nodes(3))
+    submit(state, gang("a", 2, 8, walltime_s=50.0), gang("b", 2, 8, 1.0))
+    made = let_pass(state, EASY, 1.0)
+    assert [each for each in made if isinstance(each, Reserve)] == [Reserve("b", 51.0, 1)]
+    assert explain(state, "b").start_s == 51.0
+
+
+def test_what_does_not_wait_has_no_reason() -> None:
+    state = ClusterState(nodes(1))
+    submit(state, gang("a", 1, 8))
+    let_pass(state, STRICT)
+    with pytest.raises(ValueError, match="gang 'a' does not wait; it is running"):
+        explain(state, "a")
+    with pytest.raises(ValueError, match="gang 'x' does not wait; it is unknown"):
+        explain(state, "x")
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        ({"order": "lifo"}, "order 'lifo' is unknown; choose one of fifo, priority, sjf, smallest"),
+        ({"discipline": "lax"}, "discipline 'lax' is unknown; choose one of strict, skip"),
+        ({"backfill": "hard"}, "backfill 'hard' is unknown; choose one of none, easy"),
+        ({"placer": "best"}, "placement 'best' is unknown; choose one of pack, spread, first-fit"),
+    ],
+)
+def test_the_catalog_names_what_it_has(names: dict[str, str], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        catalog.policy(**names)
+
+
+def test_a_policy_refuses_a_queue_in_another_order() -> None:
+    with pytest.raises(ValueError, match="orders the queue by 'sjf', the state by 'fifo'"):
+        decide(ClusterState(nodes(1)), catalog.policy(order="sjf"), 0.0)

@@ -1,0 +1,158 @@
+"""What muster says of waiting gangs, and how often: without a cluster, on a clock of the test's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+import msgspec
+import pytest
+
+from scheduler.controller.membership import LiveGang
+from scheduler.kube.api import Api
+from scheduler.kube.objects import Pod, Thing
+from scheduler.status.publish import BURST, LATE_S, PER_MINUTE, Publisher
+from scheduler.status.status import GangView
+from scheduler.workloads.gangs import GangKey, Source
+
+
+class Heard(Publisher):
+    """Keeps what would be sent."""
+
+    def __init__(self) -> None:
+        super().__init__(Api.__new__(Api), "test")
+        self.active = True
+        self.events: list[dict[str, Any]] = []
+        self.conditions: list[str] = []
+
+    def _put(self, path: str, body: bytes, method: str) -> None:
+        if method == "POST":
+            self.events.append(msgspec.json.decode(body))
+        else:
+            self.conditions.append(path)
+
+
+def gang(name: str, source: Source = Source.COSCHEDULING, **meta: Any) -> LiveGang:
+    found = LiveGang(GangKey("n", name, source), f"n/{name}", "nvidia.com/gpu")
+    add(found, f"{name}-0", **meta)
+    return found
+
+
+def add(to: LiveGang, uid: str, **meta: Any) -> None:
+    to.pods[uid] = msgspec.convert(
+        {"metadata": {"name": uid.split("~")[0], "namespace": "n", "uid": uid, **meta}}, Pod
+    )
+
+
+def viewed(
+    reasons: dict[str, str], phase: str = "waiting", waited_s: float = LATE_S
+) -> Callable[[LiveGang], GangView]:
+    """Return what `view` returns; the text carries a number that changes all the time."""
+    numbers = iter(range(10**6))
+
+    def view(of: LiveGang) -> GangView:
+        blank: dict[str, Any] = dict.fromkeys(GangView.__struct_fields__, 0)
+        blank |= {"gang": of.name, "phase": phase, "reason": reasons.get(of.key.name, "capacity")}
+        blank |= {"text": f"{next(numbers)} are free", "waited_s": waited_s}
+        return GangView(**blank)
+
+    return view
+
+
+def look(publisher: Publisher, gangs: list[LiveGang], view: Any, now_s: float) -> float:
+    return asyncio.run(publisher.look(gangs, view, now_s))
+
+
+def test_a_number_that_changes_is_not_told_again() -> None:
+    publisher, one = Heard(), gang("a")
+    view = viewed({})
+    assert look(publisher, [one], view, 0.0) == inf
+    for second in range(1, 200):
+        assert look(publisher, [one], view, float(second)) == inf
+    assert (len(publisher.events), len(publisher.conditions)) == (1, 1)
+    assert publisher.events[0]["reason"] == "Capacity"
+
+
+def test_a_gang_that_has_just_come_is_not_told_of() -> None:
+    publisher, one = Heard(), gang("a")
+    wait_s = look(publisher, [one], viewed({}, waited_s=2.0), 0.0)
+    assert wait_s == pytest.approx(LATE_S - 2.0) and not publisher.events
+
+
+def test_reasons_that_flap_are_told_ever_more_rarely() -> None:
+    publisher, one = Heard(), gang("a")
+    for second in range(24 * 3600 // 5):
+        look(
+            publisher, [one], viewed({"a": ("capacity", "fragmentation")[second % 2]}), 5.0 * second
+        )
+    assert 20 < len(publisher.events) < 200
+
+
+def test_changes_cost_tokens_that_come_back_with_time_and_not_with_looks() -> None:
+    publisher = Heard()
+    gangs = [gang(f"g{number}") for number in range(1000)]
+    look(publisher, gangs, viewed({}), 0.0)
+    assert len(publisher.events) == 1000, "each is told of once"
+    turned = viewed(dict.fromkeys((g.key.name for g in gangs), "behind_head"))
+    for _ in range(50):  # many looks within one second
+        wait_s = look(publisher, gangs, turned, 100.0)
+    assert len(publisher.events) == 1000 + BURST
+    assert 0 < wait_s <= 60 / PER_MINUTE
+    for minute in range(5):
+        look(publisher, gangs, turned, 160.0 + 60 * minute)
+    assert len(publisher.events) == 1000 + BURST + 5 * PER_MINUTE
+
+
+def test_the_condition_follows_the_first_pod() -> None:
+    publisher, one = Heard(), gang("a")
+    look(publisher, [one], viewed({}), 0.0)
+    one.forget("a-0")
+    add(one, "a-0~again")
+    look(publisher, [one], viewed({}), 1000.0)
+    assert (len(publisher.events), len(publisher.conditions)) == (1, 2)
+
+
+def test_admission_turns_the_condition_once_and_only_if_it_was_told() -> None:
+    publisher, told, quick = Heard(), gang("told"), gang("quick")
+    look(publisher, [told], viewed({}), 0.0)
+    for second, phase in enumerate(("starting", "running", "running")):
+        look(publisher, [told, quick], viewed({}, phase), 1000.0 + second)
+    assert publisher.conditions == ["/api/v1/namespaces/n/pods/told-0/status"] * 2
+
+
+def owner(kind: str, name: str) -> list[dict[str, Any]]:
+    return [
+        {"kind": kind, "name": name, "uid": f"{kind}/{name}", "apiVersion": "v", "controller": True}
+    ]
+
+
+def test_events_are_about_what_the_user_made() -> None:
+    publisher = Heard()
+    things = {
+        ("Job", "j-node-0"): {"uid": "Job/j-node-0", "ownerReferences": owner("JobSet", "j")},
+        ("JobSet", "j"): {
+            "uid": "JobSet/j",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "ownerReferences": owner("TrainJob", "j"),
+        },
+        ("coscheduling", "bare"): {"uid": "group"},
+    }
+
+    def find(kind: str, namespace: str, name: str) -> Thing | None:
+        meta = things.get((kind, name))
+        return None if meta is None else msgspec.convert({"metadata": meta}, Thing)
+
+    publisher.find = find
+    publisher.event(gang("j", ownerReferences=owner("Job", "j-node-0")), "Started", "x")
+    publisher.event(gang("p", ownerReferences=owner("PyTorchJob", "p")), "Started", "x")
+    publisher.event(gang("bare"), "Started", "x")
+    publisher.event(gang("alone", Source.OWN), "Started", "x")
+    about = [(e["regarding"]["kind"], e["regarding"]["name"]) for e in publisher.events]
+    assert about == [
+        ("TrainJob", "j"),
+        ("PyTorchJob", "p"),
+        ("PodGroup", "bare"),
+        ("Pod", "alone-0"),
+    ]
