@@ -29,7 +29,8 @@ from scheduler.core.model import Gang, Node, NodeStatus, Placement, PodShape, Ro
 from scheduler.core.state import ClusterState, apply
 from scheduler.kube.objects import NodeObject, Pod, node_ready, node_shape
 from scheduler.policies import decide as core
-from scheduler.policies.decide import Policy
+from scheduler.policies.explain import explain
+from scheduler.policies.policy import Policy
 from scheduler.workloads.eligibility import TOPOLOGY_KEYS, Avoid, NodeClasses, may_use
 
 ZERO = PodShape(0)
@@ -492,7 +493,7 @@ class Ledger:
         """Return why a request waits; None if it does not."""
         if name not in self.state.gangs or not self.state.gangs[name].missing:
             return None
-        return core.explain(self.state, name)
+        return explain(self.state, name)
 
     def position(self, name: str) -> int | None:
         """Return the place in the queue, from 1; None if it is not queued."""

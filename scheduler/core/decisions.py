@@ -57,7 +57,7 @@ class Wait:
     """What all waiting gangs of one pod family wait for, by their size in pods.
 
     One value for a whole family, because a blocked queue must cost by its distinct shapes and
-    not by its length; `policy.explain` spells it out for one gang.
+    not by its length; `policies.explain` spells it out for one gang.
     """
 
     family: FamilyKey  #: key of the family: the pod request and its node selector

@@ -27,7 +27,7 @@ from scheduler.journal.lines import (
     snapshot,
 )
 from scheduler.policies import catalog
-from scheduler.policies.decide import Policy
+from scheduler.policies.policy import Policy
 
 WRONG_FILES = "give all files of one journal, the oldest first"
 

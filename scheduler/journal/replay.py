@@ -12,7 +12,8 @@ from scheduler.core.events import Admitted, Considered, GangSubmitted
 from scheduler.core.state import ClusterState, apply
 from scheduler.journal.lines import Gap, decode_item, decode_nodes, ends_whole, lines
 from scheduler.policies import catalog
-from scheduler.policies.decide import Policy, decide
+from scheduler.policies.decide import decide
+from scheduler.policies.policy import Policy
 
 DECISIONS = (
     decisions.Admit,

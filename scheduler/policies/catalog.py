@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from scheduler.core import ordering, placement
-from scheduler.policies.decide import Discipline, Policy
+from scheduler.policies.easy import easy
+from scheduler.policies.passes import Discipline
+from scheduler.policies.policy import Policy
+from scheduler.policies.skip import skip
+from scheduler.policies.strict import strict
 
 ORDERS: dict[str, ordering.Order] = {
     "fifo": ordering.fifo,
@@ -11,6 +15,7 @@ ORDERS: dict[str, ordering.Order] = {
     "sjf": ordering.sjf,
     "smallest": ordering.smallest,
 }
+DISCIPLINES: dict[str, Discipline] = {"strict": strict, "skip": skip, "easy": easy}
 PLACERS: dict[str, placement.Placer] = {
     "pack": placement.pack,
     "spread": placement.spread,
@@ -37,10 +42,10 @@ def policy(
     ):
         if name not in known:
             raise ValueError(f"{what} {name!r} is unknown; choose one of {', '.join(known)}")
-    chosen = Discipline.EASY if backfill == "easy" else Discipline(discipline)
+    chosen = "easy" if backfill == "easy" else discipline
     return Policy(
         name=f"{order}-{chosen}-{placer}",
         order=ORDERS[order],
         placer=PLACERS[placer],
-        discipline=chosen,
+        discipline=DISCIPLINES[chosen],
     )

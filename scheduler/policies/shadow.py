@@ -1,8 +1,8 @@
-"""EASY backfill: let later gangs run now if the head gang's start is not delayed.
+"""The shadow time: when the head can start at the latest if running gangs keep to their walltimes.
 
-Lifka, "The ANL/IBM SP scheduling system" (1995); Mu'alem and Feitelson, IEEE TPDS 12(6), 2001.
-The papers count processors of one pool. Here the head needs pods of a shape on nodes, so what is
-free, spare or lost is counted in pods of the head's shape; for 1-GPU pods that is the pool.
+Mu'alem and Feitelson, IEEE TPDS 12(6), 2001. The paper counts processors of one pool. Here the head
+needs pods of a shape on nodes, so what is spare is counted in pods of the head's shape; for 1-GPU
+pods that is the pool.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from scheduler.core.capacity import Capacity, NodeGroup
-from scheduler.core.model import NodeStatus, Placement, PodShape, Role
+from scheduler.core.model import NodeStatus, PodShape, Role
 from scheduler.core.placement import Placer, place
 from scheduler.core.queueing import GangState, Release
 from scheduler.core.state import ClusterState
@@ -139,84 +139,3 @@ def _shadow_of_roles(state: ClusterState, head: GangState, placer: Placer, now_s
             if place(capacity, head.missing, placer) is not None:
                 return Shadow(max(end_s, now_s), 0)
     return Shadow(inf, 0)
-
-
-class Room:
-    """What gangs that start now must leave free for the head at its shadow time.
-
-    One object serves one pass; it remembers what earlier admissions of the pass took.
-    """
-
-    __slots__ = ("_head", "_returning", "_state", "spare_pods", "start_s")
-
-    def __init__(
-        self, state: ClusterState, head: GangState, start_s: float, spare_pods: int
-    ) -> None:
-        self._state = state
-        self._head = head
-        self.start_s = start_s
-        #: pods of the head's shape that may still be taken beyond `start_s`
-        self.spare_pods = spare_pods
-        #: node -> what gangs admitted in this pass give back on it before `start_s`
-        self._returning: dict[int, PodShape] = {}
-
-    def may_outlast(self, roles: tuple[Role, ...], size: int) -> bool:
-        """True if such a gang may run past the shadow time, as far as its size alone tells."""
-        if len(self._head.missing) > 1:
-            return False
-        wanted = self._head.missing[0]
-        if len(roles) > 1 or not wanted.pod.gpus or wanted.selector != roles[0].selector:
-            return True
-        return size * (roles[0].pod.gpus // wanted.pod.gpus) <= self.spare_pods
-
-    def lend(self, roles: tuple[Role, ...], placement: Placement) -> None:
-        """Note a gang, just placed, that ends before the shadow time."""
-        free = self._state.capacity.free
-        for role, lo, hi, pods_per_node in placement:
-            if free[lo].gpus:  # a full node takes no further pod in this pass
-                for node in range(lo, hi):
-                    before = self._returning.get(node, PodShape(0))
-                    self._returning[node] = before.plus(roles[role].pod, pods_per_node)
-
-    def give(self, roles: tuple[Role, ...], placement: Placement) -> bool:
-        """Take what `placement`, not yet taken, costs beyond the shadow time; False if too much."""
-        lost = self._pods_lost(roles, placement)
-        if lost > self.spare_pods:
-            return False
-        self.spare_pods -= lost
-        return True
-
-    def _pods_lost(self, roles: tuple[Role, ...], placement: Placement) -> int:
-        """Return how many pods of the head's shape `placement` takes away at the shadow time."""
-        state = self._state
-        capacity = state.capacity
-        wanted = self._head.missing[0]
-        rooms = capacity.rooms(wanted.pod)
-        lost = 0
-        for role, lo, hi, pods_per_node in placement:
-            if not capacity.group_of[lo].allows(wanted.selector):
-                continue
-            pod = roles[role].pod
-            if not self._returning and not any(state.on_node[lo:hi]):
-                ranges = [(capacity.free[lo], hi - lo)]  # idle nodes with the same amount free
-            else:
-                ranges = [(self._free_at_start(node), 1) for node in range(lo, hi)]
-            for free, num_nodes in ranges:
-                rest = free.plus(pod, -pods_per_node)
-                lost += num_nodes * (rooms[free] - rooms[rest])
-        return lost
-
-    def _free_at_start(self, node: int) -> PodShape:
-        """Return what will be free on a node once every gang due by the shadow time has ended."""
-        state = self._state
-        free = state.capacity.free[node]
-        if node in self._returning:
-            free = free.plus(self._returning[node])
-        for owner in dict.fromkeys(state.on_node[node]):
-            member = state.gangs.get(owner)
-            if member is None or member.expected_end_s > self.start_s:
-                continue
-            for role, lo, hi, pods_per_node in member.held:
-                if lo <= node < hi:
-                    free = free.plus(member.gang.roles[role].pod, pods_per_node)
-        return free

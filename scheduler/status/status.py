@@ -10,7 +10,7 @@ import msgspec
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.mirror import Ledger
 from scheduler.core.decisions import PendingReason
-from scheduler.policies import decide as core
+from scheduler.policies import explain as why
 from scheduler.status.story import Moment
 from scheduler.status.way_out import Head, WayOut, sentences, way_out
 
@@ -165,7 +165,7 @@ def explain(
 
 
 def _head(ledger: Ledger, name: str, now_s: float, gang_of: Callable[[str], str]) -> Head:
-    said = core.explain(ledger.state, name)
+    said = why.explain(ledger.state, name)
     found = way_out(ledger, name, said.reason, now_s, gang_of)
     text = reason_text(
         said.reason,

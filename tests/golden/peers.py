@@ -27,7 +27,9 @@ from scheduler.core.events import (
 from scheduler.core.model import Gang, Node, PodShape, Role, Slice
 from scheduler.core.state import ClusterState, apply
 from scheduler.policies import catalog
-from scheduler.policies.decide import Discipline, Policy, decide
+from scheduler.policies.decide import decide
+from scheduler.policies.policy import Policy
+from scheduler.policies.strict import strict
 
 
 class Job(NamedTuple):
@@ -157,7 +159,7 @@ def helios(order: str) -> Policy:
         name=f"helios-{order}",
         order=catalog.ORDERS[order],
         placer=helios_consolidate,
-        discipline=Discipline.STRICT,
+        discipline=strict,
     )
 
 

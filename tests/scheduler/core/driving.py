@@ -8,7 +8,8 @@ from scheduler.core.decisions import Admit, Decision, Wait
 from scheduler.core.events import Admitted, Considered, GangSubmitted
 from scheduler.core.model import Gang, Node, PodShape, Role, Selector
 from scheduler.core.state import ClusterState, apply
-from scheduler.policies.decide import Policy, decide
+from scheduler.policies.decide import decide
+from scheduler.policies.policy import Policy
 
 
 def nodes(count: int, gpus: int = 8, **fields: object) -> list[Node]:

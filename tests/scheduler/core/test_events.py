@@ -27,7 +27,7 @@ from scheduler.core.events import (
 from scheduler.core.model import Gang, Node, Phase, PodShape, Role, Slice
 from scheduler.core.state import ClusterState, apply
 from scheduler.policies import catalog
-from scheduler.policies.decide import explain
+from scheduler.policies.explain import explain
 from tests.scheduler.core.driving import admitted, gang, let_pass, nodes, submit
 
 STRICT = catalog.policy()

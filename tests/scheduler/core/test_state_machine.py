@@ -40,7 +40,8 @@ from scheduler.core.model import Gang, Node, Phase, PodShape, Role, Selector
 from scheduler.core.placement import pack, place
 from scheduler.core.state import ClusterState, apply
 from scheduler.policies import catalog
-from scheduler.policies.decide import decide, explain
+from scheduler.policies.decide import decide
+from scheduler.policies.explain import explain
 
 ORDERS = ["fifo", "priority", "sjf", "smallest"]
 POOLS = ["", "a", "b"]

@@ -15,7 +15,7 @@ from scheduler.core.events import GangFinished
 from scheduler.core.model import Gang, PodShape
 from scheduler.core.state import ClusterState, apply
 from scheduler.policies import catalog
-from scheduler.policies.decide import Policy
+from scheduler.policies.policy import Policy
 from tests.scheduler.core.driving import gang, let_pass, nodes, submit
 
 NUM_NODES = 3

@@ -9,7 +9,8 @@ from scheduler.core.events import GangSubmitted, MemberAppeared, NodeAdded, Node
 from scheduler.core.model import Gang, Node, Phase, PodShape, Role, Selector
 from scheduler.core.state import ClusterState, apply
 from scheduler.policies import catalog
-from scheduler.policies.decide import decide, explain
+from scheduler.policies.decide import decide
+from scheduler.policies.explain import explain
 from tests.scheduler.core.driving import admitted, gang, let_pass, nodes, submit, waits
 
 STRICT = catalog.policy()

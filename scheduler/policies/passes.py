@@ -1,0 +1,143 @@
+"""What a discipline works with: one pass around a head that does not fit."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
+
+from scheduler.core.capacity import Capacity, Trial
+from scheduler.core.decisions import Admit, Decision, Wait
+from scheduler.core.model import OrderKey, Placement, Selector
+from scheduler.core.placement import Placer, place
+from scheduler.core.queueing import Demand, Entry, Family, GangState
+from scheduler.core.state import ClusterState
+
+#: a gang that may start now, and the demand it leads, if the pass looks at whole demands
+Candidate = tuple[OrderKey, GangState, Family | None, Demand | None]
+#: which gang of a demand may try next, if any
+First = Callable[[Family, Demand], Entry | None]
+#: whether a newcomer may try at all
+MayStart = Callable[[GangState], bool]
+#: what happens past a head that does not fit: it may `admit` gangs that are `fitting`
+Discipline = Callable[["Pass", GangState], None]
+
+
+def place_missing(state: ClusterState, member: GangState, placer: Placer) -> Placement | None:
+    """Return nodes for what a gang misses, at once if it holds them as a reservation."""
+    if state.reservations:
+        reservation = state.reservations.get(member.gang.name)
+        if reservation is not None and reservation.placement:
+            return reservation.placement
+    return place(state.capacity, member.missing, placer)
+
+
+def outlook(capacity: Capacity, family: Family, placer: Placer) -> tuple[int, int]:
+    """Return the largest sizes of the family that fit now, and for which enough GPUs are free."""
+    if len(family.roles) == 1:
+        role = family.roles[0]
+        fit_pods, free_gpus = capacity.outlook(role.pod, role.selector)
+        return fit_pods, free_gpus // role.pod.gpus if role.pod.gpus else fit_pods
+    need: dict[Selector, int] = {}
+    for role in family.roles:
+        need[role.selector] = need.get(role.selector, 0) + role.gpus
+    if any(capacity.free_gpus(where) < gpus for where, gpus in need.items()):
+        return 0, 0
+    return int(place(capacity, family.roles, placer) is not None), 1
+
+
+class Pass:
+    """The working memory of a pass whose head does not fit.
+
+    Gangs that it admits are planned together: the first of them opens a trial on the capacity,
+    and `end` undoes it.
+    """
+
+    __slots__ = ("_trial", "blocked", "made", "now_s", "placer", "state", "taken")
+
+    def __init__(self, state: ClusterState, placer: Placer, now_s: float, blocked: bool) -> None:
+        self.state = state
+        self.placer = placer
+        self.now_s = now_s
+        self.blocked = blocked  #: nothing but newcomers can have become possible
+        self.made: list[Decision] = []
+        self.taken: set[GangState] = set()  #: the gangs admitted so far
+        self._trial: Trial | None = None
+
+    def fitting(
+        self, first: First, may_start: MayStart
+    ) -> Iterator[tuple[GangState, Demand | None, Placement]]:
+        """Yield later gangs that fit, in order, each with its demand and the nodes it would get.
+
+        A gang that is neither admitted nor refused by `first` from then on comes again. Where
+        nothing grew since the last pass and the same head blocks, only gangs that came since then
+        are looked at: nothing else can have become possible. These have no demand.
+        """
+        candidates = self._newcomers(may_start) if self.blocked else self._leaders(first)
+        heapify(candidates)
+        while candidates:
+            _, member, family, demand = heappop(candidates)
+            placement = place_missing(self.state, member, self.placer)
+            if placement is None:
+                continue  # nor does any other gang of its demand fit
+            yield member, demand, placement
+            if family is not None and demand is not None:
+                entry = first(family, demand)
+                if entry is not None:
+                    heappush(candidates, (*entry, family, demand))
+
+    def _newcomers(self, may_start: MayStart) -> list[Candidate]:
+        queue = self.state.queue
+        head = queue.head()
+        return [
+            (member.key, member, None, None)
+            for member in queue.fresh
+            if member is not head and may_start(member)
+        ]
+
+    def _leaders(self, first: First) -> list[Candidate]:
+        """Return the first gang of each demand that fits by its size."""
+        queue = self.state.queue
+        queue.index_demands()
+        candidates: list[Candidate] = []
+        for family in queue.families.values():
+            fit_pods, _ = outlook(self.state.capacity, family, self.placer)
+            if not fit_pods:
+                continue
+            for size in family.sizes[: bisect_right(family.sizes, fit_pods)]:
+                demand = family.demands[size]
+                entry = first(family, demand)
+                if entry is not None:
+                    candidates.append((*entry, family, demand))
+        return candidates
+
+    def admit(self, member: GangState, placement: Placement) -> None:
+        """Plan that a gang starts on these nodes."""
+        capacity = self.state.capacity
+        if self._trial is None:
+            self._trial = capacity.trial()
+            self._trial.__enter__()
+        name = member.gang.name
+        self.made.append(Admit(name, placement))
+        self.taken.add(member)
+        reservation = self.state.reservations.get(name)
+        if reservation is None or not reservation.placement:
+            capacity.take(member.missing, placement)
+
+    def state_waits(self) -> None:
+        """Say what each family waits for, where that changed.
+
+        Where no capacity changed since the last pass, only families without an outlook need one.
+        """
+        only_new = self.blocked and not self.taken
+        for family in self.state.queue.families.values():
+            if only_new and family.fit_pods >= 0:
+                continue
+            fit_pods, free_pods = outlook(self.state.capacity, family, self.placer)
+            if fit_pods != family.fit_pods or free_pods != family.free_pods:
+                self.made.append(Wait(family.key, fit_pods, free_pods))
+
+    def end(self) -> None:
+        """Undo what was planned."""
+        if self._trial is not None:
+            self._trial.__exit__()

@@ -1,0 +1,20 @@
+"""A policy: the functions that together decide. `catalog` has the named ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scheduler.core.ordering import Order
+from scheduler.core.placement import Placer
+from scheduler.policies.passes import Discipline
+from scheduler.policies.strict import strict
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """An order, a discipline and a placer."""
+
+    name: str
+    order: Order
+    placer: Placer
+    discipline: Discipline = strict
