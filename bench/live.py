@@ -38,6 +38,7 @@ from scheduler.controller.mirror import Ledger, Part, Request
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import objects
 from scheduler.controlplane.cluster import Cluster
+from scheduler.controlplane.record import load
 from scheduler.core.model import PodShape
 from scheduler.kube.api import MERGE, Api, ApiError
 from scheduler.kube.objects import NodeObject, Pod
@@ -271,7 +272,7 @@ def events(cluster: Cluster, per_s: float) -> Iterator[None]:
 
 async def stream(folder: Path, per_s: float) -> None:
     """Change a label of one node after the other, for ever."""
-    cluster = clusters.load(folder)
+    cluster = load(folder)
     assert cluster is not None
     async with await objects.connect(cluster.kubeconfig) as api:
         for number in itertools.count():

@@ -225,7 +225,7 @@ def goodput(folder: Path) -> list[Row]:
 
 
 def _other(found: Any) -> float:
-    from sim.goodput.split import Part
+    from sim.report.parts import Part
 
     return float(found.seconds[Part.OTHER])
 

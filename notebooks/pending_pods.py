@@ -29,7 +29,7 @@ from IPython.display import display
 from sim.report.episodes import explain, find_episodes
 from sim.report.plots import REASON_STYLE
 from sim.report.wording import REASON_LABELS
-from sim.runs.experiment import RunResult
+from sim.runs.folder import RunResult
 from sim.runs.metrics import DAY_S, HOUR_S, pending_quantiles
 from sim.runs.steps import Steps, allocation_steps, pending_steps
 

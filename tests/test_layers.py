@@ -14,28 +14,53 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 OURS = {"scheduler", "sim", "traces", "trainer"}
 
-#: which of our packages a package may import, besides itself
-ARROWS = {
-    "scheduler": set(),
+#: what each room may import of ours, besides itself; from the ground up, so that no circle can be
+ROOMS: dict[str, set[str]] = {
+    "scheduler/core": set(),
+    "scheduler/policies": {"scheduler/core"},
+    "scheduler/kube": {"scheduler/core"},
+    "scheduler/workloads": {"scheduler/core", "scheduler/kube"},
+    "scheduler/journal": {"scheduler/core", "scheduler/policies"},
+    "scheduler/controller": {
+        "scheduler/core", "scheduler/policies", "scheduler/kube", "scheduler/workloads",
+    },
+    "scheduler/extender": {
+        "scheduler/core", "scheduler/kube", "scheduler/workloads", "scheduler/controller",
+    },
+    "scheduler/status": {
+        "scheduler/core", "scheduler/policies", "scheduler/kube", "scheduler/workloads",
+        "scheduler/journal", "scheduler/controller",
+    },
+    "scheduler/live": {
+        "scheduler/core", "scheduler/policies", "scheduler/kube", "scheduler/workloads",
+        "scheduler/journal", "scheduler/controller", "scheduler/extender", "scheduler/status",
+    },
+    "scheduler/controlplane": {"scheduler/core", "scheduler/kube"},
     "traces": set(),
     "trainer": set(),
-    "sim": {"scheduler", "traces"},
-    "notebooks": {"sim"},
-}
-
-#: the command line starts the trainer's processes, and knows no more of it
-EXCEPTIONS = {("train.py", "trainer")}
+    "sim/schema": {"scheduler/core"},
+    "sim/engines": {"scheduler/core", "scheduler/policies", "sim/schema", "traces"},
+    "sim/runs": {"scheduler/core", "sim/schema", "sim/engines", "traces"},
+    "sim/report": {"scheduler/core", "sim/schema", "sim/runs"},
+    "sim/journals": {
+        "scheduler/core", "scheduler/journal", "sim/schema", "sim/engines", "sim/runs",
+    },
+    "sim/goodput": {"sim/schema", "sim/engines", "sim/report"},
+    "sim/study": {"scheduler/core", "sim/schema", "sim/runs", "sim/report", "traces"},
+    "sim": {"sim/schema", "sim/runs"},
+    # the command starts the trainer's processes, and knows no more of it
+    "sim/commands": {
+        "scheduler/live", "scheduler/controlplane", "traces", "trainer", "sim/schema",
+        "sim/runs", "sim/report", "sim/journals", "sim/goodput", "sim/study",
+    },
+}  # fmt: skip
 
 #: the core takes facts and returns decisions: no clock, file, socket, log or random number
+CORE = ("scheduler/core", "scheduler/policies")
 CORE_BANS = {
     "asyncio", "datetime", "io", "logging", "multiprocessing", "os", "pathlib", "random", "secrets",
     "shutil", "socket", "subprocess", "tempfile", "threading", "time", "uuid",
 }  # fmt: skip
-
-#: packages beside the core that drive it
-DRIVERS = (
-    "live", "controlplane", "kube", "workloads", "journal", "controller", "extender", "status",
-)  # fmt: skip
 
 #: what a notebook may take from the simulator: tables, curves and pictures, never a run
 NOTEBOOK_BANS = re.compile(
@@ -71,31 +96,135 @@ def names_of(requirements: list[str]) -> set[str]:
     return {name.replace("-", "_") for name in found}
 
 
-@pytest.mark.parametrize("package", ARROWS)
-def test_imports_follow_the_arrows(package: str) -> None:
-    allowed = ARROWS[package] | {package}
-    wrong = [
-        f"{path.relative_to(ROOT)}:{line}: {name}"
+def room_of(path: str) -> str:
+    """Return the room of a module, given as a path without its ending."""
+    package, _, rest = path.partition("/")
+    if package in ("traces", "trainer") or ("/" not in rest and f"{path}.py" == "sim/__init__.py"):
+        return package
+    return f"{package}/{rest.partition('/')[0]}"
+
+
+def module_of(name: str) -> str | None:
+    """Return the module, as a path without its ending, that a dotted name is of or in."""
+    path = name.replace(".", "/")
+    while path:
+        if (ROOT / f"{path}.py").is_file():
+            return path
+        if (ROOT / path / "__init__.py").is_file():
+            return f"{path}/__init__"
+        path = path.rpartition("/")[0]
+    return None
+
+
+def our_imports() -> Iterator[tuple[str, int, str, str]]:
+    """Yield (module, line, name, module of the name) of all imports among our packages."""
+    for package in sorted(OURS):
+        for path in modules(package):
+            own = path.relative_to(ROOT).with_suffix("").as_posix()
+            for name, line, _ in imported(path):
+                if name.split(".")[0] in OURS:
+                    found = module_of(name)
+                    assert found is not None, f"{own}.py:{line}: there is no {name}"
+                    if found != own:
+                        yield own, line, name, found
+
+
+def test_every_module_stands_in_a_room() -> None:
+    outside = {
+        str(path.relative_to(ROOT))
+        for package in sorted(OURS)
         for path in modules(package)
-        for name, line, _ in imported(path)
-        if name.split(".")[0] in OURS - allowed
-        and (path.name, name.split(".")[0]) not in EXCEPTIONS
-    ]
-    assert not wrong, f"{package}/ may import {sorted(allowed & OURS)} of ours"
+        if room_of(path.relative_to(ROOT).with_suffix("").as_posix()) not in ROOMS
+    }
+    assert outside == {"scheduler/__init__.py"}
+
+
+def test_imports_follow_the_arrows_between_rooms() -> None:
+    wrong = []
+    for own, line, name, found in our_imports():
+        here, there = room_of(own), room_of(found)
+        if here in ROOMS and here != there and there not in ROOMS[here]:
+            wrong.append(f"{own}.py:{line}: {name}: {here} may not know {there}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_arrow_is_used_and_leads_down() -> None:
+    used = {(room_of(own), room_of(found)) for own, _, _, found in our_imports()}
+    floors = list(ROOMS)
+    for here, below in ROOMS.items():
+        for there in below:
+            assert (here, there) in used, f"{here} does not use {there}: take the arrow out"
+            assert floors.index(there) < floors.index(here)
+
+
+def test_no_two_modules_need_each_other() -> None:
+    needs: dict[str, set[str]] = {}
+    for own, _, _, found in our_imports():
+        needs.setdefault(own, set()).add(found)
+    done: set[str] = set()
+
+    def walk(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " -> ".join((*above[above.index(module) :], module))
+        if module not in done:
+            for other in sorted(needs.get(module, ())):
+                walk(other, (*above, module))
+            done.add(module)
+
+    for module in sorted(needs):
+        walk(module, ())
+
+
+#: packages whose `__init__` is their public interface
+INTERFACES = {"sim/__init__", "traces/__init__"}
+
+
+def test_no_module_hands_on_what_another_defines() -> None:
+    defined: dict[str, set[str]] = {}
+
+    def names_in(module: str) -> set[str]:
+        if module not in defined:
+            tree = ast.parse((ROOT / f"{module}.py").read_text(encoding="utf-8"))
+            found = set()
+            for node in ast.walk(tree):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                    found.add(node.name)
+                elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    found.add(node.id)
+            defined[module] = found
+        return defined[module]
+
+    wrong = []
+    for own, line, name, found in our_imports():
+        if found in INTERFACES or name.replace(".", "/") in (
+            found,
+            found.removesuffix("/__init__"),
+        ):
+            continue
+        last = name.rpartition(".")[2]
+        if last not in names_in(found):
+            wrong.append(f"{own}.py:{line}: {name} is not defined in {found}.py")
+    assert not wrong, "import it from where it is defined:\n" + "\n".join(wrong)
 
 
 def test_the_core_needs_only_the_standard_library() -> None:
     wrong = []
-    for path in modules("scheduler"):
-        if path.parent.name in DRIVERS:
-            continue
-        for name, line, _ in imported(path):
-            top = name.split(".")[0]
-            if top != "scheduler" and (top not in sys.stdlib_module_names or top in CORE_BANS):
-                wrong.append(f"{path.relative_to(ROOT)}:{line}: {name}")
-            if name.startswith(tuple(f"scheduler.{driver}" for driver in DRIVERS)):
-                wrong.append(f"{path.relative_to(ROOT)}:{line}: {name}")
+    for room in CORE:
+        for path in modules(room):
+            for name, line, _ in imported(path):
+                top = name.split(".")[0]
+                if top not in OURS and (top not in sys.stdlib_module_names or top in CORE_BANS):
+                    wrong.append(f"{path.relative_to(ROOT)}:{line}: {name}")
     assert not wrong, "the core reads no clock, file, socket, log or random number"
+
+
+def test_notebooks_import_the_simulator_only() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in modules("notebooks")
+        for name, line, _ in imported(path)
+        if name.split(".")[0] in OURS - {"sim"}
+    ]
+    assert not wrong
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,11 @@ from scheduler.controller.recovery import Recovery
 from scheduler.controller.release import Release
 from scheduler.controller.settings import LiveSettings
 from scheduler.controller.tables import Tables
+from scheduler.controller.telling import Telling
 from scheduler.controller.work import Work
 from scheduler.kube.api import Api, ApiError
 from scheduler.kube.objects import IGNORE, NodeObject, Pod, Thing, pod_shape
 from scheduler.kube.watch import Change
-from scheduler.status.publish import Publisher
 from scheduler.workloads.gangs import Source, key_of
 
 log = logging.getLogger("muster.controller")
@@ -42,19 +42,19 @@ class Controller:
         api: Api,
         ledger: Ledger,
         plans: PlanRecords,
-        publisher: Publisher,
+        telling: Telling,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self.ledger = ledger
         self.plans = plans
-        self.publisher = publisher
+        self.telling = telling
         self.metrics = metrics
         self.lanes = Lanes(api)
         self.work = Work(clock)
         self.tables = Tables(settings, ledger, self.work)
-        self.release = Release(self.tables, self.lanes, plans, publisher, metrics, self.on_pod)
+        self.release = Release(self.tables, self.lanes, plans, telling, metrics, self.on_pod)
         self.recovery = Recovery(self.tables, self.release)
         self.mending = Mending(self.tables, self.release, self.recovery)
         self.gangs = self.tables.gangs
@@ -225,7 +225,7 @@ class Controller:
         self._decide(now_s)
         self.metrics.plan_seconds.observe(time.perf_counter() - began_s)
         self._wake_refused()
-        self.publisher.wake()
+        self.telling.wake()
 
     def _mend(self, gang: LiveGang, now_s: float) -> None:
         try:
@@ -264,7 +264,7 @@ class Controller:
             text = f"muster fails on it ({type(error).__name__}: {error}); please report this"
         if text != gang.problem:
             log.error("gang %s set aside: %s", gang.name, text, exc_info=error)
-            self.publisher.event(gang, "NotUnderstood", text)
+            self.telling.event(gang, "NotUnderstood", text)
         gang.problem = text
         again_s = self.now_s() + SET_ASIDE_S
         if where != "mend":  # a look would find nothing wrong with it

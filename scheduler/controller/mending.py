@@ -48,7 +48,7 @@ class Mending:
             pods = gang.live_pods()  # minima of roles change who goes first
         said = gang.size.conflict if gang.size is not None else ""
         if said and (old is None or old.conflict != said):
-            self._release.publisher.event(gang, "SizesDisagree", said)
+            self._release.telling.event(gang, "SizesDisagree", said)
         by_uid = {pod.metadata.uid: pod for pod in pods}
         free = self._without_slot(pods)
         for unit in list(gang.units.values()):
@@ -83,7 +83,7 @@ class Mending:
         gang.problem, gang.size = "", None
         if not gang.pods:
             self._tables.forget_gang(gang)
-            self._release.publisher.forget(gang)
+            self._release.telling.forget(gang)
 
     def _mend_slots(
         self,
@@ -225,7 +225,7 @@ class Mending:
             return "the object that says how many pods it needs cannot be read yet"
         if unserved := self._unserved(gang, free):
             if unserved != gang.problem:
-                self._release.publisher.event(gang, "NotServed", unserved)
+                self._release.telling.event(gang, "NotServed", unserved)
             return unserved
         found = misfits(gang, free, self._tables.find, now_s)
         for pod in found.remake:
@@ -236,7 +236,7 @@ class Mending:
         if found.look_s:
             self._work.look_again(gang.key, found.look_s)
         if found.event and found.problem != gang.problem:
-            self._release.publisher.event(gang, found.event, found.problem)
+            self._release.telling.event(gang, found.event, found.problem)
         return found.problem
 
     def _unserved(self, gang: LiveGang, free: list[Pod]) -> str:
@@ -281,7 +281,7 @@ class Mending:
         if self._plan_anew(gang):
             return
         self._release.metrics.aborts.labels(cause="degraded").inc()
-        self._release.publisher.event(
+        self._release.telling.event(
             gang, "Evicted", f"{lacks} ran for {repair_s:.0f} s without the others"
         )
         for _, slot in gang.slots():

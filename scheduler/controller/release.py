@@ -13,10 +13,10 @@ from scheduler.controller.metrics import Metrics
 from scheduler.controller.mirror import Request
 from scheduler.controller.plans import PlanRecords
 from scheduler.controller.tables import Tables
+from scheduler.controller.telling import Telling
 from scheduler.kube.api import ApiError
 from scheduler.kube.objects import Pod
 from scheduler.kube.watch import Change
-from scheduler.status.publish import Publisher
 from scheduler.workloads.eligibility import shunned
 
 log = logging.getLogger("muster.release")
@@ -32,7 +32,7 @@ class Release:
         tables: Tables,
         lanes: Lanes,
         plans: PlanRecords,
-        publisher: Publisher,
+        telling: Telling,
         metrics: Metrics,
         on_pod: Callable[[Change, Pod], None],
     ) -> None:
@@ -42,7 +42,7 @@ class Release:
         self._timeouts = tables.settings.timeouts
         self.lanes = lanes
         self.plans = plans
-        self.publisher = publisher
+        self.telling = telling
         self.metrics = metrics
         self._on_pod = on_pod
         self._deleting: set[str] = set()
@@ -60,7 +60,7 @@ class Release:
         unit.deadline_s = 0.0
         self._tables.give_slots(gang, unit, slots)
         nodes = len(set(request.nodes))
-        self.publisher.note(gang, "planned", f"{len(slots)} pods on {nodes} nodes")
+        self.telling.note(gang, "planned", f"{len(slots)} pods on {nodes} nodes")
         self.tell(gang, unit, list(slots))
 
     def tell(self, gang: LiveGang, unit: Unit, slots: list[Slot]) -> None:
@@ -94,7 +94,7 @@ class Release:
                 return  # nobody knows of this plan yet: the next step makes another for all
             await asyncio.gather(*(self._tell(gang, unit, slot) for slot in slots))
             told = sum(slot.released for slot in slots)
-            self.publisher.note(gang, "released", f"{told} of {len(slots)} pods know their node")
+            self.telling.note(gang, "released", f"{told} of {len(slots)} pods know their node")
         except ApiError as error:
             if not dropped():
                 about = {"gang": gang.name, "unit": unit.name}
@@ -229,7 +229,7 @@ class Release:
         self.metrics.bind_seconds.observe(now_s - unit.request.admitted_s)
         self.erase(unit.name)
         nodes = len(set(unit.request.nodes))
-        self.publisher.event(
+        self.telling.event(
             gang, "Started", f"all {len(unit.slots)} pods are bound, on {nodes} nodes"
         )
 
@@ -276,7 +276,7 @@ class Release:
         if usable and not refused:
             self._back_off(gang, now_s)
         if slot.released and self._work.active:
-            self.publisher.event(
+            self.telling.event(
                 gang, "Replanned", f"{pod.metadata.name}: {cause} on {slot.node}; planned anew"
             )
 
@@ -313,7 +313,7 @@ class Release:
         gang.refusal = (
             f"kube-scheduler refused pod {pod.metadata.name} on {slot.node}: {pod.refusal}"
         )
-        self.publisher.event(gang, "Refused", gang.refusal[:1000])
+        self.telling.event(gang, "Refused", gang.refusal[:1000])
         self.metrics.aborts.labels(cause="refused").inc()
         self._work.look_again(gang.key, now_s + AVOID_S)
 

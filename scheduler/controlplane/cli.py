@@ -80,9 +80,9 @@ def status(
     folder: Dir = None,
 ) -> None:
     """List its components. Example: muster cluster status --json"""
-    from scheduler.controlplane import cluster
+    from scheduler.controlplane import record
 
-    found = cluster.load(_folder(folder))
+    found = record.load(_folder(folder))
     rows = [
         {"name": p.name, "pid": p.pid, "log": p.log, "healthy": found.healthy(p.name)}
         for p in (found.processes if found else ())
@@ -122,9 +122,9 @@ def node(
 @app.command()
 def env(folder: Dir = None) -> None:
     """Print shell exports. Example: eval "$(muster cluster env)" """
-    from scheduler.controlplane import cluster
+    from scheduler.controlplane import record
 
-    found = cluster.load(_folder(folder))
+    found = record.load(_folder(folder))
     if found is None:
         raise ValueError("no cluster runs here; start one with: muster cluster up")
     print(f"export KUBECONFIG={found.kubeconfig}")
@@ -144,11 +144,11 @@ def demo(
     """Show PyTorchJobs going through. Example: muster cluster demo"""
     import asyncio
 
-    from scheduler.controlplane import cluster
+    from scheduler.controlplane import record
     from scheduler.controlplane.demo import check, show
     from scheduler.controlplane.demo_view import Screen
 
-    found = check(cluster.load(_folder(folder)))
+    found = check(record.load(_folder(folder)))
     if limit_s is None:
         limit_s = 300.0 if found.with_muster else 60.0
     if not limit_s > 0:

@@ -31,12 +31,9 @@ from scheduler.controlplane.record import (
     Cluster,
     Ports,
     Say,
-    answers,
     await_well,
     load,
 )
-
-__all__ = ["Cluster", "Ports", "answers", "default_dir", "down", "load", "power", "up"]
 
 HERE = Path(__file__).resolve().parent
 DEPLOY = HERE.parents[1] / "deploy"

@@ -12,14 +12,14 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from scheduler.controlplane import objects
-from scheduler.controlplane.cluster import Cluster
+from scheduler.controlplane.demo_job import DemoJob
 from scheduler.controlplane.demo_view import Screen, Total
+from scheduler.controlplane.record import Cluster
 from scheduler.kube.api import MERGE, Api, ApiError
 
 NAMESPACE = "muster-demo"
@@ -37,41 +37,6 @@ JOBS = f"/apis/kubeflow.org/v1/namespaces/{NAMESPACE}/pytorchjobs"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 SPACE = f"/api/v1/namespaces/{NAMESPACE}"
 CLASSES = "/apis/scheduling.k8s.io/v1/priorityclasses"
-
-
-@dataclass
-class DemoJob:
-    """One PyTorchJob, and how far it is."""
-
-    name: str
-    pods: int
-    gpus_per_pod: int
-    run_s: int
-    high: bool = False
-    never: bool = False
-    placed: int = 0  #: have a node and have not ended
-    running: int = 0
-    done: int = 0
-    reason: str = ""
-    text: str = ""
-    started_s: float = -1.0  #: all ranks run
-    ended_s: float = -1.0
-    told: set[str] = field(default_factory=set)  #: pods that were told how long to run
-    reminded_s: float = 0.0  #: no pod was missing then, or the operator was reminded
-
-    @property
-    def gpus(self) -> int:
-        """GPUs of all pods."""
-        return self.pods * self.gpus_per_pod
-
-    @property
-    def phase(self) -> str:
-        """One word."""
-        if self.ended_s >= 0:
-            return "removed" if self.never else "done"
-        if self.running + self.done >= self.pods:
-            return "running"
-        return "starting" if self.placed + self.done >= self.pods else "waiting"
 
 
 def mixed(nodes: int, gpus: int, count: int, seed: int) -> list[DemoJob]:

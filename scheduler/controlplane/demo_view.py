@@ -6,13 +6,11 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
+from scheduler.controlplane.demo_job import DemoJob
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import COLOURS
-
-if TYPE_CHECKING:
-    from scheduler.controlplane.demo import DemoJob
 
 BAR, GPU_BAR = 24, 40
 GREEN, GREY, BOLD, PLAIN = "\x1b[32m", "\x1b[90m", "\x1b[1m", "\x1b[0m"

@@ -21,9 +21,10 @@ from scheduler.controller.settings import LiveSettings
 from scheduler.core.events import Considered
 from scheduler.core.state import ClusterState
 from scheduler.extender.certificates import Certificates
-from scheduler.extender.serving import ExtenderApp, status_app
+from scheduler.extender.serving import ExtenderApp
 from scheduler.extender.verbs import Extender
 from scheduler.journal import lines as journals
+from scheduler.journal.file import Journal
 from scheduler.kube.api import PARTIAL, PARTIAL_LIST, Api, access
 from scheduler.kube.lease import Lease, LeaseLostError
 from scheduler.kube.objects import NodeObject, Pod, Thing
@@ -32,6 +33,7 @@ from scheduler.policies import catalog
 from scheduler.status.facts import ClusterFacts
 from scheduler.status.pages import Breath
 from scheduler.status.publish import Publisher
+from scheduler.status.serving import status_app
 from scheduler.status.story import STEP_S, Memory
 from scheduler.workloads.gangs import KINDS
 
@@ -50,7 +52,7 @@ class Service:
         self.metrics = Metrics()
         who = settings.who()
         self.journal = (
-            journals.Journal(Path(settings.journal), settings.journal_max_bytes)
+            Journal(Path(settings.journal), settings.journal_max_bytes)
             if settings.journal
             else None
         )

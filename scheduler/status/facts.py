@@ -6,23 +6,28 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 from prometheus_client import generate_latest
 
+from scheduler.controller.controller import Controller
 from scheduler.controller.membership import LiveGang
+from scheduler.controller.metrics import Metrics
+from scheduler.controller.mirror import Ledger
 from scheduler.journal import lines as journals
+from scheduler.journal.file import Journal
 from scheduler.journal.history import events_of
+from scheduler.kube.api import Api
+from scheduler.kube.watch import Informer
 from scheduler.status.pages import Breath, Page, array, mapping
+from scheduler.status.publish import Publisher
 from scheduler.status.shapes import shapes
 from scheduler.status.status import GangView, places
 from scheduler.status.status import explain as explain_gang
 from scheduler.status.status import view as describe
+from scheduler.status.story import Memory
 from scheduler.status.way_out import closed_by
-
-if TYPE_CHECKING:
-    from scheduler.live.service import Service
 
 MOST_POSITIONS = 100  #: places in the queue that are metrics
 PLACES_FOR_S = 0.05  #: places in the queue are counted again after this
@@ -30,10 +35,36 @@ CHUNK_BYTES = 1 << 20
 _encode = msgspec.json.Encoder().encode
 
 
+class Expiring(Protocol):
+    """Certificates, as far as the metrics tell of them."""
+
+    expires_unix_s: dict[str, float]  #: by file
+
+
+class Running(Protocol):
+    """What the pages are made of: a muster that runs."""
+
+    controller: Controller
+    ledger: Ledger
+    publisher: Publisher
+    memory: Memory
+    metrics: Metrics
+    api: Api
+    policy: dict[str, str]
+    journal: Journal | None
+    recent: list[bytes]  #: lines since the last snapshot, where no file is set
+    informers: dict[str, Informer[object]]
+    why_not_ready: str
+
+    @property
+    def certificates(self) -> Expiring | None:
+        """Those that the verbs are served with, if any."""
+
+
 class ClusterFacts:
     """Reads, never writes."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Running) -> None:
         self._service = service
         self._place_of: dict[str, int] = {}
         self._placed_s = -1.0

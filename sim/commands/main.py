@@ -16,7 +16,7 @@ from sim.commands import train as cli_train
 from sim.schema.config import Admission, Backfill, Discipline, Order, Placement
 
 if TYPE_CHECKING:
-    from sim.runs.experiment import RunResult
+    from sim.runs.folder import RunResult
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 import traces
 from sim.report.wording import duration, exact, number
-from sim.runs.experiment import RunResult, read_config, read_manifest
+from sim.runs.folder import RunResult, read_config, read_manifest
 from sim.runs.steps import allocation_steps, pending_steps
 from sim.schema import costs, planes, tables
 from sim.schema.cluster import Cluster

@@ -35,7 +35,7 @@ from scheduler.journal.lines import Gap
 from sim.engines.accounting import check_accounting
 from sim.engines.records import CapacitySteps
 from sim.engines.waits import CODE, QueueLedger, StepLog, Stints
-from sim.runs.experiment import RunResult, versions
+from sim.runs.folder import RunResult, versions
 from sim.runs.metrics import Window
 from sim.runs.summary import summarize
 from sim.schema.cluster import Cluster, Pool

@@ -26,7 +26,8 @@ from sim.engines.attempts import UNFINISHED
 from sim.engines.gangs import GangSimulation, ProgressCallback
 from sim.engines.workload import Workload
 from sim.journals.recorded import Job, Recorder, cluster_of
-from sim.runs.experiment import RunResult, result_of
+from sim.runs.experiment import result_of
+from sim.runs.folder import RunResult
 from sim.schema.config import RunConfig
 
 SHORTEST_S = 1.0  #: a gang that should have ended already ends so soon

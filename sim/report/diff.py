@@ -10,7 +10,7 @@ import pandas as pd
 
 from scheduler.core.decisions import PendingReason
 from sim.report.wording import REASON_LABELS, aligned, duration, exact, number
-from sim.runs.experiment import read_manifest
+from sim.runs.folder import read_manifest
 from sim.runs.metrics import HOUR_S, SIZE_CLASSES, size_code
 from sim.schema.tables import REASONS
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from sim.report.episodes import Episode, find_episodes
 from sim.runs import metrics
-from sim.runs.experiment import RunResult, read_manifest
+from sim.runs.folder import RunResult, read_manifest
 from sim.runs.metrics import Quantile, Window
 from sim.runs.steps import Steps, allocation_steps, pending_steps
 from sim.runs.summary import submission_window

@@ -11,7 +11,7 @@ from scheduler.core.decisions import PendingReason
 from sim.report.wording import REASON_LABELS, aligned, count, duration, exact, number, percent
 
 if TYPE_CHECKING:
-    from sim.runs.experiment import RunResult
+    from sim.runs.folder import RunResult
 
 
 def run_lines(result: RunResult, out: Path) -> list[str]:

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from sim.goodput.split import PART_LABELS, PART_STYLE, Part
 from sim.report.digest import Digest, Figures
+from sim.report.parts import PART_LABELS, PART_STYLE, Part
 from sim.report.plots import STYLE, Picture, render
 from sim.report.wording import exact, percent
 from sim.schema.config import RunConfig

@@ -18,12 +18,14 @@ import numpy as np
 
 from scheduler.core.decisions import PendingReason
 from sim.runs.experiment import run
-from sim.runs.progress import Callback, StudyProgress
+from sim.runs.progress import Callback
 from sim.study import settings
 from sim.study.plan import Plan
+from sim.study.progress import StudyProgress
 from sim.study.settings import WorkloadSettings
-from sim.study.sweep import Task, check_executor, run_tasks
+from sim.study.sweep import check_executor, run_tasks
 from sim.study.targets import Measured, measure
+from sim.study.task import Task
 from traces.windows import DAY_S
 
 #: sizes that the cost curve shows beside those of the search

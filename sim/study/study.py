@@ -16,12 +16,15 @@ import msgspec
 import pandas as pd
 import pyarrow.parquet as pq
 
-from sim.runs.experiment import read_manifest, run
-from sim.runs.progress import Callback, StudyProgress
+from sim.runs.experiment import run
+from sim.runs.folder import read_manifest
+from sim.runs.progress import Callback
 from sim.schema.config import RunConfig
 from sim.study import settings
+from sim.study.progress import StudyProgress
 from sim.study.settings import Arm, Environment, WorkloadSettings
-from sim.study.sweep import Shard, Task, check_executor, run_tasks
+from sim.study.sweep import Shard, check_executor, run_tasks
+from sim.study.task import Task
 from traces import windows
 from traces.windows import DAY_S
 

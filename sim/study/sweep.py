@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -16,21 +16,8 @@ from types import FrameType
 
 import joblib
 
-from sim.runs.progress import Callback, ProgressFile
-
-#: what a worker calls; the argument is for reports of progress
-Work = Callable[[Callback], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One piece of work that leaves its result on disk."""
-
-    name: str
-    weight: float  #: expected work, in any unit
-    span_s: float  #: simulated seconds; 0 if it simulates nothing
-    work: Work
-    is_done: Callable[[], bool]
+from sim.study.progress import ProgressFile
+from sim.study.task import Task, Work
 
 
 @dataclass(frozen=True, slots=True)

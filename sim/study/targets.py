@@ -11,7 +11,7 @@ import pandas as pd
 
 from sim.report.wording import duration, exact, number, percent
 from sim.runs import metrics
-from sim.runs.experiment import RunResult
+from sim.runs.folder import RunResult
 from sim.runs.metrics import Window, censored_quantiles, in_window
 from sim.runs.steps import allocation_steps, count_quantiles, pending_steps
 

@@ -20,6 +20,7 @@ import urllib.request
 from pathlib import Path
 
 from scheduler.controlplane import cluster as clusters
+from scheduler.controlplane.record import Cluster
 from scheduler.journal.replay import replay
 from tests.chaos.clock import own_clock
 from tests.chaos.faults import Faults
@@ -63,7 +64,7 @@ class Chaos:
                 )
             await asyncio.to_thread(clusters.down, folder)
 
-    async def _on(self, cluster: clusters.Cluster) -> list[str]:
+    async def _on(self, cluster: Cluster) -> list[str]:
         rng = random.Random(self._seed)
         keys = cluster.dir / "certificates"
         wire = Wire(cluster.api_url, cluster.kubeconfig, keys / "ca.crt")
@@ -110,7 +111,7 @@ class Chaos:
             wrong.append(f"muster failed {log.count('Traceback')} times: {last_error(log)}")
         return wrong
 
-    async def _stand_between(self, cluster: clusters.Cluster, url: str) -> Path | None:
+    async def _stand_between(self, cluster: Cluster, url: str) -> Path | None:
         """Send muster through the proxy, and give it a clock of its own where that is possible."""
         path = cluster.dir / "muster.kubeconfig"
         config = json.loads(path.read_text())
@@ -123,12 +124,12 @@ class Chaos:
         await self._all_well(cluster)
         return clock_file
 
-    async def _all_well(self, cluster: clusters.Cluster) -> None:
+    async def _all_well(self, cluster: Cluster) -> None:
         while not await asyncio.to_thread(self._well, cluster):
             await asyncio.sleep(0.2)
 
     @staticmethod
-    def _well(cluster: clusters.Cluster) -> bool:
+    def _well(cluster: Cluster) -> bool:
         return all(cluster.healthy(p.name) for p in list(cluster.processes))
 
     async def _harm(self, faults: Faults) -> None:
@@ -154,7 +155,7 @@ class Chaos:
         finally:
             self._faulty -= 1
 
-    async def _look(self, cluster: clusters.Cluster, observer: Observer) -> None:
+    async def _look(self, cluster: Cluster, observer: Observer) -> None:
         """Advance the observer's clock while all is well."""
         told = 0
         while True:
@@ -177,7 +178,7 @@ class Chaos:
             told = len(observer.violations)
 
     @staticmethod
-    def _story(cluster: clusters.Cluster, namespace: str, gang: str) -> str:
+    def _story(cluster: Cluster, namespace: str, gang: str) -> str:
         try:
             url = f"{cluster.status_url}/explain/{namespace}/{gang}"
             with urllib.request.urlopen(url, timeout=5) as reply:
@@ -188,7 +189,7 @@ class Chaos:
             return str(error)
 
     @staticmethod
-    def _replay(cluster: clusters.Cluster) -> list[str]:
+    def _replay(cluster: Cluster) -> list[str]:
         wrong = []
         journals = sorted(cluster.dir.glob("journal*.jsonl*"))
         done = [replay(path) for path in journals]

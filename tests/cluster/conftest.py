@@ -21,6 +21,7 @@ import pytest
 
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import components
+from scheduler.controlplane.record import Cluster
 from scheduler.journal.replay import replay
 from tests.chaos.proxy import Proxy, Rule
 from tests.cluster.watcher import Watcher, send_through
@@ -36,7 +37,7 @@ BINDINGS = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybinding
 class Kube:
     """The cluster's API as tests use it: plain JSON, and waits on conditions."""
 
-    def __init__(self, cluster: clusters.Cluster) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         config = json.loads(cluster.kubeconfig.read_text())
         self._token = config["users"][0]["user"]["token"]
@@ -212,7 +213,7 @@ def watcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
 
 
 @pytest.fixture(scope="session")
-def cluster(watcher: Watcher) -> clusters.Cluster:
+def cluster(watcher: Watcher) -> Cluster:
     """Return a running cluster with muster and the training operator."""
     return watcher.cluster
 
@@ -236,7 +237,7 @@ def proxy(watcher: Watcher) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def patient(cluster: clusters.Cluster, kube: Kube) -> Iterator[None]:
+def patient(cluster: Cluster, kube: Kube) -> Iterator[None]:
     """Let plans and repairs take their time, for tests of what must not wait for that."""
     path = cluster.dir / "muster.toml"
     before = path.read_bytes()
@@ -268,17 +269,17 @@ def rules(proxy: Proxy) -> Iterator[Callable[..., Rule]]:
     proxy.rules.clear()
 
 
-def num_set_aside(cluster: clusters.Cluster) -> float:
+def num_set_aside(cluster: Cluster) -> float:
     """Return how often muster failed on a gang."""
     return counted(cluster, "muster_gangs_set_aside_total{")
 
 
-def num_refused(cluster: clusters.Cluster) -> float:
+def num_refused(cluster: Cluster) -> float:
     """Return how many of muster's requests were answered with 403."""
     return counted(cluster, "muster_api_requests_total{", 'code="403"')
 
 
-def counted(cluster: clusters.Cluster, metric: str, label: str = "") -> float:
+def counted(cluster: Cluster, metric: str, label: str = "") -> float:
     """Return the sum of a metric over all labels, or over those with this one."""
     with urllib.request.urlopen(f"{cluster.status_url}/metrics", timeout=10) as reply:
         lines = reply.read().decode().splitlines()
@@ -288,7 +289,7 @@ def counted(cluster: clusters.Cluster, metric: str, label: str = "") -> float:
 
 
 @pytest.fixture
-def kube(cluster: clusters.Cluster, request: pytest.FixtureRequest) -> Iterator[Kube]:
+def kube(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Kube]:
     """Return the API; muster is well before and after."""
     found = Kube(cluster)
     found.until("muster is ready", lambda: cluster.healthy("muster"))

@@ -21,6 +21,7 @@ from scheduler.controlplane.processes import (
     stop,
     sweep,
 )
+from scheduler.controlplane.record import Cluster, load
 from tests.cluster.conftest import Kube, missing
 from tests.cluster.typed import Typed, typing_on, until
 
@@ -45,7 +46,7 @@ def typed(tmp_path: Path) -> Iterator[Typed]:
         yield found
 
 
-def small(cluster: clusters.Cluster | None) -> Kube:
+def small(cluster: Cluster | None) -> Kube:
     assert cluster is not None
     return Kube(cluster)
 
@@ -61,7 +62,7 @@ def test_up_demo_and_down_twice_and_after_everything_was_killed(typed: Typed) ->
         assert "ended" in typed.run("down").stderr
         assert typed.left() == [] and not typed.folder.exists()
     typed.run("up --nodes 3")
-    kube = small(clusters.load(typed.folder))
+    kube = small(load(typed.folder))
     kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kept"}})
     typed.kill_all()
     assert not any(row["healthy"] for row in typed.status(1).values())
@@ -82,7 +83,7 @@ def test_an_interrupted_up_is_finished_by_the_next(typed: Typed, number: int) ->
     try:
 
         def has_api_server() -> bool:
-            found = clusters.load(typed.folder)
+            found = load(typed.folder)
             return found is not None and "kube-apiserver" in {p.name for p in found.processes}
 
         until("the API server is started", has_api_server)

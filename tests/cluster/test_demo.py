@@ -20,13 +20,14 @@ from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import demo
 from scheduler.controlplane.demo import NAMESPACE, DemoJob, check, mixed
 from scheduler.controlplane.demo_view import Screen, Total
+from scheduler.controlplane.record import Cluster
 from sim.journals.recorded import recorded
 from tests.cluster.conftest import Kube, missing
 from tests.scheduler.controller.rig import Recorder
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Return a cluster of this file's own: its journal tells of the demo and of nothing else."""
     lack = missing()
     if lack:
@@ -146,7 +147,7 @@ def test_without_a_cluster_there_is_one_clear_line(tmp_path: Path) -> None:
 
 @pytest.mark.k8s
 @pytest.mark.slow
-def test_all_jobs_go_through_and_nothing_stays(cluster: clusters.Cluster, kube: Kube) -> None:
+def test_all_jobs_go_through_and_nothing_stays(cluster: Cluster, kube: Kube) -> None:
     done = subprocess.run(
         command(cluster.dir, "--jobs", "5", "--seed", "2"),
         capture_output=True,
@@ -164,7 +165,7 @@ def test_all_jobs_go_through_and_nothing_stays(cluster: clusters.Cluster, kube: 
 
 @pytest.mark.k8s
 @pytest.mark.slow
-def test_ctrl_c_leaves_nothing(cluster: clusters.Cluster, kube: Kube) -> None:
+def test_ctrl_c_leaves_nothing(cluster: Cluster, kube: Kube) -> None:
     process = subprocess.Popen(
         command(cluster.dir, "--jobs", "8"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -206,7 +207,7 @@ def test_stock_scheduling_gets_stuck_and_the_demo_says_in_what(tmp_path: Path) -
 
 @pytest.mark.k8s
 @pytest.mark.slow
-def test_the_journal_of_all_that_gives_a_report(cluster: clusters.Cluster, kube: Kube) -> None:
+def test_the_journal_of_all_that_gives_a_report(cluster: Cluster, kube: Kube) -> None:
     """Its books balance, or `recorded` raises."""
 
     def told() -> bool:  # what was not flushed yet is not there

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.controlplane import cluster as clusters
+from scheduler.controlplane.record import Cluster
 from tests.cluster.conftest import NODES, Kube, gang, pod
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
@@ -22,7 +22,7 @@ HIGH = "failure-high"
 ALL_NODES = [f"node-{number:05d}" for number in range(NODES)]
 
 
-def client_tls(cluster: clusters.Cluster, certificate: str = "kube-scheduler") -> ssl.SSLContext:
+def client_tls(cluster: Cluster, certificate: str = "kube-scheduler") -> ssl.SSLContext:
     """Return what a client of the verbs needs; without a certificate if the name is empty."""
     keys = cluster.dir / "certificates"
     tls = ssl.create_default_context(cafile=str(keys / "ca.crt"))
@@ -34,7 +34,7 @@ def client_tls(cluster: clusters.Cluster, certificate: str = "kube-scheduler") -
 class Verbs:
     """The verbs as kube-scheduler calls them."""
 
-    def __init__(self, cluster: clusters.Cluster) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self.port = cluster.ports.verbs
         self.tls = client_tls(cluster)
 
@@ -91,12 +91,12 @@ def answer_of(connection: http.client.HTTPSConnection) -> int:
 
 
 @pytest.fixture
-def verbs(cluster: clusters.Cluster) -> Verbs:
+def verbs(cluster: Cluster) -> Verbs:
     """Return the verbs of the cluster's muster."""
     return Verbs(cluster)
 
 
-def num_calls(cluster: clusters.Cluster, verb: str) -> int:
+def num_calls(cluster: Cluster, verb: str) -> int:
     """Return how often a verb was called since muster started."""
     with urllib.request.urlopen(f"{cluster.status_url}/metrics", timeout=10) as reply:
         text = reply.read().decode()
@@ -203,7 +203,7 @@ def test_34_a_waiting_gang_evicts_nobody(kube: Kube, space: str, verbs: Verbs) -
 
 
 def test_34_an_important_lone_pod_evicts_lone_pods_but_none_of_a_gang(
-    kube: Kube, space: str, cluster: clusters.Cluster
+    kube: Kube, space: str, cluster: Cluster
 ) -> None:
     want_priority(kube)
     kube.create(*gang(space, "works", NODES - 1))
@@ -303,7 +303,7 @@ def test_42_a_slow_client_is_cut_off_and_holds_up_nobody(
         assert answer_of(connection) == 408
 
 
-def test_43_a_client_without_certificate_is_refused(cluster: clusters.Cluster, kube: Kube) -> None:
+def test_43_a_client_without_certificate_is_refused(cluster: Cluster, kube: Kube) -> None:
     def ask(tls: ssl.SSLContext) -> int:
         connection = http.client.HTTPSConnection(
             "127.0.0.1", cluster.ports.verbs, timeout=10, context=tls

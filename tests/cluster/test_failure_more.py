@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.controlplane import cluster as clusters
+from scheduler.controlplane.record import Cluster
 from tests.cluster.conftest import NODES, Kube, gang, group, pod, pytorchjob
 from tests.cluster.test_failure_extender import ALL_NODES, HIGH, Verbs, planned, want_priority
 from tests.cluster.test_failures import kill_muster, owned
@@ -45,7 +45,7 @@ def bound(kube: Kube, space: str, name: str) -> dict[str, str]:
 
 
 def test_05_pod_deleted_while_binds_are_parked(
-    kube: Kube, space: str, cluster: clusters.Cluster, ungated: None
+    kube: Kube, space: str, cluster: Cluster, ungated: None
 ) -> None:
     """The first of two binds is parked for the second, whose pod goes: neither is bound."""
     kube.create(*gang(space, "parked", 2, schedulerName="nobody"))
@@ -58,9 +58,7 @@ def test_05_pod_deleted_while_binds_are_parked(
     assert kube.bound(space) == {}
 
 
-def test_08_bound_by_another_scheduler_elsewhere(
-    kube: Kube, space: str, cluster: clusters.Cluster
-) -> None:
+def test_08_bound_by_another_scheduler_elsewhere(kube: Kube, space: str, cluster: Cluster) -> None:
     kube.create(*gang(space, "taken", 2, schedulerName="nobody"))
     nodes = planned(kube, space, "taken", 2)
     pods = kube.pods(space)
@@ -75,9 +73,7 @@ def test_08_bound_by_another_scheduler_elsewhere(
     assert len(set(kube.bound(space).values())) == NODES
 
 
-def test_09_bind_of_a_pod_that_another_gate_holds(
-    kube: Kube, space: str, cluster: clusters.Cluster
-) -> None:
+def test_09_bind_of_a_pod_that_another_gate_holds(kube: Kube, space: str, cluster: Cluster) -> None:
     kube.create(group(space, "quota", 1))
     gates = [{"name": "example.com/quota"}]
     kube.create(pod(space, "quota-0", labels={LABEL: "quota"}, schedulingGates=gates))
@@ -92,7 +88,7 @@ def test_09_bind_of_a_pod_that_another_gate_holds(
     assert kube.bound(space) == {}
 
 
-def test_10_bind_of_a_pod_that_is_gone(kube: Kube, space: str, cluster: clusters.Cluster) -> None:
+def test_10_bind_of_a_pod_that_is_gone(kube: Kube, space: str, cluster: Cluster) -> None:
     kube.create(*gang(space, "gone", 1, schedulerName="nobody"))
     nodes = planned(kube, space, "gone", 1)
     one = kube.pods(space)["gone-0"]
@@ -120,7 +116,7 @@ def test_19_a_lease_taken_by_another_replica_ends_the_writes(kube: Kube, space: 
 
 
 def test_27_35_a_plan_that_nobody_binds_is_given_up(
-    kube: Kube, space: str, cluster: clusters.Cluster, ungated: None
+    kube: Kube, space: str, cluster: Cluster, ungated: None
 ) -> None:
     """And the bind that comes after that is refused."""
     kube.create(*gang(space, "idle", NODES, schedulerName="nobody"))
@@ -205,7 +201,7 @@ def intrude(kube: Kube, space: str, node: str) -> None:
 
 
 def test_59_a_node_that_another_scheduler_took_is_not_bound_to(
-    kube: Kube, space: str, cluster: clusters.Cluster
+    kube: Kube, space: str, cluster: Cluster
 ) -> None:
     kube.create(*gang(space, "held", 2, schedulerName="nobody"))
     nodes = planned(kube, space, "held", 2)
@@ -292,7 +288,7 @@ def test_64_a_storm_of_node_updates(kube: Kube, space: str) -> None:
 
 
 def test_66_a_node_that_is_not_there_is_never_bound_to(
-    kube: Kube, space: str, cluster: clusters.Cluster
+    kube: Kube, space: str, cluster: Cluster
 ) -> None:
     kube.create(*gang(space, "held", 1, schedulerName="nobody"))
     planned(kube, space, "held", 1)

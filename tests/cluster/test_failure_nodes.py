@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import objects
+from scheduler.controlplane.record import Cluster
 from tests.cluster.conftest import NODES, Kube, gang, pytorchjob
 from tests.cluster.test_failure_extender import planned
 
@@ -104,7 +104,7 @@ def test_02_a_cordoned_node_is_no_room(kube: Kube, space: str, mended: None) -> 
 
 
 def test_16_18_muster_killed_amid_plans_recovers_whole_gangs(
-    kube: Kube, space: str, cluster: clusters.Cluster
+    kube: Kube, space: str, cluster: Cluster
 ) -> None:
     supervisor = cluster.process("muster").pid
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children")
@@ -118,7 +118,7 @@ def test_16_18_muster_killed_amid_plans_recovers_whole_gangs(
 
 
 def test_20_21_kube_scheduler_killed_with_a_plan_out(
-    kube: Kube, space: str, cluster: clusters.Cluster
+    kube: Kube, space: str, cluster: Cluster
 ) -> None:
     cluster.process("kube-scheduler").signal(signal.SIGKILL)
     kube.create(*gang(space, "parked", NODES))

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from scheduler.controlplane import cluster as clusters
+from scheduler.controlplane.record import Cluster
 from tests.cluster.conftest import NODES, Kube, gang, group, pod, pytorchjob
 from tests.cluster.test_failure_extender import (
     HIGH,
@@ -66,7 +66,7 @@ def test_04_a_pod_deleted_while_its_gang_waits(kube: Kube, space: str) -> None:
 
 
 def test_06_a_pod_made_anew_takes_the_slot_of_its_rank(
-    kube: Kube, space: str, cluster: clusters.Cluster
+    kube: Kube, space: str, cluster: Cluster
 ) -> None:
     whole = gang(space, "held", 3, schedulerName="nobody")
     kube.create(*whole)
@@ -240,7 +240,7 @@ def test_53_a_first_rank_that_completes_ends_nobody(kube: Kube, space: str) -> N
 
 
 def test_34_61_63_ungated_pods_are_held_and_bound_whole(
-    kube: Kube, space: str, cluster: clusters.Cluster, ungated: None
+    kube: Kube, space: str, cluster: Cluster, ungated: None
 ) -> None:
     want_priority(kube)
     fillers = fill(kube, space, NODES - 1)
@@ -272,7 +272,7 @@ def test_28_61_ungated_gangs_race_and_start_whole(kube: Kube, space: str, ungate
     )
 
 
-def test_62_ungate_gives_every_pod_back(kube: Kube, space: str, cluster: clusters.Cluster) -> None:
+def test_62_ungate_gives_every_pod_back(kube: Kube, space: str, cluster: Cluster) -> None:
     fillers = fill(kube, space)
     kube.create(*gang(space, "left", 2))
     reason(kube, space, "left", "capacity")

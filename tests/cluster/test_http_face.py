@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scheduler.controlplane import cluster as clusters
+from scheduler.controlplane.record import Cluster
 from tests.cluster.conftest import Kube, gang, pod
 from tests.cluster.test_failure_extender import ALL_NODES, Verbs, answer_of
 from tests.cluster.test_failures import muster_pids
@@ -68,7 +68,7 @@ class Line:
 
 
 @pytest.fixture
-def line(cluster: clusters.Cluster) -> Iterator[Line]:
+def line(cluster: Cluster) -> Iterator[Line]:
     """Return a connection to the verbs."""
     found = Line(Verbs(cluster))
     yield found
@@ -189,7 +189,7 @@ def test_41_unknown_verbs_and_methods(kube: Kube, line: Line, verb: str, method:
 
 
 def test_42_ten_bodies_of_50_mb_leave_no_trace(
-    kube: Kube, cluster: clusters.Cluster, unharmed: None
+    kube: Kube, cluster: Cluster, unharmed: None
 ) -> None:
     def flood(_: int) -> int:
         connection = Verbs(cluster).connect()
@@ -210,7 +210,7 @@ def test_42_ten_bodies_of_50_mb_leave_no_trace(
 
 
 def test_42_clients_that_never_finish_their_request(
-    kube: Kube, space: str, cluster: clusters.Cluster, unharmed: None
+    kube: Kube, space: str, cluster: Cluster, unharmed: None
 ) -> None:
     """Half a request line, and connections on which nothing is ever said: gangs start meanwhile."""
     verbs = Verbs(cluster)
@@ -231,7 +231,7 @@ def test_42_clients_that_never_finish_their_request(
 
 
 def test_43_clients_without_a_certificate_cost_nothing(
-    kube: Kube, cluster: clusters.Cluster, unharmed: None
+    kube: Kube, cluster: Cluster, unharmed: None
 ) -> None:
     tls = Verbs(cluster).tls
     bare = type(tls)(tls.protocol)

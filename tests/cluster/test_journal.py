@@ -19,8 +19,9 @@ from scheduler.controlplane.processes import marked
 from scheduler.core.events import Admitted, GangSubmitted
 from scheduler.core.model import Gang, Node, PodShape, Role, Selector, Slice
 from scheduler.core.state import ClusterState, apply
+from scheduler.journal.file import Journal
 from scheduler.journal.history import read
-from scheduler.journal.lines import Gap, Journal, decode_item, encode, snapshot
+from scheduler.journal.lines import Gap, decode_item, encode, snapshot
 from scheduler.journal.replay import replay
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide

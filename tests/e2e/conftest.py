@@ -13,6 +13,7 @@ import pytest
 
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import components, images, requirements
+from scheduler.controlplane.record import Cluster
 from scheduler.journal.replay import replay
 from tests.cluster.conftest import Kube, num_refused
 from tests.e2e.jobs import Job, pytorchjob, volume
@@ -28,7 +29,7 @@ def lack() -> str:
 
 
 @pytest.fixture(scope="session")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Cluster]:
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Return a running cluster of real nodes."""
     lacking = lack()
     if lacking:
@@ -50,7 +51,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clusters.Cluster]:
 
 
 @pytest.fixture
-def kube(rig: clusters.Cluster) -> Kube:
+def kube(rig: Cluster) -> Kube:
     """Return the API of the cluster."""
     found = Kube(rig)
     found.until("all nodes are ready", lambda: num_ready(found) == NODES)

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from scheduler.controlplane import cluster as clusters
-from sim.goodput.split import Part, split
+from scheduler.controlplane.record import Cluster
+from sim.goodput.split import split
+from sim.report.parts import Part
 from tests.cluster.conftest import Kube
 from tests.e2e.conftest import NODES, REPAIR_S, Submit, num_ready
 from tests.e2e.jobs import GRACE_S, Job
@@ -88,7 +90,7 @@ def test_all_pods_are_evicted(kube: Kube, submit: Submit) -> None:
 
 
 @pytest.fixture
-def power(rig: clusters.Cluster, kube: Kube) -> Iterator[Any]:
+def power(rig: Cluster, kube: Kube) -> Iterator[Any]:
     """Return what switches nodes off and on; all are on and serve when the test ends."""
     off: set[str] = set()
 

@@ -12,6 +12,7 @@ import pytest
 
 from scheduler.controlplane import cgroups, network, nodes
 from scheduler.controlplane import cluster as clusters
+from scheduler.controlplane.record import Cluster
 from tests.cluster.conftest import Kube
 from tests.cluster.typed import typing_on
 from tests.e2e.conftest import NODES, lack, pod, until_account
@@ -55,7 +56,7 @@ def test_a_second_pod_on_a_node_of_one_gpu_is_refused_by_kubelet(kube: Kube) -> 
         kube.delete(f"{PODS}/{name}")
 
 
-def test_status_lists_the_nodes(rig: clusters.Cluster, kube: Kube) -> None:
+def test_status_lists_the_nodes(rig: Cluster, kube: Kube) -> None:
     command = [sys.executable, "-m", "sim.commands.main", "cluster", "status", "--dir", rig.folder]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

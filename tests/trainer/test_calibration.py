@@ -19,7 +19,8 @@ import pytest
 
 from sim import run
 from sim.goodput.calibrate import calibrate
-from sim.goodput.split import Part, Split, split
+from sim.goodput.split import Split, split
+from sim.report.parts import Part
 from sim.schema.costs import Costs, Interrupt, Kind
 from trainer.local import TRAIN, Fault, Gang, supervise
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from sim.commands.main import invoke
-from sim.goodput.split import Part, split
+from sim.goodput.split import split
+from sim.report.parts import Part
 from tests.trainer.conftest import START_S, events, sets
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.journal.lines import Journal, lines
+from scheduler.journal.file import Journal
+from scheduler.journal.lines import lines
 from scheduler.journal.replay import replay
 from scheduler.status.story import DAY_S, MOST_MOMENTS, Memory
 from tests.cluster.test_journal import Session

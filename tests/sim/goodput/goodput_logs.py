@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sim.goodput.split import Part
+from sim.report.parts import Part
 
 Seconds = dict[Part, float]
 

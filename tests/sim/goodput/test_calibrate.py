@@ -10,7 +10,7 @@ import pytest
 
 from sim import run
 from sim.goodput.calibrate import calibrate, table
-from sim.goodput.split import Part
+from sim.report.parts import Part
 from sim.schema.costs import Interrupt, Kind, Quantity, load, write
 from tests.sim.goodput.goodput_logs import Job
 

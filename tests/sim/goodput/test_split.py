@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from sim.goodput.split import Part, Split, plot_split, split
+from sim.goodput.split import Split, plot_split, split
+from sim.report.parts import Part
 from tests.sim.goodput.goodput_logs import Job
 
 
