@@ -37,8 +37,7 @@ from bench.sim import write_between
 from scheduler.controller.mirror import Ledger, Part, Request
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import objects
-from scheduler.controlplane.cluster import Cluster
-from scheduler.controlplane.record import load
+from scheduler.controlplane.record import Cluster, load
 from scheduler.core.model import PodShape
 from scheduler.kube.api import MERGE, Api, ApiError
 from scheduler.kube.objects import NodeObject, Pod

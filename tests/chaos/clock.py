@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scheduler.controlplane.cluster import Cluster
+from scheduler.controlplane.record import Cluster
 
 #: Debian's package is called faketime
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))

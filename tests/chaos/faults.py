@@ -10,8 +10,8 @@ import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from scheduler.controlplane.cluster import Cluster
 from scheduler.controlplane.objects import node
+from scheduler.controlplane.record import Cluster
 from tests.chaos.load import GATED, OPERATED
 from tests.chaos.proxy import Proxy
 from tests.chaos.wire import Wire

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from scheduler.controlplane.certificates import Authority
-from scheduler.controlplane.cluster import Cluster
+from scheduler.controlplane.record import Cluster
 from scheduler.extender.certificates import LOOK_S
 from tests.cluster.conftest import NODES, Kube, gang, pytorchjob
 from tests.cluster.test_failure_pods import bound, fill, reason, remove

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.controlplane.cluster import Cluster
+from scheduler.controlplane.record import Cluster
 from tests.cluster.conftest import NODES, Kube, gang, pod, pytorchjob
 from tests.cluster.test_failure_pods import bound
 

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from scheduler.controlplane.cluster import Cluster, answers
 from scheduler.controlplane.processes import Process, free_ports, start, stop
+from scheduler.controlplane.record import Cluster, answers
 from tests.chaos.clock import own_clock
 from tests.chaos.proxy import Rule
 from tests.cluster.conftest import Kube, gang

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.controlplane.cluster import Cluster
 from scheduler.controlplane.processes import Process, stop
+from scheduler.controlplane.record import Cluster
 from scheduler.journal.lines import ends_whole
 from scheduler.journal.replay import replay
 from tests.cluster.conftest import Kube, gang

@@ -15,7 +15,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, Self, TypeVar
 
-from scheduler.controlplane.cluster import Cluster
+from scheduler.controlplane.record import Cluster
 from tests.chaos.observer import GROUPS, JOBS, PLANS, Limits, Observer, num_filters
 from tests.chaos.proxy import Proxy
 from tests.chaos.wire import Wire
