@@ -172,7 +172,7 @@ class Ledger:
         room = room.plus(fact.capacity).plus(known, -1)
         for more in (self._foreign_on.get(name, ZERO), self._heard.get(name, ZERO)):
             room = room.plus(more, -1)
-        return any(left < 0 and asked for left, asked in zip(room, shape, strict=True))
+        return room.is_overdrawn and not set(room.overdrawn()).isdisjoint(ZERO.short_of(shape))
 
     def hear(self, name: str, shape: PodShape) -> None:
         """Count a gang's pod on a node for now; the next step finds out whose slot it has."""
@@ -240,7 +240,7 @@ class Ledger:
         """Return what there is room for of the foreign pods on a node that the core knows."""
         room = self.room_beside_gangs(name)
         wanted = self._foreign_on.get(name, ZERO)
-        return wanted if room is None else PodShape(*map(min, wanted, room))
+        return wanted if room is None else wanted.least(room)
 
     def _occupy(self, name: str) -> None:
         """Tell the core how much foreign pods take of a node, as far as it has room."""
@@ -350,12 +350,7 @@ class Ledger:
                     slices[-1] = last._replace(hi=at + 1)
                 else:
                     slices.append(Slice(index, at, at + 1, count))
-        short = [
-            at
-            for at, take in takes.items()
-            if not all(have >= need for have, need in zip(capacity.free[at], take, strict=True))
-        ]
-        if short:
+        if not all(capacity.free[at].covers(take) for at, take in takes.items()):
             return None
         return tuple(slices)
 
@@ -387,9 +382,9 @@ class Ledger:
         nodes = []
         for name, fact in self._facts.items():
             least = held.get(name)
-            if least is not None and any(a > b for a, b in zip(least, fact.capacity, strict=True)):
+            if least is not None and not fact.capacity.covers(least):
                 self._inflated.add(name)
-                capacity = PodShape(*map(max, least, fact.capacity))
+                capacity = least.most(fact.capacity)
                 fact = Node(name, capacity, fact.pool, fact.gpu_model, fact.topology, fact.status)
             nodes.append(fact)
         self.state = ClusterState(nodes, order=self.policy.order)

@@ -43,7 +43,9 @@ def _validate_nodes(state: ClusterState) -> None:
         owners[at].append(name)
     for i, node in enumerate(capacity.nodes):
         free = node.capacity.plus(used[i], -1)
-        assert min(free) >= 0, f"node {node.name!r} is overcommitted: {used[i]} of {node.capacity}"
+        assert not free.is_overdrawn, (
+            f"node {node.name!r} is overcommitted: {used[i]} of {node.capacity}"
+        )
         assert free == capacity.free[i], f"node {node.name!r}: free {capacity.free[i]}, is {free}"
         assert sorted(owners[i]) == sorted(state.on_node[i]), (
             f"node {node.name!r}: owners {state.on_node[i]}, are {owners[i]}"

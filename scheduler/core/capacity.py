@@ -101,7 +101,9 @@ class _Sums(dict[PodShape, PodShape]):
 
     def __missing__(self, free: PodShape) -> PodShape:
         result = self[free] = free.plus(self._pod, self._times)
-        assert min(result) >= 0, f"taking {-self._times} x {self._pod} from {free} leaves {result}"
+        assert not result.is_overdrawn, (
+            f"taking {-self._times} x {self._pod} from {free} leaves {result}"
+        )
         return result
 
 

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 from typing import NamedTuple
 
 #: stands for a resource that the cluster description does not model
-UNLIMITED = 1 << 40
+UNLIMITED = 1 << 50
+#: further resources by name: ascending, and none of 0
+Others = tuple[tuple[str, int], ...]
 
 
 class PodShape(NamedTuple):
-    """Resources of one pod, or what is free on one node. Compares by GPUs first."""
+    """Resources of one pod, or what is free on one node. Compares by GPUs first.
+
+    A node has no more of a further resource than it names; a pod that asks for none fits anywhere.
+    """
 
     gpus: int
     cpu_milli: int = 0
-    mem_mib: int = 0
+    mem_bytes: int = 0
+    pods: int = 0  #: places under a node's limit of pods; a pod takes 0 where it has none
+    others: Others = ()
 
     def plus(self, other: PodShape, times: int = 1) -> PodShape:
         """Return this shape with `times` x `other` added (or taken, where negative)."""
         return PodShape(
             self.gpus + times * other.gpus,
             self.cpu_milli + times * other.cpu_milli,
-            self.mem_mib + times * other.mem_mib,
+            self.mem_bytes + times * other.mem_bytes,
+            self.pods + times * other.pods,
+            _sum(self.others, other.others, times) if other.others else self.others,
         )
 
     def holds(self, pod: PodShape) -> int:
@@ -33,9 +43,76 @@ class PodShape(NamedTuple):
             count = self.gpus // pod.gpus
         if pod.cpu_milli:
             count = min(count, self.cpu_milli // pod.cpu_milli)
-        if pod.mem_mib:
-            count = min(count, self.mem_mib // pod.mem_mib)
+        if pod.mem_bytes:
+            count = min(count, self.mem_bytes // pod.mem_bytes)
+        if pod.pods:
+            count = min(count, self.pods // pod.pods)
+        if pod.others:
+            here = dict(self.others)
+            for name, amount in pod.others:
+                count = min(count, here.get(name, 0) // amount)
         return max(count, 0)
+
+    def amounts(self) -> dict[str, int]:
+        """Return how much there is of each resource, by its name."""
+        return {
+            "gpus": self.gpus,
+            "cpu": self.cpu_milli,
+            "memory": self.mem_bytes,
+            "pods": self.pods,
+            **dict(self.others),
+        }
+
+    def short_of(self, wanted: PodShape) -> list[str]:
+        """Return the resources, by name, of which `wanted` asks for more than there is."""
+        here = self.amounts()
+        asked = wanted.amounts()
+        return [name for name, amount in asked.items() if amount > 0 and here.get(name, 0) < amount]
+
+    def covers(self, other: PodShape) -> bool:
+        """True if there is at least as much of everything as in `other`."""
+        return not self.plus(other, -1).is_overdrawn
+
+    @property
+    def is_overdrawn(self) -> bool:
+        """True if there is less than nothing of a resource."""
+        least = min(self.gpus, self.cpu_milli, self.mem_bytes, self.pods)
+        return least < 0 or any(amount < 0 for _, amount in self.others)
+
+    def overdrawn(self) -> list[str]:
+        """Return the resources, by name, of which there is less than nothing."""
+        return [name for name, amount in self.amounts().items() if amount < 0]
+
+    def least(self, other: PodShape) -> PodShape:
+        """Return the smaller amount of each resource."""
+        return self._each(other, min)
+
+    def most(self, other: PodShape) -> PodShape:
+        """Return the larger amount of each resource."""
+        return self._each(other, max)
+
+    def _each(self, other: PodShape, of: Callable[[int, int], int]) -> PodShape:
+        mine, more = dict(self.others), dict(other.others)
+        both = {name: of(mine.get(name, 0), more.get(name, 0)) for name in {**mine, **more}}
+        return PodShape(
+            of(self.gpus, other.gpus),
+            of(self.cpu_milli, other.cpu_milli),
+            of(self.mem_bytes, other.mem_bytes),
+            of(self.pods, other.pods),
+            others(both),
+        )
+
+
+def others(amounts: Mapping[str, int]) -> Others:
+    """Return further resources in the form that shapes keep them in."""
+    return tuple(sorted((name, amount) for name, amount in amounts.items() if amount))
+
+
+def _sum(mine: Others, more: Others, times: int) -> Others:
+    found = dict(mine)
+    for name, amount in more:
+        found[name] = found.get(name, 0) + times * amount
+    return others(found)
 
 
 class NodeStatus(StrEnum):

@@ -25,6 +25,7 @@ from scheduler.journal.lines import (
     encode,
     lines,
     snapshot,
+    with_bytes,
 )
 from scheduler.policies import catalog
 from scheduler.policies.policy import Policy
@@ -79,13 +80,16 @@ def told(numbered: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Entry]:
     offset_s = last_s = last_line_s = 0.0
     zero_unix_s: float | None = None
     begun = False
+    form = FORMAT
     for place, line in numbered:
         try:
             line_s = float(line["t"])
             if line["is"] == "Snapshot":
                 seen = _begin(line)
+                form = seen.format
             elif begun or line["is"] == "Gap":
                 item = decode_item(line["is"], line["v"])
+                item = with_bytes(item) if form == 1 else item
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{place}: no journal line: {error}") from None
         if line["is"] == "Snapshot":
@@ -119,14 +123,15 @@ def told(numbered: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Entry]:
 
 def _begin(line: dict[str, Any]) -> _Snapshot:
     seen = msgspec.convert(line, _Snapshot)
-    if seen.format != FORMAT:
-        raise ValueError(f"format {seen.format} is not known here, only {FORMAT}")
+    if seen.format not in (1, FORMAT):
+        raise ValueError(f"format {seen.format} is not known here, only 1 and {FORMAT}")
     return seen
 
 
 def _nodes(seen: _Snapshot, place: str) -> list[Node]:
     try:
-        return decode_nodes(seen.nodes)
+        nodes = decode_nodes(seen.nodes)
+        return [with_bytes(node) for node in nodes] if seen.format == 1 else nodes
     except msgspec.ValidationError as error:
         raise ValueError(f"{place}: nodes of the snapshot: {error}") from None
 

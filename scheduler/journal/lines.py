@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from scheduler.core.model import FamilyKey, Node, PodShape, Role, Selector
 from scheduler.core.state import ClusterState
 
 log = logging.getLogger("muster.journal")
-FORMAT = 1
+FORMAT = 2
+MIB = 1 << 20  #: in which format 1 counts memory
 #: lines for people, which the core does not know: what happened to a gang, how many pods wait
 TOLD, PENDING = "Told", "Pending"
 KINDS: dict[str, type] = {
@@ -28,6 +29,19 @@ KINDS: dict[str, type] = {
 }
 _encode = msgspec.json.Encoder().encode
 _LEAVES = frozenset((int, str, bool, type(None)))  #: by far the most of what is written
+
+
+def with_bytes(value: Any) -> Any:
+    """Return a value of format 1 as format 2 has it: memory in bytes, not MiB."""
+    if isinstance(value, PodShape):
+        return value._replace(mem_bytes=value.mem_bytes * MIB)
+    if isinstance(value, tuple):
+        items = [with_bytes(item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if hasattr(value, "__dataclass_fields__"):
+        names = value.__dataclass_fields__
+        return replace(value, **{name: with_bytes(getattr(value, name)) for name in names})
+    return value
 
 
 def _plain(value: Any) -> Any:

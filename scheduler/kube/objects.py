@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -15,7 +16,6 @@ GATE = "muster.dev/queued"
 IGNORE = "muster.dev/ignore"
 PLAN = "muster.dev/plan"  #: annotation of a released pod: unit, generation
 PLAN_LABEL = "muster.dev/plan"
-MIB = 1 << 20
 
 
 class _Object(msgspec.Struct, rename="camel", gc=False):
@@ -211,7 +211,8 @@ def pod_shape(pod: Pod, resource: str) -> PodShape:
     return PodShape(
         int(_pod_amount(pod.spec, resource)),
         round(1000 * _pod_amount(pod.spec, "cpu")),
-        -int(-_pod_amount(pod.spec, "memory") // MIB),
+        math.ceil(_pod_amount(pod.spec, "memory")),
+        1,
     )
 
 
@@ -247,7 +248,8 @@ def node_shape(node: NodeObject, resource: str) -> PodShape:
     return PodShape(
         int(quantity(free.get(resource, 0))),
         int(1000 * quantity(free.get("cpu", 0))),
-        int(quantity(free.get("memory", 0)) // MIB),
+        int(quantity(free.get("memory", 0))),
+        int(quantity(free.get("pods", 0))),
     )
 
 

@@ -42,7 +42,7 @@ def _shadow_of_one_role(state: ClusterState, role: Role, now_s: float) -> Shadow
     pod = role.pod
     only_gpus = (
         pod.gpus > 0
-        and not (pod.cpu_milli or pod.mem_mib)
+        and pod == PodShape(pod.gpus)
         and NodeStatus.CORDONED not in capacity.unschedulable.values()
     )
     gain = (_GpuGain if only_gpus else Gain)(capacity, role)

@@ -13,11 +13,12 @@ import msgspec
 from scheduler.controller.mirror import Ledger
 from scheduler.core.capacity import NodeGroup
 from scheduler.core.decisions import PendingReason
-from scheduler.core.model import PodShape, Role, Selector
+from scheduler.core.model import Role, Selector
 from scheduler.core.queueing import GangState
 from scheduler.kube.objects import node_ready
 from scheduler.policies.shadow import Gain
 
+GIB = 1 << 30
 MOST_NAMED = 5  #: nodes or gangs that are named; the others are counted
 MOST_LOOKED_AT = 500  #: running gangs of which the room is worked out
 
@@ -28,7 +29,7 @@ class Kind(msgspec.Struct):
     pods: int
     gpus: int  #: of each
     cpu_milli: int
-    mem_mib: int
+    mem_bytes: int
     fit_pods: int  #: how many of them fit now
     more_pods: int  #: how many more must fit
 
@@ -136,7 +137,7 @@ def merged(roles: Iterable[Role]) -> list[Role]:
         key = (role.pod.gpus, role.selector)
         old = found.get(key)
         if old is not None:
-            pod = PodShape(*map(max, old.pod, role.pod))
+            pod = old.pod.most(role.pod)
             role = Role(old.count + role.count, pod, role.selector, old.name)
         found[key] = role
     return list(found.values())
@@ -145,7 +146,10 @@ def merged(roles: Iterable[Role]) -> list[Role]:
 def _kind(ledger: Ledger, role: Role) -> Kind:
     fit = ledger.state.capacity.slots(role.pod, role.selector)
     fit = min(fit, role.count)
-    return Kind(role.count, *role.pod, fit_pods=fit, more_pods=role.count - fit)
+    pod = role.pod
+    return Kind(
+        role.count, pod.gpus, pod.cpu_milli, pod.mem_bytes, fit_pods=fit, more_pods=role.count - fit
+    )
 
 
 def _blocks(ledger: Ledger, role: Role, found: WayOut) -> None:
@@ -158,8 +162,7 @@ def _blocks(ledger: Ledger, role: Role, found: WayOut) -> None:
                 continue
             free[shape.gpus] = free.get(shape.gpus, 0) + nodes.size
             if shape.gpus >= role.pod.gpus and not shape.holds(role.pod):
-                short |= {"cpu"} if shape.cpu_milli < role.pod.cpu_milli else set()
-                short |= {"memory"} if shape.mem_mib < role.pod.mem_mib else set()
+                short.update(shape.short_of(role.pod))
     found.blocks = [Block(gpus, free[gpus]) for gpus in sorted(free, reverse=True) if gpus][
         :MOST_NAMED
     ]
@@ -355,7 +358,7 @@ def _shapes(found: WayOut) -> list[str]:
         if "cpu" in found.short_of:
             need.append(f"{kind.cpu_milli / 1000:g} CPUs")
         if "memory" in found.short_of:
-            need.append(f"{kind.mem_mib / 1024:g} GiB")
+            need.append(f"{kind.mem_bytes / GIB:g} GiB")
         said.append(
             f"some nodes have the GPUs free but too little {found.short_of}: "
             f"a pod asks for {' and '.join(need)}"

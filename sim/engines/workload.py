@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from scheduler.core.model import PodShape, Role, Selector
+from sim.schema.cluster import GIB
 from traces import schema
 
 #: multiples of it spread evenly over [0, 1)
@@ -17,7 +18,8 @@ GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
 class Workload:
     """Jobs in order of submission; lists are indexed by job."""
 
-    def __init__(self, jobs: pd.DataFrame, seed: int = 0) -> None:
+    def __init__(self, jobs: pd.DataFrame, seed: int = 0, *, limits_pods: bool = False) -> None:
+        self._places = int(limits_pods)  #: that a pod takes of a node's limit of pods
         jobs = schema.complete(jobs)
         if not jobs["submit_s"].is_monotonic_increasing:
             jobs = jobs.sort_values("submit_s", kind="stable", ignore_index=True)
@@ -56,7 +58,7 @@ class Workload:
         for job, key in enumerate(rows):
             known = made.get(key)
             if known is None:
-                roles = _roles(*key)
+                roles = _roles(*key, places=self._places)
                 known = made[key] = (len(made), roles, tuple(role.pod.gpus for role in roles))
                 self.distinct_roles.append(roles)
             self.roles_index[job] = known[0]
@@ -76,11 +78,13 @@ def _roles(
     mem_gib_per_pod: float,
     pool: str,
     gpu_model: str,
+    *,
+    places: int,
 ) -> tuple[Role, ...]:
     where = Selector(pool, gpu_model)
 
     def pod(gpus: int) -> PodShape:
-        return PodShape(gpus, round(cpu_per_pod * 1000), round(mem_gib_per_pod * 1024))
+        return PodShape(gpus, round(cpu_per_pod * 1000), round(mem_gib_per_pod * GIB), places)
 
     if last_pod_gpus == gpus_per_pod:
         return (Role(num_pods, pod(gpus_per_pod), where),)

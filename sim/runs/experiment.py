@@ -55,7 +55,7 @@ def run(
         table, rejected = loaded.jobs, loaded.rejected
     if table.empty:
         raise ValueError("the jobs table has no rows; a run needs at least one job")
-    work = Workload(table, resolved.seed)
+    work = Workload(table, resolved.seed, limits_pods=where.limits_pods)
     if progress is True:
         from sim.runs.progress import run_progress
 

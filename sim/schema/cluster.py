@@ -8,9 +8,11 @@ import msgspec
 
 from scheduler.core.model import UNLIMITED, Node, PodShape
 
+GIB = 1 << 30
+
 
 class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Equal nodes. CPU and memory are unlimited where they are not given."""
+    """Equal nodes. CPU, memory and pods are unlimited where they are not given."""
 
     name: str
     nodes: int
@@ -18,6 +20,7 @@ class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gpu_model: str = ""
     cpu_per_node: float | None = None
     mem_gib_per_node: float | None = None
+    pods_per_node: int | None = None  #: a kubelet's default is 110
     nodes_per_rack: int = 0  #: 0 means one rack
     racks_per_block: int = 0  #: 0 means one block
 
@@ -26,7 +29,8 @@ class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         capacity = PodShape(
             self.gpus_per_node,
             UNLIMITED if self.cpu_per_node is None else round(self.cpu_per_node * 1000),
-            UNLIMITED if self.mem_gib_per_node is None else round(self.mem_gib_per_node * 1024),
+            UNLIMITED if self.mem_gib_per_node is None else round(self.mem_gib_per_node * GIB),
+            UNLIMITED if self.pods_per_node is None else self.pods_per_node,
         )
         nodes = []
         for i in range(self.nodes):
@@ -81,6 +85,11 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """GPUs of all pools."""
         return sum(pool.nodes * pool.gpus_per_node for pool in self.pool)
 
+    @property
+    def limits_pods(self) -> bool:
+        """True if a pool says how many pods a node takes: then each pod is counted."""
+        return any(pool.pods_per_node is not None for pool in self.pool)
+
     def build(self) -> list[Node]:
         """Return all nodes."""
         return [node for pool in self.pool for node in pool.build()]
@@ -89,9 +98,9 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def _checked(cluster: Cluster, source: str) -> Cluster:
     names = [pool.name for pool in cluster.pool]
     for pool in cluster.pool:
-        for what in ("nodes", "gpus_per_node"):
+        for what in ("nodes", "gpus_per_node", "pods_per_node"):
             value = getattr(pool, what)
-            if value < 1:
+            if value is not None and value < 1:
                 raise ValueError(
                     f"pool {pool.name!r} in {source}: {what} is {value}; give at least 1"
                 )

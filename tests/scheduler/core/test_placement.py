@@ -110,15 +110,46 @@ def test_selectors_limit_the_nodes(
         (PodShape(1, 1, 3000), 2),  # memory binds
         (PodShape(4, 1, 1), 2),  # GPUs bind
         (PodShape(0, 1000, 0), 4),  # no GPU at all
+        (PodShape(1, 1, 1, 1), 5),  # the node's limit of pods binds
+        (PodShape(0, 0, 0, 1), 5),
+        (PodShape(1, 1, 1, 1, (("example.com/nic", 2),)), 3),  # a further resource binds
+        (PodShape(0, 0, 0, 0, (("example.com/nic", 1), ("hugepages-2Mi", 4))), 1),
     ],
 )
-def test_cpu_and_memory_limit_a_node(placer: str, pod: PodShape, per_node: int) -> None:
-    capacity = Capacity([Node(f"n{i}", PodShape(8, 4000, 8000)) for i in range(3)])
+def test_every_resource_limits_a_node(placer: str, pod: PodShape, per_node: int) -> None:
+    others = (("example.com/nic", 6), ("hugepages-2Mi", 7))
+    capacity = Capacity([Node(f"n{i}", PodShape(8, 4000, 8000, 5, others)) for i in range(3)])
     full = place(capacity, (Role(3 * per_node, pod),), PLACERS[placer])
     assert full is not None
     assert sum(piece.num_pods for piece in full) == 3 * per_node
     assert all(piece.pods_per_node == per_node for piece in full)
     assert place(capacity, (Role(3 * per_node + 1, pod),), PLACERS[placer]) is None
+
+
+def test_a_node_without_a_further_resource_holds_no_pod_that_asks_for_it() -> None:
+    plain, wired = PodShape(8), PodShape(8, others=(("example.com/nic", 1),))
+    capacity = Capacity([Node("a", plain), Node("b", wired)])
+    roles = (Role(1, PodShape(1, others=(("example.com/nic", 1),))),)
+    found = place(capacity, roles, PLACERS["pack"])
+    assert found is not None
+    assert [capacity.nodes[piece.lo].name for piece in found] == ["b"]
+    capacity.take(roles, found)
+    assert capacity.free[found[0].lo] == PodShape(7), "what there is none of is not kept"
+    assert place(capacity, roles, PLACERS["pack"]) is None
+    capacity.give_back(roles, found)
+    assert sorted(capacity.free) == sorted([plain, wired])
+
+
+def test_shapes_name_what_is_short() -> None:
+    free = PodShape(8, 1000, 0, 0, (("a", 2),))
+    wanted = PodShape(1, 2000, 1, 1, (("a", 3), ("b", 1)))
+    assert free.short_of(wanted) == ["cpu", "memory", "pods", "a", "b"]
+    assert not free.covers(wanted)
+    assert free.plus(wanted, -1).overdrawn() == ["cpu", "memory", "pods", "a", "b"]
+    assert free.least(wanted) == PodShape(1, 1000, 0, 0, (("a", 2),))
+    assert free.most(wanted) == PodShape(8, 2000, 1, 1, (("a", 3), ("b", 1)))
+    assert free.most(wanted).covers(free)
+    assert free.short_of(PodShape(8)) == []
 
 
 def test_roles_do_not_take_the_same_gpus() -> None:

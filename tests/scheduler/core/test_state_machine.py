@@ -47,6 +47,11 @@ ORDERS = ["fifo", "priority", "sjf", "smallest"]
 POOLS = ["", "a", "b"]
 
 
+def shape_of(gpus: int) -> PodShape:
+    """A node takes a pod less than it has GPUs, and has half as many cards."""
+    return PodShape(gpus, 10 * gpus, 0, gpus - 1, (("nic", gpus // 2),))
+
+
 def snapshot(state: ClusterState) -> object:
     """Return everything a decision may look at, as plain values."""
     capacity = state.capacity
@@ -99,7 +104,7 @@ class ClusterMachine(RuleBasedStateMachine):
         )
         self.order, self.discipline = order, discipline
         nodes = [
-            Node(f"n{i}", PodShape(gpus, 10 * gpus), pool, topology=(f"rack{i // 2}",))
+            Node(f"n{i}", shape_of(gpus), pool, topology=(f"rack{i // 2}",))
             for i, (gpus, pool) in enumerate(sizes)
         ]
         self.state = ClusterState(nodes, self.policy.order)
@@ -144,9 +149,16 @@ class ClusterMachine(RuleBasedStateMachine):
 
     def slots(self, role: Role) -> int:
         return sum(
-            min(node.capacity.gpus // role.pod.gpus, node.capacity.cpu_milli // role.pod.cpu_milli)
-            if role.pod.cpu_milli
-            else node.capacity.gpus // role.pod.gpus
+            min(
+                have // need
+                for have, need in (
+                    (node.capacity.gpus, role.pod.gpus),
+                    (node.capacity.cpu_milli, role.pod.cpu_milli),
+                    (node.capacity.pods, role.pod.pods),
+                    (dict(node.capacity.others).get("nic", 0), dict(role.pod.others).get("nic", 0)),
+                )
+                if need
+            )
             for node in self.capacity.values()
             if role.selector.pool in ("", node.pool)
         )
@@ -203,6 +215,8 @@ class ClusterMachine(RuleBasedStateMachine):
         count=st.integers(1, 6),
         gpus=st.sampled_from([1, 2, 4, 8]),
         cpu=st.sampled_from([0, 0, 20]),
+        places=st.integers(0, 1),
+        nics=st.sampled_from([0, 0, 1, 3]),
         pool=st.sampled_from(POOLS),
         master=st.booleans(),
         walltime_s=st.integers(1, 20),
@@ -214,6 +228,8 @@ class ClusterMachine(RuleBasedStateMachine):
         count: int,
         gpus: int,
         cpu: int,
+        places: int,
+        nics: int,
         pool: str,
         master: bool,
         walltime_s: int,
@@ -222,9 +238,10 @@ class ClusterMachine(RuleBasedStateMachine):
     ) -> None:
         name = f"g{self.made:04}"
         self.made += 1
-        roles = [Role(count, PodShape(gpus, cpu), Selector(pool))]
+        shape = PodShape(gpus, cpu, 0, places, (("nic", nics),) if nics else ())
+        roles = [Role(count, shape, Selector(pool))]
         if master:
-            roles.append(Role(1, PodShape(1), Selector(pool), "master"))
+            roles.append(Role(1, PodShape(1, pods=places), Selector(pool), "master"))
         gang = Gang(name, tuple(roles), self.now_s, float(walltime_s), priority)
         self.gangs[name] = gang
         present = gang.num_pods - missing
@@ -332,7 +349,7 @@ class ClusterMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.capacity) < 8)
     @rule(gpus=st.sampled_from([4, 8]), pool=st.sampled_from(["a", "b"]))
     def node_joins(self, gpus: int, pool: str) -> None:
-        node = Node(f"n{len(self.capacity)}", PodShape(gpus, 10 * gpus), pool)
+        node = Node(f"n{len(self.capacity)}", shape_of(gpus), pool)
         self.capacity[node.name] = node
         apply(self.state, NodeAdded(node))
         self.disturb()
@@ -340,7 +357,7 @@ class ClusterMachine(RuleBasedStateMachine):
     @rule(data=st.data(), gpus=st.integers(0, 4))
     def foreign_pod_comes(self, data: st.DataObject, gpus: int) -> None:
         at = data.draw(st.integers(0, len(self.state.capacity.nodes) - 1))
-        shape = PodShape(gpus, 10)
+        shape = PodShape(gpus, 10, pods=1)
         if self.state.capacity.free[at].holds(shape):
             pod = f"foreign-{self.made}"
             self.made += 1
@@ -419,7 +436,7 @@ class ClusterMachine(RuleBasedStateMachine):
             used[node] = used[node].plus(shape)
         for i, node in enumerate(self.state.capacity.nodes):
             free = node.capacity.plus(used[node.name], -1)
-            assert min(free) >= 0, f"{node.name} gives more than it has"
+            assert not free.is_overdrawn, f"{node.name} gives more than it has"
             assert self.state.capacity.free[i] == free, node.name
         for name, gang in self.gangs.items():
             placed = sum(self.where.get(name, Counter()).values())

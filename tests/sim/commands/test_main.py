@@ -28,6 +28,7 @@ nodes = 2500
 gpus_per_node = 4
 cpu_per_node = 96.0
 mem_gib_per_node = 1024.0
+pods_per_node = 110
 """
 
 
@@ -140,11 +141,12 @@ def test_bad_usage_is_refused(
         ("", "holds nothing"),
         ("pool = \n", "is not TOML"),
         ('[[pool]]\nname = "a"\nnodes = -1\n', "nodes is -1; give at least 1"),
+        ('[[pool]]\nname = "a"\nnodes = 1\npods_per_node = 0\n', "pods_per_node is 0; give at"),
         ('[[pool]]\nname = "a"\nnodes = "x"\n', "Expected `int`, got `str`"),
         ('[[pool]]\nname = "a"\nnods = 1\n', "unknown field `nods`"),
         ('[[pool]]\nname = "a"\nnodes = 1\n[[pool]]\nname = "a"\nnodes = 1\n', "stands twice"),
     ],
-    ids=["empty", "syntax", "negative", "type", "unknown", "twice"],
+    ids=["empty", "syntax", "negative", "no_pods", "type", "unknown", "twice"],
 )
 def test_impossible_clusters_are_refused(
     folder: Path, capsys: pytest.CaptureFixture[str], content: str, says: str

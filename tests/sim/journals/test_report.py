@@ -478,7 +478,7 @@ def test_a_state_without_lines_says_so(tmp_path: Path) -> None:
         (b'{"t":1,"is":"Snapshot","format":1}\n', r"jsonl:1: no journal line: .*`policy`"),
         (
             b'{"t":1,"is":"Snapshot","format":9,"policy":{},"nodes":[]}\n',
-            "format 9 is not known here, only 1",
+            "format 9 is not known here, only 1 and 2",
         ),
         (
             b'{"t":1,"is":"Snapshot","format":1,"policy":{},"nodes":[]}\n',
@@ -495,6 +495,28 @@ def test_what_is_no_journal_is_refused(tmp_path: Path, lines: bytes, text: str) 
     path.write_bytes(lines)
     with pytest.raises(ValueError, match=text):
         recorded([path])
+
+
+def test_a_journal_of_format_1_counts_memory_in_mib_and_no_pods(tmp_path: Path) -> None:
+    policy = '{"order":"fifo","discipline":"strict","backfill":"none","placement":"pack"}'
+    role = '{"count":2,"pod":[8,1000,2048],"selector":["",""],"name":"worker"}'
+    gang = f'["g",[{role}],0.0,"inf",0,"",0,0]'
+    node = '{"name":"n0","capacity":[8,4000,65536],"pool":"","gpu_model":""}'
+    more = node.replace("n0", "n1")
+    path = tmp_path / "journal.jsonl"
+    path.write_text(
+        f'{{"t":0,"is":"Snapshot","format":1,"policy":{policy},"nodes":[{node}]}}\n'
+        f'{{"t":1,"is":"NodeAdded","v":{{"node":{more}}}}}\n'
+        f'{{"t":1,"is":"GangSubmitted","v":{{"gang":{gang},"present":null}}}}\n'
+        '{"t":2,"is":"Admitted","v":{"gang":"g","placement":[[0,0,2,1]],"now_s":2.0,'
+        '"expected_end_s":"inf"}}\n'
+    )
+    follower = Follower()
+    for entry in read([path]):
+        follower.follow(entry)
+    shape = follower.state.gangs["g"].gang.roles[0].pod
+    assert shape == PodShape(8, 1000, 2 << 30)
+    assert follower.state.capacity.free == [PodShape(0, 3000, 62 << 30)] * 2
 
 
 def test_lines_that_do_not_follow_name_their_place(live: Live) -> None:
