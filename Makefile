@@ -15,7 +15,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 UV_VERSION := 0.13.9
-TYPED := scheduler sim traces trainer
 
 # A virtual environment stays with its folder and its Python: a new one is made after a move, after
 # an upgrade, and when PYTHON names another version.
@@ -29,7 +28,7 @@ GO := $(if $(shell command -v go),,$(VENV)/go.stamp)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup dev study test check format bench bench-live bench-train bench-e2e chaos lock clean
+.PHONY: help setup dev study test test-live test-train test-e2e test-all format bench bench-live bench-train bench-e2e chaos lock clean
 
 help: ## show these lines
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -43,14 +42,21 @@ dev: $(VENV)/dev.stamp $(GO) ## the same with everything that tests need
 study: $(VENV)/core.stamp ## simulate 2,500 to 7,500 nodes and write runs/study/report.html (QUICK=1: small)
 	$(BIN)/muster study $(if $(QUICK),--quick) $(ARGS)
 
-test: $(VENV)/train.stamp $(GO) ## all tests; ARGS="-k easy" picks some
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
+# What each tier needs is in tests/tiers.py. ARGS go to pytest: ARGS="-k easy".
+test: $(VENV)/dev.stamp ## lint, types and all tests that need only Python
+	$(BIN)/python -m tests.run test $(ARGS)
 
-check: $(VENV)/dev.stamp ## lint, types and quick tests
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(TYPED)
-	$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
+test-live: $(VENV)/dev.stamp $(GO) ## tests on a real control plane, built with Go
+	$(BIN)/python -m tests.run live $(ARGS)
+
+test-train: $(VENV)/train.stamp ## tests of the trainer, with torch
+	$(BIN)/python -m tests.run train $(ARGS)
+
+test-e2e: $(VENV)/train.stamp $(GO) ## tests on real nodes; as root
+	$(BIN)/python -m tests.run e2e $(ARGS)
+
+test-all: $(VENV)/train.stamp $(GO) ## all four, one after another
+	$(BIN)/python -m tests.run all $(ARGS)
 
 format: $(VENV)/dev.stamp ## put the code in its standard form
 	$(BIN)/ruff check --fix .

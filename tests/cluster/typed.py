@@ -8,13 +8,13 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from scheduler.controlplane.processes import marked
+from tests.waiting import until
 
 
 class Typed:
@@ -47,13 +47,6 @@ class Typed:
         for pid in self.left():
             os.kill(pid, signal.SIGKILL)
         until("all are gone", lambda: not self.left())
-
-
-def until(what: str, condition: Callable[[], Any], within_s: float = 60.0) -> None:
-    end_s = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end_s, f"not within {within_s:.0f} s: {what}"
-        time.sleep(0.05)
 
 
 @contextmanager

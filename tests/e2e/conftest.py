@@ -98,7 +98,7 @@ def until_account(kube: Kube, namespace: str) -> None:
 def space(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
     """Return a namespace of the test's own with a claim `runs`; it is empty afterwards."""
     if importlib.util.find_spec("torch") is None:
-        pytest.skip("no torch beside this Python: `make dev`, then pip install '.[train]'")
+        pytest.skip("no torch beside this Python; `make test-e2e` installs it")
     short = request.node.name.removeprefix("test_").replace("_", "-")[:40].strip("-")
     name = f"{short}-{time.monotonic_ns() % 10**6}"
     kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})

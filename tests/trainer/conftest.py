@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of this folder that need torch skip where it is not installed, and say so."""
     if importlib.util.find_spec("torch") is not None:
         return
-    missing = pytest.mark.skip(reason="needs torch: make .venv/train.stamp")
+    missing = pytest.mark.skip(reason="needs torch, which `make test-train` installs")
     for item in items:
         if item.get_closest_marker("torch") is not None:
             item.add_marker(missing)

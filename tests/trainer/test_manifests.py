@@ -105,29 +105,6 @@ def test_the_indexed_job_agrees_with_itself() -> None:
     assert spec["template"]["spec"]["subdomain"] == service["metadata"]["name"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl, for kustomize")
-def test_kustomize_puts_a_real_image_and_config_in(kind: str, tmp_path: Path) -> None:
-    shutil.copytree(DEPLOY, tmp_path / "trainer")
-    own = tmp_path / "own"
-    own.mkdir()
-    (own / "kustomization.yaml").write_text(
-        f"resources: [../trainer/{kind}]\n"
-        "images: [{name: muster-trainer, newName: registry.example/me/trainer, newTag: '7'}]\n",
-        "utf-8",
-    )
-    done = subprocess.run(
-        ["kubectl", "kustomize", str(own)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    found = [one for one in yaml.safe_load_all(done.stdout) if one]
-    (config,) = (one for one in found if one["kind"] == "ConfigMap")
-    for spec in pod_specs(found):
-        assert spec["containers"][0]["image"] == "registry.example/me/trainer:7"
-        (volume,) = (one for one in spec["volumes"] if one["name"] == "config")
-        assert volume["configMap"]["name"] == config["metadata"]["name"]
-
-
 def instructions() -> list[tuple[str, str]]:
     """Return the Dockerfile's instructions with continued lines joined."""
     text = (DEPLOY / "Dockerfile").read_text("utf-8")

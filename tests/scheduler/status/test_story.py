@@ -12,7 +12,7 @@ from scheduler.journal.file import Journal
 from scheduler.journal.lines import lines
 from scheduler.journal.replay import replay
 from scheduler.status.story import DAY_S, MOST_MOMENTS, Memory
-from tests.cluster.test_journal import Session
+from tests.scheduler.journal.test_replay import Session
 
 
 @pytest.fixture

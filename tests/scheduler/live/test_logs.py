@@ -16,8 +16,8 @@ from scheduler.kube.lease import LeaseLostError
 from scheduler.live import service
 from scheduler.live.cli import Lines, leaves
 from sim.commands.main import invoke
-from tests.cluster.test_barrier import GROUP, Slow, with_slow
 from tests.scheduler.controller.rig import Rig, pod, tried
+from tests.scheduler.extender.test_barrier import GROUP, Slow, with_slow
 
 
 def lines_of(text: str) -> list[dict[str, Any]]:
