@@ -27,6 +27,7 @@ from scheduler.core.events import (
 )
 from scheduler.core.model import Gang, Node, NodeStatus, Placement, PodShape, Role, Selector, Slice
 from scheduler.core.state import ClusterState, apply
+from scheduler.core.times import ends_us, to_us
 from scheduler.kube.objects import NodeObject, Pod, node_ready, node_shape
 from scheduler.policies import decide as core
 from scheduler.policies.explain import explain
@@ -307,8 +308,8 @@ class Ledger:
                 )
                 for part in request.parts
             ),
-            submit_s=request.submit_s,
-            walltime_s=request.walltime_s,
+            submit_us=to_us(request.submit_s),
+            walltime_us=to_us(request.walltime_s),
             priority=request.priority,
             queue=request.queue,
         )
@@ -323,8 +324,8 @@ class Ledger:
             self._start_over = True
             return
         self._tell(GangSubmitted(gang))
-        end_s = request.admitted_s + request.walltime_s
-        self._tell(Admitted(gang.name, placement, request.admitted_s, end_s))
+        now_us = to_us(request.admitted_s)
+        self._tell(Admitted(gang.name, placement, now_us, ends_us(now_us, gang.walltime_us)))
 
     def _placement(self, gang: Gang, nodes: tuple[str, ...]) -> Placement | None:
         """Return the slices for pods on these nodes; None if the core sees no room for them."""
@@ -429,8 +430,9 @@ class Ledger:
     def decide(self, now_s: float) -> Iterable[Request]:
         """Yield requests that may start, with their nodes set, until nothing more can."""
         self.settle(now_s)
+        now_us = to_us(now_s)
         for _ in range(MAX_DECISIONS):
-            for decision in core.decide(self.state, self.policy, now_s):
+            for decision in core.decide(self.state, self.policy, now_us):
                 match decision:
                     case Admit(gang, placement):
                         request = self.requests[gang]
@@ -438,7 +440,8 @@ class Ledger:
                         request.nodes = self._names(missing, placement)
                         request.admitted_s = now_s
                         self.record(now_s, decision)
-                        self._tell(Admitted(gang, placement, now_s, now_s + request.walltime_s))
+                        until_us = ends_us(now_us, to_us(request.walltime_s))
+                        self._tell(Admitted(gang, placement, now_us, until_us))
                         yield request
                     case Considered():
                         self._tell(decision)
@@ -466,7 +469,7 @@ class Ledger:
                     self.settle(now_s)
                     self.submit(request)
                     self.settle(now_s)
-                    core.decide(self.state, self.policy, now_s)
+                    core.decide(self.state, self.policy, to_us(now_s))
                     self.withdraw(name)
                 except Exception as error:
                     broken[name] = error

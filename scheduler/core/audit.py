@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from math import inf
 
 from scheduler.core.model import NodeStatus, Phase, PodShape
 from scheduler.core.queueing import family_key, family_size
 from scheduler.core.state import ClusterState
+from scheduler.core.times import FOREVER_US
 
 
 def validate(state: ClusterState) -> None:
@@ -92,7 +92,7 @@ def _validate_gangs(state: ClusterState) -> None:
         if member.phase in (Phase.GATHERING, Phase.IMPOSSIBLE):
             assert not waits, f"gang {name!r} is queued before it can be admitted"
     running = sorted(
-        (m.expected_end_s, m.gang.ordinal, m.gang.name) for m in state.gangs.values() if m.held
+        (m.expected_end_us, m.gang.ordinal, m.gang.name) for m in state.gangs.values() if m.held
     )
     assert [entry[:3] for entry in state.ends] == running, "the list of expected ends is off"
     for down, status in state.capacity.unschedulable.items():
@@ -127,4 +127,4 @@ def _validate_queue(state: ClusterState) -> None:
                 assert family_size(member.missing) == size
     for name, reservation in state.reservations.items():
         assert name in state.gangs, f"reservation for unknown gang {name!r}"
-        assert reservation.start_s > -inf
+        assert reservation.start_us <= FOREVER_US

@@ -37,11 +37,11 @@ class Admit:
 
 @dataclass(slots=True)
 class Reserve:
-    """Promise `gang` a start no later than `start_s`; backfill keeps it."""
+    """Promise `gang` a start no later than `start_us`; backfill keeps it."""
 
     gang: str
-    start_s: float
-    spare_pods: int  #: pods of the gang's shape that stay free at `start_s` beside it
+    start_us: int
+    spare_pods: int  #: pods of the gang's shape that stay free at `start_us` beside it
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class Explanation:
     free_gpus: int  #: free GPUs on nodes the gang may use
     fit_pods: int  #: how many of its pods would fit now
     ahead: str | None  #: the gang it must not overtake, if that is the reason
-    start_s: float | None  #: promised latest start, if a policy gave one
+    start_us: int | None  #: promised latest start, if a policy gave one
 
 
 #: `decide` ends a complete pass with `Considered`

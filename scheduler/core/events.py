@@ -122,28 +122,28 @@ class ForeignPodGone:
 
 @dataclass(slots=True)
 class CapacityReserved:
-    """`placement` is held for a waiting gang until it is admitted or `expires_s` has come."""
+    """`placement` is held for a waiting gang until it is admitted or `expires_us` has come."""
 
     gang: str
     placement: Placement
-    expires_s: float
+    expires_us: int
 
 
 @dataclass(slots=True)
 class ReservationReleased:
-    """The hold or promise for this gang is void; drivers send it when `expires_s` has come."""
+    """The hold or promise for this gang is void; drivers send it when `expires_us` has come."""
 
     gang: str
 
 
 @dataclass(slots=True)
 class Admitted:
-    """The gang's missing ranks now hold `placement`; `expected_end_s` is start plus walltime."""
+    """The gang's missing ranks now hold `placement`; `expected_end_us` is start plus walltime."""
 
     gang: str
     placement: Placement
-    now_s: float
-    expected_end_s: float
+    now_us: int
+    expected_end_us: int
 
 
 @dataclass(slots=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from math import inf
 from typing import NamedTuple
+
+from scheduler.core.times import FOREVER_US
 
 #: stands for a resource that the cluster description does not model
 UNLIMITED = 1 << 50
@@ -162,8 +163,8 @@ class Gang(NamedTuple):
 
     name: str
     roles: tuple[Role, ...]
-    submit_s: float = 0.0
-    walltime_s: float = inf  #: requested limit; inf where the user gave none
+    submit_us: int = 0
+    walltime_us: int = FOREVER_US  #: requested limit; that where the user gave none
     priority: int = 0
     queue: str = ""
     min_member: int = 0  #: fewest pods that must exist before it is considered; 0 means all
@@ -181,7 +182,7 @@ class Gang(NamedTuple):
 
 
 #: place in the queue: numbers first, the name last
-OrderKey = tuple[float | int | str, ...]
+OrderKey = tuple[int | str, ...]
 #: one role: its pod shape and selector; several: the roles themselves, where only one size exists
 FamilyKey = tuple[PodShape, Selector] | tuple[Role, ...]
 
@@ -212,11 +213,11 @@ class Reservation:
     """A promise to a waiting gang, or capacity set aside for it."""
 
     gang: str
-    start_s: float  #: latest start promised
-    spare_pods: int = 0  #: pods of the gang's shape left over at `start_s` once it is placed
+    start_us: int  #: latest start promised
+    spare_pods: int = 0  #: pods of the gang's shape left over at `start_us` once it is placed
     placement: Placement = ()  #: nodes held now, if any
-    expires_s: float = inf
-    valid: bool = True  #: False once an event may have changed `start_s`; it is then recomputed
+    expires_us: int = FOREVER_US
+    valid: bool = True  #: False once an event may have changed `start_us`; it is then recomputed
 
 
 class Phase(StrEnum):

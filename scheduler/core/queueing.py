@@ -10,12 +10,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from itertools import islice
-from math import inf
 from operator import itemgetter
 from typing import NamedTuple
 
 from scheduler.core.capacity import NodeGroup
 from scheduler.core.model import FamilyKey, Gang, OrderKey, Phase, Placement, Role
+from scheduler.core.times import FOREVER_US
 
 Entry = tuple[OrderKey, "GangState"]
 
@@ -32,7 +32,7 @@ class GangState:
     """One gang and what it holds. Only `state.apply` writes it."""
 
     __slots__ = (
-        "expected_end_s",
+        "expected_end_us",
         "family",
         "gang",
         "held",
@@ -54,7 +54,7 @@ class GangState:
         self.release: Release | None = None  #: what `held` gives back; kept for backfill
         self.present = present  #: pods that exist
         self.key: OrderKey = ()  #: place in the queue
-        self.expected_end_s = inf  #: start plus walltime
+        self.expected_end_us = FOREVER_US  #: start plus walltime
 
 
 class Demand:
@@ -66,19 +66,19 @@ class Demand:
         self.num_pods = num_pods
         self.entries: list[Entry] = []  #: in queue order
         #: in order of walltime; kept once somebody asks for it
-        self._by_walltime: list[tuple[float, Entry]] | None = None
+        self._by_walltime: list[tuple[int, Entry]] | None = None
 
     def add(self, entry: Entry) -> None:
         """Insert a gang."""
         insort(self.entries, entry)
         if self._by_walltime is not None:
-            insort(self._by_walltime, (entry[1].gang.walltime_s, entry))
+            insort(self._by_walltime, (entry[1].gang.walltime_us, entry))
 
     def discard(self, entry: Entry) -> None:
         """Remove a gang that is in it."""
         del self.entries[bisect_left(self.entries, entry)]
         if self._by_walltime is not None:
-            timed = (entry[1].gang.walltime_s, entry)
+            timed = (entry[1].gang.walltime_us, entry)
             del self._by_walltime[bisect_left(self._by_walltime, timed)]
 
     def first(self, taken: set[GangState]) -> Entry | None:
@@ -88,16 +88,16 @@ class Demand:
                 return entry
         return None
 
-    def first_within(self, walltime_s: float, taken: set[GangState]) -> Entry | None:
-        """Return the first gang in queue order that asks for at most `walltime_s`."""
+    def first_within(self, walltime_us: int, taken: set[GangState]) -> Entry | None:
+        """Return the first gang in queue order that asks for at most `walltime_us`."""
         by_walltime = self._by_walltime
         if by_walltime is None:
             by_walltime = self._by_walltime = sorted(
-                (entry[1].gang.walltime_s, entry) for entry in self.entries
+                (entry[1].gang.walltime_us, entry) for entry in self.entries
             )
-        if not by_walltime or by_walltime[0][0] > walltime_s:
+        if not by_walltime or by_walltime[0][0] > walltime_us:
             return None
-        end = bisect_right(by_walltime, walltime_s, key=itemgetter(0))
+        end = bisect_right(by_walltime, walltime_us, key=itemgetter(0))
         found = [entry for _, entry in by_walltime[:end] if entry[1] not in taken]
         return min(found, default=None)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from math import inf
 from typing import Any
 
 from scheduler.core import ordering
@@ -45,6 +44,7 @@ from scheduler.core.model import (
 )
 from scheduler.core.placement import pack, place
 from scheduler.core.queueing import Family, GangState, WaitQueue, family_size
+from scheduler.core.times import FOREVER_US
 
 
 class ClusterState:
@@ -65,11 +65,11 @@ class ClusterState:
         #: every family met so far
         self.families: dict[FamilyKey, Family] = {}
         # Indexes that not every policy or cluster needs; each is kept from the first question on.
-        self._ends: list[tuple[float, int, str, GangState]] | None = None
+        self._ends: list[tuple[int, int, str, GangState]] | None = None
         self._on_node: list[tuple[str, ...]] | None = None
 
     @property
-    def ends(self) -> list[tuple[float, int, str, GangState]]:
+    def ends(self) -> list[tuple[int, int, str, GangState]]:
         """Running gangs by the end that their walltimes promise."""
         if self._ends is None:
             self._ends = sorted(_end_entry(m) for m in self.gangs.values() if m.held)
@@ -186,12 +186,12 @@ def _dequeue(state: ClusterState, member: GangState) -> None:
 
 
 def _admitted(state: ClusterState, event: Admitted) -> None:
-    name, placement, expected_end_s = event.gang, event.placement, event.expected_end_s
+    name, placement, expected_end_us = event.gang, event.placement, event.expected_end_us
     member = _gang(state, name)
     state.queue.remove(member)
     roles = member.gang.roles
     if state.reservations:
-        _keep_promises(state, name, roles, expected_end_s)
+        _keep_promises(state, name, roles, expected_end_us)
     if member.missing is not roles:  # slices count roles as in `missing`
         names = [role.name for role in roles]
         placement = tuple(
@@ -204,25 +204,25 @@ def _admitted(state: ClusterState, event: Admitted) -> None:
     member.held = placement
     member.missing = ()
     member.phase = Phase.RUNNING
-    member.expected_end_s = expected_end_s
+    member.expected_end_us = expected_end_us
     if state._ends is not None:
         insort(state._ends, _end_entry(member))
 
 
 def _keep_promises(
-    state: ClusterState, name: str, roles: tuple[Role, ...], expected_end_s: float
+    state: ClusterState, name: str, roles: tuple[Role, ...], expected_end_us: int
 ) -> None:
     """Redeem the admitted gang's own reservation and doubt those that it may delay."""
     own = state.reservations.pop(name, None)
     if own is not None and own.placement:
         _give_back(state, name, roles, own.placement)
     for promise in state.reservations.values():
-        if expected_end_s > promise.start_s:
+        if expected_end_us > promise.start_us:
             promise.valid = False
 
 
-def _end_entry(member: GangState) -> tuple[float, int, str, GangState]:
-    return (member.expected_end_s, member.gang.ordinal, member.gang.name, member)
+def _end_entry(member: GangState) -> tuple[int, int, str, GangState]:
+    return (member.expected_end_us, member.gang.ordinal, member.gang.name, member)
 
 
 def _forget_end(state: ClusterState, member: GangState) -> None:
@@ -274,10 +274,10 @@ def _release_all(state: ClusterState, member: GangState) -> None:
     _forget_end(state, member)
     _give_back(state, member.gang.name, member.gang.roles, member.held)
     for promise in state.reservations.values():
-        if member.expected_end_s >= promise.start_s:  # due before, it was counted on already
+        if member.expected_end_us >= promise.start_us:  # due before, it was counted on already
             promise.valid = False
     member.held = ()
-    member.expected_end_s = inf
+    member.expected_end_us = FOREVER_US
 
 
 def _finished(state: ClusterState, event: GangFinished | GangCancelled) -> None:
@@ -350,7 +350,7 @@ def _ask_for_missing(state: ClusterState, member: GangState) -> None:
     )
     if not member.held:
         _forget_end(state, member)
-        member.expected_end_s = inf
+        member.expected_end_us = FOREVER_US
     if missing:
         _ask_again(state, member, missing)
     else:
@@ -513,7 +513,7 @@ def _reserved(state: ClusterState, event: CapacityReserved) -> None:
     _drop_reservation(state, event.gang)
     _take(state, event.gang, member.gang.roles, event.placement)
     state.reservations[event.gang] = Reservation(
-        event.gang, event.expires_s, placement=event.placement, expires_s=event.expires_s
+        event.gang, event.expires_us, placement=event.placement, expires_us=event.expires_us
     )
 
 
@@ -533,9 +533,9 @@ def _promised(state: ClusterState, event: Reserve) -> None:
         for name, other in list(state.reservations.items()):
             if not other.placement:  # one promise at a time: the head's
                 del state.reservations[name]
-        state.reservations[event.gang] = Reservation(event.gang, event.start_s, event.spare_pods)
+        state.reservations[event.gang] = Reservation(event.gang, event.start_us, event.spare_pods)
     else:
-        old.start_s, old.spare_pods, old.valid = event.start_s, event.spare_pods, True
+        old.start_us, old.spare_pods, old.valid = event.start_us, event.spare_pods, True
 
 
 def _waited(state: ClusterState, event: Wait) -> None:

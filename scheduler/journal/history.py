@@ -17,6 +17,7 @@ from scheduler.core.decisions import Admit, Decision, Preempt
 from scheduler.core.events import Admitted, ClusterEvent, ForeignPodBound, GangSubmitted
 from scheduler.core.model import Node
 from scheduler.core.state import ClusterState, apply
+from scheduler.core.times import to_us
 from scheduler.journal.lines import (
     FORMAT,
     Gap,
@@ -187,7 +188,7 @@ def events_of(now_s: float, state: ClusterState) -> list[ClusterEvent]:
         gang = member.gang
         found.append(GangSubmitted(gang, member.present))
         if member.held and not member.missing:
-            found.append(Admitted(gang.name, member.held, now_s, member.expected_end_s))
+            found.append(Admitted(gang.name, member.held, to_us(now_s), member.expected_end_us))
     for pod, (node, shape) in state.foreign.items():
         found.append(ForeignPodBound(pod, state.capacity.nodes[node].name, shape))
     return found

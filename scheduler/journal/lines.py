@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from scheduler.core import decisions, events
-from scheduler.core.model import FamilyKey, Node, PodShape, Role, Selector
+from scheduler.core.model import FamilyKey, Gang, Node, PodShape, Role, Selector
 from scheduler.core.state import ClusterState
+from scheduler.core.times import to_us
 
 log = logging.getLogger("muster.journal")
 FORMAT = 2
@@ -96,9 +97,37 @@ def decode_item(kind: str, value: object) -> object:
             return _decode_wait(value)
         if kind == "Gap":
             return msgspec.convert(value, Gap)
+        if kind in _TIMED:
+            value = _in_us(value)
         return msgspec.convert(value, KINDS[kind], strict=False)
     except (KeyError, msgspec.ValidationError) as error:
         raise ValueError(f"{kind!r}: {error}") from None
+
+
+#: kinds with times in them, which format 1 has in seconds
+_TIMED = frozenset(("Admitted", "CapacityReserved", "GangSubmitted", "Reserve"))
+_GANG_TIMES = [Gang._fields.index(name) for name in ("submit_us", "walltime_us")]
+
+
+def _in_us(value: object) -> object:
+    """Return the value of a line with its times in whole microseconds, as the core has them.
+
+    Seconds are told by the name of their field; in a gang, which is a list, they are no integers.
+    """
+    if not isinstance(value, dict):
+        return value
+    found: dict[str, object] = {}
+    for name, part in value.items():
+        if name.endswith("_s"):
+            found[name.removesuffix("_s") + "_us"] = to_us(float(part))
+        elif name == "gang" and isinstance(part, list):
+            found[name] = [
+                to_us(float(item)) if at in _GANG_TIMES and not isinstance(item, int) else item
+                for at, item in enumerate(part)
+            ]
+        else:
+            found[name] = part
+    return found
 
 
 class _Outlook(msgspec.Struct):

@@ -10,6 +10,7 @@ from typing import Any
 from scheduler.core import decisions
 from scheduler.core.events import Admitted, Considered, GangSubmitted
 from scheduler.core.state import ClusterState, apply
+from scheduler.core.times import to_us
 from scheduler.journal.lines import Gap, decode_item, decode_nodes, ends_whole, lines
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
@@ -104,7 +105,7 @@ class _Feed:
                 return f"live {item}, but {self.lacking()}"
             self._num_decisions += 1
             if not self._expected:
-                self._expected.extend(decide(state, policy, float(line["t"])))
+                self._expected.extend(decide(state, policy, to_us(float(line["t"]))))
             wanted = self._expected.popleft()
             if wanted != item:
                 return f"live {item}; the core now decides {wanted}"

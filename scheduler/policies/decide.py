@@ -14,7 +14,7 @@ from scheduler.policies.passes import Pass, place_missing
 from scheduler.policies.policy import Policy
 
 
-def decide(state: ClusterState, policy: Policy, now_s: float) -> tuple[Decision, ...]:
+def decide(state: ClusterState, policy: Policy, now_us: int) -> tuple[Decision, ...]:
     """Return what should happen now; reads only.
 
     Carry the decisions out in order, tell the state with `apply`, and ask again, until the last
@@ -40,7 +40,7 @@ def decide(state: ClusterState, policy: Policy, now_s: float) -> tuple[Decision,
         placement = place_missing(state, head, policy.placer)
         if placement is not None:
             return (Admit(head.gang.name, placement),)
-    around = Pass(state, policy.placer, now_s, blocked)
+    around = Pass(state, policy.placer, now_us, blocked)
     try:
         policy.discipline(around, head)
         around.state_waits()

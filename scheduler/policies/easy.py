@@ -11,29 +11,30 @@ from scheduler.core.decisions import Reserve
 from scheduler.core.model import Placement, PodShape, Role
 from scheduler.core.queueing import Demand, Entry, Family, GangState
 from scheduler.core.state import ClusterState
+from scheduler.core.times import FOREVER_US
 from scheduler.policies.passes import Pass
 from scheduler.policies.shadow import shadow
 
 
 def easy(around: Pass, head: GangState) -> None:
     """Admit later gangs that end before the head's shadow time or leave it enough room."""
-    start_s, spare_pods = _promise(around, head)
-    room = Room(around.state, head, start_s, spare_pods)
-    within_s = start_s - around.now_s
+    start_us, spare_pods = _promise(around, head)
+    room = Room(around.state, head, start_us, spare_pods)
+    within_us = start_us - around.now_us if start_us < FOREVER_US else FOREVER_US
     too_large: set[Demand] = set()
 
     def first(family: Family, demand: Demand) -> Entry | None:
         if demand not in too_large and room.may_outlast(family.roles, demand.num_pods):
             return demand.first(around.taken)
-        return demand.first_within(within_s, around.taken)
+        return demand.first_within(within_us, around.taken)
 
     def may_start(newcomer: GangState) -> bool:
-        return newcomer.gang.walltime_s <= within_s or room.may_outlast(
+        return newcomer.gang.walltime_us <= within_us or room.may_outlast(
             newcomer.missing, newcomer.size
         )
 
     for member, demand, placement in around.fitting(first, may_start):
-        if member.gang.walltime_s <= within_s:
+        if member.gang.walltime_us <= within_us:
             around.admit(member, placement)
             room.lend(member.missing, placement)
         elif room.give(member.missing, placement):
@@ -42,16 +43,16 @@ def easy(around: Pass, head: GangState) -> None:
             too_large.add(demand)  # others of the same shape would take as much
 
 
-def _promise(around: Pass, head: GangState) -> tuple[float, int]:
+def _promise(around: Pass, head: GangState) -> tuple[int, int]:
     """Return the start promised to the head and the pods to spare then; renew it if need be."""
     promise = around.state.reservations.get(head.gang.name)
-    if promise is not None and promise.valid and promise.start_s >= around.now_s:
-        return promise.start_s, promise.spare_pods
-    start_s, spare_pods = shadow(around.state, head, around.placer, around.now_s)
-    around.made.append(Reserve(head.gang.name, start_s, spare_pods))
-    if promise is None or start_s > promise.start_s or spare_pods > promise.spare_pods:
+    if promise is not None and promise.valid and promise.start_us >= around.now_us:
+        return promise.start_us, promise.spare_pods
+    start_us, spare_pods = shadow(around.state, head, around.placer, around.now_us)
+    around.made.append(Reserve(head.gang.name, start_us, spare_pods))
+    if promise is None or start_us > promise.start_us or spare_pods > promise.spare_pods:
         around.blocked = False  # a later start or more room may let earlier gangs pass
-    return start_s, spare_pods
+    return start_us, spare_pods
 
 
 class Room:
@@ -60,17 +61,17 @@ class Room:
     One object serves one pass; it remembers what earlier admissions of the pass took.
     """
 
-    __slots__ = ("_head", "_returning", "_state", "spare_pods", "start_s")
+    __slots__ = ("_head", "_returning", "_state", "spare_pods", "start_us")
 
     def __init__(
-        self, state: ClusterState, head: GangState, start_s: float, spare_pods: int
+        self, state: ClusterState, head: GangState, start_us: int, spare_pods: int
     ) -> None:
         self._state = state
         self._head = head
-        self.start_s = start_s
-        #: pods of the head's shape that may still be taken beyond `start_s`
+        self.start_us = start_us
+        #: pods of the head's shape that may still be taken beyond `start_us`
         self.spare_pods = spare_pods
-        #: node -> what gangs admitted in this pass give back on it before `start_s`
+        #: node -> what gangs admitted in this pass give back on it before `start_us`
         self._returning: dict[int, PodShape] = {}
 
     def may_outlast(self, roles: tuple[Role, ...], size: int) -> bool:
@@ -127,7 +128,7 @@ class Room:
             free = free.plus(self._returning[node])
         for owner in dict.fromkeys(state.on_node[node]):
             member = state.gangs.get(owner)
-            if member is None or member.expected_end_s > self.start_s:
+            if member is None or member.expected_end_us > self.start_us:
                 continue
             for role, lo, hi, pods_per_node in member.held:
                 if lo <= node < hi:

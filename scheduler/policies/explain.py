@@ -41,5 +41,5 @@ def explain(state: ClusterState, gang: str) -> Explanation:
         free_gpus=free_gpus,
         fit_pods=fit_pods,
         ahead=ahead,
-        start_s=promise.start_s if promise is not None else None,
+        start_us=promise.start_us if promise is not None else None,
     )

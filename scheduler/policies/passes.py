@@ -53,12 +53,12 @@ class Pass:
     and `end` undoes it.
     """
 
-    __slots__ = ("_trial", "blocked", "made", "now_s", "placer", "state", "taken")
+    __slots__ = ("_trial", "blocked", "made", "now_us", "placer", "state", "taken")
 
-    def __init__(self, state: ClusterState, placer: Placer, now_s: float, blocked: bool) -> None:
+    def __init__(self, state: ClusterState, placer: Placer, now_us: int, blocked: bool) -> None:
         self.state = state
         self.placer = placer
-        self.now_s = now_s
+        self.now_us = now_us
         self.blocked = blocked  #: nothing but newcomers can have become possible
         self.made: list[Decision] = []
         self.taken: set[GangState] = set()  #: the gangs admitted so far

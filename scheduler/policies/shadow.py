@@ -8,7 +8,6 @@ pods that is the pool.
 from __future__ import annotations
 
 from itertools import groupby
-from math import inf
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -17,27 +16,28 @@ from scheduler.core.model import NodeStatus, PodShape, Role
 from scheduler.core.placement import Placer, place
 from scheduler.core.queueing import GangState, Release
 from scheduler.core.state import ClusterState
+from scheduler.core.times import FOREVER_US
 
 
 class Shadow(NamedTuple):
     """When the head gang can start at the latest, and what will still be free then."""
 
-    start_s: float
+    start_us: int
     spare_pods: int  #: pods of the head's shape; 0 if its roles differ in shape
 
 
-def shadow(state: ClusterState, head: GangState, placer: Placer, now_s: float) -> Shadow:
+def shadow(state: ClusterState, head: GangState, placer: Placer, now_us: int) -> Shadow:
     """Return the earliest time at which `head` fits if running gangs end at their walltimes.
 
-    Gangs that run past their walltime are expected to end now. `start_s` is inf if the head does
-    not fit even then, because nodes are out of service or foreign pods hold them.
+    Gangs that run past their walltime are expected to end now. `start_us` is `FOREVER_US` if the
+    head does not fit even then, because nodes are out of service or foreign pods hold them.
     """
     if len(head.missing) == 1:
-        return _shadow_of_one_role(state, head.missing[0], now_s)
-    return _shadow_of_roles(state, head, placer, now_s)
+        return _shadow_of_one_role(state, head.missing[0], now_us)
+    return _shadow_of_roles(state, head, placer, now_us)
 
 
-def _shadow_of_one_role(state: ClusterState, role: Role, now_s: float) -> Shadow:
+def _shadow_of_one_role(state: ClusterState, role: Role, now_us: int) -> Shadow:
     capacity = state.capacity
     pod = role.pod
     only_gpus = (
@@ -47,14 +47,14 @@ def _shadow_of_one_role(state: ClusterState, role: Role, now_s: float) -> Shadow
     )
     gain = (_GpuGain if only_gpus else Gain)(capacity, role)
     short = role.count - capacity.slots(pod, role.selector)
-    start_s = inf
-    for end_s, _, _, member in state.ends:
-        if end_s > start_s:
+    start_us = FOREVER_US
+    for end_us, _, _, member in state.ends:
+        if end_us > start_us:
             break
         short -= gain.of(member)
-        if short <= 0 and start_s == inf:
-            start_s = max(end_s, now_s)
-    return Shadow(start_s, max(0, -short)) if start_s < inf else Shadow(inf, 0)
+        if short <= 0 and start_us == FOREVER_US:
+            start_us = max(end_us, now_us)
+    return Shadow(start_us, max(0, -short)) if start_us < FOREVER_US else Shadow(FOREVER_US, 0)
 
 
 class Gain:
@@ -130,12 +130,12 @@ def _release(capacity: Capacity, member: GangState) -> Release:
     return Release(member.held, tuple(whole.items()), tuple(partial))
 
 
-def _shadow_of_roles(state: ClusterState, head: GangState, placer: Placer, now_s: float) -> Shadow:
+def _shadow_of_roles(state: ClusterState, head: GangState, placer: Placer, now_us: int) -> Shadow:
     capacity = state.capacity
     with capacity.trial():
-        for end_s, together in groupby(state.ends, key=itemgetter(0)):
+        for end_us, together in groupby(state.ends, key=itemgetter(0)):
             for *_, member in together:
                 capacity.give_back(member.gang.roles, member.held)
             if place(capacity, head.missing, placer) is not None:
-                return Shadow(max(end_s, now_s), 0)
-    return Shadow(inf, 0)
+                return Shadow(max(end_us, now_us), 0)
+    return Shadow(FOREVER_US, 0)

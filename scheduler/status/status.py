@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import inf
 
 import msgspec
 
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.mirror import Ledger
 from scheduler.core.decisions import PendingReason
+from scheduler.core.times import FOREVER_US, to_s
 from scheduler.policies import explain as why
 from scheduler.status.story import Moment
 from scheduler.status.way_out import Head, WayOut, sentences, way_out
@@ -83,8 +83,8 @@ def view(
         position = ledger.position(waiting.name) if at is None else at.get(waiting.name)
         ahead, free_gpus = said.ahead, said.free_gpus
         lacks_pods, lacks_gpus = said.need_pods, said.need_gpus
-        if said.start_s is not None and said.start_s < inf:
-            starts_in_s = max(0.0, said.start_s - now_s)
+        if said.start_us is not None and said.start_us < FOREVER_US:
+            starts_in_s = max(0.0, to_s(said.start_us) - now_s)
         text = reason_text(
             said.reason,
             need_pods=said.need_pods,

@@ -15,6 +15,7 @@ from scheduler.core.capacity import NodeGroup
 from scheduler.core.decisions import PendingReason
 from scheduler.core.model import Role, Selector
 from scheduler.core.queueing import GangState
+from scheduler.core.times import FOREVER_US, to_s
 from scheduler.kube.objects import node_ready
 from scheduler.policies.shadow import Gain
 
@@ -120,8 +121,8 @@ def way_out(
         _endings(ledger, roles, found, now_s, gang_of)
     first = ledger.state.queue.head()
     promise = ledger.state.reservations.get(name)
-    if promise is not None and promise.start_s < inf:
-        found.starts_in_s = max(0.0, promise.start_s - now_s)
+    if promise is not None and promise.start_us < FOREVER_US:
+        found.starts_in_s = max(0.0, to_s(promise.start_us) - now_s)
     elif first is member and found.endings_suffice and not found.any_ending:
         found.starts_in_s = found.endings[-1].ends_in_s
     return found
@@ -203,7 +204,7 @@ def _endings(
     short = [kind.more_pods for kind in found.lacks]
     if not any(short):
         return
-    timed = [m for end_s, _, _, m in ledger.state.ends if end_s < inf][:MOST_LOOKED_AT]
+    timed = [m for end_us, _, _, m in ledger.state.ends if end_us < FOREVER_US][:MOST_LOOKED_AT]
     gains = [Gain(capacity, role) for role in roles]
     total = 0
 
@@ -224,7 +225,7 @@ def _endings(
 
     if suffice(timed):
         return
-    untimed = [m for end_s, _, _, m in ledger.state.ends if end_s == inf][:MOST_LOOKED_AT]
+    untimed = [m for end_us, _, _, m in ledger.state.ends if end_us == FOREVER_US][:MOST_LOOKED_AT]
     alone: list[tuple[int, GangState, list[int]]] = []
     for member in untimed:
         gained = [Gain(capacity, role).of(member) for role in roles]
@@ -251,7 +252,7 @@ def _helps(gained: list[int], short: list[int]) -> bool:
 
 
 def _ending(member: GangState, room: int, now_s: float, gang_of: Callable[[str], str]) -> Ending:
-    end_s = member.expected_end_s
+    end_s = to_s(member.expected_end_us)
     ends_in_s = max(0.0, end_s - now_s) if end_s < inf else None
     return Ending(gang_of(member.gang.name), member.gang.gpus, room, ends_in_s)
 

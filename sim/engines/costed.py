@@ -18,6 +18,7 @@ from scheduler.core.decisions import Admit
 from scheduler.core.events import GangCancelled, GangSubmitted, NodeCordoned, NodeLost, NodeReturned
 from scheduler.core.model import Gang, Node
 from scheduler.core.state import apply
+from scheduler.core.times import to_us
 from sim.engines.attempts import COMPLETED, KILLED, NODE_LOST, PREEMPTED, UNFINISHED, GangLog
 from sim.engines.course import Course
 from sim.engines.gangs import GangSimulation, ProgressCallback
@@ -32,16 +33,16 @@ if TYPE_CHECKING:
 #: seconds of an attempt by `GOODPUT_PARTS`
 Parts = tuple[float, float, float, float, float, float, float]
 NOTHING: Parts = (0.0,) * 7
-INSTANT_S = 1e-6
+INSTANT_US = 1
 
 
 class Cut(NamedTuple):
     """An attempt that has stopped working and still holds its nodes."""
 
     row: int
-    since_s: float
+    since_us: int
     outcome: int
-    until_s: float
+    until_us: int
 
 
 class CostedSimulation(GangSimulation):
@@ -84,7 +85,7 @@ class CostedSimulation(GangSimulation):
             if job is None:
                 raise ValueError(f"interrupt of job {one.job!r}: the jobs table has no such job")
             if one.at_s is not None:
-                self._at(one.at_s, self._interrupted_at, (job, one))
+                self._at(to_us(one.at_s), self._interrupted_at, (job, one))
                 continue
             assert one.at_step is not None
             step_s = self.costs.step_s.mean_s
@@ -111,12 +112,12 @@ class CostedSimulation(GangSimulation):
             self.saved_s[job],
             self.work_s[job],
         )
-        self.left_s[job] = course.total_s
+        self.left_us[job] = to_us(course.total_s)
 
     # -- events --------------------------------------------------------------------------
 
-    def _start(self, admit: Admit, now_s: float) -> None:
-        super()._start(admit, now_s)
+    def _start(self, admit: Admit, now_us: int) -> None:
+        super()._start(admit, now_us)
         job = self.state.gangs[admit.gang].gang.ordinal
         pending = self._at_step.get(job)
         if not pending:
@@ -128,7 +129,7 @@ class CostedSimulation(GangSimulation):
             assert one.at_step is not None
             work_s = one.at_step * self.costs.step_s.mean_s
             reached_s = start_s + course.reaches_s(max(work_s, course.from_s))
-            self._at(reached_s, self._interrupted_in, (job, row, one))
+            self._at(to_us(reached_s), self._interrupted_in, (job, row, one))
 
     def _interrupted_in(self, event: simpy.Event) -> None:
         """A job has done as many steps as an interrupt waits for."""
@@ -139,7 +140,7 @@ class CostedSimulation(GangSimulation):
         self._at_step[job].remove(one)
         self._num_met += 1
         self._cut(job, one.kind)
-        self._settle(self.env.now)
+        self._settle(self._now_us)
 
     def _interrupted_at(self, event: simpy.Event) -> None:
         """The time of an interrupt has come."""
@@ -148,23 +149,23 @@ class CostedSimulation(GangSimulation):
         if self.row_of[job] >= 0 and job not in self.cut:
             self._num_met += 1
             self._cut(job, one.kind)
-        self._settle(self.env.now)
+        self._settle(self._now_us)
 
-    def _cut(self, job: int, kind: Kind, *, node_lost: bool = False) -> float:
+    def _cut(self, job: int, kind: Kind, *, node_lost: bool = False) -> int:
         """Let a job stop working; return when it leaves its nodes."""
-        now_s = self.env.now
+        now_us = self._now_us
         row = self.row_of[job]
         course = self.courses[job]
         if kind is Kind.PREEMPT:
-            has_started = now_s - self.attempts.rows[row + GangLog.START] > course.setup_s
-            save_s = course.final_save_s if has_started else 0.0
-            outcome, until_s = PREEMPTED, now_s + max(course.stop_s, save_s)
+            ran_us = now_us - to_us(self.attempts.rows[row + GangLog.START])
+            save_s = course.final_save_s if ran_us / 1e6 > course.setup_s else 0.0
+            outcome, until_us = PREEMPTED, now_us + to_us(max(course.stop_s, save_s))
         else:
             outcome = NODE_LOST if node_lost else KILLED
-            until_s = now_s + course.detect_s
-        self.cut[job] = Cut(row, now_s, outcome, until_s)
-        self._at(until_s, self._left, (job, row))
-        return until_s
+            until_us = now_us + to_us(course.detect_s)
+        self.cut[job] = Cut(row, now_us, outcome, until_us)
+        self._at(until_us, self._left, (job, row))
+        return until_us
 
     def _left(self, event: simpy.Event) -> None:
         """A job that was cut leaves its nodes; its pods will be made again."""
@@ -172,22 +173,22 @@ class CostedSimulation(GangSimulation):
         job, row = attempt
         if self.row_of[job] != row:
             return
-        now_s = self.env.now
+        now_us = self._now_us
         name = self.work.job[job]
-        recreate_s = self.courses[job].recreate_s
-        self._end_attempt(job, self.cut[job].outcome, now_s)
+        recreate_us = to_us(self.courses[job].recreate_s)
+        self._end_attempt(job, self.cut[job].outcome, now_us)
         self.gone[job] = self.state.gangs[name].gang
         apply(self.state, GangCancelled(name))
-        self._at(now_s + recreate_s, self._made_again, job)
-        self._settle(now_s)
+        self._at(now_us + recreate_us, self._made_again, job)
+        self._settle(now_us)
 
     def _made_again(self, event: simpy.Event) -> None:
         job: Any = event.value
-        now_s = self.env.now
-        self.created_s[job] = now_s
+        now_us = self._now_us
+        self.created_s[job] = now_us / 1e6
         self._set_out(job)
         apply(self.state, GangSubmitted(self.gone.pop(job)))
-        self._settle(now_s)
+        self._settle(now_us)
 
     def _finish(self, event: simpy.Event) -> None:
         attempt: Any = event.value
@@ -197,48 +198,48 @@ class CostedSimulation(GangSimulation):
     def _node_lost(self, event: simpy.Event) -> None:
         """Cut the gangs on a node; it is out of service once they are known to be dead."""
         outage: Any = event.value
-        node, end_s = outage
+        node, end_us = outage
         state = self.state
         if node in state.capacity.unschedulable:
             return
-        until_s = self.env.now
+        until_us = self._now_us
         for name in dict.fromkeys(state.on_node[node]):
             job = state.gangs[name].gang.ordinal
             if job in self.cut:
-                until_s = max(until_s, self.cut[job].until_s)
+                until_us = max(until_us, self.cut[job].until_us)
             else:
-                until_s = max(until_s, self._cut(job, Kind.KILL, node_lost=True))
-        if until_s == self.env.now and not state.on_node[node]:
+                until_us = max(until_us, self._cut(job, Kind.KILL, node_lost=True))
+        if until_us == self._now_us and not state.on_node[node]:
             super()._node_lost(event)
             return
         apply(state, NodeCordoned(state.capacity.nodes[node].name))
-        self._at(until_s, self._node_known_dead, (node, end_s))
-        self._settle(self.env.now)
+        self._at(until_us, self._node_known_dead, (node, end_us))
+        self._settle(self._now_us)
 
     def _node_known_dead(self, event: simpy.Event) -> None:
         outage: Any = event.value
-        node, end_s = outage
-        now_s = self.env.now
+        node, end_us = outage
+        now_us = self._now_us
         name = self.state.capacity.nodes[node].name
         if self.state.on_node[node]:  # at this very instant the last of its gangs leaves
-            self._at(now_s + INSTANT_S, self._node_known_dead, outage)
+            self._at(now_us + INSTANT_US, self._node_known_dead, outage)
             return
-        if end_s <= now_s:  # back before anybody looked
+        if end_us <= now_us:  # back before anybody looked
             apply(self.state, NodeReturned(name))
         else:
             apply(self.state, NodeLost(name))
-            self.down.append((now_s, end_s, node))
+            self.down.append((now_us / 1e6, end_us / 1e6, node))
             if not self._is_over():
-                self._at(end_s, self._node_returned, node)
+                self._at(end_us, self._node_returned, node)
         if self._plane.pull_cold_s and not self._is_cold(node, node + 1):
             self._cold.add(node, node + 1)
-        self._settle(now_s)
+        self._settle(now_us)
 
     def _run_out(self) -> None:
         self.env.run(until=self._over)
 
-    def _settle(self, now_s: float) -> None:
-        super()._settle(now_s)
+    def _settle(self, now_us: int) -> None:
+        super()._settle(now_us)
         if not self._over.triggered and self._is_over():
             self._over.succeed()
 
@@ -247,25 +248,26 @@ class CostedSimulation(GangSimulation):
 
     # -- records -------------------------------------------------------------------------
 
-    def _end_attempt(self, job: int, outcome: int, now_s: float) -> None:
+    def _end_attempt(self, job: int, outcome: int, now_us: int) -> None:
         """Write how the attempt ended, and what its time went into."""
         row = self.row_of[job]
         self.row_of[job] = -1
         cut = self.cut.pop(job, None)
-        start_s = self.attempts.rows[row + GangLog.START]
+        start_us = to_us(self.attempts.rows[row + GangLog.START])
         course = self.courses[job]
         # A run may end before a job that was cut has left.
         worked = cut.outcome if cut is not None and outcome == UNFINISHED else outcome
         parts = NOTHING
-        if start_s < now_s:
-            stopped_s = now_s if cut is None else max(start_s, cut.since_s)
-            parts, saved_s = _parts(course, worked, stopped_s - start_s, now_s - start_s)
+        ran_s = max(0, now_us - start_us) / 1e6
+        if start_us < now_us:
+            stopped_us = now_us if cut is None else max(start_us, cut.since_us)
+            parts, saved_s = _parts(course, worked, (stopped_us - start_us) / 1e6, ran_s)
             self.saved_s[job] = saved_s
         if outcome != COMPLETED:
             self.tries[job] += 1
         self.parts[row // GangLog.WIDTH] = parts
         _, _, _, _, lost_s, recovery_s, _ = parts
-        self.attempts.close(row, now_s, outcome, max(0.0, now_s - start_s) - lost_s - recovery_s)
+        self.attempts.close(row, now_us / 1e6, outcome, ran_s - lost_s - recovery_s)
 
     def records(self, end_s: float) -> Records:
         """Work out the tables, with the parts of each attempt."""

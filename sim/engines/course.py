@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scheduler.core.times import to_s, to_us
+from sim.engines.workload import whole_us
 from sim.schema.costs import STREAM, Costs
 
 #: stalls of so many checkpoints are drawn per attempt; a longer one goes round them again
@@ -78,7 +80,7 @@ class Course:
         self.num_saves = max(0, ceil((work_s - NEAR_S) / interval_s) - 1 - done)
         self.first_work_s = (done + 1) * interval_s - from_s if self.num_saves else inf
         self._interval_s = interval_s
-        stalls_s = costs.save_stall_s.draw(random, min(self.num_saves, DRAWN_STALLS))
+        stalls_s = whole_us(costs.save_stall_s.draw(random, min(self.num_saves, DRAWN_STALLS)))
         # A checkpoint waits for the one before to be committed.
         stalls_s = np.maximum(stalls_s, self.commit_s - interval_s)
         self._sums_s: NDArray[np.float64] = np.concatenate([[0.0], np.cumsum(stalls_s)])
@@ -159,4 +161,4 @@ class Course:
 
 
 def _one(drawn: NDArray[np.float64]) -> float:
-    return float(drawn[0])
+    return to_s(to_us(float(drawn[0])))

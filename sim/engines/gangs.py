@@ -34,12 +34,14 @@ from scheduler.core.model import Gang, Node, Phase, Slice
 from scheduler.core.nodeset import NodeSet
 from scheduler.core.queueing import family_key, family_size
 from scheduler.core.state import ClusterState, apply
+from scheduler.core.times import ends_us, to_us
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
 from sim.engines.attempts import COMPLETED, NODE_LOST, UNFINISHED, GangLog
 from sim.engines.lifecycle import Binder, Creation
 from sim.engines.records import Records, assemble
 from sim.engines.waits import QueueLedger, StepLog, Stints
+from sim.engines.workload import in_us
 from sim.schema.config import RunConfig
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class GangSimulation:
         )
         self.state = ClusterState(nodes, self.policy.order)
         self._creation = Creation(work.submit_s, work.num_pods, config.control_plane)
+        self._ready_us: list[int] = in_us(np.array(self._creation.ready_s)).tolist()
         self.log = StepLog()
         self.ledger = QueueLedger()
         self.attempts = GangLog()
@@ -79,8 +82,8 @@ class GangSimulation:
         if plane.pull_cold_s and not plane.warm_at_start:
             self._cold.add(0, len(nodes))
         num_jobs = work.num_jobs
-        self.created_s = array("d", self._creation.ready_s)
-        self.left_s = array("d", work.duration_s)  #: run time still to do
+        self.created_s = array("d", [us / 1e6 for us in self._ready_us])
+        self.left_us = array("q", work.duration_us)  #: run time still to do
         self.tries = array("i", bytes(4 * num_jobs))
         self.never_fits: list[int] = []
         #: where in the log the attempt under way begins; -1 if there is none
@@ -89,8 +92,8 @@ class GangSimulation:
             Gang,
             work.job,
             work.roles,
-            work.submit_s,
-            work.walltime_s,
+            work.submit_us,
+            work.walltime_us,
             work.priority,
             work.queue,
             repeat(0),
@@ -110,14 +113,15 @@ class GangSimulation:
         """Let all events happen; return the time at which the run ends."""
         self._schedule_arrival()
         for start_s, end_s, node in self._faults:
-            self._at(start_s, self._node_lost, (node, end_s))
+            self._at(to_us(start_s), self._node_lost, (node, to_us(end_s)))
         until_s = self.config.until_s
         if until_s is None:
             self._run_out()
-            end_s = self.env.now
+            end_s = self._now_s
         else:
-            self.env.run(until=until_s)
-            end_s = until_s
+            until_us = max(1, to_us(until_s))
+            self.env.run(until=until_us)
+            end_s = until_us / 1e6
         self._close(end_s)
         return end_s
 
@@ -172,24 +176,33 @@ class GangSimulation:
             self.work.num_jobs,
         )
 
-    def _at(self, time_s: float, callback: Callable[[simpy.Event], None], value: object) -> None:
-        event = simpy.Timeout(self.env, max(0.0, time_s - self.env.now), value)
+    @property
+    def _now_s(self) -> float:
+        return self._now_us / 1e6
+
+    @property
+    def _now_us(self) -> int:
+        now_us: int = self.env.now  # type: ignore[assignment]
+        return now_us
+
+    def _at(self, time_us: int, callback: Callable[[simpy.Event], None], value: object) -> None:
+        event = simpy.Timeout(self.env, max(0, time_us - self._now_us), value)
         event.callbacks.append(callback)
 
     # -- events --------------------------------------------------------------------------
 
     def _schedule_arrival(self) -> None:
         if self._next < self.work.num_jobs:
-            delay_s = self._creation.ready_s[self._next] - self.env.now
-            simpy.Timeout(self.env, max(0.0, delay_s)).callbacks.append(self._arrive)
+            delay_us = self._ready_us[self._next] - self._now_us
+            simpy.Timeout(self.env, max(0, delay_us)).callbacks.append(self._arrive)
 
     def _arrive(self, _: simpy.Event) -> None:
-        ready_s = self._creation.ready_s
+        ready_us = self._ready_us
         state = self.state
         at = self._next
-        now_s = ready_s[at]
+        now_us = ready_us[at]
         num_jobs = self.work.num_jobs
-        while at < num_jobs and ready_s[at] <= now_s:
+        while at < num_jobs and ready_us[at] <= now_us:
             gang = next(self._gangs)
             apply(state, GangSubmitted(gang))
             if gang.name not in state.queue.members:
@@ -197,7 +210,7 @@ class GangSimulation:
             at += 1
         self._next = at
         self._schedule_arrival()
-        self._settle(now_s)
+        self._settle(now_us)
 
     def _reject(self, job: int) -> None:
         """A gang larger than the cluster leaves at once: waiting would not help it."""
@@ -211,45 +224,45 @@ class GangSimulation:
         job, row = attempt
         if self.row_of[job] != row:
             return  # interrupted since
-        now_s = self.env.now
-        self._end_attempt(job, COMPLETED, now_s)
+        now_us = self._now_us
+        self._end_attempt(job, COMPLETED, now_us)
         apply(self.state, GangFinished(self.work.job[job]))
-        self._settle(now_s)
+        self._settle(now_us)
 
     def _node_lost(self, event: simpy.Event) -> None:
         outage: Any = event.value
-        node, end_s = outage
-        now_s = self.env.now
+        node, end_us = outage
+        now_us = self._now_us
         state = self.state
         if node in state.capacity.unschedulable:
             return
         for name in dict.fromkeys(state.on_node[node]):
             job = state.gangs[name].gang.ordinal
-            self._end_attempt(job, NODE_LOST, now_s)
+            self._end_attempt(job, NODE_LOST, now_us)
             apply(state, GangInterrupted(name))
         apply(state, NodeLost(state.capacity.nodes[node].name))
-        self.down.append((now_s, end_s, node))
+        self.down.append((now_us / 1e6, end_us / 1e6, node))
         if self._plane.pull_cold_s and not self._is_cold(node, node + 1):
             self._cold.add(node, node + 1)
         if not self._is_over():
-            self._at(end_s, self._node_returned, node)
-        self._settle(now_s)
+            self._at(end_us, self._node_returned, node)
+        self._settle(now_us)
 
     def _node_returned(self, event: simpy.Event) -> None:
         node: Any = event.value
         apply(self.state, NodeReturned(self.state.capacity.nodes[node].name))
-        self._settle(self.env.now)
+        self._settle(self._now_us)
 
     def _is_over(self) -> bool:
         """True if no job is left, so that outages need not be followed to their end."""
         return self._next == self.work.num_jobs and not self.state.gangs
 
-    def _settle(self, now_s: float) -> None:
+    def _settle(self, now_us: int) -> None:
         """Run the decision pass if nothing else happens at this instant."""
         self.num_events += 1
-        if self.env.peek() > now_s:
+        if self.env.peek() > now_us:
             if self.state.queue.members:
-                self._pass(now_s)
+                self._pass(now_us)
             if self.config.audit:
                 validate(self.state)
             if self._progress is not None and not self.num_events & 255:
@@ -258,34 +271,36 @@ class GangSimulation:
     def _report(self) -> None:
         if self._progress is not None and perf_counter() - self._reported_s > 0.1:
             self._reported_s = perf_counter()
-            self._progress(self.env.now, self.num_events)
+            self._progress(self._now_s, self.num_events)
 
     # -- decisions -----------------------------------------------------------------------
 
-    def _pass(self, now_s: float) -> None:
+    def _pass(self, now_us: int) -> None:
         state = self.state
         policy = self.policy
         waiting = state.queue.members
         while waiting:
-            for decision in decide(state, policy, now_s):
+            for decision in decide(state, policy, now_us):
                 if isinstance(decision, Admit):
-                    self._start(decision, now_s)
+                    self._start(decision, now_us)
                     continue
                 assert not isinstance(decision, Preempt), "no policy here preempts"
                 apply(state, decision)
                 if isinstance(decision, Wait):
-                    self.ledger.note(decision, now_s)
+                    self.ledger.note(decision, now_us / 1e6)
                 elif isinstance(decision, Considered):
                     return
 
-    def _start(self, admit: Admit, now_s: float) -> None:
+    def _start(self, admit: Admit, now_us: int) -> None:
         name, placement = admit.gang, admit.placement
         gang = self.state.gangs[name].gang
         job = gang.ordinal
+        now_s = now_us / 1e6
         begin_s, tokens, bound_s = self._binder.bind(self.work.num_pods[job], now_s)
-        starting_s = self._starting_s(job, placement)
-        start_s = bound_s + starting_s
-        apply(self.state, Admitted(name, placement, now_s, start_s + gang.walltime_s))
+        bound_us = to_us(bound_s)
+        starting_us = to_us(self._starting_s(job, placement))
+        start_us = bound_us + starting_us
+        apply(self.state, Admitted(name, placement, now_us, ends_us(start_us, gang.walltime_us)))
         rows = self.attempts.rows
         row = self.row_of[job] = len(rows)
         created_s = self.created_s[job]
@@ -296,9 +311,9 @@ class GangSimulation:
                 now_s,
                 begin_s,
                 tokens,
-                bound_s,
-                starting_s,
-                start_s,
+                bound_us / 1e6,
+                starting_us / 1e6,
+                start_us / 1e6,
                 inf,
                 UNFINISHED,
                 0.0,
@@ -308,8 +323,8 @@ class GangSimulation:
         role_gpus = self.work.role_gpus[job]
         for role, lo, hi, pods_per_node in placement:
             slices.extend((row, lo, hi, role_gpus[role] * pods_per_node))
-        delay_s = start_s + self.left_s[job] - now_s
-        event = simpy.Timeout(self.env, delay_s, (job, row))
+        delay_us = start_us + self.left_us[job] - now_us
+        event = simpy.Timeout(self.env, delay_us, (job, row))
         event.callbacks.append(self._finish)
 
     def _starting_s(self, job: int, placement: tuple[Slice, ...]) -> float:
@@ -338,22 +353,22 @@ class GangSimulation:
 
     # -- records -------------------------------------------------------------------------
 
-    def _end_attempt(self, job: int, outcome: int, now_s: float) -> None:
+    def _end_attempt(self, job: int, outcome: int, now_us: int) -> None:
         """Write how the attempt ended; keep the work up to the last checkpoint if it was cut."""
         row = self.row_of[job]
         self.row_of[job] = -1
-        kept_s = max(0.0, now_s - self.attempts.rows[row + GangLog.START])
+        kept_us = max(0, now_us - to_us(self.attempts.rows[row + GangLog.START]))
         if outcome == NODE_LOST:
-            interval_s = self.config.faults.checkpoint_interval_s
-            if interval_s:
-                kept_s = kept_s // interval_s * interval_s
-            self.left_s[job] -= kept_s
+            interval_us = to_us(self.config.faults.checkpoint_interval_s)
+            if interval_us:
+                kept_us -= kept_us % interval_us
+            self.left_us[job] -= kept_us
             self.tries[job] += 1
-            self.created_s[job] = now_s
-        self.attempts.close(row, now_s, outcome, kept_s)
+            self.created_s[job] = now_us / 1e6
+        self.attempts.close(row, now_us / 1e6, outcome, kept_us / 1e6)
 
     def _close(self, end_s: float) -> None:
         """Write what still runs when the run ends."""
         for job, row in enumerate(self.row_of):
             if row >= 0:
-                self._end_attempt(job, UNFINISHED, end_s)
+                self._end_attempt(job, UNFINISHED, to_us(end_s))

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.engines.attempts import Batches
+from sim.engines.workload import whole_us
 from sim.schema.config import ControlPlane
 
 #: the bind progress of a gang is recorded in at most so many steps
@@ -151,4 +152,5 @@ def bind_progress(batches: Batches, plane: ControlPlane, creation: Creation) -> 
             places_s = np.minimum(places_s / plane.creating_ratio, places_s + lost_s)
         took_s = np.maximum(np.maximum(places_s, waits_s), 0.0)
         bound_s = bound_s + took_s + np.where(ran_before, 0.0, plane.bind_lag_s)
+        bound_s = whole_us(bound_s)
     return Progress(batch, upto - before, gpus_upto - before * gpus_per_pod, bound_s)

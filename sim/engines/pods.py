@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scheduler.core.capacity import Capacity
 from scheduler.core.decisions import PendingReason
 from scheduler.core.model import Node, NodeStatus, Role, Slice
+from scheduler.core.times import to_us
 from scheduler.policies.catalog import PLACERS
 from sim.engines.attempts import (
     COMPLETED,
@@ -40,7 +41,7 @@ from sim.engines.gangs import ProgressCallback
 from sim.engines.lifecycle import Binder, Creation, bind_offset_s
 from sim.engines.records import Records, assemble
 from sim.engines.waits import CODE, StepLog
-from sim.engines.workload import Workload
+from sim.engines.workload import Workload, whole_us
 from sim.schema.config import RunConfig
 
 _CONTROL_PLANE = CODE[PendingReason.CONTROL_PLANE]
@@ -129,6 +130,7 @@ class PodSimulation:
         self._is_permit = config.admission == "permit"
         self._placer = tightest if config.placement == "pack" else PLACERS[config.placement]
         self._creation = Creation(work.submit_s, work.num_pods, config.control_plane)
+        self._ready_s: list[float] = whole_us(np.array(self._creation.ready_s)).tolist()
         self._binder = Binder(config.control_plane, self._creation)
         self._faults = faults
         self._progress = progress
@@ -151,8 +153,8 @@ class PodSimulation:
         for start_s, end_s, node in self._faults:
             self._at(start_s, self._node_lost, (node, end_s))
         until_s = self.config.until_s
-        self.env.run(until=until_s)
-        end_s = self.env.now if until_s is None else until_s
+        self.env.run(until=None if until_s is None else max(1, to_us(until_s)))
+        end_s = self._now_s
         for attempt in list(self._live.values()):
             self._end(attempt, UNFINISHED, end_s)
         for job, since_s in self._backing_off.items():
@@ -181,10 +183,23 @@ class PodSimulation:
             column[job] += pod_s
         return by_reason
 
+    @property
+    def _now_us(self) -> int:
+        now_us: int = self.env.now  # type: ignore[assignment]
+        return now_us
+
+    @property
+    def _now_s(self) -> float:
+        return self.env.now / 1e6
+
+    def _peek_s(self) -> float:
+        return self.env.peek() / 1e6
+
     def _at(
         self, time_s: float, callback: Callable[[simpy.Event], None], value: object = None
     ) -> None:
-        event = simpy.Timeout(self.env, max(0.0, time_s - self.env.now), value)
+        delay_us = max(0, to_us(time_s) - self._now_us)
+        event = simpy.Timeout(self.env, delay_us, value)
         assert event.callbacks is not None
         event.callbacks.append(callback)
 
@@ -192,17 +207,17 @@ class PodSimulation:
 
     def _schedule_arrival(self) -> None:
         if self._next < self.work.num_jobs:
-            self._at(self._creation.ready_s[self._next], self._arrive)
+            self._at(self._ready_s[self._next], self._arrive)
 
     def _arrive(self, _: simpy.Event) -> None:
         work = self.work
-        ready_s = self._creation.ready_s
+        ready_s = self._ready_s
         now_s = ready_s[self._next]
         while self._next < work.num_jobs and ready_s[self._next] <= now_s:
             job = self._next
             self._next += 1
             if self._can_ever_fit(job):
-                self._create(job, self.env.now)
+                self._create(job, self._now_s)
             else:
                 self.never_fits.append(job)
         self._schedule_arrival()
@@ -223,6 +238,7 @@ class PodSimulation:
         )
         if self._tries[job] and self._left_s[job] < self.work.duration_s[job]:
             starting_s += self.config.faults.restart_overhead_s
+        starting_s = _whole_us(starting_s)
         counts = [role.count for role in self.work.roles[job]]
         attempt = Attempt(job, counts, now_s, starting_s)
         self._live[job] = attempt
@@ -241,14 +257,14 @@ class PodSimulation:
     def _finish(self, event: simpy.Event) -> None:
         attempt = cast(Attempt, event.value)
         if not attempt.is_over:
-            self._end(attempt, COMPLETED, self.env.now)
-            self._capacity_freed(self.env.now)
+            self._end(attempt, COMPLETED, self._now_s)
+            self._capacity_freed(self._now_s)
         self._settle()
 
     def _time_out(self, event: simpy.Event) -> None:
         """The first rank has waited for the last as long as it does."""
         attempt = cast(Attempt, event.value)
-        now_s = self.env.now
+        now_s = self._now_s
         if attempt.is_over or attempt.run_s <= now_s:
             return
         if self._is_permit:
@@ -277,8 +293,8 @@ class PodSimulation:
 
     def _create_again(self, event: simpy.Event) -> None:
         job = cast(int, event.value)
-        self._wait_in_backoff(job, self._backing_off.pop(job), self.env.now)
-        self._create(job, self.env.now)
+        self._wait_in_backoff(job, self._backing_off.pop(job), self._now_s)
+        self._create(job, self._now_s)
         self._settle()
 
     def _wait_in_backoff(self, job: int, since_s: float, now_s: float) -> None:
@@ -291,7 +307,7 @@ class PodSimulation:
 
     def _node_lost(self, event: simpy.Event) -> None:
         node, end_s = cast(tuple[int, float], event.value)
-        now_s = self.env.now
+        now_s = self._now_s
         if node in self.capacity.unschedulable:
             return
         for attempt in list(self._live.values()):
@@ -307,22 +323,22 @@ class PodSimulation:
 
     def _node_returned(self, event: simpy.Event) -> None:
         self.capacity.set_status(cast(int, event.value), NodeStatus.SCHEDULABLE)
-        self._capacity_freed(self.env.now)
+        self._capacity_freed(self._now_s)
         self._settle()
 
     # -- the scheduler -------------------------------------------------------------------
 
     def _settle(self) -> None:
         self.num_events += 1
-        if self.env.peek() > self.env.now and not self._busy:
-            self._serve(self.env.now)
+        if self._peek_s() > self._now_s and not self._busy:
+            self._serve(self._now_s)
         if (
             self._progress is not None
             and not self.num_events & 255
             and perf_counter() - self._reported_s > 0.1
         ):
             self._reported_s = perf_counter()
-            self._progress(self.env.now, self.num_events)
+            self._progress(self._now_s, self.num_events)
 
     def _serve(self, clock_s: float) -> None:
         """Work through the active queue until it is empty or the next event is due."""
@@ -331,17 +347,17 @@ class PodSimulation:
                 self._activate(heappop(self._backoff)[2])
             if not self._active:
                 break
-            next_s = self.env.peek()
+            next_s = self._peek_s()
             if self._backoff:
                 next_s = min(next_s, self._backoff[0][0])
-            if clock_s > self.env.now and clock_s >= self.env.peek():
+            if clock_s > self._now_s and clock_s >= self._peek_s():
                 self._busy = True
                 self._at(clock_s, self._free_again)
                 return
             *_, attempt = key = heappop(self._active)
             if not attempt.is_over:
                 clock_s += self._try(attempt, key[1], key[2], clock_s, next_s - clock_s)
-        if clock_s > self.env.now:
+        if clock_s > self._now_s:
             self._busy = True
             self._at(clock_s, self._free_again)
         elif self._backoff and self._backoff[0][0] != self._woken_s:
@@ -417,12 +433,13 @@ class PodSimulation:
             self._bind(batch, now_s)
             if attempt.first_up_s == inf:
                 attempt.first_up_s = self._first_bound_s(batch) + attempt.starting_s
-                deadline_s = attempt.first_up_s + self.config.timeouts.rendezvous_s
+                deadline_s = _whole_us(attempt.first_up_s + self.config.timeouts.rendezvous_s)
                 if attempt.unplaced or batch.bound_s + attempt.starting_s > deadline_s:
                     self._at(deadline_s, self._time_out, attempt)
         if not attempt.unplaced:
-            run_s = max(b.bound_s for b in attempt.batches) + attempt.starting_s
-            if self._is_permit or run_s <= attempt.first_up_s + self.config.timeouts.rendezvous_s:
+            run_s = _whole_us(max(b.bound_s for b in attempt.batches) + attempt.starting_s)
+            limit_s = _whole_us(attempt.first_up_s + self.config.timeouts.rendezvous_s)
+            if self._is_permit or run_s <= limit_s:
                 attempt.run_s = run_s
                 self._partial_gpus -= self.work.gpus[job]
                 self._at(run_s + self._left_s[job], self._finish, attempt)
@@ -440,7 +457,8 @@ class PodSimulation:
 
     def _bind(self, batch: Batch, now_s: float) -> None:
         batch.asked_s = now_s
-        batch.begin_s, batch.tokens, batch.bound_s = self._binder.bind(batch.pods, now_s)
+        batch.begin_s, batch.tokens, bound_s = self._binder.bind(batch.pods, now_s)
+        batch.bound_s = _whole_us(bound_s)
 
     def _first_bound_s(self, batch: Batch) -> float:
         creating_s = self._creating_s(batch.begin_s)
@@ -461,10 +479,11 @@ class PodSimulation:
                 continue
             times = min(attempt.failures - 1, 30)
             backoff_s = min(plane.backoff_initial_s * 2.0**times, plane.backoff_max_s)
-            if attempt.failed_s + backoff_s <= now_s:
+            again_s = _whole_us(attempt.failed_s + backoff_s)
+            if again_s <= now_s:
                 self._activate(attempt)
             else:
-                heappush(self._backoff, (attempt.failed_s + backoff_s, attempt.job, attempt))
+                heappush(self._backoff, (again_s, attempt.job, attempt))
         self._parked.clear()
 
     def _activate(self, attempt: Attempt) -> None:
@@ -523,8 +542,9 @@ class PodSimulation:
         ran_s = max(0.0, now_s - attempt.run_s)
         kept_s = ran_s
         if outcome == NODE_LOST:
-            interval_s = self.config.faults.checkpoint_interval_s
-            kept_s = ran_s // interval_s * interval_s if interval_s else ran_s
+            interval_us = to_us(self.config.faults.checkpoint_interval_s)
+            kept_us = to_us(ran_s)
+            kept_s = (kept_us - kept_us % interval_us if interval_us else kept_us) / 1e6
             self._left_s[job] -= kept_s
         num_nodes = 0
         role_gpus = self.work.role_gpus[job]
@@ -557,6 +577,11 @@ class PodSimulation:
             kept_s=kept_s,
         )
         self._tries[job] += 1
+
+
+def _whole_us(seconds: float) -> float:
+    """Return seconds, rounded to whole microseconds."""
+    return to_us(seconds) / 1e6
 
 
 def _how_many(within_s: float, each_s: float) -> int:

@@ -14,7 +14,7 @@ from scheduler.core.model import Node
 from sim.engines.attempts import OUTCOMES, UNFINISHED, Attempts, Batches
 from sim.engines.lifecycle import Creation, bind_progress
 from sim.engines.waits import CODE, StepLog, accumulate_steps
-from sim.engines.workload import Workload
+from sim.engines.workload import Workload, whole_us
 from sim.schema.config import ControlPlane
 from sim.schema.tables import GOODPUT_PARTS, REASONS
 
@@ -132,7 +132,7 @@ def assemble(
     placed_s = batches.placed_s[steps.batch]
     asked_s = np.minimum(batches.asked_s[steps.batch], gone_s)
     bind_s = np.minimum(steps.bound_s, gone_s)
-    up_s = np.minimum(steps.bound_s + starting_s[of], gone_s)
+    up_s = np.minimum(whole_us(steps.bound_s + starting_s[of]), gone_s)
     for reason, from_s, to_s in (
         (PendingReason.OWN_PARTIAL_HOLD, placed_s, asked_s),
         (PendingReason.CONTROL_PLANE, asked_s, bind_s),

@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from scheduler.core.model import PodShape, Role, Selector
+from scheduler.core.times import FOREVER_US
 from sim.schema.cluster import GIB
 from traces import schema
 
@@ -23,12 +25,18 @@ class Workload:
         jobs = schema.complete(jobs)
         if not jobs["submit_s"].is_monotonic_increasing:
             jobs = jobs.sort_values("submit_s", kind="stable", ignore_index=True)
+        exact = {name: in_us(jobs[name]) for name in ("submit_s", "duration_s", "walltime_s")}
+        np.maximum(exact["walltime_s"], 1, out=exact["walltime_s"])  # a limit is never nothing
+        # Tables say what was simulated.
+        jobs = jobs.assign(**{name: us / 1e6 for name, us in exact.items()})
         self.table = jobs
         self.num_jobs = len(jobs)
+        self.submit_us: list[int] = exact["submit_s"].tolist()
+        self.duration_us: list[int] = exact["duration_s"].tolist()
+        self.walltime_us: list[int] = exact["walltime_s"].tolist()
         self.job: list[str] = jobs["job"].tolist()
         self.submit_s: list[float] = jobs["submit_s"].tolist()
         self.duration_s: list[float] = jobs["duration_s"].tolist()
-        self.walltime_s: list[float] = jobs["walltime_s"].tolist()
         self.num_pods: list[int] = jobs["num_pods"].tolist()
         self.priority: list[int] = jobs["priority"].tolist()
         self.queue: list[str] = jobs["queue"].tolist()
@@ -68,6 +76,18 @@ class Workload:
     def jitter(self, job: int, attempt: int) -> float:
         """Return the job's random number in [0, 1) for this attempt: the same for every policy."""
         return (self._jitter[job] + attempt * GOLDEN_RATIO) % 1.0
+
+
+def in_us(seconds: pd.Series[float] | NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return whole microseconds, as `times.to_us` does."""
+    us = np.rint(np.asarray(seconds, np.float64) * 1e6)
+    return np.minimum(us, float(FOREVER_US)).astype(np.int64)
+
+
+def whole_us(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return seconds, rounded to whole microseconds."""
+    rounded: NDArray[np.float64] = np.rint(seconds * 1e6) / 1e6
+    return rounded
 
 
 def _roles(

@@ -30,6 +30,7 @@ from scheduler.core.events import (
 )
 from scheduler.core.model import FamilyKey, Gang, Node, Phase
 from scheduler.core.queueing import GangState
+from scheduler.core.times import FOREVER_US, to_s
 from scheduler.journal.history import Begin, Entry, Follower, read
 from scheduler.journal.lines import Gap
 from sim.engines.accounting import check_accounting
@@ -211,7 +212,7 @@ class Recorder:
         self._touched[gang.name] = None
         at = self.open.get(gang.name)
         if at is None:
-            created_s = gang.submit_s + self._offset_s
+            created_s = to_s(gang.submit_us) + self._offset_s
             submit_s = max(created_s, min(now_s, created_s + CREATION_STEP_S))
             self.open[gang.name] = len(self.jobs)
             self.jobs.append(Job(gang.name, gang, submit_s, len(self.epochs) - 1))
@@ -366,7 +367,9 @@ class Recorder:
                     else np.nan,
                     "end_s": job.end_s if job.end_s < inf else np.nan,
                     "duration_s": run_s,
-                    "walltime_s": gang.walltime_s if gang.walltime_s < inf else run_s,
+                    "walltime_s": to_s(gang.walltime_us)
+                    if gang.walltime_us < FOREVER_US
+                    else run_s,
                     "num_pods": gang.num_pods,
                     "gpus_per_pod": max(role.pod.gpus for role in gang.roles),
                     "gpus": gang.gpus,

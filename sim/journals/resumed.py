@@ -21,6 +21,7 @@ import simpy
 from scheduler.core.events import Admitted, ForeignPodBound, GangSubmitted
 from scheduler.core.model import Gang, Node, NodeStatus, Phase, Placement, Role, Selector
 from scheduler.core.state import apply
+from scheduler.core.times import FOREVER_US, to_s, to_us
 from scheduler.journal.history import Entry, read, told
 from sim.engines.attempts import UNFINISHED
 from sim.engines.gangs import GangSimulation, ProgressCallback
@@ -79,7 +80,7 @@ class Scene:
         """Say what was taken from where."""
         num_closed = sum(node.status is not NodeStatus.SCHEDULABLE for node in self.nodes)
         foreign = sum(pod.shape.gpus for pod in self.foreign)
-        now = sum(gang.submit_s <= 0 for gang in self.gangs) - len(self.held)
+        now = sum(gang.submit_us <= 0 for gang in self.gangs) - len(self.held)
         text = [
             f"{len(self.held)} gangs run, {now} wait, {len(self.gangs) - len(self.held) - now} "
             "arrive later"
@@ -194,7 +195,7 @@ def _present(recorder: Recorder, now_s: float) -> _Found:
             member.phase if not member.held else Phase.RUNNING,
             member.held,
             recorder.jobs[recorder.open[name]].submit_s - now_s,
-            member.expected_end_s + offset_s - now_s,
+            to_s(member.expected_end_us) + offset_s - now_s,
             len(recorder.epochs) - 1,
         )
         for name, member in state.gangs.items()
@@ -245,7 +246,7 @@ def _add_present(
             expected_s = max(told_s, SHORTEST_S)
             built.held.append(Held(one.placement, left_s, expected_s, min(one.submit_s, 0.0)))
             roles = tuple(replace(role, selector=Selector()) for role in gang.roles)
-            built.gangs.append(gang._replace(roles=roles, submit_s=0.0))
+            built.gangs.append(gang._replace(roles=roles, submit_us=0))
             built.duration_s.append(left_s)
         elif one.phase is Phase.GATHERING or (job is not None and _is_taken_back(job)):
             built.num_left_out += 1
@@ -288,10 +289,11 @@ def _add(
     run_s: float | None,
     assumed_s: float,
 ) -> None:
-    if run_s is None and gang.walltime_s == inf:
+    walltime_s = to_s(gang.walltime_us)
+    if run_s is None and walltime_s == inf:
         built.num_assumed += 1
-    duration_s = min(gang.walltime_s, assumed_s) if gang.walltime_s == inf else gang.walltime_s
-    built.gangs.append(gang._replace(roles=roles, submit_s=submit_s))
+    duration_s = assumed_s if walltime_s == inf else walltime_s
+    built.gangs.append(gang._replace(roles=roles, submit_us=to_us(submit_s)))
     if run_s is None:
         built.duration_s.append(max(duration_s, SHORTEST_S))
     else:
@@ -360,9 +362,9 @@ def _jobs(built: Scene) -> pd.DataFrame:
             "job": gang.name,
             "queue": gang.queue,
             "priority": gang.priority,
-            "submit_s": gang.submit_s,
+            "submit_s": to_s(gang.submit_us),
             "duration_s": duration_s,
-            "walltime_s": gang.walltime_s if gang.walltime_s < inf else duration_s,
+            "walltime_s": to_s(gang.walltime_us) if gang.walltime_us < FOREVER_US else duration_s,
             "num_pods": gang.num_pods,
             "gpus_per_pod": max(role.pod.gpus for role in gang.roles),
         }
@@ -392,14 +394,14 @@ class ResumedSimulation(GangSimulation):
         """Let a gang hold its nodes from time 0, without binding or starting."""
         gang = next(self._gangs)
         apply(self.state, GangSubmitted(gang))
-        apply(self.state, Admitted(gang.name, held.placement, 0.0, held.expected_s))
+        apply(self.state, Admitted(gang.name, held.placement, 0, to_us(held.expected_s)))
         rows = self.attempts.rows
         row = self.row_of[job] = len(rows)
         rows.extend((job, 0.0, 0.0, 0.0, inf, 0.0, 0.0, 0.0, inf, UNFINISHED, 0.0))
         for role, lo, hi, pods_per_node in held.placement:
             gpus = self.work.role_gpus[job][role] * pods_per_node
             self.attempts.slices.extend((row, lo, hi, gpus))
-        event = simpy.Timeout(self.env, held.left_s, (job, row))
+        event = simpy.Timeout(self.env, to_us(held.left_s), (job, row))
         event.callbacks.append(self._finish)
 
 

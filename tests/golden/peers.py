@@ -26,6 +26,7 @@ from scheduler.core.events import (
 )
 from scheduler.core.model import Gang, Node, PodShape, Role, Slice
 from scheduler.core.state import ClusterState, apply
+from scheduler.core.times import FOREVER_US, ends_us, to_s, to_us
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
 from scheduler.policies.policy import Policy
@@ -66,32 +67,34 @@ def drive(
     """
     state = ClusterState(nodes, policy.order)
     starts: dict[str, Start] = {}
-    completions: list[tuple[float, int, str]] = []
+    completions: list[tuple[int, int, str]] = []
     by_name = {job.name: job for job in jobs}
+    submit_us = [to_us(job.submit_s) for job in jobs]
     following = 0
     while completions or following < len(jobs):
-        next_submit_s = jobs[following].submit_s if following < len(jobs) else float("inf")
-        if completions and completions[0][0] <= next_submit_s:
-            now_s, _, name = heappop(completions)
+        next_submit_us = submit_us[following] if following < len(jobs) else FOREVER_US
+        if completions and completions[0][0] <= next_submit_us:
+            now_us, _, name = heappop(completions)
             apply(state, GangFinished(name))
         else:
             job = jobs[following]
-            now_s = job.submit_s
-            gang = Gang(job.name, job.roles, now_s, job.walltime_s, ordinal=following)
+            now_us = submit_us[following]
+            walltime_us = to_us(job.walltime_s)
+            gang = Gang(job.name, job.roles, now_us, walltime_us, ordinal=following)
             apply(state, GangSubmitted(gang))
             following += 1
-        more = (completions and completions[0][0] == now_s) or (
-            following < len(jobs) and jobs[following].submit_s == now_s
+        more = (completions and completions[0][0] == now_us) or (
+            following < len(jobs) and submit_us[following] == now_us
         )
         if pass_per_event or not more:
             if forget:
                 _forget(state)
-            for admit in _pass(state, policy, now_s):
+            for admit in _pass(state, policy, now_us):
                 job = by_name[admit.gang]
-                end_s = now_s + job.estimate_s
-                starts[admit.gang] = Start(now_s, _gpus_on_node(job.roles, admit.placement))
-                apply(state, Admitted(admit.gang, admit.placement, now_s, end_s))
-                heappush(completions, (now_s + job.duration_s, len(starts), job.name))
+                end_us = ends_us(now_us, to_us(job.estimate_s))
+                starts[admit.gang] = Start(to_s(now_us), _gpus_on_node(job.roles, admit.placement))
+                apply(state, Admitted(admit.gang, admit.placement, now_us, end_us))
+                heappush(completions, (now_us + to_us(job.duration_s), len(starts), job.name))
     return starts
 
 
@@ -105,11 +108,11 @@ def _forget(state: ClusterState) -> None:
     apply(state, ForeignPodGone("none"))
 
 
-def _pass(state: ClusterState, policy: Policy, now_s: float) -> Iterable[Admit]:
+def _pass(state: ClusterState, policy: Policy, now_us: int) -> Iterable[Admit]:
     """Yield what one pass admits; the caller carries each out before it takes the next."""
     complete = False
     while not complete:
-        for decision in decide(state, policy, now_s):
+        for decision in decide(state, policy, now_us):
             if isinstance(decision, Admit):
                 yield decision
                 complete = False

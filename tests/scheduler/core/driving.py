@@ -8,6 +8,7 @@ from scheduler.core.decisions import Admit, Decision, Wait
 from scheduler.core.events import Admitted, Considered, GangSubmitted
 from scheduler.core.model import Gang, Node, PodShape, Role, Selector
 from scheduler.core.state import ClusterState, apply
+from scheduler.core.times import ends_us, to_us
 from scheduler.policies.decide import decide
 from scheduler.policies.policy import Policy
 
@@ -27,7 +28,7 @@ def gang(
 ) -> Gang:
     """Return a gang of equal pods that may go anywhere."""
     roles = (Role(count, PodShape(gpus), Selector()),)
-    return Gang(name, roles, submit_s, walltime_s, **fields)  # type: ignore[arg-type]
+    return Gang(name, roles, to_us(submit_s), to_us(walltime_s), **fields)  # type: ignore[arg-type]
 
 
 def submit(state: ClusterState, *gangs: Gang) -> None:
@@ -38,12 +39,13 @@ def submit(state: ClusterState, *gangs: Gang) -> None:
 def let_pass(state: ClusterState, policy: Policy, now_s: float = 0.0) -> list[Decision]:
     """Run one pass to its end, carry its decisions out and return them."""
     made: list[Decision] = []
+    now_us = to_us(now_s)
     while True:
-        for decision in decide(state, policy, now_s):
+        for decision in decide(state, policy, now_us):
             made.append(decision)
             if isinstance(decision, Admit):
-                end_s = now_s + state.gangs[decision.gang].gang.walltime_s
-                apply(state, Admitted(decision.gang, decision.placement, now_s, end_s))
+                end_us = ends_us(now_us, state.gangs[decision.gang].gang.walltime_us)
+                apply(state, Admitted(decision.gang, decision.placement, now_us, end_us))
             elif isinstance(decision, Considered):
                 apply(state, decision)
                 return made

@@ -10,6 +10,7 @@ import pytest
 from scheduler.core.events import Admitted, GangFinished, GangSubmitted
 from scheduler.core.model import Slice
 from scheduler.core.state import ClusterState, apply
+from scheduler.core.times import to_us
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
 from tests.scheduler.core.driving import gang, let_pass, nodes, submit
@@ -66,7 +67,7 @@ def test_apply_costs_by_ranges_not_by_nodes() -> None:
         everything = (Slice(0, 0, num_nodes, 1),)
 
         def act() -> None:
-            apply(state, Admitted("g", everything, 0.0, 1.0))
+            apply(state, Admitted("g", everything, 0, 1))
             apply(state, GangFinished("g"))
 
         return count_calls(act)
@@ -84,7 +85,7 @@ def blocked_pass(discipline: str, num_waiting: int) -> int:
         apply(state, GangSubmitted(gang(f"w{i:05}", 16 + i % 5, 8, 1.0, 200.0)))
     let_pass(state, policy, 1.0)
     apply(state, GangFinished("small"))  # capacity grew: all are looked at again
-    return count_calls(lambda: decide(state, policy, 2.0))
+    return count_calls(lambda: decide(state, policy, to_us(2.0)))
 
 
 @pytest.mark.parametrize("discipline", list(DISCIPLINES))
@@ -98,4 +99,4 @@ def test_a_pass_that_nothing_changed_costs_next_to_nothing() -> None:
     policy = DISCIPLINES["strict"]
     submit(state, gang("a", 4, 8), *(gang(f"b{i:03}", 1 + i % 4, 8, 1.0) for i in range(400)))
     let_pass(state, policy)
-    assert count_calls(lambda: decide(state, policy, 2.0)) < 20
+    assert count_calls(lambda: decide(state, policy, to_us(2.0))) < 20

@@ -26,6 +26,7 @@ from scheduler.core.events import (
 )
 from scheduler.core.model import Gang, Node, Phase, PodShape, Role, Slice
 from scheduler.core.state import ClusterState, apply
+from scheduler.core.times import to_us
 from scheduler.policies import catalog
 from scheduler.policies.explain import explain
 from tests.scheduler.core.driving import admitted, gang, let_pass, nodes, submit
@@ -38,7 +39,7 @@ STRICT = catalog.policy()
     [
         (GangFinished("x"), "gang 'x' is unknown; submit it first"),
         (GangCancelled("x"), "gang 'x' is unknown"),
-        (Admitted("x", (), 0.0, 1.0), "gang 'x' is unknown"),
+        (Admitted("x", (), 0, 1), "gang 'x' is unknown"),
         (PriorityChanged("x", 1), "gang 'x' is unknown"),
         (NodeLost("x"), "node 'x' is unknown; add it first"),
         (NodeCordoned("x"), "node 'x' is unknown"),
@@ -95,7 +96,7 @@ def test_a_cordoned_node_keeps_its_pods_and_takes_no_others() -> None:
 def test_a_reservation_is_kept_for_its_gang_until_it_expires() -> None:
     state = ClusterState(nodes(2))
     submit(state, gang("a", 1, 8), gang("b", 1, 8, 1.0), gang("c", 1, 8, 2.0))
-    apply(state, CapacityReserved("c", (Slice(0, 0, 1, 1),), 10.0))
+    apply(state, CapacityReserved("c", (Slice(0, 0, 1, 1),), to_us(10.0)))
     assert admitted(let_pass(state, STRICT)) == ["a"]
     assert state.node_names(state.gangs["a"].held) == ["n1"]
     apply(state, ReservationReleased("c"))
@@ -106,7 +107,7 @@ def test_a_reservation_is_kept_for_its_gang_until_it_expires() -> None:
 def test_a_reservation_is_redeemed_by_its_gang() -> None:
     state = ClusterState(nodes(2))
     submit(state, gang("a", 1, 8))
-    apply(state, CapacityReserved("a", (Slice(0, 1, 2, 1),), 10.0))
+    apply(state, CapacityReserved("a", (Slice(0, 1, 2, 1),), to_us(10.0)))
     assert admitted(let_pass(state, STRICT)) == ["a"]
     assert state.node_names(state.gangs["a"].held) == ["n1"]
     assert not state.reservations
@@ -175,7 +176,7 @@ def test_a_lost_node_takes_the_ranks_of_a_gang_with_a_reservation() -> None:
     submit(state, gang("a", 2, 8))
     let_pass(state, STRICT)
     apply(state, MemberLost("a", 0, "n0"))
-    apply(state, CapacityReserved("a", (Slice(0, 2, 3, 1),), 100.0))
+    apply(state, CapacityReserved("a", (Slice(0, 2, 3, 1),), to_us(100.0)))
     apply(state, NodeLost("n1"))
     validate(state)
 

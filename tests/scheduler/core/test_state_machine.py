@@ -67,7 +67,7 @@ def snapshot(state: ClusterState) -> object:
             for g in capacity.groups
         ],
         {
-            name: (m.gang, m.phase, m.missing, m.held, m.present, m.key, m.size, m.expected_end_s)
+            name: (m.gang, m.phase, m.missing, m.held, m.present, m.key, m.size, m.expected_end_us)
             for name, m in state.gangs.items()
         },
         [m.gang.name for m in state.queue.in_order()],
@@ -75,7 +75,7 @@ def snapshot(state: ClusterState) -> object:
         state.queue.head_seen and state.queue.head_seen.gang.name,
         {key: (f.fit_pods, f.free_pods, f.num_waiting) for key, f in state.families.items()},
         {
-            name: (r.start_s, r.spare_pods, r.placement, r.expires_s, r.valid)
+            name: (r.start_us, r.spare_pods, r.placement, r.expires_us, r.valid)
             for name, r in state.reservations.items()
         },
         dict(state.foreign),
@@ -108,13 +108,13 @@ class ClusterMachine(RuleBasedStateMachine):
             for i, (gpus, pool) in enumerate(sizes)
         ]
         self.state = ClusterState(nodes, self.policy.order)
-        self.now_s = 0.0
+        self.now_us = 0
         self.made = 0
         self.capacity = {node.name: node for node in nodes}
         self.off: set[str] = set()
         self.gangs: dict[str, Gang] = {}
         self.where: dict[str, Counter[tuple[int, str]]] = {}  #: gang -> (role, node) -> pods
-        self.ends_s: dict[str, float] = {}
+        self.ends_us: dict[str, float] = {}
         self.foreign: dict[str, tuple[str, PodShape]] = {}
         self.kept: dict[str, Counter[tuple[int, str]]] = {}  #: reservations
         self.promised: dict[str, float] = {}
@@ -125,10 +125,10 @@ class ClusterMachine(RuleBasedStateMachine):
         first = {
             "fifo": (),
             "priority": (-gang.priority,),
-            "sjf": (gang.walltime_s,),
+            "sjf": (gang.walltime_us,),
             "smallest": (sum(role.count * role.pod.gpus for role in gang.roles),),
         }[self.order]
-        return (*first, gang.submit_s, gang.name)
+        return (*first, gang.submit_us, gang.name)
 
     def waiting(self) -> list[str]:
         return [name for name in self.gangs if name in self.state.queue.members]
@@ -168,9 +168,9 @@ class ClusterMachine(RuleBasedStateMachine):
     def carry_out(self) -> None:
         while True:
             before = snapshot(self.state)
-            decisions = decide(self.state, self.policy, self.now_s)
+            decisions = decide(self.state, self.policy, self.now_us)
             assert snapshot(self.state) == before, "decide changed the state"
-            assert decide(self.state, self.policy, self.now_s) == decisions, "not repeatable"
+            assert decide(self.state, self.policy, self.now_us) == decisions, "not repeatable"
             for decision in decisions:
                 if isinstance(decision, Admit):
                     self.admit(decision)
@@ -179,9 +179,9 @@ class ClusterMachine(RuleBasedStateMachine):
                     return
                 else:
                     if isinstance(decision, Reserve):
-                        before_s = self.promised.get(decision.gang, inf)
-                        assert decision.start_s <= before_s, "the head's promise was put off"
-                        self.promised[decision.gang] = decision.start_s
+                        before_us = self.promised.get(decision.gang, inf)
+                        assert decision.start_us <= before_us, "the head's promise was put off"
+                        self.promised[decision.gang] = decision.start_us
                     apply(self.state, decision)  # type: ignore[arg-type]
 
     def admit(self, decision: Admit) -> None:
@@ -204,10 +204,10 @@ class ClusterMachine(RuleBasedStateMachine):
         assert got == asked, f"{name} asked for {asked} and got {got}"
         self.kept.pop(name, None)
         self.promised.pop(name, None)
-        end_s = self.now_s + gang.walltime_s
+        end_us = self.now_us + gang.walltime_us
         # A third ends when it said, the others earlier.
-        self.ends_s[name] = self.now_s + gang.walltime_s / (1 + int(name[1:]) % 3)
-        apply(self.state, Admitted(name, decision.placement, self.now_s, end_s))
+        self.ends_us[name] = self.now_us + gang.walltime_us // (1 + int(name[1:]) % 3)
+        apply(self.state, Admitted(name, decision.placement, self.now_us, end_us))
 
     # -- rules -----------------------------------------------------------------------------
 
@@ -219,7 +219,7 @@ class ClusterMachine(RuleBasedStateMachine):
         nics=st.sampled_from([0, 0, 1, 3]),
         pool=st.sampled_from(POOLS),
         master=st.booleans(),
-        walltime_s=st.integers(1, 20),
+        walltime_us=st.integers(1, 20),
         priority=st.integers(0, 2),
         missing=st.sampled_from([0, 0, 1]),
     )
@@ -232,7 +232,7 @@ class ClusterMachine(RuleBasedStateMachine):
         nics: int,
         pool: str,
         master: bool,
-        walltime_s: int,
+        walltime_us: int,
         priority: int,
         missing: int,
     ) -> None:
@@ -242,7 +242,7 @@ class ClusterMachine(RuleBasedStateMachine):
         roles = [Role(count, shape, Selector(pool))]
         if master:
             roles.append(Role(1, PodShape(1, pods=places), Selector(pool), "master"))
-        gang = Gang(name, tuple(roles), self.now_s, float(walltime_s), priority)
+        gang = Gang(name, tuple(roles), self.now_us, walltime_us, priority)
         self.gangs[name] = gang
         present = gang.num_pods - missing
         apply(self.state, GangSubmitted(gang, present))
@@ -268,26 +268,26 @@ class ClusterMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.integers(0, 12))
     def time_passes(self, seconds: int) -> None:
-        until_s = self.now_s + seconds
+        until_us = self.now_us + seconds
         self.carry_out()
         while True:
-            due = [(end_s, name) for name, end_s in self.ends_s.items() if end_s <= until_s]
+            due = [(end_us, name) for name, end_us in self.ends_us.items() if end_us <= until_us]
             if not due:
                 break
-            self.now_s = max(self.now_s, min(due)[0])
-            for end_s, name in sorted(due):
-                if end_s <= self.now_s:
+            self.now_us = max(self.now_us, min(due)[0])
+            for end_us, name in sorted(due):
+                if end_us <= self.now_us:
                     self.leaves(name, GangFinished(name))
             self.carry_out()
-        self.now_s = until_s
+        self.now_us = until_us
         self.carry_out()
-        for name, start_s in self.promised.items():
+        for name, start_us in self.promised.items():
             waits = name in self.state.queue.members
-            assert not waits or start_s >= self.now_s, f"{name} was promised {start_s}"
+            assert not waits or start_us >= self.now_us, f"{name} was promised {start_us}"
 
     def leaves(self, name: str, event: GangFinished | GangCancelled) -> None:
         apply(self.state, event)
-        for books in (self.gangs, self.where, self.ends_s, self.kept, self.promised):
+        for books in (self.gangs, self.where, self.ends_us, self.kept, self.promised):
             books.pop(name, None)  # type: ignore[attr-defined]
 
     @precondition(lambda self: self.gangs)
@@ -304,7 +304,7 @@ class ClusterMachine(RuleBasedStateMachine):
         self.drop_reservation(name)
         apply(self.state, MemberLost(name, role, node))
         self.where[name] -= Counter({(role, node): 1})
-        self.ends_s.pop(name, None)
+        self.ends_us.pop(name, None)
         self.disturb()
 
     @precondition(lambda self: self.gangs)
@@ -313,7 +313,7 @@ class ClusterMachine(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.gangs)))
         apply(self.state, GangInterrupted(name))
         self.where.pop(name, None)
-        self.ends_s.pop(name, None)
+        self.ends_us.pop(name, None)
         self.disturb()
 
     @precondition(lambda self: self.gangs)
@@ -341,7 +341,7 @@ class ClusterMachine(RuleBasedStateMachine):
             rest = Counter({at: n for at, n in self.where[name].items() if at[1] != node})
             if rest != self.where[name]:
                 self.where[name] = rest
-                self.ends_s.pop(name, None)
+                self.ends_us.pop(name, None)
         self.foreign = {pod: at for pod, at in self.foreign.items() if at[0] != node}
         for name in [n for n, held in self.kept.items() if any(at == node for _, at in held)]:
             del self.kept[name]
@@ -383,7 +383,7 @@ class ClusterMachine(RuleBasedStateMachine):
             return
         placement = place(self.state.capacity, gang.roles, pack)
         if placement is not None:
-            apply(self.state, CapacityReserved(name, placement, self.now_s + 5))
+            apply(self.state, CapacityReserved(name, placement, self.now_us + 5))
             self.kept[name] = self.pods(placement, gang.roles)
             self.disturb()
 
@@ -442,7 +442,7 @@ class ClusterMachine(RuleBasedStateMachine):
             placed = sum(self.where.get(name, Counter()).values())
             lacks = sum(role.count for role in self.state.gangs[name].missing)
             assert placed + lacks == gang.num_pods, f"{name}: {placed} placed, {lacks} missing"
-            if name in self.ends_s:
+            if name in self.ends_us:
                 assert not lacks, f"{name} is counted as running whole and lacks {lacks}"
 
     @invariant()

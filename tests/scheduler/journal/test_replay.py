@@ -7,7 +7,6 @@ import re
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import inf
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from scheduler.core.events import Admitted, GangSubmitted
 from scheduler.core.model import Gang, Node, PodShape, Role, Selector, Slice
 from scheduler.core.state import ClusterState, apply
+from scheduler.core.times import FOREVER_US, to_us
 from scheduler.journal.file import Journal
 from scheduler.journal.history import read
 from scheduler.journal.lines import Gap, decode_item, encode, snapshot
@@ -44,21 +44,21 @@ class Session:
     def submit(self, name: str, pods: int, now_s: float) -> None:
         """Let a gang come."""
         role = Role(pods, PodShape(8), Selector())
-        event = GangSubmitted(Gang(name, (role,), submit_s=now_s, walltime_s=inf))
+        event = GangSubmitted(Gang(name, (role,), submit_us=to_us(now_s)))
         apply(self.state, event)
         self.journal.write(encode(now_s, event))
 
     def decide(self, now_s: float) -> None:
         """Run a pass to its end."""
         while True:
-            for decision in decide(self.state, self.policy, now_s):
+            for decision in decide(self.state, self.policy, to_us(now_s)):
                 name = type(decision).__name__
                 self.journal.write(encode(now_s, decision), rests=name == "Considered")
                 if name == "Considered":
                     apply(self.state, decision)
                     return
                 if name == "Admit":
-                    event = Admitted(decision.gang, decision.placement, now_s, inf)
+                    event = Admitted(decision.gang, decision.placement, to_us(now_s), FOREVER_US)
                     apply(self.state, event)
                     self.journal.write(encode(now_s, event))
                 else:
@@ -117,10 +117,20 @@ def test_bad_lines_are_named(tmp_path: Path, line: str, says: str) -> None:
         replay(path)
 
 
-def test_infinity_survives() -> None:
-    item = Admitted("g", (Slice(0, 0, 2, 1),), 3.0, inf)
+def test_a_limit_that_there_is_not_survives() -> None:
+    item = Admitted("g", (Slice(0, 0, 2, 1),), 3_000_000, FOREVER_US)
     line = json.loads(encode(3.0, item))
     assert decode_item(line["is"], line["v"]) == item
+
+
+def test_times_of_earlier_journals_are_seconds() -> None:
+    value = {"gang": "g", "placement": [[0, 0, 2, 1]], "now_s": 0.3, "expected_end_s": "inf"}
+    item = Admitted("g", (Slice(0, 0, 2, 1),), 300_000, FOREVER_US)
+    assert decode_item("Admitted", value) == item
+    gang = ["g", [{"count": 1, "pod": [8, 0, 0]}], -4.1, "inf", 0, "", 0, 0]
+    seen = decode_item("GangSubmitted", {"gang": gang, "present": 1})
+    assert isinstance(seen, GangSubmitted)
+    assert (seen.gang.submit_us, seen.gang.walltime_us) == (-4_100_000, FOREVER_US)
 
 
 def kinds(path: Path) -> list[str]:

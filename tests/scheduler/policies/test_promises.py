@@ -14,6 +14,7 @@ from scheduler.core.decisions import Admit, Reserve
 from scheduler.core.events import GangFinished
 from scheduler.core.model import Gang, PodShape
 from scheduler.core.state import ClusterState, apply
+from scheduler.core.times import to_s
 from scheduler.policies import catalog
 from scheduler.policies.policy import Policy
 from tests.scheduler.core.driving import gang, let_pass, nodes, submit
@@ -78,11 +79,13 @@ def schedule(work: list[tuple[Gang, float]], policy: Policy) -> Schedule:
     running: dict[str, float] = {}
     promises: list[Promise] = []
     while to_come or running:
-        now_s = min([due_s[name] for name in running] + [each.submit_s for each in to_come[:1]])
+        now_s = min(
+            [due_s[name] for name in running] + [to_s(each.submit_us) for each in to_come[:1]]
+        )
         for name in [name for name in running if due_s[name] <= now_s]:
             apply(state, GangFinished(name))
             del running[name]
-        while to_come and to_come[0].submit_s <= now_s:
+        while to_come and to_s(to_come[0].submit_us) <= now_s:
             submit(state, to_come.pop(0))
         made = let_pass(state, policy, now_s)
         # The head's promise was made before those admitted behind it in the same decision.
@@ -90,11 +93,11 @@ def schedule(work: list[tuple[Gang, float]], policy: Policy) -> Schedule:
         for i, each in enumerate(made):
             if i == at and isinstance(each, Reserve):
                 possible_s = earliest_s(state, dict(running), each.gang, now_s)
-                promises.append(Promise(each.gang, each.start_s, possible_s))
+                promises.append(Promise(each.gang, to_s(each.start_us), possible_s))
             if isinstance(each, Admit):
                 start_s[each.gang] = now_s
                 due_s[each.gang] = now_s + lasts_s[each.gang]
-                running[each.gang] = now_s + state.gangs[each.gang].gang.walltime_s
+                running[each.gang] = now_s + state.gangs[each.gang].gang.walltime_us / 1e6
         validate(state)
     return Schedule(start_s, promises)
 
@@ -117,7 +120,9 @@ def test_strict_order_lets_no_gang_overtake(work: list[tuple[Gang, float]], orde
     start_s = schedule(work, policy).start_s
     for one, _ in work:
         for other, _ in work:
-            if one.submit_s <= start_s[other.name] and policy.order(one) < policy.order(other):
+            if to_s(one.submit_us) <= start_s[other.name] and policy.order(one) < policy.order(
+                other
+            ):
                 assert start_s[one.name] <= start_s[other.name], f"{other.name} overtook {one.name}"
 
 
@@ -134,6 +139,6 @@ def test_a_one_gpu_pod_never_waits_beside_a_free_gpu_when_skipping(
             if start_s[each.name] <= now_s < start_s[each.name] + lasts_s
         )
         for each, _ in work:
-            waits = each.submit_s <= now_s < start_s[each.name]
+            waits = to_s(each.submit_us) <= now_s < start_s[each.name]
             if waits and each.roles[0].pod == PodShape(1):
                 assert each.gpus > 8 * NUM_NODES - held, f"{each.name} fits at {now_s} and waits"

@@ -22,7 +22,7 @@ def test_capacity() -> None:
     submit(state, gang("a", 2, 8), gang("b", 2, 8, submit_s=1.0))
     let_pass(state, STRICT)
     assert explain(state, "b") == Explanation(
-        "b", PendingReason.CAPACITY, 2, 16, free_gpus=8, fit_pods=1, ahead=None, start_s=None
+        "b", PendingReason.CAPACITY, 2, 16, free_gpus=8, fit_pods=1, ahead=None, start_us=None
     )
 
 
@@ -31,7 +31,7 @@ def test_fragmentation() -> None:
     submit(state, gang("a", 2, 5), gang("b", 3, 2, submit_s=1.0))
     let_pass(state, STRICT)  # three GPUs are free on each node: six, but one pod of two on each
     assert explain(state, "b") == Explanation(
-        "b", PendingReason.FRAGMENTATION, 3, 6, free_gpus=6, fit_pods=2, ahead=None, start_s=None
+        "b", PendingReason.FRAGMENTATION, 3, 6, free_gpus=6, fit_pods=2, ahead=None, start_us=None
     )
 
 
@@ -40,7 +40,7 @@ def test_behind_head() -> None:
     submit(state, gang("a", 2, 8), gang("b", 2, 8, 1.0), gang("c", 1, 8, 2.0))
     let_pass(state, STRICT)
     assert explain(state, "c") == Explanation(
-        "c", PendingReason.BEHIND_HEAD, 1, 8, free_gpus=8, fit_pods=1, ahead="b", start_s=None
+        "c", PendingReason.BEHIND_HEAD, 1, 8, free_gpus=8, fit_pods=1, ahead="b", start_us=None
     )
 
 
@@ -99,7 +99,7 @@ def test_never_fits_is_said_at_once_and_taken_back_when_a_node_joins() -> None:
     submit(state, gang("a", 3, 8))
     assert state.gangs["a"].phase is Phase.IMPOSSIBLE
     assert explain(state, "a") == Explanation(
-        "a", PendingReason.NEVER_FITS, 3, 24, free_gpus=16, fit_pods=2, ahead=None, start_s=None
+        "a", PendingReason.NEVER_FITS, 3, 24, free_gpus=16, fit_pods=2, ahead=None, start_us=None
     )
     submit(state, gang("b", 1, 8, 1.0))
     assert admitted(let_pass(state, STRICT)) == ["b"]  # it blocks nobody
@@ -138,8 +138,8 @@ def test_easy_promises_the_head_a_start() -> None:
     state = ClusterState(nodes(3))
     submit(state, gang("a", 2, 8, walltime_s=50.0), gang("b", 2, 8, 1.0))
     made = let_pass(state, EASY, 1.0)
-    assert [each for each in made if isinstance(each, Reserve)] == [Reserve("b", 51.0, 1)]
-    assert explain(state, "b").start_s == 51.0
+    assert [each for each in made if isinstance(each, Reserve)] == [Reserve("b", 51_000_000, 1)]
+    assert explain(state, "b").start_us == 51_000_000
 
 
 def test_what_does_not_wait_has_no_reason() -> None:
@@ -168,4 +168,4 @@ def test_the_catalog_names_what_it_has(names: dict[str, str], text: str) -> None
 
 def test_a_policy_refuses_a_queue_in_another_order() -> None:
     with pytest.raises(ValueError, match="orders the queue by 'sjf', the state by 'fifo'"):
-        decide(ClusterState(nodes(1)), catalog.policy(order="sjf"), 0.0)
+        decide(ClusterState(nodes(1)), catalog.policy(order="sjf"), 0)

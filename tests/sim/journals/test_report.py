@@ -26,6 +26,7 @@ from scheduler.core.events import (
 )
 from scheduler.core.model import Gang, Node, PodShape, Role, Selector
 from scheduler.core.state import ClusterState, apply
+from scheduler.core.times import FOREVER_US, ends_us, to_us
 from scheduler.journal import lines as journals
 from scheduler.journal.history import Follower, lines_of, read, told
 from scheduler.policies import catalog
@@ -49,6 +50,9 @@ def nodes(number: int, pool: str = "") -> list[Node]:
 
 
 def gang(name: str, pods: int, gpus: int = 8, **more: Any) -> Gang:
+    for name_s in ("submit_s", "walltime_s"):
+        if name_s in more:
+            more[name_s[:-2] + "_us"] = to_us(more.pop(name_s))
     return Gang(name, (Role(pods, PodShape(gpus), more.pop("selector", Selector())),), **more)
 
 
@@ -78,13 +82,14 @@ class Live:
         """Run a pass; return the gangs that start."""
         started = []
         while True:
-            for decision in decide(self.state, self.policy, now_s):
+            for decision in decide(self.state, self.policy, to_us(now_s)):
                 assert not isinstance(decision, Preempt)
                 if isinstance(decision, Admit):
                     self.write(journals.encode(now_s, decision))
-                    walltime_s = self.state.gangs[decision.gang].gang.walltime_s
-                    end_s = now_s + walltime_s
-                    self.tell(now_s, Admitted(decision.gang, decision.placement, now_s, end_s))
+                    walltime_us = self.state.gangs[decision.gang].gang.walltime_us
+                    now_us = to_us(now_s)
+                    end_us = ends_us(now_us, walltime_us)
+                    self.tell(now_s, Admitted(decision.gang, decision.placement, now_us, end_us))
                     started.append(decision.gang)
                     continue
                 self.tell(now_s, decision)
@@ -309,9 +314,9 @@ def test_a_muster_that_began_anew_goes_on_with_the_story(live: Live, zero_is_tol
     held = live.state.gangs["a"].held
     rotated = live.path.rename(live.path.with_name("journal.jsonl.1"))
     live.begin(0.5, nodes(3), **({"zero_unix_s": 1005.0} if zero_is_told else {}))
-    live.tell(0.5, GangSubmitted(a._replace(submit_s=-4.0)))
-    live.tell(0.5, Admitted("a", held, 0.5, np.inf))
-    live.tell(0.5, GangSubmitted(b._replace(submit_s=-3.0)))
+    live.tell(0.5, GangSubmitted(a._replace(submit_us=to_us(-4.0))))
+    live.tell(0.5, Admitted("a", held, to_us(0.5), FOREVER_US))
+    live.tell(0.5, GangSubmitted(b._replace(submit_us=to_us(-3.0))))
     live.decide(0.5)
     live.tell(3.5, GangCancelled("a"))
     live.decide(3.5)

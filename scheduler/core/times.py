@@ -1,0 +1,32 @@
+"""Times of the core: whole microseconds, so that what ties in decimals ties here.
+
+Drivers convert at their edge: what they know in seconds is rounded to the nearest microsecond, half
+to even.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+US_PER_S = 1_000_000
+#: stands for a time that never comes, and for a limit that there is not
+FOREVER_US = 1 << 60
+
+
+def to_us(seconds: float) -> int:
+    """Return the nearest whole microsecond, half to even; `FOREVER_US` for more than that, or inf.
+
+    Exact for decimals of up to six places as long as a float tells neighbours apart: 71 years.
+    """
+    us = seconds * 1e6
+    return round(us) if us < FOREVER_US else FOREVER_US
+
+
+def to_s(us: int) -> float:
+    """Return the float nearest to so many microseconds; inf for `FOREVER_US`."""
+    return us / 1e6 if us < FOREVER_US else inf
+
+
+def ends_us(start_us: int, limit_us: int) -> int:
+    """Return when something ends that starts then and lasts so long."""
+    return start_us + limit_us if limit_us < FOREVER_US else FOREVER_US
