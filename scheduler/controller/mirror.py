@@ -143,12 +143,13 @@ class Ledger:
         if at is None:
             return None
         foreign = self.state.foreign.get(name)
-        return capacity.free[at] if foreign is None else capacity.free[at].plus(foreign[1])
+        free = capacity.free_on(at)
+        return free if foreign is None else free.plus(foreign[1])
 
     def room(self, name: str) -> PodShape | None:
         """Return what is free on a node beside all that is there or promised."""
         at = self.state.capacity.index_of.get(name)
-        return None if at is None else self.state.capacity.free[at]
+        return None if at is None else self.state.capacity.free_on(at)
 
     def all_have_room(self, shape: PodShape) -> bool:
         """True if every usable node has room for such a pod, as the core sees it."""
@@ -156,8 +157,8 @@ class Ledger:
         roomy = sum(
             nodes.size
             for group in capacity.groups
-            for free, nodes in group.nodes_by_free.items()
-            if nodes.size and free.holds(shape)
+            for free, nodes in group.by_free()
+            if free.holds(shape)
         )
         return roomy == len(capacity.nodes) - len(capacity.unschedulable)
 
@@ -187,7 +188,7 @@ class Ledger:
         """True if the node has room for such a pod beside all that is there or promised."""
         self.settle(self.now_s)
         at = self.state.capacity.index_of.get(name)
-        return at is not None and self.state.capacity.free[at].holds(shape) > 0
+        return at is not None and self.state.capacity.free_on(at).holds(shape) > 0
 
     def usable(self, name: str) -> bool:
         """True if new pods may go to the node."""
@@ -351,7 +352,7 @@ class Ledger:
                     slices[-1] = last._replace(hi=at + 1)
                 else:
                     slices.append(Slice(index, at, at + 1, count))
-        if not all(capacity.free[at].covers(take) for at, take in takes.items()):
+        if not all(capacity.free_on(at).covers(take) for at, take in takes.items()):
             return None
         return tuple(slices)
 

@@ -46,7 +46,8 @@ def _validate_nodes(state: ClusterState) -> None:
         assert not free.is_overdrawn, (
             f"node {node.name!r} is overcommitted: {used[i]} of {node.capacity}"
         )
-        assert free == capacity.free[i], f"node {node.name!r}: free {capacity.free[i]}, is {free}"
+        says = capacity.free_on(i)
+        assert free == says, f"node {node.name!r}: free {says}, is {free}"
         assert sorted(owners[i]) == sorted(state.on_node[i]), (
             f"node {node.name!r}: owners {state.on_node[i]}, are {owners[i]}"
         )
@@ -55,20 +56,17 @@ def _validate_nodes(state: ClusterState) -> None:
         assert group.num_nodes == len(members), "a group miscounts its nodes"
         in_service = [i for i in members if i not in capacity.unschedulable]
         indexed = {
-            i: free
-            for free, nodes in group.nodes_by_free.items()
-            for lo, hi in nodes
-            for i in range(lo, hi)
+            i: free for free, nodes in group.by_free() for lo, hi in nodes for i in range(lo, hi)
         }
-        filed = {
-            i: capacity.free[i] for i in in_service if capacity.free[i].gpus or group.files_full
-        }
+        free_on = {i: capacity.free_on(i) for i in in_service}
+        filed = {i: free for i, free in free_on.items() if free.gpus or group.files_full}
         assert indexed == filed, "the free index is off"
-        assert group.free_gpus == sum(capacity.free[i].gpus for i in in_service)
-        assert group.free_shapes == sorted(group.nodes_by_free)
-        assert all(
-            nodes.size == sum(hi - lo for lo, hi in nodes) for nodes in group.nodes_by_free.values()
-        )
+        assert group.free_gpus == sum(free.gpus for free in free_on.values())
+        assert all(nodes.size == sum(hi - lo for lo, hi in nodes) for nodes in group.nodes)
+        for fit in group.counted():
+            assert fit.num_pods == sum(free.holds(fit.pod) for free in free_on.values()), (
+                f"room for {fit.pod}: {fit.num_pods} is off"
+            )
 
 
 def _validate_gangs(state: ClusterState) -> None:

@@ -1,4 +1,9 @@
-"""What is free where: an index that admission can ask without looking at every node."""
+"""What is free where: an index that admission can ask without looking at every node.
+
+What is free on a node is one of few *shapes*. Each group of nodes numbers those that it has met, so
+that the rest is lists of small numbers: the shape of each node, the nodes of each shape, the shape
+that follows once pods come or go, and how many pods fit.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +13,84 @@ from collections.abc import Iterable, Iterator
 from scheduler.core.model import Node, NodeStatus, PodShape, Role, Selector, Slice
 from scheduler.core.nodeset import NodeSet
 
+#: a number of a shape that has not been worked out yet
+_UNKNOWN = -1
+#: counts of what fits that nobody asked for during so many moves are dropped
+_FORGOTTEN_AFTER = 32
+
+
+class Fit:
+    """How many pods of one shape fit into the nodes of a group, kept up to date by every move."""
+
+    __slots__ = ("each", "group", "is_counted", "num_pods", "pod", "roomiest", "was_asked")
+
+    def __init__(self, pod: PodShape, group: NodeGroup) -> None:
+        self.pod = pod
+        self.group = group
+        #: on one node, by the number of what is free there
+        self.each: list[int] = []
+        #: shapes that hold any, from the roomiest to the tightest: (-pods, what is free, number)
+        self.roomiest: list[tuple[int, PodShape, int]] = []
+        self.num_pods = 0  #: that fit now; believed while `is_counted`
+        self.is_counted = False
+        self.was_asked = False
+
+    def note_shapes(self) -> None:
+        """Take notice of shapes that the group has met since."""
+        shapes = self.group.shapes
+        for number in range(len(self.each), len(shapes)):
+            free = shapes[number]
+            room = free.holds(self.pod)
+            self.each.append(room)
+            if room:
+                insort(self.roomiest, (-room, free, number))
+
+    def pods(self) -> int:
+        """Return how many pods fit now."""
+        self.was_asked = True
+        if not self.is_counted:
+            self.group.count(self)
+        return self.num_pods
+
+    def sets(self) -> list[tuple[int, PodShape, NodeSet]]:
+        """Return (pods that fit on one node, what is free there, such nodes).
+
+        The roomiest come first, and of those that hold the same number the fullest.
+        """
+        self.note_shapes()
+        nodes = self.group.nodes
+        return [
+            (-less, free, nodes[number])
+            for less, free, number in self.roomiest
+            if nodes[number].size
+        ]
+
+    def by_room(self) -> list[tuple[int, NodeSet]]:
+        """Return (pods that fit on one node, such nodes) in the same order."""
+        self.note_shapes()
+        nodes = self.group.nodes
+        return [(-less, nodes[number]) for less, _, number in self.roomiest if nodes[number].size]
+
 
 class NodeGroup:
     """Nodes of one pool, GPU model and capacity, kept by what is free on them."""
 
     __slots__ = (
-        "_prune_at",
+        "_counted",
+        "_fits",
+        "_moves",
+        "_numbers",
+        "_then",
         "capacity",
         "files_full",
         "free_gpus",
-        "free_shapes",
         "gpu_model",
-        "nodes_by_free",
+        "gpus",
+        "nodes",
         "num_nodes",
         "pool",
+        "prune_at",
+        "shapes",
     )
 
     def __init__(self, pool: str, gpu_model: str, capacity: PodShape) -> None:
@@ -29,14 +98,19 @@ class NodeGroup:
         self.gpu_model = gpu_model
         self.capacity = capacity
         self.num_nodes = 0  #: schedulable or not
-        #: schedulable nodes by their free shape; sets that ran empty stay for a while
-        self.nodes_by_free: dict[PodShape, NodeSet] = {}
-        self.free_shapes: list[PodShape] = []  #: the keys of `nodes_by_free`, ascending
+        self.shapes: list[PodShape] = []  #: what may be free on a node, by number
+        self.gpus: list[int] = []  #: theirs
+        self.nodes: list[NodeSet] = []  #: the schedulable nodes with so much free, by number
         self.free_gpus = 0  #: on schedulable nodes
-        #: False while nodes without a free GPU are left out of `nodes_by_free`; only pods that need
-        #: none could use them, and most clusters see no such pod
+        #: False while nodes without a free GPU are left out of `nodes`; only pods that need none
+        #: could use them, and most clusters see no such pod
         self.files_full = not capacity.gpus
-        self._prune_at = 32
+        self.prune_at = 64  #: with so many shapes it is time to number them anew
+        self._numbers: dict[PodShape, int] = {}
+        self._then: dict[tuple[PodShape, int], list[int]] = {}
+        self._fits: dict[PodShape, Fit] = {}
+        self._counted: list[Fit] = []
+        self._moves = 0
 
     def allows(self, selector: Selector) -> bool:
         """True if pods with this selector may use these nodes."""
@@ -44,37 +118,128 @@ class NodeGroup:
         named = pools in ("", self.pool) or self.pool in pools.split("|")
         return named and selector.gpu_model in ("", self.gpu_model)
 
-    def file(self, free: PodShape) -> NodeSet:
-        """Return the set of nodes with so much free, made if it is new."""
-        nodes = self.nodes_by_free.get(free)
-        if nodes is None:
-            if len(self.free_shapes) >= 2 * self._prune_at:
-                self._drop_empty()
-            nodes = self.nodes_by_free[free] = NodeSet()
-            insort(self.free_shapes, free)
-        return nodes
+    def by_free(self) -> Iterator[tuple[PodShape, NodeSet]]:
+        """Yield what is free on schedulable nodes, and which; full ones only if `files_full`."""
+        for free, nodes in zip(self.shapes, self.nodes, strict=True):
+            if nodes.size:
+                yield free, nodes
 
-    def _drop_empty(self) -> None:
-        for free in [free for free, nodes in self.nodes_by_free.items() if not nodes.size]:
-            del self.nodes_by_free[free]
-        self.free_shapes = sorted(self.nodes_by_free)
-        self._prune_at = max(32, len(self.free_shapes))
+    def number(self, free: PodShape) -> int:
+        """Return the number of a shape, given now if it is new."""
+        number = self._numbers.get(free)
+        if number is None:
+            number = self._numbers[free] = len(self.shapes)
+            self.shapes.append(free)
+            self.nodes.append(NodeSet())
+            self.gpus.append(free.gpus)
+            for fit in self._counted:
+                fit.note_shapes()
+        return number
 
-    def add(self, free: PodShape, lo: int, hi: int) -> None:
-        """Index the nodes [lo, hi) under `free`."""
-        if free.gpus or self.files_full:
-            self.file(free).add(lo, hi)
-        self.free_gpus += free.gpus * (hi - lo)
+    def then(self, pod: PodShape, times: int) -> list[int]:
+        """Return, by number, the shape after `times` such pods left; see `work_out`."""
+        numbers = self._then.get((pod, times))
+        if numbers is None:
+            numbers = self._then[pod, times] = []
+        if len(numbers) < len(self.shapes):
+            numbers += [_UNKNOWN] * (len(self.shapes) - len(numbers))
+        return numbers
 
-    def remove(self, free: PodShape, lo: int, hi: int) -> None:
-        """Take the nodes [lo, hi) out of the index."""
-        if free.gpus or self.files_full:
-            self.nodes_by_free[free].remove(lo, hi)
-        self.free_gpus -= free.gpus * (hi - lo)
+    def work_out(self, number: int, pod: PodShape, times: int) -> int:
+        """Return the number of a shape after `times` such pods left, and let `then` know it."""
+        free = self.shapes[number]
+        result = free.plus(pod, times)
+        assert not result.is_overdrawn, f"taking {-times} x {pod} from {free} leaves {result}"
+        self._then[pod, times][number] = new = self.number(result)
+        return new
+
+    def fit(self, pod: PodShape) -> Fit:
+        """Return what tells how many pods of this shape fit here."""
+        fit = self._fits.get(pod)
+        if fit is None:
+            fit = self._fits[pod] = Fit(pod, self)
+        return fit
+
+    def count(self, fit: Fit) -> None:
+        """Count what fits, and keep it up to date from now on."""
+        fit.note_shapes()
+        fit.num_pods = sum(
+            [room * nodes.size for room, nodes in zip(fit.each, self.nodes, strict=True)]
+        )
+        fit.is_counted = True
+        self._counted.append(fit)
+
+    def counted(self) -> list[Fit]:
+        """Return what is kept up to date at present."""
+        return self._counted
+
+    def _count_less(self) -> None:
+        """Keep up to date only what was asked for lately."""
+        self._moves = 0
+        for fit in self._counted:
+            fit.is_counted = fit.was_asked
+            fit.was_asked = False
+        self._counted = [fit for fit in self._counted if fit.is_counted]
+
+    def move(self, lo: int, hi: int, old: int, new: int) -> None:
+        """File the nodes [lo, hi), filed as `old`, under the shape `new`."""
+        was, now = self.gpus[old], self.gpus[new]
+        if was or self.files_full:
+            self.nodes[old].remove(lo, hi)
+        if now or self.files_full:
+            self.nodes[new].add(lo, hi)
+        num_nodes = hi - lo
+        self.free_gpus += (now - was) * num_nodes
+        for fit in self._counted:
+            fit.num_pods += (fit.each[new] - fit.each[old]) * num_nodes
+        self._moves += 1
+        if self._moves > _FORGOTTEN_AFTER:
+            self._count_less()
+
+    def add(self, number: int, lo: int, hi: int) -> None:
+        """File the nodes [lo, hi), which are not filed yet."""
+        free_gpus = self.gpus[number]
+        if free_gpus or self.files_full:
+            self.nodes[number].add(lo, hi)
+        self.free_gpus += free_gpus * (hi - lo)
+        for fit in self._counted:
+            fit.num_pods += fit.each[number] * (hi - lo)
+
+    def remove(self, number: int, lo: int, hi: int) -> None:
+        """Take the nodes [lo, hi) out of the files."""
+        free_gpus = self.gpus[number]
+        if free_gpus or self.files_full:
+            self.nodes[number].remove(lo, hi)
+        self.free_gpus -= free_gpus * (hi - lo)
+        for fit in self._counted:
+            fit.num_pods -= fit.each[number] * (hi - lo)
+
+    def file_full(self, number: int, i: int) -> None:
+        """File a node that was left out as it has no free GPU."""
+        self.nodes[number].add(i, i + 1)
+
+    def number_anew(self, in_use: set[int]) -> list[int]:
+        """Forget the shapes that no node has; return the new number of each old one."""
+        old_shapes, old_nodes = self.shapes, self.nodes
+        kept = sorted(in_use)
+        self.shapes = [old_shapes[number] for number in kept]
+        self.gpus = [free.gpus for free in self.shapes]
+        self.nodes = [old_nodes[number] for number in kept]
+        self._numbers = {free: number for number, free in enumerate(self.shapes)}
+        self._then.clear()
+        for fit in self._fits.values():
+            fit.is_counted = False
+        self._fits.clear()
+        self._counted.clear()
+        self.prune_at = max(64, 2 * len(kept))
+        new = [_UNKNOWN] * len(old_shapes)
+        for number, old in enumerate(kept):
+            new[old] = number
+        return new
 
 
-#: the nodes [lo, hi) went from one free shape to another
-Move = tuple[int, int, PodShape, PodShape]
+#: the nodes [lo, hi) went from one shape to another, by their numbers
+Move = tuple[int, int, int, int]
 
 
 class Rooms(dict[PodShape, int]):
@@ -88,23 +253,6 @@ class Rooms(dict[PodShape, int]):
     def __missing__(self, free: PodShape) -> int:
         room = self[free] = free.holds(self._pod)
         return room
-
-
-class _Sums(dict[PodShape, PodShape]):
-    """What is free after pods came or left; worked out when first asked."""
-
-    __slots__ = ("_pod", "_times")
-
-    def __init__(self, pod: PodShape, times: int) -> None:
-        self._pod = pod
-        self._times = times
-
-    def __missing__(self, free: PodShape) -> PodShape:
-        result = self[free] = free.plus(self._pod, self._times)
-        assert not result.is_overdrawn, (
-            f"taking {-self._times} x {self._pod} from {free} leaves {result}"
-        )
-        return result
 
 
 class Trial:
@@ -139,14 +287,13 @@ class Capacity:
             seen: set[str] = set()
             twice = next(n.name for n in self.nodes if n.name in seen or seen.add(n.name))  # type: ignore[func-returns-value]
             raise ValueError(f"node {twice!r} is listed twice; give every node its own name")
-        self.free: list[PodShape] = [node.capacity for node in self.nodes]
         self.groups: list[NodeGroup] = []
         self.group_of: list[NodeGroup] = []
         self.unschedulable: dict[int, NodeStatus] = {}
+        self._free: list[int] = []  #: what is free on each node, as its group numbers it
         self._eligible: dict[Selector, list[NodeGroup]] = {}
+        self._fits: dict[tuple[PodShape, Selector], list[Fit]] = {}
         self._trial_log: list[Move] | None = None
-        # few distinct values, asked for all the time
-        self._sums: dict[tuple[PodShape, int], _Sums] = {}
         self._rooms: dict[PodShape, Rooms] = {}
         for i, node in enumerate(self.nodes):
             self._index_new(i, node)
@@ -162,18 +309,31 @@ class Capacity:
         group = NodeGroup(node.pool, node.gpu_model, node.capacity)
         self.groups.append(group)
         self._eligible.clear()
+        self._fits.clear()
         return group
 
     def _index_new(self, i: int, node: Node) -> None:
         group = self._group_for(node)
         self.group_of.append(group)
         group.num_nodes += 1
+        number = group.number(node.capacity)
+        self._free.append(number)
         if node.status is NodeStatus.SCHEDULABLE or self._ignores_status:
-            group.add(node.capacity, i, i + 1)
+            group.add(number, i, i + 1)
         else:
             self.unschedulable[i] = node.status
 
     # -- questions -------------------------------------------------------------------------
+
+    def free_on(self, i: int) -> PodShape:
+        """Return what is free on a node, whether or not it is schedulable."""
+        return self.group_of[i].shapes[self._free[i]]
+
+    def free_on_each(self) -> list[PodShape]:
+        """Return what is free on every node."""
+        return [
+            group.shapes[number] for group, number in zip(self.group_of, self._free, strict=True)
+        ]
 
     def eligible(self, selector: Selector) -> list[NodeGroup]:
         """Return the groups that pods with this selector may use."""
@@ -182,10 +342,18 @@ class Capacity:
             groups = self._eligible[selector] = [g for g in self.groups if g.allows(selector)]
         return groups
 
+    def fits(self, pod: PodShape, selector: Selector) -> list[Fit]:
+        """Return what tells how many pods of this shape fit, for each group they may use."""
+        found = self._fits.get((pod, selector))
+        if found is None:
+            groups = self.searched(pod, selector)
+            found = self._fits[pod, selector] = [group.fit(pod) for group in groups]
+        return found
+
     def searched(self, pod: PodShape, selector: Selector) -> list[NodeGroup]:
-        """Return the groups to search for room for pods of this shape."""
+        """Return the groups that pods of this shape may use, with all their nodes filed."""
         groups = self.eligible(selector)
-        if not pod[0]:
+        if not pod.gpus:
             self._file_full(groups)
         return groups
 
@@ -194,9 +362,13 @@ class Capacity:
         for group in groups:
             if not group.files_full:
                 group.files_full = True
-                for i, free in enumerate(self.free):
-                    if not free[0] and self.group_of[i] is group and i not in self.unschedulable:
-                        group.file(free).add(i, i + 1)
+                for i, number in enumerate(self._free):
+                    if (
+                        self.group_of[i] is group
+                        and not group.shapes[number].gpus
+                        and i not in self.unschedulable
+                    ):
+                        group.file_full(number, i)
 
     def rooms(self, pod: PodShape) -> Rooms:
         """Return how many pods of this shape fit into each free shape."""
@@ -205,92 +377,88 @@ class Capacity:
             rooms = self._rooms[pod] = Rooms(pod)
         return rooms
 
-    def outlook(self, pod: PodShape, selector: Selector) -> tuple[int, int]:
-        """Return how many pods of this shape fit now, and how many free GPUs there are for them.
-
-        Costs the distinct free shapes.
-        """
-        rooms = self.rooms(pod)
-        gpus = pod[0]
-        fit_pods = free_gpus = 0
-        for group in self.searched(pod, selector):
-            free_gpus += group.free_gpus
-            nodes_by_free = group.nodes_by_free
-            for free in reversed(group.free_shapes):
-                if free[0] < gpus:
-                    break
-                size = nodes_by_free[free].size
-                if size:
-                    fit_pods += rooms[free] * size
-        return fit_pods, free_gpus
-
     def slots(self, pod: PodShape, selector: Selector) -> int:
         """Return how many pods of this shape fit now."""
-        return self.outlook(pod, selector)[0]
+        fits = self.fits(pod, selector)
+        return fits[0].pods() if len(fits) == 1 else sum([fit.pods() for fit in fits])
+
+    def outlook(self, pod: PodShape, selector: Selector) -> tuple[int, int]:
+        """Return how many pods of this shape fit now, and how many free GPUs there are for them."""
+        return self.slots(pod, selector), self.free_gpus(selector)
 
     def free_gpus(self, selector: Selector) -> int:
         """Return the free GPUs on nodes that pods with this selector may use."""
         groups = self.eligible(selector)
-        return groups[0].free_gpus if len(groups) == 1 else sum(g.free_gpus for g in groups)
+        return groups[0].free_gpus if len(groups) == 1 else sum([g.free_gpus for g in groups])
 
     def total_slots(self, pod: PodShape, selector: Selector) -> int:
         """Return how many pods of this shape the empty cluster holds, nodes out of service too."""
-        rooms = self.rooms(pod)
-        return sum(group.num_nodes * rooms[group.capacity] for group in self.eligible(selector))
+        return sum(
+            [group.num_nodes * group.capacity.holds(pod) for group in self.eligible(selector)]
+        )
 
     # -- changes ---------------------------------------------------------------------------
 
     def take(self, roles: tuple[Role, ...], placement: Iterable[Slice]) -> None:
         """Occupy the nodes of `placement`; it must fit."""
-        self._refile(self._moves(roles, placement, -1))
+        self._change(roles, placement, -1)
 
     def give_back(self, roles: tuple[Role, ...], placement: Iterable[Slice]) -> None:
         """Undo `take`."""
-        self._refile(self._moves(roles, placement, 1))
+        self._change(roles, placement, 1)
 
-    def _moves(
-        self, roles: tuple[Role, ...], placement: Iterable[Slice], sign: int
-    ) -> Iterator[Move]:
-        """Yield how nodes change by `sign` x what the slices hold, each after those before it."""
-        free = self.free
+    def _change(self, roles: tuple[Role, ...], placement: Iterable[Slice], sign: int) -> None:
+        """Change what is free by `sign` x what the slices hold."""
+        free = self._free
         for role, lo, hi, pods_per_node in placement:
-            key = (roles[role].pod, sign * pods_per_node)
-            after = self._sums.get(key)
-            if after is None:
-                after = self._sums[key] = _Sums(*key)
-            old = free[lo]
-            if hi - lo == 1 or free[lo:hi].count(old) == hi - lo:
-                yield lo, hi, old, after[old]
-                continue
-            start = lo
-            for end in range(lo + 1, hi + 1):
-                if end == hi or free[end] != free[start]:
-                    yield start, end, free[start], after[free[start]]
-                    start = end
-
-    def _refile(self, moves: Iterable[Move]) -> None:
-        """Carry out moves, one after the other."""
-        unschedulable = self.unschedulable
-        free = self.free
-        log = self._trial_log
-        for lo, hi, old, new in moves:
+            pod = roles[role].pod
+            times = sign * pods_per_node
             group = self.group_of[lo]
-            if unschedulable and not unschedulable.keys().isdisjoint(range(lo, hi)):
-                for i in range(lo, hi):
-                    if i not in unschedulable:
-                        group.remove(old, i, i + 1)
-                        group.add(new, i, i + 1)
-            else:
-                by_free = group.nodes_by_free
-                if old[0] or group.files_full:
-                    by_free[old].remove(lo, hi)
-                if new[0] or group.files_full:
-                    nodes = by_free.get(new)
-                    (group.file(new) if nodes is None else nodes).add(lo, hi)
-                group.free_gpus += (new[0] - old[0]) * (hi - lo)
-            free[lo:hi] = [new] * (hi - lo)
-            if log is not None:
-                log.append((lo, hi, old, new))
+            then = group.then(pod, times)
+            while lo < hi:
+                old = free[lo]
+                end = hi
+                if hi - lo > 1 and free[lo:hi].count(old) < hi - lo:
+                    end = self._run_end(lo, hi)
+                new = then[old]
+                if new == _UNKNOWN:
+                    new = group.work_out(old, pod, times)
+                self._move(group, lo, end, old, new)
+                lo = end
+            if len(group.shapes) > group.prune_at and self._trial_log is None:
+                self._number_anew(group)
+
+    def _run_end(self, lo: int, hi: int) -> int:
+        """Return where the nodes from `lo` on, up to `hi`, stop to have the same free."""
+        free = self._free
+        end = lo + 1
+        while end < hi and free[end] == free[lo]:
+            end += 1
+        return end
+
+    def _move(self, group: NodeGroup, lo: int, hi: int, old: int, new: int) -> None:
+        """Let nodes of one group go from one shape to another."""
+        closed = self.unschedulable
+        if closed and not closed.keys().isdisjoint(range(lo, hi)):
+            for i in range(lo, hi):
+                if i not in closed:
+                    group.move(i, i + 1, old, new)
+        else:
+            group.move(lo, hi, old, new)
+        if hi - lo == 1:
+            self._free[lo] = new
+        else:
+            self._free[lo:hi] = [new] * (hi - lo)
+        if self._trial_log is not None:
+            self._trial_log.append((lo, hi, old, new))
+
+    def _number_anew(self, group: NodeGroup) -> None:
+        free = self._free
+        mine = [i for i, its_group in enumerate(self.group_of) if its_group is group]
+        numbers = group.number_anew({free[i] for i in mine})
+        for i in mine:
+            free[i] = numbers[free[i]]
+        self._fits.clear()
 
     def trial(self) -> Trial:
         """Return a context that undoes every `take` and `give_back` made inside. Trials nest."""
@@ -307,7 +475,8 @@ class Capacity:
         log = self._trial_log
         assert log is not None
         self._trial_log = None
-        self._refile([(lo, hi, new, old) for lo, hi, old, new in reversed(log)])
+        for lo, hi, old, new in reversed(log):
+            self._move(self.group_of[lo], lo, hi, new, old)
         self._trial_log = outer
 
     def set_status(self, i: int, status: NodeStatus) -> bool:
@@ -317,10 +486,10 @@ class Capacity:
             return False
         if status is NodeStatus.SCHEDULABLE:
             del self.unschedulable[i]
-            self.group_of[i].add(self.free[i], i, i + 1)
+            self.group_of[i].add(self._free[i], i, i + 1)
             return True
         if was is NodeStatus.SCHEDULABLE:
-            self.group_of[i].remove(self.free[i], i, i + 1)
+            self.group_of[i].remove(self._free[i], i, i + 1)
         self.unschedulable[i] = status
         return False
 
@@ -329,6 +498,5 @@ class Capacity:
         i = len(self.nodes)
         self.nodes.append(node)
         self.index_of[node.name] = i
-        self.free.append(node.capacity)
         self._index_new(i, node)
         return i

@@ -69,13 +69,23 @@ class NodeSet:
         """Return the lowest index."""
         return self.bounds[0]
 
+    def at(self, place: int) -> int:
+        """Return the index that has `place` lower ones before it in the set."""
+        for start, end in self:
+            if place < end - start:
+                break
+            place -= end - start
+        return start + place
+
     def lowest(self, count: int) -> list[tuple[int, int]]:
         """Return the ranges of the `count` lowest indices; the set must hold so many."""
-        ranges = []
-        for start, end in self:
-            if end - start >= count:
-                ranges.append((start, start + count))
-                break
+        bounds = self.bounds
+        ranges: list[tuple[int, int]] = []
+        at = 0
+        while count:
+            start = bounds[at]
+            end = min(bounds[at + 1], start + count)
             ranges.append((start, end))
             count -= end - start
+            at += 2
         return ranges

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from heapq import merge
 from operator import itemgetter
 
-from scheduler.core.capacity import Capacity, NodeGroup
-from scheduler.core.model import Placement, PodShape, Role, Slice
+from scheduler.core.capacity import Capacity
+from scheduler.core.model import Placement, Role, Slice
 from scheduler.core.nodeset import NodeSet
 
 #: places one role: (capacity, role, index of the role) -> slices in topology order, or None
@@ -21,7 +21,7 @@ Placer = Callable[[Capacity, Role, int], "list[Slice] | None"]
 _slice = tuple.__new__
 _by_role = itemgetter(0)
 _by_node = itemgetter(1)
-_room_first = itemgetter(0, 1, 2)
+_first_three = itemgetter(0, 1, 2)
 
 
 def place(capacity: Capacity, roles: tuple[Role, ...], placer: Placer) -> Placement | None:
@@ -62,56 +62,53 @@ def pack(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:
     the node that it fills best. Pods that need a whole node take whole nodes.
     """
     left = role.count
-    groups = capacity.searched(role.pod, role.selector)
-    if left * role.pod[0] > sum([group.free_gpus for group in groups]):
-        return None
-    by_room = _by_room(capacity, role.pod, groups)
-    if left > sum([room * nodes.size for room, nodes in by_room]):
+    if left > capacity.slots(role.pod, role.selector):
         return None
     chosen: list[Slice] = []
     if not left:
         return chosen
+    by_room = _by_room(capacity, role)
     for at, (room, nodes) in enumerate(by_room):
         if left <= room:
-            return _finish(chosen, _tightest(by_room[at:], left), left, index)
+            return _finish(chosen, _tightest(by_room, at, left).first(), left, index)
         used = min(left // room, nodes.size)
-        chosen += [_slice(Slice, (index, lo, hi, room)) for lo, hi in nodes.lowest(used)]
+        for lo, hi in nodes.lowest(used):
+            chosen.append(_slice(Slice, (index, lo, hi, room)))
         left -= used * room
         if not left:
             return chosen if at == 0 else sorted(chosen, key=_by_node)
         if used < nodes.size:
-            # fewer than `room` pods are left; this set still has a node, skipping those just used
-            return _finish(chosen, _tightest(by_room[at:], left), left, index)
+            # fewer than `room` pods are left, and this set still has a node behind those just used
+            tightest = _tightest(by_room, at, left)
+            node = tightest.at(used) if tightest is nodes else tightest.first()
+            return _finish(chosen, node, left, index)
     return None
 
 
-def _by_room(
-    capacity: Capacity, pod: PodShape, groups: list[NodeGroup]
-) -> list[tuple[int, NodeSet]]:
-    """Return (pods that fit on one node, such nodes) from the roomiest to the tightest."""
-    rooms = capacity.rooms(pod)
-    gpus = pod[0]
-    found: list[tuple[int, int, int, NodeSet]] = []
-    for order, group in enumerate(groups):
-        for free in reversed(group.free_shapes):
-            if free[0] < gpus:
-                break
-            nodes = group.nodes_by_free[free]
-            if nodes.size and (room := rooms[free]):
-                found.append((room, -free[0], -order, nodes))
-    if len(found) > 1:
-        found.reverse()  # what ties in the sort stays in ascending order of what is free
-        found.sort(key=_room_first, reverse=True)
-    return [(room, nodes) for room, _, _, nodes in found]
+def _by_room(capacity: Capacity, role: Role) -> list[tuple[int, NodeSet]]:
+    """Return (pods that fit on one node, such nodes) from the roomiest to the tightest.
+
+    Of those with equal room the ones with fewer free GPUs come first, then the earlier group.
+    """
+    fits = capacity.fits(role.pod, role.selector)
+    if len(fits) == 1:
+        return fits[0].by_room()
+    found = [
+        (-room, free.gpus, order, room, nodes)
+        for order, fit in enumerate(fits)
+        for room, free, nodes in fit.sets()
+    ]
+    found.sort(key=_first_three)
+    return [(room, nodes) for *_, room, nodes in found]
 
 
-def _tightest(by_room: list[tuple[int, NodeSet]], left: int) -> NodeSet:
-    """Return the fullest nodes that still hold `left` pods; the first in the list do.
+def _tightest(by_room: list[tuple[int, NodeSet]], at: int, left: int) -> NodeSet:
+    """Return the fullest nodes, from `at` on, that still hold `left` pods; the first there do.
 
     Where several sets have the same room, the first has the fewest free GPUs.
     """
-    best_room, nodes = by_room[0]
-    for room, tighter in by_room:
+    best_room, nodes = by_room[at]
+    for room, tighter in by_room[at:]:
         if room < left:
             break
         if room < best_room:
@@ -119,15 +116,10 @@ def _tightest(by_room: list[tuple[int, NodeSet]], left: int) -> NodeSet:
     return nodes
 
 
-def _finish(chosen: list[Slice], nodes: NodeSet, left: int, index: int) -> list[Slice]:
-    """Add one node of `nodes` with the `left` pods, the lowest that is not chosen yet."""
-    if not chosen:
-        node = nodes.first()
-        return [Slice(index, node, node + 1, left)]
-    used = {node for piece in chosen for node in range(piece.lo, piece.hi)}
-    node = next(i for start, end in nodes for i in range(start, end) if i not in used)
-    chosen.append(Slice(index, node, node + 1, left))
-    return sorted(chosen, key=_by_node)
+def _finish(chosen: list[Slice], node: int, left: int, index: int) -> list[Slice]:
+    """Add the `left` pods on one node more."""
+    chosen.append(_slice(Slice, (index, node, node + 1, left)))
+    return chosen if len(chosen) == 1 else sorted(chosen, key=_by_node)
 
 
 def first_fit(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:
@@ -152,17 +144,11 @@ def first_fit(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:
 def _in_index_order(capacity: Capacity, role: Role) -> Iterator[tuple[int, int, int]]:
     """Yield (lo, hi, pods that fit on each node) by node index."""
 
-    def ranges(group: NodeGroup, free: PodShape, room: int) -> Iterator[tuple[int, int, int]]:
-        return ((lo, hi, room) for lo, hi in group.nodes_by_free[free])
+    def ranges(room: int, nodes: NodeSet) -> Iterator[tuple[int, int, int]]:
+        return ((lo, hi, room) for lo, hi in nodes)
 
-    return merge(
-        *(
-            ranges(group, free, room)
-            for group in capacity.searched(role.pod, role.selector)
-            for free in group.free_shapes
-            if (room := capacity.rooms(role.pod)[free])
-        )
-    )
+    fits = capacity.fits(role.pod, role.selector)
+    return merge(*(ranges(room, nodes) for fit in fits for room, nodes in fit.by_room()))
 
 
 def spread(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:
@@ -172,7 +158,7 @@ def spread(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:
     """
     if role.count and capacity.slots(role.pod, role.selector) < role.count:
         return None
-    by_room = _by_room(capacity, role.pod, capacity.searched(role.pod, role.selector))
+    by_room = _by_room(capacity, role)
     left = role.count
     level = 0  # pods that every node with room for them already has
     while left > (with_more := sum(n.size for room, n in by_room if room > level)):

@@ -85,9 +85,9 @@ class Room:
 
     def lend(self, roles: tuple[Role, ...], placement: Placement) -> None:
         """Note a gang, just placed, that ends before the shadow time."""
-        free = self._state.capacity.free
+        free_on = self._state.capacity.free_on
         for role, lo, hi, pods_per_node in placement:
-            if free[lo].gpus:  # a full node takes no further pod in this pass
+            if free_on(lo).gpus:  # a full node takes no further pod in this pass
                 for node in range(lo, hi):
                     before = self._returning.get(node, PodShape(0))
                     self._returning[node] = before.plus(roles[role].pod, pods_per_node)
@@ -112,7 +112,7 @@ class Room:
                 continue
             pod = roles[role].pod
             if not self._returning and not any(state.on_node[lo:hi]):
-                ranges = [(capacity.free[lo], hi - lo)]  # idle nodes with the same amount free
+                ranges = [(capacity.free_on(lo), hi - lo)]  # idle nodes with the same amount free
             else:
                 ranges = [(self._free_at_start(node), 1) for node in range(lo, hi)]
             for free, num_nodes in ranges:
@@ -123,7 +123,7 @@ class Room:
     def _free_at_start(self, node: int) -> PodShape:
         """Return what will be free on a node once every gang due by the shadow time has ended."""
         state = self._state
-        free = state.capacity.free[node]
+        free = state.capacity.free_on(node)
         if node in self._returning:
             free = free.plus(self._returning[node])
         for owner in dict.fromkeys(state.on_node[node]):

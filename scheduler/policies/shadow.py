@@ -77,7 +77,7 @@ class Gain:
             given = member.gang.roles[role].pod
             for node in range(lo, hi):
                 if node not in capacity.unschedulable:
-                    free = self._released.get(node) or capacity.free[node]
+                    free = self._released.get(node) or capacity.free_on(node)
                     more = self._released[node] = free.plus(given, pods_per_node)
                     gain += rooms[more] - rooms[free]
         return gain
@@ -110,7 +110,7 @@ class _GpuGain:
             if capacity.group_of[node].allows(self._selector):
                 free = released.get(node)
                 if free is None:
-                    free = capacity.free[node].gpus
+                    free = capacity.free_on(node).gpus
                 more = released[node] = free + gpus
                 gain += more // each - free // each
         return gain

@@ -165,7 +165,7 @@ class ClusterFacts:
                     "name": node.name,
                     "pool": node.pool,
                     "gpus": node.capacity.gpus,
-                    "free_gpus": capacity.free[i].gpus,
+                    "free_gpus": capacity.free_on(i).gpus,
                     "usable": i not in capacity.unschedulable,
                     "closed": closed_by(self._service.ledger, node.name)
                     if i in capacity.unschedulable

@@ -79,8 +79,8 @@ def _classes(ledger: Ledger) -> list[NodeClass]:
         seen.num_ready += group.num_nodes
         seen.free_gpus += group.free_gpus
         counts = free.setdefault(key, {})
-        for shape, nodes in group.nodes_by_free.items():
-            if nodes.size and shape.gpus:
+        for shape, nodes in group.by_free():
+            if shape.gpus:
                 counts[shape.gpus] = counts.get(shape.gpus, 0) + nodes.size
     for i in capacity.unschedulable:
         seen = found[of_group[id(capacity.group_of[i])]]

@@ -158,9 +158,7 @@ def _blocks(ledger: Ledger, role: Role, found: WayOut) -> None:
     free: dict[int, int] = {}
     short: set[str] = set()
     for group in capacity.searched(role.pod, role.selector):
-        for shape, nodes in group.nodes_by_free.items():
-            if not nodes.size:
-                continue
+        for shape, nodes in group.by_free():
             free[shape.gpus] = free.get(shape.gpus, 0) + nodes.size
             if shape.gpus >= role.pod.gpus and not shape.holds(role.pod):
                 short.update(shape.short_of(role.pod))
@@ -172,10 +170,9 @@ def _blocks(ledger: Ledger, role: Role, found: WayOut) -> None:
 
 def _closed(ledger: Ledger, role: Role) -> list[Closed]:
     capacity = ledger.state.capacity
-    rooms = capacity.rooms(role.pod)
     by_state: dict[str, Closed] = {}
     for i in sorted(capacity.unschedulable):
-        room = rooms[capacity.free[i]]
+        room = capacity.free_on(i).holds(role.pod)
         if not room or not capacity.group_of[i].allows(role.selector):
             continue
         name = capacity.nodes[i].name
@@ -260,13 +257,12 @@ def _ending(member: GangState, room: int, now_s: float, gang_of: Callable[[str],
 def _offers(ledger: Ledger, role: Role) -> list[Offer]:
     """Return what each class of nodes holds when it is empty, the largest first."""
     capacity = ledger.state.capacity
-    rooms = capacity.rooms(role.pod)
     by_label: dict[tuple[str, int], Offer] = {}
     for group in capacity.eligible(role.selector):
         label, gpus = label_of(ledger, group), group.capacity.gpus
         seen = by_label.setdefault((label, gpus), Offer(label, 0, gpus, 0))
         seen.num_nodes += group.num_nodes
-        seen.fit_pods += group.num_nodes * rooms[group.capacity]
+        seen.fit_pods += group.num_nodes * group.capacity.holds(role.pod)
     offers = [offer for offer in by_label.values() if offer.num_nodes]
     return sorted(offers, key=lambda o: (-o.fit_pods, -o.gpus_per_node, o.nodes))
 

@@ -595,12 +595,8 @@ def tightest(capacity: Capacity, role: Role, index: int) -> list[Slice]:
     """Place pods one by one on the fullest node that holds them; they must fit."""
     left = role.count
     chosen: list[Slice] = []
-    for group in capacity.eligible(role.selector):
-        for free in group.free_shapes:
-            room = capacity.rooms(role.pod)[free]
-            if not room:
-                continue
-            nodes = group.nodes_by_free[free]
+    for fit in capacity.fits(role.pod, role.selector):
+        for _, room, nodes in sorted((free, room, nodes) for room, free, nodes in fit.sets()):
             whole = min(left // room, nodes.size)
             rest = left - whole * room if whole < nodes.size else 0
             ranges = nodes.lowest(whole + bool(rest)) if whole or rest else []

@@ -251,7 +251,7 @@ class Recorder:
         at = capacity.index_of.get(name)
         if at is None:
             return 0, 0
-        free = capacity.free[at].gpus
+        free = capacity.free_on(at).gpus
         held = capacity.nodes[at].capacity.gpus - free - self._foreign.get(name, 0)
         return held, 0 if at in capacity.unschedulable else free
 

@@ -311,7 +311,7 @@ def test_a_pod_that_turns_out_to_be_a_gangs_counts_once() -> None:
         rig.thing("Job", "w", {"parallelism": 2, "completions": 2})
         rig.see(one)
         await rig.settle()
-        assert [free.gpus for free in rig.ledger.state.capacity.free] == [4]
+        assert [free.gpus for free in rig.ledger.state.capacity.free_on_each()] == [4]
         assert not rig.ledger.overfull("node-00000", PodShape(4))
 
     tried(story, nodes=1)

@@ -56,7 +56,7 @@ def test_pins_of_what_runs_tell_no_nodes_apart() -> None:
     book.begin_anew()
     book.settle(1.0)
     assert len(book.state.capacity.groups) == 1
-    assert {free.gpus for free in book.state.capacity.free} == {4}
+    assert {free.gpus for free in book.state.capacity.free_on_each()} == {4}
 
 
 @pytest.mark.parametrize("gpus", [(8, 8, 4, 4), (4, 8, 4, 8)])
@@ -65,7 +65,7 @@ def test_one_gang_may_hold_neighbours_of_different_kinds(gpus: tuple[int, ...]) 
     book.hold(held("wide", names(0, 1, 2, 3), 2))
     book.settle(1.0)
     free = {
-        n.name: book.state.capacity.free[i].gpus for i, n in enumerate(book.state.capacity.nodes)
+        n.name: book.state.capacity.free_on(i).gpus for i, n in enumerate(book.state.capacity.nodes)
     }
     assert free == {name: count - 2 for name, count in zip(names(0, 1, 2, 3), gpus, strict=True)}
     book.withdraw("wide")
@@ -82,10 +82,12 @@ def test_gangs_that_hold_more_than_a_node_has_are_counted_in_full() -> None:
     ]
     book.hold(Request("second", parts, 0.0, present=3, nodes=tuple(names(0, 1, 2))))
     book.settle(1.0)
-    assert not any(free.gpus for free in book.state.capacity.free)
+    assert not any(free.gpus for free in book.state.capacity.free_on_each())
     book.withdraw("first")
     book.settle(2.0)
-    assert not any(free.gpus for free in book.state.capacity.free), "second still fills all three"
+    assert not any(free.gpus for free in book.state.capacity.free_on_each()), (
+        "second still fills all three"
+    )
     assert all(node.capacity.gpus == 8 for node in book.state.capacity.nodes)
 
 
@@ -96,9 +98,9 @@ def test_a_gang_whose_node_went_is_held_anew() -> None:
     book.settle(1.0)
     book.hold(held("wide", names(0), 8))
     book.settle(2.0)
-    assert [free.gpus for free in book.state.capacity.free] == [0]
+    assert [free.gpus for free in book.state.capacity.free_on_each()] == [0]
     book.withdraw("wide")
-    assert [free.gpus for free in book.state.capacity.free] == [8]
+    assert [free.gpus for free in book.state.capacity.free_on_each()] == [8]
 
 
 def test_what_a_gang_still_holds_is_not_free_when_one_of_its_nodes_went() -> None:
@@ -121,7 +123,7 @@ def test_a_gang_without_any_of_its_nodes_holds_nothing() -> None:
     book.remove_node("node-00001")
     book.settle(1.0)
     book.withdraw("narrow")
-    assert [free.gpus for free in book.state.capacity.free] == [8]
+    assert [free.gpus for free in book.state.capacity.free_on_each()] == [8]
 
 
 def test_a_waiting_pod_tells_nodes_apart() -> None:

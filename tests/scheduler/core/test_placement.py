@@ -134,10 +134,10 @@ def test_a_node_without_a_further_resource_holds_no_pod_that_asks_for_it() -> No
     assert found is not None
     assert [capacity.nodes[piece.lo].name for piece in found] == ["b"]
     capacity.take(roles, found)
-    assert capacity.free[found[0].lo] == PodShape(7), "what there is none of is not kept"
+    assert capacity.free_on(found[0].lo) == PodShape(7), "what there is none of is not kept"
     assert place(capacity, roles, PLACERS["pack"]) is None
     capacity.give_back(roles, found)
-    assert sorted(capacity.free) == sorted([plain, wired])
+    assert sorted(capacity.free_on_each()) == sorted([plain, wired])
 
 
 def test_shapes_name_what_is_short() -> None:
@@ -157,7 +157,7 @@ def test_roles_do_not_take_the_same_gpus() -> None:
     state = ClusterState(nodes(2))
     apply(state, GangSubmitted(Gang("g", roles)))
     let_pass(state, catalog.policy())
-    assert sorted(free.gpus for free in state.capacity.free) == [0, 7]
+    assert sorted(free.gpus for free in state.capacity.free_on_each()) == [0, 7]
     assert state.gangs["g"].held == (Slice(0, 0, 1, 2), Slice(1, 1, 2, 1))
 
 
@@ -165,4 +165,4 @@ def test_a_placement_that_fails_for_a_later_role_takes_nothing() -> None:
     capacity = with_free(8, 8)
     roles = (Role(2, PodShape(8)), Role(1, PodShape(1), name="master"))
     assert place(capacity, roles, PLACERS["pack"]) is None
-    assert [free.gpus for free in capacity.free] == [8, 8]
+    assert [free.gpus for free in capacity.free_on_each()] == [8, 8]

@@ -56,13 +56,13 @@ def snapshot(state: ClusterState) -> object:
     """Return everything a decision may look at, as plain values."""
     capacity = state.capacity
     return (
-        list(capacity.free),
+        capacity.free_on_each(),
         dict(capacity.unschedulable),
         [
             (
                 g.num_nodes,
                 g.free_gpus,
-                {f: tuple(n) for f, n in g.nodes_by_free.items() if f.gpus and n},
+                {f: tuple(n) for f, n in g.by_free() if f.gpus},
             )
             for g in capacity.groups
         ],
@@ -358,7 +358,7 @@ class ClusterMachine(RuleBasedStateMachine):
     def foreign_pod_comes(self, data: st.DataObject, gpus: int) -> None:
         at = data.draw(st.integers(0, len(self.state.capacity.nodes) - 1))
         shape = PodShape(gpus, 10, pods=1)
-        if self.state.capacity.free[at].holds(shape):
+        if self.state.capacity.free_on(at).holds(shape):
             pod = f"foreign-{self.made}"
             self.made += 1
             node = self.state.capacity.nodes[at].name
@@ -437,7 +437,7 @@ class ClusterMachine(RuleBasedStateMachine):
         for i, node in enumerate(self.state.capacity.nodes):
             free = node.capacity.plus(used[node.name], -1)
             assert not free.is_overdrawn, f"{node.name} gives more than it has"
-            assert self.state.capacity.free[i] == free, node.name
+            assert self.state.capacity.free_on(i) == free, node.name
         for name, gang in self.gangs.items():
             placed = sum(self.where.get(name, Counter()).values())
             lacks = sum(role.count for role in self.state.gangs[name].missing)

@@ -217,7 +217,7 @@ def test_lines_of_a_state_make_it_anew(tmp_path: Path) -> None:
     for entry in told(("state", line) for line in lines):
         follower.follow(entry)
     again = follower.state
-    assert again.capacity.free == live.state.capacity.free
+    assert again.capacity.free_on_each() == live.state.capacity.free_on_each()
     assert {n: (g.phase, g.held, g.present) for n, g in again.gangs.items()} == {
         n: (g.phase, g.held, g.present) for n, g in live.state.gangs.items()
     }
@@ -521,7 +521,7 @@ def test_a_journal_of_format_1_counts_memory_in_mib_and_no_pods(tmp_path: Path) 
         follower.follow(entry)
     shape = follower.state.gangs["g"].gang.roles[0].pod
     assert shape == PodShape(8, 1000, 2 << 30)
-    assert follower.state.capacity.free == [PodShape(0, 3000, 62 << 30)] * 2
+    assert follower.state.capacity.free_on_each() == [PodShape(0, 3000, 62 << 30)] * 2
 
 
 def test_lines_that_do_not_follow_name_their_place(live: Live) -> None:
