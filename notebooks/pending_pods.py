@@ -27,8 +27,7 @@ import pandas as pd
 from IPython.display import display
 
 from sim.report.episodes import explain, find_episodes
-from sim.report.plots import REASON_STYLE
-from sim.report.wording import REASON_LABELS
+from sim.report.plots import stack_by_reason
 from sim.runs.folder import RunResult
 from sim.runs.metrics import DAY_S, HOUR_S, pending_quantiles
 from sim.runs.steps import Steps, allocation_steps, pending_steps
@@ -160,18 +159,11 @@ if episodes:
     )
     fig, ax = plt.subplots(figsize=(9, 3.6), layout="constrained")
     shown = around.thin(800)
-    names = [name for name in shown.columns if shown.column(name).max() > 0]
-    ax.stackplot(
-        shown.time_s / HOUR_S,
-        [shown.column(name) for name in names],
-        labels=[REASON_LABELS[name] for name in names],
-        colors=[REASON_STYLE[name][0] for name in names],
-        step="post",
-    )
+    handles = stack_by_reason(ax, shown.time_s / HOUR_S, shown.values, shown.columns)
     ax.set(
         xlabel="Time (hours)", ylabel="Pending pods", title=f"{workload}, {nodes:,} nodes, {arm}"
     )
-    ax.legend(frameon=False, loc="upper left")
+    ax.legend(handles=handles, frameon=False, loc="upper left")
     plt.show()
 
 # %% [markdown]

@@ -20,6 +20,8 @@ from scheduler.controlplane import objects
 from scheduler.controlplane.demo_job import DemoJob
 from scheduler.controlplane.demo_view import Screen, Total
 from scheduler.controlplane.record import Cluster
+from scheduler.core.decisions import PendingReason
+from scheduler.core.reasons import label
 from scheduler.kube.api import MERGE, Api, ApiError
 
 NAMESPACE = "muster-demo"
@@ -258,7 +260,7 @@ class Demo:
             if job.phase not in ("waiting", "starting"):
                 continue
             if job.placed:
-                job.reason = "own_partial_hold"
+                job.reason = PendingReason.OWN_PARTIAL_HOLD
                 job.text = (
                     f"half placed: {job.placed} of {job.pods} pods hold "
                     f"{job.placed * job.gpus_per_pod} GPUs and wait for the others"
@@ -271,7 +273,7 @@ class Demo:
                 if condition["type"] == "PodScheduled"
             )
             text = next(said, "its pods are being created")
-            job.reason, job.text = "capacity", text.split(". ")[0]
+            job.reason, job.text = PendingReason.CAPACITY, text.split(". ")[0]
 
     async def _meet(self, by_job: dict[str, list[dict[str, Any]]]) -> None:
         """Let jobs whose ranks all run do their work, as the rendezvous would."""
@@ -298,7 +300,7 @@ class Demo:
         if not self.cluster.with_muster:
             return
         for job in self.jobs:
-            if not job.never or job.ended_s >= 0 or job.reason != "never_fits":
+            if not job.never or job.ended_s >= 0 or job.reason != PendingReason.NEVER_FITS:
                 continue
             if self._never_s < 0:
                 self._never_s = now_s
@@ -313,13 +315,15 @@ class Demo:
             if job.phase not in ("waiting", "starting"):
                 continue
             holds = job.placed  # they have nodes and wait for the others of their job
-            waits = {"own_partial_hold": holds, job.reason or "control_plane": job.pods - holds}
-            if job.reason == "own_partial_hold":
-                waits = {"own_partial_hold": holds, "capacity": job.pods - holds}
+            reason = job.reason or PendingReason.CONTROL_PLANE
+            if reason == PendingReason.OWN_PARTIAL_HOLD:
+                waits = {reason: holds, PendingReason.CAPACITY: job.pods - holds}
             elif self.cluster.with_muster:
-                waits = {job.reason or "control_plane": job.pods - job.running - job.done}
-            for reason, pods in waits.items():
-                self._pending[reason] = self._pending.get(reason, 0.0) + pods * seconds
+                waits = {reason: job.pods - job.running - job.done}
+            else:
+                waits = {PendingReason.OWN_PARTIAL_HOLD: holds, reason: job.pods - holds}
+            for word, pods in waits.items():
+                self._pending[word] = self._pending.get(word, 0.0) + pods * seconds
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -343,7 +347,7 @@ class Demo:
             say(f"mean wait until all ranks of a job run: {sum(waits) / len(waits):.1f} s")
         for reason, pod_s in sorted(self._pending.items(), key=lambda item: -item[1]):
             if pod_s >= 1:
-                say(f"  pods pending for {reason.replace('_', ' ')}: {pod_s:,.0f} pod-seconds")
+                say(f"  pods pending for {label(reason)}: {pod_s:,.0f} pod-seconds")
         never = next(job for job in self.jobs if job.never)
         if self._never_s >= 0:
             say(f"{never.name} ({never.gpus} GPUs) could never fit and was taken back")

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from scheduler.controlplane.demo_job import DemoJob
 from scheduler.core.decisions import PendingReason
-from scheduler.core.reasons import COLOURS
+from scheduler.core.reasons import TABLE, label
 
 BAR, GPU_BAR = 24, 40
 GREEN, GREY, BOLD, PLAIN = "\x1b[32m", "\x1b[90m", "\x1b[1m", "\x1b[0m"
@@ -70,7 +70,7 @@ class Screen:
 
     def _tell(self, jobs: Sequence[DemoJob], total: Total) -> None:
         for job in jobs:
-            what = job.phase if not job.reason else f"{job.phase} ({job.reason.replace('_', ' ')})"
+            what = job.phase if not job.reason else f"{job.phase} ({label(job.reason)})"
             if self._told.get(job.name) == what:
                 continue
             self._told[job.name] = what
@@ -87,15 +87,17 @@ class Screen:
         mark = "^" if job.high else " "
         pieces: list[Piece] = [(f"{job.name:10}{mark}{job.pods:4} x {job.gpus_per_pod} GPUs  ", "")]
         cells = _shares(BAR, job.pods, job.done, job.running, job.placed - job.running)
-        waiting = _ansi(job.reason)
-        for cell, char, style in zip(cells, "██▒·", (GREY, GREEN, GREEN, waiting), strict=True):
+        holds = job.placed + job.done < job.pods  # its other pods have no node yet
+        placed = _ansi(PendingReason.OWN_PARTIAL_HOLD if holds else PendingReason.STARTING)
+        styles = (GREY, GREEN, placed, _ansi(job.reason))
+        for cell, char, style in zip(cells, "██▒·", styles, strict=True):
             pieces.append((char * cell, style))
         if job.phase == "done":
             text = f"done after {job.ended_s:.1f} s"
         else:
             text = job.text or job.phase
             if job.reason:
-                text = f"{job.reason.replace('_', ' ')}: {text}"
+                text = f"{label(job.reason)}: {text}"
         pieces.append((f"  {text}", GREY if job.ended_s >= 0 else ""))
         return pieces
 
@@ -132,7 +134,7 @@ def _shares(width: int, whole: int, *parts: int) -> list[int]:
 def _ansi(reason: str) -> str:
     """Return the colour of a reason, as reports have it; dark ones as grey, to be seen."""
     try:
-        colour = COLOURS[PendingReason(reason)]
+        colour = TABLE[PendingReason(reason)].colour
     except ValueError:
         return GREY
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))

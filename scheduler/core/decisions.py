@@ -12,19 +12,20 @@ from scheduler.core.model import FamilyKey, Placement
 class PendingReason(StrEnum):
     """Why a pod is not running its work yet: exactly one applies at any moment.
 
-    The members stand in the order in which curves stack them, most structural first.
+    The words; `reasons.TABLE` says what each means. They stand in the order in which curves stack
+    them, most structural first.
     """
 
-    NEVER_FITS = "never_fits"  #: no empty cluster of this size could hold the gang
-    CAPACITY = "capacity"  #: fewer GPUs are free than the gang needs
-    FRAGMENTATION = "fragmentation"  #: enough GPUs are free, not in the needed shape
-    BEHIND_HEAD = "behind_head"  #: would fit now, must not overtake an earlier gang
-    HELD_BY_OTHERS = "held_by_others"  #: would fit without the partial holds of other gangs
-    OWN_PARTIAL_HOLD = "own_partial_hold"  #: placed, waits for the rest of its own gang
-    PERMIT_BACKOFF = "permit_backoff"  #: given back after a timeout, not yet tried again
-    MEMBERS = "members"  #: fewer pods exist than the gang needs to start
-    CONTROL_PLANE = "control_plane"  #: admitted or schedulable, waits for the scheduler or API
-    STARTING = "starting"  #: bound, pulls its image and starts
+    NEVER_FITS = "never_fits"
+    CAPACITY = "capacity"
+    FRAGMENTATION = "fragmentation"
+    BEHIND_HEAD = "behind_head"
+    HELD_BY_OTHERS = "held_by_others"
+    OWN_PARTIAL_HOLD = "own_partial_hold"
+    PERMIT_BACKOFF = "permit_backoff"
+    MEMBERS = "members"
+    CONTROL_PLANE = "control_plane"
+    STARTING = "starting"
 
 
 @dataclass(slots=True)

@@ -1,18 +1,116 @@
-"""One colour per reason, the same in reports, notebooks and on the status page."""
+"""The one table of reasons: every page, table, picture, event and metric takes its words here.
+
+A new reason is a word in `decisions.PendingReason` and a row here. Colours are those of Okabe and
+Ito ("Color Universal Design", 2008), with tints and shades of them; neighbours in a stack differ in
+lightness, so that a greyscale print separates them. None is green: what is green runs.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from scheduler.core.decisions import PendingReason
 
-COLOURS: dict[PendingReason, str] = {
-    PendingReason.NEVER_FITS: "#1a1a1a",
-    PendingReason.CAPACITY: "#0b3c6f",
-    PendingReason.FRAGMENTATION: "#5b9bd5",
-    PendingReason.BEHIND_HEAD: "#cfe3f5",
-    PendingReason.HELD_BY_OTHERS: "#8c1c13",
-    PendingReason.OWN_PARTIAL_HOLD: "#f08a4b",
-    PendingReason.PERMIT_BACKOFF: "#fbe3c0",
-    PendingReason.MEMBERS: "#8a8a8a",
-    PendingReason.CONTROL_PLANE: "#2f7d4f",
-    PendingReason.STARTING: "#bfe5c8",
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """How one reason is said and drawn."""
+
+    label: str  #: in legends and tables
+    does: str  #: what its pods do, to follow "71 %"
+    means: str  #: when it applies
+    colour: str  #: #rrggbb
+    hatch: str  #: pattern over the colour, as matplotlib spells it; empty for none
+    binds: str  #: what a planner would change: groups reasons
+
+
+TABLE: dict[PendingReason, Reason] = {
+    PendingReason.NEVER_FITS: Reason(
+        "never fits",
+        "can never fit",
+        "no node offers what a pod asks for, or all nodes together hold too few of its pods",
+        "#000000",
+        "",
+        "capacity",
+    ),
+    PendingReason.CAPACITY: Reason(
+        "capacity",
+        "wait for capacity",
+        "fewer GPUs are free than the gang needs",
+        "#0072b2",
+        "",
+        "capacity",
+    ),
+    PendingReason.FRAGMENTATION: Reason(
+        "fragmentation",
+        "find enough GPUs free but not in the needed shape",
+        "enough GPUs are free, but not in the needed shape",
+        "#56b4e9",
+        "///",
+        "fragmentation",
+    ),
+    PendingReason.BEHIND_HEAD: Reason(
+        "behind head",
+        "would fit but wait behind an earlier gang",
+        "the gang would fit now but must not overtake an earlier one",
+        "#cfe8f7",
+        "",
+        "head-of-line",
+    ),
+    PendingReason.HELD_BY_OTHERS: Reason(
+        "held by others",
+        "are kept out by partial holds of other gangs",
+        "it would fit without the partial holds of other gangs",
+        "#d55e00",
+        "\\\\\\",
+        "partial holds",
+    ),
+    PendingReason.OWN_PARTIAL_HOLD: Reason(
+        "own partial hold",
+        "are placed and wait for the rest of their own gang",
+        "the pod is placed and waits for the rest of its own gang",
+        "#e69f00",
+        "...",
+        "partial holds",
+    ),
+    PendingReason.PERMIT_BACKOFF: Reason(
+        "permit backoff",
+        "back off after a timeout",
+        "placed once, given back after a timeout, not yet tried again",
+        "#f0e442",
+        "xxx",
+        "partial holds",
+    ),
+    PendingReason.MEMBERS: Reason(
+        "members",
+        "wait for more pods of their gang to be created",
+        "fewer pods exist than the gang needs to start",
+        "#595959",
+        "",
+        "control plane",
+    ),
+    PendingReason.CONTROL_PLANE: Reason(
+        "control plane",
+        "wait for the scheduler and the API (control plane)",
+        "admitted or schedulable, waits for the scheduler or the API",
+        "#bb6495",
+        "|||",
+        "control plane",
+    ),
+    PendingReason.STARTING: Reason(
+        "starting",
+        "are starting",
+        "bound to its node, pulls its image and starts",
+        "#efd0e1",
+        "",
+        "control plane",
+    ),
 }
+
+
+_LABELS = {str(word): row.label for word, row in TABLE.items()}
+
+
+def label(word: str) -> str:
+    """Return how a reason is called in running text; a word of another version as it reads."""
+    return _LABELS.get(word) or word.replace("_", " ")

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import msgspec
 import typer
 
+from scheduler.core.reasons import label
 from scheduler.status.shapes import NodeClass, Shapes, WaitingShape
 from scheduler.status.status import GangView
 from scheduler.status.way_out import duration, many
@@ -167,7 +168,7 @@ def why(
 def _state(gang: GangView) -> str:
     if gang.phase == "running":
         return "runs"
-    return f"is {gang.phase} since {duration(gang.waited_s)}: {gang.reason.replace('_', ' ')}"
+    return f"is {gang.phase} since {duration(gang.waited_s)}: {label(gang.reason)}"
 
 
 @app.command()

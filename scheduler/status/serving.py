@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from scheduler.core.reasons import COLOURS
+from scheduler.core.reasons import TABLE
 from scheduler.status.pages import Page
 
 _encode = msgspec.json.Encoder().encode
@@ -62,8 +62,8 @@ def status_app(facts: Facts) -> Starlette:
 
     async def front(_: Request) -> Response:
         text = resources.files("scheduler.status").joinpath("page.html").read_text(encoding="utf-8")
-        colours = {str(reason): colour for reason, colour in COLOURS.items()}
-        text = text.replace("REASON_COLOURS", _encode(colours).decode())
+        known = {word: {"label": row.label, "colour": row.colour} for word, row in TABLE.items()}
+        text = text.replace("REASON_TABLE", _encode(known).decode())
         return Response(text, media_type="text/html")
 
     handlers = {

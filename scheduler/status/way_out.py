@@ -15,6 +15,7 @@ from scheduler.core.capacity import NodeGroup
 from scheduler.core.decisions import PendingReason
 from scheduler.core.model import Role, Selector
 from scheduler.core.queueing import GangState
+from scheduler.core.reasons import label
 from scheduler.core.times import FOREVER_US, to_s
 from scheduler.kube.objects import node_ready
 from scheduler.policies.shadow import Gain
@@ -296,9 +297,7 @@ def sentences(found: WayOut, reason: PendingReason) -> list[str]:
         when = (
             "" if head.starts_in_s is None else f"; it starts within {duration(head.starts_in_s)}"
         )
-        said.append(
-            f"first in the queue: {head.gang}, {head.reason.replace('_', ' ')}: {head.text}{when}"
-        )
+        said.append(f"first in the queue: {head.gang}, {label(head.reason)}: {head.text}{when}")
     if reason is PendingReason.NEVER_FITS:
         return [*said, *_never(found)]
     if reason not in (PendingReason.CAPACITY, PendingReason.FRAGMENTATION):

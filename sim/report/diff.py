@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from scheduler.core.decisions import PendingReason
-from sim.report.wording import REASON_LABELS, aligned, duration, exact, number
+from scheduler.core.reasons import TABLE
+from sim.report.wording import aligned, duration, exact, number
 from sim.runs.folder import read_manifest
 from sim.runs.metrics import HOUR_S, SIZE_CLASSES, size_code
 from sim.schema.tables import REASONS
@@ -109,7 +110,7 @@ def _by_reason(both: pd.DataFrame) -> Iterable[str]:
             for run in "ab"
         )
         if in_a or in_b:
-            rows.append((REASON_LABELS[reason], number(in_a), number(in_b), _signed(in_b - in_a)))
+            rows.append((TABLE[reason].label, number(in_a), number(in_b), _signed(in_b - in_a)))
     return _indented(rows)
 
 
@@ -145,7 +146,7 @@ def _job_rows(chosen: pd.DataFrame, sign: int) -> Iterable[str]:
 
 def _largest(more: dict[PendingReason, float]) -> str:
     reason = max(more, key=lambda one: more[one])
-    return f"{REASON_LABELS[reason]} (+{duration(more[reason])})" if more[reason] > 0 else "–"
+    return f"{TABLE[reason].label} (+{duration(more[reason])})" if more[reason] > 0 else "–"
 
 
 def _indented(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> Iterable[str]:

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from scheduler.core.decisions import PendingReason
-from sim.report.wording import REASON_DOES, clock, duration, exact, percent, span
+from scheduler.core.reasons import TABLE
+from sim.report.wording import clock, duration, exact, percent, span
 from sim.runs.steps import Counts, Steps
 from sim.schema.tables import REASONS
 
@@ -170,7 +171,7 @@ def explain(
     """
     when = span(episode.start_s, episode.end_s)
     reasons = [
-        f"{percent(share)} {REASON_DOES[reason]}"
+        f"{percent(share)} {TABLE[reason].does}"
         for reason, share in episode.shares
         if share >= 0.005
     ]

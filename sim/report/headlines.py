@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scheduler.core.decisions import PendingReason
-from sim.report.wording import REASON_LABELS, aligned, count, duration, exact, number, percent
+from scheduler.core.reasons import TABLE
+from sim.report.wording import aligned, count, duration, exact, number, percent
 
 if TYPE_CHECKING:
     from sim.runs.folder import RunResult
@@ -58,7 +59,7 @@ def run_lines(result: RunResult, out: Path) -> list[str]:
 def _reasons(figures: dict[str, Any]) -> str:
     shares = sorted(figures.get("pending_share_ratio", {}).items(), key=lambda item: -item[1])
     named = [
-        f"{REASON_LABELS[PendingReason(name)]} {percent(share)}"
+        f"{TABLE[PendingReason(name)].label} {percent(share)}"
         for name, share in shares[:3]
         if share >= 0.005
     ]

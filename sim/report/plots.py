@@ -18,24 +18,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from scheduler.core.decisions import PendingReason
-from scheduler.core.reasons import COLOURS
+from scheduler.core.reasons import TABLE
 from sim.report.digest import Digest
-from sim.report.wording import REASON_LABELS, count, duration
+from sim.report.wording import count, duration
 from sim.runs.metrics import DAY_S, SIZE_CLASSES, Growth
 
-#: fill and hatching of each reason; neighbours in the stack differ in lightness
-REASON_STYLE: dict[PendingReason, tuple[str, str]] = {
-    PendingReason.NEVER_FITS: (COLOURS[PendingReason.NEVER_FITS], ""),
-    PendingReason.CAPACITY: (COLOURS[PendingReason.CAPACITY], ""),
-    PendingReason.FRAGMENTATION: (COLOURS[PendingReason.FRAGMENTATION], "///"),
-    PendingReason.BEHIND_HEAD: (COLOURS[PendingReason.BEHIND_HEAD], ""),
-    PendingReason.HELD_BY_OTHERS: (COLOURS[PendingReason.HELD_BY_OTHERS], "\\\\\\"),
-    PendingReason.OWN_PARTIAL_HOLD: (COLOURS[PendingReason.OWN_PARTIAL_HOLD], "..."),
-    PendingReason.PERMIT_BACKOFF: (COLOURS[PendingReason.PERMIT_BACKOFF], "xxx"),
-    PendingReason.MEMBERS: (COLOURS[PendingReason.MEMBERS], ""),
-    PendingReason.CONTROL_PLANE: (COLOURS[PendingReason.CONTROL_PLANE], "|||"),
-    PendingReason.STARTING: (COLOURS[PendingReason.STARTING], ""),
-}
 #: line colour, dashes and marker of the arms, in order of appearance
 ARM_STYLES: tuple[tuple[str, object, str], ...] = (
     ("#b3440e", (0, (1, 1)), "o"),
@@ -45,6 +32,7 @@ ARM_STYLES: tuple[tuple[str, object, str], ...] = (
     ("#4b4b4b", (0, (2, 2)), "v"),
     ("#2f7d4f", (0, (8, 2)), "P"),
 )
+HATCH = "#ffffff"  #: the lines of patterns
 WIDE = (5.4, 2.9)  #: inches; two stand side by side, and a phone shows one
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -56,7 +44,7 @@ STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "hatch.linewidth": 0.6,
-    "hatch.color": "#ffffff",
+    "hatch.color": HATCH,
     "svg.fonttype": "none",
     "svg.hashsalt": "muster",
 }
@@ -103,21 +91,9 @@ def pending_curve(digest: Digest, top_pods: float) -> Picture:
         figure = Figure(figsize=WIDE, layout="constrained")
         axes = figure.add_subplot()
         days = np.append(curve.time_s, curve.end_s) / DAY_S
-        floor = np.zeros(len(days))
-        shown: list[Patch] = []
-        for index, name in enumerate(curve.columns):
-            values = curve.values[:, index]
-            if not values.any():
-                continue
-            reason = PendingReason(name)
-            fill, hatch = REASON_STYLE[reason]
-            level = floor + np.append(values, values[-1])
-            axes.fill_between(
-                days, floor, level, step="post", facecolor=fill, hatch=hatch, linewidth=0
-            )
-            shown.append(Patch(facecolor=fill, hatch=hatch, label=REASON_LABELS[reason]))
-            floor = level
-        axes.plot(days, floor, drawstyle="steps-post", color="#1a1a1a", linewidth=0.6)
+        values = np.vstack((curve.values, curve.values[-1:]))
+        shown = stack_by_reason(axes, days, values, curve.columns)
+        axes.plot(days, values.sum(axis=1), drawstyle="steps-post", color="#1a1a1a", linewidth=0.6)
         axes.set_xlim(days[0], days[-1])
         axes.set_ylim(0, max(top_pods, 1.0) * 1.06)
         _time_axis(axes, float(days[-1] - days[0]))
@@ -126,7 +102,7 @@ def pending_curve(digest: Digest, top_pods: float) -> Picture:
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         if shown:
             figure.legend(
-                handles=shown[::-1],
+                handles=shown,
                 loc="outside upper center",
                 ncols=min(3, len(shown)),
                 frameon=False,
@@ -139,6 +115,31 @@ def pending_curve(digest: Digest, top_pods: float) -> Picture:
             f"peak {peak:,} pods"
         )
         return render(figure, f"pending-{head.name}", alt)
+
+
+def stack_by_reason(
+    axes: Axes, x: np.ndarray, values: np.ndarray, reasons: Sequence[str]
+) -> list[Patch]:
+    """Draw counts by reason on top of each other; return what the legend says, from the top.
+
+    `values` [num_times, num_reasons] hold from their `x` to the next one.
+    """
+    floor = np.zeros(len(x))
+    shown: list[Patch] = []
+    for index, name in enumerate(reasons):
+        if not values[:, index].any():
+            continue
+        reason = TABLE[PendingReason(name)]
+        level = floor + values[:, index]
+        fill, hatch = reason.colour, reason.hatch
+        axes.fill_between(
+            x, floor, level, step="post", facecolor=fill, edgecolor=HATCH, hatch=hatch, linewidth=0
+        )
+        shown.append(
+            Patch(facecolor=fill, edgecolor=HATCH, hatch=hatch, linewidth=0, label=reason.label)
+        )
+        floor = level
+    return shown[::-1]
 
 
 def _time_axis(axes: Axes, days: float) -> None:

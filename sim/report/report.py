@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from scheduler.core.decisions import PendingReason
+from scheduler.core.reasons import TABLE
 from sim.report import episodes, held, plots
 from sim.report.digest import (
     Digest,
@@ -30,8 +31,6 @@ from sim.report.digest import (
     with_identity,
 )
 from sim.report.wording import (
-    REASON_LABELS,
-    REASON_MEANS,
     count,
     duration,
     exact,
@@ -80,14 +79,7 @@ def build_report(runs: Sequence[Path], out: Path, *, title: str | None = None) -
         "gaps": _gaps(digests),
         "parts": parts,
         "glance": [sentence for part in parts for sentence in part.glance],
-        "reasons": [
-            {
-                "label": REASON_LABELS[reason],
-                "means": REASON_MEANS[reason],
-                "fill": plots.REASON_STYLE[reason][0],
-            }
-            for reason in PendingReason
-        ],
+        "reasons": list(TABLE.values()),
         "settings": _settings(digests),
         "tables": files,
         "tau": number(TAU_S),
@@ -384,7 +376,7 @@ def _glance(
         text = f"{one.head.arm} {count(overall(one.shared)['p99_pods'])}"
         if float(reasons.max()) > 0:
             main = PendingReason(str(reasons.idxmax()))
-            text += f" (mostly {REASON_LABELS[main]}, {percent(float(reasons.max()))})"
+            text += f" (mostly {TABLE[main].label}, {percent(float(reasons.max()))})"
         texts.append(text)
     shared_s = mine[0].shared.window.days * DAY_S
     yield (

@@ -1,4 +1,4 @@
-"""Figures as people read them: numbers, durations, clock times, and reasons in words."""
+"""Figures as people read them: numbers, durations and clock times."""
 
 from __future__ import annotations
 
@@ -6,49 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-from scheduler.core.decisions import PendingReason
-
 DAY_S = 86400
-
-REASON_LABELS: dict[PendingReason, str] = {
-    PendingReason.NEVER_FITS: "never fits",
-    PendingReason.CAPACITY: "capacity",
-    PendingReason.FRAGMENTATION: "fragmentation",
-    PendingReason.BEHIND_HEAD: "behind head",
-    PendingReason.HELD_BY_OTHERS: "held by others",
-    PendingReason.OWN_PARTIAL_HOLD: "own partial hold",
-    PendingReason.PERMIT_BACKOFF: "permit backoff",
-    PendingReason.MEMBERS: "members",
-    PendingReason.CONTROL_PLANE: "control plane",
-    PendingReason.STARTING: "starting",
-}
-
-#: what the pods of a reason do, to follow "71 %"
-REASON_DOES: dict[PendingReason, str] = {
-    PendingReason.NEVER_FITS: "can never fit",
-    PendingReason.CAPACITY: "wait for capacity",
-    PendingReason.FRAGMENTATION: "find enough GPUs free but not in the needed shape",
-    PendingReason.BEHIND_HEAD: "would fit but wait behind an earlier gang",
-    PendingReason.HELD_BY_OTHERS: "are kept out by partial holds of other gangs",
-    PendingReason.OWN_PARTIAL_HOLD: "are placed and wait for the rest of their own gang",
-    PendingReason.PERMIT_BACKOFF: "back off after a timeout",
-    PendingReason.MEMBERS: "wait for more pods of their gang to be created",
-    PendingReason.CONTROL_PLANE: "wait for the scheduler and the API (control plane)",
-    PendingReason.STARTING: "are starting",
-}
-
-REASON_MEANS: dict[PendingReason, str] = {
-    PendingReason.NEVER_FITS: "no empty cluster of this size could hold the gang",
-    PendingReason.CAPACITY: "fewer GPUs are free than the gang needs",
-    PendingReason.FRAGMENTATION: "enough GPUs are free, but not in the needed shape",
-    PendingReason.BEHIND_HEAD: "the gang would fit now but must not overtake an earlier one",
-    PendingReason.HELD_BY_OTHERS: "it would fit without the partial holds of other gangs",
-    PendingReason.OWN_PARTIAL_HOLD: "the pod is placed and waits for the rest of its own gang",
-    PendingReason.PERMIT_BACKOFF: "placed once, given back after a timeout, not yet tried again",
-    PendingReason.MEMBERS: "fewer pods exist than the gang needs to start",
-    PendingReason.CONTROL_PLANE: "admitted or schedulable, waits for the scheduler or the API",
-    PendingReason.STARTING: "bound to its node, pulls its image and starts",
-}
 
 
 def number(value: float) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from scheduler.core.decisions import PendingReason
+from scheduler.core.reasons import TABLE
 from sim.runs.experiment import run
 from sim.runs.progress import Callback
 from sim.study import settings
@@ -30,23 +30,6 @@ from traces.windows import DAY_S
 
 #: sizes that the cost curve shows beside those of the search
 CURVE_POINTS = 9
-
-#: reasons as a planner acts on them
-BINDS: dict[str, tuple[PendingReason, ...]] = {
-    "capacity": (PendingReason.CAPACITY, PendingReason.NEVER_FITS),
-    "fragmentation": (PendingReason.FRAGMENTATION,),
-    "head-of-line": (PendingReason.BEHIND_HEAD,),
-    "partial holds": (
-        PendingReason.HELD_BY_OTHERS,
-        PendingReason.OWN_PARTIAL_HOLD,
-        PendingReason.PERMIT_BACKOFF,
-    ),
-    "control plane": (
-        PendingReason.MEMBERS,
-        PendingReason.CONTROL_PLANE,
-        PendingReason.STARTING,
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,12 +330,10 @@ def _at_limit(plan: Plan, used: dict[tuple[int, int], Evaluation], one: Found) -
 
 
 def _binds(evaluations: Sequence[Evaluation]) -> dict[str, float]:
-    totals = {
-        name: sum(
-            one.measured.pending_pod_s.get(reason, 0.0) for one in evaluations for reason in reasons
-        )
-        for name, reasons in BINDS.items()
-    }
+    totals: dict[str, float] = {}
+    for reason, row in TABLE.items():
+        pod_s = sum(one.measured.pending_pod_s.get(reason, 0.0) for one in evaluations)
+        totals[row.binds] = totals.get(row.binds, 0.0) + pod_s
     everything = sum(totals.values())
     if not everything:
         return {}
