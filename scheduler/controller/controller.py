@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from math import inf
 
 from scheduler.controller.lanes import Lanes
 from scheduler.controller.membership import LiveGang
@@ -24,6 +25,7 @@ from scheduler.controller.settings import LiveSettings
 from scheduler.controller.tables import Tables
 from scheduler.controller.telling import Telling
 from scheduler.controller.work import Work
+from scheduler.core.times import to_s
 from scheduler.kube.api import Api, ApiError
 from scheduler.kube.objects import IGNORE, NodeObject, Pod, Thing, pod_shape
 from scheduler.kube.watch import Change
@@ -219,10 +221,13 @@ class Controller:
             gang = self.gangs.get(key)
             if gang is not None:
                 self._mend(gang, now_s)
+        self.work.step_at_s = inf
         if not self.active:
             return
         began_s = time.perf_counter()
         self._decide(now_s)
+        until_s = to_s(self.ledger.state.until_us)
+        self.work.step_at_s = until_s if until_s > now_s else inf
         self.metrics.plan_seconds.observe(time.perf_counter() - began_s)
         self._wake_refused()
         self.telling.wake()

@@ -24,6 +24,7 @@ from scheduler.core.events import (
     NodeAdded,
     NodeCordoned,
     NodeReturned,
+    Overtaken,
 )
 from scheduler.core.model import Gang, Node, NodeStatus, Placement, PodShape, Role, Selector, Slice
 from scheduler.core.state import ClusterState, apply
@@ -62,6 +63,7 @@ class Request:
     present: int = 0  #: pods that exist
     nodes: tuple[str, ...] = ()  #: of each pod in rank order once it is admitted
     admitted_s: float = 0.0
+    overtaken: int = 0  #: what the core's state counted when it was made anew
 
     @property
     def num_pods(self) -> int:
@@ -319,6 +321,8 @@ class Ledger:
         gang = self._gang(request)
         if not request.nodes:
             self._tell(GangSubmitted(gang, min(request.present, gang.num_pods)))
+            if request.overtaken:
+                self._tell(Overtaken(gang.name, request.overtaken))
             return
         placement = self._placement(gang, request.nodes)
         if placement is None:
@@ -367,6 +371,7 @@ class Ledger:
     def _rebuild(self) -> None:
         """Make the core's state anew from the facts; what runs is counted first."""
         self._start_over = False
+        self._keep_counts()
         self.version += 1
         self.num_rebuilds += 1
         self.classes.forget_classes()
@@ -399,6 +404,12 @@ class Ledger:
         assert not self._start_over, "a rebuilt state must hold what runs"
         self._short.clear()
         self._stale.update(self._foreign_on)
+
+    def _keep_counts(self) -> None:
+        """Note what the core's state counted by itself, before another takes its place."""
+        for name, member in self.state.gangs.items():
+            if member.overtaken and name in self.requests:
+                self.requests[name].overtaken = member.overtaken
 
     def _surviving(self, request: Request) -> Request:
         """Return what a request still holds: its pods on nodes that left are held nowhere."""
@@ -449,6 +460,8 @@ class Ledger:
                         return
                     case Wait() | Reserve():
                         self._tell(decision)
+                    case _:
+                        raise ValueError(f"the core decides {decision}, which nobody carries out")
         raise AssertionError(f"no end of decisions after {MAX_DECISIONS}")
 
     def find_broken(self, now_s: float) -> dict[str, Exception]:
@@ -456,6 +469,7 @@ class Ledger:
 
         The state is made anew afterwards; nothing of the trials is recorded.
         """
+        self._keep_counts()
         requests, record, rebuilt = self.requests, self.record, self.rebuilt
         self.record, self.rebuilt = lambda now_s, item: None, lambda now_s, state: None
         self.requests = {name: r for name, r in requests.items() if r.nodes}

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from heapq import heappop, heappush
+from math import inf
 from typing import Any
 
 from scheduler.workloads.gangs import GangKey
@@ -32,6 +33,7 @@ class Work:
         self._wake = asyncio.Event()
         self._timers: list[tuple[float, int, GangKey]] = []  #: a heap; the number breaks ties
         self._num_timers = 0
+        self.step_at_s = inf  #: the core wants to decide again then, whatever happens
         self._step_s = 0.0  #: the last step took so long
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -69,9 +71,11 @@ class Work:
         return touched
 
     def touch_due(self, now_s: float) -> None:
-        """Have the gangs mended whose time has come."""
+        """Have the gangs mended whose time has come, and the step made that the core asked for."""
         while self._timers and self._timers[0][0] <= now_s:
             self._touched.add(heappop(self._timers)[2])
+            self._wake.set()
+        if self.step_at_s <= now_s:
             self._wake.set()
 
     async def something(self) -> None:
@@ -80,6 +84,7 @@ class Work:
             now_s = self.now_s()
             self.touch_due(now_s)
             next_s = self._timers[0][0] if self._timers else now_s + LONGEST_S
+            next_s = min(next_s, self.step_at_s)
             try:
                 await asyncio.wait_for(self._wake.wait(), max(0.0, next_s - now_s))
             except TimeoutError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scheduler.core.model import Gang, Node, Placement, PodShape, Role
+from scheduler.core.times import FOREVER_US
 
 
 @dataclass(slots=True)
@@ -147,12 +148,25 @@ class Admitted:
 
 
 @dataclass(slots=True)
+class Overtaken:
+    """Gangs were admitted past this one while it headed the queue, so many times in all.
+
+    The state counts on its own; a driver that makes a state anew tells it what the old one knew.
+    """
+
+    gang: str
+    times: int
+
+
+@dataclass(slots=True)
 class Considered:
     """The pass over this state is complete and its decisions are applied; `decide` ends with it.
 
-    What waits now cannot start before capacity grows or the head of the queue changes, so the
-    next pass may look at newcomers alone.
+    What waits now cannot start before capacity grows, the head of the queue changes, or `until_us`
+    has come: drivers decide again then. Until that, a pass may look at newcomers alone.
     """
+
+    until_us: int = FOREVER_US  #: from then on time alone may change the decisions
 
 
 ClusterEvent = (
@@ -173,5 +187,6 @@ ClusterEvent = (
     | CapacityReserved
     | ReservationReleased
     | Admitted
+    | Overtaken
     | Considered
 )

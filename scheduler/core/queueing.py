@@ -38,6 +38,7 @@ class GangState:
         "held",
         "key",
         "missing",
+        "overtaken",
         "phase",
         "present",
         "release",
@@ -55,6 +56,7 @@ class GangState:
         self.present = present  #: pods that exist
         self.key: OrderKey = ()  #: place in the queue
         self.expected_end_us = FOREVER_US  #: start plus walltime
+        self.overtaken = 0  #: gangs admitted past it while it headed the queue, this time
 
 
 class Demand:

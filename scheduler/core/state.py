@@ -9,7 +9,7 @@ from typing import Any
 
 from scheduler.core import ordering
 from scheduler.core.capacity import Capacity
-from scheduler.core.decisions import Reserve, Wait
+from scheduler.core.decisions import Decision, Reserve, Wait
 from scheduler.core.events import (
     Admitted,
     CapacityReserved,
@@ -28,6 +28,7 @@ from scheduler.core.events import (
     NodeCordoned,
     NodeLost,
     NodeReturned,
+    Overtaken,
     PriorityChanged,
     ReservationReleased,
 )
@@ -62,6 +63,8 @@ class ClusterState:
         self.foreign: dict[str, tuple[int, PodShape]] = {}
         #: True if a waiting gang may fit that did not at the last pass
         self.grew = True
+        #: from then on time may have changed what the last pass decided
+        self.until_us = FOREVER_US
         #: every family met so far
         self.families: dict[FamilyKey, Family] = {}
         # Indexes that not every policy or cluster needs; each is kept from the first question on.
@@ -110,13 +113,21 @@ class ClusterState:
         ]
 
 
-def apply(state: ClusterState, event: ClusterEvent | Wait | Reserve) -> None:
+def apply(state: ClusterState, event: ClusterEvent | Decision) -> None:
     """Change `state` by one event, or by a decision that needs no act outside.
 
     Raises:
-        ValueError: the event names a gang, node or pod that the state does not have, or has.
+        ValueError: the event names a gang, node or pod that the state does not have, or has; or
+            it is a decision that has to be carried out outside.
     """
-    _HANDLERS[type(event)](state, event)
+    try:
+        handler = _HANDLERS[type(event)]
+    except KeyError:
+        raise ValueError(
+            f"the state takes no {type(event).__name__}: {event}; a driver carries it out and "
+            "tells what came of it, such as Admitted after Admit"
+        ) from None
+    handler(state, event)
 
 
 # -- gangs -----------------------------------------------------------------------------------
@@ -188,6 +199,10 @@ def _dequeue(state: ClusterState, member: GangState) -> None:
 def _admitted(state: ClusterState, event: Admitted) -> None:
     name, placement, expected_end_us = event.gang, event.placement, event.expected_end_us
     member = _gang(state, name)
+    head = state.queue.head()
+    if head is not None and head is not member:
+        head.overtaken += 1
+    member.overtaken = 0
     state.queue.remove(member)
     roles = member.gang.roles
     if state.reservations:
@@ -544,8 +559,13 @@ def _waited(state: ClusterState, event: Wait) -> None:
         family.fit_pods, family.free_pods = event.fit_pods, event.free_pods
 
 
+def _overtaken(state: ClusterState, event: Overtaken) -> None:
+    _gang(state, event.gang).overtaken = event.times
+
+
 def _considered(state: ClusterState, event: Considered) -> None:
     state.grew = False
+    state.until_us = event.until_us
     state.queue.fresh.clear()
     state.queue.head_seen = state.queue.head()
 
@@ -570,5 +590,6 @@ _HANDLERS: dict[type, Callable[[ClusterState, Any], None]] = {
     Reserve: _promised,
     Admitted: _admitted,
     Wait: _waited,
+    Overtaken: _overtaken,
     Considered: _considered,
 }

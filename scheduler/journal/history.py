@@ -14,7 +14,13 @@ from typing import Any
 import msgspec
 
 from scheduler.core.decisions import Admit, Decision, Preempt
-from scheduler.core.events import Admitted, ClusterEvent, ForeignPodBound, GangSubmitted
+from scheduler.core.events import (
+    Admitted,
+    ClusterEvent,
+    ForeignPodBound,
+    GangSubmitted,
+    Overtaken,
+)
 from scheduler.core.model import Node
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import to_us
@@ -189,6 +195,8 @@ def events_of(now_s: float, state: ClusterState) -> list[ClusterEvent]:
         found.append(GangSubmitted(gang, member.present))
         if member.held and not member.missing:
             found.append(Admitted(gang.name, member.held, to_us(now_s), member.expected_end_us))
+        elif member.overtaken:
+            found.append(Overtaken(gang.name, member.overtaken))
     for pod, (node, shape) in state.foreign.items():
         found.append(ForeignPodBound(pod, state.capacity.nodes[node].name, shape))
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 from scheduler.core.decisions import Admit, Decision
 from scheduler.core.events import Considered
 from scheduler.core.state import ClusterState
+from scheduler.core.times import FOREVER_US
 from scheduler.policies.passes import Pass, place_missing
 from scheduler.policies.policy import Policy
 
@@ -18,7 +19,8 @@ def decide(state: ClusterState, policy: Policy, now_us: int) -> tuple[Decision, 
     """Return what should happen now; reads only.
 
     Carry the decisions out in order, tell the state with `apply`, and ask again, until the last
-    decision is `Considered`: then the pass is complete. A head that fits is admitted alone, so
+    decision is `Considered`: then the pass is complete. Ask again after the next events, and at
+    its `until_us` even if there are none. A head that fits is admitted alone, so
     that nothing has to be planned on top of it before it is known to have happened.
 
     A `Wait` is given for each family whose outlook differs from the last one applied.
@@ -35,7 +37,7 @@ def decide(state: ClusterState, policy: Policy, now_us: int) -> tuple[Decision, 
     head = queue.head()
     if head is None:
         return _COMPLETE
-    blocked = not state.grew and head is queue.head_seen
+    blocked = not state.grew and head is queue.head_seen and now_us < state.until_us
     if not blocked:
         placement = place_missing(state, head, policy.placer)
         if placement is not None:
@@ -46,9 +48,12 @@ def decide(state: ClusterState, policy: Policy, now_us: int) -> tuple[Decision, 
         around.state_waits()
     finally:
         around.end()
-    if not around.made:
-        return _COMPLETE
-    around.made.append(_CONSIDERED)
+    if around.until_us == FOREVER_US:
+        if not around.made:
+            return _COMPLETE
+        around.made.append(_CONSIDERED)
+    else:
+        around.made.append(Considered(around.until_us))
     return tuple(around.made)
 
 

@@ -12,6 +12,7 @@ from scheduler.core.model import OrderKey, Placement, Selector
 from scheduler.core.placement import Placer, place
 from scheduler.core.queueing import Demand, Entry, Family, GangState
 from scheduler.core.state import ClusterState
+from scheduler.core.times import FOREVER_US
 
 #: a gang that may start now, and the demand it leads, if the pass looks at whole demands
 Candidate = tuple[OrderKey, GangState, Family | None, Demand | None]
@@ -53,7 +54,7 @@ class Pass:
     and `end` undoes it.
     """
 
-    __slots__ = ("_trial", "blocked", "made", "now_us", "placer", "state", "taken")
+    __slots__ = ("_trial", "blocked", "made", "now_us", "placer", "state", "taken", "until_us")
 
     def __init__(self, state: ClusterState, placer: Placer, now_us: int, blocked: bool) -> None:
         self.state = state
@@ -62,6 +63,7 @@ class Pass:
         self.blocked = blocked  #: nothing but newcomers can have become possible
         self.made: list[Decision] = []
         self.taken: set[GangState] = set()  #: the gangs admitted so far
+        self.until_us = FOREVER_US  #: when time alone may change what is decided here
         self._trial: Trial | None = None
 
     def fitting(
@@ -123,6 +125,18 @@ class Pass:
         reservation = self.state.reservations.get(name)
         if reservation is None or not reservation.placement:
             capacity.take(member.missing, placement)
+
+    def come_back(self, at_us: int) -> None:
+        """Have the queue looked at again at `at_us`, even if nothing happens until then.
+
+        Raises:
+            ValueError: that is not in the future, so that the pass would never end.
+        """
+        if at_us <= self.now_us:
+            raise ValueError(
+                f"a pass at {self.now_us} us cannot come back at {at_us} us, which is over"
+            )
+        self.until_us = min(self.until_us, at_us)
 
     def state_waits(self) -> None:
         """Say what each family waits for, where that changed.

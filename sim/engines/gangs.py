@@ -19,7 +19,7 @@ import simpy
 from numpy.typing import NDArray
 
 from scheduler.core.audit import validate
-from scheduler.core.decisions import Admit, Preempt, Wait
+from scheduler.core.decisions import Admit, Wait
 from scheduler.core.events import (
     Admitted,
     Considered,
@@ -34,7 +34,7 @@ from scheduler.core.model import Gang, Node, Phase, Slice
 from scheduler.core.nodeset import NodeSet
 from scheduler.core.queueing import family_key, family_size
 from scheduler.core.state import ClusterState, apply
-from scheduler.core.times import ends_us, to_us
+from scheduler.core.times import FOREVER_US, ends_us, to_us
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
 from sim.engines.attempts import COMPLETED, NODE_LOST, UNFINISHED, GangLog
@@ -101,6 +101,9 @@ class GangSimulation:
         )
         self.num_events = 0
         self._next = 0
+        self._wake_us = FOREVER_US  #: when the policy wants to decide again
+        self._settled_us = 0  #: when something happened last
+        self._overslept = False  #: woken after all was over
         self._progress = progress
         self._reported_s = perf_counter()
         self._faults = faults
@@ -117,7 +120,7 @@ class GangSimulation:
         until_s = self.config.until_s
         if until_s is None:
             self._run_out()
-            end_s = self._now_s
+            end_s = self._settled_us / 1e6 if self._overslept else self._now_s
         else:
             until_us = max(1, to_us(until_s))
             self.env.run(until=until_us)
@@ -260,6 +263,7 @@ class GangSimulation:
     def _settle(self, now_us: int) -> None:
         """Run the decision pass if nothing else happens at this instant."""
         self.num_events += 1
+        self._settled_us = now_us
         if self.env.peek() > now_us:
             if self.state.queue.members:
                 self._pass(now_us)
@@ -284,12 +288,30 @@ class GangSimulation:
                 if isinstance(decision, Admit):
                     self._start(decision, now_us)
                     continue
-                assert not isinstance(decision, Preempt), "no policy here preempts"
                 apply(state, decision)
                 if isinstance(decision, Wait):
                     self.ledger.note(decision, now_us / 1e6)
                 elif isinstance(decision, Considered):
+                    self._come_back()
                     return
+
+    def _come_back(self) -> None:
+        """Have a pass made when time alone may change the decisions."""
+        until_us = self.state.until_us
+        if until_us < self._wake_us:
+            self._wake_us = until_us
+            self._at(until_us, self._wake, None)
+
+    def _wake(self, event: simpy.Event) -> None:
+        now_us = self._now_us
+        if now_us == self._wake_us:
+            self._wake_us = FOREVER_US
+        if not self.state.queue.members:
+            self._overslept = self._is_over()
+        elif now_us < self.state.until_us:  # a pass since then has put it off
+            self._come_back()
+        else:
+            self._settle(now_us)
 
     def _start(self, admit: Admit, now_us: int) -> None:
         name, placement = admit.gang, admit.placement

@@ -8,7 +8,9 @@ import pytest
 from scheduler.controller.lanes import pin
 from scheduler.controller.mirror import Ledger, Part, Request
 from scheduler.controlplane.objects import node as played
+from scheduler.core.events import Overtaken
 from scheduler.core.model import PodShape
+from scheduler.journal.history import events_of
 from scheduler.kube.objects import NodeObject, Pod
 from scheduler.policies import catalog
 from scheduler.workloads.eligibility import shunned
@@ -168,3 +170,33 @@ def test_a_taint_that_comes_later_takes_the_node_from_who_does_not_tolerate_it(
     made["spec"] = {"taints": [{"key": "broken", "effect": "NoSchedule"}]}
     book.set_node(msgspec.convert(made, NodeObject))
     assert book.takes("node-00000", one) is bool(tolerations)
+
+
+def waiting(name: str, count: int, submit_s: float) -> Request:
+    """Return a request for pods of 8 GPUs."""
+    part = Part("worker", count, PodShape(8, 0, 0), pod(name))
+    return Request(name, [part], submit_s, present=count)
+
+
+def test_how_often_a_head_was_overtaken_outlives_the_state() -> None:
+    told: list[object] = []
+    policy = catalog.policy("priority", "skip", "none", "pack")
+    book = Ledger(policy, RESOURCE, lambda now_s, item: told.append(item))
+    for number in range(2):
+        book.set_node(msgspec.convert(played(number, 8), NodeObject))
+    book.submit(waiting("head", 3, 0.0))
+    book.submit(waiting("head-too", 2, 0.0))
+    book.hold(held("runs", names(0), 8))
+    book.submit(waiting("small", 1, 1.0))
+    assert [one.name for one in book.decide(1.0)] == ["small"]
+    assert book.state.gangs["head-too"].overtaken == 1
+    book.begin_anew()
+    book.settle(2.0)
+    assert book.state.gangs["head-too"].overtaken == 1
+    assert told[-1] == Overtaken("head-too", 1)
+    assert not book.find_broken(3.0)
+    book.settle(3.0)
+    assert book.state.gangs["head-too"].overtaken == 1
+    assert [one for one in events_of(3.0, book.state) if isinstance(one, Overtaken)] == [
+        Overtaken("head-too", 1)
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scheduler.core.audit import validate
-from scheduler.core.decisions import PendingReason
+from scheduler.core.decisions import Admit, Decision, PendingReason, Preempt
 from scheduler.core.events import (
     Admitted,
     CapacityReserved,
@@ -14,6 +14,7 @@ from scheduler.core.events import (
     ForeignPodGone,
     GangCancelled,
     GangFinished,
+    GangInterrupted,
     GangResized,
     GangSubmitted,
     MemberLost,
@@ -21,6 +22,7 @@ from scheduler.core.events import (
     NodeCordoned,
     NodeLost,
     NodeReturned,
+    Overtaken,
     PriorityChanged,
     ReservationReleased,
 )
@@ -32,6 +34,7 @@ from scheduler.policies.explain import explain
 from tests.scheduler.core.driving import admitted, gang, let_pass, nodes, submit
 
 STRICT = catalog.policy()
+SKIP = catalog.policy(discipline="skip")
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,7 @@ STRICT = catalog.policy()
         (GangCancelled("x"), "gang 'x' is unknown"),
         (Admitted("x", (), 0, 1), "gang 'x' is unknown"),
         (PriorityChanged("x", 1), "gang 'x' is unknown"),
+        (Overtaken("x", 1), "gang 'x' is unknown"),
         (NodeLost("x"), "node 'x' is unknown; add it first"),
         (NodeCordoned("x"), "node 'x' is unknown"),
         (NodeReturned("x"), "node 'x' is unknown"),
@@ -186,3 +190,29 @@ def test_roles_that_fit_in_some_arrangement_are_not_impossible() -> None:
     roles = (Role(2, PodShape(3)), Role(1, PodShape(8), name="master"))
     submit(state, Gang("a", roles))
     assert state.gangs["a"].phase is not Phase.IMPOSSIBLE
+
+
+@pytest.mark.parametrize("decision", [Admit("a", ()), Preempt("a", ("b",))])
+def test_a_decision_that_has_to_be_carried_out_is_no_event(decision: Decision) -> None:
+    with pytest.raises(ValueError, match=rf"the state takes no {type(decision).__name__}: .*'a'"):
+        apply(ClusterState(nodes(1)), decision)  # type: ignore[arg-type]
+
+
+def test_the_state_counts_how_often_a_head_is_overtaken() -> None:
+    state = ClusterState(nodes(2))
+    submit(state, gang("a", 1, 8), gang("head", 2, 8, 1.0), gang("c", 1, 8, 2.0))
+    let_pass(state, SKIP)
+    assert state.gangs["head"].overtaken == 1
+    apply(state, GangFinished("c"))
+    submit(state, gang("d", 1, 8, 3.0))
+    let_pass(state, SKIP)
+    assert (state.gangs["head"].overtaken, state.gangs["a"].overtaken) == (2, 0)
+    again = ClusterState(nodes(2))
+    submit(again, gang("head", 2, 8, 1.0))
+    apply(again, Overtaken("head", 2))
+    assert again.gangs["head"].overtaken == 2
+    for name in ("a", "d"):
+        apply(state, GangFinished(name))
+    let_pass(state, SKIP)
+    apply(state, GangInterrupted("head"))
+    assert state.gangs["head"].overtaken == 0, "it waits anew"

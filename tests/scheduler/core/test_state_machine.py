@@ -118,6 +118,7 @@ class ClusterMachine(RuleBasedStateMachine):
         self.foreign: dict[str, tuple[str, PodShape]] = {}
         self.kept: dict[str, Counter[tuple[int, str]]] = {}  #: reservations
         self.promised: dict[str, float] = {}
+        self.overtaken: Counter[str] = Counter()
 
     # -- what the machine knows by itself --------------------------------------------------
 
@@ -190,6 +191,10 @@ class ClusterMachine(RuleBasedStateMachine):
         if self.discipline == "strict":
             first = min(self.waiting(), key=lambda other: self.key(self.gangs[other]))
             assert name == first, f"{name} overtook {first}"
+        head = min(self.waiting(), key=lambda other: self.key(self.gangs[other]))
+        if name != head:
+            self.overtaken[head] += 1
+        self.overtaken[name] = 0
         missing = self.state.gangs[name].missing
         asked = Counter({i: role.count for i, role in enumerate(missing)})
         got: Counter[int] = Counter()
@@ -444,6 +449,11 @@ class ClusterMachine(RuleBasedStateMachine):
             assert placed + lacks == gang.num_pods, f"{name}: {placed} placed, {lacks} missing"
             if name in self.ends_us:
                 assert not lacks, f"{name} is counted as running whole and lacks {lacks}"
+
+    @invariant()
+    def the_state_counts_who_was_overtaken(self) -> None:
+        for name in self.waiting() if hasattr(self, "state") else ():
+            assert self.state.gangs[name].overtaken == self.overtaken[name]
 
     @invariant()
     def every_waiting_gang_has_one_reason(self) -> None:
