@@ -178,7 +178,7 @@ def cqsim_easy(
         jobs["job"],
         jobs["submit_s"],
         jobs["duration_s"],
-        jobs["num_pods"],
+        jobs["gpus"],
         jobs["walltime_s"],
         strict=True,
     )
@@ -187,11 +187,11 @@ def cqsim_easy(
             name,
             submit_s,
             duration_s,
-            (Role(num_pods, PodShape(1)),),
+            (Role(gpus, PodShape(1)),),
             walltime_s=duration_s if true_run_times else estimate_s,
             estimate_s=estimate_s,
         )
-        for name, submit_s, duration_s, num_pods, estimate_s in rows
+        for name, submit_s, duration_s, gpus, estimate_s in rows
     ]
     inexact = bool((jobs["walltime_s"] != jobs["duration_s"]).any())
     return drive(

@@ -6,13 +6,15 @@ instant, after its completions and its submissions; jobs are expected to end at 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 from sim import RunResult, run
-from tests.golden.comparison import differences, mean_wait_s, peer_result
+from tests.golden.comparison import differences, mean_wait_s
+from tests.golden.files import Result
 
 PROCESSORS = {
     "hpc2n_c": 240,
@@ -25,14 +27,13 @@ PROCESSORS = {
 SLOW = pytest.mark.slow
 
 
+Known = Callable[[str], Path]
+
+
 @cache
-def simulate(path: Path, backfill: str) -> RunResult:
+def textbook(path: Path, backfill: str) -> RunResult:
     """A pool of processors is one node that holds them all."""
     return run(path, nodes=1, gpus_per_node=PROCESSORS[path.stem], backfill=backfill)
-
-
-def textbook(golden: Path, trace: str, backfill: str) -> RunResult:
-    return simulate(golden / "_traces" / f"{trace}.swf", backfill)
 
 
 @pytest.mark.parametrize(
@@ -51,24 +52,8 @@ def textbook(golden: Path, trace: str, backfill: str) -> RunResult:
         pytest.param("ricc20k_perfect_c", "easy", 9558.22, marks=SLOW),
     ],
 )
-def test_mean_wait_is_the_textbooks(golden: Path, trace: str, backfill: str, wait_s: float) -> None:
-    assert mean_wait_s(textbook(golden, trace, backfill)) == wait_s
-
-
-@pytest.mark.parametrize(
-    "trace",
-    [
-        "hpc2n_c",
-        "hpc2n_perfect_c",
-        pytest.param("lublin256_c", marks=SLOW),
-        pytest.param("nasa_c", marks=SLOW),
-    ],
-)
-def test_fcfs_is_cqsims_job_by_job(golden: Path, trace: str) -> None:
-    ours = textbook(golden, trace, "none")
-    peer = peer_result(golden / "cqsim" / f"{trace}_fcfs.csv.gz")
-    assert differences(ours, peer).empty
-    assert float(ours.jobs["end_s"].max()) == peer["end_time"].max()
+def test_mean_wait_is_the_textbooks(known: Known, trace: str, backfill: str, wait_s: float) -> None:
+    assert mean_wait_s(textbook(known(f"{trace}.swf"), backfill)) == wait_s
 
 
 @pytest.mark.parametrize(
@@ -81,13 +66,14 @@ def test_fcfs_is_cqsims_job_by_job(golden: Path, trace: str) -> None:
     ],
 )
 def test_easy_differs_from_cqsim_where_a_pass_per_event_does(
-    golden: Path, trace: str, num_different: int, largest_s: float
+    golden: Path, known: Known, trace: str, num_different: int, largest_s: float
 ) -> None:
     """Where estimates are exact, CQSim's pass after every event (Q1) is all that is different.
 
     How many jobs it moves is known from an implementation of both.
     """
-    ours = textbook(golden, trace, "easy")
-    moved = differences(ours, peer_result(golden / "cqsim" / f"{trace}_easy.csv.gz"))
+    ours = textbook(known(f"{trace}.swf"), "easy")
+    path = golden / "cqsim" / f"{trace}_easy.csv.gz"
+    moved = differences(ours, Result(golden, path, "cqsim", trace, "easy"))
     assert len(moved) == num_different
     assert (moved["ours_s"] - moved["peer_s"]).abs().max() == largest_s or num_different == 0
