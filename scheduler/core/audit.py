@@ -82,6 +82,12 @@ def _validate_gangs(state: ClusterState) -> None:
         }
         says = {role.name: role.count for role in member.missing}
         assert lacks == says, f"gang {name!r} lacks {lacks}, says {says}"
+        assert bool(member.held) == (member.admitted_us < FOREVER_US), (
+            f"gang {name!r} holds {member.held}, admitted at {member.admitted_us} us"
+        )
+        assert member.saved_us == -FOREVER_US or member.saved_us >= member.admitted_us, (
+            f"gang {name!r} saved at {member.saved_us} us, admitted at {member.admitted_us} us"
+        )
         waits = name in state.queue.members
         if member.phase is Phase.RUNNING:
             assert member.held or not lacks, f"gang {name!r} runs on nothing"

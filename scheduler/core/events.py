@@ -88,13 +88,23 @@ class GangCancelled:
 
 @dataclass(slots=True)
 class GangResized:
-    """The gang now has these roles; the same role names in the same order, other counts.
+    """The gang now has these roles, and `present` of its pods exist; None: the new ones do, too.
 
-    A running gang gives back its last ranks or asks for the missing ones.
+    Roles are known by their names; one of which it holds pods stays, with its pod shape. A running
+    gang gives back its last ranks or asks for the missing ones, once all of them exist.
     """
 
     gang: str
     roles: tuple[Role, ...]
+    present: int | None = None
+
+
+@dataclass(slots=True)
+class CheckpointSaved:
+    """A checkpoint of the gang was committed, with all that it had done by `saved_us`."""
+
+    gang: str
+    saved_us: int
 
 
 @dataclass(slots=True)
@@ -181,6 +191,7 @@ ClusterEvent = (
     | GangInterrupted
     | GangCancelled
     | GangResized
+    | CheckpointSaved
     | PriorityChanged
     | ForeignPodBound
     | ForeignPodGone

@@ -32,6 +32,7 @@ class GangState:
     """One gang and what it holds. Only `state.apply` writes it."""
 
     __slots__ = (
+        "admitted_us",
         "expected_end_us",
         "family",
         "gang",
@@ -42,6 +43,7 @@ class GangState:
         "phase",
         "present",
         "release",
+        "saved_us",
         "size",
     )
 
@@ -55,6 +57,8 @@ class GangState:
         self.release: Release | None = None  #: what `held` gives back; kept for backfill
         self.present = present  #: pods that exist
         self.key: OrderKey = ()  #: place in the queue
+        self.admitted_us = FOREVER_US  #: since when it holds nodes without a break
+        self.saved_us = -FOREVER_US  #: what it did in that time until then would outlive a stop
         self.expected_end_us = FOREVER_US  #: start plus walltime
         self.overtaken = 0  #: gangs admitted past it while it headed the queue, this time
 

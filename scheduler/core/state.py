@@ -13,6 +13,7 @@ from scheduler.core.decisions import Decision, Reserve, Wait
 from scheduler.core.events import (
     Admitted,
     CapacityReserved,
+    CheckpointSaved,
     ClusterEvent,
     Considered,
     ForeignPodBound,
@@ -45,7 +46,7 @@ from scheduler.core.model import (
 )
 from scheduler.core.placement import pack, place
 from scheduler.core.queueing import Family, GangState, WaitQueue, family_size
-from scheduler.core.times import FOREVER_US
+from scheduler.core.times import FOREVER_US, to_s
 
 
 class ClusterState:
@@ -185,7 +186,7 @@ def _ask_again(state: ClusterState, member: GangState, missing: tuple[Role, ...]
     member.missing = missing
     member.family = state.family(missing)
     member.size = family_size(missing)
-    if member.present < (member.gang.min_member or member.gang.num_pods) and not member.held:
+    if member.present < (member.gang.min_member or member.gang.num_pods):
         member.phase = Phase.GATHERING
     else:
         _enqueue(state, member)
@@ -199,11 +200,13 @@ def _dequeue(state: ClusterState, member: GangState) -> None:
 def _admitted(state: ClusterState, event: Admitted) -> None:
     name, placement, expected_end_us = event.gang, event.placement, event.expected_end_us
     member = _gang(state, name)
+    if not member.missing:
+        raise ValueError(f"gang {name!r} has all its nodes; nothing of it can be admitted")
     head = state.queue.head()
     if head is not None and head is not member:
         head.overtaken += 1
     member.overtaken = 0
-    state.queue.remove(member)
+    _dequeue(state, member)
     roles = member.gang.roles
     if state.reservations:
         _keep_promises(state, name, roles, expected_end_us)
@@ -216,6 +219,8 @@ def _admitted(state: ClusterState, event: Admitted) -> None:
     if member.held:
         _forget_end(state, member)
         placement = member.held + placement
+    else:
+        member.admitted_us = event.now_us
     member.held = placement
     member.missing = ()
     member.phase = Phase.RUNNING
@@ -292,7 +297,13 @@ def _release_all(state: ClusterState, member: GangState) -> None:
         if member.expected_end_us >= promise.start_us:  # due before, it was counted on already
             promise.valid = False
     member.held = ()
-    member.expected_end_us = FOREVER_US
+    _forget_times(member)
+
+
+def _forget_times(member: GangState) -> None:
+    """A gang that holds nothing was not admitted, and a checkpoint of before is of no help."""
+    member.admitted_us = member.expected_end_us = FOREVER_US
+    member.saved_us = -FOREVER_US
 
 
 def _finished(state: ClusterState, event: GangFinished | GangCancelled) -> None:
@@ -365,7 +376,7 @@ def _ask_for_missing(state: ClusterState, member: GangState) -> None:
     )
     if not member.held:
         _forget_end(state, member)
-        member.expected_end_us = FOREVER_US
+        _forget_times(member)
     if missing:
         _ask_again(state, member, missing)
     else:
@@ -375,26 +386,47 @@ def _ask_for_missing(state: ClusterState, member: GangState) -> None:
 
 def _resized(state: ClusterState, event: GangResized) -> None:
     member = _gang(state, event.gang)
-    if [r.name for r in event.roles] != [r.name for r in member.gang.roles]:
-        raise ValueError(
-            f"gang {event.gang!r}: a resize keeps the roles "
-            f"{[r.name for r in member.gang.roles]}, got {[r.name for r in event.roles]}"
-        )
+    held = _held_in(member, event.roles)
     _dequeue(state, member)
     _drop_reservation(state, event.gang)
+    grown = sum(r.count for r in event.roles) - member.gang.num_pods
+    member.gang = member.gang._replace(roles=event.roles)
+    member.held = held
     surplus = _surplus(member, event.roles)
     if surplus:
         _give_back_pods(state, member, surplus)
         _invalidate(state)
-    grown = sum(r.count for r in event.roles) - member.gang.num_pods
-    member.gang = member.gang._replace(roles=event.roles)
-    member.present = max(0, member.present + min(grown, 0))
+    member.present = max(0, member.present + grown) if event.present is None else event.present
     if member.held:
-        member.present = max(member.present, sum(p.num_pods for p in member.held))
         _ask_for_missing(state, member)
     else:
-        member.present += max(grown, 0)
         _ask_again(state, member, event.roles)
+
+
+def _held_in(member: GangState, roles: tuple[Role, ...]) -> Placement:
+    """Return what a gang holds, with its roles counted as in `roles`.
+
+    Raises:
+        ValueError: a role of which it holds pods is not among them, or has pods of another shape.
+    """
+    at = {role.name: index for index, role in enumerate(roles)}
+    keeps = [member.gang.roles[index] for index in dict.fromkeys(p.role for p in member.held)]
+    if any(role.name not in at or roles[at[role.name]].pod != role.pod for role in keeps):
+        raise ValueError(
+            f"gang {member.gang.name!r}: a resize keeps the roles that hold nodes, with their pod "
+            f"shapes: {[r.name for r in keeps]}, got {[r.name for r in roles]}"
+        )
+    return tuple(p._replace(role=at[member.gang.roles[p.role].name]) for p in member.held)
+
+
+def _saved(state: ClusterState, event: CheckpointSaved) -> None:
+    member = _gang(state, event.gang)
+    if event.saved_us < member.admitted_us:
+        raise ValueError(
+            f"gang {event.gang!r} saved at {to_s(event.saved_us)} s, admitted at "
+            f"{to_s(member.admitted_us)} s: a checkpoint counts from the admission on"
+        )
+    member.saved_us = max(member.saved_us, event.saved_us)
 
 
 def _surplus(member: GangState, roles: tuple[Role, ...]) -> list[int]:
@@ -582,6 +614,7 @@ _HANDLERS: dict[type, Callable[[ClusterState, Any], None]] = {
     GangInterrupted: _interrupted,
     GangCancelled: _finished,
     GangResized: _resized,
+    CheckpointSaved: _saved,
     PriorityChanged: _priority_changed,
     ForeignPodBound: _foreign_bound,
     ForeignPodGone: _foreign_gone,

@@ -7,7 +7,7 @@ of it has one zero, the first snapshot.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,17 @@ import msgspec
 from scheduler.core.decisions import Admit, Decision, Preempt
 from scheduler.core.events import (
     Admitted,
+    CheckpointSaved,
     ClusterEvent,
     ForeignPodBound,
+    GangResized,
     GangSubmitted,
     Overtaken,
 )
-from scheduler.core.model import Node
+from scheduler.core.model import Gang, Node, Placement
+from scheduler.core.queueing import GangState
 from scheduler.core.state import ClusterState, apply
-from scheduler.core.times import to_us
+from scheduler.core.times import FOREVER_US
 from scheduler.journal.lines import (
     FORMAT,
     Gap,
@@ -183,20 +186,43 @@ def policy_of(names: dict[str, str]) -> Policy:
 
 def lines_of(now_s: float, state: ClusterState, policy: dict[str, str]) -> list[msgspec.Raw]:
     """Return journal lines that make a state anew."""
-    written = [snapshot(now_s, state, policy), *(encode(now_s, e) for e in events_of(now_s, state))]
+    written = [snapshot(now_s, state, policy), *(encode(now_s, e) for e in events_of(state))]
     return [msgspec.Raw(line) for line in written]
 
 
-def events_of(now_s: float, state: ClusterState) -> list[ClusterEvent]:
+def events_of(state: ClusterState) -> list[ClusterEvent]:
     """Return the events that fill the nodes of a state: what runs first, then what waits."""
     found: list[ClusterEvent] = []
     for member in sorted(state.gangs.values(), key=lambda member: not member.held):
-        gang = member.gang
-        found.append(GangSubmitted(gang, member.present))
-        if member.held and not member.missing:
-            found.append(Admitted(gang.name, member.held, to_us(now_s), member.expected_end_us))
-        elif member.overtaken:
-            found.append(Overtaken(gang.name, member.overtaken))
+        found += _events_of_gang(member)
     for pod, (node, shape) in state.foreign.items():
         found.append(ForeignPodBound(pod, state.capacity.nodes[node].name, shape))
     return found
+
+
+def _events_of_gang(member: GangState) -> Iterator[ClusterEvent]:
+    """Yield what makes a gang as it stands: what it holds first, then what it misses."""
+    gang = member.gang
+    if not member.held:
+        yield GangSubmitted(gang, member.present)
+    else:
+        part, held = holding(member)
+        yield GangSubmitted(part)
+        yield Admitted(gang.name, held, member.admitted_us, member.expected_end_us)
+        if member.missing or member.present != gang.num_pods:
+            yield GangResized(gang.name, gang.roles, member.present)
+    if member.overtaken:
+        yield Overtaken(gang.name, member.overtaken)
+    if member.saved_us > -FOREVER_US:
+        yield CheckpointSaved(gang.name, member.saved_us)
+
+
+def holding(member: GangState) -> tuple[Gang, Placement]:
+    """Return a gang as if it were only what it holds, and that, with its roles counted so."""
+    placed = [0] * len(member.gang.roles)
+    for piece in member.held:
+        placed[piece.role] += piece.num_pods
+    at = {role: index for index, role in enumerate(r for r, count in enumerate(placed) if count)}
+    roles = tuple(replace(member.gang.roles[role], count=placed[role]) for role in at)
+    held = tuple(piece._replace(role=at[piece.role]) for piece in member.held)
+    return member.gang._replace(roles=roles), held

@@ -137,7 +137,7 @@ class ClusterFacts:
         """Nodes and requests as they stand; `lines` are a journal that makes them anew."""
         control, state = self._service.controller, self._service.ledger.state
         now_s = control.now_s()
-        events = events_of(now_s, state)
+        events = events_of(state)
         gangs, nodes = list(control.gangs.values()), list(state.capacity.nodes)
         encoded = await array(nodes, breath)
         lines = [journals.snapshot(now_s, state, self._service.policy, nodes=encoded)]

@@ -15,7 +15,14 @@ import pandas as pd
 import simpy
 
 from scheduler.core.decisions import Admit
-from scheduler.core.events import GangCancelled, GangSubmitted, NodeCordoned, NodeLost, NodeReturned
+from scheduler.core.events import (
+    CheckpointSaved,
+    GangCancelled,
+    GangSubmitted,
+    NodeCordoned,
+    NodeLost,
+    NodeReturned,
+)
 from scheduler.core.model import Gang, Node
 from scheduler.core.state import apply
 from scheduler.core.times import to_us
@@ -119,6 +126,7 @@ class CostedSimulation(GangSimulation):
     def _start(self, admit: Admit, now_us: int) -> None:
         super()._start(admit, now_us)
         job = self.state.gangs[admit.gang].gang.ordinal
+        self._save_next(job, self.row_of[job], 1)
         pending = self._at_step.get(job)
         if not pending:
             return
@@ -130,6 +138,29 @@ class CostedSimulation(GangSimulation):
             work_s = one.at_step * self.costs.step_s.mean_s
             reached_s = start_s + course.reaches_s(max(work_s, course.from_s))
             self._at(to_us(reached_s), self._interrupted_in, (job, row, one))
+
+    def _save_next(self, job: int, row: int, save: int) -> None:
+        """Have the core told of an attempt's next checkpoint once it is committed.
+
+        Before whatever else happens at that instant, so that no pass is made for it alone.
+        """
+        course = self.courses[job]
+        if save > course.num_saves:
+            return
+        start_s = self.attempts.rows[row + GangLog.START]
+        begins_s, committed_s = course.save_s(save)
+        event = self.env.event()
+        event._ok, event._value = True, (job, row, save, to_us(start_s + begins_s))
+        event.callbacks.append(self._committed)
+        delay_us = max(0, to_us(start_s + committed_s) - self._now_us)
+        self.env.schedule(event, simpy.events.URGENT, delay_us)
+
+    def _committed(self, event: simpy.Event) -> None:
+        saved: Any = event.value
+        job, row, save, begun_us = saved
+        if self.row_of[job] == row and job not in self.cut:
+            apply(self.state, CheckpointSaved(self.work.job[job], begun_us))
+            self._save_next(job, row, save + 1)
 
     def _interrupted_in(self, event: simpy.Event) -> None:
         """A job has done as many steps as an interrupt waits for."""

@@ -109,6 +109,12 @@ class Course:
         """Return when checkpoint 1, 2, ... begins, counted from the first step."""
         return self.first_work_s + (save - 1) * self._interval_s + self._stalls_s(save - 1)
 
+    def save_s(self, save: int) -> tuple[float, float]:
+        """Return when checkpoint 1, 2, ... begins and is committed, counted from running."""
+        begins_s = self.setup_s + self._begins_s(save)
+        stall_s = self._stalls_s(save) - self._stalls_s(save - 1)
+        return begins_s, begins_s + max(stall_s, self.commit_s)
+
     def _begun(self, stepping_s: float) -> int:
         """Return how many checkpoints have begun this long after the first step."""
         low, high = 0, self.num_saves

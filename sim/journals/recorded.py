@@ -1,14 +1,15 @@
 """A live journal as the tables of a run: reports show a live cluster as they show a simulated one.
 
-Each request that the live core decided on is a job: a whole gang, or what a running one missed
-(`NAME+1`). What the journal does not tell, because the core is not asked: binding and starting.
+Each gang that the live core decided on is a job, at the largest size that it had; in journals of
+earlier versions what a running one missed is another, `NAME+1`. What the journal does not tell,
+because the core is not asked: binding and starting.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from scheduler.core.events import (
     Admitted,
     ForeignPodBound,
     ForeignPodGone,
+    GangResized,
     GangSubmitted,
     NodeAdded,
     NodeCordoned,
@@ -64,18 +66,19 @@ class Attempt:
 
 @dataclass(slots=True)
 class _Stand:
-    """What a job waits for or holds since `since_s`."""
+    """What a job holds, and what it waits for, since `since_s`."""
 
-    phase: Phase
+    held_gpus: int
+    holds: bool
+    phase: Phase  #: of what waits; running: nothing does
     pods: int  #: that exist and wait
-    gpus: int  #: that they ask for, or that the job holds
+    gpus: int  #: that they ask for
     demand: Demand | None  #: if it is queued
     since_s: float = 0.0
 
     def same(self, other: _Stand) -> bool:
         """True if nothing changed."""
-        mine = (self.phase, self.pods, self.gpus, self.demand)
-        return mine == (other.phase, other.pods, other.gpus, other.demand)
+        return replace(other, since_s=self.since_s) == self
 
 
 @dataclass(slots=True)
@@ -177,6 +180,8 @@ class Recorder:
                     self.epochs.pop()
             case GangSubmitted():
                 self._submitted(item.gang, entry.now_s)
+            case GangResized():
+                self._resized(self.follower.state.gangs[item.gang].gang)
             case Admitted():
                 self._touch_held(item.gang)
             case Wait():
@@ -216,8 +221,14 @@ class Recorder:
             submit_s = max(created_s, min(now_s, created_s + CREATION_STEP_S))
             self.open[gang.name] = len(self.jobs)
             self.jobs.append(Job(gang.name, gang, submit_s, len(self.epochs) - 1))
-        elif not self.jobs[at].attempts:
-            self.jobs[at].gang, self.jobs[at].epoch = gang, len(self.epochs) - 1
+        else:
+            self._resized(gang)
+
+    def _resized(self, gang: Gang) -> None:
+        """Note a gang's size: the last before it starts, and the largest from then on."""
+        job = self.jobs[self.open[gang.name]]
+        if not job.attempts or gang.num_pods > job.gang.num_pods:
+            job.gang, job.epoch = gang, len(self.epochs) - 1
 
     # -- instants ----------------------------------------------------------------------------
 
@@ -257,30 +268,31 @@ class Recorder:
 
     def _change(self, at: int, job: Job, stand: _Stand, member: GangState | None) -> None:
         now_s = self.end_s
-        was_held = job.stand is not None and job.stand.phase is Phase.RUNNING
+        was_held = job.stand is not None and job.stand.holds
         self._end_stand(at, job, now_s)
-        if stand.phase is Phase.RUNNING and not was_held:
+        if stand.holds and not was_held:
             assert member is not None
             created_s = job.created_s if job.stand is not None else now_s
             num_nodes = len({i for p in member.held for i in range(p.lo, p.hi)})
             job.attempts.append(Attempt(created_s, now_s, num_nodes))
-        elif stand.phase is not Phase.RUNNING and (was_held or job.stand is None):
+        elif not stand.holds and (was_held or job.stand is None):
             if was_held:
                 job.attempts[-1].end_s = now_s
             job.created_s = now_s
         stand.since_s = now_s
         job.stand = stand
+        phase = Phase.RUNNING if stand.holds else stand.phase
         # pods that go one by one, with their job, do not make it fit
-        if job.last is not Phase.IMPOSSIBLE or stand.phase is not Phase.GATHERING:
-            job.last = stand.phase
-        if stand.phase is not Phase.GATHERING:
+        if job.last is not Phase.IMPOSSIBLE or phase is not Phase.GATHERING:
+            job.last = phase
+        if phase is not Phase.GATHERING:
             job.complete_s = min(job.complete_s, now_s)
 
     def _leave(self, at: int, job: Job) -> None:
         """Close the books of a job that is gone, or still there at the end."""
         now_s = self.end_s
         self._end_stand(at, job, now_s)
-        if job.stand is not None and job.stand.phase is Phase.RUNNING:
+        if job.stand is not None and job.stand.holds:
             job.attempts[-1].end_s = now_s
         job.stand = None
 
@@ -289,15 +301,15 @@ class Recorder:
         stand = job.stand
         if stand is None or now_s <= stand.since_s:
             return
+        if stand.holds:
+            job.attempts[-1].held_gpu_s += stand.held_gpus * (now_s - stand.since_s)
         match stand.phase:
-            case Phase.RUNNING:
-                job.attempts[-1].held_gpu_s += stand.gpus * (now_s - stand.since_s)
             case Phase.GATHERING:
                 self._waited(at, stand, PendingReason.MEMBERS, stand.since_s, now_s)
             case Phase.IMPOSSIBLE:
                 self._waited(at, stand, PendingReason.NEVER_FITS, stand.since_s, now_s)
             case Phase.WAITING:
-                assert stand.demand is not None
+                assert stand.demand is not None, "what waits is queued"
                 told_s = self._told_s.get(stand.demand[0], inf)
                 if told_s > stand.since_s:  # the core has not said anything of it yet
                     until_s = min(told_s, now_s)
@@ -446,15 +458,18 @@ def cluster_of(nodes: Iterable[Node]) -> Cluster:
 
 
 def _stand(member: GangState) -> _Stand:
-    gang = member.gang
-    if member.held:
-        gpus = sum(piece.num_pods * gang.roles[piece.role].pod.gpus for piece in member.held)
-        return _Stand(Phase.RUNNING, 0, gpus, None)
-    pods = min(member.present, gang.num_pods)
-    if member.phase is not Phase.WAITING:
-        return _Stand(member.phase, pods, gang.gpus * pods // gang.num_pods, None)
-    demand = (member.family.key, member.size, gang.num_pods, gang.gpus)
-    return _Stand(member.phase, gang.num_pods, gang.gpus, demand)
+    roles = member.gang.roles
+    held_gpus = sum(piece.num_pods * roles[piece.role].pod.gpus for piece in member.held)
+    lacks = sum(role.count for role in member.missing)
+    gpus = sum(role.gpus for role in member.missing)
+    holds = bool(member.held)
+    if not lacks:
+        return _Stand(held_gpus, holds, Phase.RUNNING, 0, 0, None)
+    if member.phase in (Phase.GATHERING, Phase.IMPOSSIBLE):
+        pods = min(max(0, member.present - (member.gang.num_pods - lacks)), lacks)
+        return _Stand(held_gpus, holds, member.phase, pods, gpus * pods // lacks, None)
+    demand = (member.family.key, member.size, lacks, gpus)
+    return _Stand(held_gpus, holds, Phase.WAITING, lacks, gpus, demand)
 
 
 def _outcome(job: Job) -> str:

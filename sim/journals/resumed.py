@@ -22,7 +22,7 @@ from scheduler.core.events import Admitted, ForeignPodBound, GangSubmitted
 from scheduler.core.model import Gang, Node, NodeStatus, Phase, Placement, Role, Selector
 from scheduler.core.state import apply
 from scheduler.core.times import FOREVER_US, to_s, to_us
-from scheduler.journal.history import Entry, read, told
+from scheduler.journal.history import Entry, holding, read, told
 from sim.engines.attempts import UNFINISHED
 from sim.engines.gangs import GangSimulation, ProgressCallback
 from sim.engines.workload import Workload
@@ -189,17 +189,19 @@ def _present(recorder: Recorder, now_s: float) -> _Found:
         for pod, (at, shape) in state.foreign.items()
     ]
     offset_s = now_s - recorder.line_s
-    present = [
-        _Present(
-            member.gang,
-            member.phase if not member.held else Phase.RUNNING,
-            member.held,
-            recorder.jobs[recorder.open[name]].submit_s - now_s,
-            to_s(member.expected_end_us) + offset_s - now_s,
-            len(recorder.epochs) - 1,
-        )
-        for name, member in state.gangs.items()
-    ]
+    present = []
+    for name, member in state.gangs.items():
+        submit_s = recorder.jobs[recorder.open[name]].submit_s - now_s
+        end_s = to_s(member.expected_end_us) + offset_s - now_s
+        epoch = len(recorder.epochs) - 1
+        if member.held:
+            gang, held = holding(member)
+            present.append(_Present(gang, Phase.RUNNING, held, submit_s, end_s, epoch))
+        if member.missing:
+            gang = member.gang._replace(roles=member.missing)
+            if member.held:
+                gang = gang._replace(name=f"{name} (missing)")
+            present.append(_Present(gang, member.phase, (), submit_s, end_s, epoch))
     return nodes, foreign, recorder.policy, list(recorder.epochs), present
 
 

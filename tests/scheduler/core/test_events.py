@@ -9,6 +9,7 @@ from scheduler.core.decisions import Admit, Decision, PendingReason, Preempt
 from scheduler.core.events import (
     Admitted,
     CapacityReserved,
+    CheckpointSaved,
     ClusterEvent,
     ForeignPodBound,
     ForeignPodGone,
@@ -17,6 +18,7 @@ from scheduler.core.events import (
     GangInterrupted,
     GangResized,
     GangSubmitted,
+    MemberAppeared,
     MemberLost,
     NodeAdded,
     NodeCordoned,
@@ -55,8 +57,11 @@ SKIP = catalog.policy(discipline="skip")
         (ForeignPodBound("p", "x", PodShape(1)), "node 'x' is unknown"),
         (
             GangResized("a", (Role(1, PodShape(8), name="other"),)),
-            r"a resize keeps the roles \['worker'\], got \['other'\]",
+            r"a resize keeps the roles that hold nodes, .*: \['worker'\], got \['other'\]",
         ),
+        (GangResized("a", (Role(1, PodShape(4)),)), "a resize keeps the roles that hold nodes"),
+        (Admitted("a", (Slice(0, 1, 2, 1),), 1, 2), "gang 'a' has all its nodes"),
+        (CheckpointSaved("a", -to_us(1.0)), "gang 'a' saved at -1.0 s, admitted at 0.0 s"),
     ],
 )
 def test_an_event_about_what_is_not_there_is_refused(event: ClusterEvent, text: str) -> None:
@@ -216,3 +221,58 @@ def test_the_state_counts_how_often_a_head_is_overtaken() -> None:
     let_pass(state, SKIP)
     apply(state, GangInterrupted("head"))
     assert state.gangs["head"].overtaken == 0, "it waits anew"
+
+
+# -- one gang through its life ---------------------------------------------------------------------
+
+
+def test_a_rank_whose_pod_does_not_exist_yet_is_gathered_for_and_not_queued() -> None:
+    """As a live driver tells it: the pod is gone with its node, and its successor comes later."""
+    state = ClusterState(nodes(3))
+    submit(state, gang("a", 2, 8), gang("b", 2, 8, 1.0))
+    let_pass(state, STRICT)
+    both = state.gangs["a"].gang.roles
+    apply(state, MemberLost("a", 0, "n1"))
+    apply(state, GangResized("a", both, present=1))
+    assert state.gangs["a"].phase is Phase.GATHERING
+    assert explain(state, "a").reason is PendingReason.MEMBERS
+    assert admitted(let_pass(state, STRICT)) == ["b"], "the missing rank blocks nobody"
+    apply(state, MemberAppeared("a"))
+    assert admitted(let_pass(state, STRICT)) == []
+    apply(state, GangFinished("b"))
+    assert admitted(let_pass(state, STRICT)) == ["a"]
+    validate(state)
+
+
+def test_roles_come_and_go_while_those_that_hold_nodes_stay() -> None:
+    state = ClusterState(nodes(4))
+    submit(state, gang("a", 2, 8))
+    let_pass(state, STRICT)
+    master = Role(1, PodShape(4), name="master")
+    apply(state, GangResized("a", (master, Role(2, PodShape(8)))))
+    validate(state)
+    assert state.gangs["a"].missing == (master,)
+    assert admitted(let_pass(state, STRICT)) == ["a"]
+    held = {(p.role, state.capacity.nodes[p.lo].name) for p in state.gangs["a"].held}
+    assert (0, "n2") in held and {role for role, _ in held} == {0, 1}
+    validate(state)
+
+
+def test_since_when_a_gang_is_admitted_and_what_it_saved_is_kept_while_it_holds_nodes() -> None:
+    state = ClusterState(nodes(2))
+    submit(state, gang("a", 2, 8))
+    member = state.gangs["a"]
+    let_pass(state, STRICT, 5.0)
+    assert member.admitted_us == to_us(5.0)
+    apply(state, CheckpointSaved("a", to_us(8.0)))
+    apply(state, CheckpointSaved("a", to_us(7.0)))
+    assert member.saved_us == to_us(8.0), "the latest counts"
+    apply(state, MemberLost("a", 0, "n1"))
+    let_pass(state, STRICT, 9.0)
+    assert member.admitted_us == to_us(5.0), "it was there all the time"
+    assert member.saved_us == to_us(8.0)
+    apply(state, GangInterrupted("a"))
+    validate(state)
+    let_pass(state, STRICT, 20.0)
+    assert member.admitted_us == to_us(20.0)
+    validate(state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from math import inf
 
 from hypothesis import settings
@@ -20,12 +21,14 @@ from scheduler.core.decisions import Admit, PendingReason, Reserve
 from scheduler.core.events import (
     Admitted,
     CapacityReserved,
+    CheckpointSaved,
     Considered,
     ForeignPodBound,
     ForeignPodGone,
     GangCancelled,
     GangFinished,
     GangInterrupted,
+    GangResized,
     GangSubmitted,
     MemberAppeared,
     MemberLost,
@@ -36,8 +39,9 @@ from scheduler.core.events import (
     PriorityChanged,
     ReservationReleased,
 )
-from scheduler.core.model import Gang, Node, Phase, PodShape, Role, Selector
+from scheduler.core.model import Gang, Node, NodeStatus, Phase, PodShape, Role, Selector, Slice
 from scheduler.core.placement import pack, place
+from scheduler.core.queueing import GangState
 from scheduler.core.state import ClusterState, apply
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
@@ -50,6 +54,10 @@ POOLS = ["", "a", "b"]
 def shape_of(gpus: int) -> PodShape:
     """A node takes a pod less than it has GPUs, and has half as many cards."""
     return PodShape(gpus, 10 * gpus, 0, gpus - 1, (("nic", gpus // 2),))
+
+
+def times(member: GangState) -> tuple[int, ...]:
+    return (member.admitted_us, member.saved_us, member.expected_end_us)
 
 
 def snapshot(state: ClusterState) -> object:
@@ -67,7 +75,7 @@ def snapshot(state: ClusterState) -> object:
             for g in capacity.groups
         ],
         {
-            name: (m.gang, m.phase, m.missing, m.held, m.present, m.key, m.size, m.expected_end_us)
+            name: (m.gang, m.phase, m.missing, m.held, m.present, m.key, m.size, *times(m))
             for name, m in state.gangs.items()
         },
         [m.gang.name for m in state.queue.in_order()],
@@ -258,13 +266,17 @@ class ClusterMachine(RuleBasedStateMachine):
             assert is_impossible == (self.slots(roles[0]) < count)
 
     @rule(data=st.data())
-    def last_member_appears(self, data: st.DataObject) -> None:
+    def last_members_appear(self, data: st.DataObject) -> None:
         gathering = [n for n, m in self.state.gangs.items() if m.phase is Phase.GATHERING]
         if gathering:
             name = data.draw(st.sampled_from(gathering))
             assert explain(self.state, name).reason is PendingReason.MEMBERS
-            apply(self.state, MemberAppeared(name))
-            assert self.state.gangs[name].phase in (Phase.WAITING, Phase.IMPOSSIBLE)
+            lacking = self.gangs[name].num_pods - self.state.gangs[name].present
+            for num_pods in [1] if lacking == 1 else [lacking - 1, 1]:
+                assert self.state.gangs[name].phase is Phase.GATHERING
+                apply(self.state, MemberAppeared(name, num_pods))
+            waits = Phase.RUNNING if self.where.get(name) else Phase.WAITING
+            assert self.state.gangs[name].phase in (waits, Phase.IMPOSSIBLE)
             self.disturb()
 
     @rule()
@@ -311,6 +323,109 @@ class ClusterMachine(RuleBasedStateMachine):
         self.where[name] -= Counter({(role, node): 1})
         self.ends_us.pop(name, None)
         self.disturb()
+
+    # -- as the live driver tells one gang's life ------------------------------------------
+
+    def resized(self, name: str, roles: tuple[Role, ...], present: int | None = None) -> None:
+        """Tell of new roles; the books count roles by their number."""
+        self.kept.pop(name, None)
+        old = [role.name for role in self.gangs[name].roles]
+        new = [role.name for role in roles]
+        held = self.where.get(name, Counter())
+        self.where[name] = Counter(
+            {(new.index(old[role]), node): count for (role, node), count in held.items() if count}
+        )
+        apply(self.state, GangResized(name, roles, present))
+        self.gangs[name] = self.gangs[name]._replace(roles=roles)
+        self.ends_us.pop(name, None)
+        self.disturb()
+
+    @precondition(lambda self: self.running())
+    @rule(data=st.data(), comes_back=st.booleans())
+    def rank_goes_and_its_pod_with_it(self, data: st.DataObject, comes_back: bool) -> None:
+        """Its node is given up; the gang asks for another once its successor exists."""
+        name = data.draw(st.sampled_from(self.running()))
+        role, node = data.draw(st.sampled_from(sorted(+self.where[name])))
+        roles = self.gangs[name].roles
+        self.drop_reservation(name)
+        apply(self.state, MemberLost(name, role, node))
+        self.where[name] -= Counter({(role, node): 1})
+        placed = sum(self.where[name].values())
+        self.resized(name, roles, placed)
+        assert self.state.gangs[name].phase is Phase.GATHERING
+        assert name not in self.state.queue.members
+        if comes_back:
+            lacking = self.gangs[name].num_pods - placed
+            apply(self.state, MemberAppeared(name, lacking))
+            assert self.state.gangs[name].phase is not Phase.GATHERING
+
+    @precondition(lambda self: self.gangs)
+    @rule(data=st.data(), more=st.integers(0, 3), other=st.booleans(), lacks=st.integers(0, 2))
+    def gang_is_scaled(self, data: st.DataObject, more: int, other: bool, lacks: int) -> None:
+        """Other counts of its roles, never below what runs, and a role that comes or goes."""
+        name = data.draw(st.sampled_from(sorted(self.gangs)))
+        placed: Counter[int] = Counter()
+        for (role, _), count in self.where.get(name, Counter()).items():
+            placed[role] += count
+        least = 0 if placed else 1
+        roles = [
+            replace(role, count=max(placed[at], least) + (more if at == 0 else 0))
+            for at, role in enumerate(self.gangs[name].roles)
+            if placed[at] or role.name != "extra"
+        ]
+        roles = [role for role in roles if role.count]
+        if other and "extra" not in [role.name for role in roles]:
+            roles.insert(0, Role(1, PodShape(2), name="extra"))
+        total, held = sum(role.count for role in roles), sum(placed.values())
+        present = None if lacks == 2 else max(held, total - lacks)
+        whole = present is None and self.state.gangs[name].present >= self.gangs[name].num_pods
+        self.resized(name, tuple(roles), present)
+        member = self.state.gangs[name]
+        if total == held:
+            assert member.phase is Phase.RUNNING
+        elif present is not None and present < total:
+            assert member.phase is Phase.GATHERING
+        elif present == total or whole:
+            assert member.phase is not Phase.GATHERING
+
+    @precondition(lambda self: self.running())
+    @rule(data=st.data())
+    def pod_is_bound_by_others(self, data: st.DataObject) -> None:
+        """A pod of the gang has its node already: it is counted there, decided by nobody."""
+        name = data.draw(st.sampled_from(self.running()))
+        roles = self.gangs[name].roles
+        pod = roles[0].pod
+        down = self.state.capacity.unschedulable
+        room = [
+            at
+            for at, free in enumerate(self.state.capacity.free_on_each())
+            if free.holds(pod) and down.get(at) is not NodeStatus.DOWN
+        ]
+        if not room:
+            return
+        node = data.draw(st.sampled_from(room))
+        placed: Counter[int] = Counter()
+        for (role, _), count in self.where[name].items():
+            placed[role] += count
+        here = [replace(r, count=placed[at] + (at == 0)) for at, r in enumerate(roles)]
+        self.resized(name, tuple(role for role in here if role.count))
+        self.resized(name, self.gangs[name].roles, self.gangs[name].num_pods)
+        end_us = self.now_us + self.gangs[name].walltime_us
+        apply(self.state, Admitted(name, (Slice(0, node, node + 1, 1),), self.now_us, end_us))
+        where = self.state.capacity.nodes[node].name
+        index = [role.name for role in self.gangs[name].roles].index(roles[0].name)
+        self.where[name][index, where] += 1
+        self.disturb()
+
+    @precondition(lambda self: self.running())
+    @rule(data=st.data(), ago_us=st.integers(0, 5))
+    def checkpoint_is_committed(self, data: st.DataObject, ago_us: int) -> None:
+        name = data.draw(st.sampled_from(self.running()))
+        member = self.state.gangs[name]
+        saved_us = max(member.admitted_us, self.now_us - ago_us)
+        before_us = member.saved_us
+        apply(self.state, CheckpointSaved(name, saved_us))
+        assert member.saved_us == max(before_us, saved_us) <= self.now_us
 
     @precondition(lambda self: self.gangs)
     @rule(data=st.data())

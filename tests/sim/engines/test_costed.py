@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scheduler.core.times import FOREVER_US
 from sim import RunResult, run
 from sim.commands.validate import inspect
 from sim.engines.costed import CostedSimulation
@@ -105,6 +106,19 @@ def test_a_checkpoint_that_is_not_committed_yet_is_worth_nothing() -> None:
     assert "restore" not in parts(result)[1]
     result = simulate(interrupt=(Interrupt(job="a", kind=Kind.KILL, at_step=53),))
     assert parts(result)[0]["lost_work"] == 6.0
+
+
+@pytest.mark.parametrize(
+    ("until_s", "saved_us"),
+    [(116.0, -FOREVER_US), (118.0, 113_000_000), (217.0, 113_000_000), (219.0, 214_000_000)],
+)
+def test_the_core_knows_what_a_gang_has_saved(until_s: float, saved_us: int) -> None:
+    """Checkpoints begin at work 100 and 200, 113 and 214 s after the start, and take 4 s."""
+    config = RunConfig(costs=COSTS, until_s=until_s, audit=True)
+    one = CostedSimulation(Workload(JOB), Cluster.uniform(2, 8).build(), config, [])
+    one.simulate()
+    member = one.state.gangs["a"]
+    assert (member.admitted_us, member.saved_us) == (0, saved_us)
 
 
 def test_a_preempted_job_loses_nothing() -> None:
@@ -212,6 +226,13 @@ def test_a_course_in_closed_form_equals_one_step_by_step(
         last_work_s = now.work_s
         if now.working_s and now.work_s < course.work_s:
             assert course.reaches_s(now.work_s) <= ran_s + 1e-6
+    for save in range(1, min(course.num_saves, 5) + 1):
+        begins_s, committed_s = course.save_s(save)
+        saved_s = course.at(begins_s).work_s
+        assert course.at(committed_s + 1e-6).committed_s >= saved_s - 1e-6
+        before = course.at(committed_s - 1e-4)
+        if committed_s - begins_s > 1e-3 and before.work_s < course.work_s:
+            assert before.committed_s < saved_s - 1e-6
     assert course.at(course.total_s).work_s == pytest.approx(from_s + left_s)
     middle_s = from_s + left_s / 2
     assert course.at(course.reaches_s(middle_s)).work_s == pytest.approx(middle_s)

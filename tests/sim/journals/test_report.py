@@ -18,9 +18,13 @@ import sim
 from scheduler.core.decisions import Admit, Preempt
 from scheduler.core.events import (
     Admitted,
+    CheckpointSaved,
     ForeignPodBound,
     GangCancelled,
+    GangResized,
     GangSubmitted,
+    MemberAppeared,
+    MemberLost,
     NodeAdded,
     NodeCordoned,
 )
@@ -211,16 +215,25 @@ def test_lines_of_a_state_make_it_anew(tmp_path: Path) -> None:
     live.tell(1.0, GangSubmitted(gang("waits", 2)))
     live.tell(1.0, GangSubmitted(gang("gathers", 2), 1))
     live.tell(1.0, GangSubmitted(gang("huge", 9)))
-    live.decide(1.0)
+    live.tell(2.0, CheckpointSaved("runs", to_us(1.5)))
+    live.tell(2.0, MemberLost("runs", 0, "node-1"))
+    live.tell(2.0, GangResized("runs", live.state.gangs["runs"].gang.roles, 1))
+    live.decide(2.0)
     lines = [json.loads(bytes(line)) for line in lines_of(1.0, live.state, POLICY)]
     follower = Follower()
     for entry in told(("state", line) for line in lines):
         follower.follow(entry)
     again = follower.state
     assert again.capacity.free_on_each() == live.state.capacity.free_on_each()
-    assert {n: (g.phase, g.held, g.present) for n, g in again.gangs.items()} == {
-        n: (g.phase, g.held, g.present) for n, g in live.state.gangs.items()
-    }
+
+    def gangs(state: ClusterState) -> dict[str, tuple[object, ...]]:
+        return {
+            name: (g.phase, g.gang, g.held, g.missing, g.present, g.admitted_us, g.saved_us)
+            for name, g in state.gangs.items()
+        }
+
+    assert gangs(again) == gangs(live.state)
+    assert live.state.gangs["runs"].missing, "one that lost a rank is among them"
 
 
 # -- what only a live cluster has ------------------------------------------------------------
@@ -271,6 +284,31 @@ def test_members_impossible_and_withdrawn_gangs(live: Live) -> None:
     built = scene(None, [live.path], 100.0)
     assert [one.name for one in built.gangs] == ["huge", "slow", "slow (2)"]
     assert (built.num_left_out, built.num_assumed) == (1, 2)
+
+
+def test_a_gang_that_loses_a_rank_is_one_job_and_its_rank_waits_with_it(live: Live) -> None:
+    """Its pod is gone with the node, comes again 5 s later, and gets a node when another ends."""
+    live.tell(0.0, GangSubmitted(gang("a", 2, submit_s=0.0)))
+    live.tell(0.0, GangSubmitted(gang("b", 1, submit_s=0.0)))
+    live.decide(0.0)
+    roles = live.state.gangs["a"].gang.roles
+    live.tell(10.0, MemberLost("a", 0, "node-1"))
+    live.tell(10.0, GangResized("a", roles, 1))
+    live.tell(10.0, NodeCordoned("node-1"))
+    live.tell(15.0, MemberAppeared("a"))
+    assert live.decide(15.0) == []
+    state = live.write_state(17.0)
+    live.tell(20.0, GangCancelled("b"))
+    assert live.decide(20.0) == ["a"]
+    live.tell(30.0, GangCancelled("a"))
+    run = recorded([live.path])
+    job = run.jobs.set_index("job").loc["a"]
+    assert (job["start_s"], job["end_s"], job["attempts"], job["num_pods"]) == (0, 30, 1, 2)
+    assert job["held_gpu_s"] == 8 * (10 + 30 + 10)
+    assert pending(run) == {("a", "capacity"): 2.5}, "one of two pods waited from 15 s to 20 s"
+    built = scene(state, [], 1.0)
+    assert [each.name for each in built.gangs] == ["a", "b", "a (missing)"]
+    assert [each.num_pods for each in built.gangs] == [1, 1, 1]
 
 
 def test_what_never_fitted_is_told_so_though_its_pods_went_one_by_one(live: Live) -> None:
