@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from scheduler.core.capacity import Capacity
 from scheduler.core.decisions import PendingReason
-from scheduler.core.model import Node, NodeStatus, Role, Slice
+from scheduler.core.model import Node, NodeStatus, PodShape, Role, Selector, Slice
 from scheduler.core.times import to_us
 from scheduler.policies.catalog import PLACERS
 from sim.engines.attempts import (
@@ -49,6 +49,8 @@ _CAPACITY = CODE[PendingReason.CAPACITY]
 _FRAGMENTATION = CODE[PendingReason.FRAGMENTATION]
 _HELD_BY_OTHERS = CODE[PendingReason.HELD_BY_OTHERS]
 _BACKOFF = CODE[PendingReason.PERMIT_BACKOFF]
+#: what pods of a role wait for that have no node, in the order of `Attempt.counts`
+_STATED = (_CONTROL_PLANE, _FRAGMENTATION, _HELD_BY_OTHERS, _CAPACITY)
 
 
 class Batch:
@@ -72,7 +74,9 @@ class Attempt:
 
     __slots__ = (
         "active",
+        "again_s",
         "batches",
+        "counts",
         "created_s",
         "failed",
         "failed_s",
@@ -82,19 +86,30 @@ class Attempt:
         "job",
         "placed",
         "run_s",
+        "shapes",
         "starting_s",
         "unplaced",
         "waiting",
     )
 
-    def __init__(self, job: int, counts: list[int], created_s: float, starting_s: float) -> None:
+    def __init__(
+        self,
+        job: int,
+        counts: list[int],
+        shapes: list[int],
+        created_s: float,
+        starting_s: float,
+    ) -> None:
         self.job = job
+        self.shapes = shapes  #: per role, the number of its pod shape and selector
         self.created_s = created_s
         self.starting_s = starting_s
         self.active = counts  #: per role, in the scheduler's queue
         self.failed = [0] * len(counts)  #: per role, found no node at their last try
         self.failed_s = created_s
+        self.again_s = created_s  #: may be tried again from then on
         self.failures = 0
+        self.counts: list[int] = []  #: per role, unplaced pods by what they wait for: `_STATED`
         self.unplaced = sum(counts)
         self.placed = 0
         self.batches: list[Batch] = []
@@ -146,6 +161,14 @@ class PodSimulation:
         self._backoff: list[tuple[float, int, Attempt]] = []
         self._busy = False
         self._woken_s = inf
+        self._shapes: dict[tuple[PodShape, Selector], int] = {}
+        #: shapes that found no node: none of them will before capacity is freed
+        self._misfits: set[int] = set()
+        plane = config.control_plane
+        #: after so many failures, the last for all above
+        self._backoff_s = [
+            min(plane.backoff_initial_s * 2.0**times, plane.backoff_max_s) for times in range(31)
+        ]
 
     def run(self) -> Records:
         """Simulate and return the records."""
@@ -239,8 +262,10 @@ class PodSimulation:
         if self._tries[job] and self._left_s[job] < self.work.duration_s[job]:
             starting_s += self.config.faults.restart_overhead_s
         starting_s = _whole_us(starting_s)
-        counts = [role.count for role in self.work.roles[job]]
-        attempt = Attempt(job, counts, now_s, starting_s)
+        roles = self.work.roles[job]
+        known = self._shapes
+        shapes = [known.setdefault((role.pod, role.selector), len(known)) for role in roles]
+        attempt = Attempt(job, [role.count for role in roles], shapes, now_s, starting_s)
         self._live[job] = attempt
         self._wait(attempt, {_CONTROL_PLANE: (self.work.num_pods[job], self.work.gpus[job])}, now_s)
         self._push(attempt, now_s, 0)
@@ -342,26 +367,37 @@ class PodSimulation:
 
     def _serve(self, clock_s: float) -> None:
         """Work through the active queue until it is empty or the next event is due."""
+        now_s, peek_s = self._now_s, self._peek_s()
+        active, backoff = self._active, self._backoff
         while True:
-            while self._backoff and self._backoff[0][0] <= clock_s:
-                self._activate(heappop(self._backoff)[2])
-            if not self._active:
+            while backoff and backoff[0][0] <= clock_s:
+                self._activate(heappop(backoff)[2])
+            if not active:
                 break
-            next_s = self._peek_s()
-            if self._backoff:
-                next_s = min(next_s, self._backoff[0][0])
-            if clock_s > self._now_s and clock_s >= self._peek_s():
+            if clock_s > now_s and clock_s >= peek_s:
                 self._busy = True
                 self._at(clock_s, self._free_again)
                 return
-            *_, attempt = key = heappop(self._active)
-            if not attempt.is_over:
-                clock_s += self._try(attempt, key[1], key[2], clock_s, next_s - clock_s)
-        if clock_s > self._now_s:
+            key = heappop(active)
+            attempt = key[5]
+            if attempt.is_over:
+                continue
+            next_s = peek_s
+            if backoff and backoff[0][0] < next_s:
+                next_s = backoff[0][0]
+            role_at = 0
+            while not attempt.active[role_at]:
+                role_at += 1
+            if attempt.shapes[role_at] in self._misfits:
+                clock_s += self._fail(attempt, role_at, key[1], key[2], clock_s, next_s - clock_s)
+            else:
+                clock_s += self._try(attempt, role_at, key[1], key[2], clock_s, next_s - clock_s)
+                peek_s = self._peek_s()
+        if clock_s > now_s:
             self._busy = True
             self._at(clock_s, self._free_again)
-        elif self._backoff and self._backoff[0][0] != self._woken_s:
-            self._woken_s = self._backoff[0][0]
+        elif backoff and backoff[0][0] != self._woken_s:
+            self._woken_s = backoff[0][0]
             self._at(self._woken_s, self._wake)
 
     def _free_again(self, _: simpy.Event) -> None:
@@ -373,46 +409,75 @@ class PodSimulation:
         self._settle()
 
     def _try(
-        self, attempt: Attempt, queued_s: float, turn: int, now_s: float, within_s: float
+        self,
+        attempt: Attempt,
+        role_at: int,
+        queued_s: float,
+        turn: int,
+        now_s: float,
+        within_s: float,
     ) -> float:
         """Try pods of one role; return the time it took.
 
         At least one pod is tried, and no more than can be done `within_s`.
         """
-        role_at = next(i for i, count in enumerate(attempt.active) if count)
         role = self.work.roles[attempt.job][role_at]
-        count = attempt.active[role_at]
-        following = self._active[0] if self._active else None
-        takes_turns = following is not None and following[:2] == (
-            -self.work.priority[attempt.job],
-            self.work.submit_s[attempt.job] if self._is_permit else queued_s,
-        )
-        if takes_turns and not self._is_permit:
-            count = 1
-        plane = self.config.control_plane
         fit = self.capacity.slots(role.pod, role.selector)
-        if fit:
-            took_each_s = 1.0 / plane.schedule_per_s
-            creating_s = self._creating_s(now_s)
-            if creating_s:
-                took_each_s /= plane.creating_ratio
-                within_s = min(within_s, creating_s)
-            count = min(count, fit, _how_many(within_s, took_each_s))
-            attempt.active[role_at] -= count
-            self._place(attempt, role_at, count, now_s)
-        else:
-            took_each_s = plane.unschedulable_attempt_s
+        if not fit:
+            self._misfits.add(attempt.shapes[role_at])
+            return self._fail(attempt, role_at, queued_s, turn, now_s, within_s)
+        plane = self.config.control_plane
+        took_each_s = 1.0 / plane.schedule_per_s
+        creating_s = self._creating_s(now_s)
+        if creating_s:
+            took_each_s /= plane.creating_ratio
+            within_s = min(within_s, creating_s)
+        count = min(self._in_turn(attempt, role_at, queued_s), fit)
+        count = min(count, _how_many(within_s, took_each_s))
+        attempt.active[role_at] -= count
+        self._place(attempt, role_at, count, now_s)
+        self._tried(attempt, queued_s, turn, now_s)
+        return count * took_each_s
+
+    def _fail(
+        self,
+        attempt: Attempt,
+        role_at: int,
+        queued_s: float,
+        turn: int,
+        now_s: float,
+        within_s: float,
+    ) -> float:
+        """Try pods of a role that has no node; return the time it took."""
+        took_each_s = self.config.control_plane.unschedulable_attempt_s
+        count = self._in_turn(attempt, role_at, queued_s)
+        if count * took_each_s > within_s:
             count = min(count, _how_many(within_s, took_each_s))
-            attempt.active[role_at] -= count
-            attempt.failed[role_at] += count
-            attempt.failed_s = now_s + count * took_each_s
+        took_s = count * took_each_s
+        attempt.active[role_at] -= count
+        attempt.failed[role_at] += count
+        attempt.failed_s = now_s + took_s
+        self._tried(attempt, queued_s, turn, now_s)
+        return took_s
+
+    def _in_turn(self, attempt: Attempt, role_at: int, queued_s: float) -> int:
+        """Return how many pods of a role are tried before another gang's may be: one or all."""
+        if not self._is_permit and self._active:
+            following = self._active[0]
+            if following[1] == queued_s and following[0] == -self.work.priority[attempt.job]:
+                return 1
+        return attempt.active[role_at]
+
+    def _tried(self, attempt: Attempt, queued_s: float, turn: int, now_s: float) -> None:
+        """Queue what is left to try, or set the attempt aside until capacity is freed."""
         if any(attempt.active):
             self._push(attempt, queued_s, turn + 1)
         elif any(attempt.failed):
+            backoff_s = self._backoff_s[min(attempt.failures, 30)]
             attempt.failures += 1
+            attempt.again_s = _whole_us(attempt.failed_s + backoff_s)
             self._parked.append(attempt)
             self._state_reasons(attempt, now_s)
-        return count * took_each_s
 
     def _place(self, attempt: Attempt, role_at: int, count: int, now_s: float) -> None:
         job = attempt.job
@@ -473,23 +538,20 @@ class PodSimulation:
 
     def _capacity_freed(self, now_s: float) -> None:
         """Queue again what found no node; pods still backing off come later."""
-        plane = self.config.control_plane
+        self._misfits.clear()
         for attempt in self._parked:
             if attempt.is_over:
                 continue
-            times = min(attempt.failures - 1, 30)
-            backoff_s = min(plane.backoff_initial_s * 2.0**times, plane.backoff_max_s)
-            again_s = _whole_us(attempt.failed_s + backoff_s)
-            if again_s <= now_s:
+            if attempt.again_s <= now_s:
                 self._activate(attempt)
             else:
-                heappush(self._backoff, (again_s, attempt.job, attempt))
+                heappush(self._backoff, (attempt.again_s, attempt.job, attempt))
         self._parked.clear()
 
     def _activate(self, attempt: Attempt) -> None:
         if not attempt.is_over:
-            attempt.active = [a + f for a, f in zip(attempt.active, attempt.failed, strict=True)]
-            attempt.failed = [0] * len(attempt.failed)
+            # none is active: what failed changes places with nothing
+            attempt.active, attempt.failed = attempt.failed, attempt.active
             self._push(attempt, attempt.failed_s, 0)
 
     # -- records -------------------------------------------------------------------------
@@ -497,27 +559,30 @@ class PodSimulation:
     def _state_reasons(self, attempt: Attempt, now_s: float) -> None:
         """Say why the unplaced pods wait, as of this try."""
         roles = self.work.roles[attempt.job]
-        free_gpus: int | None = None
         others_gpus = self._partial_gpus
-        if attempt.unplaced and attempt.run_s == inf:
+        if attempt.batches and attempt.unplaced and attempt.run_s == inf:
             others_gpus -= sum(b.pods * roles[b.role].pod.gpus for b in attempt.batches)
-        parts: dict[int, tuple[int, int]] = {}
-
-        def note(reason: int, pods: int, gpus: int) -> None:
-            if pods:
-                had = parts.get(reason, (0, 0))
-                parts[reason] = (had[0] + pods, had[1] + pods * gpus)
-
-        for role, active, failed in zip(roles, attempt.active, attempt.failed, strict=True):
+        others_gpus = max(others_gpus, 0)
+        counts: list[int] = []
+        for at, role in enumerate(roles):
             gpus = role.pod.gpus
-            note(_CONTROL_PLANE, active, gpus)
-            if failed:
-                free_gpus = self.capacity.free_gpus(role.selector)
-                apart = min(failed, free_gpus // gpus) if gpus else 0
-                held = min(failed - apart, max(others_gpus, 0) // gpus) if gpus else 0
-                note(_FRAGMENTATION, apart, gpus)
-                note(_HELD_BY_OTHERS, held, gpus)
-                note(_CAPACITY, failed - apart - held, gpus)
+            apart = held = 0
+            short = attempt.failed[at]
+            if short and gpus:
+                apart = min(short, self.capacity.free_gpus(role.selector) // gpus)
+                short -= apart
+                held = min(short, others_gpus // gpus)
+                short -= held
+            counts += (attempt.active[at], apart, held, short)
+        if counts == attempt.counts:
+            return
+        attempt.counts = counts
+        parts: dict[int, tuple[int, int]] = {}
+        for at, pods in enumerate(counts):
+            if pods:
+                reason = _STATED[at % 4]
+                had = parts.get(reason, (0, 0))
+                parts[reason] = (had[0] + pods, had[1] + pods * roles[at // 4].pod.gpus)
         self._wait(attempt, parts, now_s)
 
     def _wait(self, attempt: Attempt, parts: dict[int, tuple[int, int]], now_s: float) -> None:
