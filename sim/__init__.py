@@ -1,8 +1,39 @@
-"""Discrete-event simulation of gangs on GPU clusters, around the scheduler's own policy core."""
+"""Discrete-event simulation of gangs on GPU clusters, around the scheduler's own policy core.
 
-from sim.runs.experiment import run
-from sim.runs.folder import RunResult
-from sim.schema.cluster import Cluster
-from sim.schema.config import ControlPlane, Faults, RunConfig, Timeouts
+Names are imported when they are first asked for: pandas takes longer than most commands.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+import scheduler  # noqa: F401  (before any engine, so that engines run compiled where they can)
+
+if TYPE_CHECKING:
+    from sim.runs.experiment import run
+    from sim.runs.folder import RunResult
+    from sim.schema.cluster import Cluster
+    from sim.schema.config import ControlPlane, Faults, RunConfig, Timeouts
 
 __all__ = ["Cluster", "ControlPlane", "Faults", "RunConfig", "RunResult", "Timeouts", "run"]
+
+_HOMES = {
+    "Cluster": "sim.schema.cluster",
+    "ControlPlane": "sim.schema.config",
+    "Faults": "sim.schema.config",
+    "RunConfig": "sim.schema.config",
+    "RunResult": "sim.runs.folder",
+    "Timeouts": "sim.schema.config",
+    "run": "sim.runs.experiment",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

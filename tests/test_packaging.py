@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -42,7 +43,7 @@ def test_locks_pin_what_is_declared(
     assert not missing, f"requirements/{name}.lock is older than pyproject.toml; run `make lock`"
 
 
-@pytest.mark.parametrize("name", ["core", "dev", "train", "go"])
+@pytest.mark.parametrize("name", ["core", "dev", "train", "go", "compile"])
 def test_locks_carry_hashes_and_no_addresses(repository: Path, name: str) -> None:
     text = lock(repository, name)
     blocks = re.split(r"^(?=[a-z0-9-]+==)", text, flags=re.MULTILINE)[1:]
@@ -56,8 +57,11 @@ def test_the_study_installs_only_what_it_needs(repository: Path) -> None:
     assert {"torch", "pytest", "mypy", "scipy", "distributed", "ipykernel"}.isdisjoint(core)
     assert "torch" not in dev
     assert core.items() <= dev.items(), "tests and study run with the same versions"
-    both = dev.keys() & train.keys()
-    assert {name: dev[name] for name in both} == {name: train[name] for name in both}
+    all_three = {**core, **dev, **train}
+    for other in (train, pins(lock(repository, "compile"))):
+        both = all_three.keys() & other.keys()
+        assert {name: all_three[name] for name in both} == {name: other[name] for name in both}
+    assert "mypy" not in core
 
 
 def test_data_of_the_repository_is_small(repository: Path) -> None:
@@ -70,10 +74,11 @@ def test_wheel_holds_the_packages_and_their_data(repository: Path, tmp_path: Pat
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         cwd=repository,
+        env={**os.environ, "MUSTER_INTERPRETED": "1"},
         check=True,
         capture_output=True,
     )
-    (wheel,) = tmp_path.glob("muster_scheduler-*.whl")
+    (wheel,) = tmp_path.glob("muster_scheduler-*-py3-none-any.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (metadata,) = (name for name in names if name.endswith("entry_points.txt"))
@@ -87,7 +92,7 @@ def test_wheel_holds_the_packages_and_their_data(repository: Path, tmp_path: Pat
         path.relative_to(repository).as_posix()
         for package in ("scheduler", "sim", "traces", "trainer")
         for path in (repository / package).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and not {"__pycache__", "_compiled"} & set(path.parts)
     ]
     assert not sorted(set(data) - names), "files of the packages that the wheel lacks"
 

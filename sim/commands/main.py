@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from scheduler import compiled
 from scheduler.controlplane import cli as cli_cluster
 from scheduler.live import cli as cli_live
 from sim.commands import costs as cli_costs
@@ -87,9 +88,10 @@ def _version(wanted: bool) -> None:
         from importlib.metadata import PackageNotFoundError, version
 
         try:
-            print(f"muster {version('muster-scheduler')}")
+            installed = version("muster-scheduler")
         except PackageNotFoundError:
-            print("muster (not installed, run from its source)")
+            installed = "not installed, run from its source"
+        print(f"muster {installed} ({compiled.which()})")
         raise typer.Exit
 
 

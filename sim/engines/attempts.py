@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,7 @@ class GangLog:
     Rows are flat, so that one costs a single append.
     """
 
-    COLUMNS = (
+    COLUMNS: ClassVar[tuple[str, ...]] = (
         "job",
         "created_s",
         "admitted_s",
@@ -64,11 +64,11 @@ class GangLog:
         "outcome",
         "kept_s",
     )
-    WIDTH = len(COLUMNS)
-    START = COLUMNS.index("start_s")
-    END = COLUMNS.index("end_s")
-    OUTCOME = COLUMNS.index("outcome")
-    KEPT = COLUMNS.index("kept_s")
+    WIDTH: ClassVar[int] = len(COLUMNS)
+    START: ClassVar[int] = COLUMNS.index("start_s")
+    END: ClassVar[int] = COLUMNS.index("end_s")
+    OUTCOME: ClassVar[int] = COLUMNS.index("outcome")
+    KEPT: ClassVar[int] = COLUMNS.index("kept_s")
 
     __slots__ = ("rows", "slices")
 

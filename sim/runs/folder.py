@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scheduler import compiled
 from sim.runs import timeline
 from sim.schema import tables
 from sim.schema.cluster import Cluster
@@ -115,7 +116,7 @@ def read_config(folder: Path) -> RunConfig:
 
 def versions() -> dict[str, str]:
     """Return what a run was made with."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "core": compiled.which()}
     for package in ("muster-scheduler", "simpy", "numpy", "pandas", "pyarrow"):
         try:
             found[package] = version(package)

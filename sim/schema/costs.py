@@ -1,7 +1,8 @@
 """What a trainer's life costs: start, checkpoints, stop, and coming back after an interruption.
 
 `costs.toml` holds distributions, as `muster calibrate` measures them or a person writes them down;
-`[[interrupt]]` tables say when which job is to be cut.
+`[[interrupt]]` tables say when which job is to be cut. numpy is imported where it is needed, since
+every command knows these settings and few of them draw from them.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from collections.abc import Collection
 from enum import StrEnum
 from math import isfinite
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
@@ -51,10 +54,14 @@ class Quantity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     def at(self, ratio: float) -> float:
         """Return the value at a ratio from 0 to 1."""
+        import numpy as np
+
         return float(np.interp(ratio, self.AT, self.knots()))
 
     def draw(self, random: np.random.Generator, size: int) -> NDArray[np.float64]:
         """Draw values by inversion: so many random numbers, however the values are spread."""
+        import numpy as np
+
         found: NDArray[np.float64] = np.interp(random.random(size), self.AT, self.knots())
         return found
 
@@ -63,12 +70,16 @@ class Quantity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         """The mean of the samples; where there are none, of what `draw` returns."""
         if self.mean is not None:
             return self.mean
+        import numpy as np
+
         values, at = np.array(self.knots()), np.array(self.AT)
         return float(np.sum(np.diff(at) * (values[1:] + values[:-1]) / 2.0))
 
     @classmethod
     def of(cls, samples: Collection[float], how: str) -> Quantity:
         """Return the quantiles of samples, rounded to a tenth of a millisecond."""
+        import numpy as np
+
         values = np.array(list(samples), np.float64)
         if not len(values):
             return cls(how=how)
