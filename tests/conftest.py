@@ -12,6 +12,7 @@ import hypothesis
 import matplotlib as mpl
 import pytest
 
+from scheduler import compiled
 from tests.tiers import COLLECTED, TOGETHER, Tier, folder_of, tier_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -35,6 +36,16 @@ hypothesis.settings.load_profile(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--tier", choices=list(Tier), help="run the tests of one tier; tests/tiers.py")
+    parser.addoption("--compiled", action="store_true", help="fail if the core runs interpreted")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--compiled") and compiled.which() != "compiled":
+        raise pytest.UsageError(f"--compiled: the core and the engines run {compiled.which()}")
+
+
+def pytest_report_header() -> str:
+    return f"muster's core and engines: {compiled.which()}"
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import msgspec
 
+from scheduler import compiled
 from tests.outcomes import COUNTED, Outcomes
 from tests.tiers import Tier
 
@@ -30,6 +31,7 @@ RESULTS = REPOSITORY / "build" / "tests"
 OPTIONS = {Tier.TEST: ("-n", "auto", "--maxprocesses", "8", "--no-loadscope-reorder")}
 RUN_AGAIN = (Tier.LIVE, Tier.E2E)
 MAY_PASS_ALONE = 2
+INTERPRETED = "-interpreted"  #: in the name of a run that was asked to run the source
 MOST_RUN_AGAIN = 10  #: when more have failed, it is not the machine either
 NO_TESTS = 5  #: pytest's exit code
 
@@ -75,12 +77,13 @@ def once_more(found: Outcomes, out: Path, folder: Path = REPOSITORY) -> None:
 def run(tier: Tier, arguments: Sequence[str] = ()) -> Outcomes:
     """Run a tier and write down how it went."""
     options = OPTIONS.get(tier, ())
-    found = execute([f"--tier={tier}", *options, *arguments], RESULTS / f"{tier}.part")
+    name = f"{tier}{INTERPRETED}" if compiled.switched_off() else str(tier)
+    found = execute([f"--tier={tier}", *options, *arguments], RESULTS / f"{name}.part")
     if tier in RUN_AGAIN:
-        once_more(found, RESULTS / f"{tier}.part")
-    (RESULTS / f"{tier}.part").unlink(missing_ok=True)
+        once_more(found, RESULTS / f"{name}.part")
+    (RESULTS / f"{name}.part").unlink(missing_ok=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{tier}.json").write_bytes(msgspec.json.encode(found))
+    (RESULTS / f"{name}.json").write_bytes(msgspec.json.encode(found))
     return found
 
 
@@ -137,13 +140,17 @@ def report(results: Mapping[str, Outcomes]) -> int:
 
 
 def results_of(tiers: Iterable[Tier]) -> dict[str, Outcomes]:
-    """Read how tiers went; one that left nothing behind counts as an error."""
+    """Read how tiers went; one that left nothing behind counts as an error.
+
+    A run that was asked to run the source is a second one of its tier, and may be absent.
+    """
     found = {}
     for tier in tiers:
-        path = RESULTS / f"{tier}.json"
-        if path.exists():
-            found[str(tier)] = msgspec.json.decode(path.read_bytes(), type=Outcomes)
-        else:
+        for name in (str(tier), f"{tier}{INTERPRETED}"):
+            path = RESULTS / f"{name}.json"
+            if path.exists():
+                found[name] = msgspec.json.decode(path.read_bytes(), type=Outcomes)
+        if str(tier) not in found:
             found[str(tier)] = Outcomes(0.0, {"error": 1}, {f"make of tier {tier}": ["collect"]})
     return found
 

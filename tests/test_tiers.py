@@ -184,3 +184,17 @@ def test_a_tier_that_left_nothing_is_an_error(
     assert "'lvie' is no tier; give one of: test, live, train, e2e, all, sum" in (
         capsys.readouterr().err
     )
+
+
+def test_a_second_run_on_the_source_is_summed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "RESULTS", tmp_path)
+    monkeypatch.setattr(run, "execute", lambda *_: Outcomes(1.0, {"passed": 3}))
+    monkeypatch.delenv("MUSTER_INTERPRETED", raising=False)
+    run.run(run.Tier.TEST)
+    monkeypatch.setenv("MUSTER_INTERPRETED", "1")
+    run.run(run.Tier.TEST)
+    found = run.results_of([run.Tier.TEST])
+    assert list(found) == ["test", "test-interpreted"]
+    assert run.settled(found.values()) == {"passed": 6}

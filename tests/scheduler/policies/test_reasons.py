@@ -62,7 +62,7 @@ def test_one_wait_speaks_for_all_sizes_of_a_family() -> None:
 def test_free_gpus_of_another_pool_do_not_count() -> None:
     state = ClusterState([*nodes(2, pool="a"), Node("other", PodShape(8), "b")])
     role = Role(1, PodShape(8), Selector("b"))
-    submit(state, Gang("x", (role,)), Gang("y", (role,), 1.0))
+    submit(state, Gang("x", (role,)), Gang("y", (role,), 1))
     let_pass(state, STRICT)
     found = explain(state, "y")
     assert (found.reason, found.free_gpus, found.fit_pods) == (PendingReason.CAPACITY, 0, 0)
