@@ -27,9 +27,10 @@ from scheduler.controller.telling import Telling
 from scheduler.controller.work import Work
 from scheduler.core.times import to_s
 from scheduler.kube.api import Api, ApiError
-from scheduler.kube.objects import IGNORE, NodeObject, Pod, Thing, pod_shape
+from scheduler.kube.objects import IGNORE, NodeObject, Pod, Thing
 from scheduler.kube.watch import Change
 from scheduler.workloads.gangs import Source, key_of
+from scheduler.workloads.requests import pod_shape, resized
 
 log = logging.getLogger("muster.controller")
 SET_ASIDE_S = 60.0  #: a gang that cannot be read or decided is tried again after so long
@@ -167,7 +168,10 @@ class Controller:
             self.work.wake()  # what makes it a gang's came after it
         known = gang.pods.get(uid)
         gang.pods[uid] = pod
-        if known is not None and _alike(known, pod):
+        is_resized = known is not None and resized(known, pod, self.settings.resource)
+        if is_resized:
+            gang.note_resize(uid)
+        elif known is not None and _alike(known, pod):
             return
         if pod.status.phase == "Succeeded":
             gang.note_success(pod)
@@ -180,7 +184,7 @@ class Controller:
                     if unit.bound:
                         self.work.touch(key)
                         self.work.wake()
-                if known is not None and not pod.metadata.deletion_timestamp:
+                if known is not None and not (pod.metadata.deletion_timestamp or is_resized):
                     return  # bound where it should be: nothing to mend
         here = pod.spec.node_name
         is_news = known is None or known.spec.node_name != here

@@ -17,9 +17,10 @@ import msgspec
 
 from scheduler.controller.mirror import Part, Request
 from scheduler.core.model import PodShape
-from scheduler.kube.objects import Pod, pod_shape
+from scheduler.kube.objects import Pod
 from scheduler.workloads.eligibility import Avoid, unmodelled
 from scheduler.workloads.gangs import JOBSET_ATTEMPT, GangKey, Rank, rank_of
+from scheduler.workloads.requests import pod_shape
 from scheduler.workloads.sizes import Size
 
 Refusals = dict[tuple[str, int], dict[Avoid, float]]
@@ -143,6 +144,8 @@ class LiveGang:
     problem: str = ""  #: why it cannot be considered, if that is so
     trouble: str = ""  #: what the core failed on; holds until `hold_until_s`
     next_unit: int = 0
+    #: pods whose request is not what it was when their slots were counted
+    resized: set[str] = field(default_factory=set)
     _facts: dict[str, Facts] = field(default_factory=dict)
     _counted: set[str] = field(default_factory=set)  #: pods that ended well, of any attempt
 
@@ -154,21 +157,27 @@ class LiveGang:
             rank, shape, spec = rank_of(pod), pod_shape(pod, self.resource), pod.spec
             affinity = (spec.affinity or {}).get("nodeAffinity")
             alike = _encode([rank.role, shape, spec.node_selector, spec.tolerations, affinity])
-            unchecked = unmodelled(pod, self.resource)
+            unchecked = unmodelled(pod)
             known = Facts(rank, shape, alike, bool(spec.scheduling_gates), unchecked)
             self._facts[uid] = known
         return known
+
+    def note_resize(self, uid: str) -> None:
+        """Note that a pod requests something else than it did."""
+        self._facts.pop(uid, None)
+        self.resized.add(uid)
 
     def forget(self, uid: str) -> None:
         """Forget a pod that is gone."""
         self.pods.pop(uid, None)
         self._facts.pop(uid, None)
+        self.resized.discard(uid)
         self.given_up.discard(uid)
         self._counted.discard(uid)
 
     def note_success(self, pod: Pod) -> None:
-        """Note that a pod ended well."""
-        if pod.metadata.uid not in self._counted:
+        """Note that a pod succeeded: for good, if nobody had told it to end when it did."""
+        if pod.metadata.uid not in self._counted and pod.ended_well:
             self._counted.add(pod.metadata.uid)
             self.succeeded[pod.metadata.uid] = Success(
                 rank_of(pod), pod.metadata.name, _run_by(pod), attempt_of(pod)

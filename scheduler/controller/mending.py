@@ -106,9 +106,8 @@ class Mending:
         for slot in unit.slots:
             pod = by_uid.get(slot.uid)
             if pod is None and slot.uid:
-                old = gang.pods.get(slot.uid)
+                ended_well = slot.uid in gang.succeeded
                 self._empty(gang, slot, now_s)
-                ended_well = old is not None and old.ended and old.status.phase == "Succeeded"
                 if ended_well or slot.given_back:
                     changed = True
                     continue
@@ -123,6 +122,9 @@ class Mending:
                     continue
                 kept.append(slot)
                 continue
+            if slot.uid in gang.resized:
+                gang.resized.discard(slot.uid)
+                changed = True
             if pod.spec.node_name:
                 slot.bound = True
                 if pod.spec.node_name != slot.node:

@@ -29,11 +29,12 @@ from scheduler.core.events import (
 from scheduler.core.model import Gang, Node, NodeStatus, Placement, PodShape, Role, Selector, Slice
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import ends_us, to_us
-from scheduler.kube.objects import NodeObject, Pod, node_ready, node_shape
+from scheduler.kube.objects import NodeObject, Pod, node_ready
 from scheduler.policies import decide as core
 from scheduler.policies.explain import explain
 from scheduler.policies.policy import Policy
 from scheduler.workloads.eligibility import TOPOLOGY_KEYS, Avoid, NodeClasses, may_use
+from scheduler.workloads.requests import node_shape
 
 ZERO = PodShape(0)
 MAX_DECISIONS = 10_000  #: of one pass; more would be a loop without end

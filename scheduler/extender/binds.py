@@ -19,7 +19,8 @@ from scheduler.controller.controller import Controller
 from scheduler.controller.lanes import pinned_to, plan_text
 from scheduler.controller.membership import LiveGang, Slot, Unit
 from scheduler.kube.api import ApiError
-from scheduler.kube.objects import Pod, pod_shape
+from scheduler.kube.objects import Pod
+from scheduler.workloads.requests import pod_shape
 
 MARGIN_S = 1.0  #: before kube-scheduler hangs up, its answer is on the way
 TRY_S = 2.0  #: for one Binding

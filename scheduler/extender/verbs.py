@@ -15,8 +15,9 @@ from scheduler.controller.controller import Controller
 from scheduler.controller.lanes import WAITS, pinned_to
 from scheduler.core.model import PodShape
 from scheduler.extender.binds import RESERVED, Binds
-from scheduler.kube.objects import Pod, pod_shape
+from scheduler.kube.objects import Pod
 from scheduler.workloads.gangs import key_of
+from scheduler.workloads.requests import pod_shape
 
 log = logging.getLogger("muster.extender")
 MAX_SHAPES = 64  #: whose last answers are kept

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 import msgspec
-from kubernetes.utils.quantity import parse_quantity
-
-from scheduler.core.model import PodShape
 
 GATE = "muster.dev/queued"
 IGNORE = "muster.dev/ignore"
@@ -39,16 +34,21 @@ class Meta(_Object):
     annotations: dict[str, str] = {}
     owner_references: list[Owner] = []
     creation_timestamp: str | None = None
-    deletion_timestamp: str | None = None
+    deletion_timestamp: str | None = None  #: when it is gone at the latest
+    deletion_grace_period_seconds: int | None = None  #: from the call that deletes it until then
 
     def controller(self) -> Owner | None:
         """Return the owner that recreates the object."""
         return next((o for o in self.owner_references if o.controller), None)
 
 
+#: by resource, as Kubernetes writes them: "500m", "4Gi", 8
+Quantities = dict[str, str | int]
+
+
 class Resources(_Object):
-    requests: dict[str, str | int] = {}
-    limits: dict[str, str | int] = {}
+    requests: Quantities = {}
+    limits: Quantities = {}
 
 
 class EnvVar(_Object):
@@ -102,7 +102,8 @@ class PodSpec(_Object):
     node_selector: dict[str, str] = {}
     affinity: dict[str, Any] | None = None
     tolerations: list[Toleration] = []
-    overhead: dict[str, str | int] = {}
+    resources: Resources | None = None  #: of the pod as a whole
+    overhead: Quantities = {}
     volumes: list[Volume] = []
     topology_spread_constraints: list[Any] = []
     resource_claims: list[Any] = []
@@ -116,10 +117,41 @@ class PodCondition(_Object):
     message: str = ""
 
 
+class StatusResources(_Object):
+    """What a container or pod has; None where the kubelet did not say so."""
+
+    requests: Quantities | None = None
+
+
+class Terminated(_Object):
+    finished_at: str | None = None
+
+
+class ContainerState(_Object):
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(_Object):
+    name: str = ""
+    state: ContainerState | None = None
+    allocated_resources: Quantities | None = None
+    resources: StatusResources | None = None
+
+
 class PodStatus(_Object):
     phase: str = ""
     nominated_node_name: str = ""
     conditions: list[PodCondition] = []
+    container_statuses: list[ContainerStatus] = []
+    init_container_statuses: list[ContainerStatus] = []
+    allocated_resources: Quantities | None = None
+    resources: StatusResources | None = None
+
+    @property
+    def resize_is_infeasible(self) -> bool:
+        """True if its node can never give the pod what it asks for since its resize."""
+        said = (one.reason for one in self.conditions if one.type == "PodResizePending")
+        return next(said, "") == "Infeasible"
 
 
 class Pod(_Object):
@@ -136,6 +168,25 @@ class Pod(_Object):
     def ended(self) -> bool:
         """True once the pod holds nothing any more."""
         return self.status.phase in ("Succeeded", "Failed")
+
+    @property
+    def ended_well(self) -> bool:
+        """True if it succeeded of its own accord.
+
+        A rank that exits with 0 because it was told to end left its work to the one after it.
+        """
+        if self.status.phase != "Succeeded":
+            return False
+        if self.metadata.deletion_timestamp is None:
+            return True
+        grace_s = self.metadata.deletion_grace_period_seconds or 0
+        told_s = unix_s(self.metadata.deletion_timestamp) - grace_s
+        ends = [
+            one.state.terminated.finished_at
+            for one in self.status.container_statuses
+            if one.state is not None and one.state.terminated is not None
+        ]
+        return bool(ends) and all(end is not None and unix_s(end) < told_s for end in ends)
 
     @property
     def where(self) -> str:
@@ -173,7 +224,7 @@ class Condition(_Object):
 
 
 class NodeObjectStatus(_Object):
-    allocatable: dict[str, str | int] = {}
+    allocatable: Quantities = {}
     conditions: list[Condition] = []
 
 
@@ -193,63 +244,11 @@ class Thing(_Object):
     value: int = 0  #: of a PriorityClass
 
 
-@lru_cache(maxsize=4096)
-def quantity(text: str | int) -> float:
-    """Return the number that a Kubernetes quantity stands for, in its base unit."""
-    return float(parse_quantity(text))  # type: ignore[no-untyped-call]
-
-
-def _amount(resources: Resources, name: str) -> float:
-    value = resources.requests.get(name)
-    if value is None:
-        value = resources.limits.get(name)
-    return 0.0 if value is None else quantity(value)
-
-
-def pod_shape(pod: Pod, resource: str) -> PodShape:
-    """Return what the pod requests, counted as the scheduler does: init containers, sidecars."""
-    return PodShape(
-        int(_pod_amount(pod.spec, resource)),
-        round(1000 * _pod_amount(pod.spec, "cpu")),
-        math.ceil(_pod_amount(pod.spec, "memory")),
-        1,
-    )
-
-
-def _pod_amount(spec: PodSpec, name: str) -> float:
-    total = 0.0
-    for container in spec.containers:
-        total += _amount(container.resources, name)
-    sidecars = peak = 0.0
-    for container in spec.init_containers:
-        amount = _amount(container.resources, name)
-        if container.restart_policy == "Always":
-            sidecars += amount
-            peak = max(peak, sidecars)
-        else:
-            peak = max(peak, sidecars + amount)
-    total = max(total + sidecars, peak)
-    if spec.overhead:
-        total += quantity(spec.overhead.get(name, 0))
-    return total
-
-
 def asks_for(pod: Pod, resource: str) -> bool:
     """True if a container names the resource, even with 0: then the extender is asked."""
     return any(
         resource in c.resources.requests or resource in c.resources.limits
         for c in (*pod.spec.containers, *pod.spec.init_containers)
-    )
-
-
-def node_shape(node: NodeObject, resource: str) -> PodShape:
-    """Return what pods may use of the node."""
-    free = node.status.allocatable
-    return PodShape(
-        int(quantity(free.get(resource, 0))),
-        int(1000 * quantity(free.get("cpu", 0))),
-        int(quantity(free.get("memory", 0))),
-        int(quantity(free.get("pods", 0))),
     )
 
 

@@ -107,11 +107,11 @@ class NodeClasses:
         return selector
 
 
-def unmodelled(pod: Pod, resource: str) -> str:
+def unmodelled(pod: Pod) -> str:
     """Return what of a pod's constraints only kube-scheduler checks; empty if there is nothing.
 
-    Classes of nodes answer for node selectors, node affinity and taints, the core for the
-    resource, CPU and memory. Preferences are no constraints.
+    Classes of nodes answer for node selectors, node affinity and taints, the core for all that is
+    requested. Preferences are no constraints.
     """
     spec = pod.spec
     affinity = spec.affinity or {}
@@ -130,10 +130,7 @@ def unmodelled(pod: Pod, resource: str) -> str:
         return "topologySpreadConstraints"
     if spec.resource_claims:
         return "resourceClaims"
-    known = (resource, "cpu", "memory")
-    asked = (name for c in containers for name in (*c.resources.requests, *c.resources.limits))
-    other = next((name for name in asked if name not in known), "")
-    return f"resource {other}" if other else ""
+    return ""
 
 
 def shunned(pod: Pod, node: NodeObject) -> Avoid:

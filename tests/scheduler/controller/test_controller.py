@@ -738,9 +738,6 @@ UNMODELLED = {
         "topologySpreadConstraints": [{"whenUnsatisfiable": "DoNotSchedule", "maxSkew": 1}]
     },
     "resourceClaims": {"resourceClaims": [{"name": "gpu"}]},
-    "resource rdma/hca": {
-        "containers": [{"name": "main", "resources": {"limits": {"rdma/hca": "1"}}}]
-    },
 }
 MODELLED = {
     "nothing": {},

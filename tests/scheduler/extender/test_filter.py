@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from scheduler.extender.verbs import RESERVED, Extender, FilterArgs
-from scheduler.kube.objects import Pod, pod_shape
+from scheduler.kube.objects import Pod
 from scheduler.kube.watch import Change
+from scheduler.workloads.requests import pod_shape
 from tests.scheduler.controller.rig import RESOURCE, Rig, pod, tried
 
 NODES = 6

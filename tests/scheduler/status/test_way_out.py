@@ -11,10 +11,11 @@ import pytest
 from scheduler.controller.mirror import Ledger, Part, Request
 from scheduler.controlplane.objects import node as played
 from scheduler.core.decisions import PendingReason
-from scheduler.kube.objects import NodeObject, Pod, pod_shape
+from scheduler.kube.objects import NodeObject, Pod
 from scheduler.policies import catalog
 from scheduler.status.shapes import shapes
 from scheduler.status.way_out import WayOut, sentences, way_out
+from scheduler.workloads.requests import pod_shape
 
 RESOURCE = "nvidia.com/gpu"
 

@@ -1,0 +1,286 @@
+"""What counts on a node, and which rank has done its work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from scheduler.controlplane.objects import node as played
+from scheduler.core.model import PodShape
+from scheduler.kube.objects import NodeObject, Pod
+from scheduler.kube.watch import Change
+from tests.scheduler.controller.rig import Rig, pod, tried
+
+GROUP = "scheduling.x-k8s.io/pod-group"
+NODE = "node-00000"
+
+
+def own(name: str, **more: Any) -> Pod:
+    """Return a gang of one pod."""
+    said = {"muster.dev/group": name, "muster.dev/min-member": "1", **more.pop("annotations", {})}
+    return pod(name, annotations=said, **more)
+
+
+def tell_node(rig: Rig, number: int = 0, **allocatable: str) -> None:
+    """Tell of a node with 8 GPUs, 96 CPUs, and what is given here instead of its usual size."""
+    found = played(number, 8)
+    named = {name.replace("__", "/").replace("_", "-"): v for name, v in allocatable.items()}
+    found["status"] = {"allocatable": {**found["status"]["allocatable"], **named}}
+    rig.control.on_node(Change.MODIFIED, msgspec.convert(found, NodeObject))
+
+
+def foreign(name: str, node: str = NODE, **more: Any) -> Pod:
+    """Return a pod of no gang, with no requests unless they are given."""
+    requests = more.pop("requests", {})
+    container = {"name": "main", "resources": {"requests": requests}}
+    return pod(name, gated=False, node=node, containers=[container], **more)
+
+
+def with_status(one: Pod, **status: Any) -> Pod:
+    """Return the pod with another status."""
+    found = msgspec.to_builtins(one)
+    return msgspec.convert({**found, "status": {**found["status"], **status}}, Pod)
+
+
+def cpus(requests: str) -> dict[str, Any]:
+    """Return a container with 8 GPUs and so many CPUs."""
+    resources = {"limits": {"nvidia.com/gpu": "8"}, "requests": {"cpu": requests}}
+    return {"containers": [{"name": "main", "resources": resources}]}
+
+
+def free(rig: Rig, node: str = NODE) -> PodShape:
+    """Return what the core has free on a node."""
+    room = rig.ledger.room(node)
+    assert room is not None
+    return room
+
+
+def test_pods_without_requests_fill_a_nodes_places() -> None:
+    async def story(rig: Rig) -> None:
+        tell_node(rig, pods="2")
+        rig.see(foreign("daemon"), foreign("shell", phase="Pending"))
+        rig.see(foreign("over", phase="Succeeded"), foreign("broken", phase="Failed"))
+        rig.see(own("a"))
+        await rig.settle()
+        assert free(rig).pods == 0
+        assert rig.placed() == {}
+        rig.lose(foreign("shell"))
+        await rig.settle()
+        assert rig.placed() == {"a": NODE}
+        assert free(rig) == PodShape(0, 96_000, 1 << 40, 0)
+
+    tried(story, nodes=1)
+
+
+def test_a_terminating_pod_has_its_place_until_it_is_gone() -> None:
+    async def story(rig: Rig) -> None:
+        tell_node(rig, pods="1")
+        going = foreign("going")
+        going.metadata.deletion_timestamp = "2026-01-01T01:00:00Z"
+        rig.see(going, own("a"))
+        await rig.settle()
+        assert rig.placed() == {}
+        rig.lose(going)
+        await rig.settle()
+        assert rig.placed() == {"a": NODE}
+
+    tried(story, nodes=1)
+
+
+def test_a_gang_has_as_many_pods_on_a_node_as_it_takes() -> None:
+    async def story(rig: Rig) -> None:
+        for number in range(2):
+            tell_node(rig, number, pods="3")
+        label = {GROUP: "g"}
+        rig.thing("coscheduling", "g", {"minMember": 6})
+        rig.see(*(pod(f"g-{i}", labels=label, gpus=1) for i in range(6)))
+        await rig.settle()
+        nodes = list(rig.placed().values())
+        assert sorted(nodes.count(name) for name in set(nodes)) == [3, 3]
+
+    tried(story, nodes=2)
+
+
+@pytest.mark.parametrize("lane", ["slow", "fast"])
+def test_further_resources_are_counted_in_every_lane(lane: str) -> None:
+    asked = {"nvidia.com/gpu": "1", "rdma/hca": "1", "hugepages-2Mi": "2Mi"}
+    spec = {"containers": [{"name": "main", "resources": {"limits": asked}}]}
+    said = {"muster.dev/queue": lane}
+
+    async def story(rig: Rig) -> None:
+        tell_node(rig, 1, rdma__hca="2", hugepages_2Mi="64Mi")
+        tell_node(rig, 2, rdma__hca="2")
+        for name in ("a", "b", "c"):
+            rig.see(own(name, annotations=said, **spec))
+        await rig.settle()
+        assert rig.placed() == {"a": "node-00001", "b": "node-00001"}
+        assert set(rig.lanes().values()) == {"direct" if lane == "fast" else "pinned"}
+        tell_node(rig, 2, rdma__hca="2", hugepages_2Mi="2Mi")
+        await rig.settle()
+        assert rig.placed()["c"] == "node-00002"
+
+    tried(story, direct_queues=["fast"])
+
+
+# -- in-place resize ------------------------------------------------------------------------------
+
+
+def test_a_foreign_pod_that_is_resized_counts_for_more_at_once_and_for_less_when_it_is() -> None:
+    def resized(asked: str, has: str) -> Pod:
+        one = foreign("web", requests={"cpu": asked})
+        status = {"name": "main", "resources": {"requests": {"cpu": has}}}
+        return with_status(one, containerStatuses=[status])
+
+    async def story(rig: Rig) -> None:
+        used = []
+        for asked, has in (("1", "1"), ("90", "1"), ("90", "90"), ("2", "90"), ("2", "2")):
+            rig.see(resized(asked, has))
+            await rig.settle()
+            used.append(96 - free(rig).cpu_milli // 1000)
+        assert used == [1, 90, 90, 90, 2]
+
+    tried(story, nodes=1)
+
+
+def test_a_rank_that_is_resized_counts_for_more_at_once_and_for_less_when_it_is() -> None:
+    async def story(rig: Rig) -> None:
+        label = {GROUP: "g"}
+        rig.thing("coscheduling", "g", {"minMember": 2})
+
+        def ranks(asked: str, has: str) -> list[Pod]:
+            first, other = (
+                pod(f"g-{i}", labels=label, node=f"node-0000{i}", **cpus(asked if i else "8"))
+                for i in range(2)
+            )
+            status = {"name": "main", "resources": {"requests": {"cpu": has}}}
+            return [first, with_status(other, containerStatuses=[status])]
+
+        used = []
+        for asked, has in (("8", "8"), ("90", "8"), ("90", "90"), ("2", "90"), ("2", "2")):
+            rig.see(*ranks(asked, has))
+            await rig.settle()
+            used.append(96 - free(rig, "node-00001").cpu_milli // 1000)
+            assert free(rig).cpu_milli == 88_000
+        assert used == [8, 90, 90, 90, 2]
+        assert not rig.evicted()
+
+    tried(story, nodes=2)
+
+
+def test_a_rank_that_outgrew_its_node_is_counted_as_it_is() -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(foreign("web", requests={"cpu": "90"}))
+        rig.see(own("a", node=NODE, gated=False, **cpus("4")))
+        await rig.settle()
+        assert free(rig).cpu_milli == 2_000
+        rig.see(own("a", node=NODE, gated=False, **cpus("100")))
+        await rig.settle()
+        assert free(rig).cpu_milli == 0
+        rig.see(own("a", node=NODE, gated=False, **cpus("4")))
+        await rig.settle()
+        assert free(rig).cpu_milli == 2_000
+        assert not rig.evicted()
+
+    tried(story, nodes=1)
+
+
+# -- ranks that exit with 0 -----------------------------------------------------------------------
+
+TOLD = {"deletionTimestamp": "2026-01-01T01:00:30Z", "deletionGracePeriodSeconds": 30}
+
+
+def rank(number: int, **more: Any) -> Pod:
+    """Return a rank of the gang."""
+    return pod(f"g-{number}", labels={GROUP: "g"}, **more)
+
+
+def ended(number: int, at: str = "", **meta: Any) -> Pod:
+    """Return a rank whose container exited with 0; `at` is when."""
+    found = msgspec.to_builtins(rank(number, node=f"node-0000{number}", phase="Succeeded"))
+    found["metadata"] |= meta
+    if at:
+        state = {"terminated": {"exitCode": 0, "finishedAt": at}}
+        found["status"]["containerStatuses"] = [{"name": "main", "state": state}]
+    return msgspec.convert(found, Pod)
+
+
+async def run_three(rig: Rig) -> None:
+    """Let a gang of three run."""
+    rig.thing("coscheduling", "g", {"minMember": 3})
+    rig.see(*(rank(i, node=f"node-0000{i}") for i in range(3)))
+    await rig.settle()
+
+
+@pytest.mark.parametrize("seen_going", [True, False])
+def test_a_rank_that_exits_0_while_it_is_deleted_is_lost_and_its_node_is_kept(
+    seen_going: bool,
+) -> None:
+    async def story(rig: Rig) -> None:
+        await run_three(rig)
+        rig.see(own("filler"))
+        if seen_going:
+            going = msgspec.to_builtins(rank(1, node="node-00001"))
+            going["metadata"] |= TOLD
+            rig.see(msgspec.convert(going, Pod))
+            await rig.settle()
+        over = ended(1, "2026-01-01T01:00:05Z", **TOLD)
+        rig.see(over)
+        await rig.settle()
+        assert rig.control.names["n/g"].num_succeeded == 0
+        rig.lose(over)
+        await rig.settle()
+        assert rig.placed() == {}, "the node is the next rank 1's"
+        rig.see(rank(1, uid="again"))
+        await rig.settle()
+        assert rig.placed() == {"g-1": "node-00001"}
+
+    tried(story, nodes=3)
+
+
+def test_a_rank_that_exits_0_while_it_is_deleted_and_does_not_come_again_ends_the_gang() -> None:
+    async def story(rig: Rig) -> None:
+        await run_three(rig)
+        rig.see(ended(1, "2026-01-01T01:00:05Z", **TOLD))
+        await rig.settle()
+        await rig.pass_s(61)
+        await rig.pass_s(61)
+        assert sorted(rig.evicted()) == ["g-0", "g-2"]
+
+    tried(story, nodes=3)
+
+
+@pytest.mark.parametrize("seen", ["before", "after"])
+def test_a_rank_that_had_ended_when_it_was_deleted_has_done_its_work(seen: str) -> None:
+    """What is left of it is cleared away; muster may have been down when it ended."""
+
+    async def story(rig: Rig) -> None:
+        await run_three(rig)
+        if seen == "before":
+            rig.see(ended(1))
+            await rig.settle()
+        rig.see(ended(1, "2026-01-01T00:59:59Z", **TOLD))
+        await rig.pass_s(1000)
+        await rig.pass_s(1000)
+        assert rig.evicted() == []
+        rig.see(own("filler"))
+        await rig.settle()
+        assert rig.placed() == {"filler": "node-00001"}
+
+    tried(story, nodes=3)
+
+
+@pytest.mark.parametrize(
+    ("at", "meta", "well"),
+    [
+        ("", {}, True),
+        ("2026-01-01T00:59:59Z", TOLD, True),
+        ("2026-01-01T01:00:00Z", TOLD, False),  # in the second of the call
+        ("2026-01-01T01:00:29Z", TOLD, False),
+        ("", TOLD, False),
+        ("2026-01-01T00:59:59Z", {**TOLD, "deletionGracePeriodSeconds": None}, True),
+    ],
+)
+def test_when_a_rank_ended_tells_why_it_did(at: str, meta: dict[str, Any], well: bool) -> None:
+    assert ended(1, at, **meta).ended_well is well
