@@ -22,7 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "scheduler": {"scheduler/compiled"},
     "scheduler/core": set(),
     "scheduler/policies": {"scheduler/core"},
-    "scheduler/kube": {"scheduler/core"},
+    "scheduler/kube": set(),
     "scheduler/workloads": {"scheduler/core", "scheduler/kube"},
     "scheduler/journal": {"scheduler/core", "scheduler/policies"},
     "scheduler/controller": {
