@@ -197,6 +197,6 @@ def test_how_often_a_head_was_overtaken_outlives_the_state() -> None:
     assert not book.find_broken(3.0)
     book.settle(3.0)
     assert book.state.gangs["head-too"].overtaken == 1
-    assert [one for one in events_of(3.0, book.state) if isinstance(one, Overtaken)] == [
+    assert [one for one in events_of(book.state) if isinstance(one, Overtaken)] == [
         Overtaken("head-too", 1)
     ]
