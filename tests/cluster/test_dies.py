@@ -83,9 +83,14 @@ def test_the_operator_dies_and_comes_back(
 
 
 def test_an_unaccepted_certificate_holds_gpu_pods_until_it_is_renewed(
-    kube: Kube, space: str, cluster: Cluster
+    kube: Kube, space: str, cluster: Cluster, patient: None
 ) -> None:
-    """kube-scheduler refuses it as it would an expired one; what is bound and CPU pods go on."""
+    """kube-scheduler refuses it as it would an expired one; what is bound and CPU pods go on.
+
+    It then leaves each pod alone for up to 10 s before it tries again. Where the renewed
+    certificate is read between its tries of two pods, one is bound that much earlier than the
+    other. In these tests a repair is shorter: muster would end the one, and nobody makes it anew.
+    """
     keys = cluster.dir / "certificates"
     pair = [keys / "muster.crt", keys / "muster.key"]
     before = [path.read_bytes() for path in pair]

@@ -19,7 +19,10 @@ from tests.cluster.conftest import Kube, num_refused
 from tests.e2e.jobs import Job, pytorchjob, volume
 
 NODES = 4
-REPAIR_S = 20.0
+#: a pod on a dead node is made anew within this: kube-controller-manager looks for such pods every
+#: 20 s. With as long a repair it was chance whether muster first ended the rest of the gang, whose
+#: new pods then load torch while the others fail to find them, ever later.
+REPAIR_S = 45.0
 Submit = Callable[..., Job]
 
 

@@ -115,7 +115,8 @@ def serve_again(kube: Kube, node: str) -> None:
 
 def test_a_node_is_lost_and_another_takes_its_place(kube: Kube, submit: Submit, power: Any) -> None:
     job = begin(submit, "moved", workers=NODES - 2, global_batch=24)
-    lost = job.pods()["worker-1"]["spec"]["nodeName"]
+    before = job.pods()
+    lost = before.pop("worker-1")["spec"]["nodeName"]
     power(lost, on=False)
     kube.until("the loss is seen", lambda: num_ready(kube) == NODES - 1)
     path = f"/api/v1/nodes/{lost}"
@@ -123,7 +124,10 @@ def test_a_node_is_lost_and_another_takes_its_place(kube: Kube, submit: Submit, 
     taints = kube.call("GET", path)["spec"].get("taints") or []
     kube.patch(path, {"spec": {"taints": [*taints, taint]}})
     resumed(job, lost_at_most=EVERY + 10)
-    assert job.pods()["worker-1"]["spec"]["nodeName"] != lost
+    after = job.pods()
+    assert after.pop("worker-1")["spec"]["nodeName"] != lost
+    uids = [{n: pod["metadata"]["uid"] for n, pod in pods.items()} for pods in (before, after)]
+    assert uids[0] == uids[1], "the others keep their pods and restart in place"
 
 
 def test_a_node_is_lost_and_comes_back(kube: Kube, submit: Submit, power: Any) -> None:
