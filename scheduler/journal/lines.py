@@ -14,6 +14,7 @@ import msgspec
 
 from scheduler.core import decisions, events
 from scheduler.core.model import FamilyKey, Gang, Node, PodShape, Role, Selector
+from scheduler.core.queueing import family_key, family_size
 from scheduler.core.state import ClusterState
 from scheduler.core.times import to_us
 
@@ -137,13 +138,20 @@ class _Outlook(msgspec.Struct):
 
 
 def _decode_wait(value: object) -> decisions.Wait:
-    """Return a `Wait`: its family is a shape with a selector, or roles."""
+    """Return a `Wait`: its family is a shape with a selector, or roles.
+
+    In format 1 roles of equal pods were a family of their own, of one size.
+    """
     seen = msgspec.convert(value, _Outlook)
     family: FamilyKey
     if seen.family and isinstance(seen.family[0], list):
         family = msgspec.convert(seen.family, tuple[PodShape, Selector])
     else:
-        family = msgspec.convert(seen.family, tuple[Role, ...])
+        roles = msgspec.convert(seen.family, tuple[Role, ...])
+        family = family_key(roles)
+        if family != roles:
+            size = family_size(roles)
+            return decisions.Wait(family, size * seen.fit_pods, size * seen.free_pods)
     return decisions.Wait(family, seen.fit_pods, seen.free_pods)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from scheduler.core import decisions
 from scheduler.core.events import Admitted, Considered, GangSubmitted
+from scheduler.core.model import Gang, of_one_shape
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import to_us
 from scheduler.journal.lines import Gap, decode_item, decode_nodes, ends_whole, lines
@@ -66,6 +67,7 @@ class _Feed:
         self._state: ClusterState | None = None
         self._policy: Policy | None = None
         self._zero_unix_s: object = None
+        self._format = 0
         self._expected: deque[decisions.Decision] = deque()
         self._admit: decisions.Admit | None = None  #: that the next line carries out
         self._submitted = ""  #: gang of the line before, if that submitted one
@@ -120,6 +122,8 @@ class _Feed:
             return f"live {item}, but {lacking}"
         elif isinstance(item, Admitted) and item.gang != self._submitted:
             return f"live {item}, which nobody decided"
+        if self._format == 1 and isinstance(item, GangSubmitted):
+            _check_known(item.gang)
         # what runs without a decision of the core is told at once, submitted and admitted
         self._submitted = item.gang.name if isinstance(item, GangSubmitted) else ""
         apply(state, item)  # type: ignore[arg-type]
@@ -131,6 +135,7 @@ class _Feed:
             return f"a snapshot, but {lacking}"
         # another process: the one before was killed, and what it held back went with it
         self._zero_unix_s = line.get("zero_unix_s")
+        self._format = int(line["format"])
         names = line["policy"]
         self._policy = catalog.policy(
             names["order"], names["discipline"], names["backfill"], names["placement"]
@@ -143,3 +148,13 @@ class _Feed:
     def _forget_pass(self) -> None:
         self._expected.clear()
         self._admit = None
+
+
+def _check_known(gang: Gang) -> None:
+    """Refuse what a version that wrote format 1 decided by other rules."""
+    if len(gang.roles) > 1 and of_one_shape(gang.roles) is not None:
+        names = ", ".join(repr(role.name) for role in gang.roles)
+        raise ValueError(
+            f"gang {gang.name!r} has equal pods in its roles {names}; the version that wrote this "
+            "journal took them for different ones and decided otherwise; replay it with that one"
+        )
