@@ -17,6 +17,8 @@ from scheduler.core.model import FamilyKey, Gang, Node, PodShape, Role, Selector
 from scheduler.core.queueing import family_key, family_size
 from scheduler.core.state import ClusterState
 from scheduler.core.times import to_us
+from scheduler.policies import catalog
+from scheduler.policies.spec import WORDS, PolicySpec
 
 log = logging.getLogger("muster.journal")
 FORMAT = 2
@@ -67,7 +69,7 @@ def encode(now_s: float, item: object) -> bytes:
 def snapshot(
     now_s: float,
     state: ClusterState,
-    policy: dict[str, str],
+    policy: PolicySpec,
     zero_unix_s: float | None = None,
     nodes: bytes = b"",
 ) -> bytes:
@@ -153,6 +155,19 @@ def _decode_wait(value: object) -> decisions.Wait:
             size = family_size(roles)
             return decisions.Wait(family, size * seen.fit_pods, size * seen.free_pods)
     return decisions.Wait(family, seen.fit_pods, seen.free_pods)
+
+
+def decode_policy(value: object) -> PolicySpec:
+    """Return the policy of a snapshot line.
+
+    Raises:
+        ValueError: a word is missing, unknown, or contradicts another.
+    """
+    words = value if isinstance(value, dict) else {}
+    for name in WORDS:
+        if name not in words:
+            raise ValueError(f"the policy of the snapshot lacks {name!r}")
+    return catalog.recorded(words)
 
 
 def decode_nodes(value: list[dict[str, Any]]) -> list[Node]:

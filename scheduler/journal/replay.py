@@ -12,7 +12,7 @@ from scheduler.core.events import Admitted, Considered, GangSubmitted
 from scheduler.core.model import Gang, of_one_shape
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import to_us
-from scheduler.journal.lines import Gap, decode_item, decode_nodes, ends_whole, lines
+from scheduler.journal.lines import Gap, decode_item, decode_nodes, decode_policy, ends_whole, lines
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
 from scheduler.policies.policy import Policy
@@ -136,10 +136,7 @@ class _Feed:
         # another process: the one before was killed, and what it held back went with it
         self._zero_unix_s = line.get("zero_unix_s")
         self._format = int(line["format"])
-        names = line["policy"]
-        self._policy = catalog.policy(
-            names["order"], names["discipline"], names["backfill"], names["placement"]
-        )
+        self._policy = catalog.policy(decode_policy(line["policy"]))
         self._state = ClusterState(decode_nodes(line["nodes"]), order=self._policy.order)
         self._num_states += 1
         self._forget_pass()

@@ -10,7 +10,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import uvicorn
 
 from scheduler.controller.controller import Controller
@@ -57,9 +56,8 @@ class Service:
             else None
         )
         self.recent: list[bytes] = []  #: since the last snapshot, where no file is set
-        self.policy = msgspec.to_builtins(settings.policy)
-        chosen = settings.policy
-        policy = catalog.policy(chosen.order, chosen.discipline, chosen.backfill, chosen.placement)
+        self.policy = settings.policy
+        policy = catalog.policy(settings.policy)
         self.ledger = Ledger(policy, settings.resource, self._record, self._rebuilt)
         self.publisher = Publisher(api, who)
         self.memory = Memory(self.journal.write if self.journal is not None else None)

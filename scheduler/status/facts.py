@@ -20,6 +20,7 @@ from scheduler.journal.file import Journal
 from scheduler.journal.history import events_of
 from scheduler.kube.api import Api
 from scheduler.kube.watch import Informer
+from scheduler.policies.spec import PolicySpec
 from scheduler.status.pages import Breath, Page, array, mapping
 from scheduler.status.publish import Publisher
 from scheduler.status.shapes import shapes
@@ -50,7 +51,7 @@ class Running(Protocol):
     memory: Memory
     metrics: Metrics
     api: Api
-    policy: dict[str, str]
+    policy: PolicySpec
     journal: Journal | None
     recent: list[bytes]  #: lines since the last snapshot, where no file is set
     informers: dict[str, Informer[object]]

@@ -65,9 +65,7 @@ class GangSimulation:
         self.work = work
         self.config = config
         self.env = simpy.Environment()
-        self.policy = catalog.policy(
-            config.order, config.discipline, config.backfill, config.placement
-        )
+        self.policy = catalog.policy(config.policy)
         self.state = ClusterState(nodes, self.policy.order)
         self._creation = Creation(work.submit_s, work.num_pods, config.control_plane)
         self._ready_us: list[int] = in_us(np.array(self._creation.ready_s)).tolist()

@@ -14,11 +14,12 @@ from scheduler.core.state import MIN_PRUNED, ClusterState, apply
 from scheduler.core.times import to_us
 from scheduler.policies import catalog
 from scheduler.policies.explain import explain
+from scheduler.policies.spec import PolicySpec
 from tests.scheduler.core.driving import admitted, gang, let_pass, nodes, submit, waits
 from tests.scheduler.core.test_cost import count_calls
 
-EASY = catalog.policy(backfill="easy")
-STRICT = catalog.policy()
+EASY = catalog.policy(PolicySpec(discipline="easy"))
+STRICT = catalog.policy(PolicySpec())
 
 
 def in_roles(name: str, *counts: int, gpus: int = 8, walltime_s: float = 100.0) -> Gang:
