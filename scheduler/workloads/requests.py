@@ -12,8 +12,6 @@ from decimal import Decimal, localcontext
 from functools import lru_cache
 from math import ceil
 
-from kubernetes.utils.quantity import parse_quantity
-
 from scheduler.core.model import PodShape, others
 from scheduler.kube.objects import (
     Container,
@@ -39,6 +37,8 @@ def nano(text: str | int) -> int:
     Raises:
         ValueError: the text is no quantity.
     """
+    from kubernetes.utils.quantity import parse_quantity  # half of the start of kubectl-muster
+
     with localcontext(prec=60):
         exact: Decimal = parse_quantity(text)  # type: ignore[no-untyped-call]
         if not exact.is_finite():
