@@ -342,6 +342,7 @@ class PodSimulation:
                 self._end(attempt, NODE_LOST, now_s)
                 self._create(attempt.job, now_s)
         self.capacity.set_status(node, NodeStatus.DOWN)
+        end_s = _whole_us(end_s)  # as the clock has it: the books count from there
         self.down.append((now_s, end_s, node))
         if self._next < self.work.num_jobs or self._live or self._backing_off:
             self._at(end_s, self._node_returned, node)
