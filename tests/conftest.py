@@ -13,7 +13,7 @@ import matplotlib as mpl
 import pytest
 
 from scheduler import compiled
-from tests.tiers import COLLECTED, TOGETHER, Tier, folder_of, tier_of
+from tests.tiers import COLLECTED, TOGETHER, Tier, folder_of, shares_a_cluster, tier_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 #: public traces and peers' results; they lie beside the repository and are not part of it
@@ -50,7 +50,9 @@ def pytest_report_header() -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is of another tier than the chosen."""
+    """Put tests in order, and leave out what is of another tier than the chosen."""
+    # tests with a cluster of their own come before the one that all others share is started
+    items.sort(key=shares_a_cluster)
     config.stash[COLLECTED] = tuple(items)
     chosen = config.getoption("--tier")
     if chosen is not None:

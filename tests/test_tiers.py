@@ -9,7 +9,7 @@ import pytest
 
 from tests import run
 from tests.outcomes import Outcomes
-from tests.tiers import COLLECTED, Tier, folder_of, misplaced, tier_of
+from tests.tiers import COLLECTED, Tier, folder_of, misplaced, shares_a_cluster, tier_of
 
 
 def test_every_test_is_in_one_tier_and_in_its_place(pytestconfig: pytest.Config) -> None:
@@ -22,6 +22,11 @@ def test_every_test_is_in_one_tier_and_in_its_place(pytestconfig: pytest.Config)
             wrong.append(f"{item.nodeid} {why}")
         assert tier_of(item) in Tier
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_other_cluster_is_started_beside_the_shared_one(pytestconfig: pytest.Config) -> None:
+    shares = [shares_a_cluster(item) for item in pytestconfig.stash[COLLECTED]]
+    assert shares == sorted(shares)
 
 
 @pytest.mark.parametrize(

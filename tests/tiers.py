@@ -21,6 +21,8 @@ import pytest
 COLLECTED = pytest.StashKey[tuple[pytest.Item, ...]]()
 #: folders of tests that share one cluster, or need all cores: one process runs them, in turn
 TOGETHER = ("cluster", "e2e", "trainer")
+#: fixtures that start the one cluster of a folder, with the first test that asks for it
+SHARED_CLUSTERS = frozenset({"watcher", "rig"})
 
 
 class Tier(StrEnum):
@@ -45,6 +47,11 @@ def tier_of(item: pytest.Item) -> Tier:
     if item.get_closest_marker("k8s"):
         return Tier.LIVE
     return Tier.TRAIN if item.get_closest_marker("torch") else Tier.TEST
+
+
+def shares_a_cluster(item: pytest.Item) -> bool:
+    """True if a test uses the cluster of all, of played or of real nodes, that lives to the end."""
+    return not SHARED_CLUSTERS.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def misplaced(folder: str, k8s: bool, torch: bool) -> str:

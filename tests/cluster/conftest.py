@@ -184,6 +184,17 @@ def missing() -> str:
     return components.lack()
 
 
+def end(folder: Path, *left_out: str) -> None:
+    """End a cluster; what it wrote, but for this, stays in the folder MUSTER_KEEP_LOGS."""
+    kept = os.environ.get("MUSTER_KEEP_LOGS")
+    try:
+        if kept:
+            ignored = shutil.ignore_patterns(*left_out)
+            shutil.copytree(folder, kept, symlinks=True, dirs_exist_ok=True, ignore=ignored)
+    finally:
+        clusters.down(folder)
+
+
 @pytest.fixture(scope="session")
 def watcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
     """Start a cluster with muster and the training operator, and what watches over it."""
@@ -205,11 +216,7 @@ def watcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
         assert not replayed.difference, replayed.difference
         assert replayed.num_decisions > 0, "the session decided something"
     finally:
-        kept = os.environ.get("MUSTER_KEEP_LOGS")
-        if kept:
-            left_out = shutil.ignore_patterns("etcd")
-            shutil.copytree(folder, kept, dirs_exist_ok=True, ignore=left_out)
-        clusters.down(folder)
+        end(folder, "etcd")
 
 
 @pytest.fixture(scope="session")

@@ -54,6 +54,31 @@ def is_gone(kube: Kube) -> bool:
 
 @pytest.mark.k8s
 @pytest.mark.slow
+def test_stock_scheduling_gets_stuck_and_the_demo_says_in_what(tmp_path: Path) -> None:
+    lack = missing()
+    if lack:
+        pytest.skip(f"the control plane cannot be built: {lack}")
+    folder = tmp_path / "cluster"
+    found = clusters.up(folder, nodes=4, with_muster=False)
+    try:
+        done = subprocess.run(
+            command(folder, "--jobs", "8", "--limit-s", "20"),
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+            env={**os.environ, "NO_COLOR": "1"},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "stuck after 20 s:" in done.stdout
+        assert re.search(r"half placed: \d+ of \d+ pods hold \d+ GPUs", done.stdout)
+        assert is_gone(Kube(found))
+    finally:
+        clusters.down(folder)
+
+
+@pytest.mark.k8s
+@pytest.mark.slow
 def test_all_jobs_go_through_and_nothing_stays(cluster: Cluster, kube: Kube) -> None:
     done = subprocess.run(
         command(cluster.dir, "--jobs", "5", "--seed", "2"),
@@ -85,31 +110,6 @@ def test_ctrl_c_leaves_nothing(cluster: Cluster, kube: Kube) -> None:
         process.wait()
     assert process.returncode == 130, errors.decode()
     assert is_gone(kube)
-
-
-@pytest.mark.k8s
-@pytest.mark.slow
-def test_stock_scheduling_gets_stuck_and_the_demo_says_in_what(tmp_path: Path) -> None:
-    lack = missing()
-    if lack:
-        pytest.skip(f"the control plane cannot be built: {lack}")
-    folder = tmp_path / "cluster"
-    found = clusters.up(folder, nodes=4, with_muster=False)
-    try:
-        done = subprocess.run(
-            command(folder, "--jobs", "8", "--limit-s", "20"),
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-            env={**os.environ, "NO_COLOR": "1"},
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "stuck after 20 s:" in done.stdout
-        assert re.search(r"half placed: \d+ of \d+ pods hold \d+ GPUs", done.stdout)
-        assert is_gone(Kube(found))
-    finally:
-        clusters.down(folder)
 
 
 @pytest.mark.k8s

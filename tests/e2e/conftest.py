@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +13,7 @@ from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import components, images, requirements
 from scheduler.controlplane.record import Cluster
 from scheduler.journal.replay import replay
-from tests.cluster.conftest import Kube, num_refused
+from tests.cluster.conftest import Kube, end, num_refused
 from tests.e2e.jobs import Job, pytorchjob, volume
 
 NODES = 4
@@ -46,11 +44,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         replayed = replay(found.dir / "journal.jsonl")
         assert not replayed.difference, replayed.difference
     finally:
-        kept = os.environ.get("MUSTER_KEEP_LOGS")
-        if kept:
-            ignored = shutil.ignore_patterns("etcd", "kubelet", "containerd")
-            shutil.copytree(folder, kept, dirs_exist_ok=True, ignore=ignored)
-        clusters.down(folder)
+        end(folder, "etcd", "kubelet", "containerd")
 
 
 @pytest.fixture

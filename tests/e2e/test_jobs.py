@@ -54,7 +54,7 @@ def test_two_jobs_run_one_after_the_other(kube: Kube, submit: Submit) -> None:
 
 
 @pytest.fixture
-def without_muster(tmp_path_factory: pytest.TempPathFactory, rig: object) -> Iterator[Kube]:
+def without_muster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kube]:
     """Return the same nodes under stock scheduling, beside played ones without GPUs."""
     folder = tmp_path_factory.mktemp("stock") / "cluster"
     found = clusters.up(folder, nodes=PLAYED, gpus=0, kubelets=NODES, with_muster=False)
