@@ -85,14 +85,17 @@ class Pass:
         self._trial: Trial | None = None
 
     def fitting(
-        self, first: First, may_start: MayStart
+        self, first: First | None = None, may_start: MayStart | None = None
     ) -> Iterator[tuple[GangState, Demand | None, Placement]]:
         """Yield later gangs that fit, in order, each with its demand and the nodes it would get.
 
-        A gang that is neither admitted nor refused by `first` from then on comes again. Where
-        nothing grew since the last pass and the same head blocks, only gangs that came since then
-        are looked at: nothing else can have become possible. These have no demand.
+        Admit it, or leave the loop; a gang that is neither admitted nor refused by `first` from
+        then on comes again. Without `first` and `may_start` every gang may pass. Where nothing
+        grew since the last pass and the same head blocks, only gangs that came since then are
+        looked at: nothing else can have become possible. These have no demand.
         """
+        if first is None:
+            first = self._next_of
         candidates = self._newcomers(may_start) if self.blocked else self._leaders(first)
         heapify(candidates)
         while candidates:
@@ -106,13 +109,16 @@ class Pass:
                 if entry is not None:
                     heappush(candidates, (*entry, family, demand))
 
-    def _newcomers(self, may_start: MayStart) -> list[Candidate]:
+    def _next_of(self, family: Family, demand: Demand) -> Entry | None:
+        return demand.first(self.taken)
+
+    def _newcomers(self, may_start: MayStart | None) -> list[Candidate]:
         queue = self.state.queue
         head = queue.head()
         return [
             (member.key, member, None, None)
             for member in queue.fresh
-            if member is not head and may_start(member)
+            if member is not head and (may_start is None or may_start(member))
         ]
 
     def _leaders(self, first: First) -> list[Candidate]:

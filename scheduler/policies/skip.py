@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from scheduler.core.queueing import Demand, Entry, Family, GangState
+from scheduler.core.queueing import GangState
 from scheduler.policies.passes import Pass
 
 
 def skip(around: Pass, head: GangState) -> None:
     """Admit every later gang that fits, in order."""
-
-    def first(family: Family, demand: Demand) -> Entry | None:
-        return demand.first(around.taken)
-
-    for member, _, placement in around.fitting(first, lambda newcomer: True):
+    for member, _, placement in around.fitting():
         around.admit(member, placement)
