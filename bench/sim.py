@@ -129,25 +129,23 @@ def month(nodes: int, days: float) -> Any:
     return generate("openai_like", num_gpus=nodes * GPUS_PER_NODE, days=days, load=LOAD, seed=SEED)
 
 
-def measure_peer_jobs(count: str, discipline: str) -> dict[str, float]:
+def measure_peer_jobs(count: str, backfill: str) -> dict[str, float]:
     """Time muster on the jobs of the AccaSim rows."""
     from sim.engines.workload import Workload
     from traces import schema
 
-    return _measure_gang(
-        Workload(schema.complete(peer_jobs(int(count)))), PEER_NODES, discipline, ""
-    )
+    return _measure_gang(Workload(schema.complete(peer_jobs(int(count)))), PEER_NODES, backfill, "")
 
 
-def measure_month(nodes: str, days: str, discipline: str) -> dict[str, float]:
+def measure_month(nodes: str, days: str, backfill: str) -> dict[str, float]:
     """Time muster on a calibrated month."""
     from sim.engines.workload import Workload
 
-    return _measure_gang(Workload(month(int(nodes), float(days))), int(nodes), discipline, "k8s")
+    return _measure_gang(Workload(month(int(nodes), float(days))), int(nodes), backfill, "k8s")
 
 
-def _measure_gang(work: Any, num_nodes: int, discipline: str, plane: str) -> dict[str, float]:
-    simulation = _gang_simulation(work, num_nodes, discipline, plane)
+def _measure_gang(work: Any, num_nodes: int, backfill: str, plane: str) -> dict[str, float]:
+    simulation = _gang_simulation(work, num_nodes, backfill, plane)
     began_s = time.process_time()
     end_s = simulation.simulate()
     simulated_s = time.process_time()
@@ -160,16 +158,14 @@ def _measure_gang(work: Any, num_nodes: int, discipline: str, plane: str) -> dic
     }
 
 
-def _gang_simulation(work: Any, num_nodes: int, discipline: str, plane: str) -> Any:
-    from scheduler.policies.spec import PolicySpec
+def _gang_simulation(work: Any, num_nodes: int, backfill: str, plane: str) -> Any:
     from sim.engines.gangs import GangSimulation
     from sim.schema import planes
     from sim.schema.cluster import Cluster
     from sim.schema.config import RunConfig
 
     config = RunConfig(
-        policy=PolicySpec(discipline=discipline),
-        control_plane=planes.load("kubernetes" if plane else "ideal"),
+        backfill=backfill, control_plane=planes.load("kubernetes" if plane else "ideal")
     )
     return GangSimulation(work, Cluster.uniform(num_nodes, GPUS_PER_NODE).build(), config, [])
 
@@ -290,8 +286,8 @@ def peer_rows(size: Size, quick: bool) -> Iterator[Row]:
     OUT.mkdir(parents=True, exist_ok=True)
     swf = OUT / f"peer{size.peer_jobs}.swf"
     write_swf(peer_jobs(size.peer_jobs), swf)
-    for policy, discipline, must, floor in (
-        ("fifo", "strict", ">= 80", 4.0 if quick else 15.0),
+    for policy, backfill, must, floor in (
+        ("fifo", "none", ">= 80", 4.0 if quick else 15.0),
         ("easy", "easy", ">= 40", 3.0 if quick else 10.0),
     ):
         what = f"{policy.upper()}, {size.peer_jobs:,} jobs on 64 x 8 GPUs: AccaSim / muster"
@@ -310,8 +306,8 @@ def peer_rows(size: Size, quick: bool) -> Iterator[Row]:
             ]
             return _json(subprocess.run(command, capture_output=True, text=True, check=False))
 
-        def ours(discipline: str = discipline) -> dict[str, float]:
-            return measured("peer-jobs", size.peer_jobs, discipline)
+        def ours(backfill: str = backfill) -> dict[str, float]:
+            return measured("peer-jobs", size.peer_jobs, backfill)
 
         mine = [ours()]
         first = peer()  # it takes a minute: once has to do
@@ -333,7 +329,7 @@ def scaling_rows(size: Size, quick: bool) -> Iterator[Row]:
     bare, fifo, easy = in_turns(
         size.repeats,
         lambda: measured("simpy", nodes, days, "job"),
-        lambda: measured("month", nodes, days, "strict"),
+        lambda: measured("month", nodes, days, "none"),
         lambda: measured("month", nodes, days, "easy"),
     )
     where = f"openai_like {days:g} days, {nodes:,} nodes"
@@ -360,7 +356,7 @@ def scaling_rows(size: Size, quick: bool) -> Iterator[Row]:
         alone, gangs = in_turns(
             size.repeats,
             lambda n=count, d=length: measured("simpy", n, d, "job"),  # type: ignore[misc]
-            lambda n=count, d=length: measured("month", n, d, "strict"),  # type: ignore[misc]
+            lambda n=count, d=length: measured("month", n, d, "none"),  # type: ignore[misc]
         )
         ratios.append((median(gangs) / median(alone), gangs[0]["jobs"]))
     yield row(
@@ -431,8 +427,8 @@ def profile(name: str) -> None:
     from sim.engines.workload import Workload
 
     work = Workload(month(FULL.nodes, FULL.days))
-    discipline = {"gang-fifo": "strict", "gang-easy": "easy"}[name]
-    simulation = _gang_simulation(work, FULL.nodes, discipline, "k8s")
+    backfill = {"gang-fifo": "none", "gang-easy": "easy"}[name]
+    simulation = _gang_simulation(work, FULL.nodes, backfill, "k8s")
     profiler = cProfile.Profile()
     profiler.enable()
     simulation.simulate()

@@ -9,16 +9,28 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
-from scheduler.core.model import Node, NodeStatus, PodShape, Role, Selector, Slice
+from scheduler.core.model import UNLIMITED, Node, NodeStatus, PodShape, Role, Selector, Slice
 from scheduler.core.nodeset import NodeSet
 
 #: a number of a shape that has not been worked out yet
 _UNKNOWN = -1
 #: counts of what fits that nobody asked for during so many moves are dropped
 _FORGOTTEN_AFTER = 32
-#: so many free shapes are remembered for one shape of pods
-MOST_ROOMS = 4096
+
+
+#: the resource by which pods are counted where they ask for several
+GPUS = "gpus"
+
+
+class Asked(NamedTuple):
+    """One resource that pods ask for."""
+
+    name: str  #: as `PodShape.amounts` has it
+    amount: int
+    unit: PodShape  #: 1 of it
+    beside: PodShape  #: what a pod asks of it and of the first resource
 
 
 class Fit:
@@ -220,14 +232,6 @@ class NodeGroup:
         """File a node that was left out as it has no free GPU."""
         self.nodes[number].add(i, i + 1)
 
-    def forget_pods(self) -> None:
-        """Forget what was worked out for shapes of pods."""
-        self._then.clear()
-        for fit in self._fits.values():
-            fit.is_counted = False
-        self._fits.clear()
-        self._counted.clear()
-
     def number_anew(self, in_use: set[int]) -> list[int]:
         """Forget the shapes that no node has; return the new number of each old one."""
         old_shapes, old_nodes = self.shapes, self.nodes
@@ -236,7 +240,11 @@ class NodeGroup:
         self.gpus = [free.gpus for free in self.shapes]
         self.nodes = [old_nodes[number] for number in kept]
         self._numbers = {free: number for number, free in enumerate(self.shapes)}
-        self.forget_pods()
+        self._then.clear()
+        for fit in self._fits.values():
+            fit.is_counted = False
+        self._fits.clear()
+        self._counted.clear()
         self.prune_at = max(64, 2 * len(kept))
         new = [_UNKNOWN] * len(old_shapes)
         for number, old in enumerate(kept):
@@ -257,8 +265,6 @@ class Rooms(dict[PodShape, int]):
         self._pod = pod
 
     def __missing__(self, free: PodShape) -> int:
-        if len(self) >= MOST_ROOMS:
-            self.clear()
         room = self[free] = free.holds(self._pod)
         return room
 
@@ -301,6 +307,7 @@ class Capacity:
         self._free: list[int] = []  #: what is free on each node, as its group numbers it
         self._eligible: dict[Selector, list[NodeGroup]] = {}
         self._fits: dict[tuple[PodShape, Selector], list[Fit]] = {}
+        self._asked: dict[tuple[PodShape, Selector], tuple[Asked, ...]] = {}
         self._trial_log: list[Move] | None = None
         self._rooms: dict[PodShape, Rooms] = {}
         for i, node in enumerate(self.nodes):
@@ -318,6 +325,7 @@ class Capacity:
         self.groups.append(group)
         self._eligible.clear()
         self._fits.clear()
+        self._asked.clear()
         return group
 
     def _index_new(self, i: int, node: Node) -> None:
@@ -399,19 +407,35 @@ class Capacity:
         groups = self.eligible(selector)
         return groups[0].free_gpus if len(groups) == 1 else sum([g.free_gpus for g in groups])
 
+    def asked(self, pod: PodShape, selector: Selector) -> tuple[Asked, ...]:
+        """Return the resources that such pods ask for and that nodes they may use have a limit of.
+
+        GPUs come first, then the others as `PodShape.amounts` has them.
+        """
+        found = self._asked.get((pod, selector))
+        if found is None:
+            here = [group.capacity.amounts() for group in self.eligible(selector)]
+            amounts = {
+                name: amount
+                for name, amount in pod.amounts().items()
+                if amount > 0 and any(has.get(name, 0) < UNLIMITED for has in here)
+            }
+            lead = next(iter(amounts), GPUS)
+            found = self._asked[pod, selector] = tuple(
+                Asked(name, amount, PodShape.of({name: 1}), pod.only((lead, name)))
+                for name, amount in amounts.items()
+            )
+        return found
+
+    def free(self, unit: PodShape, selector: Selector) -> int:
+        """Return how much of a resource is free on schedulable nodes that the selector allows."""
+        return self.free_gpus(selector) if unit.gpus else self.slots(unit, selector)
+
     def total_slots(self, pod: PodShape, selector: Selector) -> int:
         """Return how many pods of this shape the empty cluster holds, nodes out of service too."""
         return sum(
             [group.num_nodes * group.capacity.holds(pod) for group in self.eligible(selector)]
         )
-
-    def forget_pods(self) -> None:
-        """Forget what was worked out for shapes of pods; it is worked out again when asked for."""
-        self._fits.clear()
-        self._rooms.clear()
-        self._eligible.clear()
-        for group in self.groups:
-            group.forget_pods()
 
     # -- changes ---------------------------------------------------------------------------
 

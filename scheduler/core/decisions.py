@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from scheduler.core.events import Considered
-from scheduler.core.model import FamilyKey, Placement
+from scheduler.core.model import FamilyKey, Placement, PodShape, Selector
 
 
 class PendingReason(StrEnum):
@@ -63,7 +63,12 @@ class Wait:
 
     family: FamilyKey  #: key of the family: the pod request and its node selector
     fit_pods: int  #: up to so many pods fit now: such a gang waits `behind_head`
-    free_pods: int  #: up to so many have GPUs enough: `fragmentation`; above: `capacity`
+    #: for up to so many enough of everything is free in all: `fragmentation`; above: `capacity`
+    free_pods: int
+    short: str = "gpus"  #: the resource of which the fewest pods' worth is free
+    #: the resource by which the fewest pods fit: the GPUs (or what else its pods are counted by)
+    #: alone, or what nodes with enough of these have too little of
+    apart: str = "gpus"
 
     def reason(self, num_pods: int) -> PendingReason:
         """Return why a gang of this family with `num_pods` pods waits."""
@@ -72,6 +77,66 @@ class Wait:
         if num_pods <= self.free_pods:
             return PendingReason.FRAGMENTATION
         return PendingReason.CAPACITY
+
+    def resource(self, num_pods: int) -> str:
+        """Return what such a gang finds too little of, as `PodShape.amounts` names it; or none."""
+        if num_pods <= self.fit_pods:
+            return ""
+        return self.apart if num_pods <= self.free_pods else self.short
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """One resource that a waiting gang finds too little of. Amounts are in the resource's unit."""
+
+    resource: str  #: as `PodShape.amounts` names it: gpus, cpu (milli), memory (bytes), pods, ...
+    asked: int  #: by each pod; the largest where its pods differ
+    need: int  #: by all pods without a node
+    free: int  #: on schedulable nodes that it may use
+    most: int  #: free on one of these nodes
+    beside: str = ""  #: where given, `most` looks at nodes that have this resource for a pod
+
+
+class Lack(StrEnum):
+    """Why a gang could not start on the empty cluster, with all nodes in service."""
+
+    NODES = "nodes"  #: there are no nodes
+    POOL = "pool"  #: no node is in the pool
+    MODEL = "model"  #: no node has the GPU model
+    MODEL_IN_POOL = "model_in_pool"  #: the pool has other models
+    NODE = "node"  #: no node that it may use has so much for one pod
+    MIX = "mix"  #: each resource is on some node, but no node has all of them
+    COUNT = "count"  #: the nodes hold too few of its pods
+    ROLES = "roles"  #: each role fits alone, not all of them together
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a pod asks for, and the node that comes closest."""
+
+    resource: str
+    asked: int
+    most: int  #: on one node when it is empty
+    pool: str  #: of that node
+    gpu_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unmet:
+    """The request that no node, or not all nodes together, can meet."""
+
+    lack: Lack
+    selector: Selector
+    pods: int  #: of the role it is about, or of all roles
+    pod: PodShape
+    #: NODE: each resource of which no node has enough; MIX: two that no node has both of;
+    #: ROLES: what all of them ask for, and all nodes have
+    offers: tuple[Offer, ...] = ()
+    pools: tuple[str, ...] = ()  #: that there are; MODEL_IN_POOL: that have the model
+    models: tuple[str, ...] = ()  #: that there are; MODEL_IN_POOL: that the pool has
+    num_nodes: int = 0  #: that it may use
+    hold_pods: int = 0  #: COUNT: how many of its pods they hold when empty
+    resource: str = ""  #: COUNT: the resource for which they hold no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +147,12 @@ class Explanation:
     reason: PendingReason
     need_pods: int
     need_gpus: int
-    free_gpus: int  #: free GPUs on nodes the gang may use
+    free_gpus: int  #: on schedulable nodes that the gang may use
     fit_pods: int  #: how many of its pods would fit now
     ahead: str | None  #: the gang it must not overtake, if that is the reason
     start_us: int | None  #: promised latest start, if a policy gave one
+    short: Shortage | None = None  #: what binds, where it waits for capacity or fragmentation
+    unmet: Unmet | None = None  #: what no node offers, where it can never fit
 
 
 #: `decide` ends a complete pass with `Considered`

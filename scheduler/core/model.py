@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -63,6 +63,18 @@ class PodShape(NamedTuple):
             "pods": self.pods,
             **dict(self.others),
         }
+
+    @staticmethod
+    def of(amounts: Mapping[str, int]) -> PodShape:
+        """Return the shape with these amounts, named as `amounts` names them."""
+        known = ("gpus", "cpu", "memory", "pods")
+        gpus, cpu_milli, mem_bytes, pods = (amounts.get(name, 0) for name in known)
+        rest = {name: amount for name, amount in amounts.items() if name not in known}
+        return PodShape(gpus, cpu_milli, mem_bytes, pods, others(rest))
+
+    def only(self, names: Collection[str]) -> PodShape:
+        """Return the shape with nothing but these resources."""
+        return PodShape.of({n: amount for n, amount in self.amounts().items() if n in names})
 
     def short_of(self, wanted: PodShape) -> list[str]:
         """Return the resources, by name, of which `wanted` asks for more than there is."""
@@ -158,22 +170,6 @@ class Role:
         return self.count * self.pod.gpus
 
 
-def of_one_shape(roles: tuple[Role, ...]) -> Role | None:
-    """Return all pods as one role where they are equal, whatever their roles are called.
-
-    Most masters are one more worker. None if the pods differ.
-    """
-    first = roles[0]
-    if len(roles) == 1:
-        return first
-    count = 0
-    for role in roles:
-        if role.pod != first.pod or role.selector != first.selector:
-            return None
-        count += role.count
-    return Role(count, first.pod, first.selector, first.name)
-
-
 class Gang(NamedTuple):
     """What a user submits: pods that are useless until all of them run."""
 
@@ -199,7 +195,7 @@ class Gang(NamedTuple):
 
 #: place in the queue: numbers first, the name last
 OrderKey = tuple[int | str, ...]
-#: equal pods: their shape and selector; others: the roles themselves, where only one size exists
+#: one role: its pod shape and selector; several: the roles themselves, where only one size exists
 FamilyKey = tuple[PodShape, Selector] | tuple[Role, ...]
 
 

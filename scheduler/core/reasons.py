@@ -36,15 +36,15 @@ TABLE: dict[PendingReason, Reason] = {
     PendingReason.CAPACITY: Reason(
         "capacity",
         "wait for capacity",
-        "fewer GPUs are free than the gang needs",
+        "less is free in all than the gang needs, of GPUs, CPU, memory or another resource",
         "#0072b2",
         "",
         "capacity",
     ),
     PendingReason.FRAGMENTATION: Reason(
         "fragmentation",
-        "find enough GPUs free but not in the needed shape",
-        "enough GPUs are free, but not in the needed shape",
+        "find enough free but not in the needed shape",
+        "enough of everything is free in all, but not in the needed shape",
         "#56b4e9",
         "///",
         "fragmentation",

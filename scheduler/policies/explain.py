@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from scheduler.core.decisions import Explanation, PendingReason, Wait
-from scheduler.core.model import Phase, of_one_shape
+from scheduler.core.decisions import Explanation, PendingReason, Shortage, Unmet, Wait
+from scheduler.core.model import Phase
+from scheduler.core.queueing import GangState
+from scheduler.core.shortage import lead, shortage, unmet
 from scheduler.core.state import ClusterState
 
 
 def explain(state: ClusterState, gang: str) -> Explanation:
     """Return why `gang` waits, from the outlook of the last pass that was applied.
+
+    The numbers are those of now.
 
     Raises:
         ValueError: the gang is unknown or does not wait.
@@ -19,19 +23,22 @@ def explain(state: ClusterState, gang: str) -> Explanation:
     roles = member.missing
     selectors = {role.selector for role in roles}
     free_gpus = max(state.capacity.free_gpus(selector) for selector in selectors)
-    equal = of_one_shape(roles)
-    fit_pods = state.capacity.slots(equal.pod, equal.selector) if equal is not None else 0
+    fit_pods = state.capacity.slots(roles[0].pod, roles[0].selector) if len(roles) == 1 else 0
     ahead: str | None = None
+    short: Shortage | None = None
+    impossible: Unmet | None = None
     if member.phase is Phase.IMPOSSIBLE:
         reason = PendingReason.NEVER_FITS
+        impossible = unmet(state.capacity, roles)
     elif member.phase is Phase.GATHERING:
         reason = PendingReason.MEMBERS
     else:
-        family = member.family
-        outlook = Wait(family.key, family.fit_pods, family.free_pods)
+        outlook = _outlook(member)
         reason = outlook.reason(member.size)
         head = state.queue.head()
-        if reason is PendingReason.BEHIND_HEAD and head is not None and head is not member:
+        if reason is not PendingReason.BEHIND_HEAD:
+            short = _short(state, member, outlook)
+        elif head is not None and head is not member:
             ahead = head.gang.name
     promise = state.reservations.get(gang)
     return Explanation(
@@ -43,4 +50,21 @@ def explain(state: ClusterState, gang: str) -> Explanation:
         fit_pods=fit_pods,
         ahead=ahead,
         start_us=promise.start_us if promise is not None else None,
+        short=short,
+        unmet=impossible,
     )
+
+
+def _outlook(member: GangState) -> Wait:
+    family = member.family
+    return Wait(family.key, family.fit_pods, family.free_pods, family.short, family.apart)
+
+
+def _short(state: ClusterState, member: GangState, outlook: Wait) -> Shortage | None:
+    """Return the numbers of what binds; None if only nodes that take pods are missing."""
+    first = lead(state.capacity, member.missing)
+    if not first:
+        return None
+    resource = outlook.resource(member.size) or first
+    apart = outlook.reason(member.size) is PendingReason.FRAGMENTATION and resource != first
+    return shortage(state.capacity, member.missing, resource, beside=first if apart else "")

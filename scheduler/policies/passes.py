@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 
-from scheduler.core.capacity import Capacity, Trial
+from scheduler.core.capacity import Trial
 from scheduler.core.decisions import Admit, Decision, Wait
-from scheduler.core.model import OrderKey, Placement, Selector
+from scheduler.core.model import OrderKey, Placement
 from scheduler.core.placement import Placer, place
 from scheduler.core.queueing import Demand, Entry, Family, GangState
+from scheduler.core.shortage import outlook
 from scheduler.core.state import ClusterState
 from scheduler.core.times import FOREVER_US
 
@@ -33,20 +34,6 @@ def place_missing(state: ClusterState, member: GangState, placer: Placer) -> Pla
     return place(state.capacity, member.missing, placer)
 
 
-def outlook(capacity: Capacity, family: Family, placer: Placer) -> tuple[int, int]:
-    """Return the largest sizes of the family that fit now, and for which enough GPUs are free."""
-    if len(family.roles) == 1:
-        role = family.roles[0]
-        fit_pods, free_gpus = capacity.outlook(role.pod, role.selector)
-        return fit_pods, free_gpus // role.pod.gpus if role.pod.gpus else fit_pods
-    need: dict[Selector, int] = {}
-    for role in family.roles:
-        need[role.selector] = need.get(role.selector, 0) + role.gpus
-    if any(capacity.free_gpus(where) < gpus for where, gpus in need.items()):
-        return 0, 0
-    return int(place(capacity, family.roles, placer) is not None), 1
-
-
 class Pass:
     """The working memory of a pass whose head does not fit.
 
@@ -54,29 +41,11 @@ class Pass:
     and `end` undoes it.
     """
 
-    __slots__ = (
-        "_trial",
-        "blocked",
-        "made",
-        "now_us",
-        "numbers",
-        "placer",
-        "state",
-        "taken",
-        "until_us",
-    )
+    __slots__ = ("_trial", "blocked", "made", "now_us", "placer", "state", "taken", "until_us")
 
-    def __init__(
-        self,
-        state: ClusterState,
-        placer: Placer,
-        numbers: Mapping[str, float],
-        now_us: int,
-        blocked: bool,
-    ) -> None:
+    def __init__(self, state: ClusterState, placer: Placer, now_us: int, blocked: bool) -> None:
         self.state = state
         self.placer = placer
-        self.numbers = numbers  #: of the discipline, by name
         self.now_us = now_us
         self.blocked = blocked  #: nothing but newcomers can have become possible
         self.made: list[Decision] = []
@@ -127,7 +96,7 @@ class Pass:
         queue.index_demands()
         candidates: list[Candidate] = []
         for family in queue.families.values():
-            fit_pods, _ = outlook(self.state.capacity, family, self.placer)
+            fit_pods = self._fit_pods(family)
             if not fit_pods:
                 continue
             for size in family.sizes[: bisect_right(family.sizes, fit_pods)]:
@@ -136,6 +105,13 @@ class Pass:
                 if entry is not None:
                     candidates.append((*entry, family, demand))
         return candidates
+
+    def _fit_pods(self, family: Family) -> int:
+        """Return the largest size of a family that fits now."""
+        capacity, roles = self.state.capacity, family.roles
+        if len(roles) == 1:
+            return capacity.slots(roles[0].pod, roles[0].selector)
+        return int(place(capacity, roles, self.placer) is not None)
 
     def admit(self, member: GangState, placement: Placement) -> None:
         """Plan that a gang starts on these nodes."""
@@ -171,9 +147,14 @@ class Pass:
         for family in self.state.queue.families.values():
             if only_new and family.fit_pods >= 0:
                 continue
-            fit_pods, free_pods = outlook(self.state.capacity, family, self.placer)
-            if fit_pods != family.fit_pods or free_pods != family.free_pods:
-                self.made.append(Wait(family.key, fit_pods, free_pods))
+            fit, free, short, apart = outlook(self.state.capacity, family.roles, self.placer)
+            if (
+                fit != family.fit_pods
+                or free != family.free_pods
+                or short != family.short
+                or apart != family.apart
+            ):
+                self.made.append(Wait(family.key, fit, free, short, apart))
 
     def end(self) -> None:
         """Undo what was planned."""

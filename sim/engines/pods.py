@@ -22,12 +22,12 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from scheduler.core import placement
-from scheduler.core.capacity import Capacity
+from scheduler.core.capacity import GPUS, Capacity
 from scheduler.core.decisions import PendingReason
 from scheduler.core.model import Node, NodeStatus, PodShape, Role, Selector, Slice
+from scheduler.core.shortage import outlook
 from scheduler.core.times import to_us
-from scheduler.policies import catalog
+from scheduler.policies.catalog import PLACERS
 from sim.engines.attempts import (
     COMPLETED,
     NODE_LOST,
@@ -41,7 +41,7 @@ from sim.engines.attempts import (
 from sim.engines.gangs import ProgressCallback
 from sim.engines.lifecycle import Binder, Creation, bind_offset_s
 from sim.engines.records import Records, assemble
-from sim.engines.waits import CODE, StepLog
+from sim.engines.waits import CODE, NUM_REASONS, StepLog, coded
 from sim.engines.workload import Workload, whole_us
 from sim.schema.config import RunConfig
 
@@ -50,8 +50,6 @@ _CAPACITY = CODE[PendingReason.CAPACITY]
 _FRAGMENTATION = CODE[PendingReason.FRAGMENTATION]
 _HELD_BY_OTHERS = CODE[PendingReason.HELD_BY_OTHERS]
 _BACKOFF = CODE[PendingReason.PERMIT_BACKOFF]
-#: what pods of a role wait for that have no node, in the order of `Attempt.counts`
-_STATED = (_CONTROL_PLANE, _FRAGMENTATION, _HELD_BY_OTHERS, _CAPACITY)
 
 
 class Batch:
@@ -110,7 +108,8 @@ class Attempt:
         self.failed_s = created_s
         self.again_s = created_s  #: may be tried again from then on
         self.failures = 0
-        self.counts: list[int] = []  #: per role, unplaced pods by what they wait for: `_STATED`
+        #: per role, what its unplaced pods wait for, as `_state_reasons` puts it
+        self.counts: list[int] = []
         self.unplaced = sum(counts)
         self.placed = 0
         self.batches: list[Batch] = []
@@ -144,8 +143,7 @@ class PodSimulation:
         self.num_events = 0
         self.pending_pod_s: dict[tuple[int, int], float] = {}
         self._is_permit = config.admission == "permit"
-        placer = catalog.policy(config.policy).placer
-        self._placer = tightest if placer is placement.pack else placer
+        self._placer = tightest if config.placement == "pack" else PLACERS[config.placement]
         self._creation = Creation(work.submit_s, work.num_pods, config.control_plane)
         self._ready_s: list[float] = whole_us(np.array(self._creation.ready_s)).tolist()
         self._binder = Binder(config.control_plane, self._creation)
@@ -201,7 +199,7 @@ class PodSimulation:
         )
 
     def _waited_pod_s(self) -> dict[int, NDArray[np.float64]]:
-        """Return pod-seconds without a node per reason and job."""
+        """Return pod-seconds without a node per `coded` reason and job."""
         by_reason: dict[int, NDArray[np.float64]] = {}
         for (job, reason), pod_s in self.pending_pod_s.items():
             column = by_reason.setdefault(reason, np.zeros(self.work.num_jobs))
@@ -342,7 +340,6 @@ class PodSimulation:
                 self._end(attempt, NODE_LOST, now_s)
                 self._create(attempt.job, now_s)
         self.capacity.set_status(node, NodeStatus.DOWN)
-        end_s = _whole_us(end_s)  # as the clock has it: the books count from there
         self.down.append((now_s, end_s, node))
         if self._next < self.work.num_jobs or self._live or self._backing_off:
             self._at(end_s, self._node_returned, node)
@@ -568,25 +565,41 @@ class PodSimulation:
         others_gpus = max(others_gpus, 0)
         counts: list[int] = []
         for at, role in enumerate(roles):
-            gpus = role.pod.gpus
             apart = held = 0
+            in_all, in_shape = _CAPACITY, _FRAGMENTATION
             short = attempt.failed[at]
-            if short and gpus:
-                apart = min(short, self.capacity.free_gpus(role.selector) // gpus)
+            if short:
+                free_pods, in_all, in_shape = self._room(role)
+                apart = min(short, free_pods)
                 short -= apart
-                held = min(short, others_gpus // gpus)
-                short -= held
-            counts += (attempt.active[at], apart, held, short)
+                if in_all == _CAPACITY and role.pod.gpus:
+                    held = min(short, others_gpus // role.pod.gpus)
+                    short -= held
+            counts += (attempt.active[at], apart, held, short, in_shape, in_all)
         if counts == attempt.counts:
             return
         attempt.counts = counts
         parts: dict[int, tuple[int, int]] = {}
-        for at, pods in enumerate(counts):
-            if pods:
-                reason = _STATED[at % 4]
-                had = parts.get(reason, (0, 0))
-                parts[reason] = (had[0] + pods, had[1] + pods * roles[at // 4].pod.gpus)
+        for at, role in enumerate(roles):
+            *stated, in_shape, in_all = counts[6 * at : 6 * at + 6]
+            reasons = (_CONTROL_PLANE, in_shape, _HELD_BY_OTHERS, in_all)
+            for reason, pods in zip(reasons, stated, strict=True):
+                if pods:
+                    had = parts.get(reason, (0, 0))
+                    parts[reason] = (had[0] + pods, had[1] + pods * role.pod.gpus)
         self._wait(attempt, parts, now_s)
+
+    def _room(self, role: Role) -> tuple[int, int, int]:
+        """Return for how many pods enough of everything is free, and what holds up others.
+
+        The last two are `coded` reasons: what is short in all, and what is free apart.
+        """
+        asked = self.capacity.asked(role.pod, role.selector)
+        if len(asked) == 1 and asked[0].name == GPUS:
+            free_pods = self.capacity.free_gpus(role.selector) // role.pod.gpus
+            return free_pods, _CAPACITY, _FRAGMENTATION
+        _, free_pods, short, apart = outlook(self.capacity, (role,), self._placer)
+        return free_pods, coded(_CAPACITY, short), coded(_FRAGMENTATION, apart)
 
     def _wait(self, attempt: Attempt, parts: dict[int, tuple[int, int]], now_s: float) -> None:
         """Replace the reasons of an attempt's unplaced pods."""
@@ -595,10 +608,10 @@ class PodSimulation:
         for reason, pods, gpus, since_s in attempt.waiting:
             key = (attempt.job, reason)
             self.pending_pod_s[key] = self.pending_pod_s.get(key, 0.0) + (now_s - since_s) * pods
-            self.log.add(now_s, reason, -pods, -gpus)
+            self.log.add(now_s, reason % NUM_REASONS, -pods, -gpus)
         attempt.waiting = [(reason, pods, gpus, now_s) for reason, (pods, gpus) in parts.items()]
         for reason, pods, gpus, _ in attempt.waiting:
-            self.log.add(now_s, reason, pods, gpus)
+            self.log.add(now_s, reason % NUM_REASONS, pods, gpus)
 
     def _end(self, attempt: Attempt, outcome: int, now_s: float) -> None:
         """Close an attempt: give back what it holds and write its rows."""

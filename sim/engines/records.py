@@ -9,14 +9,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from scheduler.core.capacity import Capacity
 from scheduler.core.decisions import PendingReason
 from scheduler.core.model import Node
+from scheduler.core.sentences import never
+from scheduler.core.shortage import unmet
 from sim.engines.attempts import OUTCOMES, UNFINISHED, Attempts, Batches
 from sim.engines.lifecycle import Creation, bind_progress
-from sim.engines.waits import CODE, StepLog, accumulate_steps
+from sim.engines.waits import CODE, StepLog, accumulate_steps, by_reason, by_resource
 from sim.engines.workload import Workload, whole_us
 from sim.schema.config import ControlPlane
-from sim.schema.tables import GOODPUT_PARTS, REASONS
+from sim.schema.tables import GOODPUT_PARTS, REASONS, RESOURCES
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -83,6 +86,7 @@ class Records:
     capacity: CapacitySteps
     attempts: pd.DataFrame  #: per docs/tables.md, with `job` as the index of the job
     pending_pod_s: Floats  #: [num_jobs, num_reasons]
+    short_pod_s: Floats  #: [num_jobs, num_resources], of the time pending for want of any
     node_allocated_gpu_s: Floats  #: [num_nodes]
     node_unavailable_gpu_s: Floats  #: [num_nodes]
     never_fits: list[int]
@@ -107,7 +111,7 @@ def assemble(
 ) -> Records:
     """Work out binding, starting and running of every pod from the few numbers of its batch.
 
-    `log` and `pending_pod_s` hold what the engine knows: pods without a node.
+    `log` and `pending_pod_s`, by `coded` reason, hold what the engine knows: pods without a node.
     """
     (
         job,
@@ -122,9 +126,7 @@ def assemble(
         kept_s,
     ) = attempts
     run_s = np.minimum(start_s, ended_s)
-    pending = np.zeros((work.num_jobs, len(REASONS)))
-    for code, pod_s in pending_pod_s.items():
-        pending[:, code] += pod_s
+    pending = by_reason(pending_pod_s, work.num_jobs)
 
     steps = bind_progress(batches, plane, creation)
     of = batches.attempt[steps.batch]
@@ -190,6 +192,7 @@ def assemble(
         capacity=capacity,
         attempts=table,
         pending_pod_s=pending,
+        short_pod_s=by_resource(pending_pod_s, work.num_jobs),
         node_allocated_gpu_s=node_gpu_s,
         node_unavailable_gpu_s=unavailable,
         never_fits=never_fits,
@@ -241,11 +244,29 @@ def jobs_table(records: Records) -> pd.DataFrame:
     mean_s = records.pending_pod_s / np.array(work.num_pods, np.float64)[:, None]
     for code, reason in enumerate(REASONS):
         columns[f"pending_{reason}_s"] = mean_s[:, code]
+    mean_s = records.short_pod_s / np.array(work.num_pods, np.float64)[:, None]
+    for code, resource in enumerate(RESOURCES):
+        columns[f"short_{resource}_s"] = mean_s[:, code]
+    columns["unmet"] = _unmet(records)
     if "productive_s" in attempts:
         parts = {part: per_job(by_job[part].sum(), 0.0) for part in GOODPUT_PARTS}
         parts["recovery_s"] += per_job(_between_s(attempts), 0.0)
         columns |= parts
     return pd.DataFrame(columns)
+
+
+def _unmet(records: Records) -> list[str]:
+    """Return for each job which request keeps it from ever starting; empty if none does."""
+    texts = [""] * records.work.num_jobs
+    capacity = Capacity(records.nodes, all_in_service=True)
+    said: dict[int, str] = {}
+    for job in records.never_fits:
+        at = int(records.work.roles_index[job])
+        if at not in said:
+            found = unmet(capacity, records.work.distinct_roles[at])
+            said[at] = never(found) if found is not None else ""
+        texts[job] = said[at]
+    return texts
 
 
 def _between_s(attempts: pd.DataFrame) -> pd.Series[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +12,38 @@ from numpy.typing import NDArray
 
 from scheduler.core.decisions import PendingReason, Wait
 from scheduler.core.model import FamilyKey
-from sim.schema.tables import REASONS
+from sim.schema.tables import REASONS, RESOURCES
 
 CODE = {reason: code for code, reason in enumerate(REASONS)}
 CAPACITY = CODE[PendingReason.CAPACITY]
 FRAGMENTATION = CODE[PendingReason.FRAGMENTATION]
 BEHIND_HEAD = CODE[PendingReason.BEHIND_HEAD]
+#: reasons by which gangs find too little of a resource
+SHORT = (CAPACITY, FRAGMENTATION, CODE[PendingReason.HELD_BY_OTHERS])
+NUM_REASONS = len(REASONS)
+_RESOURCE_CODE = {name: code for code, name in enumerate(RESOURCES)}
+
+
+def coded(reason: int, resource: str) -> int:
+    """Return one number for a reason and the resource that it is about."""
+    return reason + NUM_REASONS * _RESOURCE_CODE.get(resource, len(RESOURCES) - 1)
+
+
+def by_reason(pod_s: Mapping[int, NDArray[np.float64]], num_jobs: int) -> NDArray[np.float64]:
+    """Return pod-seconds [num_jobs, num_reasons] of those by `coded` number."""
+    found = np.zeros((num_jobs, NUM_REASONS))
+    for code, waited_s in pod_s.items():
+        found[:, code % NUM_REASONS] += waited_s
+    return found
+
+
+def by_resource(pod_s: Mapping[int, NDArray[np.float64]], num_jobs: int) -> NDArray[np.float64]:
+    """Return pod-seconds [num_jobs, num_resources] in which that resource was short."""
+    found = np.zeros((num_jobs, len(RESOURCES)))
+    for code, waited_s in pod_s.items():
+        if code % NUM_REASONS in SHORT:
+            found[:, code // NUM_REASONS] += waited_s
+    return found
 
 
 class StepLog:
@@ -128,7 +154,8 @@ class QueueLedger:
         rows = self._outlooks.get(wait.family)
         if rows is None:
             rows = self._outlooks[wait.family] = array("d")
-        rows.extend((now_s, wait.fit_pods, wait.free_pods))
+        short, apart = coded(CAPACITY, wait.short), coded(FRAGMENTATION, wait.apart)
+        rows.extend((now_s, wait.fit_pods, wait.free_pods, short, apart))
 
     def settle(
         self,
@@ -138,12 +165,12 @@ class QueueLedger:
         log: StepLog,
         num_jobs: int,
     ) -> dict[int, NDArray[np.float64]]:
-        """Log what pods wait in the queue for; return pod-seconds per reason and job.
+        """Log what pods wait in the queue for; return pod-seconds per `coded` reason and job.
 
         `demand` is the index of each job in `demands`, which lists (family, size within it, pods,
         GPUs) of one gang.
         """
-        pod_s = {code: np.zeros(num_jobs) for code in (CAPACITY, FRAGMENTATION, BEHIND_HEAD)}
+        pod_s: dict[int, NDArray[np.float64]] = {}
         of_stint = demand[stints.job]
         by_demand = np.argsort(of_stint, kind="stable")
         bounds = np.searchsorted(of_stint[by_demand], np.arange(len(demands) + 1))
@@ -158,7 +185,8 @@ class QueueLedger:
             reason = _reasons(outlooks[family], size, from_s.min(), to_s.max())
             _log_steps(log, reason, from_s, to_s, pods, gpus)
             for code, waited_s in _split(reason, from_s, to_s).items():
-                np.add.at(pod_s[code], stints.job[mine], waited_s * pods)
+                of_job = pod_s.setdefault(code, np.zeros(num_jobs))
+                np.add.at(of_job, stints.job[mine], waited_s * pods)
         return pod_s
 
 
@@ -168,22 +196,22 @@ class _Outlook(NamedTuple):
     time_s: NDArray[np.float64]
     fit_pods: NDArray[np.int64]
     free_pods: NDArray[np.int64]
+    short: NDArray[np.int64]  #: `coded` reason of those that are larger
+    apart: NDArray[np.int64]  #: and of those in between
 
 
 def _outlook(flat: array[float]) -> _Outlook:
-    rows = np.frombuffer(flat, np.float64).reshape(-1, 3)
+    rows = np.frombuffer(flat, np.float64).reshape(-1, 5)
     last = np.append(np.diff(rows[:, 0]) > 0, True)  # of one instant, the last word
-    time_s, fit_pods, free_pods = rows[last].T
-    return _Outlook(
-        np.ascontiguousarray(time_s), fit_pods.astype(np.int64), free_pods.astype(np.int64)
-    )
+    time_s, *numbers = rows[last].T
+    return _Outlook(np.ascontiguousarray(time_s), *(column.astype(np.int64) for column in numbers))
 
 
 class _Reason(NamedTuple):
     """Why gangs of one size wait, as a step function."""
 
     time_s: NDArray[np.float64]
-    code: NDArray[np.int64]
+    code: NDArray[np.int64]  #: see `coded`
 
 
 def _reasons(outlook: _Outlook, size: int, from_s: float, to_s: float) -> _Reason:
@@ -191,23 +219,23 @@ def _reasons(outlook: _Outlook, size: int, from_s: float, to_s: float) -> _Reaso
     end = int(np.searchsorted(outlook.time_s, to_s, side="right"))
     fits = outlook.fit_pods[first:end] >= size
     free = outlook.free_pods[first:end] >= size
-    changes = (fits[1:] != fits[:-1]) | (free[1:] != free[:-1])
-    at = np.append(0, np.flatnonzero(changes) + 1)
-    code = np.where(fits[at], BEHIND_HEAD, np.where(free[at], FRAGMENTATION, CAPACITY))
-    return _Reason(outlook.time_s[first + at], code)
+    short, apart = outlook.short[first:end], outlook.apart[first:end]
+    code = np.where(fits, BEHIND_HEAD, np.where(free, apart, short))
+    at = np.append(0, np.flatnonzero(code[1:] != code[:-1]) + 1)
+    return _Reason(outlook.time_s[first + at], code[at])
 
 
 def _split(
     reason: _Reason, from_s: NDArray[np.float64], to_s: NDArray[np.float64]
 ) -> dict[int, NDArray[np.float64]]:
-    """Return the seconds of each reason in each stint."""
+    """Return the seconds of each `coded` reason in each stint."""
     knots_s = np.append(reason.time_s, np.inf)
     lasts_s = np.diff(reason.time_s, append=reason.time_s[-1])
     first = np.searchsorted(reason.time_s, from_s, side="right") - 1
     last = np.searchsorted(reason.time_s, to_s, side="right") - 1
     whole = first == last
     parts = {}
-    for code in (CAPACITY, FRAGMENTATION, BEHIND_HEAD):
+    for code in np.unique(reason.code).tolist():
         applies = reason.code == code
         before_s = np.append(0.0, np.cumsum(np.where(applies, lasts_s, 0.0)))
         between_s = before_s[last] - before_s[np.minimum(first + 1, last)]
@@ -234,7 +262,7 @@ def _log_steps(
     )
     at_s = np.union1d(times_s, reason.time_s[lo:hi])
     level = gangs[np.searchsorted(times_s, at_s, side="right") - 1]
-    code = reason.code[np.searchsorted(reason.time_s, at_s, side="right") - 1]
+    code = reason.code[np.searchsorted(reason.time_s, at_s, side="right") - 1] % NUM_REASONS
     for one in (CAPACITY, FRAGMENTATION, BEHIND_HEAD):
         change = np.diff(np.where(code == one, level, 0), prepend=0)
         moves = change != 0

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,19 +32,20 @@ from scheduler.core.events import (
 )
 from scheduler.core.model import FamilyKey, Gang, Node, Phase
 from scheduler.core.queueing import GangState
+from scheduler.core.sentences import UNMATCHED, never
+from scheduler.core.shortage import unmet
 from scheduler.core.times import FOREVER_US, to_s
 from scheduler.journal.history import Begin, Entry, Follower, read
 from scheduler.journal.lines import Gap
-from scheduler.policies.spec import PolicySpec
 from sim.engines.accounting import check_accounting
 from sim.engines.records import CapacitySteps
-from sim.engines.waits import CODE, QueueLedger, StepLog, Stints
+from sim.engines.waits import CODE, QueueLedger, StepLog, Stints, by_reason, by_resource
 from sim.runs.folder import RunResult, versions
 from sim.runs.metrics import Window
 from sim.runs.summary import summarize
 from sim.schema.cluster import Cluster, Pool
 from sim.schema.config import ControlPlane, RunConfig
-from sim.schema.tables import REASONS
+from sim.schema.tables import REASONS, RESOURCES
 
 Floats = NDArray[np.float64]
 #: family, size within it, pods, GPUs of one gang, as `QueueLedger.settle` takes them
@@ -95,6 +97,7 @@ class Job:
     end_s: float = inf
     complete_s: float = inf  #: all its pods exist
     last: Phase = Phase.GATHERING
+    unmet: str = ""  #: which request no node offered, if it could never fit
 
 
 class Recorder:
@@ -105,7 +108,7 @@ class Recorder:
         self.log = StepLog()
         self.ledger = QueueLedger()
         self.jobs: list[Job] = []
-        self.policy = PolicySpec()
+        self.policy: dict[str, str] = {}
         self.end_s = 0.0
         self.before_s = 0.0  #: the instant before that
         self.num_lines = 0
@@ -285,6 +288,10 @@ class Recorder:
         # pods that go one by one, with their job, do not make it fit
         if job.last is not Phase.IMPOSSIBLE or phase is not Phase.GATHERING:
             job.last = phase
+        if phase is Phase.IMPOSSIBLE and member is not None:
+            found = unmet(self.follower.state.capacity, member.missing)
+            # a journal calls classes of nodes by numbers, which tell people nothing
+            job.unmet = never(found, lambda _: "", UNMATCHED) if found is not None else ""
         if phase is not Phase.GATHERING:
             job.complete_s = min(job.complete_s, now_s)
 
@@ -330,11 +337,11 @@ class Recorder:
 
     # -- tables ------------------------------------------------------------------------------
 
-    def pending_pod_s(self) -> Floats:
-        """Return pod-seconds pending [num_jobs, num_reasons]; completes the log, so ask once."""
-        found = np.zeros((len(self.jobs), len(REASONS)))
+    def pending_pod_s(self) -> dict[int, Floats]:
+        """Return pod-seconds pending, by `coded` reason and job; completes the log, so ask once."""
+        found: dict[int, Floats] = {}
         for at, reason, pod_s in self._aside:
-            found[at, CODE[reason]] += pod_s
+            found.setdefault(CODE[reason], np.zeros(len(self.jobs)))[at] += pod_s
         if not self._rows:
             return found
         demands = list(dict.fromkeys(demand for _, demand in self._rows))
@@ -349,7 +356,7 @@ class Recorder:
         )
         job_of_row = np.array([at for at, _ in self._rows], np.int64)
         for code, waited in queued.items():
-            np.add.at(found[:, code], job_of_row, waited)
+            np.add.at(found.setdefault(code, np.zeros(len(self.jobs))), job_of_row, waited)
         return found
 
     def names(self) -> list[str]:
@@ -361,7 +368,7 @@ class Recorder:
             names.append(job.name if count == 1 else f"{job.name} ({count})")
         return names
 
-    def jobs_table(self, pending_pod_s: Floats) -> pd.DataFrame:
+    def jobs_table(self, pending_pod_s: Floats, short_pod_s: Floats) -> pd.DataFrame:
         """Return jobs.parquet."""
         rows = []
         for job, name in zip(self.jobs, self.names(), strict=True):
@@ -395,6 +402,10 @@ class Recorder:
         mean_s = pending_pod_s / table["num_pods"].to_numpy(np.float64)[:, None]
         for code, reason in enumerate(REASONS):
             table[f"pending_{reason}_s"] = mean_s[:, code]
+        mean_s = short_pod_s / table["num_pods"].to_numpy(np.float64)[:, None]
+        for code, resource in enumerate(RESOURCES):
+            table[f"short_{resource}_s"] = mean_s[:, code]
+        table["unmet"] = [job.unmet if _outcome(job) == "never_fits" else "" for job in self.jobs]
         return table
 
     def attempts_table(self) -> pd.DataFrame:
@@ -496,8 +507,9 @@ def recorded(paths: Sequence[Path], label: str = "live") -> RunResult:
     end_s = recorder.end_s
     if not end_s > 0:
         raise ValueError(f"{paths[0]}: all lines are of one instant; nothing to report")
-    pending_pod_s = recorder.pending_pod_s()
-    jobs = recorder.jobs_table(pending_pod_s)
+    waited_pod_s = recorder.pending_pod_s()
+    pending_pod_s = by_reason(waited_pod_s, len(recorder.jobs))
+    jobs = recorder.jobs_table(pending_pod_s, by_resource(waited_pod_s, len(recorder.jobs)))
     attempts = recorder.attempts_table()
     pending = recorder.log.table()
     allocation, nodes = recorder.capacity_tables()
@@ -506,13 +518,12 @@ def recorded(paths: Sequence[Path], label: str = "live") -> RunResult:
         end_s, pending_pod_s, attempts, pending, allocation, nodes, cluster.num_gpus
     )
     window = Window(0.0, end_s, end_s)
+    policy: dict[str, Any] = dict(recorder.policy)
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.read_bytes())
     return RunResult(
-        config=RunConfig(
-            policy=recorder.policy, control_plane=ControlPlane(name="live"), label=label
-        ),
+        config=RunConfig(control_plane=ControlPlane(name="live"), label=label, **policy),
         cluster=cluster,
         jobs=jobs,
         attempts=attempts,

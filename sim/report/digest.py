@@ -163,7 +163,7 @@ def digest(head: Head, shared: Window) -> Digest:
             run.jobs,
             run.attempts,
             num_gpus=head.num_gpus,
-            order=run.config.policy.order,
+            order=run.config.order,
             top=TOP_EPISODES,
         ),
     )

@@ -12,6 +12,8 @@ from scheduler.core.reasons import TABLE
 from sim.report.wording import aligned, count, duration, exact, number, percent
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from sim.runs.folder import RunResult
 
 
@@ -43,17 +45,25 @@ def run_lines(result: RunResult, out: Path) -> list[str]:
     lines = [f"{name:<11} {text}" for name, text in rows]
     never = result.jobs[result.jobs["outcome"] == "never_fits"]
     if len(never):
-        largest = never.iloc[int(never["gpus"].to_numpy().argmax())]
-        lines.append(
-            f"{'never fits':<11} {exact(len(never))} of the jobs can never run on this cluster; "
-            f"the largest is {largest['job']!r}: {exact(largest['num_pods'])} pods of "
-            f"{exact(largest['gpus_per_pod'])} GPUs"
-        )
+        told = f"{exact(len(never))} of the jobs can never run on this cluster:"
+        lines.append(f"{'never fits':<11} {told}")
+        lines += [f"{'':<11} {line}" for line in never_lines(never)]
     if len(result.rejected):
         rejected = out / "rejected.csv"
         lines.append(f"{'left out':<11} {exact(len(result.rejected))} bad rows, kept in {rejected}")
     lines.append(f"{'run':<11} {out}")
     return lines
+
+
+def never_lines(jobs: pd.DataFrame, most: int = 5) -> list[str]:
+    """Say which requests no node offers, one line each, those of the most jobs first."""
+    by_text = sorted(jobs.groupby("unmet", sort=False)["job"], key=lambda one: -len(one[1]))
+    lines = []
+    for text, names in by_text[:most]:
+        named = f"as {names.iloc[0]!r}" if len(names) > 1 else f"{names.iloc[0]!r}"
+        lines.append(f"{exact(len(names))} ({named}): {text}")
+    rest = sum(len(names) for _, names in by_text[most:])
+    return [*lines, f"{exact(rest)} for other reasons; jobs.parquet has all"] if rest else lines
 
 
 def _reasons(figures: dict[str, Any]) -> str:

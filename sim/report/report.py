@@ -513,11 +513,10 @@ def _settings(digests: Sequence[Digest]) -> list[dict[str, str]]:
 def _fields(one: Digest) -> dict[str, Any]:
     """Return a run's settings; a live cluster has only its policy."""
     fields: dict[str, Any] = msgspec.to_builtins(one.config)
-    policy = fields.pop("policy")
-    policy |= policy.pop("numbers")
+    policy = ("admission", "order", "discipline", "backfill", "placement")
     fields = {name: value for name, value in fields.items() if name not in held.SETTINGS}
     fields |= held.settings(one.config)
-    return {"admission": fields.pop("admission"), **policy, **({} if one.is_live else fields)}
+    return {name: fields[name] for name in policy} if one.is_live else fields
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:

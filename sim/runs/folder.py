@@ -22,7 +22,7 @@ from scheduler import compiled
 from sim.runs import timeline
 from sim.schema import tables
 from sim.schema.cluster import Cluster
-from sim.schema.config import RunConfig, recorded
+from sim.schema.config import RunConfig
 
 MANIFEST = "manifest.json"
 
@@ -84,7 +84,7 @@ class RunResult:
         }
         rejected = folder / "rejected.csv"
         return cls(
-            config=recorded(settings.pop("run")),
+            config=msgspec.convert(settings.pop("run"), RunConfig),
             cluster=msgspec.convert(settings, Cluster),
             summary=json.loads((folder / "summary.json").read_text("utf-8")),
             manifest=manifest,
@@ -111,7 +111,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def read_config(folder: Path) -> RunConfig:
     """Return a run's settings."""
     settings = msgspec.toml.decode((folder / "config.toml").read_bytes())
-    return recorded(settings["run"])
+    return msgspec.convert(settings["run"], RunConfig)
 
 
 def versions() -> dict[str, str]:

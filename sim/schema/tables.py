@@ -7,6 +7,8 @@ import pyarrow as pa
 from scheduler.core.decisions import PendingReason
 
 REASONS: tuple[PendingReason, ...] = tuple(PendingReason)
+#: what a gang may find too little of; resources of other names count as `other`
+RESOURCES = ("gpus", "cpu", "memory", "pods", "other")
 
 JOBS = pa.schema(
     [
@@ -27,6 +29,8 @@ JOBS = pa.schema(
         ("held_gpu_s", pa.float64()),
         ("lost_gpu_s", pa.float64()),
         *((f"pending_{reason}_s", pa.float64()) for reason in REASONS),
+        *((f"short_{resource}_s", pa.float64()) for resource in RESOURCES),
+        ("unmet", pa.string()),
     ]
 )
 

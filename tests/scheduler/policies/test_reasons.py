@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from scheduler.core.decisions import Explanation, PendingReason, Reserve, Wait
+from scheduler.core.decisions import (
+    Explanation,
+    Lack,
+    PendingReason,
+    Reserve,
+    Shortage,
+    Unmet,
+    Wait,
+)
 from scheduler.core.events import GangSubmitted, MemberAppeared, NodeAdded, NodeLost, NodeReturned
 from scheduler.core.model import Gang, Node, Phase, PodShape, Role, Selector
 from scheduler.core.state import ClusterState, apply
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
 from scheduler.policies.explain import explain
-from scheduler.policies.spec import PolicySpec
 from tests.scheduler.core.driving import admitted, gang, let_pass, nodes, submit, waits
 
-STRICT = catalog.policy(PolicySpec())
-EASY = catalog.policy(PolicySpec(discipline="easy"))
+STRICT = catalog.policy()
+EASY = catalog.policy(backfill="easy")
 
 
 def test_capacity() -> None:
@@ -23,7 +30,15 @@ def test_capacity() -> None:
     submit(state, gang("a", 2, 8), gang("b", 2, 8, submit_s=1.0))
     let_pass(state, STRICT)
     assert explain(state, "b") == Explanation(
-        "b", PendingReason.CAPACITY, 2, 16, free_gpus=8, fit_pods=1, ahead=None, start_us=None
+        "b",
+        PendingReason.CAPACITY,
+        2,
+        16,
+        free_gpus=8,
+        fit_pods=1,
+        ahead=None,
+        start_us=None,
+        short=Shortage("gpus", asked=8, need=16, free=8, most=8),
     )
 
 
@@ -32,7 +47,15 @@ def test_fragmentation() -> None:
     submit(state, gang("a", 2, 5), gang("b", 3, 2, submit_s=1.0))
     let_pass(state, STRICT)  # three GPUs are free on each node: six, but one pod of two on each
     assert explain(state, "b") == Explanation(
-        "b", PendingReason.FRAGMENTATION, 3, 6, free_gpus=6, fit_pods=2, ahead=None, start_us=None
+        "b",
+        PendingReason.FRAGMENTATION,
+        3,
+        6,
+        free_gpus=6,
+        fit_pods=2,
+        ahead=None,
+        start_us=None,
+        short=Shortage("gpus", asked=2, need=6, free=6, most=3),
     )
 
 
@@ -100,7 +123,17 @@ def test_never_fits_is_said_at_once_and_taken_back_when_a_node_joins() -> None:
     submit(state, gang("a", 3, 8))
     assert state.gangs["a"].phase is Phase.IMPOSSIBLE
     assert explain(state, "a") == Explanation(
-        "a", PendingReason.NEVER_FITS, 3, 24, free_gpus=16, fit_pods=2, ahead=None, start_us=None
+        "a",
+        PendingReason.NEVER_FITS,
+        3,
+        24,
+        free_gpus=16,
+        fit_pods=2,
+        ahead=None,
+        start_us=None,
+        unmet=Unmet(
+            Lack.COUNT, Selector(), 3, PodShape(8), num_nodes=2, hold_pods=2, resource="gpus"
+        ),
     )
     submit(state, gang("b", 1, 8, 1.0))
     assert admitted(let_pass(state, STRICT)) == ["b"]  # it blocks nobody
@@ -153,6 +186,20 @@ def test_what_does_not_wait_has_no_reason() -> None:
         explain(state, "x")
 
 
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        ({"order": "lifo"}, "order 'lifo' is unknown; choose one of fifo, priority, sjf, smallest"),
+        ({"discipline": "lax"}, "discipline 'lax' is unknown; choose one of strict, skip"),
+        ({"backfill": "hard"}, "backfill 'hard' is unknown; choose one of none, easy"),
+        ({"placer": "best"}, "placement 'best' is unknown; choose one of pack, spread, first-fit"),
+    ],
+)
+def test_the_catalog_names_what_it_has(names: dict[str, str], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        catalog.policy(**names)
+
+
 def test_a_policy_refuses_a_queue_in_another_order() -> None:
     with pytest.raises(ValueError, match="orders the queue by 'sjf', the state by 'fifo'"):
-        decide(ClusterState(nodes(1)), catalog.policy(PolicySpec(order="sjf")), 0)
+        decide(ClusterState(nodes(1)), catalog.policy(order="sjf"), 0)

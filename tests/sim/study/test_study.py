@@ -328,11 +328,7 @@ def test_stopped_half_way_and_started_again_gives_the_same(
         ("pod = 0.25", "pod = 2.0", "at most days"),
         ('name = "gang-easy"', 'name = "pod"', "'pod' stands twice"),
         ('name = "gang-easy"', 'name = "gang/easy"', "use letters"),
-        (
-            'backfill = "easy"',
-            'backfill = "hard"',
-            "backfill 'hard' is unknown",
-        ),
+        ('backfill = "easy"', 'backfill = "hard"', "Invalid enum value 'hard'"),
         ('title = "Small"', "nodse = 3", "unknown field `nodse`"),
         ('title = "Small"', "title = ", "study settings"),
         ('control_plane = "kubernetes"', 'control_plane = "none.toml"', "neither a readable file"),

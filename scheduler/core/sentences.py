@@ -1,0 +1,189 @@
+"""A waiting gang's reason in one sentence with its numbers, the same wherever people read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from scheduler.core.decisions import Explanation, Lack, Offer, PendingReason, Shortage, Unmet
+from scheduler.core.model import PodShape
+
+#: what people call a pool of the core
+PoolName = Callable[[str], str]
+
+#: said of pods whose constraints no node meets, where it is not known which
+UNMATCHED = "no node matches its node selector, its affinity and its tolerations"
+_NOUNS = {"gpus": "GPUs", "cpu": "CPUs", "memory": "memory", "pods": "places for pods"}
+_BINARY = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+
+
+def noun(resource: str) -> str:
+    """Return what a resource is called in running text."""
+    return _NOUNS.get(resource, resource)
+
+
+def quantity(resource: str, amount: int) -> str:
+    """Return an amount with its unit: 8 GPUs, 7.5 CPUs, 512 GiB of memory."""
+    if resource == "memory":
+        return f"{_bytes(amount)} of memory"
+    return f"{_bare(resource, amount)} {noun(resource) if amount != 1 else _one(resource)}"
+
+
+def _one(resource: str) -> str:
+    return {"gpus": "GPU", "pods": "place for pods"}.get(resource, noun(resource))
+
+
+def _bare(resource: str, amount: int) -> str:
+    """Return an amount whose noun is known from before: 8, 7.5, 512 GiB."""
+    if resource == "memory":
+        return _bytes(amount)
+    if resource == "cpu":
+        return f"{amount / 1000:,.10g}"
+    return f"{amount:,}"
+
+
+def _bytes(amount: int) -> str:
+    for size, unit in _BINARY:
+        if amount >= size:
+            return f"{amount / size:,.7g} {unit}"
+    return f"{amount:,} bytes"
+
+
+def _pods(count: int) -> str:
+    return f"{count:,} pod" if count == 1 else f"{count:,} pods"
+
+
+def _nodes(count: int) -> str:
+    return f"{count:,} node" if count == 1 else f"{count:,} nodes"
+
+
+def why(said: Explanation, present: int, name_of: PoolName = str, unmatched: str = "") -> str:
+    """Say why a gang waits; `present` of the pods that it lacks exist. For the rest see `never`."""
+    short = said.short
+    need = f"needs {_need(said, short)} for {_pods(said.need_pods)}"
+    match said.reason:
+        case PendingReason.NEVER_FITS:
+            return never(said.unmet, name_of, unmatched) if said.unmet is not None else need
+        case PendingReason.MEMBERS:
+            there = f"{present} of {said.need_pods} pods exist"
+            return f"{need}; {there}, waiting for the others to be created"
+        case PendingReason.BEHIND_HEAD:
+            first = said.ahead or "an earlier gang"
+            return f"{need}, which are free, but {first} is first in the queue"
+        case PendingReason.CAPACITY if short is None:
+            return f"{need}; no node that it may use takes pods"
+        case PendingReason.CAPACITY if short is not None:
+            return f"{need}; {_bare(short.resource, short.free)} are free on nodes it may use"
+        case PendingReason.FRAGMENTATION if short is not None:
+            return f"{need}; {_apart(short, said)}"
+    return need
+
+
+def _need(said: Explanation, short: Shortage | None) -> str:
+    """Return what it needs of what is short; if nothing is, of the resource that it counts by."""
+    if short is not None:
+        return quantity(short.resource, short.need)
+    return quantity("gpus", said.need_gpus) if said.need_gpus else "room"
+
+
+def _apart(short: Shortage, said: Explanation) -> str:
+    free = f"{_bare(short.resource, short.free)} are free"
+    fit = f": {said.fit_pods} of {said.need_pods} pods fit" if said.fit_pods else ""
+    if not short.beside:
+        text = f"{free}, but not together on nodes as its pods need them{fit}"
+        if short.most < short.asked:
+            text += f": a pod needs {_bare(short.resource, short.asked)}, "
+            text += f"and no node has more than {_bare(short.resource, short.most)} free"
+        return text
+    if short.most >= short.asked:
+        return f"{free}, but not on nodes that have the {noun(short.beside)} for its pods{fit}"
+    return (
+        f"{free}, but at most {_bare(short.resource, short.most)} on a node that has the "
+        f"{noun(short.beside)} for a pod, which needs {_bare(short.resource, short.asked)}"
+    )
+
+
+def never(unmet: Unmet, name_of: PoolName = str, unmatched: str = "") -> str:
+    """Say which request no node offers, and what there is instead.
+
+    `unmatched` is said where the selector matches no node and its pools are no words for people.
+    """
+    selector, pods = unmet.selector, _pods(unmet.pods)
+    if unmatched and unmet.lack in (Lack.POOL, Lack.MODEL, Lack.MODEL_IN_POOL):
+        return unmatched
+    match unmet.lack:
+        case Lack.NODES:
+            return f"needs {pods}, and there is no node"
+        case Lack.POOL:
+            wanted = f"asks for pool {selector.pool!r}"
+            return f"{wanted}; {_listed('pools here', unmet.pools, 'no node is in a pool')}"
+        case Lack.MODEL:
+            here = _listed("models here", unmet.models, "no node says which model it has")
+            return f"asks for GPU model {selector.gpu_model!r}; {here}"
+        case Lack.MODEL_IN_POOL:
+            pool, model = selector.pool, selector.gpu_model
+            there = _listed(f"models in pool {pool!r}", unmet.models, f"pool {pool!r} names none")
+            other = _listed(f"pools with {model!r}", unmet.pools, f"{model!r} is in no pool")
+            return f"asks for GPU model {model!r} in pool {pool!r}; {there}; {other}"
+        case Lack.NODE:
+            each = [_too_small(offer, unmet, name_of) for offer in unmet.offers]
+            return f"needs {'; and '.join(each)}"
+        case Lack.MIX if len(unmet.offers) == 2:
+            first, second = unmet.offers
+            both = f"{quantity(first.resource, first.asked)} and "
+            both += quantity(second.resource, second.asked)
+            return (
+                f"needs {both} per pod, no node has both: those with "
+                f"{quantity(first.resource, first.asked)} have at most "
+                f"{_bare(second.resource, second.most)}{_where(second, name_of)}"
+            )
+        case Lack.MIX:
+            return f"needs {_shape(unmet.pod)} per pod, no node has all of it"
+        case Lack.COUNT:
+            lead = next((name for name, n in unmet.pod.amounts().items() if n > 0), "")
+            cause = f", for lack of {noun(unmet.resource)}" if unmet.resource != lead else ""
+            nodes = f"the {_nodes(unmet.num_nodes)} that it may use"
+            verb = "holds" if unmet.num_nodes == 1 else "hold"
+            return (
+                f"needs {pods} of {_shape(unmet.pod)}; empty, {nodes} {verb} "
+                f"{unmet.hold_pods:,}{cause}"
+            )
+        case Lack.ROLES:
+            return f"needs {pods} of several kinds; {_together(unmet)}"
+    raise AssertionError(unmet.lack)
+
+
+def _listed(what: str, names: tuple[str, ...], otherwise: str) -> str:
+    return f"{what}: {', '.join(names)}" if names else otherwise
+
+
+def _where(offer: Offer, name_of: PoolName) -> str:
+    name = name_of(offer.pool) if offer.pool else ""
+    return f" (pool {name!r})" if name else ""
+
+
+def _too_small(offer: Offer, unmet: Unmet, name_of: PoolName) -> str:
+    may_use = "" if unmet.selector == ("", "") else " that it may use"
+    return (
+        f"{quantity(offer.resource, offer.asked)} per pod, the largest node{may_use} has "
+        f"{_bare(offer.resource, offer.most)}{_where(offer, name_of)}"
+    )
+
+
+def _shape(pod: PodShape) -> str:
+    """Return what a pod asks for: 8 GPUs and 64 GiB of memory."""
+    asked = [(name, amount) for name, amount in pod.amounts().items() if amount > 0]
+    parts = [quantity(name, amount) for name, amount in asked if name != "pods"]
+    if len(parts) > 1:
+        return f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return parts[0] if parts else "any size"
+
+
+def _together(unmet: Unmet) -> str:
+    if not unmet.offers:
+        return "each fits alone, not all of them together on the empty cluster"
+    each = [
+        f"together {quantity(one.resource, one.asked)}, of which the nodes have "
+        f"{_bare(one.resource, one.most)}"
+        for one in unmet.offers
+    ]
+    return "each fits alone, " + "; ".join(each)

@@ -1,0 +1,129 @@
+"""Tables say which resource was short, and what of a request no node offers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from sim.runs.experiment import run
+from sim.schema.cluster import Cluster, Pool
+from sim.schema.tables import RESOURCES
+
+SHORT = [f"short_{resource}_s" for resource in RESOURCES]
+WANTING = ["pending_capacity_s", "pending_fragmentation_s", "pending_held_by_others_s"]
+
+
+def jobs(*rows: dict[str, Any]) -> pd.DataFrame:
+    base = {"submit_s": 0.0, "duration_s": 100.0, "num_pods": 1, "gpus_per_pod": 1}
+    return pd.DataFrame([{"job": name, **base, **row} for name, row in zip("abcdef", rows)])  # noqa: B905
+
+
+@pytest.mark.parametrize("admission", ["gang", "pod", "permit"])
+@pytest.mark.parametrize("gpus", [1, 0])
+def test_cpus_that_bind_are_told_from_gpus(admission: str, gpus: int) -> None:
+    cluster = Cluster((Pool("p", 1, 8, cpu_per_node=8.0),))
+    asks = {"cpu_per_pod": 8.0, "gpus_per_pod": gpus}
+    table = run(
+        jobs(asks, {**asks, "submit_s": 1.0}), cluster=cluster, admission=admission, audit=True
+    ).jobs.set_index("job")
+    assert table.loc["b", "pending_capacity_s"] > 90
+    assert table.loc["b", "short_cpu_s"] == table.loc["b", "pending_capacity_s"]
+    assert table.loc["b", "short_gpus_s"] == 0
+    assert (table.loc["a", SHORT] == 0).all()
+
+
+def test_memory_that_is_free_apart_is_told() -> None:
+    cluster = Cluster((Pool("p", 2, 8, mem_gib_per_node=64.0),))
+    table = run(
+        jobs(
+            {"num_pods": 2, "gpus_per_pod": 5, "mem_gib_per_pod": 40.0},
+            {"submit_s": 1.0, "mem_gib_per_pod": 30.0},
+        ),
+        cluster=cluster,
+    ).jobs.set_index("job")
+    assert table.loc["b", "pending_fragmentation_s"] == pytest.approx(99.0)
+    assert table.loc["b", "short_memory_s"] == pytest.approx(99.0)
+
+
+@pytest.mark.parametrize("admission", ["gang", "pod", "permit"])
+def test_every_second_of_want_is_of_one_resource(admission: str) -> None:
+    cluster = Cluster((Pool("p", 3, 8, cpu_per_node=16.0, mem_gib_per_node=64.0),))
+    many = pd.DataFrame(
+        [
+            {
+                "job": f"j{i:02}",
+                "submit_s": float(i),
+                "duration_s": 20.0 + i % 7,
+                "num_pods": 1 + i % 5,
+                "gpus_per_pod": (1, 2, 4, 8)[i % 4],
+                "cpu_per_pod": (1.0, 8.0, 16.0)[i % 3],
+                "mem_gib_per_pod": (4.0, 30.0)[i % 2],
+            }
+            for i in range(30)
+        ]
+    )
+    # pod by pod the gangs keep each other from starting; half an hour tells enough
+    table = run(many, cluster=cluster, admission=admission, until_s=1800.0, audit=True).jobs
+    assert table[SHORT].sum(axis=1).to_numpy() == pytest.approx(table[WANTING].sum(axis=1))
+    assert (table[["short_gpus_s", "short_cpu_s"]].sum() > 0).all()
+    assert table["short_other_s"].sum() == 0
+
+
+@pytest.mark.parametrize("admission", ["gang", "pod", "permit"])
+def test_where_only_gpus_are_asked_for_only_gpus_are_short(admission: str) -> None:
+    table = run(
+        jobs({"gpus_per_pod": 5}, {"gpus_per_pod": 4}, {"gpus_per_pod": 8}),
+        nodes=1,
+        admission=admission,
+    ).jobs
+    assert table["short_gpus_s"].to_numpy() == pytest.approx(table[WANTING].sum(axis=1))
+    assert table["short_gpus_s"].sum() > 0
+    assert (table[SHORT[1:]] == 0).all(axis=None)
+
+
+@pytest.mark.parametrize("admission", ["gang", "pod"])
+def test_a_job_that_never_fits_says_why(admission: str) -> None:
+    cluster = Cluster(
+        (
+            Pool("h100", 2, 8, "H100", cpu_per_node=96.0, mem_gib_per_node=512.0),
+            Pool("v100", 2, 4, "V100", cpu_per_node=64.0, mem_gib_per_node=256.0),
+        )
+    )
+    table = run(
+        jobs(
+            {},
+            {"gpu_model": "h100"},
+            {"gpus_per_pod": 16},
+            {"pool": "v100", "gpu_model": "H100"},
+            {"mem_gib_per_pod": 600.0},
+            {"num_pods": 3, "gpus_per_pod": 8},
+        ),
+        cluster=cluster,
+        admission=admission,
+    ).jobs.set_index("job")
+    assert table["outcome"].tolist() == ["completed", *["never_fits"] * 5]
+    assert table["unmet"].tolist() == [
+        "",
+        "asks for GPU model 'h100'; models here: H100, V100",
+        "needs 16 GPUs per pod, the largest node has 8 (pool 'h100')",
+        "asks for GPU model 'H100' in pool 'v100'; models in pool 'v100': V100; "
+        "pools with 'H100': h100",
+        "needs 600 GiB of memory per pod, the largest node has 512 GiB (pool 'h100')",
+        "needs 3 pods of 8 GPUs; empty, the 4 nodes that it may use hold 2",
+    ]
+
+
+def test_the_last_line_of_a_run_says_why(tmp_path: Path) -> None:
+    from sim.report.headlines import run_lines
+
+    table = jobs(*[{"gpu_model": "A100"}] * 3, {"gpus_per_pod": 16}, {"gpus_per_pod": 8})
+    lines = run_lines(run(table, nodes=4), tmp_path)
+    at = next(i for i, line in enumerate(lines) if line.startswith("never fits"))
+    assert lines[at : at + 3] == [
+        "never fits  4 of the jobs can never run on this cluster:",
+        "            3 (as 'a'): asks for GPU model 'A100'; no node says which model it has",
+        "            1 ('d'): needs 16 GPUs per pod, the largest node has 8 (pool 'node')",
+    ]
