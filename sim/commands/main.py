@@ -295,6 +295,9 @@ def study(
     quick: Annotated[
         bool, typer.Option("--quick", help="Small form: the sizes of [quick].")
     ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Every arm for all days of its workload; takes hours.")
+    ] = False,
     jobs: Annotated[
         int | None, typer.Option(help="Local processes.", show_default="one per core, at most 8")
     ] = None,
@@ -311,10 +314,13 @@ def study(
     from sim.study.study import Study, outcome, run_study
     from sim.study.sweep import Shard, available_cores
 
-    if quick and out == Path("runs/study"):
-        out = Path("runs/study-quick")
+    if quick and full:
+        raise ValueError("--quick and --full say opposite things; give one of them")
+    form = "quick" if quick else "full" if full else ""
+    if form and out == Path("runs/study"):
+        out = Path(f"runs/study-{form}")
     chosen = Study.load(settings)
-    chosen = chosen.shortened() if quick else chosen
+    chosen = chosen.shortened() if quick else chosen.full() if full else chosen
     if merge:
         status = outcome(chosen, out)
     else:
@@ -332,7 +338,7 @@ def study(
         )
         if merge:
             raise ValueError(f"{text}; run muster study with the same settings first")
-        same = f"--settings {settings} --out {out}{' --quick' if quick else ''}"
+        same = f"--settings {settings} --out {out}{f' --{form}' if form else ''}"
         print(f"{text}. The other shards make them; then: muster study --merge {same}")
         return
     from sim.report.headlines import study_lines

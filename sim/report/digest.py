@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sim.report.deadlocks import Deadlocks, deadlocks
 from sim.report.episodes import Episode, find_episodes
 from sim.runs import metrics
 from sim.runs.folder import RunResult, read_manifest
@@ -35,6 +36,7 @@ class Head:
     window: Window
     source: str  #: tells which runs met the same jobs, apart from the length of their windows
     load: float | None
+    full_days: float | None = None  #: of the workload, where the run is a point of a study
 
     @property
     def name(self) -> str:
@@ -76,6 +78,7 @@ class Digest:
     curve: Steps  #: pending pods by reason, thinned to what a picture shows
     peaks: pd.DataFrame  #: see `metrics.peaks`
     episodes: list[Episode] = field(default_factory=list)
+    deadlocks: Deadlocks | None = None  #: over the run's own window
 
     @property
     def is_live(self) -> bool:
@@ -119,6 +122,7 @@ def _head(folder: Path) -> Head:
         window=_window(manifest, jobs),
         source=source,
         load=point.get("load"),
+        full_days=point.get("full_days"),
     )
 
 
@@ -166,6 +170,7 @@ def digest(head: Head, shared: Window) -> Digest:
             order=run.config.order,
             top=TOP_EPISODES,
         ),
+        deadlocks=deadlocks(run.jobs, run.attempts, run.config, window.start_s, window.end_s),
     )
 
 

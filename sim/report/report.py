@@ -17,7 +17,7 @@ import pandas as pd
 
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
-from sim.report import episodes, held, plots
+from sim.report import deadlocks, episodes, held, plots
 from sim.report.digest import (
     Digest,
     Figures,
@@ -255,6 +255,13 @@ def _subtitle(digests: Sequence[Digest]) -> str:
     text = [f"offered load {', '.join(number(load) for load in sorted(loads))}"] if loads else []
     if seeds:
         text.append(f"seed{'s' if len(seeds) > 1 else ''} {', '.join(str(seed) for seed in seeds)}")
+    full = {one.head.full_days for one in digests if one.head.full_days is not None}
+    days = max(one.whole.window.days for one in digests)
+    if full and days < 0.98 * max(full):
+        text.append(
+            f"{duration(days * DAY_S)} of the {number(max(full))} days of the workload "
+            "(muster study --full has them all)"
+        )
     text.append(
         "clusters of " + ", ".join(exact(n) for n in sorted({d.head.nodes for d in digests}))
     )
@@ -410,6 +417,8 @@ def _tell(one: Digest) -> Told:
         )
         for episode in one.episodes
     )
+    if one.deadlocks is not None:
+        sentences = (deadlocks.explain(one.deadlocks, one.head.num_gpus), *sentences)
     arm = one.head.arm + ("" if one.is_live else f", seed {one.head.seed}")
     return Told(exact(one.head.nodes), arm, sentences or ("No pod was ever pending.",))
 

@@ -38,17 +38,15 @@ COST_MS = {
 
 
 class StudyWorkload(WorkloadSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A workload, and for how long each arm simulates it."""
+    """A workload, and how much of it all arms simulate."""
 
-    #: by arm or by admission mode; `days` where neither is named
-    window_days: dict[str, float] = msgspec.field(default_factory=dict)
+    #: days that are simulated unless the study is run in full; `days` where it is not given
+    window_days: float | None = None
 
-    def window(self, arm: Arm) -> float | None:
-        """Return the days that `arm` simulates; None is until the last job ends."""
-        for key in (arm.name, arm.admission):
-            if key in self.window_days:
-                return self.window_days[key]
-        return self.days
+    @property
+    def simulated_days(self) -> float | None:
+        """The window of every arm; None is until the last job ends."""
+        return self.days if self.window_days is None else self.window_days
 
 
 class Quick(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,20 +102,14 @@ class Study(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
         settings.check_unique([one.name for one in self.workload], "workload", place)
         for arm in self.arm:
             arm.check(place)
-        known = {name for arm in self.arm for name in (arm.name, arm.admission)}
         for workload in self.workload:
             workload.check(place)
-            for name, days in workload.window_days.items():
-                where = f"{place}: window_days of workload {workload.name!r}"
-                if name not in known:
-                    raise ValueError(
-                        f"{where} names {name!r}; choose among {', '.join(sorted(known))}"
-                    )
-                if not 0 < days <= (workload.days or days):
-                    raise ValueError(
-                        f"{where}: {name} is {days}; give more than 0 and at most days "
-                        f"({workload.days})"
-                    )
+            window = workload.window_days
+            if window is not None and not 0 < window <= (workload.days or window):
+                raise ValueError(
+                    f"{place}: window_days of workload {workload.name!r} is {window}; give more "
+                    f"than 0 and at most days ({workload.days})"
+                )
 
     def shortened(self) -> Study:
         """Return the small form of the study that `--quick` runs."""
@@ -125,8 +117,8 @@ class Study(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
         workloads = tuple(
             msgspec.structs.replace(
                 one,
-                days=min(one.days or days, days),
-                window_days={name: min(value, days) for name, value in one.window_days.items()},
+                days=min(one.simulated_days or days, days),
+                window_days=None,
             )
             for one in self.workload
         )
@@ -134,6 +126,11 @@ class Study(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return msgspec.structs.replace(
             self, nodes=self.quick.nodes, seeds=self.seeds[:1], workload=workloads, title=title
         )
+
+    def full(self) -> Study:
+        """Return the study with every workload simulated for all its days: `--full`."""
+        workloads = tuple(msgspec.structs.replace(one, window_days=None) for one in self.workload)
+        return msgspec.structs.replace(self, workload=workloads)
 
     def points(self) -> list[Point]:
         """Return all points."""
@@ -169,7 +166,7 @@ class Point:
     @property
     def window_days(self) -> float | None:
         """Simulated days; None runs until the last job ends."""
-        return self.workload.window(self.arm)
+        return self.workload.simulated_days
 
     @property
     def config(self) -> RunConfig:
@@ -222,6 +219,7 @@ class Point:
             "seed": self.seed,
             "load": self.workload.load,
             "window_days": self.window_days,
+            "full_days": self.workload.days,
             "jobs_sha256": resolved["jobs"],
             "code_sha256": code,
             "sha256": settings.digest({**resolved, "code": code}),

@@ -32,8 +32,7 @@ name = "openai_like"
 profile = "openai_like"
 load = 0.7
 days = 1.0
-[workload.window_days]
-pod = 0.25
+window_days = 0.25
 
 [[arm]]
 name = "pod"
@@ -85,10 +84,18 @@ def test_points_are_the_product_of_sizes_workloads_and_arms(small: Study) -> Non
     ]
 
 
-def test_window_is_that_of_the_arm_then_of_its_admission_then_all_days(small: Study) -> None:
-    pod, easy = small.points()[:2]
-    assert (pod.window_days, easy.window_days) == (0.25, 1.0)
-    assert pod.config.until_s == 0.25 * 86400
+def test_all_arms_have_the_same_window_and_in_full_all_days(small: Study) -> None:
+    assert [point.window_days for point in small.points()[:2]] == [0.25, 0.25]
+    assert small.points()[0].config.until_s == 0.25 * 86400
+    assert [point.window_days for point in small.full().points()[:2]] == [1.0, 1.0]
+    jobs = [study.points()[0].jobs_file(Path("out")) for study in (small, small.full())]
+    assert jobs[0].suffix == jobs[1].suffix == ".parquet"
+
+
+def test_a_window_longer_than_the_workload_is_refused(settings: Path) -> None:
+    settings.write_text(SETTINGS.replace("window_days = 0.25", "window_days = 2"))
+    with pytest.raises(ValueError, match=r"window_days of workload 'openai_like' is 2.*days \(1"):
+        Study.load(settings)
 
 
 def test_quick_form_takes_its_sizes_and_shortens_every_window(small: Study) -> None:
