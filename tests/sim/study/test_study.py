@@ -92,12 +92,6 @@ def test_all_arms_have_the_same_window_and_in_full_all_days(small: Study) -> Non
     assert jobs[0].suffix == jobs[1].suffix == ".parquet"
 
 
-def test_a_window_longer_than_the_workload_is_refused(settings: Path) -> None:
-    settings.write_text(SETTINGS.replace("window_days = 0.25", "window_days = 2"))
-    with pytest.raises(ValueError, match=r"window_days of workload 'openai_like' is 2.*days \(1"):
-        Study.load(settings)
-
-
 def test_quick_form_takes_its_sizes_and_shortens_every_window(small: Study) -> None:
     quick = small.shortened()
     assert quick.nodes == (16,)
@@ -331,8 +325,9 @@ def test_stopped_half_way_and_started_again_gives_the_same(
         ('profile = "openai_like"', "", "give one of profile, superpose and jobs"),
         ('profile = "openai_like"', 'jobs = "none.csv"', "does not exist"),
         ('profile = "openai_like"', 'superpose = "acme"', "only 'philly' is known"),
-        ("pod = 0.25", "pods = 0.25", "names 'pods'; choose among"),
-        ("pod = 0.25", "pod = 2.0", "at most days"),
+        ("window_days = 0.25", "window_days = 2.0", r"window_days of workload 'openai_like' is 2"),
+        ("window_days = 0.25", "window_days = 0.0", "more than 0 and at most days"),
+        ("window_days = 0.25", "[workload.window_days]\npod = 0.25", "window_days"),
         ('name = "gang-easy"', 'name = "pod"', "'pod' stands twice"),
         ('name = "gang-easy"', 'name = "gang/easy"', "use letters"),
         ('backfill = "easy"', 'backfill = "hard"', "Invalid enum value 'hard'"),
