@@ -22,6 +22,12 @@ class Metrics:
         self.pending_gangs = Gauge(
             "muster_pending_gangs", "Gangs that wait, by reason", ["reason"], registry=r
         )
+        self.short_pods = Gauge(
+            "muster_short_pods",
+            "Pods of gangs that wait for capacity or fragmentation, by the resource that is short",
+            ["resource"],
+            registry=r,
+        )
         self.queue_length = Gauge("muster_queue_length", "Requests in the queue", registry=r)
         self.queue_position = Gauge(
             "muster_queue_position",

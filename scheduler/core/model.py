@@ -64,6 +64,18 @@ class PodShape(NamedTuple):
             **dict(self.others),
         }
 
+    def amount(self, name: str) -> int:
+        """Return how much there is of one resource, named as `amounts` names it."""
+        if name == "gpus":
+            return self.gpus
+        if name == "cpu":
+            return self.cpu_milli
+        if name == "memory":
+            return self.mem_bytes
+        if name == "pods":
+            return self.pods
+        return dict(self.others).get(name, 0)
+
     @staticmethod
     def of(amounts: Mapping[str, int]) -> PodShape:
         """Return the shape with these amounts, named as `amounts` names them."""

@@ -54,7 +54,7 @@ def _outlook_of_several(
     for name in names:
         need: dict[Selector, int] = {}
         for role in roles:
-            amount = role.pod.amounts().get(name, 0) * role.count
+            amount = role.pod.amount(name) * role.count
             if amount:
                 need[role.selector] = need.get(role.selector, 0) + amount
         for selector, amount in need.items():
@@ -108,23 +108,22 @@ def shortage(
     With `beside`, the most on one node is looked for on nodes that have that resource for a pod.
     Costs the distinct amounts free on nodes.
     """
-    asking = [role for role in roles if role.pod.amounts().get(resource, 0)]
+    asking = [role for role in roles if role.pod.amount(resource)]
     free = most = 0
     counted: list[NodeGroup] = []
     for role in asking:
-        wanted = role.pod.amounts().get(beside, 0)
+        wanted = role.pod.amount(beside) if beside else 0
         for group in capacity.searched(PodShape.of({resource: 1}), role.selector):
             for shape, nodes in group.by_free():
-                here = shape.amounts()
-                amount = here.get(resource, 0)
+                amount = shape.amount(resource)
                 free += 0 if group in counted else amount * nodes.size
-                if here.get(beside, 0) >= wanted:
-                    most = max(most, amount)
+                if amount > most and (not beside or shape.amount(beside) >= wanted):
+                    most = amount
             counted.append(group)
     return Shortage(
         resource=resource,
-        asked=max((role.pod.amounts()[resource] for role in asking), default=0),
-        need=sum(role.pod.amounts()[resource] * role.count for role in asking),
+        asked=max((role.pod.amount(resource) for role in asking), default=0),
+        need=sum(role.pod.amount(resource) * role.count for role in asking),
         free=free,
         most=most,
         beside=beside,
@@ -149,7 +148,7 @@ def _unmet_together(capacity: Capacity, roles: tuple[Role, ...]) -> Unmet:
             need[name] = need.get(name, 0) + role.count * amount
     more = []
     for name, amount in need.items():
-        total = sum(group.num_nodes * group.capacity.amounts().get(name, 0) for group in groups)
+        total = sum(group.num_nodes * group.capacity.amount(name) for group in groups)
         if amount > total:
             more.append(Offer(name, amount, total, "", ""))
     return Unmet(
@@ -221,8 +220,8 @@ def _names(found: Iterable[str]) -> tuple[str, ...]:
 
 def _largest(groups: list[NodeGroup], name: str, amount: int) -> Offer:
     """Return the most of a resource that one empty node has."""
-    best = max(groups, key=lambda group: group.capacity.amounts().get(name, 0))
-    most = best.capacity.amounts().get(name, 0)
+    best = max(groups, key=lambda group: group.capacity.amount(name))
+    most = best.capacity.amount(name)
     return Offer(name, amount, most, best.pool, best.gpu_model)
 
 
@@ -232,7 +231,7 @@ def _at_odds(groups: list[NodeGroup], amounts: dict[str, int]) -> tuple[Offer, .
     Empty where it takes three to disagree.
     """
     for first, one in amounts.items():
-        having = [group for group in groups if group.capacity.amounts().get(first, 0) >= one]
+        having = [group for group in groups if group.capacity.amount(first) >= one]
         for second, other in amounts.items():
             best = _largest(having, second, other)
             if best.most < other:

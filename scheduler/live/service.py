@@ -247,7 +247,7 @@ class Service:
 
     async def _draw_curve(self) -> None:
         while True:
-            pods, _ = await self.facts.pending(Breath())
+            pods, *_ = await self.facts.pending(Breath())
             self.memory.point(pods)
             self.memory.forget_old(self.controller.names)
             for _ in range(int(STEP_S / FLUSH_STEP_S)):

@@ -180,18 +180,22 @@ class ClusterFacts:
         """Free shapes by class of nodes, and fragmentation for the shapes that wait."""
         return _encode(shapes(self._service.ledger))
 
-    async def pending(self, breath: Breath) -> tuple[Counter[str], Counter[str]]:
+    async def pending(self, breath: Breath) -> tuple[Counter[str], Counter[str], Counter[str]]:
+        """Return pods by reason, gangs by reason, and pods by the resource that is short."""
         pods: Counter[str] = Counter()
         gangs: Counter[str] = Counter()
+        short: Counter[str] = Counter()
         for seen in await self._views(breath):
             if seen.reason:
                 pods[seen.reason] += max(0, seen.pods_present - seen.pods_bound)
                 gangs[seen.reason] += 1
-        return pods, gangs
+            if seen.short:
+                short[seen.short.resource] += seen.lacks_pods
+        return pods, gangs, short
 
     async def _curve_page(self, breath: Breath) -> bytes:
         """Pending pods by reason, minute by minute, for a day."""
-        pods, _ = await self.pending(breath)
+        pods, *_ = await self.pending(breath)
         return await array([*self._service.memory.points, self._service.memory.now(pods)], breath)
 
     async def journal(self, *, whole: bool = False) -> AsyncIterator[bytes]:
@@ -210,12 +214,15 @@ class ClusterFacts:
 
     async def _metrics_page(self, breath: Breath) -> bytes:
         """Bring the gauges up to date and write them all."""
-        pods, gangs = await self.pending(breath)
+        pods, gangs, short = await self.pending(breath)
         metrics = self._service.metrics
         for gauge, counts in ((metrics.pending_pods, pods), (metrics.pending_gangs, gangs)):
             gauge.clear()
             for reason, count in counts.items():
                 gauge.labels(reason=reason).set(count)
+        metrics.short_pods.clear()
+        for resource, count in short.items():
+            metrics.short_pods.labels(resource=resource).set(count)
         queue = self._service.ledger.state.queue
         metrics.queue_length.set(len(queue.members))
         metrics.queue_position.clear()

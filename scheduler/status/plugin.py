@@ -210,7 +210,7 @@ def gangs(
                 gang.gang,
                 gang.source,
                 gang.phase,
-                gang.reason,
+                gang.reason + (f" ({gang.short.resource})" if gang.short else ""),
                 f"{gang.pods_bound}/{gang.pods_total}",
                 gang.gpus,
                 gang.priority,

@@ -205,7 +205,8 @@ class Publisher:
     def _consider(self, gang: LiveGang, seen: GangView, pod: str, now_s: float) -> float:
         """Tell of one gang if it is time; return in how many seconds it will be, if not."""
         admitted = seen.phase in ("starting", "running")
-        what = "admitted" if admitted else f"{seen.phase} {seen.reason} {gang.problem}"
+        short = seen.short.resource if seen.short else ""
+        what = "admitted" if admitted else f"{seen.phase} {seen.reason} {short} {gang.problem}"
         told = self._told.get(gang.name)
         if told is None:
             if admitted:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
 
 from scheduler.controller.membership import LiveGang
-from scheduler.controller.mirror import Ledger
-from scheduler.core.decisions import PendingReason
+from scheduler.controller.mirror import Ledger, Request
+from scheduler.core.decisions import Explanation, PendingReason, Shortage
+from scheduler.core.sentences import UNMATCHED, why
 from scheduler.core.times import FOREVER_US, to_s
-from scheduler.policies import explain as why
+from scheduler.policies.explain import explain as explain_gang
 from scheduler.status.story import Moment
+from scheduler.status.unmatched import unmatched
 from scheduler.status.way_out import Head, WayOut, sentences, way_out
 
 
@@ -45,6 +48,7 @@ class GangView(msgspec.Struct):
     position: int | None
     ahead: str | None
     free_gpus: int | None
+    short: Shortage | None  #: the resource that binds, where it waits for one
     starts_in_s: float | None
     waited_s: float
     pods: list[PodView] = []
@@ -75,6 +79,7 @@ def view(
     submit_s = min((u.request.submit_s for u in gang.units.values()), default=now_s)
     position = ahead = free_gpus = starts_in_s = None
     lacks_pods = lacks_gpus = 0
+    short: Shortage | None = None
     if gang.problem or gang.size is None:
         phase, reason = "waiting", PendingReason.MEMBERS
         text = gang.problem or "the object that says how many pods it needs cannot be read yet"
@@ -85,14 +90,8 @@ def view(
         lacks_pods, lacks_gpus = said.need_pods, said.need_gpus
         if said.start_us is not None and said.start_us < FOREVER_US:
             starts_in_s = max(0.0, to_s(said.start_us) - now_s)
-        text = reason_text(
-            said.reason,
-            need_pods=said.need_pods,
-            need_gpus=said.need_gpus,
-            free_gpus=said.free_gpus,
-            present=waiting.request.present,
-            ahead=said.ahead,
-        )
+        short = said.short
+        text = sentence(ledger, waiting.request, said)
     elif any(not pod.spec.node_name for pod in live):
         phase, reason = "starting", PendingReason.CONTROL_PLANE
         text = f"admitted; {len(live) - bound} of {len(live)} pods are not bound yet"
@@ -127,6 +126,7 @@ def view(
         position=position,
         ahead=ahead,
         free_gpus=free_gpus,
+        short=short,
         starts_in_s=starts_in_s,
         waited_s=max(0.0, now_s - submit_s),
         pods=[
@@ -165,41 +165,22 @@ def explain(
 
 
 def _head(ledger: Ledger, name: str, now_s: float, gang_of: Callable[[str], str]) -> Head:
-    said = why.explain(ledger.state, name)
+    said = explain_gang(ledger.state, name)
     found = way_out(ledger, name, said.reason, now_s, gang_of)
-    text = reason_text(
-        said.reason,
-        need_pods=said.need_pods,
-        need_gpus=said.need_gpus,
-        free_gpus=said.free_gpus,
-        present=said.need_pods,
-        ahead=None,
-    )
+    text = why(said, said.need_pods, partial(pool_name, ledger), UNMATCHED)
     return Head(gang_of(name), str(said.reason), text, found.starts_in_s)
 
 
-def reason_text(
-    reason: PendingReason,
-    *,
-    need_pods: int,
-    need_gpus: int,
-    free_gpus: int,
-    present: int,
-    ahead: str | None,
-) -> str:
+def sentence(ledger: Ledger, request: Request, said: Explanation) -> str:
     """Say in one sentence why a request waits."""
-    need = f"needs {need_gpus} GPUs for {need_pods} pods"
-    match reason:
-        case PendingReason.NEVER_FITS:
-            return f"{need}, more than the empty cluster holds: add nodes, or make it smaller"
-        case PendingReason.MEMBERS:
-            return (
-                f"{need}; {present} of {need_pods} pods exist, waiting for the others to be created"
-            )
-        case PendingReason.CAPACITY:
-            return f"{need}; {free_gpus} are free on nodes it may use"
-        case PendingReason.FRAGMENTATION:
-            return f"{need}; {free_gpus} are free, but not together on nodes as its pods need them"
-        case PendingReason.BEHIND_HEAD:
-            return f"{need}, which are free, but {ahead or 'an earlier gang'} is first in the queue"
-    return need
+    no_match = ""
+    if said.reason is PendingReason.NEVER_FITS:
+        nodes = ledger.nodes.values()
+        found = (unmatched(part.pod, nodes) for part in request.parts)
+        no_match = next(filter(None, found), UNMATCHED)
+    return why(said, request.present, partial(pool_name, ledger), no_match)
+
+
+def pool_name(ledger: Ledger, pool: str) -> str:
+    """Return the pool, as people label nodes with it, of a pool of the core's."""
+    return ledger.classes.labels_of(pool).get("muster.dev/pool", "")

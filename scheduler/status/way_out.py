@@ -16,6 +16,7 @@ from scheduler.core.decisions import PendingReason
 from scheduler.core.model import Role, Selector
 from scheduler.core.queueing import GangState
 from scheduler.core.reasons import label
+from scheduler.core.sentences import UNMATCHED
 from scheduler.core.times import FOREVER_US, to_s
 from scheduler.kube.objects import node_ready
 from scheduler.policies.shadow import Gain
@@ -326,7 +327,7 @@ def _gpus(kind: Kind) -> str:
 def _never(found: WayOut) -> list[str]:
     kind = max(found.lacks, key=lambda kind: (kind.more_pods, kind.gpus))
     if not found.offers:
-        return ["no node matches its node selector, its affinity and its tolerations"]
+        return [UNMATCHED]
     best = found.offers[0]
     what = f"{many(best.num_nodes, 'node')} of {many(best.gpus_per_node, 'GPU')}"
     what += f" ({best.nodes})" if best.nodes else ""

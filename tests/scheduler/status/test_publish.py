@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 
 from scheduler.controller.membership import LiveGang
+from scheduler.core.decisions import Shortage
 from scheduler.kube.api import Api
 from scheduler.kube.objects import Pod, Thing
 from scheduler.status.publish import BURST, LATE_S, PER_MINUTE, Publisher
@@ -63,6 +65,23 @@ def viewed(
 
 def look(publisher: Publisher, gangs: list[LiveGang], view: Any, now_s: float) -> float:
     return asyncio.run(publisher.look(gangs, view, now_s))
+
+
+def test_another_resource_that_is_short_is_told() -> None:
+    publisher, one = Heard(), gang("a")
+    view = viewed({})
+    short = Shortage("gpus", asked=8, need=8, free=0, most=0)
+
+    def said(of: LiveGang) -> GangView:
+        return msgspec.structs.replace(view(of), short=short)
+
+    assert look(publisher, [one], said, 0.0) == inf
+    short = dataclasses.replace(short, free=4)
+    assert look(publisher, [one], said, 20.0) == inf
+    assert len(publisher.events) == 1, "a number is no news"
+    short = dataclasses.replace(short, resource="cpu")
+    look(publisher, [one], said, 40.0)
+    assert len(publisher.events) == 2
 
 
 def test_a_number_that_changes_is_not_told_again() -> None:
