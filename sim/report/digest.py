@@ -12,6 +12,7 @@ import pandas as pd
 
 from sim.report.deadlocks import Deadlocks, deadlocks
 from sim.report.episodes import Episode, find_episodes
+from sim.report.headlines import never_lines
 from sim.runs import metrics
 from sim.runs.folder import RunResult, read_manifest
 from sim.runs.metrics import Quantile, Window
@@ -79,6 +80,9 @@ class Digest:
     peaks: pd.DataFrame  #: see `metrics.peaks`
     episodes: list[Episode] = field(default_factory=list)
     deadlocks: Deadlocks | None = None  #: over the run's own window
+    short: dict[str, float] = field(default_factory=dict)  #: share of want, by resource
+    never: tuple[str, ...] = ()  #: what no node offers, a line for each kind of request
+    num_never: int = 0  #: jobs that can never run
 
     @property
     def is_live(self) -> bool:
@@ -153,6 +157,7 @@ def digest(head: Head, shared: Window) -> Digest:
     same = shared == head.window
     window = _curve_window(head.window)
     seen = pending.clip(window.start_s, window.end_s)
+    never = run.jobs[run.jobs["outcome"] == "never_fits"]
     return Digest(
         head=head,
         config=run.config,
@@ -171,6 +176,9 @@ def digest(head: Head, shared: Window) -> Digest:
             top=TOP_EPISODES,
         ),
         deadlocks=deadlocks(run.jobs, run.attempts, run.config, window.start_s, window.end_s),
+        short=metrics.short_shares(run.jobs),
+        never=tuple(never_lines(never)) if "unmet" in never else (),
+        num_never=len(never),
     )
 
 

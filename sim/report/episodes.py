@@ -10,9 +10,10 @@ import pandas as pd
 
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
+from scheduler.core.sentences import noun, quantity
 from sim.report.wording import clock, duration, exact, percent, span
 from sim.runs.steps import Counts, Steps
-from sim.schema.tables import REASONS
+from sim.schema.tables import REASONS, RESOURCES
 
 MERGE_GAP_S = 1800.0  #: dips shorter than this do not end an episode
 LEAD_UP_S = 3600.0  #: submissions so long before the peak are counted
@@ -26,6 +27,7 @@ class WaitingGang:
     num_pods: int
     gpus_per_pod: int
     gpus: int
+    short: str  #: the resource that it waited for longest, of those that it found too little of
     waited_s: float  #: from submission to the peak
     admitted_s: float  #: NaN if not before the run ended
 
@@ -155,6 +157,7 @@ def _head(
         num_pods=int(head["num_pods"]),
         gpus_per_pod=int(head["gpus_per_pod"]),
         gpus=int(head["gpus"]),
+        short=max(RESOURCES, key=lambda name: float(head.get(f"short_{name}_s", 0.0))),
         waited_s=at_s - float(head["submit_s"]),
         admitted_s=float(later.min()) if len(later) else float("nan"),
     )
@@ -197,8 +200,15 @@ def _head_sentences(
 ) -> list[str]:
     role = "First in the queue" if has_queue_head else "The first gang that lacks GPUs"
     gangs = "gang has" if episode.num_waiting == 1 else "gangs have"
+    pods = f"{exact(head.num_pods)} {'pod' if head.num_pods == 1 else 'pods'}"
+    need = f"it needs {exact(head.gpus)} GPUs ({pods})"
     free = f"{exact(episode.free_gpus)} of {exact(num_gpus)} are free"
-    if episode.free_gpus >= head.gpus:
+    if head.short != "gpus":
+        what = "another resource" if head.short == "other" else noun(head.short)
+        lack = "lacks" if head.num_pods == 1 else "lack"
+        need = f"its {pods} of {quantity('gpus', head.gpus_per_pod)} {lack} {what}"
+        free = f"{exact(episode.free_gpus)} of {exact(num_gpus)} GPUs are free"
+    elif episode.free_gpus >= head.gpus:
         free += ", enough in number"
     fate = (
         "it is not placed before the run ends"
@@ -207,8 +217,7 @@ def _head_sentences(
     )
     return [
         f"{exact(episode.num_waiting)} {gangs} no place.",
-        f"{role} is gang {head.job}: it needs {exact(head.gpus)} GPUs"
-        f" ({exact(head.num_pods)} {'pod' if head.num_pods == 1 else 'pods'}) and {free};"
+        f"{role} is gang {head.job}: {need} and {free};"
         f" it has waited {duration(head.waited_s)} and {fate}.",
     ]
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
+from scheduler.core.sentences import noun
 from sim.report import deadlocks, episodes, held, plots
 from sim.report.digest import (
     Digest,
@@ -159,6 +160,9 @@ class Told:
     nodes: str
     arm: str
     sentences: tuple[str, ...]
+    short: str  #: which resources were short, if not only GPUs
+    never: tuple[str, ...]  #: what no node offers
+    num_never: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,7 +424,26 @@ def _tell(one: Digest) -> Told:
     if one.deadlocks is not None:
         sentences = (deadlocks.explain(one.deadlocks, one.head.num_gpus), *sentences)
     arm = one.head.arm + ("" if one.is_live else f", seed {one.head.seed}")
-    return Told(exact(one.head.nodes), arm, sentences or ("No pod was ever pending.",))
+    return Told(
+        nodes=exact(one.head.nodes),
+        arm=arm,
+        sentences=sentences or ("No pod was ever pending.",),
+        short=_short(one.short),
+        never=one.never,
+        num_never="1 job" if one.num_never == 1 else f"{exact(one.num_never)} jobs",
+    )
+
+
+def _short(shares: dict[str, float]) -> str:
+    """Say which resources pods found too little of; nothing where it was GPUs all the time."""
+    if shares.keys() <= {"gpus"}:
+        return ""
+    named = [f"{_noun(name)} {percent(share)}" for name, share in shares.items()]
+    return f"What pods found too little of, by the time they waited for it: {', '.join(named)}."
+
+
+def _noun(resource: str) -> str:
+    return "other resources" if resource == "other" else noun(resource)
 
 
 # -- files -------------------------------------------------------------------------------------

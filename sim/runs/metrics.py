@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scheduler.core.decisions import PendingReason
 from sim.runs.steps import Counts, Floats, Steps, count_quantiles
-from sim.schema.tables import GOODPUT_PARTS
+from sim.schema.tables import GOODPUT_PARTS, RESOURCES
 
 DAY_S = 86400.0
 HOUR_S = 3600.0
@@ -59,6 +59,21 @@ class Quantile:
 
     value: float
     is_floor: bool
+
+
+def short_shares(jobs: pd.DataFrame) -> dict[str, float]:
+    """Return the share of the time pods waited for want of a resource, by resource, largest first.
+
+    Empty if none did, or in a run of a version that did not tell.
+    """
+    waited = {
+        name: float((jobs[f"short_{name}_s"] * jobs["num_pods"]).sum())
+        for name in RESOURCES
+        if f"short_{name}_s" in jobs
+    }
+    total = sum(waited.values())
+    by_size = sorted(waited.items(), key=lambda one: -one[1])
+    return {name: pod_s / total for name, pod_s in by_size if pod_s > 0}
 
 
 def pending_quantiles(steps: Steps) -> pd.DataFrame:
