@@ -287,3 +287,11 @@ def test_modules_have_names_of_the_field() -> None:
         if vague.search(path.stem)
     ]
     assert not wrong
+
+
+def test_the_page_and_its_picture_show_every_room() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    picture = (ROOT / "docs" / "images" / "rooms.svg").read_text(encoding="utf-8")
+    for room in ROOMS.keys() - {"scheduler", "scheduler/compiled", "sim"}:
+        assert f"| `{room}` |" in page, f"docs/architecture.md does not say what {room} is"
+        assert f">{room}<" in picture, f"docs/images/rooms.svg does not show {room}"
