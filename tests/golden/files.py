@@ -93,7 +93,7 @@ class Result(NamedTuple):
         for series in sorted(self.golden.glob(f"tiresias/{self.trace}_*_cluster.csv*")):
             first = pd.read_csv(series, nrows=1)
             return int(first["idle_gpu"].iloc[0] + first["busy_gpu"].iloc[0])
-        if self.peer == "cqsim":
+        if self.path.parent.name == "cqsim":
             raise ValueError(f"{self.name}: no _traces/{self.trace}.swf says how large the pool is")
         return USUAL_GPUS
 

@@ -33,6 +33,22 @@ def test_results_are_found_by_their_files(golden: Path, known: Callable[[str], P
     assert named == {"cons", "srtf", "dlas-gpu", "sjf", "shortest", "shortest-gpu"}
 
 
+def test_a_table_without_a_log_beside_it_is_of_the_usual_cluster(
+    golden: Path, known: Callable[[str], Path], tmp_path: Path
+) -> None:
+    for folder in ("_traces", "bench"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(known("bench2500.csv"), tmp_path / "_traces" / "mine.csv")
+    table = golden / "bench" / "bench2500_start_times_all_peers.csv.gz"
+    shutil.copy(table, tmp_path / "bench" / "mine_start_times_all_peers.csv.gz")
+    easy, fcfs = (
+        next(one for one in results(tmp_path) if one.column == f"cqsim_{policy}")
+        for policy in ("easy", "fcfs")
+    )
+    test_cqsim.test_easy_with_the_quirks_is_cqsims_job_by_job(easy)
+    test_gpu_peers.test_every_job_starts_and_ends_as_the_peers_does(fcfs)
+
+
 def test_another_folder_may_have_other_traces_sizes_and_peers(
     golden: Path, known: Callable[[str], Path], tmp_path: Path
 ) -> None:
