@@ -54,6 +54,9 @@ def _validate_nodes(state: ClusterState) -> None:
     for group in capacity.groups:
         members = [i for i, g in enumerate(capacity.group_of) if g is group]
         assert group.num_nodes == len(members), "a group miscounts its nodes"
+        empty = Counter(capacity.nodes[i].capacity for i in members)
+        assert group.capacities == empty, "a group miscounts what its nodes have"
+        assert {has.gpus for has in empty} <= {group.gpus_each}
         in_service = [i for i in members if i not in capacity.unschedulable]
         indexed = {
             i: free for free, nodes in group.by_free() for lo, hi in nodes for i in range(lo, hi)

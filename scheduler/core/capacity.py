@@ -87,7 +87,10 @@ class Fit:
 
 
 class NodeGroup:
-    """Nodes of one pool, GPU model and capacity, kept by what is free on them."""
+    """Nodes of one pool, GPU model and number of GPUs, kept by what is free on them.
+
+    Machines of one kind differ by some KiB of memory; each would be a group of its own by that.
+    """
 
     __slots__ = (
         "_counted",
@@ -95,11 +98,12 @@ class NodeGroup:
         "_moves",
         "_numbers",
         "_then",
-        "capacity",
+        "capacities",
         "files_full",
         "free_gpus",
         "gpu_model",
         "gpus",
+        "gpus_each",
         "nodes",
         "num_nodes",
         "pool",
@@ -107,10 +111,11 @@ class NodeGroup:
         "shapes",
     )
 
-    def __init__(self, pool: str, gpu_model: str, capacity: PodShape) -> None:
+    def __init__(self, pool: str, gpu_model: str, gpus_each: int) -> None:
         self.pool = pool
         self.gpu_model = gpu_model
-        self.capacity = capacity
+        self.gpus_each = gpus_each  #: of an empty node
+        self.capacities: dict[PodShape, int] = {}  #: of how many nodes, schedulable or not
         self.num_nodes = 0  #: schedulable or not
         self.shapes: list[PodShape] = []  #: what may be free on a node, by number
         self.gpus: list[int] = []  #: theirs
@@ -118,7 +123,7 @@ class NodeGroup:
         self.free_gpus = 0  #: on schedulable nodes
         #: False while nodes without a free GPU are left out of `nodes`; only pods that need none
         #: could use them, and most clusters see no such pod
-        self.files_full = not capacity.gpus
+        self.files_full = not gpus_each
         self.prune_at = 64  #: with so many shapes it is time to number them anew
         self._numbers: dict[PodShape, int] = {}
         self._then: dict[tuple[PodShape, int], list[int]] = {}
@@ -131,6 +136,10 @@ class NodeGroup:
         pools = selector.pool
         named = pools in ("", self.pool) or self.pool in pools.split("|")
         return named and selector.gpu_model in ("", self.gpu_model)
+
+    def slots(self, pod: PodShape) -> int:
+        """Return how many pods of a shape the empty nodes hold, those out of service too."""
+        return sum([count * has.holds(pod) for has, count in self.capacities.items()])
 
     def by_free(self) -> Iterator[tuple[PodShape, NodeSet]]:
         """Yield what is free on schedulable nodes, and which; full ones only if `files_full`."""
@@ -287,14 +296,14 @@ class Trial:
 class Capacity:
     """All nodes of a cluster and their free resources.
 
-    Nodes are numbered once, by pool, model, capacity and topology, so that neighbours in number
-    are neighbours in the network. Taking and giving back cost the ranges touched.
+    Nodes are numbered once, by pool, model, GPUs and topology, so that neighbours in number are
+    neighbours in the network. Taking and giving back cost the ranges touched.
     """
 
     def __init__(self, nodes: Iterable[Node], *, all_in_service: bool = False) -> None:
         self._ignores_status = all_in_service
         self.nodes: list[Node] = sorted(
-            nodes, key=lambda n: (n.pool, n.gpu_model, n.capacity, n.topology, n.name)
+            nodes, key=lambda n: (n.pool, n.gpu_model, n.capacity.gpus, n.topology, n.name)
         )
         self.index_of = {node.name: i for i, node in enumerate(self.nodes)}
         if len(self.index_of) != len(self.nodes):
@@ -314,14 +323,11 @@ class Capacity:
             self._index_new(i, node)
 
     def _group_for(self, node: Node) -> NodeGroup:
+        kind = (node.pool, node.gpu_model, node.capacity.gpus)
         for group in reversed(self.groups):
-            if (group.pool, group.gpu_model, group.capacity) == (
-                node.pool,
-                node.gpu_model,
-                node.capacity,
-            ):
+            if (group.pool, group.gpu_model, group.gpus_each) == kind:
                 return group
-        group = NodeGroup(node.pool, node.gpu_model, node.capacity)
+        group = NodeGroup(*kind)
         self.groups.append(group)
         self._eligible.clear()
         self._fits.clear()
@@ -332,6 +338,10 @@ class Capacity:
         group = self._group_for(node)
         self.group_of.append(group)
         group.num_nodes += 1
+        if node.capacity not in group.capacities:
+            group.capacities[node.capacity] = 0
+            self._asked.clear()
+        group.capacities[node.capacity] += 1
         number = group.number(node.capacity)
         self._free.append(number)
         if node.status is NodeStatus.SCHEDULABLE or self._ignores_status:
@@ -414,7 +424,7 @@ class Capacity:
         """
         found = self._asked.get((pod, selector))
         if found is None:
-            here = [group.capacity.amounts() for group in self.eligible(selector)]
+            here = [has.amounts() for group in self.eligible(selector) for has in group.capacities]
             amounts = {
                 name: amount
                 for name, amount in pod.amounts().items()
@@ -433,9 +443,7 @@ class Capacity:
 
     def total_slots(self, pod: PodShape, selector: Selector) -> int:
         """Return how many pods of this shape the empty cluster holds, nodes out of service too."""
-        return sum(
-            [group.num_nodes * group.capacity.holds(pod) for group in self.eligible(selector)]
-        )
+        return sum([group.slots(pod) for group in self.eligible(selector)])
 
     # -- changes ---------------------------------------------------------------------------
 

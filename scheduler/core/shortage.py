@@ -13,6 +13,9 @@ from scheduler.core.decisions import Lack, Offer, Shortage, Unmet
 from scheduler.core.model import PodShape, Role, Selector
 from scheduler.core.placement import Placer, place
 
+#: nodes of one group that have as much
+_Kind = tuple[NodeGroup, PodShape]
+
 
 def outlook(
     capacity: Capacity, roles: tuple[Role, ...], placer: Placer
@@ -148,7 +151,11 @@ def _unmet_together(capacity: Capacity, roles: tuple[Role, ...]) -> Unmet:
             need[name] = need.get(name, 0) + role.count * amount
     more = []
     for name, amount in need.items():
-        total = sum(group.num_nodes * group.capacity.amount(name) for group in groups)
+        total = sum(
+            num_nodes * has.amount(name)
+            for group in groups
+            for has, num_nodes in group.capacities.items()
+        )
         if amount > total:
             more.append(Offer(name, amount, total, "", ""))
     return Unmet(
@@ -171,16 +178,17 @@ def _unmet_of(capacity: Capacity, role: Role) -> Unmet | None:
     if not groups:
         return _unmet_selector(there, role)
     num_nodes = sum(group.num_nodes for group in groups)
+    kinds = [(group, has) for group in groups for has in group.capacities]
     amounts = {name: amount for name, amount in pod.amounts().items() if amount > 0}
     small = []
     for name, amount in amounts.items():
-        offer = _largest(groups, name, amount)
+        offer = _largest(kinds, name, amount)
         if offer.most < amount:
             small.append(offer)
     if small:
         return Unmet(Lack.NODE, selector, pods, pod, tuple(small), num_nodes=num_nodes)
-    if not any(group.capacity.holds(pod) for group in groups):
-        return Unmet(Lack.MIX, selector, pods, pod, _at_odds(groups, amounts), num_nodes=num_nodes)
+    if not any(has.holds(pod) for _, has in kinds):
+        return Unmet(Lack.MIX, selector, pods, pod, _at_odds(kinds, amounts), num_nodes=num_nodes)
     hold_pods = capacity.total_slots(pod, selector)
     if hold_pods >= pods:
         return None
@@ -218,20 +226,20 @@ def _names(found: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({name for name in found if name}))
 
 
-def _largest(groups: list[NodeGroup], name: str, amount: int) -> Offer:
+def _largest(kinds: list[_Kind], name: str, amount: int) -> Offer:
     """Return the most of a resource that one empty node has."""
-    best = max(groups, key=lambda group: group.capacity.amount(name))
-    most = best.capacity.amount(name)
+    best, has = max(kinds, key=lambda kind: kind[1].amount(name))
+    most = has.amount(name)
     return Offer(name, amount, most, best.pool, best.gpu_model)
 
 
-def _at_odds(groups: list[NodeGroup], amounts: dict[str, int]) -> tuple[Offer, ...]:
+def _at_odds(kinds: list[_Kind], amounts: dict[str, int]) -> tuple[Offer, ...]:
     """Return two resources that no node has both of, the second as those with the first have it.
 
     Empty where it takes three to disagree.
     """
     for first, one in amounts.items():
-        having = [group for group in groups if group.capacity.amount(first) >= one]
+        having = [kind for kind in kinds if kind[1].amount(first) >= one]
         for second, other in amounts.items():
             best = _largest(having, second, other)
             if best.most < other:

@@ -105,7 +105,7 @@ class _GpuGain:
         gain = 0
         for group, num_nodes in release.whole:
             if group.allows(self._selector):
-                gain += num_nodes * (group.capacity.gpus // each)
+                gain += num_nodes * (group.gpus_each // each)
         for node, gpus in release.partial:
             if capacity.group_of[node].allows(self._selector):
                 free = released.get(node)
@@ -123,7 +123,7 @@ def _release(capacity: Capacity, member: GangState) -> Release:
     for role, lo, hi, pods_per_node in member.held:
         group = capacity.group_of[lo]
         gpus = roles[role].pod.gpus * pods_per_node
-        if gpus == group.capacity.gpus:
+        if gpus == group.gpus_each:
             whole[group] = whole.get(group, 0) + hi - lo
         else:
             partial += [(node, gpus) for node in range(lo, hi)]

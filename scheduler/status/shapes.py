@@ -73,7 +73,7 @@ def _classes(ledger: Ledger) -> list[NodeClass]:
         if not group.num_nodes:
             continue
         pool = ledger.classes.labels_of(group.pool).get("muster.dev/pool", "")
-        key = of_group[id(group)] = (pool, group.gpu_model, group.capacity.gpus)
+        key = of_group[id(group)] = (pool, group.gpu_model, group.gpus_each)
         seen = found.setdefault(key, NodeClass(*key))
         seen.num_nodes += group.num_nodes
         seen.num_ready += group.num_nodes

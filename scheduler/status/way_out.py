@@ -261,10 +261,10 @@ def _offers(ledger: Ledger, role: Role) -> list[Offer]:
     capacity = ledger.state.capacity
     by_label: dict[tuple[str, int], Offer] = {}
     for group in capacity.eligible(role.selector):
-        label, gpus = label_of(ledger, group), group.capacity.gpus
+        label, gpus = label_of(ledger, group), group.gpus_each
         seen = by_label.setdefault((label, gpus), Offer(label, 0, gpus, 0))
         seen.num_nodes += group.num_nodes
-        seen.fit_pods += group.num_nodes * group.capacity.holds(role.pod)
+        seen.fit_pods += group.slots(role.pod)
     offers = [offer for offer in by_label.values() if offer.num_nodes]
     return sorted(offers, key=lambda o: (-o.fit_pods, -o.gpus_per_node, o.nodes))
 

@@ -250,9 +250,7 @@ class PodSimulation:
         roles = self.work.roles[job]
         return all(
             self.capacity.total_slots(role.pod, role.selector) >= role.count for role in roles
-        ) and self.work.gpus[job] <= sum(
-            g.num_nodes * g.capacity.gpus for g in self.capacity.groups
-        )
+        ) and self.work.gpus[job] <= sum(g.num_nodes * g.gpus_each for g in self.capacity.groups)
 
     def _create(self, job: int, now_s: float) -> None:
         plane = self.config.control_plane

@@ -166,3 +166,20 @@ def test_a_placement_that_fails_for_a_later_role_takes_nothing() -> None:
     roles = (Role(2, PodShape(8)), Role(1, PodShape(1), name="master"))
     assert place(capacity, roles, PLACERS["pack"]) is None
     assert [free.gpus for free in capacity.free_on_each()] == [8, 8]
+
+
+def test_machines_that_differ_in_some_memory_are_one_group_in_the_order_of_their_racks() -> None:
+    nodes = [
+        Node(f"n{i}", PodShape(8, 0, 1000 + 7 * (i % 5), 0), topology=(f"rack{i % 2}",))
+        for i in range(10)
+    ]
+    capacity = Capacity(nodes)
+    assert len(capacity.groups) == 1
+    assert [node.topology for node in capacity.nodes] == [("rack0",)] * 5 + [("rack1",)] * 5
+    pod = PodShape(1, 0, 505)  # two in those with 1014 and more
+    assert capacity.total_slots(pod, Selector()) == 2 * 6 + 4
+    found = place(capacity, (Role(16, pod),), PLACERS["pack"])
+    assert found is not None
+    capacity.take((Role(16, pod),), found)
+    assert place(capacity, (Role(1, pod),), PLACERS["pack"]) is None
+    assert all(capacity.free_on(i).mem_bytes < 505 for i in range(10))

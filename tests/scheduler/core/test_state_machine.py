@@ -51,9 +51,9 @@ ORDERS = ["fifo", "priority", "sjf", "smallest"]
 POOLS = ["", "a", "b"]
 
 
-def shape_of(gpus: int) -> PodShape:
-    """A node takes a pod less than it has GPUs, and has half as many cards."""
-    return PodShape(gpus, 10 * gpus, 0, gpus - 1, (("nic", gpus // 2),))
+def shape_of(gpus: int, number: int) -> PodShape:
+    """A node takes a pod less than it has GPUs, has half as many cards, and memory of its own."""
+    return PodShape(gpus, 10 * gpus, 100 + number % 3, gpus - 1, (("nic", gpus // 2),))
 
 
 def times(member: GangState) -> tuple[int, ...]:
@@ -112,7 +112,7 @@ class ClusterMachine(RuleBasedStateMachine):
         )
         self.order, self.discipline = order, discipline
         nodes = [
-            Node(f"n{i}", shape_of(gpus), pool, topology=(f"rack{i // 2}",))
+            Node(f"n{i}", shape_of(gpus, i), pool, topology=(f"rack{i // 2}",))
             for i, (gpus, pool) in enumerate(sizes)
         ]
         self.state = ClusterState(nodes, self.policy.order)
@@ -163,6 +163,7 @@ class ClusterMachine(RuleBasedStateMachine):
                 for have, need in (
                     (node.capacity.gpus, role.pod.gpus),
                     (node.capacity.cpu_milli, role.pod.cpu_milli),
+                    (node.capacity.mem_bytes, role.pod.mem_bytes),
                     (node.capacity.pods, role.pod.pods),
                     (dict(node.capacity.others).get("nic", 0), dict(role.pod.others).get("nic", 0)),
                 )
@@ -228,6 +229,7 @@ class ClusterMachine(RuleBasedStateMachine):
         count=st.integers(1, 6),
         gpus=st.sampled_from([1, 2, 4, 8]),
         cpu=st.sampled_from([0, 0, 20]),
+        memory=st.sampled_from([0, 0, 51]),
         places=st.integers(0, 1),
         nics=st.sampled_from([0, 0, 1, 3]),
         pool=st.sampled_from(POOLS),
@@ -241,6 +243,7 @@ class ClusterMachine(RuleBasedStateMachine):
         count: int,
         gpus: int,
         cpu: int,
+        memory: int,
         places: int,
         nics: int,
         pool: str,
@@ -251,7 +254,7 @@ class ClusterMachine(RuleBasedStateMachine):
     ) -> None:
         name = f"g{self.made:04}"
         self.made += 1
-        shape = PodShape(gpus, cpu, 0, places, (("nic", nics),) if nics else ())
+        shape = PodShape(gpus, cpu, memory, places, (("nic", nics),) if nics else ())
         roles = [Role(count, shape, Selector(pool))]
         if master:
             roles.append(Role(1, PodShape(1, pods=places), Selector(pool), "master"))
@@ -469,7 +472,7 @@ class ClusterMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.capacity) < 8)
     @rule(gpus=st.sampled_from([4, 8]), pool=st.sampled_from(["a", "b"]))
     def node_joins(self, gpus: int, pool: str) -> None:
-        node = Node(f"n{len(self.capacity)}", shape_of(gpus), pool)
+        node = Node(f"n{len(self.capacity)}", shape_of(gpus, len(self.capacity)), pool)
         self.capacity[node.name] = node
         apply(self.state, NodeAdded(node))
         self.disturb()
