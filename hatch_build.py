@@ -24,6 +24,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).resolve().parent
+BUILD = ROOT / "build"
 SOURCE = "source"  #: in the folder where something is compiled
 LOCK = ROOT / "requirements" / "compile.lock"
 
@@ -109,7 +110,8 @@ def compiled_folder() -> Path:
     reason = lack()
     home.mkdir(exist_ok=True)
     if not reason:
-        with tempfile.TemporaryDirectory(dir=home, prefix=".new-") as work:
+        BUILD.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=BUILD, prefix="compile-") as work:
             source = _copied_source(Path(work))
             folder = home / rules.key(str(source))
             reason = _compile(Path(work))
@@ -148,8 +150,7 @@ def _compile(work: Path) -> str:
     ended = subprocess.run(command, cwd=work / SOURCE, capture_output=True, text=True)
     if not ended.returncode:
         return ""
-    log = ROOT / "build" / "compile.log"
-    log.parent.mkdir(exist_ok=True)
+    log = BUILD / "compile.log"
     log.write_text(ended.stdout + ended.stderr, "utf-8")
     errors = re.findall(r"^.*\berror\b.*$", ended.stdout + ended.stderr, re.MULTILINE)
     return f"compiling failed: {errors[0].strip() if errors else 'no error told'}; see {log}"

@@ -42,6 +42,7 @@ from scheduler.core.model import PodShape
 from scheduler.kube.api import MERGE, Api, ApiError
 from scheduler.kube.objects import NodeObject, Pod
 from scheduler.policies import catalog
+from scheduler.policies.spec import PolicySpec
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "bench" / "out" / "live.json"
@@ -483,7 +484,7 @@ def decision_rows(nodes: int, waiting: int = 500, size: int = 100) -> list[dict[
     """Time a plan for one gang that others wait behind, and a fact, on a full cluster of nodes."""
     shape = PodShape(8, 1000, 0)
     book = Ledger(
-        catalog.policy("priority", "strict", "none", "pack"),
+        catalog.policy(PolicySpec("priority")),
         "nvidia.com/gpu",
         lambda now_s, item: None,
     )

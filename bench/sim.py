@@ -129,23 +129,25 @@ def month(nodes: int, days: float) -> Any:
     return generate("openai_like", num_gpus=nodes * GPUS_PER_NODE, days=days, load=LOAD, seed=SEED)
 
 
-def measure_peer_jobs(count: str, backfill: str) -> dict[str, float]:
+def measure_peer_jobs(count: str, discipline: str) -> dict[str, float]:
     """Time muster on the jobs of the AccaSim rows."""
     from sim.engines.workload import Workload
     from traces import schema
 
-    return _measure_gang(Workload(schema.complete(peer_jobs(int(count)))), PEER_NODES, backfill, "")
+    return _measure_gang(
+        Workload(schema.complete(peer_jobs(int(count)))), PEER_NODES, discipline, ""
+    )
 
 
-def measure_month(nodes: str, days: str, backfill: str) -> dict[str, float]:
+def measure_month(nodes: str, days: str, discipline: str) -> dict[str, float]:
     """Time muster on a calibrated month."""
     from sim.engines.workload import Workload
 
-    return _measure_gang(Workload(month(int(nodes), float(days))), int(nodes), backfill, "k8s")
+    return _measure_gang(Workload(month(int(nodes), float(days))), int(nodes), discipline, "k8s")
 
 
-def _measure_gang(work: Any, num_nodes: int, backfill: str, plane: str) -> dict[str, float]:
-    simulation = _gang_simulation(work, num_nodes, backfill, plane)
+def _measure_gang(work: Any, num_nodes: int, discipline: str, plane: str) -> dict[str, float]:
+    simulation = _gang_simulation(work, num_nodes, discipline, plane)
     began_s = time.process_time()
     end_s = simulation.simulate()
     simulated_s = time.process_time()
@@ -158,14 +160,16 @@ def _measure_gang(work: Any, num_nodes: int, backfill: str, plane: str) -> dict[
     }
 
 
-def _gang_simulation(work: Any, num_nodes: int, backfill: str, plane: str) -> Any:
+def _gang_simulation(work: Any, num_nodes: int, discipline: str, plane: str) -> Any:
+    from scheduler.policies.spec import PolicySpec
     from sim.engines.gangs import GangSimulation
     from sim.schema import planes
     from sim.schema.cluster import Cluster
     from sim.schema.config import RunConfig
 
     config = RunConfig(
-        backfill=backfill, control_plane=planes.load("kubernetes" if plane else "ideal")
+        policy=PolicySpec(discipline=discipline),
+        control_plane=planes.load("kubernetes" if plane else "ideal"),
     )
     return GangSimulation(work, Cluster.uniform(num_nodes, GPUS_PER_NODE).build(), config, [])
 
@@ -286,8 +290,8 @@ def peer_rows(size: Size, quick: bool) -> Iterator[Row]:
     OUT.mkdir(parents=True, exist_ok=True)
     swf = OUT / f"peer{size.peer_jobs}.swf"
     write_swf(peer_jobs(size.peer_jobs), swf)
-    for policy, backfill, must, floor in (
-        ("fifo", "none", ">= 80", 4.0 if quick else 15.0),
+    for policy, discipline, must, floor in (
+        ("fifo", "strict", ">= 80", 4.0 if quick else 15.0),
         ("easy", "easy", ">= 40", 3.0 if quick else 10.0),
     ):
         what = f"{policy.upper()}, {size.peer_jobs:,} jobs on 64 x 8 GPUs: AccaSim / muster"
@@ -306,8 +310,8 @@ def peer_rows(size: Size, quick: bool) -> Iterator[Row]:
             ]
             return _json(subprocess.run(command, capture_output=True, text=True, check=False))
 
-        def ours(backfill: str = backfill) -> dict[str, float]:
-            return measured("peer-jobs", size.peer_jobs, backfill)
+        def ours(discipline: str = discipline) -> dict[str, float]:
+            return measured("peer-jobs", size.peer_jobs, discipline)
 
         mine = [ours()]
         first = peer()  # it takes a minute: once has to do
@@ -329,7 +333,7 @@ def scaling_rows(size: Size, quick: bool) -> Iterator[Row]:
     bare, fifo, easy = in_turns(
         size.repeats,
         lambda: measured("simpy", nodes, days, "job"),
-        lambda: measured("month", nodes, days, "none"),
+        lambda: measured("month", nodes, days, "strict"),
         lambda: measured("month", nodes, days, "easy"),
     )
     where = f"openai_like {days:g} days, {nodes:,} nodes"
@@ -356,7 +360,7 @@ def scaling_rows(size: Size, quick: bool) -> Iterator[Row]:
         alone, gangs = in_turns(
             size.repeats,
             lambda n=count, d=length: measured("simpy", n, d, "job"),  # type: ignore[misc]
-            lambda n=count, d=length: measured("month", n, d, "none"),  # type: ignore[misc]
+            lambda n=count, d=length: measured("month", n, d, "strict"),  # type: ignore[misc]
         )
         ratios.append((median(gangs) / median(alone), gangs[0]["jobs"]))
     yield row(
@@ -427,8 +431,8 @@ def profile(name: str) -> None:
     from sim.engines.workload import Workload
 
     work = Workload(month(FULL.nodes, FULL.days))
-    backfill = {"gang-fifo": "none", "gang-easy": "easy"}[name]
-    simulation = _gang_simulation(work, FULL.nodes, backfill, "k8s")
+    discipline = {"gang-fifo": "strict", "gang-easy": "easy"}[name]
+    simulation = _gang_simulation(work, FULL.nodes, discipline, "k8s")
     profiler = cProfile.Profile()
     profiler.enable()
     simulation.simulate()

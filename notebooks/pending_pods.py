@@ -140,7 +140,7 @@ episodes = find_episodes(
     result.jobs,
     result.attempts,
     num_gpus=result.cluster.num_gpus,
-    order=result.config.order,
+    order=result.config.policy.order,
 )
 print(f"{workload}, {nodes:,} nodes, {arm}")
 has_queue_head = result.config.admission == "gang"

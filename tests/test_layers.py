@@ -42,20 +42,24 @@ ROOMS: dict[str, set[str]] = {
     "scheduler/controlplane": {"scheduler/core", "scheduler/kube"},
     "traces": set(),
     "trainer": set(),
-    "sim/schema": {"scheduler/core"},
+    "sim/schema": {"scheduler/core", "scheduler/policies"},
     "sim/engines": {"scheduler/core", "scheduler/policies", "sim/schema", "traces"},
     "sim/runs": {"scheduler/compiled", "scheduler/core", "sim/schema", "sim/engines", "traces"},
-    "sim/report": {"scheduler/core", "sim/schema", "sim/runs"},
+    "sim/report": {"scheduler/core", "scheduler/policies", "sim/schema", "sim/runs"},
     "sim/journals": {
-        "scheduler/core", "scheduler/journal", "sim/schema", "sim/engines", "sim/runs",
+        "scheduler/core", "scheduler/policies", "scheduler/journal", "sim/schema", "sim/engines",
+        "sim/runs",
     },
     "sim/goodput": {"sim/schema", "sim/engines", "sim/report"},
-    "sim/study": {"scheduler/core", "sim/schema", "sim/runs", "sim/report", "traces"},
+    "sim/study": {
+        "scheduler/core", "scheduler/policies", "sim/schema", "sim/runs", "sim/report", "traces",
+    },
     "sim": {"scheduler", "sim/schema", "sim/runs"},
     # the command starts the trainer's processes, and knows no more of it
     "sim/commands": {
-        "scheduler/compiled", "scheduler/live", "scheduler/controlplane", "traces", "trainer",
-        "sim/schema", "sim/runs", "sim/report", "sim/journals", "sim/goodput", "sim/study",
+        "scheduler/compiled", "scheduler/policies", "scheduler/live", "scheduler/controlplane",
+        "traces", "trainer", "sim/schema", "sim/runs", "sim/report", "sim/journals",
+        "sim/goodput", "sim/study",
     },
 }  # fmt: skip
 

@@ -27,6 +27,7 @@ from scheduler.controller.telling import Telling
 from scheduler.controller.work import Work
 from scheduler.core.times import to_s
 from scheduler.kube.api import Api, ApiError
+from scheduler.kube.devices import DeviceClass, ResourceClaim, ResourceSlice
 from scheduler.kube.objects import IGNORE, NodeObject, Pod, Thing
 from scheduler.kube.watch import Change
 from scheduler.workloads.gangs import Source, key_of
@@ -99,6 +100,21 @@ class Controller:
                 if slot.node == node.metadata.name and not (slot.bound and unit.bound):
                     self.work.touch(gang.key)
         self.work.wake()
+
+    def on_devices(self, change: Change, item: object) -> None:
+        """Take in a device class, a slice of devices, or a claim to some."""
+        gone = change is Change.DELETED
+        match item:
+            case DeviceClass():
+                news = self.ledger.set_device_class(item, gone=gone)
+            case ResourceSlice():
+                news = self.ledger.set_device_slice(item, gone=gone)
+            case ResourceClaim():
+                news = self.ledger.set_device_claim(item, gone=gone)
+            case _:
+                raise AssertionError(f"no device: {item}")
+        if news:
+            self.work.wake()
 
     def on_thing(self, kind: str, change: Change, thing: Thing) -> None:
         """Take in an object that says how large gangs are."""

@@ -245,7 +245,7 @@ class Mending:
         """Return why nobody can bind a pod that asks for muster alone; nothing if muster can."""
         settings = self._tables.settings
         for pod in free:
-            what = gang.facts(pod).unmodelled
+            what = self._tables.unchecked(gang, pod)
             if what and pod.spec.scheduler_name in settings.direct_schedulers:
                 return (
                     f"pod {pod.metadata.name} has {what}, which only kube-scheduler checks, "

@@ -48,6 +48,11 @@ class Metrics:
             ["kind"],
             registry=r,
         )
+        self.not_understood = Gauge(
+            "muster_not_understood",
+            "Nodes and slices with devices that muster cannot count, and counts as none",
+            registry=r,
+        )
         self.rebuilds = Gauge("muster_rebuilds", "Times the core's state was made anew", registry=r)
         self.plan_seconds = Histogram(
             "muster_plan_seconds", "One pass over the queue", buckets=_SECONDS, registry=r

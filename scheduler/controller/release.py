@@ -123,7 +123,7 @@ class Release:
             pod.spec.scheduler_name in settings.direct_schedulers
             or unit.request.queue in settings.direct_queues
         )
-        if wanted and not gang.facts(pod).unmodelled:
+        if wanted and not self._tables.unchecked(gang, pod):
             return Lane.DIRECT
         return Lane.PINNED if pod.gated else Lane.EXTENDER
 

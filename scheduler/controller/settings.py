@@ -8,14 +8,11 @@ from pathlib import Path
 
 import msgspec
 
+from scheduler.policies import catalog
+from scheduler.policies.spec import PolicySpec
 
-class PolicySettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Names in `scheduler.policies.catalog`."""
-
-    order: str = "priority"
-    discipline: str = "strict"
-    backfill: str = "none"
-    placement: str = "pack"
+#: what a live muster does where its settings say nothing else
+POLICY = PolicySpec(order="priority")
 
 
 class ServeSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -94,7 +91,7 @@ class LiveSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     direct_schedulers: tuple[str, ...] = ("muster-direct",)
     direct_queues: tuple[str, ...] = ()  #: the same, by the queue of the gang
     requests_in_flight: int = 64
-    policy: PolicySettings = PolicySettings()
+    policy: PolicySpec = POLICY
     serve: ServeSettings = ServeSettings()
     status: StatusSettings = StatusSettings()
     leader: LeaderSettings = LeaderSettings()
@@ -109,9 +106,13 @@ def load(path: Path) -> LiveSettings:
     """Read a settings file.
 
     Raises:
-        ValueError: the file is no TOML, or a setting is unknown or of the wrong type.
+        ValueError: the file is no TOML, or a setting is unknown, of the wrong type, or contradicts
+            another.
     """
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=LiveSettings)
-    except msgspec.DecodeError as error:
+        fields = msgspec.toml.decode(path.read_bytes())
+        if isinstance(words := fields.get("policy", {}), dict):
+            fields["policy"] = catalog.read(words, POLICY)
+        return msgspec.convert(fields, LiveSettings)
+    except ValueError as error:
         raise ValueError(f"{path}: {error}; see docs/live.md for the settings") from None

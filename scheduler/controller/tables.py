@@ -32,6 +32,13 @@ class Tables:
         """Return a watched object."""
         return self.things.get((kind, namespace, name))
 
+    def unchecked(self, gang: LiveGang, pod: Pod) -> str:
+        """Return what of a pod only kube-scheduler checks or hands out; empty if nothing."""
+        if what := gang.facts(pod).unmodelled:
+            return what
+        resource = self.ledger.devices.asked_by(pod)
+        return f"devices for {resource}" if resource else ""
+
     def promised_nodes(self) -> set[str]:
         """Return nodes on which a pod with a slot is not bound yet."""
         if not self.num_unbound:

@@ -76,6 +76,7 @@ class Work:
             self._touched.add(heappop(self._timers)[2])
             self._wake.set()
         if self.step_at_s <= now_s:
+            self.step_at_s = inf
             self._wake.set()
 
     async def something(self) -> None:

@@ -121,6 +121,10 @@ def _validate_queue(state: ClusterState) -> None:
         for entry in demand.entries
     }
     assert listed in (set(), set(queue.members)), "families and members differ"
+    known = Counter(id(member.family) for member in state.gangs.values())
+    kept = {id(family): family.num_gangs for family in state.families.values()}
+    assert kept == {family: known[family] for family in kept}, "a family miscounts its gangs"
+    assert kept.keys() >= known.keys(), "the family of a gang was forgotten"
     counted = Counter(id(member.family) for member in queue.members.values())
     assert {id(family): family.num_waiting for family in queue.families.values()} == counted
     for family in queue.families.values():

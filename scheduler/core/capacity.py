@@ -18,6 +18,8 @@ from scheduler.core.nodeset import NodeSet
 _UNKNOWN = -1
 #: counts of what fits that nobody asked for during so many moves are dropped
 _FORGOTTEN_AFTER = 32
+#: so many free shapes are remembered for one shape of pods
+MOST_ROOMS = 4096
 
 
 #: the resource by which pods are counted where they ask for several
@@ -241,6 +243,14 @@ class NodeGroup:
         """File a node that was left out as it has no free GPU."""
         self.nodes[number].add(i, i + 1)
 
+    def forget_pods(self) -> None:
+        """Forget what was worked out for shapes of pods."""
+        self._then.clear()
+        for fit in self._fits.values():
+            fit.is_counted = False
+        self._fits.clear()
+        self._counted.clear()
+
     def number_anew(self, in_use: set[int]) -> list[int]:
         """Forget the shapes that no node has; return the new number of each old one."""
         old_shapes, old_nodes = self.shapes, self.nodes
@@ -249,11 +259,7 @@ class NodeGroup:
         self.gpus = [free.gpus for free in self.shapes]
         self.nodes = [old_nodes[number] for number in kept]
         self._numbers = {free: number for number, free in enumerate(self.shapes)}
-        self._then.clear()
-        for fit in self._fits.values():
-            fit.is_counted = False
-        self._fits.clear()
-        self._counted.clear()
+        self.forget_pods()
         self.prune_at = max(64, 2 * len(kept))
         new = [_UNKNOWN] * len(old_shapes)
         for number, old in enumerate(kept):
@@ -274,6 +280,8 @@ class Rooms(dict[PodShape, int]):
         self._pod = pod
 
     def __missing__(self, free: PodShape) -> int:
+        if len(self) >= MOST_ROOMS:
+            self.clear()
         room = self[free] = free.holds(self._pod)
         return room
 
@@ -444,6 +452,14 @@ class Capacity:
     def total_slots(self, pod: PodShape, selector: Selector) -> int:
         """Return how many pods of this shape the empty cluster holds, nodes out of service too."""
         return sum([group.slots(pod) for group in self.eligible(selector)])
+
+    def forget_pods(self) -> None:
+        """Forget what was worked out for shapes of pods; it is worked out again when asked for."""
+        self._fits.clear()
+        self._rooms.clear()
+        self._eligible.clear()
+        for group in self.groups:
+            group.forget_pods()
 
     # -- changes ---------------------------------------------------------------------------
 

@@ -182,6 +182,22 @@ class Role:
         return self.count * self.pod.gpus
 
 
+def of_one_shape(roles: tuple[Role, ...]) -> Role | None:
+    """Return all pods as one role where they are equal, whatever their roles are called.
+
+    Most masters are one more worker. None if the pods differ.
+    """
+    first = roles[0]
+    if len(roles) == 1:
+        return first
+    count = 0
+    for role in roles:
+        if role.pod != first.pod or role.selector != first.selector:
+            return None
+        count += role.count
+    return Role(count, first.pod, first.selector, first.name)
+
+
 class Gang(NamedTuple):
     """What a user submits: pods that are useless until all of them run."""
 
@@ -207,7 +223,7 @@ class Gang(NamedTuple):
 
 #: place in the queue: numbers first, the name last
 OrderKey = tuple[int | str, ...]
-#: one role: its pod shape and selector; several: the roles themselves, where only one size exists
+#: equal pods: their shape and selector; others: the roles themselves, where only one size exists
 FamilyKey = tuple[PodShape, Selector] | tuple[Role, ...]
 
 

@@ -1,6 +1,6 @@
 """Which nodes a gang gets. A placer reads the free index and returns slices, or None.
 
-Placers look at one role at a time; `place` gives a gang of several roles its nodes role by role,
+Placers look at one role at a time; `place` gives a gang of different pods its nodes role by role,
 within a trial, so that a role sees what those before it took.
 """
 
@@ -11,7 +11,7 @@ from heapq import merge
 from operator import itemgetter
 
 from scheduler.core.capacity import Capacity
-from scheduler.core.model import Placement, Role, Slice
+from scheduler.core.model import Placement, Role, Slice, of_one_shape
 from scheduler.core.nodeset import NodeSet
 
 #: places one role: (capacity, role, index of the role) -> slices in topology order, or None
@@ -27,18 +27,47 @@ _first_three = itemgetter(0, 1, 2)
 def place(capacity: Capacity, roles: tuple[Role, ...], placer: Placer) -> Placement | None:
     """Return nodes for every pod of every role, or None; changes nothing.
 
-    Several roles are placed one after the other, in their order and, if that fails, the largest
+    Equal pods are placed together, whatever their roles, and then dealt out role by role. Roles of
+    different pods are placed one after the other, in their order and, if that fails, the largest
     pods first. Other arrangements are not tried.
     """
-    if len(roles) == 1:
-        slices = placer(capacity, roles[0], 0)
-        return None if slices is None else tuple(slices)
+    one = of_one_shape(roles)
+    if one is not None:
+        slices = placer(capacity, one, 0)
+        if slices is None or len(roles) == 1:
+            return None if slices is None else tuple(slices)
+        return _deal(roles, slices)
     given = list(range(len(roles)))
     largest_first = sorted(given, key=lambda index: roles[index].pod, reverse=True)
     placement = _place_in_turn(capacity, roles, placer, given)
     if placement is None and largest_first != given:
         placement = _place_in_turn(capacity, roles, placer, largest_first)
     return placement
+
+
+def _deal(roles: tuple[Role, ...], slices: list[Slice]) -> Placement:
+    """Give each of some roles of equal pods its share of the slices, in their order."""
+    dealt: list[Slice] = []
+    index, left = 0, roles[0].count
+    for _, lo, hi, each in slices:
+        at, here = lo, each  # `here` pods of the node `at` are not dealt yet
+        while at < hi:
+            while not left:
+                index += 1
+                left = roles[index].count
+            if here == each and left >= each:
+                whole = min(left // each, hi - at)
+                dealt.append(Slice(index, at, at + whole, each))
+                at += whole
+                left -= whole * each
+                continue
+            pods = min(left, here)
+            dealt.append(Slice(index, at, at + 1, pods))
+            left -= pods
+            here -= pods
+            if not here:
+                at, here = at + 1, each
+    return tuple(dealt)
 
 
 def _place_in_turn(

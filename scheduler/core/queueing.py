@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from scheduler.core.capacity import NodeGroup
-from scheduler.core.model import FamilyKey, Gang, OrderKey, Phase, Placement, Role
+from scheduler.core.model import FamilyKey, Gang, OrderKey, Phase, Placement, Role, of_one_shape
 from scheduler.core.times import FOREVER_US
 
 Entry = tuple[OrderKey, "GangState"]
@@ -109,7 +109,7 @@ class Demand:
 
 
 class Family:
-    """Gangs of one pod request, by size; several roles count as one unit."""
+    """Gangs of one pod request, by size; roles of different pods count as one unit."""
 
     __slots__ = (
         "apart",
@@ -118,6 +118,7 @@ class Family:
         "free_pods",
         "key",
         "max_size",
+        "num_gangs",
         "num_waiting",
         "roles",
         "short",
@@ -126,8 +127,9 @@ class Family:
 
     def __init__(self, key: FamilyKey, roles: tuple[Role, ...], max_size: int) -> None:
         self.key = key
-        self.roles = roles
+        self.roles = roles  #: one, of any count, where all pods are equal
         self.max_size = max_size  #: the largest size that the empty cluster holds
+        self.num_gangs = 0  #: that are of it, waiting or not
         self.num_waiting = 0
         #: what the last pass said of it, see `decisions.Wait`; -1 if none did since it was empty
         self.fit_pods = -1
@@ -157,14 +159,14 @@ class Family:
 
 def family_key(roles: tuple[Role, ...]) -> FamilyKey:
     """Return what gangs must share to fit or not fit by their size alone."""
-    if len(roles) == 1:
-        return (roles[0].pod, roles[0].selector)
-    return roles
+    one = of_one_shape(roles)
+    return roles if one is None else (one.pod, one.selector)
 
 
 def family_size(roles: tuple[Role, ...]) -> int:
     """Return the size by which a family orders its gangs."""
-    return roles[0].count if len(roles) == 1 else 1
+    one = of_one_shape(roles)
+    return 1 if one is None else one.count
 
 
 class WaitQueue:

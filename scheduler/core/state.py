@@ -43,10 +43,14 @@ from scheduler.core.model import (
     Reservation,
     Role,
     Slice,
+    of_one_shape,
 )
 from scheduler.core.placement import pack, place
 from scheduler.core.queueing import Family, GangState, WaitQueue, family_size
 from scheduler.core.times import FOREVER_US, to_s
+
+#: families are not forgotten as long as there are fewer
+MIN_PRUNED = 256
 
 
 class ClusterState:
@@ -66,11 +70,13 @@ class ClusterState:
         self.grew = True
         #: from then on time may have changed what the last pass decided
         self.until_us = FOREVER_US
-        #: every family met so far
+        #: every family of which there is a gang, and some more
         self.families: dict[FamilyKey, Family] = {}
+        self._prune_at = MIN_PRUNED  #: with so many it is time to forget some
         # Indexes that not every policy or cluster needs; each is kept from the first question on.
         self._ends: list[tuple[int, int, str, GangState]] | None = None
         self._on_node: list[tuple[str, ...]] | None = None
+        self._empty: Capacity | None = None
 
     @property
     def ends(self) -> list[tuple[int, int, str, GangState]]:
@@ -94,14 +100,31 @@ class ClusterState:
 
     def family(self, roles: tuple[Role, ...]) -> Family:
         """Return the family of gangs with these roles."""
-        if len(roles) == 1:
-            key: FamilyKey = (roles[0].pod, roles[0].selector)
+        one = of_one_shape(roles)
+        if one is None:
+            key: FamilyKey = roles
         else:
-            key = roles
+            key = (one.pod, one.selector)
+            roles = (one,)
         family = self.families.get(key)
         if family is None:
-            family = self.families[key] = Family(key, roles, _largest(self.capacity, roles))
+            if len(self.families) >= self._prune_at:
+                self._prune_families()
+            family = self.families[key] = Family(key, roles, _largest(self, roles))
         return family
+
+    def _prune_families(self) -> None:
+        """Forget the families of which there is no gang, and what was worked out for their pods."""
+        self.families = {key: each for key, each in self.families.items() if each.num_gangs}
+        self._prune_at = max(MIN_PRUNED, 2 * len(self.families))
+        self.capacity.forget_pods()
+
+    @property
+    def empty(self) -> Capacity:
+        """The same nodes without anything on them and all in service."""
+        if self._empty is None:
+            self._empty = Capacity(self.capacity.nodes, all_in_service=True)
+        return self._empty
 
     def node_names(self, placement: Iterable[Slice]) -> list[str]:
         """Return the node of each pod, in rank order within each role."""
@@ -141,11 +164,20 @@ def _gang(state: ClusterState, name: str) -> GangState:
         raise ValueError(f"gang {name!r} is unknown; submit it first") from None
 
 
-def _largest(capacity: Capacity, roles: tuple[Role, ...]) -> int:
+def _largest(state: ClusterState, roles: tuple[Role, ...]) -> int:
     """Return the largest size of a family that the cluster holds, empty and all in service."""
     if len(roles) == 1:
-        return capacity.total_slots(roles[0].pod, roles[0].selector)
-    return int(place(Capacity(capacity.nodes, all_in_service=True), roles, pack) is not None)
+        return state.capacity.total_slots(roles[0].pod, roles[0].selector)
+    return int(place(state.empty, roles, pack) is not None)
+
+
+def _join(state: ClusterState, member: GangState, roles: tuple[Role, ...]) -> None:
+    """Count a gang to the family of these roles, and no longer to the one before."""
+    family = state.family(roles)
+    member.family.num_gangs -= 1
+    family.num_gangs += 1
+    member.family = family
+    member.size = family_size(roles)
 
 
 def _submitted(state: ClusterState, event: GangSubmitted) -> None:
@@ -155,7 +187,9 @@ def _submitted(state: ClusterState, event: GangSubmitted) -> None:
     roles = gang.roles
     num_pods = roles[0].count if len(roles) == 1 else gang.num_pods
     present = num_pods if event.present is None else event.present
-    member = GangState(gang, present, state.family(roles), family_size(roles))
+    family = state.family(roles)
+    family.num_gangs += 1
+    member = GangState(gang, present, family, family_size(roles))
     state.gangs[gang.name] = member
     if present < (gang.min_member or num_pods):
         return
@@ -184,8 +218,7 @@ def _never_fits(state: ClusterState, member: GangState) -> bool:
 def _ask_again(state: ClusterState, member: GangState, missing: tuple[Role, ...]) -> None:
     """Let a gang that is not in the queue ask for these roles, if enough of its pods exist."""
     member.missing = missing
-    member.family = state.family(missing)
-    member.size = family_size(missing)
+    _join(state, member, missing)
     if member.present < (member.gang.min_member or member.gang.num_pods):
         member.phase = Phase.GATHERING
     else:
@@ -314,6 +347,7 @@ def _finished(state: ClusterState, event: GangFinished | GangCancelled) -> None:
     _release_all(state, member)
     if state.reservations:
         _drop_reservation(state, name)
+    member.family.num_gangs -= 1
     del state.gangs[name]
 
 
@@ -489,10 +523,12 @@ def _node_added(state: ClusterState, event: NodeAdded) -> None:
     if event.node.name in state.capacity.index_of:
         raise ValueError(f"node {event.node.name!r} exists already; give it its own name")
     state.capacity.add_node(event.node)
+    if state._empty is not None:
+        state._empty.add_node(event.node)
     if state._on_node is not None:
         state._on_node.append(())
     for family in state.families.values():
-        family.max_size = _largest(state.capacity, family.roles)
+        family.max_size = _largest(state, family.roles)
     state.grew = True
     _invalidate(state)
     for member in list(state.gangs.values()):

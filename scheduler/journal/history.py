@@ -32,6 +32,7 @@ from scheduler.journal.lines import (
     Gap,
     decode_item,
     decode_nodes,
+    decode_policy,
     encode,
     lines,
     snapshot,
@@ -39,6 +40,7 @@ from scheduler.journal.lines import (
 )
 from scheduler.policies import catalog
 from scheduler.policies.policy import Policy
+from scheduler.policies.spec import PolicySpec
 
 WRONG_FILES = "give all files of one journal, the oldest first"
 
@@ -48,7 +50,7 @@ class Begin:
     """The core's state is made anew: these nodes, and what the next entries tell."""
 
     nodes: list[Node]
-    policy: dict[str, str]
+    policy: PolicySpec
     offset_s: float  #: from the writing process's zero to the story's
     zero_unix_s: float | None = None  #: the story's zero, if the journal says it
 
@@ -65,7 +67,7 @@ class Entry:
 class _Snapshot(msgspec.Struct):
     t: float
     format: int
-    policy: dict[str, str]
+    policy: dict[str, Any]
     nodes: list[dict[str, Any]]
     zero_unix_s: float | None = None
 
@@ -114,7 +116,7 @@ def told(numbered: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Entry]:
                 zero_unix_s = seen.zero_unix_s
             begun = True
             zero_s = None if zero_unix_s is None else zero_unix_s - offset_s
-            entry = Begin(_nodes(seen, place), seen.policy, offset_s, zero_s)
+            entry = Begin(_nodes(seen, place), _policy(seen, place), offset_s, zero_s)
             now_s = line_s + offset_s
         elif not begun and line["is"] == "Gap":  # it could not be written from the start
             entry, now_s = item, 0.0  # type: ignore[assignment]
@@ -146,6 +148,13 @@ def _nodes(seen: _Snapshot, place: str) -> list[Node]:
         raise ValueError(f"{place}: nodes of the snapshot: {error}") from None
 
 
+def _policy(seen: _Snapshot, place: str) -> PolicySpec:
+    try:
+        return decode_policy(seen.policy)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
 class Follower:
     """The core's state, as the journal tells it."""
 
@@ -162,7 +171,7 @@ class Follower:
         item = entry.item
         try:
             if isinstance(item, Begin):
-                self.policy = policy_of(item.policy)
+                self.policy = catalog.policy(item.policy)
                 self.state = ClusterState(item.nodes, order=self.policy.order)
             elif not isinstance(item, (Admit, Preempt, Gap)):
                 apply(self.state, item)
@@ -170,21 +179,7 @@ class Follower:
             raise ValueError(f"{entry.place}: {error}; {WRONG_FILES}") from None
 
 
-def policy_of(names: dict[str, str]) -> Policy:
-    """Return the policy of a snapshot.
-
-    Raises:
-        ValueError: a name is missing or unknown.
-    """
-    try:
-        return catalog.policy(
-            names["order"], names["discipline"], names["backfill"], names["placement"]
-        )
-    except KeyError as error:
-        raise ValueError(f"the policy of the snapshot lacks or has an unknown {error}") from None
-
-
-def lines_of(now_s: float, state: ClusterState, policy: dict[str, str]) -> list[msgspec.Raw]:
+def lines_of(now_s: float, state: ClusterState, policy: PolicySpec) -> list[msgspec.Raw]:
     """Return journal lines that make a state anew."""
     written = [snapshot(now_s, state, policy), *(encode(now_s, e) for e in events_of(state))]
     return [msgspec.Raw(line) for line in written]

@@ -15,8 +15,11 @@ import msgspec
 from scheduler.core import decisions, events
 from scheduler.core.capacity import GPUS
 from scheduler.core.model import FamilyKey, Gang, Node, PodShape, Role, Selector
+from scheduler.core.queueing import family_key, family_size
 from scheduler.core.state import ClusterState
 from scheduler.core.times import to_us
+from scheduler.policies import catalog
+from scheduler.policies.spec import WORDS, PolicySpec
 
 log = logging.getLogger("muster.journal")
 FORMAT = 2
@@ -67,7 +70,7 @@ def encode(now_s: float, item: object) -> bytes:
 def snapshot(
     now_s: float,
     state: ClusterState,
-    policy: dict[str, str],
+    policy: PolicySpec,
     zero_unix_s: float | None = None,
     nodes: bytes = b"",
 ) -> bytes:
@@ -140,14 +143,35 @@ class _Outlook(msgspec.Struct):
 
 
 def _decode_wait(value: object) -> decisions.Wait:
-    """Return a `Wait`: its family is a shape with a selector, or roles."""
+    """Return a `Wait`: its family is a shape with a selector, or roles.
+
+    In format 1 roles of equal pods were a family of their own, of one size.
+    """
     seen = msgspec.convert(value, _Outlook)
     family: FamilyKey
     if seen.family and isinstance(seen.family[0], list):
         family = msgspec.convert(seen.family, tuple[PodShape, Selector])
     else:
-        family = msgspec.convert(seen.family, tuple[Role, ...])
+        roles = msgspec.convert(seen.family, tuple[Role, ...])
+        family = family_key(roles)
+        if family != roles:
+            size = family_size(roles)
+            fit_pods, free_pods = size * seen.fit_pods, size * seen.free_pods
+            return decisions.Wait(family, fit_pods, free_pods, seen.short, seen.apart)
     return decisions.Wait(family, seen.fit_pods, seen.free_pods, seen.short, seen.apart)
+
+
+def decode_policy(value: object) -> PolicySpec:
+    """Return the policy of a snapshot line.
+
+    Raises:
+        ValueError: a word is missing, unknown, or contradicts another.
+    """
+    words = value if isinstance(value, dict) else {}
+    for name in WORDS:
+        if name not in words:
+            raise ValueError(f"the policy of the snapshot lacks {name!r}")
+    return catalog.recorded(words)
 
 
 def decode_nodes(value: list[dict[str, Any]]) -> list[Node]:

@@ -9,10 +9,18 @@ from typing import Any
 
 from scheduler.core import decisions
 from scheduler.core.events import Admitted, Considered, GangSubmitted
-from scheduler.core.model import PodShape, Role
+from scheduler.core.model import Gang, PodShape, Role, of_one_shape
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import to_us
-from scheduler.journal.lines import FORMAT, Gap, decode_item, decode_nodes, ends_whole, lines
+from scheduler.journal.lines import (
+    FORMAT,
+    Gap,
+    decode_item,
+    decode_nodes,
+    decode_policy,
+    ends_whole,
+    lines,
+)
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
 from scheduler.policies.policy import Policy
@@ -67,6 +75,7 @@ class _Feed:
         self._state: ClusterState | None = None
         self._policy: Policy | None = None
         self._zero_unix_s: object = None
+        self._format = 0
         self._expected: deque[decisions.Decision] = deque()
         self._admit: decisions.Admit | None = None  #: that the next line carries out
         self._submitted = ""  #: gang of the line before, if that submitted one
@@ -127,6 +136,8 @@ class _Feed:
             return f"live {item}, but {lacking}"
         elif isinstance(item, Admitted) and item.gang != self._submitted:
             return f"live {item}, which nobody decided"
+        if self._format == 1 and isinstance(item, GangSubmitted):
+            _check_known(item.gang)
         # what runs without a decision of the core is told at once, submitted and admitted
         self._submitted = item.gang.name if isinstance(item, GangSubmitted) else ""
         apply(state, item)  # type: ignore[arg-type]
@@ -138,10 +149,7 @@ class _Feed:
             return f"a snapshot, but {lacking}"
         # another process: the one before was killed, and what it held back went with it
         self._zero_unix_s = line.get("zero_unix_s")
-        names = line["policy"]
-        self._policy = catalog.policy(
-            names["order"], names["discipline"], names["backfill"], names["placement"]
-        )
+        self._policy = catalog.policy(decode_policy(line["policy"]))
         self._state = ClusterState(decode_nodes(line["nodes"]), order=self._policy.order)
         self._format = int(line.get("format", 1))
         self._num_states += 1
@@ -160,3 +168,13 @@ class _Feed:
     def _forget_pass(self) -> None:
         self._expected.clear()
         self._admit = None
+
+
+def _check_known(gang: Gang) -> None:
+    """Refuse what a version that wrote format 1 decided by other rules."""
+    if len(gang.roles) > 1 and of_one_shape(gang.roles) is not None:
+        names = ", ".join(repr(role.name) for role in gang.roles)
+        raise ValueError(
+            f"gang {gang.name!r} has equal pods in its roles {names}; the version that wrote this "
+            "journal took them for different ones and decided otherwise; replay it with that one"
+        )

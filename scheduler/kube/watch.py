@@ -78,6 +78,7 @@ class Informer(Generic[T]):
     stalled_s: float = 90.0
     optional: bool = False  #: the kind may not exist here: then there are no such objects
     absent_s: float = 300.0  #: between looks for an optional kind that is not there
+    missed: str = ""  #: what goes wrong without an optional kind; said once where it is denied
     accept: str = "application/json"
     accept_line: str = "application/json"  #: of a watch, whose objects come one by one
     synced: asyncio.Event = field(default_factory=asyncio.Event)
@@ -105,6 +106,9 @@ class Informer(Generic[T]):
                     now_s = asyncio.get_running_loop().time()
                     absent_since_s = absent_since_s or now_s
                     if not self._known or now_s - absent_since_s > GONE_AFTER_S:
+                        if self.missed:
+                            log.warning("%s: %s; %s", self.path, error, self.missed)
+                            self.missed = ""
                         self._forget_all()
                         self.synced.set()
                         longest_s = self.absent_s

@@ -10,7 +10,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import uvicorn
 
 from scheduler.controller.controller import Controller
@@ -26,6 +25,14 @@ from scheduler.extender.verbs import Extender
 from scheduler.journal import lines as journals
 from scheduler.journal.file import Journal
 from scheduler.kube.api import PARTIAL, PARTIAL_LIST, Api, access
+from scheduler.kube.devices import (
+    CLAIMS,
+    CLASSES,
+    SLICES,
+    DeviceClass,
+    ResourceClaim,
+    ResourceSlice,
+)
 from scheduler.kube.lease import Lease, LeaseLostError
 from scheduler.kube.objects import NodeObject, Pod, Thing
 from scheduler.kube.watch import Change, Informer
@@ -41,6 +48,12 @@ log = logging.getLogger("muster")
 RECENT_LINES = 20_000  #: of the journal, where no file is set
 FLUSH_STEP_S = 5.0  #: what a crash may cost the journal
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+#: what dynamic resource allocation says of devices; what goes wrong where it cannot be read
+DEVICES: tuple[tuple[str, type, str], ...] = (
+    (CLASSES, DeviceClass, "GPUs for which a device class stands count as none"),
+    (SLICES, ResourceSlice, "nodes whose GPUs a driver publishes as devices count as having none"),
+    (CLAIMS, ResourceClaim, "devices that claims hold count as free"),
+)
 
 
 class Service:
@@ -57,9 +70,8 @@ class Service:
             else None
         )
         self.recent: list[bytes] = []  #: since the last snapshot, where no file is set
-        self.policy = msgspec.to_builtins(settings.policy)
-        chosen = settings.policy
-        policy = catalog.policy(chosen.order, chosen.discipline, chosen.backfill, chosen.placement)
+        self.policy = settings.policy
+        policy = catalog.policy(settings.policy)
         self.ledger = Ledger(policy, settings.resource, self._record, self._rebuilt)
         self.publisher = Publisher(api, who)
         self.memory = Memory(self.journal.write if self.journal is not None else None)
@@ -194,6 +206,18 @@ class Service:
                 await self._informer(group, kind, self._things(kind))
         for informer in list(self.informers.values()):
             await informer.synced.wait()
+        for path, of, missed in DEVICES:
+            known: Informer[object] = Informer(
+                self.api,
+                path,
+                of,
+                control.on_devices,
+                stalled_s=stalled_s,
+                optional=True,
+                missed=missed,
+            )
+            await self._informer(group, path.rpartition("/")[2], known)
+            await known.synced.wait()
         nodes: Informer[object] = Informer(
             self.api,
             "/api/v1/nodes",

@@ -42,7 +42,7 @@ def decide(state: ClusterState, policy: Policy, now_us: int) -> tuple[Decision, 
         placement = place_missing(state, head, policy.placer)
         if placement is not None:
             return (Admit(head.gang.name, placement),)
-    around = Pass(state, policy.placer, now_us, blocked)
+    around = Pass(state, policy.placer, policy.numbers, now_us, blocked)
     try:
         policy.discipline(around, head)
         around.state_waits()

@@ -30,7 +30,7 @@ def easy(around: Pass, head: GangState) -> None:
 
     def may_start(newcomer: GangState) -> bool:
         return newcomer.gang.walltime_us <= within_us or room.may_outlast(
-            newcomer.missing, newcomer.size
+            newcomer.family.roles, newcomer.size
         )
 
     for member, demand, placement in around.fitting(first, may_start):
@@ -75,10 +75,10 @@ class Room:
         self._returning: dict[int, PodShape] = {}
 
     def may_outlast(self, roles: tuple[Role, ...], size: int) -> bool:
-        """True if such a gang may run past the shadow time, as far as its size alone tells."""
-        if len(self._head.missing) > 1:
+        """True if a gang of this family may outlast the shadow time, as far as its size tells."""
+        if len(self._head.family.roles) > 1:
             return False
-        wanted = self._head.missing[0]
+        wanted = self._head.family.roles[0]
         if len(roles) > 1 or not wanted.pod.gpus or wanted.selector != roles[0].selector:
             return True
         return size * (roles[0].pod.gpus // wanted.pod.gpus) <= self.spare_pods
@@ -104,13 +104,20 @@ class Room:
         """Return how many pods of the head's shape `placement` takes away at the shadow time."""
         state = self._state
         capacity = state.capacity
-        wanted = self._head.missing[0]
+        wanted = self._head.family.roles[0]
         rooms = capacity.rooms(wanted.pod)
+        rests: dict[int, PodShape] = {}  # where roles share a node, what those before leave of it
         lost = 0
         for role, lo, hi, pods_per_node in placement:
             if not capacity.group_of[lo].allows(wanted.selector):
                 continue
             pod = roles[role].pod
+            if len(roles) > 1:
+                for node in range(lo, hi):
+                    free = rests.get(node) or self._free_at_start(node)
+                    rest = rests[node] = free.plus(pod, -pods_per_node)
+                    lost += rooms[free] - rooms[rest]
+                continue
             if not self._returning and not any(state.on_node[lo:hi]):
                 ranges = [(capacity.free_on(lo), hi - lo)]  # idle nodes with the same amount free
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scheduler.core.decisions import Explanation, PendingReason, Shortage, Unmet, Wait
-from scheduler.core.model import Phase
+from scheduler.core.model import Phase, of_one_shape
 from scheduler.core.queueing import GangState
 from scheduler.core.shortage import lead, shortage, unmet
 from scheduler.core.state import ClusterState
@@ -23,7 +23,8 @@ def explain(state: ClusterState, gang: str) -> Explanation:
     roles = member.missing
     selectors = {role.selector for role in roles}
     free_gpus = max(state.capacity.free_gpus(selector) for selector in selectors)
-    fit_pods = state.capacity.slots(roles[0].pod, roles[0].selector) if len(roles) == 1 else 0
+    equal = of_one_shape(roles)
+    fit_pods = state.capacity.slots(equal.pod, equal.selector) if equal is not None else 0
     ahead: str | None = None
     short: Shortage | None = None
     impossible: Unmet | None = None

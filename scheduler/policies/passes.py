@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
 
 from scheduler.core.capacity import Trial
@@ -41,11 +41,29 @@ class Pass:
     and `end` undoes it.
     """
 
-    __slots__ = ("_trial", "blocked", "made", "now_us", "placer", "state", "taken", "until_us")
+    __slots__ = (
+        "_trial",
+        "blocked",
+        "made",
+        "now_us",
+        "numbers",
+        "placer",
+        "state",
+        "taken",
+        "until_us",
+    )
 
-    def __init__(self, state: ClusterState, placer: Placer, now_us: int, blocked: bool) -> None:
+    def __init__(
+        self,
+        state: ClusterState,
+        placer: Placer,
+        numbers: Mapping[str, float],
+        now_us: int,
+        blocked: bool,
+    ) -> None:
         self.state = state
         self.placer = placer
+        self.numbers = numbers  #: of the discipline, by name
         self.now_us = now_us
         self.blocked = blocked  #: nothing but newcomers can have become possible
         self.made: list[Decision] = []

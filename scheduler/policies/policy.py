@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scheduler.core.ordering import Order
 from scheduler.core.placement import Placer
@@ -18,3 +18,4 @@ class Policy:
     order: Order
     placer: Placer
     discipline: Discipline = strict
+    numbers: dict[str, float] = field(default_factory=dict)  #: that the discipline takes

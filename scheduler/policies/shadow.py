@@ -23,7 +23,7 @@ class Shadow(NamedTuple):
     """When the head gang can start at the latest, and what will still be free then."""
 
     start_us: int
-    spare_pods: int  #: pods of the head's shape; 0 if its roles differ in shape
+    spare_pods: int  #: pods of the head's shape; 0 if its pods differ
 
 
 def shadow(state: ClusterState, head: GangState, placer: Placer, now_us: int) -> Shadow:
@@ -32,12 +32,12 @@ def shadow(state: ClusterState, head: GangState, placer: Placer, now_us: int) ->
     Gangs that run past their walltime are expected to end now. `start_us` is `FOREVER_US` if the
     head does not fit even then, because nodes are out of service or foreign pods hold them.
     """
-    if len(head.missing) == 1:
-        return _shadow_of_one_role(state, head.missing[0], now_us)
+    if len(head.family.roles) == 1:
+        return _shadow_of_equal_pods(state, head.family.roles[0], head.size, now_us)
     return _shadow_of_roles(state, head, placer, now_us)
 
 
-def _shadow_of_one_role(state: ClusterState, role: Role, now_us: int) -> Shadow:
+def _shadow_of_equal_pods(state: ClusterState, role: Role, count: int, now_us: int) -> Shadow:
     capacity = state.capacity
     pod = role.pod
     only_gpus = (
@@ -46,7 +46,7 @@ def _shadow_of_one_role(state: ClusterState, role: Role, now_us: int) -> Shadow:
         and NodeStatus.CORDONED not in capacity.unschedulable.values()
     )
     gain = (_GpuGain if only_gpus else Gain)(capacity, role)
-    short = role.count - capacity.slots(pod, role.selector)
+    short = count - capacity.slots(pod, role.selector)
     start_us = FOREVER_US
     for end_us, _, _, member in state.ends:
         if end_us > start_us:

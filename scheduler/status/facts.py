@@ -20,6 +20,7 @@ from scheduler.journal.file import Journal
 from scheduler.journal.history import events_of
 from scheduler.kube.api import Api
 from scheduler.kube.watch import Informer
+from scheduler.policies.spec import PolicySpec
 from scheduler.status.pages import Breath, Page, array, mapping
 from scheduler.status.publish import Publisher
 from scheduler.status.shapes import shapes
@@ -50,7 +51,7 @@ class Running(Protocol):
     memory: Memory
     metrics: Metrics
     api: Api
-    policy: dict[str, str]
+    policy: PolicySpec
     journal: Journal | None
     recent: list[bytes]  #: lines since the last snapshot, where no file is set
     informers: dict[str, Informer[object]]
@@ -233,6 +234,7 @@ class ClusterFacts:
         metrics.reservations.set(unbound)
         metrics.leader.set(float(self._service.controller.active))
         metrics.rebuilds.set(self._service.ledger.num_rebuilds)
+        metrics.not_understood.set(len(self._service.ledger.not_understood))
         journal, certificates = self._service.journal, self._service.certificates
         if journal is not None:
             metrics.journal_lost.inc(journal.num_lost - metrics.journal_lost._value.get())

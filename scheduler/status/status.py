@@ -108,6 +108,11 @@ def view(
     notes = [gang.size.conflict] if gang.size and gang.size.conflict else []
     if gang.refusal and reason:
         notes.append(gang.refusal)
+    if lacks_pods and ledger.not_understood:
+        what, why = min(ledger.not_understood.items())
+        more = len(ledger.not_understood) - 1
+        others = f", nor of {more} more" if more else ""
+        notes.append(f"devices of {what} are not counted{others}: {why}")
     return GangView(
         gang=gang.name,
         source=str(gang.key.source),

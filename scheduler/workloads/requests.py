@@ -7,12 +7,10 @@ order, and of a pod that is resized in place the most of what it asks for, was a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal, localcontext
 from functools import lru_cache
 from math import ceil
-
-from kubernetes.utils.quantity import parse_quantity
 
 from scheduler.core.model import PodShape, others
 from scheduler.kube.objects import (
@@ -39,6 +37,8 @@ def nano(text: str | int) -> int:
     Raises:
         ValueError: the text is no quantity.
     """
+    from kubernetes.utils.quantity import parse_quantity  # half of the start of kubectl-muster
+
     with localcontext(prec=60):
         exact: Decimal = parse_quantity(text)  # type: ignore[no-untyped-call]
         if not exact.is_finite():
@@ -67,10 +67,23 @@ def _read(pod: Pod) -> tuple[object, ...]:
     return spec.containers, spec.init_containers, spec.resources, spec.overhead, has, whole
 
 
-def node_shape(node: NodeObject, resource: str) -> PodShape:
-    """Return what pods may use of a node; `resource` names the GPUs."""
+def node_shape(
+    node: NodeObject, resource: str, devices: Mapping[str, int] | None = None
+) -> PodShape:
+    """Return what pods may use of a node; `resource` names the GPUs.
+
+    `devices` are those of the node that extended resources stand for: they count for resources of
+    which nothing is allocatable.
+    """
     offered = _amounts(node.status.allocatable)
+    for name, count in (devices or {}).items():
+        offered[name] = offered.get(name) or count * UNIT
     return _shape(offered, resource, _ceil(offered.pop("pods", 0), UNIT))
+
+
+def devices_shape(counts: Mapping[str, int], resource: str) -> PodShape:
+    """Return what so many devices are of a node; they take no pod's place."""
+    return _shape({name: count * UNIT for name, count in counts.items()}, resource, 0)
 
 
 def _shape(amounts: Amounts, resource: str, pods: int) -> PodShape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -11,10 +12,11 @@ import typer
 from scheduler import compiled
 from scheduler.controlplane import cli as cli_cluster
 from scheduler.live import cli as cli_live
+from scheduler.policies import catalog
 from sim.commands import costs as cli_costs
 from sim.commands import trace as cli_trace
 from sim.commands import train as cli_train
-from sim.schema.config import Admission, Backfill, Discipline, Order, Placement
+from sim.schema.config import Admission
 
 if TYPE_CHECKING:
     from sim.runs.folder import RunResult
@@ -95,6 +97,10 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _one_of(words: Iterable[str]) -> str:
+    return f"[{'|'.join(words)}]"
+
+
 @app.callback()
 def _options(
     version: Annotated[
@@ -105,10 +111,9 @@ def _options(
 
 
 @app.command(
-    epilog="Example: muster run --jobs jobs.csv --nodes 16 --backfill easy --out runs/easy"
+    epilog="Example: muster run --jobs jobs.csv --nodes 16 --discipline easy --out runs/easy"
 )
 def run(
-    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for the run.")],
     jobs: Annotated[
         Path | None, typer.Option(help="Jobs table: CSV, CSV.gz, Parquet or SWF.")
@@ -129,20 +134,40 @@ def run(
         int | None, typer.Option(help="GPUs of each node.", show_default="8")
     ] = None,
     cluster: Annotated[Path | None, typer.Option(help="Cluster TOML, instead of --nodes.")] = None,
-    order: Annotated[Order, typer.Option(help="Queue order.")] = "fifo",
+    order: Annotated[
+        str | None,
+        typer.Option(metavar=_one_of(catalog.ORDERS), help="Queue order.", show_default="fifo"),
+    ] = None,
     discipline: Annotated[
-        Discipline, typer.Option(help="strict: a waiting head blocks; skip: others may overtake.")
-    ] = "strict",
+        str | None,
+        typer.Option(
+            metavar=_one_of(catalog.DISCIPLINES),
+            help="; ".join(f"{word}: {one.does}" for word, one in catalog.DISCIPLINES.items()),
+            show_default="strict",
+        ),
+    ] = None,
     backfill: Annotated[
-        Backfill, typer.Option(help="easy: overtake if the head is not delayed.")
-    ] = "none",
+        str | None,
+        typer.Option(
+            metavar=_one_of(catalog.BACKFILLS), help="easy: an older way to write the discipline."
+        ),
+    ] = None,
+    number: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=NUMBER", help="A number that the discipline takes."),
+    ] = None,
     admission: Annotated[
         Admission, typer.Option(help="Whole gangs, pods one by one, or pods until quorum.")
     ] = "gang",
     control_plane: Annotated[
         str, typer.Option(help="A name such as kubernetes, or a TOML file.")
     ] = "ideal",
-    placement: Annotated[Placement, typer.Option(help="Which nodes to take.")] = "pack",
+    placement: Annotated[
+        str | None,
+        typer.Option(
+            metavar=_one_of(catalog.PLACERS), help="Which nodes to take.", show_default="pack"
+        ),
+    ] = None,
     costs: Annotated[
         Path | None, typer.Option(help="What starts, checkpoints and restarts cost: costs.toml.")
     ] = None,
@@ -173,6 +198,7 @@ def run(
     if until_days is not None and not until_days > 0:
         raise ValueError(f"--until-days is {until_days}; give a number above 0")
     until_s = None if until_days is None else until_days * 86400.0
+    words = _policy_words(order, discipline, backfill, placement, number)
     if snapshot is not None or journal:
         if jobs is not None or nodes is not None or cluster is not None:
             raise ValueError(
@@ -182,16 +208,10 @@ def run(
         if costs is not None:
             raise ValueError("--costs goes with --jobs; a live cluster's gangs go on without costs")
         result = _resumed(
-            context,
             snapshot,
             journal or [],
             assumed_hours,
-            {
-                "order": order,
-                "discipline": discipline,
-                "backfill": backfill,
-                "placement": placement,
-            },
+            words,
             admission=admission,
             control_plane=control_plane,
             seed=seed,
@@ -208,9 +228,7 @@ def run(
     if nodes is None and cluster is None:
         raise ValueError("give --nodes N (and --gpus-per-node G) or --cluster FILE.toml")
     from sim.runs.experiment import run as simulate
-    from sim.study.settings import check_policy
 
-    check_policy(admission, order, discipline, backfill, "the command line")
     result = simulate(
         jobs,
         nodes=nodes,
@@ -218,28 +236,49 @@ def run(
         cluster=cluster,
         progress=True,
         on_bad_row=on_bad_row,
-        order=order,
-        discipline=discipline,
-        backfill=backfill,
         admission=admission,
         control_plane=control_plane,
-        placement=placement,
         costs=costs,
         interrupt=interrupts,
         seed=seed,
         audit=audit,
         until_s=until_s,
         label=out.name,
+        **words,
     )
     _finish_run(result, out, report)
 
 
+def _policy_words(
+    order: str | None,
+    discipline: str | None,
+    backfill: str | None,
+    placement: str | None,
+    numbers: list[str] | None,
+) -> dict[str, Any]:
+    """Return what the command line says of the policy."""
+    given = {
+        "order": order, "discipline": discipline, "backfill": backfill, "placement": placement,
+    }  # fmt: skip
+    words: dict[str, Any] = {name: word for name, word in given.items() if word is not None}
+    if numbers:
+        words["numbers"] = dict(map(_named_number, numbers))
+    return words
+
+
+def _named_number(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise ValueError(f"--number {text}: give a name and a number, such as depth=3") from None
+
+
 def _resumed(
-    context: typer.Context,
     snapshot: Path | None,
     journal: list[Path],
     assumed_hours: float,
-    policy: dict[str, str],
+    words: dict[str, Any],
     **settings: Any,
 ) -> RunResult:
     """Simulate a live cluster; what of its policy is not given here is as it was live."""
@@ -251,12 +290,7 @@ def _resumed(
     from sim.runs.experiment import resolve
 
     built = scene(snapshot, journal, assumed_hours * 3600.0)
-    given = {
-        name: value
-        for name, value in policy.items()
-        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
-    }
-    config = resolve(None, {**built.policy, **given, **settings})
+    config = resolve(None, {"policy": built.policy, **words, **settings})
     print(f"{'live':<11} {built.sentence()}")
     return resume(built, config, (snapshot or journal[-1]).name, progress=True)
 

@@ -65,9 +65,7 @@ class GangSimulation:
         self.work = work
         self.config = config
         self.env = simpy.Environment()
-        self.policy = catalog.policy(
-            config.order, config.discipline, config.backfill, config.placement
-        )
+        self.policy = catalog.policy(config.policy)
         self.state = ClusterState(nodes, self.policy.order)
         self._creation = Creation(work.submit_s, work.num_pods, config.control_plane)
         self._ready_us: list[int] = in_us(np.array(self._creation.ready_s)).tolist()
@@ -185,8 +183,7 @@ class GangSimulation:
 
     @property
     def _now_us(self) -> int:
-        now_us: int = self.env.now  # type: ignore[assignment]
-        return now_us
+        return self.env.now  # type: ignore[return-value]
 
     def _at(self, time_us: int, callback: Callable[[simpy.Event], None], value: object) -> None:
         event = simpy.Timeout(self.env, max(0, time_us - self._now_us), value)
@@ -319,8 +316,8 @@ class GangSimulation:
         job = gang.ordinal
         now_s = now_us / 1e6
         begin_s, tokens, bound_s = self._binder.bind(self.work.num_pods[job], now_s)
-        bound_us = to_us(bound_s)
-        starting_us = to_us(self._starting_s(job, placement))
+        bound_us = round(bound_s * 1e6)
+        starting_us = round(self._starting_s(job, placement) * 1e6)
         start_us = bound_us + starting_us
         apply(self.state, Admitted(name, placement, now_us, ends_us(start_us, gang.walltime_us)))
         rows = self.attempts.rows
@@ -379,7 +376,7 @@ class GangSimulation:
         """Write how the attempt ended; keep the work up to the last checkpoint if it was cut."""
         row = self.row_of[job]
         self.row_of[job] = -1
-        kept_us = max(0, now_us - to_us(self.attempts.rows[row + GangLog.START]))
+        kept_us = max(0, now_us - round(self.attempts.rows[row + GangLog.START] * 1e6))
         if outcome == NODE_LOST:
             interval_us = to_us(self.config.faults.checkpoint_interval_s)
             if interval_us:

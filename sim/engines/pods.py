@@ -22,12 +22,13 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from scheduler.core import placement
 from scheduler.core.capacity import GPUS, Capacity
 from scheduler.core.decisions import PendingReason
 from scheduler.core.model import Node, NodeStatus, PodShape, Role, Selector, Slice
 from scheduler.core.shortage import outlook
 from scheduler.core.times import to_us
-from scheduler.policies.catalog import PLACERS
+from scheduler.policies import catalog
 from sim.engines.attempts import (
     COMPLETED,
     NODE_LOST,
@@ -143,7 +144,8 @@ class PodSimulation:
         self.num_events = 0
         self.pending_pod_s: dict[tuple[int, int], float] = {}
         self._is_permit = config.admission == "permit"
-        self._placer = tightest if config.placement == "pack" else PLACERS[config.placement]
+        placer = catalog.policy(config.policy).placer
+        self._placer = tightest if placer is placement.pack else placer
         self._creation = Creation(work.submit_s, work.num_pods, config.control_plane)
         self._ready_s: list[float] = whole_us(np.array(self._creation.ready_s)).tolist()
         self._binder = Binder(config.control_plane, self._creation)
@@ -338,6 +340,7 @@ class PodSimulation:
                 self._end(attempt, NODE_LOST, now_s)
                 self._create(attempt.job, now_s)
         self.capacity.set_status(node, NodeStatus.DOWN)
+        end_s = _whole_us(end_s)  # as the clock has it: the books count from there
         self.down.append((now_s, end_s, node))
         if self._next < self.work.num_jobs or self._live or self._backing_off:
             self._at(end_s, self._node_returned, node)

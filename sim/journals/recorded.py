@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,6 +36,7 @@ from scheduler.core.shortage import unmet
 from scheduler.core.times import FOREVER_US, to_s
 from scheduler.journal.history import Begin, Entry, Follower, read
 from scheduler.journal.lines import Gap
+from scheduler.policies.spec import PolicySpec
 from sim.engines.accounting import check_accounting
 from sim.engines.records import CapacitySteps
 from sim.engines.waits import CODE, QueueLedger, StepLog, Stints, by_reason, by_resource
@@ -108,7 +108,7 @@ class Recorder:
         self.log = StepLog()
         self.ledger = QueueLedger()
         self.jobs: list[Job] = []
-        self.policy: dict[str, str] = {}
+        self.policy = PolicySpec()
         self.end_s = 0.0
         self.before_s = 0.0  #: the instant before that
         self.num_lines = 0
@@ -518,12 +518,13 @@ def recorded(paths: Sequence[Path], label: str = "live") -> RunResult:
         end_s, pending_pod_s, attempts, pending, allocation, nodes, cluster.num_gpus
     )
     window = Window(0.0, end_s, end_s)
-    policy: dict[str, Any] = dict(recorder.policy)
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.read_bytes())
     return RunResult(
-        config=RunConfig(control_plane=ControlPlane(name="live"), label=label, **policy),
+        config=RunConfig(
+            policy=recorder.policy, control_plane=ControlPlane(name="live"), label=label
+        ),
         cluster=cluster,
         jobs=jobs,
         attempts=attempts,

@@ -23,6 +23,7 @@ from scheduler.core.model import Gang, Node, NodeStatus, Phase, Placement, Role,
 from scheduler.core.state import apply
 from scheduler.core.times import FOREVER_US, to_s, to_us
 from scheduler.journal.history import Entry, holding, read, told
+from scheduler.policies.spec import PolicySpec
 from sim.engines.attempts import UNFINISHED
 from sim.engines.gangs import GangSimulation, ProgressCallback
 from sim.engines.workload import Workload
@@ -58,9 +59,7 @@ class _Present:
 
 
 #: nodes, foreign pods, policy, epochs and gangs at one moment
-_Found = tuple[
-    list[Node], list[ForeignPodBound], dict[str, str], list[dict[str, str]], list[_Present]
-]
+_Found = tuple[list[Node], list[ForeignPodBound], PolicySpec, list[dict[str, str]], list[_Present]]
 
 
 @dataclass
@@ -69,7 +68,7 @@ class Scene:
 
     nodes: list[Node]
     foreign: list[ForeignPodBound]
-    policy: dict[str, str]
+    policy: PolicySpec
     gangs: list[Gang] = field(default_factory=list)  #: those that run first, then by submission
     duration_s: list[float] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)  #: of the first gangs

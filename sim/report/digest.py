@@ -172,7 +172,7 @@ def digest(head: Head, shared: Window) -> Digest:
             run.jobs,
             run.attempts,
             num_gpus=head.num_gpus,
-            order=run.config.order,
+            order=run.config.policy.order,
             top=TOP_EPISODES,
         ),
         deadlocks=deadlocks(run.jobs, run.attempts, run.config, window.start_s, window.end_s),

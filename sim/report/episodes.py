@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from scheduler.core.decisions import PendingReason
+from scheduler.core.model import Gang, PodShape, Role
 from scheduler.core.reasons import TABLE
 from scheduler.core.sentences import noun, quantity
+from scheduler.core.times import to_us
+from scheduler.policies import catalog
 from sim.report.wording import clock, duration, exact, percent, span
 from sim.runs.steps import Counts, Steps
 from sim.schema.tables import REASONS, RESOURCES
@@ -129,13 +131,12 @@ def _waiting(jobs: pd.DataFrame, placed: pd.DataFrame, at_s: float) -> pd.DataFr
     return candidates[~candidates["job"].isin(running)]
 
 
-#: queue orders of the catalog as sort keys; ties break on submission and name
-ORDER_KEYS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
-    "fifo": lambda jobs: jobs["submit_s"],
-    "priority": lambda jobs: -jobs["priority"],
-    "sjf": lambda jobs: jobs["walltime_s"].fillna(jobs["duration_s"]),
-    "smallest": lambda jobs: jobs["gpus"],
-}
+def _gang(
+    name: str, submit_s: float, walltime_s: float, priority: int, num_pods: int, gpus: int
+) -> Gang:
+    """Return a job as a queue's order sees it; orders see sums, so one pod has all its GPUs."""
+    roles = (Role(1, PodShape(gpus)), Role(num_pods - 1, PodShape(0)))
+    return Gang(name, roles, to_us(submit_s), to_us(walltime_s), priority)
 
 
 def _head(
@@ -149,8 +150,17 @@ def _head(
     blocked = waiting[lacked_s > 0]
     if blocked.empty:
         return None
-    ranked = blocked.assign(rank=ORDER_KEYS[order](blocked))
-    head = ranked.sort_values(["rank", "submit_s", "job"]).iloc[0]
+    gangs = map(
+        _gang,
+        blocked["job"],
+        blocked["submit_s"],
+        blocked["walltime_s"].fillna(blocked["duration_s"]),
+        blocked["priority"],
+        blocked["num_pods"],
+        blocked["gpus"],
+    )
+    keys = list(map(catalog.ORDERS[order], gangs))
+    head = blocked.iloc[min(range(len(keys)), key=keys.__getitem__)]
     later = placed.loc[(placed["job"] == head["job"]) & (placed["admitted_s"] > at_s), "admitted_s"]
     return WaitingGang(
         job=str(head["job"]),

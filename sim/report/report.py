@@ -545,10 +545,11 @@ def _settings(digests: Sequence[Digest]) -> list[dict[str, str]]:
 def _fields(one: Digest) -> dict[str, Any]:
     """Return a run's settings; a live cluster has only its policy."""
     fields: dict[str, Any] = msgspec.to_builtins(one.config)
-    policy = ("admission", "order", "discipline", "backfill", "placement")
+    policy = fields.pop("policy")
+    policy |= policy.pop("numbers")
     fields = {name: value for name, value in fields.items() if name not in held.SETTINGS}
     fields |= held.settings(one.config)
-    return {name: fields[name] for name in policy} if one.is_live else fields
+    return {"admission": fields.pop("admission"), **policy, **({} if one.is_live else fields)}
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:

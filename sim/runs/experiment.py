@@ -20,7 +20,7 @@ from sim.runs.folder import RunResult, versions
 from sim.runs.summary import summarize
 from sim.schema import costs, planes
 from sim.schema.cluster import Cluster
-from sim.schema.config import RunConfig
+from sim.schema.config import SETTINGS, RunConfig, check_admission, with_policy
 
 
 def run(
@@ -36,9 +36,9 @@ def run(
 ) -> RunResult:
     """Simulate `jobs` on a cluster and return every record.
 
-    `settings` are fields of `RunConfig`, such as `order="sjf"` or `backfill="easy"`;
-    `control_plane` also takes a name such as "kubernetes" or the path of a TOML file, and `costs`
-    and `interrupt` the path of one.
+    `settings` are fields of `RunConfig`, such as `seed=1`, and the words of its policy, such as
+    `order="sjf"` or `discipline="easy"`; `control_plane` also takes a name such as "kubernetes" or
+    the path of a TOML file, and `costs` and `interrupt` the path of one.
 
     Raises:
         ValueError: the jobs, the cluster or a setting make no sense; the text says which.
@@ -73,6 +73,7 @@ def resolve(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
         ValueError: one is unknown or makes no sense.
     """
     fields = {name: getattr(config, name) for name in RunConfig.__struct_fields__} if config else {}
+    settings = with_policy(settings, config.policy if config else None)
     plane = settings.get("control_plane")
     if isinstance(plane, str | Path):
         settings = {**settings, "control_plane": planes.load(plane)}
@@ -81,7 +82,7 @@ def resolve(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
             settings = {**settings, name: load(settings[name])}
     for name in settings:
         if name not in RunConfig.__struct_fields__:
-            known = ", ".join(RunConfig.__struct_fields__)
+            known = ", ".join(SETTINGS)
             raise ValueError(f"setting {name!r} is unknown; choose among {known}")
     try:
         resolved = msgspec.convert(
@@ -93,6 +94,7 @@ def resolve(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
         raise ValueError(f"until_s is {resolved.until_s}; give a time after 0, or leave it out")
     if resolved.seed < 0:
         raise ValueError(f"seed is {resolved.seed}; give 0 or more")
+    check_admission(resolved.admission, resolved.policy)
     planes.check(resolved.control_plane)
     _check_costs(resolved)
     return resolved
@@ -163,6 +165,7 @@ def result_of(
     manifest: dict[str, Any] = {
         **source,
         "label": config.label,
+        "policy": msgspec.to_builtins(config.policy),
         "seed": config.seed,
         "num_jobs": len(jobs),
         "num_nodes": cluster.num_nodes,

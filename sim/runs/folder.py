@@ -22,7 +22,7 @@ from scheduler import compiled
 from sim.runs import timeline
 from sim.schema import tables
 from sim.schema.cluster import Cluster
-from sim.schema.config import RunConfig
+from sim.schema.config import RunConfig, recorded
 
 MANIFEST = "manifest.json"
 
@@ -84,7 +84,7 @@ class RunResult:
         }
         rejected = folder / "rejected.csv"
         return cls(
-            config=msgspec.convert(settings.pop("run"), RunConfig),
+            config=recorded(settings.pop("run")),
             cluster=msgspec.convert(settings, Cluster),
             summary=json.loads((folder / "summary.json").read_text("utf-8")),
             manifest=manifest,
@@ -111,7 +111,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def read_config(folder: Path) -> RunConfig:
     """Return a run's settings."""
     settings = msgspec.toml.decode((folder / "config.toml").read_bytes())
-    return msgspec.convert(settings["run"], RunConfig)
+    return recorded(settings["run"])
 
 
 def versions() -> dict[str, str]:

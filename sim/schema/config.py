@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 
+from scheduler.policies import catalog
+from scheduler.policies.spec import PolicySpec
 from sim.schema.costs import Costs, Interrupt
 
-Order = Literal["fifo", "priority", "sjf", "smallest"]
-Discipline = Literal["strict", "skip"]
-Backfill = Literal["none", "easy"]
 Admission = Literal["gang", "pod", "permit"]
-Placement = Literal["pack", "spread", "first-fit"]
 
 
 class ControlPlane(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,10 +65,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Everything that, with the jobs and the cluster, determines a run."""
 
     admission: Admission = "gang"
-    order: Order = "fifo"
-    discipline: Discipline = "strict"
-    backfill: Backfill = "none"
-    placement: Placement = "pack"
+    policy: PolicySpec = PolicySpec()
     control_plane: ControlPlane = ControlPlane()
     timeouts: Timeouts = Timeouts()
     faults: Faults = Faults()
@@ -81,3 +77,45 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     #: start-up, checkpoints, stops and restarts; they replace the two numbers of `faults`
     costs: Costs | None = None
     interrupt: tuple[Interrupt, ...] | None = None  #: cuts by script; they need costs
+
+
+#: what may be said of a run, the policy's words one by one
+SETTINGS = (*RunConfig.__struct_fields__, *catalog.KEYS)
+
+
+def with_policy(settings: Mapping[str, Any], base: PolicySpec | None = None) -> dict[str, Any]:
+    """Return settings with one policy in the place of the words that make it.
+
+    Words that are not among them are those of `policy`, if that is, or of `base`.
+
+    Raises:
+        ValueError: see `catalog.read`.
+    """
+    words = {name: settings[name] for name in catalog.KEYS if name in settings}
+    rest = {name: value for name, value in settings.items() if name not in words}
+    base = rest.pop("policy", base)
+    if not isinstance(base, PolicySpec | None):
+        raise ValueError(f"policy is {base!r}; give {', '.join(catalog.KEYS)} one by one")
+    return {**rest, "policy": catalog.read(words, base)}
+
+
+def recorded(fields: Mapping[str, Any]) -> RunConfig:
+    """Return the settings of a run folder; earlier versions kept the policy's words among them."""
+    rest = {name: value for name, value in fields.items() if name not in catalog.KEYS}
+    words = rest.pop("policy", None)
+    if words is None:
+        words = {name: fields[name] for name in catalog.KEYS if name in fields}
+    return msgspec.convert({**rest, "policy": catalog.recorded(words)}, RunConfig)
+
+
+def check_admission(admission: Admission, policy: PolicySpec) -> None:
+    """Raise ValueError if an order or a discipline is chosen for pods that queue one by one."""
+    if admission == "gang":
+        return
+    for name in ("order", "discipline"):
+        word = getattr(policy, name)
+        if word != getattr(PolicySpec(), name):
+            raise ValueError(
+                f"{name} {word!r} needs admission gang; with admission {admission} pods queue by "
+                f"priority and time, as in kube-scheduler: leave out {name}, or admission"
+            )

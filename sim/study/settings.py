@@ -7,22 +7,21 @@ import re
 from collections.abc import Collection
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import pandas as pd
 
 import traces
+from scheduler.policies.spec import PolicySpec
 from sim.schema import planes
 from sim.schema.config import (
     Admission,
-    Backfill,
-    Discipline,
     Faults,
-    Order,
-    Placement,
     RunConfig,
     Timeouts,
+    check_admission,
+    with_policy,
 )
 from traces import windows
 
@@ -131,20 +130,20 @@ class WorkloadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
 
 class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One way of scheduling; the words are those of `RunConfig`."""
+    """One way of scheduling."""
 
     name: str
     admission: Admission = "gang"
-    order: Order = "fifo"
-    discipline: Discipline = "strict"
-    backfill: Backfill = "none"
-    placement: Placement = "pack"
+    policy: PolicySpec = PolicySpec()  #: in a file its words stand in the arm itself
 
     def check(self, place: str) -> None:
         """Raise ValueError if the arm makes no sense; `place` is the file it stands in."""
         what = f"arm {self.name!r} in {place}"
         check_name(self.name, what)
-        check_policy(self.admission, self.order, self.discipline, self.backfill, what)
+        try:
+            check_admission(self.admission, self.policy)
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from None
 
     def config(
         self, environment: Environment, *, seed: int, until_s: float | None = None
@@ -152,10 +151,7 @@ class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         """Return the settings of a run of this arm."""
         return RunConfig(
             admission=self.admission,
-            order=self.order,
-            discipline=self.discipline,
-            backfill=self.backfill,
-            placement=self.placement,
+            policy=self.policy,
             control_plane=planes.load(environment.control_plane),
             timeouts=environment.timeouts,
             faults=environment.faults,
@@ -192,12 +188,25 @@ def read_settings(path: str | Path, kind: type[Settings], *, what: str) -> Setti
     except OSError as error:
         raise ValueError(f"{what} {str(path)!r}: {error.strerror}") from None
     try:
-        return msgspec.toml.decode(content, type=kind)
-    except msgspec.MsgspecError as error:
+        fields = msgspec.toml.decode(content)
+        match fields.get("arm"):
+            case dict(arm):
+                fields["arm"] = _read_arm(arm)
+            case list(arms):
+                fields["arm"] = [_read_arm(arm) if isinstance(arm, dict) else arm for arm in arms]
+        return msgspec.convert(fields, kind)
+    except ValueError as error:
         known = ", ".join(kind.__struct_encode_fields__)
         raise ValueError(
             f"{what} {str(path)!r}: {error}; fields at the top: {known} (docs/study.md)"
         ) from None
+
+
+def _read_arm(fields: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return with_policy(fields)
+    except ValueError as error:
+        raise ValueError(f"arm {fields.get('name', '')!r}: {error}") from None
 
 
 def beside(path: str, settings_file: Path) -> str:
@@ -214,21 +223,6 @@ def check_name(name: str, what: str) -> None:
     """Raise ValueError unless `name` can be part of a file name."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"{what}: use letters, digits, '-', '_' and '.' in a name")
-
-
-def check_policy(
-    admission: Admission, order: Order, discipline: Discipline, backfill: Backfill, what: str
-) -> None:
-    """Raise ValueError if a queue policy is chosen for pods that queue one by one."""
-    if admission == "gang":
-        return
-    chosen = {"order": order, "discipline": discipline, "backfill": backfill}
-    for name, default in (("order", "fifo"), ("discipline", "strict"), ("backfill", "none")):
-        if chosen[name] != default:
-            raise ValueError(
-                f"{what}: {name} {chosen[name]!r} needs admission gang; with admission "
-                f"{admission} pods queue by priority and time, as in kube-scheduler"
-            )
 
 
 def check_unique(names: Collection[str], what: str, place: str) -> None:

@@ -179,8 +179,7 @@ class Point:
     @property
     def weight(self) -> float:
         """Expected work, in no particular unit."""
-        kind = "easy" if self.arm.backfill == "easy" else self.arm.admission
-        return self._work(self.window_days, kind)
+        return self._work(self.window_days, self.arm.admission, self.arm.policy.discipline)
 
     @property
     def workload_weight(self) -> float:
@@ -188,8 +187,9 @@ class Point:
         days = (self.workload.days or 30.0) + self.workload.carry_in_days
         return self._work(days, "workload")
 
-    def _work(self, days: float | None, kind: str) -> float:
-        cost = COST_MS["superposed" if self.workload.superpose else "generated"][kind]
+    def _work(self, days: float | None, kind: str, discipline: str = "") -> float:
+        costs = COST_MS["superposed" if self.workload.superpose else "generated"]
+        cost = costs.get(discipline, costs[kind])
         return self.num_gpus * (days or 30.0) * (self.workload.load or 1.0) * cost
 
     def jobs_file(self, out: Path) -> Path:

@@ -24,6 +24,7 @@ from typing import Any
 from tests.chaos.wire import Object, Wire
 
 RESOURCE = "nvidia.com/gpu"
+DEVICES = "tests.muster.dev/devices"
 JUST_NOW_S = 15.0
 LATE_S = 5.0  #: what one watch may lag behind another
 GATE = "muster.dev/queued"
@@ -150,6 +151,8 @@ class Observer:
             self.allocatable.pop(item["metadata"]["name"], None)
         elif change != "BOOKMARK":
             count = int(item["status"].get("allocatable", {}).get(RESOURCE, 0))
+            # of GPUs that a driver publishes as devices it has the test's word
+            count += int(item["metadata"].get("annotations", {}).get(DEVICES, 0))
             self.allocatable[item["metadata"]["name"]] = count
 
     def on_group(self, change: str, item: Object) -> None:

@@ -168,7 +168,7 @@ def test_the_chart_follows_its_values() -> None:
         items["ConfigMap", "muster-settings"]["data"]["muster.toml"], type=settings.LiveSettings
     )
     assert (read.resource, read.namespace) == ("amd.com/gpu", "gangs")
-    assert read.policy.backfill == "easy" and read.serve.port == 8443
+    assert read.policy.discipline == "easy" and read.serve.port == 8443
     whole = named(charted(EVERYTHING))
     assert json.loads(whole["ConfigMap", "muster-dashboard"]["data"]["muster.json"])["panels"]
     assert whole["PrometheusRule", "muster"]["spec"] == yaml.safe_load(

@@ -30,6 +30,7 @@ from scheduler.core.times import FOREVER_US, ends_us, to_s, to_us
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
 from scheduler.policies.policy import Policy
+from scheduler.policies.spec import PolicySpec
 from scheduler.policies.strict import strict
 
 
@@ -197,7 +198,7 @@ def cqsim_easy(
     return drive(
         peer_jobs,
         pool(num_gpus),
-        catalog.policy(backfill="easy"),
+        catalog.policy(PolicySpec(discipline="easy")),
         pass_per_event=True,
         forget=true_run_times and inexact,
     )

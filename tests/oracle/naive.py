@@ -10,6 +10,11 @@ from dataclasses import dataclass, field
 from math import inf
 
 
+def exact(seconds: float) -> float:
+    """Return whole microseconds, in which the simulator counts; half of one goes to the even."""
+    return round(seconds * 1e6) / 1e6 if seconds < inf else inf
+
+
 @dataclass(eq=False)
 class NaiveNode:
     """One machine and the pods on it."""
@@ -160,8 +165,8 @@ class NaiveGangs:
         self.running.append(job)
         self.nodes_of[job] = list(dict.fromkeys(chosen))
         bound_s = now_s if self.binder.rate == inf else self.binder.bind(pods, now_s)
-        job.start_s = bound_s + job.starting_s
-        job.end_s = now_s + (job.start_s + job.duration_s - now_s)
+        job.start_s = exact(exact(bound_s) + exact(job.starting_s))
+        job.end_s = exact(job.start_s + job.duration_s)
         return True
 
     def leave(self, job: NaiveJob) -> None:
@@ -186,7 +191,7 @@ class NaiveGangs:
 
     def ends(self, now_s: float) -> list[tuple[float, NaiveJob]]:
         """Return when running jobs are expected to end, the first one first."""
-        ends = [(max(job.start_s + job.walltime_s, now_s), job) for job in self.running]
+        ends = [(max(exact(job.start_s + job.walltime_s), now_s), job) for job in self.running]
         return sorted(ends, key=lambda end: end[0])
 
     def is_harmless(
@@ -198,7 +203,7 @@ class NaiveGangs:
         now_s: float,
     ) -> bool:
         """True if `head` can start at its shadow time although `job` starts now on `chosen`."""
-        if job.walltime_s <= shadow_s - now_s:
+        if job.walltime_s <= exact(shadow_s - now_s):
             return True
         if shadow_s == inf:
             return False

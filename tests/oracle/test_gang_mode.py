@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sim import run
 from sim.engines.workload import Workload
 from sim.schema import planes
-from tests.oracle.naive import NaiveBinder, NaiveGangs, NaiveJob
+from tests.oracle.naive import NaiveBinder, NaiveGangs, NaiveJob, exact
 from traces.synthetic import generate
 
 PLANE = planes.load("kubernetes")
@@ -35,7 +35,8 @@ def naive(jobs: pd.DataFrame, node_gpus: list[int], discipline: str, plane: str)
         walltime_s = getattr(row, "walltime_s", row.duration_s)
         slower = 1.0 + PLANE.start_jitter_ratio * jitter(i, 0)
         starting_s = 0.0 if is_ideal else PLANE.start_warm_s * slower
-        todo.append(NaiveJob(row.job, row.submit_s, row.duration_s, walltime_s, pods, starting_s))
+        times = (exact(row.submit_s), exact(row.duration_s), exact(walltime_s))
+        todo.append(NaiveJob(row.job, *times, pods, starting_s))
     binder = NaiveBinder() if is_ideal else NaiveBinder(300.0, 50.0, 100.0)
     NaiveGangs(todo, node_gpus, discipline, binder).run()
     return pd.DataFrame(

@@ -32,12 +32,16 @@ jobs_tables = st.lists(
     max_size=12,
 ).map(pd.DataFrame)
 
-policies = st.fixed_dictionaries(
+whole_gangs = st.fixed_dictionaries(
     {
-        "admission": st.sampled_from(["gang", "gang", "pod", "permit"]),
+        "admission": st.just("gang"),
         "order": st.sampled_from(["fifo", "priority", "sjf", "smallest"]),
-        "discipline": st.sampled_from(["strict", "skip"]),
-        "backfill": st.sampled_from(["none", "easy"]),
+        "discipline": st.sampled_from(["strict", "skip", "easy"]),
+    }
+)
+single_pods = st.fixed_dictionaries({"admission": st.sampled_from(["pod", "permit"])})
+surroundings = st.fixed_dictionaries(
+    {
         "placement": st.sampled_from(["pack", "spread", "first-fit"]),
         "control_plane": st.sampled_from(["ideal", "kubernetes"]),
         "until_s": st.sampled_from([None, None, 150.0]),
@@ -47,13 +51,20 @@ policies = st.fixed_dictionaries(
 
 @pytest.mark.slow
 @settings(max_examples=80)
-@given(jobs=jobs_tables, policy=policies, num_nodes=st.integers(1, 4))
-def test_littles_law(jobs: pd.DataFrame, policy: dict[str, object], num_nodes: int) -> None:
+@given(
+    jobs=jobs_tables,
+    policy=st.one_of(whole_gangs, single_pods),
+    around=surroundings,
+    num_nodes=st.integers(1, 4),
+)
+def test_littles_law(
+    jobs: pd.DataFrame, policy: dict[str, object], around: dict[str, object], num_nodes: int
+) -> None:
     jobs = jobs.assign(
         job=[f"job-{i}" for i in range(len(jobs))],
         walltime_s=jobs["duration_s"] * jobs["slack_ratio"],
     ).drop(columns="slack_ratio")
-    result = run(jobs, nodes=num_nodes, timeouts={"rendezvous_s": 40.0}, **policy)
+    result = run(jobs, nodes=num_nodes, timeouts={"rendezvous_s": 40.0}, **policy, **around)
     end_s = float(result.manifest["end_s"])
     came = result.jobs[(result.jobs["submit_s"] < end_s) & (result.jobs["outcome"] != "never_fits")]
     submit_s = came["submit_s"].to_numpy()

@@ -63,7 +63,7 @@ class Rig:
         self.clock_s = 100.0
         self.api = Recorder()
         self.settings = msgspec.convert(settings, LiveSettings)
-        policy = catalog.policy("priority", "strict", "none", "pack")
+        policy = catalog.policy(self.settings.policy)
         self.ledger = Ledger(policy, RESOURCE, lambda now_s, item: None)
         self.publisher = Publisher(self.api, "rig")  # type: ignore[arg-type]
         self.publisher.active = True

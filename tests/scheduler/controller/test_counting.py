@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -9,9 +10,14 @@ import pytest
 
 from scheduler.controlplane.objects import node as played
 from scheduler.core.model import PodShape
+from scheduler.extender.verbs import Extender
+from scheduler.kube.devices import DeviceClass, ResourceClaim, ResourceSlice
 from scheduler.kube.objects import NodeObject, Pod
 from scheduler.kube.watch import Change
+from scheduler.status.status import view
 from tests.scheduler.controller.rig import Rig, pod, tried
+from tests.scheduler.extender.test_filter import answer
+from tests.scheduler.workloads.test_devices import SHIPPED, claim, class_of, device, slice_of
 
 GROUP = "scheduling.x-k8s.io/pod-group"
 NODE = "node-00000"
@@ -184,6 +190,123 @@ def test_a_rank_that_outgrew_its_node_is_counted_as_it_is() -> None:
         assert not rig.evicted()
 
     tried(story, nodes=1)
+
+
+# -- GPUs that are devices ------------------------------------------------------------------------
+
+NO_PLUGIN = {"nvidia.com/gpu": "0"}
+
+
+def tell(rig: Rig, *items: DeviceClass | ResourceSlice | ResourceClaim, gone: bool = False) -> None:
+    """Tell of objects of dynamic resource allocation."""
+    for item in items:
+        rig.control.on_devices(Change.DELETED if gone else Change.ADDED, item)
+
+
+@pytest.mark.parametrize("first", ["nodes", "slices", "class"])
+def test_gpus_that_are_devices_are_counted_whatever_is_seen_first(first: str) -> None:
+    async def story(rig: Rig) -> None:
+        steps: dict[str, Callable[[], object]] = {
+            "nodes": lambda: [tell_node(rig, n, **NO_PLUGIN) for n in range(2)],
+            "slices": lambda: tell(rig, *(slice_of(f"node-0000{n}") for n in range(2))),
+            "class": lambda: tell(rig, class_of(SHIPPED)),
+        }
+        for step in (steps.pop(first), *steps.values()):
+            step()
+        label = {GROUP: "g"}
+        rig.thing("coscheduling", "g", {"minMember": 2})
+        rig.see(*(pod(f"g-{i}", labels=label, gpus=2) for i in range(2)))
+        await rig.settle()
+        rig.see(own("late", gpus=1))
+        await rig.settle()
+        assert sorted(rig.placed()) == ["g-0", "g-1"]
+        assert free(rig).gpus == 0
+        tell(rig, slice_of(NODE, device("a"), device("b"), device("c"), generation=2))
+        await rig.settle()
+        assert rig.placed()["late"] == NODE
+        assert rig.ledger.not_understood == {}
+
+    tried(story, nodes=2)
+
+
+def test_a_node_with_gpus_that_are_allocatable_has_no_others() -> None:
+    async def story(rig: Rig) -> None:
+        tell(rig, class_of(SHIPPED), slice_of(NODE))
+        await rig.settle()
+        assert free(rig).gpus == 8
+
+    tried(story, nodes=1)
+
+
+def test_devices_that_claims_hold_are_not_free() -> None:
+    async def story(rig: Rig) -> None:
+        tell_node(rig, **NO_PLUGIN)
+        tell(rig, class_of(SHIPPED), slice_of(NODE), claim("gpu-0", pool=NODE))
+        await rig.settle()
+        assert free(rig).gpus == 1
+        tell(rig, slice_of(NODE, device("gpu-1")))
+        await rig.settle()
+        assert free(rig).gpus == 1, "the claimed one is gone"
+        tell(rig, slice_of(NODE), claim("gpu-0", "gpu-1", pool=NODE))
+        await rig.settle()
+        assert free(rig).gpus == 0
+        tell(rig, claim("gpu-0", "gpu-1", pool=NODE), gone=True)
+        await rig.settle()
+        assert free(rig).gpus == 2
+
+    tried(story, nodes=1)
+
+
+def test_only_kube_scheduler_hands_devices_out() -> None:
+    async def story(rig: Rig) -> None:
+        tell_node(rig, **NO_PLUGIN)
+        tell(rig, class_of(SHIPPED), slice_of(NODE))
+        said = {"muster.dev/queue": "fast"}
+        rig.see(own("a", gpus=1, annotations=said))
+        rig.see(own("b", gpus=1, gated=False, schedulerName="muster-direct"))
+        await rig.settle()
+        assert rig.lanes() == {"a": "pinned"}
+        assert "pod b has devices for nvidia.com/gpu" in rig.problem("n/b")
+
+    tried(story, nodes=1, direct_queues=["fast"])
+
+
+def test_a_node_whose_devices_are_not_understood_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def story(rig: Rig) -> None:
+        for number in range(2):
+            tell_node(rig, number, **NO_PLUGIN)
+        tell(rig, class_of("device.isNice()"), slice_of(NODE), slice_of("node-00001"))
+        rig.see(own("a", gpus=1))
+        await rig.settle()
+        assert free(rig).gpus == 0
+        assert set(rig.ledger.not_understood) == {"node node-00000", "node node-00001"}
+        seen = view(rig.control.names["n/a"], rig.ledger, rig.control.now_s())
+        assert "devices of node node-00000 are not counted, nor of 1 more: " in seen.text
+        assert "selector 'device.isNice()' is more than muster evaluates" in seen.text
+        tell(rig, class_of(SHIPPED))
+        await rig.settle()
+        assert rig.ledger.not_understood == {}
+        assert set(rig.placed()) == {"a"}
+
+    tried(story, nodes=2)
+    said = [r.getMessage() for r in caplog.records if r.name == "muster.mirror"]
+    assert len(said) == 1, "once for all nodes of a kind"
+    assert said[0].startswith("devices of node node-0000")
+
+
+def test_a_pod_of_no_gang_may_go_where_muster_does_not_know_what_is_free() -> None:
+    async def story(rig: Rig) -> None:
+        for number in range(2):
+            tell_node(rig, number, **NO_PLUGIN)
+        tell(rig, class_of("device.isNice()"), slice_of(NODE))
+        await rig.settle()
+        lone = pod("lone", gpus=1, gated=False)
+        found = answer(Extender(rig.control), lone, [NODE, "node-00001"])
+        assert found["NodeNames"] == [NODE]
+
+    tried(story, nodes=2)
 
 
 # -- ranks that exit with 0 -----------------------------------------------------------------------

@@ -13,6 +13,7 @@ from scheduler.core.model import PodShape
 from scheduler.journal.history import events_of
 from scheduler.kube.objects import NodeObject, Pod
 from scheduler.policies import catalog
+from scheduler.policies.spec import PolicySpec
 from scheduler.workloads.eligibility import shunned
 
 RESOURCE = "nvidia.com/gpu"
@@ -20,9 +21,7 @@ RESOURCE = "nvidia.com/gpu"
 
 def ledger(*gpus: int) -> Ledger:
     """Return a ledger of nodes with these GPUs, settled."""
-    found = Ledger(
-        catalog.policy("priority", "strict", "none", "pack"), RESOURCE, lambda now_s, item: None
-    )
+    found = Ledger(catalog.policy(PolicySpec("priority")), RESOURCE, lambda now_s, item: None)
     for number, count in enumerate(gpus):
         found.set_node(msgspec.convert(played(number, count), NodeObject))
     found.settle(0.0)
@@ -180,7 +179,7 @@ def waiting(name: str, count: int, submit_s: float) -> Request:
 
 def test_how_often_a_head_was_overtaken_outlives_the_state() -> None:
     told: list[object] = []
-    policy = catalog.policy("priority", "skip", "none", "pack")
+    policy = catalog.policy(PolicySpec("priority", "skip"))
     book = Ledger(policy, RESOURCE, lambda now_s, item: told.append(item))
     for number in range(2):
         book.set_node(msgspec.convert(played(number, 8), NodeObject))

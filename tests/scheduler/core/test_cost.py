@@ -13,12 +13,13 @@ from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import to_us
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
+from scheduler.policies.spec import PolicySpec
 from tests.scheduler.core.driving import gang, let_pass, nodes, submit
 
 DISCIPLINES = {
-    "strict": catalog.policy(),
-    "skip": catalog.policy(discipline="skip"),
-    "easy": catalog.policy(backfill="easy"),
+    "strict": catalog.policy(PolicySpec()),
+    "skip": catalog.policy(PolicySpec(discipline="skip")),
+    "easy": catalog.policy(PolicySpec(discipline="easy")),
 }
 
 
@@ -41,7 +42,7 @@ def count_calls(act: Callable[[], object]) -> int:
 
 def life_of_a_gang(num_nodes: int, placer: str) -> int:
     """Return the calls of submission, admission test and end of a gang of 16 pods of 8 GPUs."""
-    policy = catalog.policy(placer=placer)
+    policy = catalog.policy(PolicySpec(placement=placer))
     state = ClusterState(nodes(num_nodes))
     submit(state, gang("before", 3, 2))
     let_pass(state, policy)

@@ -33,10 +33,11 @@ from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import to_us
 from scheduler.policies import catalog
 from scheduler.policies.explain import explain
+from scheduler.policies.spec import PolicySpec
 from tests.scheduler.core.driving import admitted, gang, let_pass, nodes, submit
 
-STRICT = catalog.policy()
-SKIP = catalog.policy(discipline="skip")
+STRICT = catalog.policy(PolicySpec())
+SKIP = catalog.policy(PolicySpec(discipline="skip"))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_a_reservation_is_redeemed_by_its_gang() -> None:
 
 
 def test_priority_moves_a_waiting_gang() -> None:
-    policy = catalog.policy(order="priority")
+    policy = catalog.policy(PolicySpec(order="priority"))
     state = ClusterState(nodes(1), policy.order)
     submit(state, gang("a", 1, 8), gang("b", 1, 8, 1.0), gang("c", 1, 8, 2.0))
     let_pass(state, policy)

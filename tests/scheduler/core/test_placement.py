@@ -11,6 +11,7 @@ from scheduler.core.placement import place
 from scheduler.core.state import ClusterState, apply
 from scheduler.policies import catalog
 from scheduler.policies.catalog import PLACERS
+from scheduler.policies.spec import PolicySpec
 from tests.scheduler.core.driving import let_pass, nodes, submit
 
 
@@ -67,7 +68,7 @@ def test_ranks_follow_the_topology_whatever_the_names(placer: str) -> None:
     ]
     state = ClusterState(scattered)
     submit(state, Gang("g", (Role(3, PodShape(8)),)))
-    let_pass(state, catalog.policy(placer=placer))
+    let_pass(state, catalog.policy(PolicySpec(placement=placer)))
     assert state.node_names(state.gangs["g"].held) == ["c", "b", "a"]
 
 
@@ -156,7 +157,7 @@ def test_roles_do_not_take_the_same_gpus() -> None:
     roles = (Role(2, PodShape(4)), Role(1, PodShape(1), name="master"))
     state = ClusterState(nodes(2))
     apply(state, GangSubmitted(Gang("g", roles)))
-    let_pass(state, catalog.policy())
+    let_pass(state, catalog.policy(PolicySpec()))
     assert sorted(free.gpus for free in state.capacity.free_on_each()) == [0, 7]
     assert state.gangs["g"].held == (Slice(0, 0, 1, 2), Slice(1, 1, 2, 1))
 

@@ -46,6 +46,7 @@ from scheduler.core.state import ClusterState, apply
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
 from scheduler.policies.explain import explain
+from scheduler.policies.spec import PolicySpec
 
 ORDERS = ["fifo", "priority", "sjf", "smallest"]
 POOLS = ["", "a", "b"]
@@ -106,10 +107,7 @@ class ClusterMachine(RuleBasedStateMachine):
         ),
     )
     def build(self, order: str, discipline: str, placer: str, sizes: list[tuple[int, str]]) -> None:
-        easy = discipline == "easy"
-        self.policy = catalog.policy(
-            order, "strict" if easy else discipline, "easy" if easy else "none", placer
-        )
+        self.policy = catalog.policy(PolicySpec(order, discipline, placer))
         self.order, self.discipline = order, discipline
         nodes = [
             Node(f"n{i}", shape_of(gpus, i), pool, topology=(f"rack{i // 2}",))

@@ -6,17 +6,20 @@ import gzip
 import json
 from pathlib import Path
 
-from scheduler.core.decisions import Admit
+import pytest
+
+from scheduler.core.decisions import Admit, Wait
 from scheduler.core.events import Admitted, GangSubmitted
-from scheduler.core.model import Gang, Node, PodShape, Role
+from scheduler.core.model import Gang, Node, PodShape, Role, Selector
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import FOREVER_US
-from scheduler.journal.lines import encode, snapshot
+from scheduler.journal.lines import decode_item, encode, snapshot
 from scheduler.journal.replay import replay
 from scheduler.policies import catalog
+from scheduler.policies.spec import PolicySpec
 from tests.scheduler.core.driving import let_pass
 
-STRICT = catalog.policy()
+STRICT = catalog.policy(PolicySpec())
 #: 40 gangs on 3 nodes under EASY, with times of six decimals, written by the last version of it
 FORMAT1 = Path(__file__).with_name("format1.jsonl.gz")
 
@@ -26,6 +29,27 @@ def test_a_journal_in_seconds_replays_with_equal_decisions(tmp_path: Path) -> No
     path.write_bytes(gzip.decompress(FORMAT1.read_bytes()))
     found = replay(path)
     assert (found.difference, found.num_decisions) == ("", 189)
+
+
+def test_a_gang_whose_decisions_were_others_is_refused_by_name(tmp_path: Path) -> None:
+    """What is a master and its equal workers now was of two shapes then."""
+    lines = gzip.decompress(FORMAT1.read_bytes()).decode().splitlines()
+    line = json.loads(lines[1])
+    worker = line["v"]["gang"][1][0]
+    line["v"]["gang"][1] = [{**worker, "count": 1, "name": "master"}, {**worker, "count": 2}]
+    path = tmp_path / "journal.jsonl"
+    path.write_text("\n".join([lines[0], json.dumps(line), *lines[2:]]) + "\n")
+    says = r"journal.jsonl:2: gang 'j0' has equal pods in its roles 'master', 'worker'"
+    with pytest.raises(ValueError, match=says):
+        replay(path)
+
+
+def test_its_waits_of_equal_pods_are_read() -> None:
+    """They were a family of one size; a report of such a journal says who waited for what."""
+    pod = [8, 0, 0]
+    roles = [{"count": 1, "pod": pod, "name": "master"}, {"count": 7, "pod": pod}]
+    seen = decode_item("Wait", {"family": roles, "fit_pods": 0, "free_pods": 1})
+    assert seen == Wait((PodShape(8), Selector()), 0, 8)
 
 
 def test_its_promises_count(tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ from scheduler.journal.lines import Gap, decode_item, encode, snapshot
 from scheduler.journal.replay import replay
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
+from scheduler.policies.spec import PolicySpec
 from sim.commands.main import invoke
 from sim.journals.recorded import recorded
 
-NAMES = {"order": "fifo", "discipline": "strict", "backfill": "easy", "placement": "pack"}
+POLICY = PolicySpec(discipline="easy")
 
 
 class Session:
@@ -32,14 +33,14 @@ class Session:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self.policy = catalog.policy(*NAMES.values())
+        self.policy = catalog.policy(POLICY)
         self.begin(0.0)
 
     def begin(self, now_s: float) -> None:
         """Make the state anew; what ran is gone."""
         nodes = [Node(f"n{i}", PodShape(8)) for i in range(4)]
         self.state = ClusterState(nodes, order=self.policy.order)
-        self.journal.begin(now_s, snapshot(now_s, self.state, NAMES, 1000.0))
+        self.journal.begin(now_s, snapshot(now_s, self.state, POLICY, 1000.0))
 
     def submit(self, name: str, pods: int, now_s: float) -> None:
         """Let a gang come."""

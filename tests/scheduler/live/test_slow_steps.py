@@ -18,12 +18,13 @@ import pytest
 from kubernetes.aio.client import Configuration
 
 from scheduler.controller.controller import Controller
-from scheduler.controller.settings import LiveSettings, PolicySettings
+from scheduler.controller.settings import LiveSettings
 from scheduler.controlplane import objects
 from scheduler.kube.api import Api
 from scheduler.kube.objects import NodeObject, Pod
 from scheduler.kube.watch import Change
 from scheduler.live.service import Service
+from scheduler.policies.spec import PolicySpec
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +61,7 @@ async def busy(discipline: str) -> AsyncIterator[Controller]:
     nowhere = Configuration()
     nowhere.host = "http://127.0.0.1:9"
     async with Api(nowhere) as api:
-        settings = LiveSettings(policy=PolicySettings(discipline=discipline))
+        settings = LiveSettings(policy=PolicySpec("priority", discipline))
         control = Service(settings, api).controller
         for number in range(NODES):
             control.on_node(Change.ADDED, node(number))

@@ -17,6 +17,7 @@ from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import to_s
 from scheduler.policies import catalog
 from scheduler.policies.policy import Policy
+from scheduler.policies.spec import PolicySpec
 from tests.scheduler.core.driving import gang, let_pass, nodes, submit
 
 NUM_NODES = 3
@@ -106,7 +107,7 @@ def schedule(work: list[tuple[Gang, float]], policy: Policy) -> Schedule:
 @given(work=workloads())
 @settings(max_examples=300, derandomize=True, deadline=None)
 def test_easy_promises_the_earliest_start_and_keeps_it(work: list[tuple[Gang, float]]) -> None:
-    found = schedule(work, catalog.policy(backfill="easy"))
+    found = schedule(work, catalog.policy(PolicySpec(discipline="easy")))
     assert found.start_s.keys() == {each.name for each, _ in work}
     for promise in found.promises:
         assert promise.start_s == promise.possible_s, "not the earliest start"
@@ -116,7 +117,7 @@ def test_easy_promises_the_earliest_start_and_keeps_it(work: list[tuple[Gang, fl
 @given(work=workloads(), order=st.sampled_from(["fifo", "sjf", "smallest"]))
 @settings(max_examples=60, derandomize=True, deadline=None)
 def test_strict_order_lets_no_gang_overtake(work: list[tuple[Gang, float]], order: str) -> None:
-    policy = catalog.policy(order=order)
+    policy = catalog.policy(PolicySpec(order=order))
     start_s = schedule(work, policy).start_s
     for one, _ in work:
         for other, _ in work:
@@ -131,7 +132,7 @@ def test_strict_order_lets_no_gang_overtake(work: list[tuple[Gang, float]], orde
 def test_a_one_gpu_pod_never_waits_beside_a_free_gpu_when_skipping(
     work: list[tuple[Gang, float]],
 ) -> None:
-    start_s = schedule(work, catalog.policy(discipline="skip")).start_s
+    start_s = schedule(work, catalog.policy(PolicySpec(discipline="skip"))).start_s
     for now_s in sorted(set(start_s.values())):
         held = sum(
             each.gpus

@@ -19,10 +19,11 @@ from scheduler.core.state import ClusterState, apply
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
 from scheduler.policies.explain import explain
+from scheduler.policies.spec import PolicySpec
 from tests.scheduler.core.driving import admitted, gang, let_pass, nodes, submit, waits
 
-STRICT = catalog.policy()
-EASY = catalog.policy(backfill="easy")
+STRICT = catalog.policy(PolicySpec())
+EASY = catalog.policy(PolicySpec(discipline="easy"))
 
 
 def test_capacity() -> None:
@@ -186,20 +187,6 @@ def test_what_does_not_wait_has_no_reason() -> None:
         explain(state, "x")
 
 
-@pytest.mark.parametrize(
-    ("names", "text"),
-    [
-        ({"order": "lifo"}, "order 'lifo' is unknown; choose one of fifo, priority, sjf, smallest"),
-        ({"discipline": "lax"}, "discipline 'lax' is unknown; choose one of strict, skip"),
-        ({"backfill": "hard"}, "backfill 'hard' is unknown; choose one of none, easy"),
-        ({"placer": "best"}, "placement 'best' is unknown; choose one of pack, spread, first-fit"),
-    ],
-)
-def test_the_catalog_names_what_it_has(names: dict[str, str], text: str) -> None:
-    with pytest.raises(ValueError, match=text):
-        catalog.policy(**names)
-
-
 def test_a_policy_refuses_a_queue_in_another_order() -> None:
     with pytest.raises(ValueError, match="orders the queue by 'sjf', the state by 'fifo'"):
-        decide(ClusterState(nodes(1)), catalog.policy(order="sjf"), 0)
+        decide(ClusterState(nodes(1)), catalog.policy(PolicySpec(order="sjf")), 0)

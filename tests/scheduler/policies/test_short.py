@@ -13,9 +13,10 @@ from scheduler.core.sentences import quantity, why
 from scheduler.core.state import ClusterState, apply
 from scheduler.policies import catalog
 from scheduler.policies.explain import explain
+from scheduler.policies.spec import PolicySpec
 from tests.scheduler.core.driving import let_pass, submit
 
-STRICT = catalog.policy()
+STRICT = catalog.policy(PolicySpec())
 GIB = 1 << 30
 
 

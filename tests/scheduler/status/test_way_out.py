@@ -13,6 +13,7 @@ from scheduler.controlplane.objects import node as played
 from scheduler.core.decisions import PendingReason
 from scheduler.kube.objects import NodeObject, Pod
 from scheduler.policies import catalog
+from scheduler.policies.spec import PolicySpec
 from scheduler.status.shapes import shapes
 from scheduler.status.way_out import WayOut, sentences, way_out
 from scheduler.workloads.requests import pod_shape
@@ -20,10 +21,10 @@ from scheduler.workloads.requests import pod_shape
 RESOURCE = "nvidia.com/gpu"
 
 
-def book(*gpus: int, policy: str = "none") -> Ledger:
+def book(*gpus: int, policy: str = "strict") -> Ledger:
     """Return a ledger of nodes with these GPUs."""
     found = Ledger(
-        catalog.policy("priority", "strict", policy, "pack"), RESOURCE, lambda now_s, item: None
+        catalog.policy(PolicySpec("priority", policy)), RESOURCE, lambda now_s, item: None
     )
     for number, count in enumerate(gpus):
         found.set_node(node(number, count))
@@ -106,7 +107,7 @@ def test_without_walltimes_the_smallest_gangs_that_suffice_are_named() -> None:
 
 def test_a_promise_of_the_policy_is_the_time() -> None:
     ledger = book(8, 8)
-    ledger.policy = catalog.policy("priority", "strict", "easy", "pack")
+    ledger.policy = catalog.policy(PolicySpec("priority", "easy"))
     ledger.hold(request("runs", 2, 8, (0, 1), walltime_s=1000.0))
     ledger.submit(request("waits", 1, 8))
     assert asked(ledger, "waits", 400.0)[1].starts_in_s == pytest.approx(600.0)

@@ -106,7 +106,10 @@ def test_bad_jobs_are_refused(
         ("run --jobs jobs.csv --nodes 4 --cluster two.toml --out o", "not both"),
         ("run --jobs jobs.csv --cluster two.toml --gpus-per-node 8 --out o", "goes with --nodes"),
         ("run --jobs jobs.csv --cluster none.toml --out o", "'none.toml': No such file"),
-        ("run --jobs jobs.csv --nodes 4 --order lifo --out o", "'lifo' is not one of"),
+        (
+            "run --jobs jobs.csv --nodes 4 --order lifo --out o",
+            "order 'lifo' is unknown; choose",
+        ),
         (
             "run --jobs jobs.csv --nodes 4 --control-plane fast --out o",
             "nor one of ideal, kubernetes",
@@ -115,7 +118,7 @@ def test_bad_jobs_are_refused(
         ("run --jobs jobs.csv --nodes 4 --until-days 0 --out o", "--until-days is 0"),
         (
             "run --jobs jobs.csv --nodes 4 --admission pod --backfill easy --out o",
-            "backfill 'easy' needs admission gang",
+            "discipline 'easy' needs admission gang",
         ),
         ("run --jobs jobs.csv --nodes 4 --out jobs.csv", "is a file; give a folder"),
         ("run --jobs jobs.csv --nodes 4 --out .", "is not empty and holds no run"),

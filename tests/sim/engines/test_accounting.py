@@ -80,7 +80,8 @@ def assert_books(result: RunResult) -> None:
 def test_pending_time_is_split_without_a_rest(
     mode: str, plane: str | dict[str, object], jobs: pd.DataFrame, discipline: str
 ) -> None:
-    assert_books(run(jobs, nodes=3, admission=mode, control_plane=plane, discipline=discipline))
+    how = {"discipline": discipline} if mode == "gang" else {}
+    assert_books(run(jobs, nodes=3, admission=mode, control_plane=plane, **how))
 
 
 @pytest.mark.slow

@@ -165,7 +165,7 @@ def test_a_cluster_of_pools(jobs: pd.DataFrame) -> None:
     ("settings", "message"),
     [
         ({"ordre": "fifo"}, "setting 'ordre' is unknown; choose among admission"),
-        ({"order": "lifo"}, "Invalid enum value 'lifo'"),
+        ({"order": "lifo"}, "order 'lifo' is unknown"),
         ({"seed": -1}, "seed is -1; give 0 or more"),
         ({"until_s": 0.0}, "give a time after 0"),
         ({"control_plane": "fast"}, "nor one of ideal, kubernetes"),

@@ -330,7 +330,11 @@ def test_stopped_half_way_and_started_again_gives_the_same(
         ("window_days = 0.25", "[workload.window_days]\npod = 0.25", "window_days"),
         ('name = "gang-easy"', 'name = "pod"', "'pod' stands twice"),
         ('name = "gang-easy"', 'name = "gang/easy"', "use letters"),
-        ('backfill = "easy"', 'backfill = "hard"', "Invalid enum value 'hard'"),
+        (
+            'backfill = "easy"',
+            'backfill = "hard"',
+            "backfill 'hard' is unknown",
+        ),
         ('title = "Small"', "nodse = 3", "unknown field `nodse`"),
         ('title = "Small"', "title = ", "study settings"),
         ('control_plane = "kubernetes"', 'control_plane = "none.toml"', "neither a readable file"),

@@ -1,0 +1,24 @@
+"""A policy in words and numbers, as users write it and as records keep it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """What a policy is composed of; `catalog` knows the words, and `catalog.read` checks them.
+
+    It is written out as it is: in config.toml, in the settings of a live muster, in the snapshots
+    of a journal.
+    """
+
+    order: str = "fifo"
+    discipline: str = "strict"
+    placement: str = "pack"
+    #: those that the discipline takes, by name; none is missing in a spec that was read
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+#: a spec has a word for each of these
+WORDS = ("order", "discipline", "placement")
