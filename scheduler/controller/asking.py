@@ -1,12 +1,13 @@
-"""What a gang's pods without a node ask for: as one request, or as several."""
+"""What a gang asks for, and how the core is told of it."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from math import inf
 
 from scheduler.controller.membership import LiveGang
-from scheduler.controller.mirror import Request
+from scheduler.controller.parts import Part, Request, Wanted
 from scheduler.kube.objects import Pod, unix_s
 from scheduler.workloads.gangs import WALLTIME, Find
 from scheduler.workloads.sizes import training_job, wishes
@@ -24,43 +25,62 @@ def duration_s(text: str) -> float:
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
-def groups(gang: LiveGang, free: list[Pod]) -> list[tuple[list[Pod], int]]:
-    """Split pods into requests: what the minimum needs together, the others one by one.
-
-    Returns pods with how many the request asks for: pods of a gang may not all exist yet.
-    """
+def wanted(gang: LiveGang, free: list[Pod]) -> Wanted:
+    """Return what pods without a node ask for: all that the minimum needs, then one by one."""
     if not free or gang.size is None:
-        return []
+        return Wanted([])
     lacking = gang.size.min_member - gang.num_placed()
-    if lacking > 0:
-        together, alone = free[:lacking], free[lacking:]
-        if len(together) < lacking:
-            return [(together, lacking)]
-        wanted = [(together, lacking)]
-        if not gang.started_min:
-            return wanted
-        return wanted + [([pod], 1) for pod in alone]
-    return [([pod], 1) for pod in free]
+    if lacking <= 0:
+        return Wanted(free[:1], 0, tuple(free[1:]))
+    later = tuple(free[lacking:]) if gang.started_min else ()
+    return Wanted(free[:lacking], max(0, lacking - len(free)), later)
 
 
-def request_for(
-    gang: LiveGang, name: str, pods: list[Pod], num_pods: int, find: Find, zero_unix_s: float
-) -> Request:
-    """Return the request of some pods, as large as if `num_pods` of them existed."""
-    parts = gang.parts(pods)
-    if num_pods > len(pods):
-        largest = max(parts, key=lambda part: part.count)
-        largest.count += num_pods - len(pods)
+def request_of(gang: LiveGang, asks: Wanted, find: Find, zero_unix_s: float) -> Request | None:
+    """Return what a gang holds, by its slots, and what it asks for; None if neither."""
+    parts: dict[str, Part] = {}
+    for slot in gang.slots:
+        if slot.is_held:
+            gang.look_at(slot)
+            parts.setdefault(slot.part, Part(slot.part, slot.shape)).nodes.append(slot.node)
+    for pod in asks.pods:
+        name, avoid = gang.part_of(pod)
+        part = parts.setdefault(name, Part(name, gang.facts(pod).shape))
+        if part.pod is None:
+            part.pod, part.avoid = pod, avoid
+        part.uids.append(pod.metadata.uid)
+    if asks.to_come:
+        max(parts.values(), key=lambda part: len(part.uids)).to_come = asks.to_come
+    if not parts:
+        return None
+    known = gang.request
+    if known is not None and (known.nodes or not asks.pods):
+        said = known  # a gang that was admitted keeps its place
+    else:
+        said = _said(gang, asks.pods or gang.live_pods(), find, zero_unix_s)
+    said = replace(said, parts=sorted(parts.values(), key=_in_order))
+    said.admitted_s, said.saved_s = gang.admitted_s, gang.saved_s
+    return said
+
+
+def _in_order(part: Part) -> tuple[str, int]:
+    role, _, number = part.name.partition("#")
+    return role, int(number or 0)
+
+
+def _said(gang: LiveGang, pods: list[Pod], find: Find, zero_unix_s: float) -> Request:
+    """Return what pods say of their gang beside their requests."""
+    created_s = min(unix_s(p.metadata.creation_timestamp) for p in pods) - zero_unix_s
+    gang.submit_s = min(gang.submit_s, created_s)
     meta = pods[0].metadata
     queue, priority = wishes(training_job(pods[0], find)[1], find)
     return Request(
-        name=name,
-        parts=parts,
-        submit_s=min(unix_s(p.metadata.creation_timestamp) for p in pods) - zero_unix_s,
+        name=gang.name,
+        parts=[],
+        submit_s=gang.submit_s,
         priority=max(p.spec.priority for p in pods) or priority,
         queue=meta.labels.get("kueue.x-k8s.io/queue-name")
         or meta.annotations.get("muster.dev/queue")
         or queue,
         walltime_s=duration_s(meta.annotations.get(WALLTIME, "")),
-        present=len(pods),
     )

@@ -30,7 +30,7 @@ from scheduler.kube.api import Api, ApiError
 from scheduler.kube.devices import DeviceClass, ResourceClaim, ResourceSlice
 from scheduler.kube.objects import IGNORE, NodeObject, Pod, Thing
 from scheduler.kube.watch import Change
-from scheduler.workloads.gangs import Source, key_of
+from scheduler.workloads.gangs import GangKey, Source, key_of
 from scheduler.workloads.requests import pod_shape, resized
 
 log = logging.getLogger("muster.controller")
@@ -58,7 +58,9 @@ class Controller:
         self.lanes = Lanes(api)
         self.work = Work(clock)
         self.tables = Tables(settings, ledger, self.work)
-        self.release = Release(self.tables, self.lanes, plans, telling, metrics, self.on_pod)
+        self.release = Release(
+            self.tables, self.lanes, plans, telling, metrics, self.on_pod, self.set_aside
+        )
         self.recovery = Recovery(self.tables, self.release)
         self.mending = Mending(self.tables, self.release, self.recovery)
         self.gangs = self.tables.gangs
@@ -96,8 +98,8 @@ class Controller:
             return  # a heartbeat
         tainted = old is not None and old.spec.taints != node.spec.taints
         if tainted or not self.ledger.usable(node.metadata.name):
-            for gang, unit, slot in list(self.slot_of.values()):
-                if slot.node == node.metadata.name and not (slot.bound and unit.bound):
+            for gang, slot in list(self.slot_of.values()):
+                if slot.node == node.metadata.name and not gang.is_placed():
                     self.work.touch(gang.key)
         self.work.wake()
 
@@ -186,25 +188,26 @@ class Controller:
         gang.pods[uid] = pod
         is_resized = known is not None and resized(known, pod, self.settings.resource)
         if is_resized:
-            gang.note_resize(uid)
+            gang.look_anew(uid)
         elif known is not None and _alike(known, pod):
             return
         if pod.status.phase == "Succeeded":
             gang.note_success(pod)
         place = self.slot_of.get(uid)
         if place is not None and pod.spec.node_name and not pod.ended:
-            _, unit, slot = place
+            _, slot = place
             if slot.node == pod.spec.node_name:
-                if not slot.bound:
-                    slot.bound = True
-                    if unit.bound:
+                if not slot.is_bound:
+                    slot.bound(self.now_s(), slot.node)
+                    if gang.is_placed():
                         self.work.touch(key)
                         self.work.wake()
-                if known is not None and not (pod.metadata.deletion_timestamp or is_resized):
+                is_news = known is None or known.saved_unix_s != pod.saved_unix_s
+                if not (is_news or is_resized or pod.metadata.deletion_timestamp):
                     return  # bound where it should be: nothing to mend
         here = pod.spec.node_name
         is_news = known is None or known.spec.node_name != here
-        if here and is_news and not pod.ended and (place is None or place[2].node != here):
+        if here and is_news and not pod.ended and (place is None or place[1].node != here):
             self.ledger.hear(here, gang.facts(pod).shape)
         self.work.touch(key)
         self.work.wake()
@@ -256,7 +259,7 @@ class Controller:
         try:
             self.mending.mend(gang, now_s)
         except Exception as error:
-            self._set_aside(gang, error, "mend")
+            self.set_aside(gang, error, "mend")
 
     def _decide(self, now_s: float) -> None:
         try:
@@ -265,7 +268,7 @@ class Controller:
             log.exception("the core failed; looking for the gang that it fails on")
             try:
                 for name, error in self.ledger.find_broken(now_s).items():
-                    self._set_aside(self.tables.gang_of_unit[name], error, "decide")
+                    self.set_aside(self.names[name], error, "decide")
                 self._carry_out(now_s)
             except Exception:
                 log.exception("the core failed again; nothing is planned in this step")
@@ -273,15 +276,24 @@ class Controller:
                 self.ledger.begin_anew()
 
     def _carry_out(self, now_s: float) -> None:
-        for request in self.ledger.decide(now_s):
-            try:
-                self.release.planned(request)
-            except Exception as error:
-                gang = self.tables.gang_of_unit[request.name]
-                self._set_aside(gang, error, "release")
-                self.release.drop_unit(gang, gang.units[request.name])
+        """Decide until nobody asks for more, then tell the pods that were planned."""
+        planned: dict[GangKey, LiveGang] = {}
+        asks = True
+        while asks:
+            asks = False
+            for placed in self.ledger.decide(now_s):
+                gang = self.names[placed.name]
+                planned[gang.key] = gang
+                try:
+                    self.release.planned(gang, placed)
+                    asks |= self.release.ask_next(gang)
+                except Exception as error:
+                    self.set_aside(gang, error, "release")
+                    self.release.drop(gang, "muster failed on it")
+        for gang in planned.values():
+            self.release.tell(gang)
 
-    def _set_aside(self, gang: LiveGang, error: Exception, where: str) -> None:
+    def set_aside(self, gang: LiveGang, error: Exception, where: str) -> None:
         """Leave a gang out that cannot be read or decided, say so, and try again later."""
         self.metrics.set_aside.labels(where=where).inc()
         text = str(error)
@@ -295,9 +307,7 @@ class Controller:
         if where != "mend":  # a look would find nothing wrong with it
             gang.trouble, gang.hold_until_s = text, again_s
         self.work.look_again(gang.key, again_s)
-        for unit in list(gang.units.values()):
-            if not unit.slots:
-                self.release.drop_unit(gang, unit)
+        self.tables.ask_nothing(gang)
 
     def _wake_refused(self) -> None:
         """Have kube-scheduler look again at lone pods that gangs were in the way of."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from scheduler.controller.membership import Slot
+from scheduler.controller.slots import Slot
 from scheduler.kube.api import MERGE, Api, ApiError
 from scheduler.kube.objects import GATE, PLAN, Pod
 
@@ -42,6 +42,21 @@ def pin(affinity: dict[str, Any] | None, node: str) -> dict[str, Any]:
         ]
     }
     whole["nodeAffinity"] = node_affinity
+    return whole
+
+
+def unpinned(pod: Pod) -> dict[str, Any]:
+    """Return a pod's affinity as it was before muster pinned it: what `pin` added is the last."""
+    whole = dict(pod.spec.affinity or {})
+    terms = ((whole.get("nodeAffinity") or {}).get(REQUIRED) or {}).get("nodeSelectorTerms")
+    if PLAN not in pod.metadata.annotations or pinned_to(pod) is None or not terms:
+        return whole
+    rest = [{**term, "matchFields": list(term.get("matchFields") or ())[:-1]} for term in terms]
+    rest = [{key: value for key, value in term.items() if value} for term in rest]
+    node_affinity = {key: value for key, value in whole["nodeAffinity"].items() if key != REQUIRED}
+    if any(rest):
+        node_affinity[REQUIRED] = {"nodeSelectorTerms": rest}
+    whole["nodeAffinity"] = node_affinity or None
     return whole
 
 
@@ -200,6 +215,6 @@ class Lanes:
                 raise
 
 
-def plan_text(unit: str, generation: int, slot: Slot) -> str:
+def plan_text(gang: str, slot: Slot) -> str:
     """Return the annotation that ties a pod to its plan."""
-    return f"{unit}/{generation}/{slot.rank.role}-{slot.rank.number}"
+    return f"{gang}/{slot.plan.generation}/{slot.rank.role}-{slot.rank.number}"

@@ -1,13 +1,11 @@
 """One gang as it stands: its pods, the slots they were given, and what it still asks for.
 
-A *unit* is what the core decides on at once: the whole gang at first, later the pods that a running
-gang misses or may have beyond its minimum. A unit's *slots* are (role, rank) -> node; a pod that
-comes back under another uid takes the slot of its rank.
+A slot is a node for one rank; a pod that comes back under another uid takes the slot of its rank.
+The core knows one gang for it through its whole life: see `asking.request_of`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
@@ -15,7 +13,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from scheduler.controller.mirror import Part, Request
+from scheduler.controller.lanes import unpinned
+from scheduler.controller.parts import Request, Wanted
+from scheduler.controller.slots import Slot
 from scheduler.core.model import PodShape
 from scheduler.kube.objects import Pod
 from scheduler.workloads.eligibility import Avoid, unmodelled
@@ -34,48 +34,6 @@ class Lane(StrEnum):
     PINNED = "pinned"  #: gate off and pin on in one PATCH; kube-scheduler binds
     DIRECT = "direct"  #: muster binds
     EXTENDER = "extender"  #: not gated: kube-scheduler asks, and binds through muster
-
-
-@dataclass(slots=True)
-class Slot:
-    """A node for one rank."""
-
-    rank: Rank
-    node: str
-    uid: str  #: of the pod that has it; empty while its successor is awaited
-    attempt: int = 0  #: of a JobSet that starts again, which counts them
-    released: bool = False  #: the pod was told
-    bound: bool = False
-    empty_since_s: float = 0.0
-    refused: bool = False  #: by kube-scheduler, and the rest of the gang waited for long enough
-    num_told: int = 0  #: attempts to tell this pod
-    asked: bool = False  #: it may have been bound; only the API server knows
-    num_writing: int = 0  #: binds under way: what the API server says may change yet
-    given_back: bool = False  #: its pod was evicted with the gang: nobody comes after it
-
-
-@dataclass(slots=True)
-class Unit:
-    """Pods that the core admits together, or admitted."""
-
-    request: Request
-    uids: tuple[str, ...]  #: in rank order, as the request counts them
-    slots: list[Slot] = field(default_factory=list)  #: empty while it waits
-    generation: int = 0
-    deadline_s: float = 0.0
-    given_up: int = 0  #: the last generation that failed
-    releasing: bool = False
-    recorded: bool = False  #: a plan record exists
-
-    @property
-    def name(self) -> str:
-        """Name of the request."""
-        return self.request.name
-
-    @property
-    def bound(self) -> bool:
-        """True once every slot's pod has its node."""
-        return all(slot.bound for slot in self.slots)
 
 
 class Facts(NamedTuple):
@@ -126,7 +84,19 @@ class LiveGang:
     name: str  #: namespace/name, what people call it
     resource: str
     pods: dict[str, Pod] = field(default_factory=dict)
-    units: dict[str, Unit] = field(default_factory=dict)
+    slots: list[Slot] = field(default_factory=list)
+    request: Request | None = None  #: what the core was told of it; none: it knows of no such gang
+    later: list[str] = field(default_factory=list)  #: pods that ask next, one after the other
+    submit_s: float = inf  #: when the first of its pods was created
+    admitted_s: float = 0.0  #: since when it holds nodes
+    saved_s: float = -inf  #: until when its work is saved, since then
+    planned_s: float = 0.0  #: when it was last given nodes
+    generation: int = 0  #: plans that were made for it
+    given_up_in: int = -1  #: the last of them of which a pod did not get its node
+    releasing: bool = False  #: pods are being told
+    recorded: bool = False  #: a plan record exists
+    #: records under names of an earlier version, erased once what they say is written down again
+    old_records: list[str] = field(default_factory=list)
     size: Size | None = None
     succeeded: dict[str, Success] = field(default_factory=dict)  #: by pod, in this attempt
     num_succeeded: int = 0
@@ -143,9 +113,7 @@ class LiveGang:
     refusal: str = ""  #: what kube-scheduler said when it last refused a pod of this gang its node
     problem: str = ""  #: why it cannot be considered, if that is so
     trouble: str = ""  #: what the core failed on; holds until `hold_until_s`
-    next_unit: int = 0
-    #: pods whose request is not what it was when their slots were counted
-    resized: set[str] = field(default_factory=set)
+    _part_of: dict[bytes, str] = field(default_factory=dict)
     _facts: dict[str, Facts] = field(default_factory=dict)
     _counted: set[str] = field(default_factory=set)  #: pods that ended well, of any attempt
 
@@ -155,23 +123,21 @@ class LiveGang:
         known = self._facts.get(uid)
         if known is None or known.gated != bool(pod.spec.scheduling_gates):
             rank, shape, spec = rank_of(pod), pod_shape(pod, self.resource), pod.spec
-            affinity = (spec.affinity or {}).get("nodeAffinity")
+            affinity = unpinned(pod).get("nodeAffinity")
             alike = _encode([rank.role, shape, spec.node_selector, spec.tolerations, affinity])
             unchecked = unmodelled(pod)
             known = Facts(rank, shape, alike, bool(spec.scheduling_gates), unchecked)
             self._facts[uid] = known
         return known
 
-    def note_resize(self, uid: str) -> None:
+    def look_anew(self, uid: str) -> None:
         """Note that a pod requests something else than it did."""
         self._facts.pop(uid, None)
-        self.resized.add(uid)
 
     def forget(self, uid: str) -> None:
         """Forget a pod that is gone."""
         self.pods.pop(uid, None)
         self._facts.pop(uid, None)
-        self.resized.discard(uid)
         self.given_up.discard(uid)
         self._counted.discard(uid)
 
@@ -241,24 +207,22 @@ class LiveGang:
             beyond[pod.metadata.uid] = left[role] < 0
         return sorted(pods, key=lambda pod: beyond[pod.metadata.uid])
 
-    def slots(self) -> Iterable[tuple[Unit, Slot]]:
-        """Yield every slot with its unit."""
-        for unit in self.units.values():
-            for slot in unit.slots:
-                yield unit, slot
-
     def begun(self) -> bool:
         """True if a pod of the present attempt runs, or may know its node."""
         return any(
-            (slot.released or slot.asked or slot.bound)
+            (slot.is_told or slot.is_bound)
             and slot.attempt >= self.attempt
-            and not (slot.bound and self.is_going(slot))
-            for _, slot in self.slots()
+            and not (slot.is_bound and self.is_going(slot))
+            for slot in self.slots
         )
+
+    def is_placed(self) -> bool:
+        """True once all its slots are bound."""
+        return all(slot.is_bound for slot in self.slots)
 
     def num_placed(self) -> int:
         """Pods with a slot that is to stay, plus those that ended well."""
-        return self.num_succeeded + sum(not slot.given_back for _, slot in self.slots())
+        return self.num_succeeded + sum(slot.is_held for slot in self.slots)
 
     def is_going(self, slot: Slot) -> bool:
         """True if the slot's pod was told to end: it does no work, however long that takes it."""
@@ -284,37 +248,31 @@ class LiveGang:
         if not self.avoid:
             self.refusal = ""
 
-    def new_unit_name(self) -> str:
-        """Name the next unit: the first like the gang."""
-        number, self.next_unit = self.next_unit, self.next_unit + 1
-        return self.name if number == 0 else f"{self.name}+{number}"
+    def asks(self) -> Wanted:
+        """Return what it asks for, as far as that is still there and has no node."""
+        if self.request is None:
+            return Wanted([])
+        placed = {slot.uid for slot in self.slots}
+        uids = [uid for part in self.request.parts for uid in part.uids]
+        pods = [self.pods[uid] for uid in uids if uid in self.pods and uid not in placed]
+        return Wanted(pods, sum(part.to_come for part in self.request.parts) if pods else 0)
 
-    def parts(self, pods: list[Pod]) -> list[Part]:
-        """Group pods, which are in rank order, into equal ones per role."""
-        parts: list[Part] = []
-        last = b""
-        for pod in pods:
-            rank, shape, alike, *_ = self.facts(pod)
-            avoid = self.avoided(rank)
-            alike += _encode(sorted(avoid)) if avoid else b""
-            if alike == last:
-                parts[-1].count += 1
-                continue
-            same = sum(1 for part in parts if part.name.split("#")[0] == rank.role)
-            name = f"{rank.role}#{same}" if same else rank.role
-            parts.append(Part(name, 1, shape, pod, avoid))
-            last = alike
-        return parts
+    def part_of(self, pod: Pod) -> tuple[str, Avoid]:
+        """Return the part of the gang that a pod is of: all of it are alike; and what they avoid.
 
+        The name of a part holds for as long as the gang is there.
+        """
+        rank, _, alike, *_ = self.facts(pod)
+        avoid = self.avoided(rank)
+        alike += _encode(sorted(avoid)) if avoid else b""
+        name = self._part_of.get(alike)
+        if name is None:
+            same = sum(name.partition("#")[0] == rank.role for name in self._part_of.values())
+            name = self._part_of[alike] = f"{rank.role}#{same}" if same else rank.role
+        return name, avoid
 
-def signature(request: Request) -> tuple[object, ...]:
-    """Return what makes two requests the same to the core."""
-    return (
-        tuple((part.name, part.count, part.shape, part.avoid) for part in request.parts),
-        request.present,
-        request.priority,
-        request.queue,
-        request.walltime_s,
-        request.submit_s,
-        request.nodes,
-    )
+    def look_at(self, slot: Slot) -> None:
+        """Note what the pod of a slot asks for now."""
+        pod = self.pods.get(slot.uid)
+        if pod is not None and slot.shape != (shape := self.facts(pod).shape):
+            slot.part, slot.shape = self.part_of(pod)[0], shape

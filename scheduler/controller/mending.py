@@ -1,4 +1,4 @@
-"""Bringing a gang's units and slots in line with its pods.
+"""Bringing a gang's slots in line with its pods.
 
 Mending is level-triggered: it looks at what is, not at what happened, so that a missed or reordered
 event costs a look and nothing else.
@@ -7,11 +7,14 @@ event costs a look and nothing else.
 from __future__ import annotations
 
 from collections import Counter
+from math import inf
 
-from scheduler.controller.asking import groups
-from scheduler.controller.membership import LiveGang, Slot, Unit, signature
+from scheduler.controller.asking import wanted
+from scheduler.controller.membership import LiveGang
+from scheduler.controller.parts import Wanted
 from scheduler.controller.recovery import Recovery
 from scheduler.controller.release import Release
+from scheduler.controller.slots import Plan, Slot, SlotState
 from scheduler.controller.tables import Tables
 from scheduler.controller.worldsize import misfits
 from scheduler.kube.objects import Pod
@@ -31,7 +34,7 @@ class Mending:
         self._recovery = recovery
 
     def mend(self, gang: LiveGang, now_s: float) -> None:
-        """Bring units and slots in line with the gang's pods.
+        """Bring a gang's slots in line with its pods, and let it ask for what it lacks.
 
         Raises:
             ValueError: an object that says how large the gang is cannot be read.
@@ -49,20 +52,14 @@ class Mending:
         said = gang.size.conflict if gang.size is not None else ""
         if said and (old is None or old.conflict != said):
             self._release.telling.event(gang, "SizesDisagree", said)
-        by_uid = {pod.metadata.uid: pod for pod in pods}
-        free = self._without_slot(pods)
-        for unit in list(gang.units.values()):
-            if unit.slots:
-                self._mend_slots(gang, unit, by_uid, free, now_s)
-        free = self._without_slot(pods)
-        slot_of = self._tables.slot_of
-        self._adopt(
-            gang, [p for p in pods if p.spec.node_name and p.metadata.uid not in slot_of], now_s
-        )
-        free = [
-            p for p in free if p.metadata.uid not in self._tables.slot_of and not p.spec.node_name
-        ]
+        self._mend_slots(gang, pods, now_s)
+        self._adopt(gang, pods, now_s)
+        self._note_saved(gang, now_s)
+        free = [pod for pod in self._without_slot(pods) if not pod.spec.node_name]
         self._ask(gang, free, now_s)
+        self._release.tell(gang)
+        if gang.recorded and gang.slots and gang.is_placed() and not gang.releasing:
+            self._release.completed(gang, now_s)
         self._judge(gang, now_s)
 
     def _without_slot(self, pods: list[Pod]) -> list[Pod]:
@@ -74,152 +71,134 @@ class Mending:
 
     def _end(self, gang: LiveGang) -> None:
         """Forget a gang without pods."""
-        for unit in list(gang.units.values()):
-            self._release.drop_unit(gang, unit)
+        self._release.drop(gang, "no pod of its gang is left")
         self._recovery.forget(gang)
         for uid in gang.pods:
             self._ledger.drop_foreign(uid)
         gang.started_min, gang.started_roles, gang.degraded_since_s = 0, {}, 0.0
+        gang.later, gang.submit_s = [], inf
         gang.problem, gang.size = "", None
         if not gang.pods:
             self._tables.forget_gang(gang)
             self._release.telling.forget(gang)
 
-    def _mend_slots(
-        self,
-        gang: LiveGang,
-        unit: Unit,
-        by_uid: dict[str, Pod],
-        free: list[Pod],
-        now_s: float,
-    ) -> None:
+    def _mend_slots(self, gang: LiveGang, pods: list[Pod], now_s: float) -> None:
         """Free slots whose pod ended, hand others to successors, note pods bound elsewhere."""
-        if len(unit.slots) > 1 and not gang.begun():
-            pairs = [(slot, by_uid.get(slot.uid)) for slot in unit.slots]
-            known = [(slot, pod) for slot, pod in pairs if pod is not None]
-            if any(self._is_lost(gang, unit, slot, pod, now_s) for slot, pod in known):
+        by_uid = {pod.metadata.uid: pod for pod in pods}
+        free = self._without_slot(pods)
+        if not gang.begun():
+            unknown = [s for s in gang.slots if s.state in (SlotState.PLANNED, SlotState.VACANT)]
+            known = [(slot, by_uid.get(slot.uid)) for slot in unknown]
+            if len(unknown) > 1 and any(
+                pod is not None and self._is_lost(gang, slot, pod, now_s) for slot, pod in known
+            ):
                 # nobody knows of this plan: a part of it would start without the rest
-                self._release.give_up_whole(gang, unit, known, now_s)
-                return
-        kept: list[Slot] = []
-        changed = False
-        for slot in unit.slots:
+                self._release.give_up_whole(gang, unknown, now_s)
+        for slot in list(gang.slots):
             pod = by_uid.get(slot.uid)
             if pod is None and slot.uid:
-                ended_well = slot.uid in gang.succeeded
                 self._empty(gang, slot, now_s)
-                if ended_well or slot.given_back:
-                    changed = True
-                    continue
-            if pod is None:
-                if not self._fill(gang, unit, slot, free) and (
-                    slot.attempt < gang.attempt
-                    or any(_same(slot, p) for p in free)  # who cannot use it
-                    or not self._ledger.usable(slot.node)
-                    or now_s - slot.empty_since_s >= self._timeouts.repair_s
-                ):
-                    changed = True
-                    continue
-                kept.append(slot)
-                continue
-            if slot.uid in gang.resized:
-                gang.resized.discard(slot.uid)
-                changed = True
-            if pod.spec.node_name:
-                slot.bound = True
-                if pod.spec.node_name != slot.node:
-                    slot.node = pod.spec.node_name
-                    changed = True
-            elif self._is_lost(gang, unit, slot, pod, now_s):
-                if not slot.asked:
-                    self._release.give_up(gang, unit, slot, pod, now_s)
-                    changed = True
-                    continue
-                self._release.find_out(gang, slot, pod)
-            kept.append(slot)
-        if changed and kept:
-            self._tables.keep(gang, unit, kept)
-        elif changed:
-            unit.slots = []
-            self._release.drop_unit(gang, unit)
-        self._release.tell_successors(gang, unit)
-        if unit.slots and unit.bound and unit.recorded and not unit.releasing:
-            self._release.completed(gang, unit, now_s)
+            if slot.state is SlotState.VACANT:
+                self._fill(gang, slot, free, now_s)
+            elif pod is not None and pod.spec.node_name:
+                slot.bound(now_s, pod.spec.node_name)
+            elif pod is not None:
+                self._try(gang, slot, pod, now_s)
+        if gang.request is not None and gang.request.nodes:
+            self._tables.tell(gang, gang.asks())
 
-    def _is_lost(self, gang: LiveGang, unit: Unit, slot: Slot, pod: Pod, now_s: float) -> bool:
+    def _try(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> None:
+        """Take a slot from a pod that cannot use it, once it is known not to be bound."""
+        if not self._is_lost(gang, slot, pod, now_s):
+            if slot.state is SlotState.CLEARED:
+                slot.trusted(now_s)
+        elif slot.state in (SlotState.TELLING, SlotState.RELEASED):
+            self._release.find_out(gang, slot, pod)
+        else:
+            self._release.give_up(gang, slot, pod, now_s)
+
+    def _is_lost(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> bool:
         """True if a pod cannot use its slot any more, or did not in time."""
-        told = slot.released or slot.asked  # then kube-scheduler, or a look, says who has the node
-        # the time of those before it says nothing of a successor that nobody told yet
-        late = 0 < unit.deadline_s <= now_s and (told or slot.num_told > 0)
-        if slot.refused or late or not self._ledger.takes(slot.node, pod):
+        told = slot.is_told  # then kube-scheduler, or a look, says who has the node
+        late = 0 < slot.deadline_s <= now_s and (told or slot.num_told > 0)
+        if late or not self._ledger.takes(slot.node, pod):
             return True
         return not told and self._ledger.overfull(slot.node, gang.facts(pod).shape)
 
     def _empty(self, gang: LiveGang, slot: Slot, now_s: float) -> None:
         """Take a slot from a pod that is gone, and keep its node for the one that comes after."""
+        if slot.uid in gang.succeeded:
+            self._tables.give_back(gang, [slot], now_s, "its pod ended well")
+            return
+        if slot.state is SlotState.ENDING:
+            self._tables.give_back(gang, [slot], now_s, "its pod ended with its gang")
+            return
         self._tables.slot_of.pop(slot.uid, None)
-        slot.uid, slot.empty_since_s = "", now_s
-        slot.bound = slot.released = slot.asked = slot.refused = False
+        slot.vacated(now_s)
         self._tables.num_unbound += 1
         self._work.look_again(gang.key, now_s + self._timeouts.repair_s)
 
-    def _fill(self, gang: LiveGang, unit: Unit, slot: Slot, free: list[Pod]) -> bool:
-        """Give an empty slot to the pod of its rank, if there is one."""
+    def _fill(self, gang: LiveGang, slot: Slot, free: list[Pod], now_s: float) -> None:
+        """Give an empty slot to the pod of its rank, if there is one, or back in the end."""
         pod = next((p for p in free if not p.spec.node_name and _same(slot, p)), None)
-        if pod is None or slot.attempt < gang.attempt or not self._ledger.takes(slot.node, pod):
-            return False
-        free.remove(pod)
-        slot.uid, slot.rank = pod.metadata.uid, rank_of(pod)
-        self._tables.num_unbound += 1
-        self._tables.slot_of[slot.uid] = (gang, unit, slot)
-        slot.num_told = 0
-        return True
-
-    def _adopt(self, gang: LiveGang, bound: list[Pod], now_s: float) -> None:
-        """Count pods that run without a plan of ours: bound by others, or before muster started."""
-        known = [p for p in bound if p.spec.node_name in self._ledger.nodes]
-        if not known:
+        old = slot.attempt < gang.attempt
+        if pod is not None and not old and self._ledger.takes(slot.node, pod):
+            free.remove(pod)
+            slot.filled(now_s, pod.metadata.uid, rank_of(pod))
+            self._tables.num_unbound += 1
+            self._tables.slot_of[slot.uid] = (gang, slot)
             return
-        slots = [
-            Slot(
-                rank_of(p),
-                p.spec.node_name,
-                p.metadata.uid,
-                released=True,
-                bound=True,
-                given_back=p.metadata.deletion_timestamp is not None,
-            )
-            for p in known
-        ]
-        self._tables.hold_new(gang, known, slots, now_s)
+        cause = (
+            "of an earlier attempt"
+            if old
+            else "its pod cannot use it"
+            if any(_same(slot, p) for p in free)
+            else "its node is closed"
+            if not self._ledger.usable(slot.node)
+            else "no pod came after it"
+            if now_s - slot.since_s >= self._timeouts.repair_s
+            else ""
+        )
+        if cause:
+            self._tables.give_back(gang, [slot], now_s, cause)
+
+    def _adopt(self, gang: LiveGang, pods: list[Pod], now_s: float) -> None:
+        """Count pods that run without a plan of ours: bound by others, or before muster started."""
+        slot_of, nodes = self._tables.slot_of, self._ledger.nodes
+        slots = []
+        for pod in pods:
+            uid, node = pod.metadata.uid, pod.spec.node_name
+            if not node or uid in slot_of or node not in nodes:
+                continue
+            ends = pod.metadata.deletion_timestamp is not None
+            state = SlotState.ENDING if ends else SlotState.BOUND
+            plan = Plan(gang.generation, 1)
+            slots.append(Slot(rank_of(pod), node, uid, plan, now_s, state, "found there"))
+        if slots:
+            self._tables.hold(gang, slots)
+
+    def _note_saved(self, gang: LiveGang, now_s: float) -> None:
+        """Believe the latest time that the pods say, if it is one since the gang was admitted."""
+        for slot in gang.slots:
+            pod = gang.pods.get(slot.uid)
+            if pod is not None and slot.state is SlotState.BOUND:
+                saved_s = pod.saved_unix_s - self._work.zero_unix_s
+                if gang.admitted_s <= saved_s <= now_s:
+                    gang.saved_s = max(gang.saved_s, saved_s)
 
     def _ask(self, gang: LiveGang, free: list[Pod], now_s: float) -> None:
-        """Let what has no node yet wait for one, as one request or several."""
-        waiting = [unit for unit in gang.units.values() if not unit.slots]
+        """Let what has no node yet wait for one."""
         gang.forget_refusals(now_s)
         free = without_surplus(free, self._tables.find)
         free, stuck = self._recovery.resume(gang, free, now_s)
         if now_s >= gang.hold_until_s:
             gang.trouble = ""
         gang.problem = gang.trouble or self._problem(gang, free, now_s) or stuck
-        wanted = groups(gang, free) if not gang.problem and now_s >= gang.hold_until_s else []
-        for unit, (pods, num_pods) in zip(waiting, wanted, strict=False):
-            self._ask_again(gang, unit, pods, num_pods)
-        for pods, num_pods in wanted[len(waiting) :]:
-            request = self._tables.request(gang, pods, num_pods)
-            self._tables.add_unit(gang, Unit(request, tuple(p.metadata.uid for p in pods)))
-            self._ledger.submit(request)
-        for unit in waiting[len(wanted) :]:
-            self._release.drop_unit(gang, unit)
-
-    def _ask_again(self, gang: LiveGang, unit: Unit, pods: list[Pod], num_pods: int) -> None:
-        request = self._tables.request(gang, pods, num_pods, unit.name)
-        request.submit_s = min(request.submit_s, unit.request.submit_s)
-        unit.uids = tuple(p.metadata.uid for p in pods)
-        if signature(request) == signature(unit.request):
-            return
-        unit.request = request
-        self._ledger.submit(request)
+        asks = Wanted([])
+        if not gang.problem and now_s >= gang.hold_until_s:
+            asks = wanted(gang, free)
+        gang.later = [pod.metadata.uid for pod in asks.later]
+        self._tables.tell(gang, asks)
 
     def _problem(self, gang: LiveGang, free: list[Pod], now_s: float) -> str:
         """Return why the gang must not be considered; mends what can be mended."""
@@ -256,7 +235,7 @@ class Mending:
 
     def _judge(self, gang: LiveGang, now_s: float) -> None:
         """End a gang that runs in part for too long: it holds GPUs and does no work."""
-        bound = [slot for _, slot in gang.slots() if slot.bound and not gang.is_going(slot)]
+        bound = [slot for slot in gang.slots if slot.is_bound and not gang.is_going(slot)]
         # a master without a GPU that nobody gated runs early, and is in nobody's way
         holds = any(gang.facts(gang.pods[slot.uid]).shape.gpus for slot in bound)
         if gang.size is None or not holds:
@@ -266,10 +245,8 @@ class Mending:
         if not lacks:
             gang.degraded_since_s = 0.0
             return
-        if any(
-            unit.slots and not unit.bound and unit.deadline_s == 0 for unit in gang.units.values()
-        ):
-            gang.degraded_since_s = 0.0  # being released just now
+        if gang.releasing:
+            gang.degraded_since_s = 0.0
             return
         repair_s = self._timeouts.repair_s
         if not gang.degraded_since_s:
@@ -280,33 +257,29 @@ class Mending:
             return
         gang.degraded_since_s = now_s
         self._work.look_again(gang.key, now_s + repair_s)
-        if self._plan_anew(gang):
+        if self._plan_anew(gang, now_s):
             return
         self._release.metrics.aborts.labels(cause="degraded").inc()
         self._release.telling.event(
             gang, "Evicted", f"{lacks} ran for {repair_s:.0f} s without the others"
         )
-        for _, slot in gang.slots():
-            slot.given_back = slot.bound  # what comes after its pod waits for the whole gang
-            if slot in bound:
+        for slot in gang.slots:
+            if slot.state is SlotState.BOUND:  # what comes after its pod waits for the whole gang
+                slot.ending(now_s)
                 self._release.evict(gang, gang.pods[slot.uid], slot)
+        self._tables.tell(gang, gang.asks())
 
-    def _plan_anew(self, gang: LiveGang) -> bool:
+    def _plan_anew(self, gang: LiveGang, now_s: float) -> bool:
         """Let go of nodes on which kube-scheduler does not want the rest; True if there are any.
 
         To end those that run would free what the rest is refused for, and so on for ever.
         """
         found = False
-        for _, slot in gang.slots():
+        for slot in gang.slots:
             pod = gang.pods.get(slot.uid)
-            if (
-                pod is None
-                or slot.bound
-                or slot.refused
-                or not self._release.refused(gang, slot, pod)
-            ):
-                continue
-            found = slot.refused = True
+            waits = slot.is_told and slot.deadline_s > now_s
+            if pod is not None and waits and self._release.refused(gang, slot, pod):
+                slot.deadline_s, found = now_s, True
         if found:
             self._work.touch(gang.key)
             self._work.wake()

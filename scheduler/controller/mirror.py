@@ -8,26 +8,34 @@ by step (a node that left, a new size or class) is a state built anew from the s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from math import inf
+from typing import NamedTuple
 
+from scheduler.controller.parts import Held, Request
 from scheduler.core.decisions import Admit, Decision, Explanation, Reserve, Wait
 from scheduler.core.events import (
     Admitted,
+    CheckpointSaved,
     ClusterEvent,
     Considered,
     ForeignPodBound,
     ForeignPodGone,
     GangCancelled,
+    GangInterrupted,
+    GangResized,
     GangSubmitted,
+    MemberAppeared,
+    MemberLost,
     NodeAdded,
     NodeCordoned,
     NodeReturned,
     Overtaken,
 )
-from scheduler.core.model import Gang, Node, NodeStatus, Placement, PodShape, Role, Selector, Slice
+from scheduler.core.model import Node, NodeStatus, Placement, PodShape, Role, Selector, Slice
+from scheduler.core.queueing import GangState
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import ends_us, to_us
 from scheduler.kube.devices import DeviceClass, ResourceClaim, ResourceSlice
@@ -36,7 +44,7 @@ from scheduler.policies import decide as core
 from scheduler.policies.explain import explain
 from scheduler.policies.policy import Policy
 from scheduler.workloads.devices import Devices
-from scheduler.workloads.eligibility import TOPOLOGY_KEYS, Avoid, NodeClasses, may_use
+from scheduler.workloads.eligibility import TOPOLOGY_KEYS, NodeClasses, may_use
 from scheduler.workloads.requests import devices_shape, nano, node_shape
 
 log = logging.getLogger("muster.mirror")
@@ -44,36 +52,11 @@ ZERO = PodShape(0)
 MAX_DECISIONS = 10_000  #: of one pass; more would be a loop without end
 
 
-@dataclass(slots=True)
-class Part:
-    """Equal pods of a request: their shape and one of them, whose constraints hold for all."""
+class Placed(NamedTuple):
+    """A gang that the core admitted, with the node of each pod that asked for one."""
 
     name: str
-    count: int
-    shape: PodShape
-    pod: Pod
-    avoid: Avoid = frozenset()
-
-
-@dataclass(slots=True)
-class Request:
-    """Pods that are to be placed together: a whole gang, or what a running one misses."""
-
-    name: str
-    parts: list[Part]
-    submit_s: float
-    priority: int = 0
-    queue: str = ""
-    walltime_s: float = inf
-    present: int = 0  #: pods that exist
-    nodes: tuple[str, ...] = ()  #: of each pod in rank order once it is admitted
-    admitted_s: float = 0.0
-    overtaken: int = 0  #: what the core's state counted when it was made anew
-
-    @property
-    def num_pods(self) -> int:
-        """Pods asked for."""
-        return sum(part.count for part in self.parts)
+    nodes: list[tuple[str, str, str]]  #: part, uid, node
 
 
 #: told every event and decision, in order
@@ -342,31 +325,32 @@ class Ledger:
         if fits != ZERO:
             self._tell(ForeignPodBound(name, name, fits))
 
-    # -- requests ----------------------------------------------------------------------------
+    # -- gangs -------------------------------------------------------------------------------
 
-    def submit(self, request: Request) -> None:
-        """Queue a request, or take the place of the one with its name."""
-        # what runs asks for nothing any more; its pin would make a class of every node
-        for part in () if request.nodes else request.parts:
-            if self.classes.learn(part.pod, part.avoid):
+    def set_gang(self, request: Request) -> None:
+        """Take in a gang as it stands now, whatever the core was told of it before."""
+        old = self.requests.get(request.name)
+        if old is not None:
+            if old.says() == request.says():
+                return
+            request.overtaken = old.overtaken
+        for part in request.parts:
+            if part.asks and part.pod is not None and self.classes.learn(part.pod, part.avoid):
                 self._start_over = True
-        if request.name in self.requests:
-            self.withdraw(request.name)
         self.requests[request.name] = request
-        if not self._start_over:
-            try:
-                self._tell_request(request)
-            except Exception:
-                del self.requests[request.name]
-                self._start_over = True
-                raise
+        if old is not None and old.held() - request.held():
+            self.num_freed += 1
+        if self._start_over:
+            return
+        try:
+            self._tell_gang(request)
+        except Exception:
+            del self.requests[request.name]
+            self._start_over = True
+            raise
 
-    def hold(self, request: Request) -> None:
-        """Count a request as running on its `nodes`, wherever muster or others put it."""
-        self.submit(request)
-
-    def withdraw(self, name: str) -> None:
-        """End a request, waiting or running."""
+    def drop_gang(self, name: str) -> None:
+        """Forget a gang, waiting or running."""
         request = self.requests.pop(name, None)
         if request is None:
             return
@@ -374,69 +358,134 @@ class Ledger:
         if self._start_over or name not in self.state.gangs:  # its nodes may be gone
             return
         self._tell(GangCancelled(name))
-        self._stale.update(self._short.intersection(request.nodes))
-        if self._inflated.intersection(request.nodes):
+        self._freed(request.nodes)
+
+    def _freed(self, nodes: tuple[str, ...]) -> None:
+        """Look again at nodes that had more on them than they have."""
+        self._stale.update(self._short.intersection(nodes))
+        if self._inflated.intersection(nodes):
             self._start_over = True
 
-    def _gang(self, request: Request) -> Gang:
-        return Gang(
-            name=request.name,
-            roles=tuple(
-                Role(
-                    part.count,
-                    part.shape,
-                    Selector() if request.nodes else self.classes.selector(part.pod, part.avoid),
-                    part.name,
-                )
-                for part in request.parts
-            ),
-            submit_us=to_us(request.submit_s),
-            walltime_us=to_us(request.walltime_s),
-            priority=request.priority,
-            queue=request.queue,
-        )
-
-    def _tell_request(self, request: Request) -> None:
-        gang = self._gang(request)
-        if not request.nodes:
-            self._tell(GangSubmitted(gang, min(request.present, gang.num_pods)))
-            if request.overtaken:
-                self._tell(Overtaken(gang.name, request.overtaken))
+    def _tell_gang(self, request: Request) -> None:
+        """Tell the core what changed of a gang: what it lost, what it has, what it asks for."""
+        self._left |= {name for name in request.nodes if name not in self._facts}
+        wanted = request.on(self._facts)
+        name, gang = request.name, request.gang(())
+        member = self.state.gangs.get(name)
+        if member is not None and member.gang._replace(roles=()) != gang:
+            self._tell(GangCancelled(name))
+            self._freed(self._nodes(member))
+            member = None
+        told = self._held(member) if member is not None else Counter()
+        held = wanted.held()
+        if lost := told - held:
+            self._tell_lost(name, lost, not +(told - lost))
+        if gained := held - told:
+            self._tell_held(wanted.running(), gained)
+            if self._start_over:
+                return
+        if not wanted.parts:
+            if name in self.state.gangs:
+                self._tell(GangCancelled(name))
             return
-        placement = self._placement(gang, request.nodes)
+        self._tell_asked(wanted)
+        if request.saved_s > -inf and self.state.gangs[name].held:
+            saved_us = to_us(request.saved_s)
+            if saved_us > self.state.gangs[name].saved_us:
+                self._tell(CheckpointSaved(name, saved_us))
+
+    def _tell_lost(self, name: str, lost: Held, whole: bool) -> None:
+        if whole:
+            self._tell(GangInterrupted(name))
+        else:
+            for (part, node), count in lost.items():
+                for _ in range(count):
+                    roles = [role.name for role in self.state.gangs[name].gang.roles]
+                    self._tell(MemberLost(name, roles.index(part), node))
+        self._freed(tuple(node for _, node in lost))
+
+    def _tell_held(self, request: Request, gained: Held) -> None:
+        """Count pods on their nodes that no decision of the core put there."""
+        name, gang = request.name, request.gang(self._roles(request))
+        if name in self.state.gangs:
+            self._tell(GangResized(name, gang.roles, request.present))
+        placement = self._placement(gang.roles, gained)
         if placement is None:
             self._start_over = True
             return
-        self._tell(GangSubmitted(gang))
+        if name not in self.state.gangs:
+            self._tell(GangSubmitted(gang))
+        missing = [role.name for role in self.state.gangs[name].missing]
+        index = [missing.index(r.name) if r.name in missing else -1 for r in gang.roles]
+        placement = tuple(piece._replace(role=index[piece.role]) for piece in placement)
         now_us = to_us(request.admitted_s)
-        self._tell(Admitted(gang.name, placement, now_us, ends_us(now_us, gang.walltime_us)))
+        self._tell(Admitted(name, placement, now_us, ends_us(now_us, gang.walltime_us)))
 
-    def _placement(self, gang: Gang, nodes: tuple[str, ...]) -> Placement | None:
+    def _tell_asked(self, request: Request) -> None:
+        """Tell which pods the gang has and which of them are there."""
+        name, roles = request.name, self._roles(request)
+        member = self.state.gangs.get(name)
+        if member is None:
+            self._tell(GangSubmitted(request.gang(roles), request.present))
+            if request.overtaken:
+                self._tell(Overtaken(name, request.overtaken))
+        elif member.gang.roles != roles or member.present > request.present:
+            self._tell(GangResized(name, roles, request.present))
+        elif member.present < request.present:
+            self._tell(MemberAppeared(name, request.present - member.present))
+
+    def _roles(self, request: Request) -> tuple[Role, ...]:
+        """Return the parts of a gang as the core's roles.
+
+        What has a node asks for none: its pin would make a class of every node.
+        """
+        member = self.state.gangs.get(request.name)
+        known = {role.name: role for role in member.gang.roles} if member is not None else {}
+        roles = []
+        for part in request.parts:
+            selector = Selector()
+            if part.asks and part.pod is not None:
+                selector = self.classes.selector(part.pod, part.avoid)
+            elif part.name in known:
+                selector = known[part.name].selector
+            roles.append(Role(part.count, part.shape, selector, part.name))
+        return tuple(roles)
+
+    def _held(self, member: GangState) -> Held:
+        """Return which pods of a gang the core counts where."""
+        nodes, roles = self.state.capacity.nodes, member.gang.roles
+        held: Held = Counter()
+        for role, lo, hi, pods_per_node in member.held:
+            for at in range(lo, hi):
+                held[roles[role].name, nodes[at].name] += pods_per_node
+        return held
+
+    def _nodes(self, member: GangState) -> tuple[str, ...]:
+        return tuple(node for _, node in self._held(member))
+
+    def _placement(self, roles: tuple[Role, ...], held: Held) -> Placement | None:
         """Return the slices for pods on these nodes; None if the core sees no room for them."""
         capacity = self.state.capacity
-        slices: list[Slice] = []
+        shape = {role.name: role.pod for role in roles}
+        index = {role.name: at for at, role in enumerate(roles)}
         takes: dict[int, PodShape] = {}
-        first = 0
-        for index, role in enumerate(gang.roles):
-            counts: dict[int, int] = {}
-            for name in nodes[first : first + role.count]:
-                at = capacity.index_of.get(name)
-                if at is None:
-                    return None
-                counts[at] = counts.get(at, 0) + 1
-            first += role.count
-            for at, count in sorted(counts.items()):
-                takes[at] = takes.get(at, ZERO).plus(role.pod, count)
-                last = slices[-1] if slices else None
-                beside = (
-                    last and last.hi == at and capacity.group_of[at - 1] is capacity.group_of[at]
-                )
-                if last and beside and last.role == index and last.pods_per_node == count:
-                    slices[-1] = last._replace(hi=at + 1)
-                else:
-                    slices.append(Slice(index, at, at + 1, count))
+        found: list[tuple[int, int, int]] = []
+        for (part, node), count in held.items():
+            at = capacity.index_of.get(node)
+            if at is None:
+                return None
+            takes[at] = takes.get(at, ZERO).plus(shape[part], count)
+            found.append((index[part], at, count))
         if not all(capacity.free_on(at).covers(take) for at, take in takes.items()):
             return None
+        slices: list[Slice] = []
+        for role, at, count in sorted(found):
+            last = slices[-1] if slices else None
+            beside = last and last.hi == at and capacity.group_of[at - 1] is capacity.group_of[at]
+            if last and beside and last.role == role and last.pods_per_node == count:
+                slices[-1] = last._replace(hi=at + 1)
+            else:
+                slices.append(Slice(role, at, at + 1, count))
         return tuple(slices)
 
     # -- the core ----------------------------------------------------------------------------
@@ -460,9 +509,8 @@ class Ledger:
                 self._facts[name] = replace(fact, pool=pool)
         held: dict[str, PodShape] = {}
         for request in self.requests.values():
-            names = iter(request.nodes)
-            for part in request.parts if request.nodes else ():
-                for name in islice(names, part.count):
+            for part in request.parts:
+                for name in part.nodes:
                     held[name] = held.get(name, ZERO).plus(part.shape)
         self._inflated = set()
         nodes = []
@@ -475,11 +523,8 @@ class Ledger:
             nodes.append(fact)
         self.state = ClusterState(nodes, order=self.policy.order)
         self.rebuilt(self.now_s, self.state)
-        requests = sorted(self.requests.values(), key=lambda request: not request.nodes)
-        for request in requests:
-            here = self._surviving(request)
-            if here.parts:
-                self._tell_request(here)
+        for request in sorted(self.requests.values(), key=lambda request: not request.nodes):
+            self._tell_gang(request)
         assert not self._start_over, "a rebuilt state must hold what runs"
         self._short.clear()
         self._stale.update(self._foreign_on)
@@ -489,21 +534,6 @@ class Ledger:
         for name, member in self.state.gangs.items():
             if member.overtaken and name in self.requests:
                 self.requests[name].overtaken = member.overtaken
-
-    def _surviving(self, request: Request) -> Request:
-        """Return what a request still holds: its pods on nodes that left are held nowhere."""
-        gone = {name for name in request.nodes if name not in self._facts}
-        if not gone:
-            return request
-        self._left |= gone
-        names = iter(request.nodes)
-        parts, kept = [], []
-        for part in request.parts:
-            here = [name for name in islice(names, part.count) if name not in gone]
-            kept += here
-            if here:
-                parts.append(replace(part, count=len(here)))
-        return replace(request, parts=parts, nodes=tuple(kept))
 
     def settle(self, now_s: float) -> None:
         """Bring the core's state up to date with the facts."""
@@ -518,68 +548,73 @@ class Ledger:
             while self._stale:
                 self._occupy(self._stale.pop())
 
-    def decide(self, now_s: float) -> Iterable[Request]:
-        """Yield requests that may start, with their nodes set, until nothing more can."""
+    def decide(self, now_s: float) -> list[Placed]:
+        """Make a pass; return the gangs that it admitted, each with the nodes of its pods."""
         self.settle(now_s)
         now_us = to_us(now_s)
+        placed: list[Placed] = []
         for _ in range(MAX_DECISIONS):
             for decision in core.decide(self.state, self.policy, now_us):
                 match decision:
-                    case Admit(gang, placement):
-                        request = self.requests[gang]
-                        missing = self.state.gangs[gang].missing
-                        request.nodes = self._names(missing, placement)
-                        request.admitted_s = now_s
+                    case Admit():
                         self.record(now_s, decision)
-                        until_us = ends_us(now_us, to_us(request.walltime_s))
-                        self._tell(Admitted(gang, placement, now_us, until_us))
-                        yield request
+                        placed.append(self._admit(decision, now_s))
                     case Considered():
                         self._tell(decision)
-                        return
+                        return placed
                     case Wait() | Reserve():
                         self._tell(decision)
-                    case _:
-                        raise ValueError(f"the core decides {decision}, which nobody carries out")
         raise AssertionError(f"no end of decisions after {MAX_DECISIONS}")
 
+    def _admit(self, decision: Admit, now_s: float) -> Placed:
+        """Carry a decision out: each pod that asked gets its node."""
+        request = self.requests[decision.gang]
+        if not request.nodes:
+            request.admitted_s = now_s
+        parts = {part.name: part for part in request.parts}
+        nodes: list[tuple[str, str, str]] = []
+        for index, role in enumerate(self.state.gangs[decision.gang].missing):
+            part = parts[role.name]
+            names = self.state.node_names(p for p in decision.placement if p.role == index)
+            nodes += [(part.name, uid, node) for uid, node in zip(part.uids, names, strict=True)]
+            part.nodes, part.uids = part.nodes + names, []
+        end_us = ends_us(to_us(request.admitted_s), to_us(request.walltime_s))
+        self._tell(Admitted(decision.gang, decision.placement, to_us(now_s), end_us))
+        return Placed(decision.gang, nodes)
+
     def find_broken(self, now_s: float) -> dict[str, Exception]:
-        """Return the waiting requests on which the core fails, each tried by itself.
+        """Return the gangs on which the core fails by what they ask for, each tried by itself.
 
         The state is made anew afterwards; nothing of the trials is recorded.
         """
-        self._keep_counts()
         requests, record, rebuilt = self.requests, self.record, self.rebuilt
         self.record, self.rebuilt = lambda now_s, item: None, lambda now_s, state: None
-        self.requests = {name: r for name, r in requests.items() if r.nodes}
+        running = {name: r.running() for name, r in requests.items() if r.nodes}
+        self.requests = dict(running)
         broken: dict[str, Exception] = {}
         self._start_over = True
         try:
             self.settle(now_s)  # what runs is not to blame, or nothing can be done
             for name, request in requests.items():
-                if request.nodes:
+                if not request.asks:
                     continue
                 try:
                     self.settle(now_s)
-                    self.submit(request)
+                    self.set_gang(replace(request))
                     self.settle(now_s)
                     core.decide(self.state, self.policy, to_us(now_s))
-                    self.withdraw(name)
                 except Exception as error:
                     broken[name] = error
-                    self.requests.pop(name, None)
                     self._start_over = True
+                if name in running:
+                    self.requests[name] = running[name]
+                    self._start_over = True
+                else:
+                    self.drop_gang(name)
         finally:
             self.requests, self.record, self.rebuilt = requests, record, rebuilt
             self._start_over = True
         return broken
-
-    def _names(self, roles: tuple[Role, ...], placement: Placement) -> tuple[str, ...]:
-        """Return the node of each pod, role by role and in rank order."""
-        names: list[str] = []
-        for index in range(len(roles)):
-            names += self.state.node_names(p for p in placement if p.role == index)
-        return tuple(names)
 
     def explain(self, name: str) -> Explanation | None:
         """Return why a request waits; None if it does not."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from scheduler.controller.membership import Unit
+from scheduler.controller.membership import LiveGang
 from scheduler.kube.api import MERGE, Api, ApiError
 from scheduler.kube.objects import PLAN_LABEL, Thing
 from scheduler.workloads.gangs import GangKey, Rank, Source
@@ -38,7 +38,7 @@ class SlotRecord(msgspec.Struct, array_like=True):
 class PlanRecord(msgspec.Struct):
     """A plan, written down."""
 
-    unit: str
+    unit: str  #: name of the gang; in records of earlier versions of a part of it, `NAME+1`
     key: tuple[str, str, str, str]
     generation: int
     epoch: str  #: identity of the leader that made it
@@ -55,9 +55,9 @@ class PlanRecord(msgspec.Struct):
         return {Rank(slot.role, slot.number, slot.pod): slot for slot in self.slots}
 
 
-def record_name(unit: str) -> str:
-    """Return the name of the ConfigMap of a unit."""
-    return f"muster-plan-{hashlib.sha256(unit.encode()).hexdigest()[:20]}"
+def record_name(gang: str) -> str:
+    """Return the name of the ConfigMap of a gang."""
+    return f"muster-plan-{hashlib.sha256(gang.encode()).hexdigest()[:20]}"
 
 
 class PlanRecords:
@@ -75,33 +75,32 @@ class PlanRecords:
         """Where records are listed."""
         return self._path
 
-    async def write(
-        self, unit: Unit, key: GangKey, unless: Callable[[], str] | None = None
-    ) -> None:
-        """Write a plan down, in place of an older one for the same unit.
+    async def write(self, gang: LiveGang, unless: Callable[[], str] | None = None) -> None:
+        """Write down which rank of a gang has which node, in place of what was said before.
 
         Raises:
             ApiError: 409 if another leader wrote meanwhile, or for a reason of `unless`, which is
                 asked before each try; others as the API server has them.
         """
         plan = PlanRecord(
-            unit=unit.name,
-            key=(key.namespace, key.name, str(key.source), key.owner),
-            generation=unit.generation,
+            unit=gang.name,
+            key=(gang.key.namespace, gang.key.name, str(gang.key.source), gang.key.owner),
+            generation=gang.generation,
             epoch=self.epoch,
             slots=[
                 SlotRecord(s.rank.role, s.rank.number, s.rank.pod, s.node, s.uid)
-                for s in unit.slots
+                for s in gang.slots
+                if s.is_held
             ],
         )
-        name = record_name(unit.name)
+        name = record_name(gang.name)
         body = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": name, "labels": {PLAN_LABEL: "true"}},
             "data": {"plan": msgspec.json.encode(plan).decode()},
         }
-        known = self._versions.get(unit.name)
+        known = self._versions.get(gang.name)
         if known is None:
             try:
                 reply = await self._api.persist("POST", self._path, body, unless=unless)
@@ -109,29 +108,29 @@ class PlanRecords:
                 if error.code != 409:
                     raise
                 # a write whose answer was lost looks like somebody else's
-                known = await self._mine(unit.name)
+                known = await self._mine(gang.name)
                 if known is None:
                     raise
         if known is not None:
             del body["metadata"]
-            reply = await self._swap(unit.name, known, body, unless)
-        self._versions[unit.name] = _written.decode(reply).metadata.resource_version
+            reply = await self._swap(gang.name, known, body, unless)
+        self._versions[gang.name] = _written.decode(reply).metadata.resource_version
 
-    async def commit(self, unit: Unit) -> None:
-        """Mark the plan as carried out from here on; only one of two leaders gets past this.
+    async def commit(self, gang: LiveGang, generation: int) -> None:
+        """Mark a plan as carried out from here on; only one of two leaders gets past this.
 
         Raises:
             ApiError: 409 if the record is not the one this leader wrote.
         """
         # the generation, because a record outlives it and the annotation stays
-        mark = f"{unit.generation} {self.epoch}"
+        mark = f"{generation} {self.epoch}"
         body = {"metadata": {"annotations": {"muster.dev/committed": mark}}}
-        reply = await self._swap(unit.name, self._versions[unit.name], body)
-        self._versions[unit.name] = _written.decode(reply).metadata.resource_version
+        reply = await self._swap(gang.name, self._versions[gang.name], body)
+        self._versions[gang.name] = _written.decode(reply).metadata.resource_version
 
     async def _swap(
         self,
-        unit_name: str,
+        name: str,
         version: str,
         body: dict[str, Any],
         unless: Callable[[], str] | None = None,
@@ -141,22 +140,22 @@ class PlanRecords:
         Raises:
             ApiError: 409 if another leader wrote meanwhile.
         """
-        path = f"{self._path}/{record_name(unit_name)}"
+        path = f"{self._path}/{record_name(name)}"
         meta = body.get("metadata", {})
         try:
             body["metadata"] = {**meta, "resourceVersion": version}
             return await self._api.persist("PATCH", path, body, content_type=MERGE, unless=unless)
         except ApiError as error:
-            mine = await self._mine(unit_name) if error.code == 409 else None
+            mine = await self._mine(name) if error.code == 409 else None
             if mine is None or mine == version:
                 raise
         body["metadata"] = {**meta, "resourceVersion": mine}
         return await self._api.persist("PATCH", path, body, content_type=MERGE, unless=unless)
 
-    async def _mine(self, unit_name: str) -> str | None:
+    async def _mine(self, name: str) -> str | None:
         """Return the version of a record if this leader wrote it."""
         try:
-            reply = await self._api.persist("GET", f"{self._path}/{record_name(unit_name)}")
+            reply = await self._api.persist("GET", f"{self._path}/{record_name(name)}")
         except ApiError as error:
             if error.code == 404:
                 return None
@@ -168,28 +167,28 @@ class PlanRecords:
             return None
         return found.metadata.resource_version if plan.epoch == self.epoch else None
 
-    async def erase(self, unit_name: str, leads: Callable[[], bool]) -> None:
+    async def erase(self, name: str, leads: Callable[[], bool]) -> None:
         """Remove a record, however long the API server needs to take that; it may be gone already.
 
         One that is left when this replica does not lead any more is removed, or carried out, by the
         next that does.
         """
-        self._versions.pop(unit_name, None)
-        if await self._erased(unit_name, leads):
+        self._versions.pop(name, None)
+        if await self._erased(name, leads):
             return
         async with self._again:  # those that are left by an outage would prolong it
-            while not await self._erased(unit_name, leads):
+            while not await self._erased(name, leads):
                 await asyncio.sleep(ERASE_AGAIN_S)
 
-    async def _erased(self, unit_name: str, leads: Callable[[], bool]) -> bool:
+    async def _erased(self, name: str, leads: Callable[[], bool]) -> bool:
         """Try once to remove a record; True if it is gone, or for another to remove."""
-        if not leads() or unit_name in self._versions:  # or a new plan has the record
+        if not leads() or name in self._versions:  # or a new plan has the record
             return True
         try:
-            await self._api.call("DELETE", f"{self._path}/{record_name(unit_name)}")
+            await self._api.call("DELETE", f"{self._path}/{record_name(name)}")
         except ApiError as error:
             if error.code != 404:
-                log.warning("plan record not removed yet: %s", error, extra={"unit": unit_name})
+                log.warning("plan record not removed yet: %s", error, extra={"gang": name})
             return error.code == 404
         return True
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from scheduler.controller.lanes import pinned_to
-from scheduler.controller.membership import LiveGang, Slot
+from scheduler.controller.membership import LiveGang
 from scheduler.controller.plans import PlanRecord
 from scheduler.controller.release import Release
+from scheduler.controller.slots import Plan, Slot, SlotState
 from scheduler.controller.tables import Tables
 from scheduler.kube.objects import PLAN, Pod
 from scheduler.workloads.gangs import GangKey, rank_of
@@ -47,25 +48,33 @@ class Recovery:
         resumed = False
         for plan in plans:
             ranks = {(r.role, r.number, r.pod): s for r, s in plan.ranks().items()}
-            pods, slots = [], []
+            made = Plan(plan.generation, len(plan.slots))
+            slots = []
             for pod in free:
                 rank = rank_of(pod)
                 written = ranks.get((rank.role, rank.number, rank.pod))
                 if written is None or not self._ledger.takes(written.node, pod):
                     continue
                 told = not pod.gated and pinned_to(pod) == written.node
-                pods.append(pod)
-                slots.append(Slot(rank, written.node, pod.metadata.uid, released=told, asked=told))
+                state = SlotState.RELEASED if told else SlotState.PLANNED
+                where = (rank, written.node, pod.metadata.uid)
+                slots.append(Slot(*where, made, now_s, state, f"written down by {plan.epoch}"))
             bound = sum(1 for p in gang.live_pods() if p.spec.node_name)
-            if len(pods) + bound < len(plan.slots) or not pods:
+            if len(slots) + bound < len(plan.slots) or not slots:
                 self._release.erase(plan.unit)
                 continue
-            unit = self._tables.hold_new(gang, pods, slots, now_s)
-            unit.generation = plan.generation
-            unit.recorded = plan.unit == unit.name
-            if plan.unit != unit.name:
-                self._release.erase(plan.unit)
-            self._release.tell(gang, unit, [slot for slot in slots if not slot.released])
+            for slot in slots:
+                if slot.is_told:
+                    slot.deadline_s = now_s + self._tables.settings.timeouts.bind_s
+                    self._work.look_again(gang.key, slot.deadline_s)
+            self._tables.hold(gang, slots)
+            gang.generation = max(gang.generation, plan.generation)
+            gang.planned_s = now_s
+            if plan.unit == gang.name:
+                gang.recorded = True
+            else:
+                gang.old_records.append(plan.unit)
+            free = [p for p in free if p.metadata.uid not in self._tables.slot_of]
             resumed = True
         return resumed
 
@@ -83,11 +92,11 @@ class Recovery:
         elif owned and uid in gang.given_up:
             wrong = "did not get it in time"
         else:
-            slot = Slot(rank_of(pod), node, uid, released=True, asked=True)
-            unit = self._tables.hold_new(gang, [pod], [slot], now_s)
-            timeouts = self._tables.settings.timeouts
-            unit.deadline_s = now_s + timeouts.bind_s
-            self._work.look_again(gang.key, unit.deadline_s)
+            plan = Plan(gang.generation, 1)
+            slot = Slot(rank_of(pod), node, uid, plan, now_s, SlotState.RELEASED, "found pinned")
+            slot.deadline_s = now_s + self._tables.settings.timeouts.bind_s
+            self._tables.hold(gang, [slot])
+            self._work.look_again(gang.key, slot.deadline_s)
             return ""
         if owned:
             self._release.delete(gang, pod)

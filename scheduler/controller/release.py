@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
+from math import inf
 
 from scheduler.controller.lanes import WAITS, Lanes, pinned_to, plan_text
-from scheduler.controller.membership import Lane, LiveGang, Slot, Unit
+from scheduler.controller.membership import Lane, LiveGang
 from scheduler.controller.metrics import Metrics
-from scheduler.controller.mirror import Request
+from scheduler.controller.mirror import Placed
+from scheduler.controller.parts import Wanted
 from scheduler.controller.plans import PlanRecords
+from scheduler.controller.slots import IllegalStepError, Plan, Slot, SlotState
 from scheduler.controller.tables import Tables
 from scheduler.controller.telling import Telling
 from scheduler.kube.api import ApiError
@@ -35,6 +38,7 @@ class Release:
         telling: Telling,
         metrics: Metrics,
         on_pod: Callable[[Change, Pod], None],
+        set_aside: Callable[[LiveGang, Exception, str], None],
     ) -> None:
         self._tables = tables
         self._work = tables.work
@@ -45,83 +49,130 @@ class Release:
         self.telling = telling
         self.metrics = metrics
         self._on_pod = on_pod
+        self._set_aside = set_aside
         self._deleting: set[str] = set()
         self._reading: set[str] = set()
 
-    def planned(self, request: Request) -> None:
-        """Give an admitted request's pods their slots and start telling them."""
-        gang = self._tables.gang_of_unit[request.name]
-        unit = gang.units[request.name]
-        unit.generation += 1
-        slots = [
-            Slot(gang.facts(gang.pods[uid]).rank, node, uid)
-            for uid, node in zip(unit.uids, request.nodes, strict=True)
-        ]
-        unit.deadline_s = 0.0
-        self._tables.give_slots(gang, unit, slots)
-        nodes = len(set(request.nodes))
-        self.telling.note(gang, "planned", f"{len(slots)} pods on {nodes} nodes")
-        self.tell(gang, unit, list(slots))
+    def planned(self, gang: LiveGang, placed: Placed) -> None:
+        """Give the pods of a gang the nodes that the core decided on."""
+        now_s = self._work.now_s()
+        assert gang.request is not None
+        if gang.admitted_s != gang.request.admitted_s:
+            gang.admitted_s, gang.saved_s = gang.request.admitted_s, -inf
+        gang.planned_s = now_s
+        gang.generation += 1
+        plan = Plan(gang.generation, len(placed.nodes))
+        self._tables.give_slots(
+            gang,
+            [
+                Slot(gang.facts(gang.pods[uid]).rank, node, uid, plan, now_s)
+                for _, uid, node in placed.nodes
+            ],
+        )
+        nodes = len({node for _, _, node in placed.nodes})
+        self.telling.note(gang, "planned", f"{plan.num_pods} pods on {nodes} nodes")
 
-    def tell(self, gang: LiveGang, unit: Unit, slots: list[Slot]) -> None:
-        """Start telling pods of their slots."""
-        unit.releasing = True
-        if not _told_besides(unit, slots):
-            unit.deadline_s = 0.0  # that of those before says nothing of these
-        self._work.start(self._release(gang, unit, slots))
+    def ask_next(self, gang: LiveGang) -> bool:
+        """Let the next pod beyond what was placed ask for a node; False if there is none."""
+        while gang.later:
+            pod = gang.pods.get(gang.later.pop(0))
+            if pod is not None and not pod.spec.node_name:
+                self._tables.tell(gang, Wanted([pod]))
+                return True
+        return False
 
-    async def _release(self, gang: LiveGang, unit: Unit, slots: list[Slot]) -> None:
+    def tell(self, gang: LiveGang) -> None:
+        """Start telling pods of their slots that were not told yet."""
+        if gang.releasing or not self._work.active:
+            return
+        slots = [s for s in gang.slots if s.state is SlotState.PLANNED and s.num_told < MOST_TOLD]
+        if slots:
+            gang.releasing = True
+            for slot in slots:
+                slot.deadline_s = 0.0
+            self._start(gang, partial(self._release, gang, slots))
+
+    def _start(self, gang: LiveGang, work: Callable[[], Awaitable[None]]) -> None:
+        """Run a write beside the steps; a gang on which it fails is set aside."""
+
+        async def watched() -> None:
+            try:
+                await work()
+            except IllegalStepError as error:
+                self._set_aside(gang, error, "release")
+
+        self._work.start(watched())
+
+    async def _release(self, gang: LiveGang, slots: list[Slot]) -> None:
         """Write the plan down, then tell the pods."""
         work = self._work
         began_s = work.now_s()
 
         def dropped() -> str:
-            return "" if gang.units.get(unit.name) is unit else "the plan was given up"
+            gone = all(slot.state is SlotState.GONE for slot in slots)
+            return "the plan was given up" if gone else ""
 
         try:
             if not work.active:
                 raise ApiError(0, "this replica does not lead any more")
-            await self.plans.write(unit, gang.key, unless=dropped)
-            unit.recorded = True
-            if dropped():
-                self.drop_unit(gang, unit)
+            await self.plans.write(gang, unless=dropped)
+            gang.recorded = True
+            for name in gang.old_records:
+                self.erase(name)
+            gang.old_records.clear()
+            slots = [slot for slot in slots if slot.state is SlotState.PLANNED]
+            if not slots:
                 return
-            direct = [slot for slot in slots if self._lane(gang, unit, slot) is Lane.DIRECT]
-            if direct:
-                await self.plans.commit(unit)
+            direct = {s.plan.generation for s in slots if self._lane(gang, s) is Lane.DIRECT}
+            for generation in sorted(direct):
+                await self.plans.commit(gang, generation)
             going = all(self._can_go(gang, slot) for slot in slots)
-            if dropped() or not (going or gang.begun()):
+            if not (going or gang.begun()):
                 return  # nobody knows of this plan yet: the next step makes another for all
-            await asyncio.gather(*(self._tell(gang, unit, slot) for slot in slots))
-            told = sum(slot.released for slot in slots)
+            await asyncio.gather(*(self._tell(gang, slot) for slot in slots))
+            told = sum(slot.state in (SlotState.RELEASED, SlotState.BOUND) for slot in slots)
             self.telling.note(gang, "released", f"{told} of {len(slots)} pods know their node")
         except ApiError as error:
-            if not dropped():
-                about = {"gang": gang.name, "unit": unit.name}
-                log.warning("plan not carried out: %s", error, extra=about)
-                self.metrics.aborts.labels(cause="plan record").inc()
-            if not any(slot.released for slot in unit.slots):
-                # without an answer the record may be there all the same
-                unit.recorded = unit.recorded or error.code == 0 or error.code >= 500
-                self.drop_unit(gang, unit)
+            self._not_written(gang, slots, error, dropped())
         finally:
-            unit.releasing = False
-            # those told before have waited since then
-            if not _told_besides(unit, slots) or not unit.deadline_s:
-                unit.deadline_s = work.now_s() + self._timeouts.bind_s
-            work.look_again(gang.key, unit.deadline_s)
+            gang.releasing = False
+            until_s = work.now_s() + self._timeouts.bind_s
+            for slot in slots:
+                if not slot.is_bound:
+                    slot.deadline_s = until_s
+            if not gang.slots:
+                self.forget_record(gang)
+            work.look_again(gang.key, until_s)
             work.touch(gang.key)
             work.wake()
             self.metrics.release_seconds.observe(work.now_s() - began_s)
 
-    def _lane(self, gang: LiveGang, unit: Unit, slot: Slot) -> Lane:
+    def _not_written(
+        self, gang: LiveGang, slots: list[Slot], error: ApiError, dropped: str
+    ) -> None:
+        """Give up slots whose plan could not be written down; who came after others waits on."""
+        if not dropped:
+            log.warning("plan not carried out: %s", error, extra={"gang": gang.name})
+            self.metrics.aborts.labels(cause="plan record").inc()
+        # without an answer the record may be there all the same
+        gang.recorded = gang.recorded or error.code == 0 or error.code >= 500
+        begun = gang.begun()
+        lost = [
+            slot
+            for slot in slots
+            if slot.state is SlotState.PLANNED and (slot.num_lives == 1 or not begun)
+        ]
+        if lost:
+            self._tables.give_back(gang, lost, self._work.now_s(), f"no plan record: {error}")
+            self._tables.tell(gang, Wanted([]))
+
+    def _lane(self, gang: LiveGang, slot: Slot) -> Lane:
         pod = gang.pods.get(slot.uid)
         if pod is None:
             return Lane.EXTENDER
         settings = self._tables.settings
-        wanted = (
-            pod.spec.scheduler_name in settings.direct_schedulers
-            or unit.request.queue in settings.direct_queues
+        wanted = pod.spec.scheduler_name in settings.direct_schedulers or (
+            gang.request is not None and gang.request.queue in settings.direct_queues
         )
         if wanted and not self._tables.unchecked(gang, pod):
             return Lane.DIRECT
@@ -142,34 +193,35 @@ class Release:
         was only closed since is used all the same: the others of the gang may be there already.
         """
         place = self._tables.slot_of.get(uid)
-        if place is None or place[2] is not slot or slot.node != node:
+        if place is None or place[1] is not slot or slot.node != node:
             return "the plan changed"
         pod = place[0].pods.get(uid)
         if pod is None:
             return "the pod is gone"
         shape = place[0].facts(pod).shape
-        if not slot.bound and (
+        if not slot.is_bound and (
             node not in self._ledger.nodes or self._ledger.overfull(node, shape)
         ):
             return f"there is no room left on {node}"
         return ""
 
-    async def _tell(self, gang: LiveGang, unit: Unit, slot: Slot) -> None:
+    async def _tell(self, gang: LiveGang, slot: Slot) -> None:
         """Carry out one slot of a plan."""
-        pod = gang.pods.get(slot.uid)
-        if pod is None or not self._work.active or slot.bound:
+        pod, work = gang.pods.get(slot.uid), self._work
+        if pod is None or not work.active or slot.state is not SlotState.PLANNED:
             return
         slot.num_told += 1
         if not self._can_go(gang, slot):
             return
-        plan, node = plan_text(unit.name, unit.generation, slot), slot.node
+        plan, node = plan_text(gang.name, slot), slot.node
         meta = pod.metadata
         unless = partial(self.void, slot, meta.uid, node)
+        lane = self._lane(gang, slot)
         # from now on somebody may bind it, and the watch that would tell may be behind
-        slot.asked = True
+        slot.telling(work.now_s(), lane)
         slot.num_writing += 1
         try:
-            match self._lane(gang, unit, slot):
+            match lane:
                 case Lane.PINNED:
                     await self.lanes.release_pinned(pod, node, plan, unless)
                 case Lane.DIRECT:
@@ -179,29 +231,29 @@ class Release:
                     await self.lanes.bind(*where, unless=unless)
                 case Lane.EXTENDER:
                     await self.lanes.nominate(pod, node, plan, unless)
-            if slot.uid == meta.uid:  # else its successor is not told yet
-                slot.released = True
+            if slot.is_of(meta.uid):
+                slot.released(work.now_s())  # else its successor is not told yet
         except ApiError as error:
             # 422: another uid, or bound, for a pod that is told twice
             if error.code in (404, 409) or (error.code == 422 and not pod.gated):
                 return  # gone or replaced: the watch says so, and its successor takes the slot
-            about = {"gang": gang.name, "unit": unit.name, "pod": pod.where, "node": node}
+            about = {"gang": gang.name, "pod": pod.where, "node": node}
             log.warning("pod not released: %s", error, extra=about)
             self.metrics.aborts.labels(cause=f"release {error.code}").inc()
         finally:
             slot.num_writing -= 1
 
-    def nominate_again(self, unit: Unit, slot: Slot, pod: Pod) -> None:
+    def nominate_again(self, gang: LiveGang, slot: Slot, pod: Pod) -> None:
         """Name a pod's node once more: kube-scheduler forgets it with every try that fails."""
-        if unit.releasing or not slot.released or slot.num_told >= MOST_TOLD:
+        told = slot.state in (SlotState.RELEASED, SlotState.CLEARED)
+        if gang.releasing or not told or slot.num_told >= MOST_TOLD:
             return
         slot.num_told += 1
-        plan = plan_text(unit.name, unit.generation, slot)
-        self._work.start(self._nominate(pod, slot.node, plan))
+        self._work.start(self._nominate(pod, slot.node, plan_text(gang.name, slot)))
 
     async def _nominate(self, pod: Pod, node: str, plan: str) -> None:
         place = self._tables.slot_of.get(pod.metadata.uid)
-        if not self._work.active or (place[2].node if place else "") != node:
+        if not self._work.active or (place[1].node if place else "") != node:
             return  # planned anew meanwhile
         try:
             await self.lanes.nominate(pod, node, plan)
@@ -210,40 +262,28 @@ class Release:
                 about = {"pod": pod.where, "node": node}
                 log.warning("node not nominated: %s", error, extra=about)
 
-    def tell_successors(self, gang: LiveGang, unit: Unit) -> None:
-        """Release pods that came into a slot after its plan was carried out."""
-        if unit.releasing or not self._work.active:
-            return
-        todo = [
-            s
-            for s in unit.slots
-            if s.uid and not (s.bound or s.released) and s.num_told < MOST_TOLD
-        ]
-        if todo:
-            self.tell(gang, unit, todo)
-
-    def completed(self, gang: LiveGang, unit: Unit, now_s: float) -> None:
-        """Note that every pod of a plan has its node."""
-        unit.recorded = False
+    def completed(self, gang: LiveGang, now_s: float) -> None:
+        """Note that every pod of a gang has its node."""
         gang.num_aborts = 0
-        self.metrics.bind_seconds.observe(now_s - unit.request.admitted_s)
-        self.erase(unit.name)
-        nodes = len(set(unit.request.nodes))
+        self.metrics.bind_seconds.observe(now_s - gang.planned_s)
+        self.forget_record(gang)
+        nodes = len({slot.node for slot in gang.slots})
         self.telling.event(
-            gang, "Started", f"all {len(unit.slots)} pods are bound, on {nodes} nodes"
+            gang, "Started", f"all {len(gang.slots)} pods are bound, on {nodes} nodes"
         )
 
     def find_out(self, gang: LiveGang, slot: Slot, pod: Pod) -> None:
         """Ask the API server whether a bind took place before its node is given to others."""
         if slot.uid not in self._reading and self._work.active:
             self._reading.add(slot.uid)
-            self._work.start(self._read(gang, slot, pod))
+            self._start(gang, partial(self._read, gang, slot, pod))
 
     async def _read(self, gang: LiveGang, slot: Slot, pod: Pod) -> None:
         try:
             found = await self.lanes.read(pod)
-            if slot.uid == pod.metadata.uid and not slot.num_writing:
-                slot.asked = False
+            told = slot.state in (SlotState.TELLING, SlotState.RELEASED)
+            if slot.is_of(pod.metadata.uid) and told and not slot.num_writing:
+                slot.cleared(self._work.now_s())
             if found is not None and found.spec.node_name and pod.metadata.uid in self._tables.pods:
                 self._on_pod(Change.MODIFIED, found)
         except ApiError as error:
@@ -257,25 +297,26 @@ class Release:
                 self._work.touch(gang.key)
                 self._work.wake()
 
-    def give_up(self, gang: LiveGang, unit: Unit, slot: Slot, pod: Pod, now_s: float) -> None:
-        """Take a slot from a pod that cannot use it."""
-        self._tables.slot_of.pop(slot.uid, None)
+    def give_up(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> None:
+        """Take a slot from a pod that cannot use it; the caller tells the core."""
         usable = self._ledger.takes(slot.node, pod)
+        told = slot.state is SlotState.CLEARED
         cause = "not bound in time" if usable else "node lost"
         self.metrics.aborts.labels(cause=cause).inc()
-        if slot.released:
+        if told:
             gang.given_up.add(slot.uid)
             if not pod.gated and pinned_to(pod) is None:
                 self._work.start(self._nominate(pod, "", ""))
         refused = usable and self.refused(gang, slot, pod)
         if refused:
             self._keep_off(gang, slot, pod, now_s)
-        if unit.given_up == unit.generation:
+        self._tables.give_back(gang, [slot], now_s, cause)
+        if gang.given_up_in == slot.plan.generation:
             return
-        unit.given_up = unit.generation
+        gang.given_up_in = slot.plan.generation
         if usable and not refused:
             self._back_off(gang, now_s)
-        if slot.released and self._work.active:
+        if told and self._work.active:
             self.telling.event(
                 gang, "Replanned", f"{pod.metadata.name}: {cause} on {slot.node}; planned anew"
             )
@@ -286,15 +327,15 @@ class Release:
         gang.hold_until_s = now_s + min(300.0, 5.0 * 2**gang.num_aborts)
         self._work.look_again(gang.key, gang.hold_until_s)
 
-    def give_up_whole(
-        self, gang: LiveGang, unit: Unit, slots: list[tuple[Slot, Pod]], now_s: float
-    ) -> None:
-        """Take back a plan of which nobody was told yet."""
-        usable = all(self._ledger.takes(slot.node, pod) for slot, pod in slots)
-        self.metrics.aborts.labels(cause="node taken" if usable else "node lost").inc()
+    def give_up_whole(self, gang: LiveGang, slots: list[Slot], now_s: float) -> None:
+        """Take back a plan of which nobody was told yet; the caller tells the core."""
+        pods = [(slot, pod) for slot in slots if (pod := gang.pods.get(slot.uid)) is not None]
+        usable = all(self._ledger.takes(slot.node, pod) for slot, pod in pods)
+        cause = "node taken" if usable else "node lost"
+        self.metrics.aborts.labels(cause=cause).inc()
         if usable:
             self._back_off(gang, now_s)
-        self.drop_unit(gang, unit)
+        self._tables.give_back(gang, slots, now_s, cause)
 
     def refused(self, gang: LiveGang, slot: Slot, pod: Pod) -> bool:
         """True if kube-scheduler refused a pod its node though there was room.
@@ -317,18 +358,24 @@ class Release:
         self.metrics.aborts.labels(cause="refused").inc()
         self._work.look_again(gang.key, now_s + AVOID_S)
 
-    def drop_unit(self, gang: LiveGang, unit: Unit) -> None:
-        """Give back what a unit holds or asks for, and erase its record."""
-        self._tables.drop_unit(gang, unit)
-        if unit.recorded:
-            unit.recorded = False
-            if unit.name not in self._tables.gang_of_unit:  # else the record is another's by now
-                self.erase(unit.name)
+    def drop(self, gang: LiveGang, cause: str) -> None:
+        """Give back all that a gang holds, and ask for nothing."""
+        self._tables.give_back(gang, gang.slots, self._work.now_s(), cause)
+        self._tables.withdraw(gang)
+        self.forget_record(gang)
 
-    def erase(self, unit_name: str) -> None:
+    def forget_record(self, gang: LiveGang) -> None:
+        """Erase a gang's plan record once it says nothing that its pods do not say."""
+        if not gang.recorded or gang.releasing or not gang.is_placed():
+            return
+        gang.recorded = False
+        if self._tables.names.get(gang.name, gang) is gang:  # else it is another's by now
+            self.erase(gang.name)
+
+    def erase(self, name: str) -> None:
         """Remove a plan record, unless it may be another leader's by now."""
         if self._work.active:
-            self._work.start(self.plans.erase(unit_name, lambda: self._work.active))
+            self._work.start(self.plans.erase(name, lambda: self._work.active))
 
     def delete(self, gang: LiveGang, pod: Pod) -> None:
         """Have a pod made anew by its owner."""
@@ -347,11 +394,11 @@ class Release:
             self._deleting.discard(pod.metadata.uid)
 
     def evict(self, gang: LiveGang, pod: Pod, slot: Slot | None = None) -> None:
-        """Ask for a running pod to go; it keeps a slot that was given back if it may not."""
+        """Ask for a running pod to go; it keeps a slot that ends with it if it may not."""
         going = pod.metadata.deletion_timestamp or pod.metadata.uid in self._deleting
         if self._work.active and not going:
             self._deleting.add(pod.metadata.uid)
-            self._work.start(self._evict(gang, pod, slot))
+            self._start(gang, partial(self._evict, gang, pod, slot))
 
     async def _evict(self, gang: LiveGang, pod: Pod, slot: Slot | None) -> None:
         try:
@@ -359,18 +406,9 @@ class Release:
         except ApiError as error:
             about = {"pod": pod.where, "node": pod.spec.node_name}
             log.warning("pod not evicted: %s", error, extra=about)
-            if slot is not None and slot.uid == pod.metadata.uid:
-                slot.given_back = False
+            if slot is not None and slot.state is SlotState.ENDING:
+                slot.stays(self._work.now_s())
                 self._work.touch(gang.key)
                 self._work.wake()
         finally:
             self._deleting.discard(pod.metadata.uid)
-
-
-def _told_besides(unit: Unit, slots: list[Slot]) -> bool:
-    """True if others of a unit than these were told of their node and are not bound yet."""
-    these = {id(slot) for slot in slots}
-    return any(
-        slot.uid and (slot.released or slot.asked) and not slot.bound and id(slot) not in these
-        for slot in unit.slots
-    )

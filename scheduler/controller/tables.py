@@ -1,18 +1,22 @@
-"""The gangs of the cluster with their pods, units and slots, and the objects that size them."""
+"""The gangs of the cluster with their pods and slots, and the objects that size them."""
 
 from __future__ import annotations
 
-from scheduler.controller.asking import request_for
-from scheduler.controller.membership import LiveGang, Refusals, Slot, Unit, attempt_of
-from scheduler.controller.mirror import Ledger, Request
+from math import inf
+
+from scheduler.controller.asking import request_of
+from scheduler.controller.membership import LiveGang, Refusals, attempt_of
+from scheduler.controller.mirror import Ledger
+from scheduler.controller.parts import Wanted
 from scheduler.controller.settings import LiveSettings
+from scheduler.controller.slots import Slot, SlotState
 from scheduler.controller.work import Work
-from scheduler.kube.objects import Pod, Thing
+from scheduler.kube.objects import Pod, Thing, scheduled_unix_s
 from scheduler.workloads.gangs import GangKey
 
 
 class Tables:
-    """What muster knows. Whoever changes what a unit holds tells the ledger, through here."""
+    """What muster knows. Whoever changes what a gang holds tells the ledger, through here."""
 
     def __init__(self, settings: LiveSettings, ledger: Ledger, work: Work) -> None:
         self.settings = settings
@@ -22,8 +26,7 @@ class Tables:
         self.names: dict[str, LiveGang] = {}
         self.key_of_pod: dict[str, GangKey] = {}
         self.pods: dict[str, Pod] = {}
-        self.slot_of: dict[str, tuple[LiveGang, Unit, Slot]] = {}
-        self.gang_of_unit: dict[str, LiveGang] = {}
+        self.slot_of: dict[str, tuple[LiveGang, Slot]] = {}
         self.things: dict[tuple[str, str, str], Thing] = {}
         self._refusals: dict[GangKey, tuple[Refusals, str]] = {}
         self.num_unbound = 0  #: 0 only if no slot awaits its bind
@@ -43,8 +46,8 @@ class Tables:
         """Return nodes on which a pod with a slot is not bound yet."""
         if not self.num_unbound:
             return set()
-        slots = [slot for gang in self.gangs.values() for _, slot in gang.slots()]
-        found = {slot.node for slot in slots if not slot.bound}
+        slots = (slot for gang in self.gangs.values() for slot in gang.slots)
+        found = {slot.node for slot in slots if not slot.is_bound}
         self.num_unbound = len(found)
         return found
 
@@ -74,77 +77,64 @@ class Tables:
         del self.gangs[gang.key]
         del self.names[gang.name]
 
-    def request(
-        self, gang: LiveGang, pods: list[Pod], num_pods: int = 0, name: str = ""
-    ) -> Request:
-        """Return the request of some pods, under a new name if none is given."""
-        while not name or (name in self.gang_of_unit and name not in gang.units):
-            name = gang.new_unit_name()
-        return request_for(gang, name, pods, num_pods, self.find, self.work.zero_unix_s)
-
-    def add_unit(self, gang: LiveGang, unit: Unit) -> None:
-        """Note a unit, waiting or with slots."""
-        gang.units[unit.name] = unit
-        self.gang_of_unit[unit.name] = gang
-
-    def give_slots(self, gang: LiveGang, unit: Unit, slots: list[Slot]) -> None:
-        """Note which pod of a unit has which node."""
-        unit.slots = slots
-        self.num_unbound += sum(not slot.bound for slot in slots)
+    def give_slots(self, gang: LiveGang, slots: list[Slot]) -> None:
+        """Note which pods have which nodes; the caller tells the core, or heard it from there."""
         for slot in slots:
-            slot.attempt = attempt_of(gang.pods[slot.uid])
-            self.slot_of[slot.uid] = (gang, unit, slot)
+            pod = gang.pods[slot.uid]
+            slot.attempt = attempt_of(pod)
+            slot.part, slot.shape = gang.part_of(pod)[0], gang.facts(pod).shape
+            self.slot_of[slot.uid] = (gang, slot)
+            self.num_unbound += not slot.is_bound
+        gang.slots += slots
 
-    def hold_new(self, gang: LiveGang, pods: list[Pod], slots: list[Slot], now_s: float) -> Unit:
-        """Count pods that have their nodes as a unit of their own."""
-        request = self.request(gang, pods)
-        request.nodes = tuple(slot.node for slot in slots)
-        request.admitted_s = now_s
-        request.present = len(pods)
-        unit = Unit(request, tuple(p.metadata.uid for p in pods))
-        self.add_unit(gang, unit)
-        self.give_slots(gang, unit, slots)
-        self.ledger.hold(request)
-        return unit
+    def hold(self, gang: LiveGang, slots: list[Slot]) -> None:
+        """Count pods on nodes where the core did not put them."""
+        now_s = self.work.now_s()
+        if not any(slot.is_held for slot in gang.slots):
+            gang.admitted_s, gang.saved_s = now_s, -inf
+            since = [at for s in slots if (at := scheduled_unix_s(gang.pods[s.uid]))]
+            if since:
+                gang.admitted_s = min(now_s, min(since) - self.work.zero_unix_s)
+        self.give_slots(gang, slots)
+        self.tell(gang, gang.asks())
 
-    def keep(self, gang: LiveGang, unit: Unit, slots: list[Slot]) -> None:
-        """Let a unit hold these slots, of which there is one at least, and no others."""
-        pods = [pod for slot in slots if (pod := gang.pods.get(slot.uid)) is not None]
-        request = unit.request
-        templates = {part.name.split("#")[0]: part for part in request.parts}
-        parts = gang.parts(pods)
-        order = [pod.metadata.uid for pod in pods]
-        empty = [slot for slot in slots if not slot.uid]
-        for slot in empty:
-            part = templates.get(slot.rank.role) or request.parts[0]
-            lost = f"{part.name}#lost{len(parts)}"
-            parts.append(type(part)(lost, 1, part.shape, part.pod, part.avoid))
-        by_uid = {slot.uid: slot for slot in slots}
-        unit.slots = [by_uid[uid] for uid in order] + empty
-        self.ledger.hold(
-            Request(
-                name=request.name,
-                parts=parts,
-                submit_s=request.submit_s,
-                priority=request.priority,
-                queue=request.queue,
-                walltime_s=request.walltime_s,
-                present=len(slots),
-                nodes=tuple(slot.node for slot in unit.slots),
-                admitted_s=request.admitted_s,
-            )
-        )
-        unit.request = self.ledger.requests[request.name]
-
-    def drop_unit(self, gang: LiveGang, unit: Unit) -> None:
-        """Give back what a unit holds or asks for."""
-        for slot in unit.slots:
-            place = self.slot_of.get(slot.uid)
-            if place is not None and place[1] is unit:  # else a later plan has the pod
-                del self.slot_of[slot.uid]
-        unit.slots = []
-        if gang.units.get(unit.name) is not unit:  # dropped before, and its name may be another's
+    def tell(self, gang: LiveGang, asks: Wanted) -> None:
+        """Have the core know what a gang holds and asks for."""
+        for slot in gang.slots:  # what only ends is in the way as any pod of no gang
+            if slot.is_held:
+                self.ledger.drop_foreign(slot.uid)
+            else:
+                self.ledger.set_foreign(slot.uid, slot.node, slot.shape)
+        request = request_of(gang, asks, self.find, self.work.zero_unix_s)
+        if request is None:
+            self.withdraw(gang)
             return
-        self.ledger.withdraw(unit.name)
-        del gang.units[unit.name]
-        self.gang_of_unit.pop(unit.name, None)
+        self.ledger.set_gang(request)
+        gang.request = request
+
+    def ask_nothing(self, gang: LiveGang) -> None:
+        """Have the core know of what a gang holds alone, without another look at its pods."""
+        gang.later = []
+        if gang.request is None or not gang.request.asks:
+            return
+        if not gang.request.nodes:
+            self.withdraw(gang)
+            return
+        gang.request = gang.request.running()
+        self.ledger.set_gang(gang.request)
+
+    def withdraw(self, gang: LiveGang) -> None:
+        """Have the core forget a gang, which holds nothing and asks for nothing."""
+        if gang.request is not None:
+            gang.request = None
+            self.ledger.drop_gang(gang.name)
+
+    def give_back(self, gang: LiveGang, slots: list[Slot], now_s: float, cause: str) -> None:
+        """Take slots from a gang; the caller tells the core."""
+        for slot in slots:
+            place = self.slot_of.get(slot.uid)
+            if place is not None and place[1] is slot:  # else a later plan has the pod
+                del self.slot_of[slot.uid]
+            self.ledger.drop_foreign(slot.uid)
+            slot.gone(now_s, cause)
+        gang.slots = [slot for slot in gang.slots if slot.state is not SlotState.GONE]

@@ -17,7 +17,8 @@ import msgspec
 
 from scheduler.controller.controller import Controller
 from scheduler.controller.lanes import pinned_to, plan_text
-from scheduler.controller.membership import LiveGang, Slot, Unit
+from scheduler.controller.membership import LiveGang
+from scheduler.controller.slots import IllegalStepError, Plan, Slot
 from scheduler.kube.api import ApiError
 from scheduler.kube.objects import Pod
 from scheduler.workloads.requests import pod_shape
@@ -65,11 +66,10 @@ class Call:
 
 @dataclass(eq=False, slots=True)
 class Barrier:
-    """The calls of one plan: of one generation of a unit."""
+    """The calls of one plan of a gang."""
 
     gang: LiveGang
-    unit: Unit
-    generation: int
+    plan: Plan
     end_s: float  #: all are here by then, or none is bound
     calls: dict[str, tuple[Slot, Call]] = field(default_factory=dict)  #: by uid
     something: asyncio.Event = field(default_factory=asyncio.Event)
@@ -77,10 +77,14 @@ class Barrier:
     task: asyncio.Task[None] | None = None
 
     @property
-    def current(self) -> bool:
-        """True while this plan is the unit's."""
-        unit = self.unit
-        return self.gang.units.get(unit.name) is unit and unit.generation == self.generation
+    def slots(self) -> list[Slot]:
+        """Slots of this plan that its gang still has."""
+        return [slot for slot in self.gang.slots if slot.plan == self.plan]
+
+    @property
+    def unbound(self) -> list[Slot]:
+        """Those of them that wait for their bind."""
+        return [slot for slot in self.slots if not slot.is_bound]
 
     def answer(self, uid: str, text: str) -> None:
         """Let one call go on."""
@@ -94,7 +98,7 @@ class Binds:
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._barriers: dict[str, Barrier] = {}  #: by unit
+        self._barriers: dict[tuple[str, int], Barrier] = {}  #: by gang and generation of its plan
 
     async def bind(self, args: BindArgs, arrived_s: float, gone: asyncio.Future[Any]) -> BindResult:
         """Bind a pod; one of an ungated gang only together with all of its gang."""
@@ -112,22 +116,26 @@ class Binds:
             if args.pod_u_i_d not in control.pods:
                 return BindResult("muster has not seen this pod yet")
             return await self._bind_alone(args, control.pods[args.pod_u_i_d], call)
-        gang, unit, slot = place
+        gang, slot = place
         if slot.node != args.node:
             return BindResult(f"planned for node {slot.node}, not {args.node}")
         pod = gang.pods.get(slot.uid)
         if pod is None or pod.metadata.deletion_timestamp:  # the next step takes its slot from it
             return BindResult("this pod is gone")
-        if not slot.bound and control.ledger.overfull(slot.node, gang.facts(pod).shape):
+        if not slot.is_bound and control.ledger.overfull(slot.node, gang.facts(pod).shape):
             return BindResult(f"there is no room left on {slot.node}")
         if pinned_to(pod) != slot.node:
-            refusal = await self._pass(gang, unit, slot, call)
+            refusal = await self._pass(gang, slot, call)
             if refusal:
                 return BindResult(refusal)
-        slot.asked = True
+        try:
+            slot.telling(control.now_s(), "kube-scheduler")
+        except IllegalStepError as error:
+            control.set_aside(gang, error, "bind")
+            return BindResult(str(error))
         slot.num_writing += 1
         try:
-            plan = plan_text(unit.name, unit.generation, slot)
+            plan = plan_text(gang.name, slot)
             unless = partial(control.release.void, slot, args.pod_u_i_d, args.node)
             return await self._write(args, plan, call, unless)
         finally:
@@ -169,11 +177,11 @@ class Binds:
 
     # -- waiting for the others --------------------------------------------------------------
 
-    async def _pass(self, gang: LiveGang, unit: Unit, slot: Slot, call: Call) -> str:
-        """Wait until every pod of the unit is here or bound; return why not, or nothing."""
-        barrier = self._barriers.get(unit.name)
-        if barrier is None or barrier.unit is not unit or not barrier.current:
-            barrier = self._begin(gang, unit, call)
+    async def _pass(self, gang: LiveGang, slot: Slot, call: Call) -> str:
+        """Wait until every pod of the plan is here or bound; return why not, or nothing."""
+        barrier = self._barriers.get((gang.name, slot.plan.generation))
+        if barrier is None or barrier.gang is not gang or not barrier.slots:
+            barrier = self._begin(gang, slot.plan, call)
         if barrier.outcome is not None:  # decided for good: this plan, whoever comes late
             return barrier.outcome
         loop = asyncio.get_running_loop()
@@ -190,12 +198,12 @@ class Binds:
             if barrier.calls.get(uid, (slot, None))[1] is call:
                 del barrier.calls[uid]
 
-    def _begin(self, gang: LiveGang, unit: Unit, call: Call) -> Barrier:
+    def _begin(self, gang: LiveGang, plan: Plan, call: Call) -> Barrier:
         self._barriers = {
-            name: one for name, one in self._barriers.items() if one.calls or one.current
+            name: one for name, one in self._barriers.items() if one.calls or one.slots
         }
         end_s = call.arrived_s + self._controller.settings.timeouts.barrier_s
-        barrier = self._barriers[unit.name] = Barrier(gang, unit, unit.generation, end_s)
+        barrier = self._barriers[gang.name, plan.generation] = Barrier(gang, plan, end_s)
         barrier.task = asyncio.create_task(self._watch(barrier))
         return barrier
 
@@ -206,15 +214,15 @@ class Binds:
             barrier.something.clear()
             self._drop_stale(barrier)
             if not barrier.calls:  # nobody is left, and nothing was decided
-                if self._barriers.get(barrier.unit.name) is barrier:
-                    del self._barriers[barrier.unit.name]
+                name = barrier.gang.name, barrier.plan.generation
+                if self._barriers.get(name) is barrier:
+                    del self._barriers[name]
                 return
             if loop.time() >= barrier.end_s:
                 self._fail(barrier, "not all pods of the gang came in time")
                 return
-            unit = barrier.unit
-            missing = [s for s in unit.slots if not s.bound and s.uid not in barrier.calls]
-            if not missing and not unit.releasing:
+            missing = [slot for slot in barrier.unbound if slot.uid not in barrier.calls]
+            if not missing and not barrier.gang.releasing:
                 break
             wait_s = min(LOOK_S, barrier.end_s - loop.time())
             with suppress(TimeoutError):
@@ -231,7 +239,7 @@ class Binds:
         """Answer calls that cannot pass any more; the others may, with those that come instead."""
         for uid, (slot, call) in list(barrier.calls.items()):
             place = self._controller.slot_of.get(uid)
-            if not barrier.current or place is None or place[2] is not slot:
+            if place is None or place[1] is not slot:
                 barrier.answer(uid, CHANGED)
             elif call.gone.done():
                 barrier.answer(uid, HUNG_UP)
@@ -241,8 +249,8 @@ class Binds:
         control = self._controller
         if not control.active:
             return "muster does not lead any more"
-        slots = [slot for slot in barrier.unit.slots if not slot.bound]
-        if not barrier.current or any(slot.uid not in barrier.calls for slot in slots):
+        slots = barrier.unbound
+        if not barrier.slots or any(slot.uid not in barrier.calls for slot in slots):
             return CHANGED
         if not all(control.ledger.usable(slot.node) for slot in slots):
             return "a planned node is gone"
@@ -259,8 +267,9 @@ class Binds:
 
     def _lacks(self, barrier: Barrier) -> bool:
         """True if the plan lost nodes since, and the gang would start without those pods."""
-        gang, unit = barrier.gang, barrier.unit
-        if gang.started_min or gang.size is None or len(unit.slots) == len(unit.uids):
+        gang = barrier.gang
+        is_whole = len(barrier.slots) == barrier.plan.num_pods
+        if gang.started_min or gang.size is None or is_whole:
             return False
         return gang.num_placed() < gang.size.min_member
 
@@ -269,7 +278,7 @@ class Binds:
         first_s = min(call.deadline_s for _, call in barrier.calls.values())
         try:
             async with asyncio.timeout_at(first_s):
-                await self._controller.plans.commit(barrier.unit)
+                await self._controller.plans.commit(barrier.gang, barrier.plan.generation)
         except (ApiError, KeyError) as error:
             return f"the plan could not be committed: {error}"
         except TimeoutError:
@@ -283,8 +292,9 @@ class Binds:
         for uid in list(barrier.calls):
             barrier.answer(uid, why)
         control.metrics.aborts.labels(cause="barrier").inc()
-        if barrier.current:
-            barrier.unit.deadline_s = control.now_s()
+        if barrier.slots:
+            for slot in barrier.unbound:
+                slot.deadline_s = control.now_s()
             control.work.touch(barrier.gang.key)
             control.work.wake()
 

@@ -89,14 +89,14 @@ class Extender:
         uid = args.pod.metadata.uid
         place = control.slot_of.get(uid)
         if place is not None:
-            _, unit, slot = place
+            gang, slot = place
             # as text: names hold no quotes, and thousands of them need not be taken apart
             if msgspec.json.encode(slot.node) in bytes(args.node_names):
                 return FilterResult([slot.node])
             named = args.pod.status.nominated_node_name == slot.node
             if not named and pinned_to(args.pod) is None:
                 # not told yet, or kube-scheduler forgot it: nothing is wrong with the node
-                control.release.nominate_again(unit, slot, args.pod)
+                control.release.nominate_again(gang, slot, args.pod)
                 return FilterResult([], {"muster": WAITS})
             return FilterResult([], {"muster": "its planned node is not among the candidates"})
         if uid in control.key_of_pod:

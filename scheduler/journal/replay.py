@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scheduler.core import decisions
-from scheduler.core.events import Admitted, Considered, GangSubmitted
+from scheduler.core.events import Admitted, Considered, GangResized, GangSubmitted
 from scheduler.core.model import Gang, PodShape, Role, of_one_shape
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import to_us
@@ -78,7 +78,7 @@ class _Feed:
         self._format = 0
         self._expected: deque[decisions.Decision] = deque()
         self._admit: decisions.Admit | None = None  #: that the next line carries out
-        self._submitted = ""  #: gang of the line before, if that submitted one
+        self._told = ""  #: gang of the line before, if that told of its pods
         self._gaps: list[str] = []
         self._format = FORMAT
 
@@ -134,12 +134,14 @@ class _Feed:
             self._admit = None
         elif lacking := self.lacking():
             return f"live {item}, but {lacking}"
-        elif isinstance(item, Admitted) and item.gang != self._submitted:
+        elif isinstance(item, Admitted) and item.gang != self._told:
             return f"live {item}, which nobody decided"
         if self._format == 1 and isinstance(item, GangSubmitted):
             _check_known(item.gang)
-        # what runs without a decision of the core is told at once, submitted and admitted
-        self._submitted = item.gang.name if isinstance(item, GangSubmitted) else ""
+        # what runs without a decision of the core is told at once: the pods, and their nodes
+        self._told = item.gang.name if isinstance(item, GangSubmitted) else ""
+        if isinstance(item, GangResized):
+            self._told = item.gang
         apply(state, item)  # type: ignore[arg-type]
         return ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from math import inf
 from typing import Any
 
 import msgspec
@@ -10,6 +11,8 @@ import msgspec
 GATE = "muster.dev/queued"
 IGNORE = "muster.dev/ignore"
 PLAN = "muster.dev/plan"  #: annotation of a released pod: unit, generation
+#: annotation of a pod: until when the work of its gang is saved, a time of RFC 3339
+SAVED = "muster.dev/saved"
 PLAN_LABEL = "muster.dev/plan"
 
 
@@ -115,6 +118,7 @@ class PodCondition(_Object):
     status: str = ""
     reason: str = ""
     message: str = ""
+    last_transition_time: str | None = None
 
 
 class StatusResources(_Object):
@@ -158,6 +162,18 @@ class Pod(_Object):
     metadata: Meta
     spec: PodSpec = msgspec.field(default_factory=PodSpec)
     status: PodStatus = msgspec.field(default_factory=PodStatus)
+
+    @property
+    def saved_unix_s(self) -> float:
+        """Until when the pod says that its gang's work is saved; -inf if it does not say a time."""
+        text = self.metadata.annotations.get(SAVED)
+        if not text:
+            return -inf
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError:
+            return -inf
+        return at.timestamp() if at.tzinfo is not None else -inf
 
     @property
     def gated(self) -> bool:
@@ -255,6 +271,13 @@ def asks_for(pod: Pod, resource: str) -> bool:
 def node_ready(node: NodeObject) -> bool:
     """True unless the node says that it is not ready."""
     return all(c.status == "True" for c in node.status.conditions if c.type == "Ready")
+
+
+def scheduled_unix_s(pod: Pod) -> float:
+    """Return when a pod was bound, in whole seconds since 1970; 0 if nobody says so."""
+    conditions = pod.status.conditions
+    bound = (c for c in conditions if c.type == "PodScheduled" and c.status == "True")
+    return max((unix_s(c.last_transition_time) for c in bound), default=0.0)
 
 
 def unix_s(timestamp: str | None) -> float:

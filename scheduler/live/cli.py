@@ -15,7 +15,7 @@ import typer
 
 log = logging.getLogger("muster")
 #: what a line is about, given as `extra`
-ABOUT = ("gang", "unit", "pod", "node")
+ABOUT = ("gang", "pod", "node")
 
 
 class Lines(logging.Formatter):

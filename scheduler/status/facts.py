@@ -96,11 +96,6 @@ class ClusterFacts:
             self._place_of, self._placed_s = places(self._service.ledger), now_s
         return self._place_of
 
-    def _gang_of(self, request: str) -> str:
-        """Return the name of the gang that a request is of."""
-        gang = self._service.controller.tables.gang_of_unit.get(request)
-        return gang.name if gang is not None else request
-
     def explain(self, name: str) -> object | None:
         """Return the story of a gang, or of the gang of a pod."""
         control = self._service.controller
@@ -113,7 +108,7 @@ class ClusterFacts:
                     break
         if gang is None or not gang.pods:
             return None
-        seen = explain_gang(gang, self._service.ledger, control.now_s(), self._gang_of)
+        seen = explain_gang(gang, self._service.ledger, control.now_s())
         came = self._service.publisher.came(gang)
         seen.story = [came, *self._service.memory.story(gang.name, came.unix_s)]
         return seen
@@ -230,7 +225,7 @@ class ClusterFacts:
         for at, member in enumerate(islice(queue.in_order(), MOST_POSITIONS), 1):
             metrics.queue_position.labels(gang=member.gang.name).set(at)
         await breath()
-        unbound = sum(not slot.bound for _, _, slot in self._service.controller.slot_of.values())
+        unbound = sum(not slot.is_bound for _, slot in self._service.controller.slot_of.values())
         metrics.reservations.set(unbound)
         metrics.leader.set(float(self._service.controller.active))
         metrics.rebuilds.set(self._service.ledger.num_rebuilds)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import msgspec
 
 from scheduler.controller.membership import LiveGang
-from scheduler.controller.mirror import Ledger, Request
+from scheduler.controller.mirror import Ledger
+from scheduler.controller.parts import Request
 from scheduler.core.decisions import Explanation, PendingReason, Shortage
 from scheduler.core.sentences import UNMATCHED, why
 from scheduler.core.times import FOREVER_US, to_s
@@ -72,26 +73,26 @@ def view(
 ) -> GangView:
     """Describe a gang; `at` are the places in the queue, where many gangs are described."""
     live = gang.live_pods()
-    slots = {slot.uid: slot for _, slot in gang.slots()}
+    slots = {slot.uid: slot for slot in gang.slots}
     bound = sum(1 for pod in live if pod.spec.node_name)
-    waiting = next((unit for unit in gang.units.values() if not unit.slots), None)
+    request = gang.request
     need = gang.size.min_member if gang.size else 0
-    submit_s = min((u.request.submit_s for u in gang.units.values()), default=now_s)
+    submit_s = request.submit_s if request is not None else now_s
     position = ahead = free_gpus = starts_in_s = None
     lacks_pods = lacks_gpus = 0
     short: Shortage | None = None
     if gang.problem or gang.size is None:
         phase, reason = "waiting", PendingReason.MEMBERS
         text = gang.problem or "the object that says how many pods it needs cannot be read yet"
-    elif waiting is not None and (said := ledger.explain(waiting.name)) is not None:
+    elif request is not None and (said := ledger.explain(gang.name)) is not None:
         phase, reason = "degraded" if bound else "waiting", said.reason
-        position = ledger.position(waiting.name) if at is None else at.get(waiting.name)
+        position = ledger.position(gang.name) if at is None else at.get(gang.name)
         ahead, free_gpus = said.ahead, said.free_gpus
         lacks_pods, lacks_gpus = said.need_pods, said.need_gpus
         if said.start_us is not None and said.start_us < FOREVER_US:
             starts_in_s = max(0.0, to_s(said.start_us) - now_s)
         short = said.short
-        text = sentence(ledger, waiting.request, said)
+        text = sentence(ledger, request, said)
     elif any(not pod.spec.node_name for pod in live):
         phase, reason = "starting", PendingReason.CONTROL_PLANE
         text = f"admitted; {len(live) - bound} of {len(live)} pods are not bound yet"
@@ -123,11 +124,11 @@ def view(
         pods_needed=need,
         pods_total=gang.size.total if gang.size else len(live),
         pods_bound=bound,
-        gpus=sum(p.count * p.shape.gpus for u in gang.units.values() for p in u.request.parts),
+        gpus=sum(p.count * p.shape.gpus for p in request.parts) if request is not None else 0,
         lacks_pods=lacks_pods,
         lacks_gpus=lacks_gpus,
-        priority=max((u.request.priority for u in gang.units.values()), default=0),
-        queue=next((u.request.queue for u in gang.units.values()), ""),
+        priority=request.priority if request is not None else 0,
+        queue=request.queue if request is not None else "",
         position=position,
         ahead=ahead,
         free_gpus=free_gpus,
@@ -150,30 +151,26 @@ def view(
     )
 
 
-def explain(
-    gang: LiveGang, ledger: Ledger, now_s: float, gang_of: Callable[[str], str]
-) -> GangView:
+def explain(gang: LiveGang, ledger: Ledger, now_s: float) -> GangView:
     """Describe a gang with its pods and with what would have to change for it to start."""
     seen = view(gang, ledger, now_s, pods=True)
-    unit = next((unit for unit in gang.units.values() if not unit.slots), None)
-    if unit is None or not seen.lacks_pods:
+    if not seen.lacks_pods:
         return seen
     reason = PendingReason(seen.reason)
-    found = way_out(ledger, unit.name, reason, now_s, gang_of)
+    found = way_out(ledger, gang.name, reason, now_s)
     first = ledger.state.queue.head()
-    if reason is PendingReason.BEHIND_HEAD and first is not None and first.gang.name != unit.name:
-        found.head = _head(ledger, first.gang.name, now_s, gang_of)
-    seen.ahead = gang_of(seen.ahead) if seen.ahead else None
+    if reason is PendingReason.BEHIND_HEAD and first is not None and first.gang.name != gang.name:
+        found.head = _head(ledger, first.gang.name, now_s)
     seen.starts_in_s = found.starts_in_s
     seen.way_out, seen.advice = found, sentences(found, reason)
     return seen
 
 
-def _head(ledger: Ledger, name: str, now_s: float, gang_of: Callable[[str], str]) -> Head:
+def _head(ledger: Ledger, name: str, now_s: float) -> Head:
     said = explain_gang(ledger.state, name)
-    found = way_out(ledger, name, said.reason, now_s, gang_of)
+    found = way_out(ledger, name, said.reason, now_s)
     text = why(said, said.need_pods, partial(pool_name, ledger), UNMATCHED)
-    return Head(gang_of(name), str(said.reason), text, found.starts_in_s)
+    return Head(name, str(said.reason), text, found.starts_in_s)
 
 
 def sentence(ledger: Ledger, request: Request, said: Explanation) -> str:
@@ -181,9 +178,10 @@ def sentence(ledger: Ledger, request: Request, said: Explanation) -> str:
     no_match = ""
     if said.reason is PendingReason.NEVER_FITS:
         nodes = ledger.nodes.values()
-        found = (unmatched(part.pod, nodes) for part in request.parts)
+        asking = (part.pod for part in request.parts if part.pod is not None)
+        found = (unmatched(pod, nodes) for pod in asking)
         no_match = next(filter(None, found), UNMATCHED)
-    return why(said, request.present, partial(pool_name, ledger), no_match)
+    return why(said, request.asking, partial(pool_name, ledger), no_match)
 
 
 def pool_name(ledger: Ledger, pool: str) -> str:

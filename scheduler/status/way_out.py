@@ -5,7 +5,7 @@ All numbers are of what the gang still lacks, never of what it holds already.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from math import inf
 
 import msgspec
@@ -96,13 +96,8 @@ class WayOut(msgspec.Struct):
     starts_in_s: float | None = None
 
 
-def way_out(
-    ledger: Ledger, name: str, reason: PendingReason, now_s: float, gang_of: Callable[[str], str]
-) -> WayOut:
-    """Return what would have to change for the waiting request `name`.
-
-    `gang_of` names the gang of a request.
-    """
+def way_out(ledger: Ledger, name: str, reason: PendingReason, now_s: float) -> WayOut:
+    """Return what would have to change for the gang `name`, which waits or lacks pods."""
     member = ledger.state.gangs[name]
     roles = merged(member.missing)
     found = WayOut([_kind(ledger, role) for role in roles])
@@ -120,7 +115,7 @@ def way_out(
             for node, shape in ledger.state.foreign.values()
             if ledger.state.capacity.group_of[node].allows(lead[1].selector)
         )
-        _endings(ledger, roles, found, now_s, gang_of)
+        _endings(ledger, member, roles, found, now_s)
     first = ledger.state.queue.head()
     promise = ledger.state.reservations.get(name)
     if promise is not None and promise.start_us < FOREVER_US:
@@ -196,14 +191,15 @@ def closed_by(ledger: Ledger, node: str) -> str:
 
 
 def _endings(
-    ledger: Ledger, roles: list[Role], found: WayOut, now_s: float, gang_of: Callable[[str], str]
+    ledger: Ledger, waits: GangState, roles: list[Role], found: WayOut, now_s: float
 ) -> None:
     """Find the gangs that make room soonest: by their walltimes, else the smallest that suffice."""
     capacity = ledger.state.capacity
     short = [kind.more_pods for kind in found.lacks]
     if not any(short):
         return
-    timed = [m for end_us, _, _, m in ledger.state.ends if end_us < FOREVER_US][:MOST_LOOKED_AT]
+    others = [(end_us, m) for end_us, _, _, m in ledger.state.ends if m is not waits]
+    timed = [m for end_us, m in others if end_us < FOREVER_US][:MOST_LOOKED_AT]
     gains = [Gain(capacity, role) for role in roles]
     total = 0
 
@@ -215,7 +211,7 @@ def _endings(
             if not _helps(gained, short):
                 continue
             total += max(gained)
-            found.endings.append(_ending(member, total, now_s, gang_of))
+            found.endings.append(_ending(member, total, now_s))
             short = [lack - more for lack, more in zip(short, gained, strict=True)]
             if max(short) <= 0:
                 found.endings_suffice = True
@@ -224,7 +220,7 @@ def _endings(
 
     if suffice(timed):
         return
-    untimed = [m for end_us, _, _, m in ledger.state.ends if end_us == FOREVER_US][:MOST_LOOKED_AT]
+    untimed = [m for end_us, m in others if end_us == FOREVER_US][:MOST_LOOKED_AT]
     alone: list[tuple[int, GangState, list[int]]] = []
     for member in untimed:
         gained = [Gain(capacity, role).of(member) for role in roles]
@@ -240,7 +236,7 @@ def _endings(
         found.any_ending = not found.endings
         found.endings_suffice = True
         for _, member, gained in enough[: 3 if found.any_ending else 1]:
-            found.endings.append(_ending(member, total + max(gained), now_s, gang_of))
+            found.endings.append(_ending(member, total + max(gained), now_s))
         return
     alone.sort(key=lambda one: (-max(one[2]), one[0], one[1].gang.name))
     suffice(member for _, member, _ in alone)
@@ -250,10 +246,10 @@ def _helps(gained: list[int], short: list[int]) -> bool:
     return any(more > 0 and lack > 0 for more, lack in zip(gained, short, strict=True))
 
 
-def _ending(member: GangState, room: int, now_s: float, gang_of: Callable[[str], str]) -> Ending:
+def _ending(member: GangState, room: int, now_s: float) -> Ending:
     end_s = to_s(member.expected_end_us)
     ends_in_s = max(0.0, end_s - now_s) if end_s < inf else None
-    return Ending(gang_of(member.gang.name), member.gang.gpus, room, ends_in_s)
+    return Ending(member.gang.name, member.gang.gpus, room, ends_in_s)
 
 
 def _offers(ledger: Ledger, role: Role) -> list[Offer]:

@@ -66,7 +66,7 @@ def num_filters(status_url: str) -> float:
 
 
 def plan_of(text: str) -> str:
-    """Return unit and generation of a record, as the annotation of its pods has them."""
+    """Return gang and generation of a record, as the annotation of its pods has them."""
     try:
         plan = json.loads(text)
         return f"{plan['unit']}/{plan['generation']}"
@@ -196,14 +196,16 @@ class Observer:
                 self.on_plan("ADDED", one)
         elif change == "DELETED":
             text, _ = self.plans.pop(item["metadata"]["name"], ("", 0.0))
-            if (plan := plan_of(text)) in self._committed:
-                self._committed[plan] = time.monotonic()
+            gang = plan_of(text).rpartition("/")[0]
+            for plan in self._committed:
+                if plan.rpartition("/")[0] == gang:
+                    self._committed[plan] = time.monotonic()
         elif change != "BOOKMARK":
             name, text = item["metadata"]["name"], item["data"]["plan"]
             mark = (item["metadata"].get("annotations") or {}).get("muster.dev/committed", "")
-            plan = plan_of(text)
-            if mark and mark.split()[0] == plan.rpartition("/")[2]:
-                self._committed[plan] = math.inf
+            if mark:  # of one of the plans that the record has
+                gang = plan_of(text).rpartition("/")[0]
+                self._committed[f"{gang}/{mark.split()[0]}"] = math.inf
             if self.plans.get(name, ("", 0.0))[0] != text:
                 self.plans[name] = (text, self.clock())
 
@@ -279,7 +281,7 @@ class Observer:
 
     @property
     def living(self) -> set[str]:
-        """Plans that are on record: unit and generation."""
+        """Plans that are on record: gang and generation."""
         return {plan_of(text) for text, _ in self.plans.values()}
 
     def _lasts(self, what: str, key: Any, holds: bool, limit_s: float, text: str) -> None:

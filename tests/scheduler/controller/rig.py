@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import msgspec
@@ -20,6 +22,9 @@ from scheduler.controller.plans import PlanRecords
 from scheduler.controller.settings import LiveSettings
 from scheduler.controlplane.objects import node as played
 from scheduler.core.audit import validate
+from scheduler.core.state import ClusterState
+from scheduler.journal import lines as journals
+from scheduler.journal.replay import replay
 from scheduler.kube.api import ApiError
 from scheduler.kube.objects import GATE, NodeObject, Pod, Thing
 from scheduler.kube.watch import Change
@@ -64,7 +69,8 @@ class Rig:
         self.api = Recorder()
         self.settings = msgspec.convert(settings, LiveSettings)
         policy = catalog.policy(self.settings.policy)
-        self.ledger = Ledger(policy, RESOURCE, lambda now_s, item: None)
+        self.lines: list[bytes] = []  #: of the journal
+        self.ledger = Ledger(policy, RESOURCE, self._record, self._rebuilt)
         self.publisher = Publisher(self.api, "rig")  # type: ignore[arg-type]
         self.publisher.active = True
         plans = PlanRecords(self.api, "muster-system", "rig")  # type: ignore[arg-type]
@@ -80,6 +86,20 @@ class Rig:
         self.control.active = True
         for number in range(nodes):
             self.node(number, gpus)
+
+    def _record(self, now_s: float, item: object) -> None:
+        self.lines.append(journals.encode(now_s, item))
+
+    def _rebuilt(self, now_s: float, state: ClusterState) -> None:
+        self.lines.append(journals.snapshot(now_s, state, self.settings.policy))
+
+    def replay(self) -> None:
+        """Demand that the core decides the same again, and knows each gang by its name alone."""
+        with NamedTemporaryFile() as file:
+            file.write(b"".join(line + b"\n" for line in self.lines))
+            file.flush()
+            assert not (found := replay(Path(file.name))).difference, found.difference
+        assert set(self.ledger.state.gangs) <= set(self.control.names)
 
     def node(self, number: int, gpus: int = 8, change: Change = Change.ADDED) -> None:
         """Tell of a node."""
@@ -108,12 +128,13 @@ class Rig:
             self.control.on_pod(Change.DELETED, one)
 
     async def settle(self) -> None:
-        """Step until nothing more is written."""
+        """Step until nothing more is written, and nobody asks for another step."""
         for _ in range(20):
             before = len(self.api.requests)
+            self.control.work._wake.clear()
             self.control.step()
             await self.control.finish_work(5.0)
-            if len(self.api.requests) == before:
+            if len(self.api.requests) == before and not self.control.work._wake.is_set():
                 validate(self.ledger.state)
                 return
         raise AssertionError("the controller does not come to rest")
@@ -234,6 +255,8 @@ def tried(story: Callable[[Rig], Awaitable[None]], **rig: Any) -> None:
     """Run a test's story on a new rig, in an event loop of its own."""
 
     async def run() -> None:
-        await story(Rig(**rig))
+        made = Rig(**rig)
+        await story(made)
+        made.replay()
 
     asyncio.run(run())

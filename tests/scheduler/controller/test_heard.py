@@ -39,7 +39,7 @@ async def planned(rig: Rig, *pods: Pod) -> dict[str, str]:
     """Have pods planned; return the node of each."""
     rig.see(*pods)
     await rig.settle()
-    return {uid: slot.node for uid, (_, _, slot) in rig.control.slot_of.items()}
+    return {uid: slot.node for uid, (_, slot) in rig.control.slot_of.items()}
 
 
 class Asks:
@@ -378,7 +378,7 @@ def hooked(rig: Rig, method: str, ending: str, then: Any) -> None:
 def test_a_node_taken_between_two_writes_of_the_direct_lane_is_not_bound_to() -> None:
     async def story(rig: Rig) -> None:
         def take() -> None:
-            ((_, _, slot),) = rig.control.slot_of.values()
+            ((_, slot),) = rig.control.slot_of.values()
             rig.see(intruder(slot.node))
 
         hooked(rig, "PATCH", "/pods/j-0", take)  # its gate is off
@@ -398,7 +398,7 @@ def test_a_node_lost_while_the_plan_is_written_down_starts_nobody(lane: str, ste
         lost = []
 
         def lose() -> None:
-            slot = rig.control.slot_of["j-1"][2]
+            slot = rig.control.slot_of["j-1"][1]
             lost.append(slot.node)
             rig.node(int(slot.node[-5:]), change=Change.DELETED)
             for _ in range(steps):
@@ -427,11 +427,11 @@ def test_a_plan_that_was_given_up_takes_nothing_from_the_next(code: int) -> None
         rig.see(*(member(i, gated=True) for i in range(2)))
         rig.control.step()
         await slow.met.wait()
-        rig.node(int(rig.control.slot_of["j-1"][2].node[-5:]), change=Change.DELETED)
+        rig.node(int(rig.control.slot_of["j-1"][1].node[-5:]), change=Change.DELETED)
         rig.control.step()
         slow.go_on.set()
         await rig.settle()
-        assert rig.placed() == {u: slot.node for u, (_, _, slot) in rig.control.slot_of.items()}
+        assert rig.placed() == {u: slot.node for u, (_, slot) in rig.control.slot_of.items()}
         assert len(set(rig.placed().values())) == 2
         assert len(rig.ledger.requests) == 1
 
@@ -479,7 +479,7 @@ def test_a_plan_whose_node_was_taken_starts_nobody_though_a_pod_is_gone(lane: st
         rig.control.step()
         await slow.met.wait()
         rig.lose(member(0, 3, gated=True))
-        rig.see(intruder(rig.control.slot_of["j-1"][2].node))
+        rig.see(intruder(rig.control.slot_of["j-1"][1].node))
         rig.control.step()
         slow.go_on.set()
         await rig.settle()
@@ -517,7 +517,7 @@ def test_a_second_attempt_whose_node_was_taken_starts_nobody() -> None:
         rig.see(*(rank(i, 1) for i in range(3)))
         rig.control.step()
         await slow.met.wait()
-        rig.see(intruder(rig.control.slot_of["1-1"][2].node))
+        rig.see(intruder(rig.control.slot_of["1-1"][1].node))
         rig.control.step()
         slow.go_on.set()
         await rig.settle()
@@ -546,7 +546,7 @@ def test_a_successors_node_is_kept_while_it_is_being_told() -> None:
         await slow.met.wait()
         rig.see(member(1, gated=True, uid="anew", labels={"seen": "again"}))
         await rig_steps(rig)
-        assert rig.control.slot_of["anew"][2].node == at["j-1"]
+        assert rig.control.slot_of["anew"][1].node == at["j-1"]
         slow.go_on.set()
         await rig.settle()
         assert rig.placed() == at
@@ -576,7 +576,7 @@ def test_a_plan_whose_node_was_taken_is_not_made_anew_at_once() -> None:
         rig.see(*(member(i, gated=True) for i in range(2)))
         rig.control.step()
         await slow.met.wait()
-        rig.see(intruder(rig.control.slot_of["j-1"][2].node))
+        rig.see(intruder(rig.control.slot_of["j-1"][1].node))
         slow.go_on.set()
         await rig.settle()
         assert rig.placed() == {}
@@ -611,7 +611,7 @@ def test_the_nodes_of_a_gang_that_starts_again_whole_are_kept_for_all_of_it() ->
         rig.see(member(2, 3, gated=True, uid="anew-2"))
         await rig.settle()
         slots = rig.control.slot_of
-        assert {f"j-{i}": slots[f"anew-{i}"][2].node for i in range(3)} == at
+        assert {f"j-{i}": slots[f"anew-{i}"][1].node for i in range(3)} == at
 
     tried(story, nodes=3)
 
@@ -765,6 +765,6 @@ def test_a_bound_pod_does_not_lose_its_node_to_an_older_event() -> None:
         rig.see(member(0, 1, node=nodes["j-0"]))
         rig.see(member(0, 1))
         await rig.pass_s(60.0)
-        assert rig.control.slot_of["j-0"][2].bound
+        assert rig.control.slot_of["j-0"][1].bound
 
     tried(story)

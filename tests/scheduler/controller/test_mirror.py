@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
 from scheduler.controller.lanes import pin
-from scheduler.controller.mirror import Ledger, Part, Request
+from scheduler.controller.mirror import Ledger
+from scheduler.controller.parts import Part, Request
 from scheduler.controlplane.objects import node as played
 from scheduler.core.events import Overtaken
 from scheduler.core.model import PodShape
@@ -42,8 +45,18 @@ def pod(name: str, node: str = "", **spec: object) -> Pod:
 
 def held(name: str, nodes: list[str], gpus: int) -> Request:
     """Return a request that runs on nodes, pinned there."""
-    part = Part("worker", len(nodes), PodShape(gpus, 0, 0), pod(name, nodes[0]))
-    return Request(name, [part], 0.0, present=len(nodes), nodes=tuple(nodes))
+    return Request(name, [Part("worker", PodShape(gpus, 0, 0), nodes=nodes)], 0.0)
+
+
+def asking(name: str, one: Pod, gpus: int = 8, submit_s: float = 0.0, **more: Any) -> Request:
+    """Return a gang of one pod that wants a node."""
+    part = Part("worker", PodShape(gpus, 0, 0), one, uids=[one.metadata.uid], **more)
+    return Request(name, [part], submit_s)
+
+
+def starts(book: Ledger, now_s: float) -> dict[str, list[str]]:
+    """Make a pass; return the nodes of each gang that starts."""
+    return {placed.name: [node for _, _, node in placed.nodes] for placed in book.decide(now_s)}
 
 
 def names(*numbers: int) -> list[str]:
@@ -53,7 +66,7 @@ def names(*numbers: int) -> list[str]:
 def test_pins_of_what_runs_tell_no_nodes_apart() -> None:
     book = ledger(*[8] * 6)
     for number in range(6):
-        book.hold(held(f"gang-{number}", names(number), 4))
+        book.set_gang(held(f"gang-{number}", names(number), 4))
     book.begin_anew()
     book.settle(1.0)
     assert len(book.state.capacity.groups) == 1
@@ -63,28 +76,28 @@ def test_pins_of_what_runs_tell_no_nodes_apart() -> None:
 @pytest.mark.parametrize("gpus", [(8, 8, 4, 4), (4, 8, 4, 8)])
 def test_one_gang_may_hold_neighbours_of_different_kinds(gpus: tuple[int, ...]) -> None:
     book = ledger(*gpus)
-    book.hold(held("wide", names(0, 1, 2, 3), 2))
+    book.set_gang(held("wide", names(0, 1, 2, 3), 2))
     book.settle(1.0)
     free = {
         n.name: book.state.capacity.free_on(i).gpus for i, n in enumerate(book.state.capacity.nodes)
     }
     assert free == {name: count - 2 for name, count in zip(names(0, 1, 2, 3), gpus, strict=True)}
-    book.withdraw("wide")
+    book.drop_gang("wide")
     assert sum(group.free_gpus for group in book.state.capacity.groups) == sum(gpus)
 
 
 def test_gangs_that_hold_more_than_a_node_has_are_counted_in_full() -> None:
     """As after two muster processes, or a node that came back smaller."""
     book = ledger(8, 8, 8)
-    book.hold(held("first", names(2), 8))
+    book.set_gang(held("first", names(2), 8))
     parts = [
-        Part("master", 1, PodShape(8, 0, 0), pod("m")),
-        Part("worker", 2, PodShape(8, 0, 0), pod("w")),
+        Part("master", PodShape(8, 0, 0), nodes=names(0)),
+        Part("worker", PodShape(8, 0, 0), nodes=names(1, 2)),
     ]
-    book.hold(Request("second", parts, 0.0, present=3, nodes=tuple(names(0, 1, 2))))
+    book.set_gang(Request("second", parts, 0.0))
     book.settle(1.0)
     assert not any(free.gpus for free in book.state.capacity.free_on_each())
-    book.withdraw("first")
+    book.drop_gang("first")
     book.settle(2.0)
     assert not any(free.gpus for free in book.state.capacity.free_on_each()), (
         "second still fills all three"
@@ -94,55 +107,52 @@ def test_gangs_that_hold_more_than_a_node_has_are_counted_in_full() -> None:
 
 def test_a_gang_whose_node_went_is_held_anew() -> None:
     book = ledger(8, 8)
-    book.hold(held("wide", names(0, 1), 8))
+    book.set_gang(held("wide", names(0, 1), 8))
     book.remove_node("node-00001")
     book.settle(1.0)
-    book.hold(held("wide", names(0), 8))
+    book.set_gang(held("wide", names(0), 8))
     book.settle(2.0)
     assert [free.gpus for free in book.state.capacity.free_on_each()] == [0]
-    book.withdraw("wide")
+    book.drop_gang("wide")
     assert [free.gpus for free in book.state.capacity.free_on_each()] == [8]
 
 
 def test_what_a_gang_still_holds_is_not_free_when_one_of_its_nodes_went() -> None:
     book = ledger(8, 8, 8)
-    book.hold(held("wide", names(0, 1), 8))
+    book.set_gang(held("wide", names(0, 1), 8))
     book.remove_node("node-00001")
-    book.submit(Request("eager", [Part("worker", 1, PodShape(8, 0, 0), pod("e"))], 0.0, present=1))
-    assert [request.nodes for request in book.decide(1.0)] == [("node-00002",)]
+    book.set_gang(asking("eager", pod("e")))
+    assert starts(book, 1.0) == {"eager": ["node-00002"]}
     assert not book.has_room("node-00000", PodShape(1, 0, 0))
     book.set_node(msgspec.convert(played(1, 8), NodeObject))
     book.settle(2.0)
     assert not book.has_room("node-00001", PodShape(1, 0, 0)), "its pods are still there"
-    book.withdraw("wide")
+    book.drop_gang("wide")
     assert book.has_room("node-00001", PodShape(8, 0, 0))
 
 
 def test_a_gang_without_any_of_its_nodes_holds_nothing() -> None:
     book = ledger(8, 8)
-    book.hold(held("narrow", names(1), 8))
+    book.set_gang(held("narrow", names(1), 8))
     book.remove_node("node-00001")
     book.settle(1.0)
-    book.withdraw("narrow")
+    book.drop_gang("narrow")
     assert [free.gpus for free in book.state.capacity.free_on_each()] == [8]
 
 
 def test_a_waiting_pod_tells_nodes_apart() -> None:
     book = ledger(8, 8)
     chosen = pod("a", nodeSelector={"kubernetes.io/hostname": "node-00001"})
-    part = Part("worker", 1, PodShape(8, 0, 0), chosen)
-    book.submit(Request("picky", [part], 0.0, present=1))
-    assert [request.nodes for request in book.decide(1.0)] == [("node-00001",)]
+    book.set_gang(asking("picky", chosen))
+    assert starts(book, 1.0) == {"picky": ["node-00001"]}
 
 
 def test_a_node_on_which_kube_scheduler_refused_a_pod_is_kept_off_by_that_request_alone() -> None:
     book = ledger(8, 8)
     once = shunned(pod("a"), book.nodes["node-00000"])
-    shape = PodShape(8, 0, 0)
-    book.submit(Request("burnt", [Part("worker", 1, shape, pod("a"), once)], 0.0, present=1))
-    book.submit(Request("fresh", [Part("worker", 1, shape, pod("b"))], 1.0, present=1))
-    found = {request.name: request.nodes for request in book.decide(1.0)}
-    assert found == {"burnt": ("node-00001",), "fresh": ("node-00000",)}
+    book.set_gang(asking("burnt", pod("a"), avoid=once))
+    book.set_gang(asking("fresh", pod("b"), submit_s=1.0))
+    assert starts(book, 1.0) == {"burnt": ["node-00001"], "fresh": ["node-00000"]}
 
 
 def test_a_volume_in_another_zone_rules_out_the_zone() -> None:
@@ -154,8 +164,8 @@ def test_a_volume_in_another_zone_rules_out_the_zone() -> None:
     disk = {"name": "d", "persistentVolumeClaim": {"claimName": "d"}}
     zonal = pod("a", volumes=[disk])
     wrong = shunned(zonal, book.nodes["node-00000"])
-    book.submit(Request("zonal", [Part("worker", 1, PodShape(8), zonal, wrong)], 0.0, present=1))
-    assert [request.nodes for request in book.decide(1.0)] == [("node-00002",)]
+    book.set_gang(asking("zonal", zonal, avoid=wrong))
+    assert starts(book, 1.0) == {"zonal": ["node-00002"]}
 
 
 @pytest.mark.parametrize("tolerations", [[], [{"key": "broken", "operator": "Exists"}]])
@@ -172,9 +182,9 @@ def test_a_taint_that_comes_later_takes_the_node_from_who_does_not_tolerate_it(
 
 
 def waiting(name: str, count: int, submit_s: float) -> Request:
-    """Return a request for pods of 8 GPUs."""
-    part = Part("worker", count, PodShape(8, 0, 0), pod(name))
-    return Request(name, [part], submit_s, present=count)
+    """Return a gang that wants nodes for pods of 8 GPUs."""
+    uids = [f"{name}-{number}" for number in range(count)]
+    return Request(name, [Part("worker", PodShape(8, 0, 0), pod(name), uids=uids)], submit_s)
 
 
 def test_how_often_a_head_was_overtaken_outlives_the_state() -> None:
@@ -183,10 +193,10 @@ def test_how_often_a_head_was_overtaken_outlives_the_state() -> None:
     book = Ledger(policy, RESOURCE, lambda now_s, item: told.append(item))
     for number in range(2):
         book.set_node(msgspec.convert(played(number, 8), NodeObject))
-    book.submit(waiting("head", 3, 0.0))
-    book.submit(waiting("head-too", 2, 0.0))
-    book.hold(held("runs", names(0), 8))
-    book.submit(waiting("small", 1, 1.0))
+    book.set_gang(waiting("head", 3, 0.0))
+    book.set_gang(waiting("head-too", 2, 0.0))
+    book.set_gang(held("runs", names(0), 8))
+    book.set_gang(waiting("small", 1, 1.0))
     assert [one.name for one in book.decide(1.0)] == ["small"]
     assert book.state.gangs["head-too"].overtaken == 1
     book.begin_anew()

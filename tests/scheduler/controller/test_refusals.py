@@ -99,7 +99,7 @@ def test_a_node_that_another_took_before_the_bind_is_given_up_at_once() -> None:
         one = pod("d-0", annotations=said, schedulerName="muster-direct", gated=False)
         rig.see(one)
         rig.control.step()  # planned, and nothing written yet
-        ((_, _, slot),) = rig.control.slot_of.values()
+        ((_, slot),) = rig.control.slot_of.values()
         taken = slot.node
         rig.see(pod("intruder", node=taken, owner=None, annotations={"muster.dev/ignore": "yes"}))
         await rig.settle()

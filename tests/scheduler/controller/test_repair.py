@@ -138,18 +138,18 @@ def test_a_record_that_a_new_plan_has_taken_over_stays() -> None:
     async def story(rig: Rig) -> None:
         records = rig.control.plans
         await running(rig)
-        unit = next(iter(rig.control.gangs.values())).units.popitem()[1]
+        (gang,) = rig.control.gangs.values()
         before = len(rig.api.requests)
         call = rig.api.call
 
         async def refuse(method: str, path: str, body: Any = None, **more: Any) -> bytes:
             if method == "DELETE":
-                await records.write(unit, next(iter(rig.control.gangs)))
+                await records.write(gang)
                 raise ApiError(500, "no")
             return await call(method, path, body, **more)
 
         rig.api.call = refuse  # type: ignore[method-assign]
-        await records.erase(unit.name, lambda: True)
+        await records.erase(gang.name, lambda: True)
         assert [method for method, _, _ in rig.api.requests[before:]] == ["POST"]
 
     tried(story)

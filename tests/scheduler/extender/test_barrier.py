@@ -71,7 +71,7 @@ class Gang:
 
     def node(self, number: int) -> str:
         """Return where a pod is planned."""
-        return self.rig.control.slot_of[f"g-{number}"][2].node
+        return self.rig.control.slot_of[f"g-{number}"][1].node
 
     def call(self, number: int, node: str = "") -> asyncio.Task[Any]:
         """Call bind for a pod, as kube-scheduler does."""
@@ -226,7 +226,7 @@ def test_a_binding_is_tried_while_kube_scheduler_waits(
         assert slow.seen_s[-1] - began_s < SHORT["http_s"] - barriers.MARGIN_S
         await asyncio.sleep(0.3)
         assert one.num_bindings() == tries, "nothing is written after the answer"
-        assert rig.control.slot_of["g-0"][2].asked, "what became of it is asked"
+        assert rig.control.slot_of["g-0"][1].is_told, "what became of it is asked"
 
     tried(story, timeouts=SHORT)
 

@@ -45,10 +45,9 @@ def test_a_line_names_gang_pod_and_node_apart_from_its_text() -> None:
         logger.removeHandler(handler)
     (line,) = lines_of(out.getvalue())
     assert line["message"] == "pod not released: 500: not now"
-    about = {name: line[name] for name in ("gang", "unit", "pod", "node", "level")}
+    about = {name: line[name] for name in ("gang", "pod", "node", "level")}
     assert about == {
         "gang": "n/g",
-        "unit": "n/g",
         "pod": "n/g-0",
         "node": "node-00000",
         "level": "warning",

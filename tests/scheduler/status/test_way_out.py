@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from scheduler.controller.mirror import Ledger, Part, Request
+from scheduler.controller.mirror import Ledger
+from scheduler.controller.parts import Part, Request
 from scheduler.controlplane.objects import node as played
 from scheduler.core.decisions import PendingReason
 from scheduler.kube.objects import NodeObject, Pod
@@ -52,9 +53,10 @@ def request(
         },
         Pod,
     )
-    part = Part("worker", pods, pod_shape(pod, RESOURCE), pod)
-    names = tuple(f"node-{number:05d}" for number in nodes)
-    return Request(name, [part], 0.0, present=pods, nodes=names, **more)
+    names = [f"node-{number:05d}" for number in nodes]
+    uids = [f"{name}-{number}" for number in range(pods - len(nodes))]
+    part = Part("worker", pod_shape(pod, RESOURCE), pod, nodes=names, uids=uids)
+    return Request(name, [part], 0.0, **more)
 
 
 def asked(ledger: Ledger, name: str, now_s: float = 0.0) -> tuple[PendingReason, WayOut, list[str]]:
@@ -62,28 +64,28 @@ def asked(ledger: Ledger, name: str, now_s: float = 0.0) -> tuple[PendingReason,
     list(ledger.decide(now_s))
     said = ledger.explain(name)
     assert said is not None, "it waits"
-    found = way_out(ledger, name, said.reason, now_s, lambda request: request.split("+")[0])
+    found = way_out(ledger, name, said.reason, now_s)
     return said.reason, found, sentences(found, said.reason)
 
 
 def test_only_what_is_lacking_counts() -> None:
     """A gang of nine of which eight run lacks one pod, not nine."""
     ledger = book(*[8] * 9)
-    ledger.hold(request("big", 8, 8, tuple(range(8))))
-    ledger.hold(request("other", 1, 8, (8,)))
-    ledger.submit(request("big+1", 1, 8))
-    reason, found, said = asked(ledger, "big+1")
+    ledger.set_gang(request("big", 9, 8, tuple(range(8)), walltime_s=1.0))
+    ledger.set_gang(request("other", 1, 8, (8,)))
+    reason, found, said = asked(ledger, "big")
     assert reason is PendingReason.CAPACITY
     assert [(kind.pods, kind.gpus, kind.more_pods) for kind in found.lacks] == [(1, 8, 1)]
     assert said[0] == "1 more pod of 8 GPUs would have to fit: 0 of 1 fit now"
     assert any("other (8 GPUs, no walltime known)" in line for line in said)
+    assert [ending.gang for ending in found.endings] == ["other"], "its own end helps nobody"
 
 
 def test_gangs_that_end_are_named_soonest_first_and_give_a_time() -> None:
     ledger = book(*[8] * 4)
     for name, at, hours in (("late", 0, 9), ("soon", 1, 1), ("next", 2, 2), ("open", 3, inf)):
-        ledger.hold(request(name, 1, 8, (at,), walltime_s=hours * 3600.0))
-    ledger.submit(request("waits", 2, 8))
+        ledger.set_gang(request(name, 1, 8, (at,), walltime_s=hours * 3600.0))
+    ledger.set_gang(request("waits", 2, 8))
     _, found, said = asked(ledger, "waits", 600.0)
     assert [(e.gang, e.makes_room_for) for e in found.endings] == [("soon", 1), ("next", 2)]
     assert found.starts_in_s == 2 * 3600.0 - 600.0
@@ -95,10 +97,10 @@ def test_gangs_that_end_are_named_soonest_first_and_give_a_time() -> None:
 
 def test_without_walltimes_the_smallest_gangs_that_suffice_are_named() -> None:
     ledger = book(*[8] * 6)
-    ledger.hold(request("huge", 3, 8, (0, 1, 2)))
-    ledger.hold(request("fair", 2, 8, (3, 4)))
-    ledger.hold(request("tiny", 1, 8, (5,)))
-    ledger.submit(request("waits", 2, 8))
+    ledger.set_gang(request("huge", 3, 8, (0, 1, 2)))
+    ledger.set_gang(request("fair", 2, 8, (3, 4)))
+    ledger.set_gang(request("tiny", 1, 8, (5,)))
+    ledger.set_gang(request("waits", 2, 8))
     _, found, said = asked(ledger, "waits")
     assert [ending.gang for ending in found.endings] == ["fair", "huge"]
     assert found.any_ending and found.starts_in_s is None
@@ -108,8 +110,8 @@ def test_without_walltimes_the_smallest_gangs_that_suffice_are_named() -> None:
 def test_a_promise_of_the_policy_is_the_time() -> None:
     ledger = book(8, 8)
     ledger.policy = catalog.policy(PolicySpec("priority", "easy"))
-    ledger.hold(request("runs", 2, 8, (0, 1), walltime_s=1000.0))
-    ledger.submit(request("waits", 1, 8))
+    ledger.set_gang(request("runs", 2, 8, (0, 1), walltime_s=1000.0))
+    ledger.set_gang(request("waits", 1, 8))
     assert asked(ledger, "waits", 400.0)[1].starts_in_s == pytest.approx(600.0)
 
 
@@ -118,8 +120,8 @@ def test_cordoned_and_not_ready_nodes_are_told_apart_and_hide_nothing() -> None:
     ledger.set_node(node(2, 8, cordoned=True))
     ledger.set_node(node(3, 8, ready=False))
     ledger.set_node(node(4, 4, cordoned=True))  # too small: no hint
-    ledger.hold(request("runs", 2, 8, (0, 1)))
-    ledger.submit(request("waits", 2, 8))
+    ledger.set_gang(request("runs", 2, 8, (0, 1)))
+    ledger.set_gang(request("waits", 2, 8))
     _, found, said = asked(ledger, "waits")
     assert [(c.state, c.nodes, c.fit_pods) for c in found.closed] == [
         ("cordoned", ["node-00002"], 1),
@@ -134,8 +136,8 @@ def test_cordoned_and_not_ready_nodes_are_told_apart_and_hide_nothing() -> None:
 def test_nodes_of_another_class_are_no_way_out() -> None:
     ledger = book(8)
     ledger.set_node(node(1, 8, cordoned=True, zone="b"))
-    ledger.hold(request("runs", 1, 8, (0,)))
-    ledger.submit(request("waits", 1, 8, spec={"nodeSelector": {"zone": "a"}}))
+    ledger.set_gang(request("runs", 1, 8, (0,)))
+    ledger.set_gang(request("waits", 1, 8, spec={"nodeSelector": {"zone": "a"}}))
     ledger.set_node(node(2, 8, cordoned=True, zone="a"))
     assert [closed.nodes for closed in asked(ledger, "waits")[1].closed] == [["node-00002"]]
 
@@ -143,8 +145,8 @@ def test_nodes_of_another_class_are_no_way_out() -> None:
 def test_fragmentation_shows_the_largest_block() -> None:
     ledger = book(8, 8, 8)
     for number in range(3):
-        ledger.hold(request(f"runs-{number}", 1, 4 + number % 2, (number,)))
-    ledger.submit(request("waits", 1, 8))
+        ledger.set_gang(request(f"runs-{number}", 1, 4 + number % 2, (number,)))
+    ledger.set_gang(request("waits", 1, 8))
     reason, found, said = asked(ledger, "waits")
     assert reason is PendingReason.FRAGMENTATION
     assert [(b.free_gpus, b.num_nodes) for b in found.blocks] == [(4, 2), (3, 1)]
@@ -157,8 +159,8 @@ def test_fragmentation_shows_the_largest_block() -> None:
 def test_nodes_with_gpus_and_too_little_cpu_are_said() -> None:
     ledger = book(8)
     cpus = ledger.nodes["node-00000"].status.allocatable["cpu"]
-    ledger.hold(request("runs", 1, 1, (0,), cpu=int(str(cpus)) - 1))
-    ledger.submit(request("waits", 1, 4, cpu=2))
+    ledger.set_gang(request("runs", 1, 1, (0,), cpu=int(str(cpus)) - 1))
+    ledger.set_gang(request("waits", 1, 4, cpu=2))
     _, found, said = asked(ledger, "waits")
     assert found.short_of == "cpu"
     assert any("too little cpu: a pod asks for 2 CPUs" in line for line in said)
@@ -166,9 +168,9 @@ def test_nodes_with_gpus_and_too_little_cpu_are_said() -> None:
 
 def test_never_fits_says_what_the_largest_class_holds() -> None:
     ledger = book(8, 8, 8, 4)
-    ledger.submit(request("many", 5, 8))
-    ledger.submit(request("wide", 1, 16))
-    ledger.submit(request("nowhere", 1, 1, spec={"nodeSelector": {"zone": "moon"}}))
+    ledger.set_gang(request("many", 5, 8))
+    ledger.set_gang(request("wide", 1, 16))
+    ledger.set_gang(request("nowhere", 1, 1, spec={"nodeSelector": {"zone": "moon"}}))
     assert (
         "3 nodes of 8 GPUs (local), holds 3 of its 5 pods of 8 GPUs" in asked(ledger, "many")[2][0]
     )
@@ -188,7 +190,7 @@ def test_classes_are_told_by_pool_model_and_size() -> None:
         )
     ledger.set_node(node(3, 4, cordoned=True))
     ledger.set_node(node(4, 4, ready=False))
-    ledger.hold(request("runs", 1, 6, (0,)))
+    ledger.set_gang(request("runs", 1, 6, (0,)))
     list(ledger.decide(0.0))
     big, small = shapes(ledger).classes
     assert (big.gpu_model, big.gpus_per_node, big.num_nodes, big.free_gpus) == ("H100", 8, 3, 18)
@@ -201,11 +203,11 @@ def test_classes_are_told_by_pool_model_and_size() -> None:
 def test_fragmentation_is_of_the_shape_that_waits() -> None:
     """Of 22 free GPUs gangs of 2 x 8 use 16 at most, and with one whole node fewer none."""
     ledger = book(8, 8, 8, 8)
-    ledger.hold(request("a", 1, 2, (0,)))
-    ledger.hold(request("b", 1, 8, (1,)))
-    ledger.submit(request("waits", 4, 8))
-    ledger.submit(request("more", 2, 8, priority=-1))
-    ledger.submit(request("same", 2, 8, priority=-2))
+    ledger.set_gang(request("a", 1, 2, (0,)))
+    ledger.set_gang(request("b", 1, 8, (1,)))
+    ledger.set_gang(request("waits", 4, 8))
+    ledger.set_gang(request("more", 2, 8, priority=-1))
+    ledger.set_gang(request("same", 2, 8, priority=-2))
     list(ledger.decide(0.0))
     first, second = shapes(ledger).waiting
     assert (first.pods, first.fit_pods, first.free_gpus) == (4, 2, 22)

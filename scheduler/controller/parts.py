@@ -1,0 +1,123 @@
+"""What one gang holds and asks for, as the controller tells it to the mirror of the core."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import NamedTuple
+
+from scheduler.core.model import Gang, PodShape, Role
+from scheduler.core.times import to_us
+from scheduler.kube.objects import Pod
+from scheduler.workloads.eligibility import Avoid
+
+#: pods of a role on a node, by the names of both
+Held = Counter[tuple[str, str]]
+
+
+@dataclass(slots=True)
+class Part:
+    """Equal pods of a gang: their shape and one of them, whose constraints hold for all."""
+
+    name: str
+    shape: PodShape
+    pod: Pod | None = None  #: one that asks for a node
+    avoid: Avoid = frozenset()
+    nodes: list[str] = field(default_factory=list)  #: of those that have one
+    uids: list[str] = field(default_factory=list)  #: of those that ask for one, in rank order
+    to_come: int = 0  #: asked for with them, and not there yet
+
+    @property
+    def asks(self) -> int:
+        """Pods without a node."""
+        return len(self.uids) + self.to_come
+
+    @property
+    def count(self) -> int:
+        """All pods."""
+        return len(self.nodes) + self.asks
+
+
+class Wanted(NamedTuple):
+    """Which pods of a gang ask for a node now."""
+
+    pods: list[Pod]
+    to_come: int = 0  #: that are asked for with them, and are not there yet
+    later: tuple[Pod, ...] = ()  #: each asks once the one before it has its node
+
+
+@dataclass(slots=True)
+class Request:
+    """A gang as it stands: the nodes that it holds, and the pods for which it wants more."""
+
+    name: str
+    parts: list[Part]
+    submit_s: float
+    priority: int = 0
+    queue: str = ""
+    walltime_s: float = inf
+    admitted_s: float = 0.0  #: since when it holds nodes
+    saved_s: float = -inf  #: until when its work is saved
+    overtaken: int = 0  #: what the core's state counted when it was made anew
+
+    @property
+    def num_pods(self) -> int:
+        """All pods, there or to come."""
+        return sum(part.count for part in self.parts)
+
+    @property
+    def present(self) -> int:
+        """Pods that are there, or whose node is kept."""
+        return sum(len(part.nodes) + len(part.uids) for part in self.parts)
+
+    @property
+    def asks(self) -> int:
+        """Pods without a node."""
+        return sum(part.asks for part in self.parts)
+
+    @property
+    def asking(self) -> int:
+        """Those of them that are there."""
+        return sum(len(part.uids) for part in self.parts)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The node of every pod that has one."""
+        return tuple(name for part in self.parts for name in part.nodes)
+
+    def held(self) -> Held:
+        """Return how many pods of which part are on which node."""
+        return Counter((part.name, node) for part in self.parts for node in part.nodes)
+
+    def says(self) -> tuple[object, ...]:
+        """Return all that the core is told of it."""
+        return (
+            [(p.name, p.shape, p.avoid, p.nodes, p.uids, p.to_come) for p in self.parts],
+            (self.submit_s, self.priority, self.queue, self.walltime_s),
+            (self.admitted_s, self.saved_s),
+        )
+
+    def on(self, nodes: Container[str]) -> Request:
+        """Return it with the pods that are on these nodes, and those that ask for one."""
+        if all(node in nodes for part in self.parts for node in part.nodes):
+            return self
+        parts = [replace(p, nodes=[node for node in p.nodes if node in nodes]) for p in self.parts]
+        return replace(self, parts=[part for part in parts if part.count])
+
+    def running(self) -> Request:
+        """Return it with the pods that have a node alone."""
+        parts = [replace(part, uids=[], to_come=0) for part in self.parts if part.nodes]
+        return replace(self, parts=parts)
+
+    def gang(self, roles: tuple[Role, ...]) -> Gang:
+        """Return it as the core's gang, with these roles."""
+        return Gang(
+            name=self.name,
+            roles=roles,
+            submit_us=to_us(self.submit_s),
+            walltime_us=to_us(self.walltime_s),
+            priority=self.priority,
+            queue=self.queue,
+        )

@@ -1,0 +1,186 @@
+"""Slots: a node for each rank of a gang, in one state that changes by named steps alone.
+
+    planned -> telling -> released -> bound -> ending
+       ^          |           |         |        |
+       |          +-> planned +-> cleared        v
+       +------ vacant <- (a pod that is gone)   gone
+
+From each state a slot may be given back; what is gone stays gone. A step that is none of these is
+an error of muster, and says what led to it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import StrEnum
+from typing import NamedTuple
+
+from scheduler.core.model import PodShape
+from scheduler.workloads.gangs import Rank
+
+MOST_STEPS = 32  #: of one slot that are remembered
+
+
+class SlotState(StrEnum):
+    """How far a slot has come."""
+
+    PLANNED = "planned"  #: a pod has the node, and nobody knows of it
+    TELLING = "telling"  #: a write is under way, or was not answered: somebody may bind the pod
+    RELEASED = "released"  #: the pod was told; kube-scheduler may bind it at any time
+    CLEARED = "cleared"  #: it was told, and the API server says that it is not bound
+    BOUND = "bound"
+    VACANT = "vacant"  #: its pod is gone; the node is kept for the one that comes after it
+    ENDING = "ending"  #: its pod was evicted with the gang: nobody comes after it
+    GONE = "gone"  #: given back
+
+
+_PLANNED, _TELLING, _RELEASED = SlotState.PLANNED, SlotState.TELLING, SlotState.RELEASED
+_CLEARED, _BOUND, _VACANT = SlotState.CLEARED, SlotState.BOUND, SlotState.VACANT
+_ENDING, _GONE = SlotState.ENDING, SlotState.GONE
+_UNBOUND = (_PLANNED, _TELLING, _RELEASED, _CLEARED)
+
+
+class Step(NamedTuple):
+    """One change of a slot."""
+
+    at_s: float
+    state: SlotState
+    cause: str
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        return f"{self.at_s:.3f} s {self.state}: {self.cause}"
+
+
+class IllegalStepError(Exception):
+    """A slot was to take a step that its state does not allow; tells the steps before it."""
+
+    def __init__(self, slot: Slot, cause: str) -> None:
+        story = "; ".join(map(str, slot.story))
+        super().__init__(
+            f"slot of rank {slot.rank.role}-{slot.rank.number} on {slot.node} is {slot.state} and "
+            f"cannot be {cause!r}; its story: {story}"
+        )
+
+
+class Plan(NamedTuple):
+    """What slots have in common that were planned together."""
+
+    generation: int  #: counts the plans of a gang
+    num_pods: int
+
+
+class Slot:
+    """A node for one rank."""
+
+    __slots__ = (
+        "attempt", "deadline_s", "node", "num_lives", "num_told", "num_writing", "part", "plan",
+        "rank", "shape", "since_s", "state", "story", "uid",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        rank: Rank,
+        node: str,
+        uid: str,
+        plan: Plan,
+        now_s: float,
+        state: SlotState = _PLANNED,
+        cause: str = "planned",
+    ) -> None:
+        self.rank = rank
+        self.node = node
+        self.uid = uid  #: of the pod that has it; empty while its successor is awaited
+        self.plan = plan
+        self.part = ""  #: of the gang's request
+        self.shape = PodShape(0)
+        self.attempt = 0  #: of a JobSet that starts again, which counts them
+        self.deadline_s = 0.0  #: told by then or not, its pod is bound, or gives it up; 0: not told
+        self.num_told = 0  #: attempts to tell this pod
+        self.num_writing = 0  #: binds under way: what the API server says may change yet
+        self.num_lives = 1  #: pods that had it
+        self.state = state
+        self.since_s = now_s
+        self.story = deque([Step(now_s, state, cause)], MOST_STEPS)
+
+    # -- what it is ----------------------------------------------------------------------------
+
+    @property
+    def is_bound(self) -> bool:
+        """True if its pod has the node for good, whether it stays or goes."""
+        return self.state is _BOUND or self.state is _ENDING
+
+    @property
+    def is_told(self) -> bool:
+        """True if somebody else may know of it and nobody has bound its pod yet."""
+        return self.state is _TELLING or self.state is _RELEASED or self.state is _CLEARED
+
+    @property
+    def is_held(self) -> bool:
+        """True if the node is the gang's, now or for a rank that comes again."""
+        return self.state is not _ENDING and self.state is not _GONE
+
+    def is_of(self, uid: str) -> bool:
+        """True if it is this pod's."""
+        return self.uid == uid and self.state is not _GONE
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def telling(self, now_s: float, who: str) -> None:
+        """Somebody may bind the pod from now on."""
+        if self.state is _PLANNED:
+            self._step(_TELLING, now_s, f"{who} may bind it", _PLANNED)
+        elif self.state is _CLEARED:
+            self._step(_RELEASED, now_s, f"{who} may bind it after all", _CLEARED)
+        elif not (self.is_told or self.state is _BOUND):
+            raise IllegalStepError(self, f"bound by {who}")
+
+    def released(self, now_s: float) -> None:
+        """The pod was told."""
+        if self.state is not _BOUND:  # the watch may have been faster than the answer
+            self._step(_RELEASED, now_s, "the pod was told", _TELLING, _RELEASED)
+
+    def cleared(self, now_s: float) -> None:
+        """The API server says that the pod is not bound, and no write is under way."""
+        to = _PLANNED if self.state is _TELLING else _CLEARED
+        self._step(to, now_s, "not bound, says the API server", _TELLING, _RELEASED)
+
+    def trusted(self, now_s: float) -> None:
+        """It need not be given up after all: whether it is bound is not known any more."""
+        self._step(_RELEASED, now_s, "its node serves again", _CLEARED)
+
+    def bound(self, now_s: float, node: str) -> None:
+        """The pod is on a node; where, is said by others than muster, too."""
+        if not self.is_bound or node != self.node:
+            self.node = node
+            self._step(_BOUND, now_s, f"bound to {node}", *_UNBOUND)
+
+    def vacated(self, now_s: float) -> None:
+        """The pod is gone, and its successor may have the node."""
+        self._step(_VACANT, now_s, f"pod {self.uid} is gone", *_UNBOUND, _BOUND)
+        self.uid = ""
+
+    def filled(self, now_s: float, uid: str, rank: Rank) -> None:
+        """The pod of its rank came again."""
+        self._step(_PLANNED, now_s, f"pod {uid} came after it", _VACANT)
+        self.uid, self.rank = uid, rank
+        self.num_told, self.deadline_s = 0, 0.0
+        self.num_lives += 1
+
+    def ending(self, now_s: float) -> None:
+        """The pod is evicted with its gang."""
+        self._step(_ENDING, now_s, "evicted with its gang", _BOUND)
+
+    def stays(self, now_s: float) -> None:
+        """The pod may not be evicted."""
+        self._step(_BOUND, now_s, "its eviction was refused", _ENDING)
+
+    def gone(self, now_s: float, cause: str) -> None:
+        """The node is given back."""
+        self._step(_GONE, now_s, cause, *_UNBOUND, _BOUND, _VACANT, _ENDING)
+
+    def _step(self, to: SlotState, now_s: float, cause: str, *may: SlotState) -> None:
+        if self.state not in may:
+            raise IllegalStepError(self, cause)
+        self.state, self.since_s = to, now_s
+        self.story.append(Step(now_s, to, cause))
