@@ -18,7 +18,7 @@ import msgspec
 from scheduler.controller.controller import Controller
 from scheduler.controller.metrics import Metrics
 from scheduler.controller.mirror import Ledger
-from scheduler.controller.plans import PlanRecords
+from scheduler.controller.plans import PlanRecord, PlanRecords, record_name
 from scheduler.controller.settings import LiveSettings
 from scheduler.controlplane.objects import node as played
 from scheduler.core.audit import validate
@@ -144,6 +144,55 @@ class Rig:
         self.clock_s += seconds
         self.control.work.touch_due(self.control.now_s())
         await self.settle()
+
+    # -- a muster that starts anew -----------------------------------------------------------
+
+    def pods_written(self) -> list[Pod]:
+        """Return the pods as the API server has them: seen, with what was written since."""
+        found = []
+        for one in self.control.pods.values():
+            item = msgspec.to_builtins(one)
+            path = f"/api/v1/namespaces/{one.metadata.namespace}/pods/{one.metadata.name}"
+            for method, where, body in self.api.requests:
+                meta = body["metadata"] if (method, where) == ("PATCH", path) else {}
+                if meta.get("uid") == one.metadata.uid:
+                    item["metadata"]["annotations"].update(meta.get("annotations", {}))
+                    item["spec"]["schedulingGates"] = body["spec"]["schedulingGates"] or []
+                    item["spec"].update(affinity=body["spec"].get("affinity"))
+                elif (method, where) == ("POST", f"{path}/eviction"):
+                    item["metadata"]["deletionTimestamp"] = "2026-01-01T01:00:00Z"
+            found.append(msgspec.convert(item, Pod))
+        return found
+
+    def records_written(self) -> list[PlanRecord]:
+        """Return the plan records that the API server has."""
+        found: dict[str, PlanRecord] = {}
+        for method, path, body in self.api.requests:
+            if "/configmaps" not in path:
+                continue
+            if method == "DELETE":
+                found.pop(path.rpartition("/")[2], None)
+            elif "data" in body:
+                plan = msgspec.json.decode(body["data"]["plan"], type=PlanRecord)
+                found[record_name(plan.unit)] = plan
+        return list(found.values())
+
+    def restarted(self, **settings: Any) -> Rig:
+        """Return the next muster, which knows what the API server has and nothing else."""
+        anew = Rig(0, **settings)
+        anew.clock_s = self.clock_s
+        anew.control.active = False
+        for node in self.ledger.nodes.values():
+            anew.control.on_node(Change.ADDED, node)
+        for (kind, _, _), thing in self.control.tables.things.items():
+            anew.control.on_thing(kind, Change.ADDED, thing)
+        anew.see(*self.pods_written())
+        for plan in self.records_written():
+            anew.control.old_plans.setdefault(plan.gang(), []).append(plan)
+        anew.control.active = True
+        return anew
+
+    # -- what was written --------------------------------------------------------------------
 
     def placed(self) -> dict[str, str]:
         """Return the node of each pod that was released, by pod."""

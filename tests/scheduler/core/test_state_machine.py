@@ -411,6 +411,10 @@ class ClusterMachine(RuleBasedStateMachine):
         here = [replace(r, count=placed[at] + (at == 0)) for at, r in enumerate(roles)]
         self.resized(name, tuple(role for role in here if role.count))
         self.resized(name, self.gangs[name].roles, self.gangs[name].num_pods)
+        head = self.state.queue.head()
+        if head is not None and head.gang.name != name:
+            self.overtaken[head.gang.name] += 1
+        self.overtaken[name] = 0
         end_us = self.now_us + self.gangs[name].walltime_us
         apply(self.state, Admitted(name, (Slice(0, node, node + 1, 1),), self.now_us, end_us))
         where = self.state.capacity.nodes[node].name
