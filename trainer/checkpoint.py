@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import json
 import math
+import os
 import shutil
 import sys
 import threading
@@ -29,6 +30,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 
 from trainer.config import CheckpointConfig
 from trainer.goodput import GoodputLog
+from trainer.saved import Saved
 
 COMMITTED = ".metadata"
 
@@ -68,6 +70,7 @@ class Checkpointer:
                 use_non_blocking_copy=pinned,
             )
         )
+        self._saved = Saved.of_pod(os.environ) if self._rank == 0 else None
         self._saving: Future[Any] | None = None
         self._settled = threading.Event()  #: the save in flight has ended and was accounted for
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,12 +89,14 @@ class Checkpointer:
         began_s = time.monotonic()
         self.wait()
         mode = mode or self._config.mode
-        state = self._state(model, optimizer)
+        state, done_unix_s = self._state(model, optimizer), time.time()
         path, num_bytes = self.path(step), _num_bytes(state)
 
         def settle(saved: Future[Any]) -> None:
             try:
                 self._settle(saved, step, mode, num_bytes, began_s)
+                if self._saved is not None and self.committed_step == step:
+                    self._saved.note(done_unix_s)
             finally:
                 self._settled.set()
 
