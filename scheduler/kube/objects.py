@@ -154,8 +154,10 @@ class PodStatus(_Object):
     @property
     def resize_is_infeasible(self) -> bool:
         """True if its node can never give the pod what it asks for since its resize."""
-        said = (one.reason for one in self.conditions if one.type == "PodResizePending")
-        return next(said, "") == "Infeasible"
+        for one in self.conditions:
+            if one.type == "PodResizePending":
+                return one.reason == "Infeasible"
+        return False
 
 
 class Pod(_Object):

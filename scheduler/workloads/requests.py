@@ -18,7 +18,6 @@ from scheduler.kube.objects import (
     ContainerStatus,
     NodeObject,
     Pod,
-    PodStatus,
     Quantities,
 )
 
@@ -100,13 +99,14 @@ def pod_requests(pod: Pod) -> Amounts:
     """Return what kube-scheduler counts for a pod that has a node, or is to get one."""
     spec, status = pod.spec, pod.status
     infeasible = status.resize_is_infeasible
-    seen = [] if infeasible else [_of_containers(pod, _asked)]
+    said = {one.name: one for one in (*status.init_container_statuses, *status.container_statuses)}
+    seen = [] if infeasible else [_of_containers(pod, _asked, {}, infeasible)]
     level = status.resources
     if status.allocated_resources is not None and level and level.requests is not None:
         seen += [_amounts(level.requests), _amounts(status.allocated_resources)]
-    else:
-        seen += [_of_containers(pod, _actual), _of_containers(pod, _allotted)]
-    total = _most(seen)
+    elif infeasible or any(map(_tells, said.values())):  # else all three are the same
+        seen += [_of_containers(pod, view, said, infeasible) for view in (_actual, _allotted)]
+    total = _most(seen) if len(seen) > 1 else seen[0]
     if spec.resources is not None:
         asked = _amounts(spec.resources.requests)
         _default(pod, asked)
@@ -115,8 +115,14 @@ def pod_requests(pod: Pod) -> Amounts:
                 told = [level.requests or {}, status.allocated_resources or {}]
                 asked = _most([{} if infeasible else asked, *map(_amounts, told)])
             total |= {name: amount for name, amount in asked.items() if _is_pod_level(name)}
-    _add(total, _amounts(spec.overhead))
+    if spec.overhead:
+        _add(total, _amounts(spec.overhead))
     return total
+
+
+def _tells(status: ContainerStatus) -> bool:
+    """True if a status says what a container has, or what was allotted to it."""
+    return status.resources is not None or status.allocated_resources is not None
 
 
 def _default(pod: Pod, asked: Amounts) -> None:
@@ -125,7 +131,7 @@ def _default(pod: Pod, asked: Amounts) -> None:
     assert resources is not None
     if not resources.limits:
         return
-    for name, amount in _of_containers(pod, _asked).items():
+    for name, amount in _of_containers(pod, _asked, {}, False).items():
         if _is_pod_level(name) and not name.startswith("hugepages-"):
             asked.setdefault(name, amount)
     for name, amount in _amounts(resources.limits).items():
@@ -137,16 +143,18 @@ def _is_pod_level(name: str) -> bool:
     return name in ("cpu", "memory") or name.startswith("hugepages-")
 
 
-def _of_containers(pod: Pod, view: _View) -> Amounts:
+def _of_containers(
+    pod: Pod, view: _View, status: dict[str, ContainerStatus], infeasible: bool
+) -> Amounts:
     """Return the most that the containers take at any time of the pod's life.
 
     While the i-th init container runs, so do the sidecars before it.
     """
-    status = _statuses(pod.status)
-    infeasible = pod.status.resize_is_infeasible
     total: Amounts = {}
     for container in pod.spec.containers:
         _add(total, view(container, status.get(container.name), infeasible))
+    if not pod.spec.init_containers:
+        return total
     sidecars: Amounts = {}
     peaks: list[Amounts] = []
     for container in pod.spec.init_containers:
@@ -161,15 +169,10 @@ def _of_containers(pod: Pod, view: _View) -> Amounts:
     return _most([total, *peaks])
 
 
-def _statuses(status: PodStatus) -> dict[str, ContainerStatus]:
-    """Return the status of each container; one that is no init container comes first."""
-    return {one.name: one for one in (*status.init_container_statuses, *status.container_statuses)}
-
-
 def _asked(container: Container, _: ContainerStatus | None, __: bool = False) -> Amounts:
     """Return the requests; where one is missing, the API server takes the limit for it."""
     resources = container.resources
-    return {**_amounts(resources.limits), **_amounts(resources.requests)}
+    return _amounts(resources.limits | resources.requests)
 
 
 def _allotted(container: Container, status: ContainerStatus | None, infeasible: bool) -> Amounts:
