@@ -30,7 +30,7 @@ from scheduler.kube.api import Api, ApiError
 from scheduler.kube.devices import DeviceClass, ResourceClaim, ResourceSlice
 from scheduler.kube.objects import IGNORE, NodeObject, Pod, Thing
 from scheduler.kube.watch import Change
-from scheduler.workloads.gangs import GangKey, Source, key_of
+from scheduler.workloads.gangs import GangKey, Source, has_done_its_work, key_of
 from scheduler.workloads.requests import pod_shape, resized
 
 log = logging.getLogger("muster.controller")
@@ -192,7 +192,7 @@ class Controller:
         elif known is not None and _alike(known, pod):
             return
         if pod.status.phase == "Succeeded":
-            gang.note_success(pod)
+            gang.note_success(pod, done=has_done_its_work(pod, self.find))
         place = self.slot_of.get(uid)
         if place is not None and pod.spec.node_name and not pod.ended:
             _, slot = place

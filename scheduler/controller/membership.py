@@ -141,9 +141,9 @@ class LiveGang:
         self.given_up.discard(uid)
         self._counted.discard(uid)
 
-    def note_success(self, pod: Pod) -> None:
-        """Note that a pod succeeded: for good, if nobody had told it to end when it did."""
-        if pod.metadata.uid not in self._counted and pod.ended_well:
+    def note_success(self, pod: Pod, *, done: bool) -> None:
+        """Note that a pod succeeded; `done` if nobody runs its rank again."""
+        if pod.metadata.uid not in self._counted and done:
             self._counted.add(pod.metadata.uid)
             self.succeeded[pod.metadata.uid] = Success(
                 rank_of(pod), pod.metadata.name, _run_by(pod), attempt_of(pod)

@@ -88,6 +88,21 @@ WALLTIME = "muster.dev/walltime"
 Find = Callable[[str, str, str], Thing | None]
 
 
+def has_done_its_work(pod: Pod, find: Find) -> bool:
+    """True if nobody will run the rank of a pod again.
+
+    A Job that replaces only pods that failed takes an index for completed that exited with 0, also
+    where its pod was told to end.
+    """
+    if pod.ended_well or pod.status.phase != "Succeeded":
+        return pod.ended_well
+    owner = pod.metadata.controller()
+    if owner is None or owner.kind != "Job":
+        return False
+    job = find("Job", pod.metadata.namespace, owner.name)
+    return job is not None and job.spec.get("podReplacementPolicy") == "Failed"
+
+
 class GangKey(NamedTuple):
     """Identity of a gang."""
 

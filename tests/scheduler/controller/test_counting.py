@@ -374,6 +374,31 @@ def test_a_rank_that_exits_0_while_it_is_deleted_and_does_not_come_again_ends_th
     tried(story, nodes=3)
 
 
+@pytest.mark.parametrize("policy", ["Failed", "TerminatingOrFailed", None])
+def test_an_index_that_its_job_takes_for_completed_is_done(policy: str | None) -> None:
+    """A Job that replaces only what failed never makes a pod for it again."""
+    job = ("Job", "j", "uid-j")
+
+    def index(number: int, **more: Any) -> Pod:
+        labels = {"batch.kubernetes.io/job-completion-index": str(number)}
+        return pod(f"j-{number}", labels=labels, owner=job, node=f"node-0000{number}", **more)
+
+    async def story(rig: Rig) -> None:
+        spec = {"parallelism": 3, "completions": 3, "completionMode": "Indexed"}
+        rig.thing("Job", "j", {**spec, **({"podReplacementPolicy": policy} if policy else {})})
+        rig.see(*(index(i) for i in range(3)))
+        await rig.settle()
+        over = msgspec.to_builtins(index(1, phase="Succeeded"))
+        over["metadata"] |= TOLD
+        rig.see(msgspec.convert(over, Pod))
+        await rig.settle()
+        await rig.pass_s(61)
+        await rig.pass_s(61)
+        assert sorted(rig.evicted()) == ([] if policy == "Failed" else ["j-0", "j-2"])
+
+    tried(story, nodes=3)
+
+
 @pytest.mark.parametrize("seen", ["before", "after"])
 def test_a_rank_that_had_ended_when_it_was_deleted_has_done_its_work(seen: str) -> None:
     """What is left of it is cleared away; muster may have been down when it ended."""
