@@ -28,7 +28,7 @@ from tests.tiers import Tier
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "build" / "tests"
 #: more arguments for pytest: only tests that share nothing but files run in several processes
-OPTIONS = {Tier.TEST: ("-n", "auto", "--maxprocesses", "8", "--no-loadscope-reorder")}
+OPTIONS = {Tier.TEST: ("-n", "logical", "--maxprocesses", "8", "--no-loadscope-reorder")}
 RUN_AGAIN = (Tier.LIVE, Tier.E2E)
 MAY_PASS_ALONE = 2
 INTERPRETED = "-interpreted"  #: in the name of a run that was asked to run the source
