@@ -17,7 +17,6 @@ import pandas as pd
 
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
-from scheduler.core.sentences import noun
 from sim.report import deadlocks, episodes, held, plots
 from sim.report.digest import (
     Digest,
@@ -31,6 +30,7 @@ from sim.report.digest import (
     shared_window,
     with_identity,
 )
+from sim.report.headlines import resources_text
 from sim.report.wording import (
     count,
     duration,
@@ -438,12 +438,9 @@ def _short(shares: dict[str, float]) -> str:
     """Say which resources pods found too little of; nothing where it was GPUs all the time."""
     if shares.keys() <= {"gpus"}:
         return ""
-    named = [f"{_noun(name)} {percent(share)}" for name, share in shares.items()]
-    return f"What pods found too little of, by the time they waited for it: {', '.join(named)}."
-
-
-def _noun(resource: str) -> str:
-    return "other resources" if resource == "other" else noun(resource)
+    return (
+        f"What pods found too little of, by the time they waited for it: {resources_text(shares)}."
+    )
 
 
 # -- files -------------------------------------------------------------------------------------

@@ -7,14 +7,20 @@ from collections.abc import Callable
 
 import pytest
 
-from scheduler.core.events import Admitted, GangFinished, GangSubmitted
-from scheduler.core.model import Slice
+from scheduler.core.events import (
+    Admitted,
+    ForeignPodBound,
+    ForeignPodGone,
+    GangFinished,
+    GangSubmitted,
+)
+from scheduler.core.model import Gang, Node, PodShape, Role, Slice
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import to_us
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
 from scheduler.policies.spec import PolicySpec
-from tests.scheduler.core.driving import gang, let_pass, nodes, submit
+from tests.scheduler.core.driving import gang, let_pass, nodes, submit, waits
 
 DISCIPLINES = {
     "strict": catalog.policy(PolicySpec()),
@@ -101,3 +107,26 @@ def test_a_pass_that_nothing_changed_costs_next_to_nothing() -> None:
     submit(state, gang("a", 4, 8), *(gang(f"b{i:03}", 1 + i % 4, 8, 1.0) for i in range(400)))
     let_pass(state, policy)
     assert count_calls(lambda: decide(state, policy, to_us(2.0))) < 20
+
+
+@pytest.mark.parametrize("discipline", list(DISCIPLINES))
+def test_naming_what_binds_costs_by_shapes_too(discipline: str) -> None:
+    """Pods that ask for CPU, memory and places: nodes and gangs may be many, shapes are not."""
+
+    def blocked(num_nodes: int, num_waiting: int) -> int:
+        policy = DISCIPLINES[discipline]
+        capacity = PodShape(8, 64_000, 1 << 39, 110)
+        state = ClusterState([Node(f"n{i}", capacity) for i in range(num_nodes)])
+        held = PodShape(4, 50_000, 1 << 30, 1)  # leaves four GPUs, and CPUs for one pod and a half
+        for i in range(num_nodes):
+            apply(state, ForeignPodBound(f"f{i}", f"n{i}", held))
+        for i in range(num_waiting):
+            role = Role(num_nodes * 3 // 2 + i % 5, PodShape(1, 8_000, 1 << 30, 1))
+            apply(state, GangSubmitted(Gang(f"w{i:05}", (role,), to_us(1.0 + i), to_us(200.0))))
+        let_pass(state, policy, 1.0)
+        apply(state, ForeignPodGone("f0"))
+        (wait,) = waits(decide(state, policy, to_us(2.0)))
+        assert (wait.fit_pods, wait.apart) == (num_nodes + 7, "cpu")
+        return count_calls(lambda: decide(state, policy, to_us(2.0)))
+
+    assert blocked(40, 20) == blocked(40, 1_000) == blocked(400, 20)

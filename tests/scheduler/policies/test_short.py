@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -399,3 +401,56 @@ def check_unmet(nodes: list[Node], usable: list[Node], role: Role, unmet: Unmet,
                 assert fits[unmet.resource] == min(fits.values())
         case _:
             raise AssertionError(unmet.lack)
+
+
+pairs = st.tuples(
+    st.builds(Role, st.integers(1, 3), shapes, selectors, st.just("master")),
+    st.builds(Role, st.integers(1, 5), shapes, selectors, st.just("worker")),
+)
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(machines, st.lists(shapes, max_size=12), st.lists(pairs, min_size=1, max_size=4))
+def test_numbers_of_gangs_of_two_kinds_of_pods_are_true(
+    nodes: list[tuple[PodShape, str, str, bool]], held: list[PodShape], wanted: list[Any]
+) -> None:
+    state = ClusterState(
+        [Node(f"n{i}", shape, pool, model) for i, (shape, pool, model, _) in enumerate(nodes)]
+    )
+    for i, shape in enumerate(held):
+        name = f"n{i % len(nodes)}"
+        if state.capacity.free_on(state.capacity.index_of[name]).holds(shape):
+            apply(state, ForeignPodBound(f"f{i}", name, shape))
+    for i, both in enumerate(wanted):
+        apply(state, GangSubmitted(Gang(f"g{i}", both, i)))
+    let_pass(state, STRICT)
+    free_on = list(zip(state.capacity.nodes, state.capacity.free_on_each(), strict=True))
+    for i, both in enumerate(wanted):
+        if not state.gangs[f"g{i}"].missing:
+            continue
+        said = explain(state, f"g{i}")
+        assert why(said, said.need_pods)
+        if said.reason is PendingReason.NEVER_FITS:
+            assert said.unmet is not None
+            for offer in said.unmet.offers if said.unmet.lack is Lack.ROLES else ():
+                assert offer.asked == sum(r.count * r.pod.amount(offer.resource) for r in both)
+                assert offer.asked > offer.most
+        if said.short is None:
+            continue
+        short = said.short
+        asking = [role for role in both if role.pod.amount(short.resource)]
+        usable = [
+            free for node, free in free_on if any(allowed(node, role.selector) for role in asking)
+        ]
+        assert short.asked == max(role.pod.amount(short.resource) for role in asking)
+        assert short.need == sum(r.count * r.pod.amount(short.resource) for r in asking)
+        assert short.free == sum(free.amount(short.resource) for free in usable)
+        if said.reason is PendingReason.CAPACITY:
+            by_selector: dict[Selector, int] = {}
+            for role in asking:
+                need = role.count * role.pod.amount(short.resource)
+                by_selector[role.selector] = by_selector.get(role.selector, 0) + need
+            assert any(
+                sum(f.amount(short.resource) for n, f in free_on if allowed(n, selector)) < need
+                for selector, need in by_selector.items()
+            ), "there is enough of it"

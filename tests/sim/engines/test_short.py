@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from sim.report.headlines import run_lines
 from sim.runs.experiment import run
 from sim.schema.cluster import Cluster, Pool
 from sim.schema.tables import RESOURCES
@@ -116,9 +117,16 @@ def test_a_job_that_never_fits_says_why(admission: str) -> None:
     ]
 
 
-def test_the_last_line_of_a_run_says_why(tmp_path: Path) -> None:
-    from sim.report.headlines import run_lines
+def test_the_lines_of_a_run_say_which_resource_was_short(tmp_path: Path) -> None:
+    cluster = Cluster((Pool("p", 1, 8, cpu_per_node=8.0),))
+    asks = {"cpu_per_pod": 8.0}
+    lines = run_lines(run(jobs(asks, asks), cluster=cluster), tmp_path)
+    assert "short of    CPUs 100 %" in lines
+    lines = run_lines(run(jobs({"gpus_per_pod": 8}, {"gpus_per_pod": 8}), nodes=1), tmp_path)
+    assert not any(line.startswith("short of") for line in lines)
 
+
+def test_the_last_line_of_a_run_says_why(tmp_path: Path) -> None:
     table = jobs(*[{"gpu_model": "A100"}] * 3, {"gpus_per_pod": 16}, {"gpus_per_pod": 8})
     lines = run_lines(run(table, nodes=4), tmp_path)
     at = next(i for i, line in enumerate(lines) if line.startswith("never fits"))
