@@ -28,12 +28,16 @@ class PendingReason(StrEnum):
     STARTING = "starting"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Admit:
     """Every missing rank of `gang` has a node: start it."""
 
     gang: str
     placement: Placement
+
+    def __init__(self, gang: str, placement: Placement) -> None:
+        self.gang = gang
+        self.placement = placement
 
 
 @dataclass(slots=True)

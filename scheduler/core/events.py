@@ -1,7 +1,8 @@
 """Facts that drivers tell the core. `state.apply` takes them, and decisions, in order.
 
 Events and decisions are values: nobody changes one after it is made. They are not `frozen`, because
-a gang's life takes half a dozen and a frozen dataclass takes three times as long to make.
+a gang's life takes half a dozen and a frozen dataclass takes three times as long to make. Those of
+which each gang takes one write their `__init__` out: what `dataclass` writes is never compiled.
 """
 
 from __future__ import annotations
@@ -40,12 +41,16 @@ class NodeLost:
     node: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class GangSubmitted:
     """A gang is known. `present` pods of it exist; None means all of them."""
 
     gang: Gang
-    present: int | None = None
+    present: int | None
+
+    def __init__(self, gang: Gang, present: int | None = None) -> None:
+        self.gang = gang
+        self.present = present
 
 
 @dataclass(slots=True)
@@ -65,11 +70,14 @@ class MemberLost:
     node: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class GangFinished:
     """All ranks ended; the gang is gone."""
 
     gang: str
+
+    def __init__(self, gang: str) -> None:
+        self.gang = gang
 
 
 @dataclass(slots=True)
@@ -147,7 +155,7 @@ class ReservationReleased:
     gang: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Admitted:
     """The gang's missing ranks now hold `placement`; `expected_end_us` is start plus walltime."""
 
@@ -155,6 +163,12 @@ class Admitted:
     placement: Placement
     now_us: int
     expected_end_us: int
+
+    def __init__(self, gang: str, placement: Placement, now_us: int, expected_end_us: int) -> None:
+        self.gang = gang
+        self.placement = placement
+        self.now_us = now_us
+        self.expected_end_us = expected_end_us
 
 
 @dataclass(slots=True)
