@@ -15,11 +15,13 @@ from scheduler.core.model import UNLIMITED, Node, NodeStatus, PodShape, Role, Se
 from scheduler.core.nodeset import NodeSet
 
 #: a number of a shape that has not been worked out yet
-_UNKNOWN = -1
+UNKNOWN = -1
 #: counts of what fits that nobody asked for during so many moves are dropped
 _FORGOTTEN_AFTER = 32
 #: so many free shapes are remembered for one shape of pods
 MOST_ROOMS = 4096
+#: roles that are known by their identity
+_ROLES_KNOWN = 4096
 
 
 #: the resource by which pods are counted where they ask for several
@@ -38,7 +40,16 @@ class Asked(NamedTuple):
 class Fit:
     """How many pods of one shape fit into the nodes of a group, kept up to date by every move."""
 
-    __slots__ = ("each", "group", "is_counted", "num_pods", "pod", "roomiest", "was_asked")
+    __slots__ = (
+        "_then",
+        "each",
+        "group",
+        "is_counted",
+        "num_pods",
+        "pod",
+        "roomiest",
+        "was_asked",
+    )
 
     def __init__(self, pod: PodShape, group: NodeGroup) -> None:
         self.pod = pod
@@ -50,6 +61,26 @@ class Fit:
         self.num_pods = 0  #: that fit now; believed while `is_counted`
         self.is_counted = False
         self.was_asked = False
+        #: what is free once so many pods left or, below zero, came: by number
+        self._then: dict[int, list[int]] = {}
+
+    def then(self, times: int) -> list[int]:
+        """Return, by number, the shape after `times` such pods left; see `work_out`."""
+        numbers = self._then.get(times)
+        if numbers is None:
+            numbers = self._then[times] = []
+        more = len(self.group.shapes) - len(numbers)
+        if more:
+            numbers += [UNKNOWN] * more
+        return numbers
+
+    def work_out(self, number: int, times: int) -> int:
+        """Return the number of a shape after `times` such pods left, and let `then` know it."""
+        free = self.group.shapes[number]
+        result = free.plus(self.pod, times)
+        assert not result.is_overdrawn, f"taking {-times} x {self.pod} from {free} leaves {result}"
+        self._then[times][number] = new = self.group.number(result)
+        return new
 
     def note_shapes(self) -> None:
         """Take notice of shapes that the group has met since."""
@@ -88,6 +119,17 @@ class Fit:
         return [(-less, nodes[number]) for less, _, number in self.roomiest if nodes[number].size]
 
 
+class _Known:
+    """What is known of the pods of a role."""
+
+    __slots__ = ("asked", "fits", "role")
+
+    def __init__(self, role: Role, fits: list[Fit], asked: tuple[Asked, ...]) -> None:
+        self.role = role
+        self.fits = fits  #: for each group they may use
+        self.asked = asked
+
+
 class NodeGroup:
     """Nodes of one pool, GPU model and number of GPUs, kept by what is free on them.
 
@@ -99,7 +141,6 @@ class NodeGroup:
         "_fits",
         "_moves",
         "_numbers",
-        "_then",
         "capacities",
         "files_full",
         "free_gpus",
@@ -128,7 +169,6 @@ class NodeGroup:
         self.files_full = not gpus_each
         self.prune_at = 64  #: with so many shapes it is time to number them anew
         self._numbers: dict[PodShape, int] = {}
-        self._then: dict[tuple[PodShape, int], list[int]] = {}
         self._fits: dict[PodShape, Fit] = {}
         self._counted: list[Fit] = []
         self._moves = 0
@@ -160,23 +200,6 @@ class NodeGroup:
             for fit in self._counted:
                 fit.note_shapes()
         return number
-
-    def then(self, pod: PodShape, times: int) -> list[int]:
-        """Return, by number, the shape after `times` such pods left; see `work_out`."""
-        numbers = self._then.get((pod, times))
-        if numbers is None:
-            numbers = self._then[pod, times] = []
-        if len(numbers) < len(self.shapes):
-            numbers += [_UNKNOWN] * (len(self.shapes) - len(numbers))
-        return numbers
-
-    def work_out(self, number: int, pod: PodShape, times: int) -> int:
-        """Return the number of a shape after `times` such pods left, and let `then` know it."""
-        free = self.shapes[number]
-        result = free.plus(pod, times)
-        assert not result.is_overdrawn, f"taking {-times} x {pod} from {free} leaves {result}"
-        self._then[pod, times][number] = new = self.number(result)
-        return new
 
     def fit(self, pod: PodShape) -> Fit:
         """Return what tells how many pods of this shape fit here."""
@@ -245,7 +268,6 @@ class NodeGroup:
 
     def forget_pods(self) -> None:
         """Forget what was worked out for shapes of pods."""
-        self._then.clear()
         for fit in self._fits.values():
             fit.is_counted = False
         self._fits.clear()
@@ -261,7 +283,7 @@ class NodeGroup:
         self._numbers = {free: number for number, free in enumerate(self.shapes)}
         self.forget_pods()
         self.prune_at = max(64, 2 * len(kept))
-        new = [_UNKNOWN] * len(old_shapes)
+        new = [UNKNOWN] * len(old_shapes)
         for number, old in enumerate(kept):
             new[old] = number
         return new
@@ -325,6 +347,8 @@ class Capacity:
         self._eligible: dict[Selector, list[NodeGroup]] = {}
         self._fits: dict[tuple[PodShape, Selector], list[Fit]] = {}
         self._asked: dict[tuple[PodShape, Selector], tuple[Asked, ...]] = {}
+        #: both by the identity of a role, which hashing its names and numbers costs more than
+        self._by_role: dict[int, _Known] = {}
         self._trial_log: list[Move] | None = None
         self._rooms: dict[PodShape, Rooms] = {}
         for i, node in enumerate(self.nodes):
@@ -338,8 +362,7 @@ class Capacity:
         group = NodeGroup(*kind)
         self.groups.append(group)
         self._eligible.clear()
-        self._fits.clear()
-        self._asked.clear()
+        self._forget_fits()
         return group
 
     def _index_new(self, i: int, node: Node) -> None:
@@ -384,6 +407,20 @@ class Capacity:
             found = self._fits[pod, selector] = [group.fit(pod) for group in groups]
         return found
 
+    def fits_of(self, role: Role) -> list[Fit]:
+        """Return the same for a role."""
+        return self._known(role).fits
+
+    def _known(self, role: Role) -> _Known:
+        known = self._by_role.get(id(role))
+        if known is None or known.role is not role:
+            if len(self._by_role) >= _ROLES_KNOWN:
+                self._by_role.clear()
+            known = self._by_role[id(role)] = _Known(
+                role, self.fits(role.pod, role.selector), self.asked(role.pod, role.selector)
+            )
+        return known
+
     def searched(self, pod: PodShape, selector: Selector) -> list[NodeGroup]:
         """Return the groups that pods of this shape may use, with all their nodes filed."""
         groups = self.eligible(selector)
@@ -413,7 +450,11 @@ class Capacity:
 
     def slots(self, pod: PodShape, selector: Selector) -> int:
         """Return how many pods of this shape fit now."""
-        fits = self.fits(pod, selector)
+        return sum([fit.pods() for fit in self.fits(pod, selector)])
+
+    def slots_of(self, role: Role) -> int:
+        """Return how many pods of a role fit now, however many it has."""
+        fits = self.fits_of(role)
         return fits[0].pods() if len(fits) == 1 else sum([fit.pods() for fit in fits])
 
     def outlook(self, pod: PodShape, selector: Selector) -> tuple[int, int]:
@@ -445,9 +486,20 @@ class Capacity:
             )
         return found
 
+    def asked_of(self, role: Role) -> tuple[Asked, ...]:
+        """Return the same for a role."""
+        return self._known(role).asked
+
     def free(self, unit: PodShape, selector: Selector) -> int:
         """Return how much of a resource is free on schedulable nodes that the selector allows."""
         return self.free_gpus(selector) if unit.gpus else self.slots(unit, selector)
+
+    def free_gpus_for(self, role: Role) -> int:
+        """Return the free GPUs on nodes that pods of a role may use."""
+        fits = self.fits_of(role)
+        if len(fits) == 1:
+            return fits[0].group.free_gpus
+        return sum([fit.group.free_gpus for fit in fits])
 
     def total_slots(self, pod: PodShape, selector: Selector) -> int:
         """Return how many pods of this shape the empty cluster holds, nodes out of service too."""
@@ -455,7 +507,7 @@ class Capacity:
 
     def forget_pods(self) -> None:
         """Forget what was worked out for shapes of pods; it is worked out again when asked for."""
-        self._fits.clear()
+        self._forget_fits()
         self._rooms.clear()
         self._eligible.clear()
         for group in self.groups:
@@ -474,23 +526,31 @@ class Capacity:
     def _change(self, roles: tuple[Role, ...], placement: Iterable[Slice], sign: int) -> None:
         """Change what is free by `sign` x what the slices hold."""
         free = self._free
-        for role, lo, hi, pods_per_node in placement:
-            pod = roles[role].pod
+        for index, lo, hi, pods_per_node in placement:
+            fit = self._fit_at(roles[index], lo)
+            group = fit.group
             times = sign * pods_per_node
-            group = self.group_of[lo]
-            then = group.then(pod, times)
+            then = fit.then(times)
             while lo < hi:
                 old = free[lo]
                 end = hi
                 if hi - lo > 1 and free[lo:hi].count(old) < hi - lo:
                     end = self._run_end(lo, hi)
                 new = then[old]
-                if new == _UNKNOWN:
-                    new = group.work_out(old, pod, times)
+                if new == UNKNOWN:
+                    new = fit.work_out(old, times)
                 self._move(group, lo, end, old, new)
                 lo = end
             if len(group.shapes) > group.prune_at and self._trial_log is None:
                 self._number_anew(group)
+
+    def _fit_at(self, role: Role, i: int) -> Fit:
+        """Return what tells how pods of a role fit on a node, which may be of no group for them."""
+        group = self.group_of[i]
+        for fit in self.fits_of(role):
+            if fit.group is group:
+                return fit
+        return group.fit(role.pod)
 
     def _run_end(self, lo: int, hi: int) -> int:
         """Return where the nodes from `lo` on, up to `hi`, stop to have the same free."""
@@ -522,7 +582,12 @@ class Capacity:
         numbers = group.number_anew({free[i] for i in mine})
         for i in mine:
             free[i] = numbers[free[i]]
+        self._forget_fits()
+
+    def _forget_fits(self) -> None:
         self._fits.clear()
+        self._asked.clear()
+        self._by_role.clear()
 
     def trial(self) -> Trial:
         """Return a context that undoes every `take` and `give_back` made inside. Trials nest."""

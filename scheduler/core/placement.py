@@ -91,7 +91,7 @@ def pack(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:
     the node that it fills best. Pods that need a whole node take whole nodes.
     """
     left = role.count
-    if left > capacity.slots(role.pod, role.selector):
+    if left > capacity.slots_of(role):
         return None
     chosen: list[Slice] = []
     if not left:
@@ -119,7 +119,7 @@ def _by_room(capacity: Capacity, role: Role) -> list[tuple[int, NodeSet]]:
 
     Of those with equal room the ones with fewer free GPUs come first, then the earlier group.
     """
-    fits = capacity.fits(role.pod, role.selector)
+    fits = capacity.fits_of(role)
     if len(fits) == 1:
         return fits[0].by_room()
     found = [
@@ -153,7 +153,7 @@ def _finish(chosen: list[Slice], node: int, left: int, index: int) -> list[Slice
 
 def first_fit(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:
     """Walk the nodes by index and fill each as far as it goes."""
-    if role.count and capacity.slots(role.pod, role.selector) < role.count:
+    if role.count and capacity.slots_of(role) < role.count:
         return None
     left = role.count
     chosen: list[Slice] = []
@@ -176,7 +176,7 @@ def _in_index_order(capacity: Capacity, role: Role) -> Iterator[tuple[int, int, 
     def ranges(room: int, nodes: NodeSet) -> Iterator[tuple[int, int, int]]:
         return ((lo, hi, room) for lo, hi in nodes)
 
-    fits = capacity.fits(role.pod, role.selector)
+    fits = capacity.fits_of(role)
     return merge(*(ranges(room, nodes) for fit in fits for room, nodes in fit.by_room()))
 
 
@@ -185,7 +185,7 @@ def spread(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:
 
     Where there are fewer nodes than pods, every node gets a second pod before any gets a third.
     """
-    if role.count and capacity.slots(role.pod, role.selector) < role.count:
+    if role.count and capacity.slots_of(role) < role.count:
         return None
     by_room = _by_room(capacity, role)
     left = role.count

@@ -26,13 +26,18 @@ def outlook(
     """
     if len(roles) > 1:
         return _outlook_of_several(capacity, roles, placer)
-    pod, selector = roles[0].pod, roles[0].selector
-    fit_pods = capacity.slots(pod, selector)
-    asked = capacity.asked(pod, selector)
+    role = roles[0]
+    selector = role.selector
+    fit_pods = capacity.slots_of(role)
+    asked = capacity.asked_of(role)
     if not asked:
         return fit_pods, fit_pods, "", ""  # only nodes that take pods are missing
     first = asked[0]
-    short, free_pods = first.name, capacity.free(first.unit, selector) // first.amount
+    short = first.name
+    if short == GPUS:
+        free_pods = capacity.free_gpus_for(role) // first.amount
+    else:
+        free_pods = capacity.free(first.unit, selector) // first.amount
     if free_pods == fit_pods or len(asked) == 1:
         return fit_pods, free_pods, short, short
     others = asked[1:]

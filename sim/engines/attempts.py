@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from typing import ClassVar, NamedTuple
+from math import inf
+from struct import Struct
+from typing import ClassVar, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,16 @@ OUTCOMES = (
 ) = range(len(OUTCOMES))
 
 
+_ROW: Final = Struct("=11d")
+_START: Final = Struct("=d")
+_END: Final = Struct("=3d")  #: end, outcome, kept
+_SLICE: Final = Struct("=4q")
+_START_AT: Final = 7 * 8
+_END_AT: Final = 8 * 8
+_pack_row: Final = _ROW.pack
+_pack_slice: Final = _SLICE.pack
+
+
 class Attempts(NamedTuple):
     """Attempts as columns; times are inf where an attempt did not get so far."""
 
@@ -48,7 +60,7 @@ class Attempts(NamedTuple):
 class GangLog:
     """Attempts of gangs, which are admitted whole: one row each, written at admission.
 
-    Rows are flat, so that one costs a single append.
+    Rows are packed as they come, since that is what costs least; columns are made afterwards.
     """
 
     COLUMNS: ClassVar[tuple[str, ...]] = (
@@ -64,28 +76,57 @@ class GangLog:
         "outcome",
         "kept_s",
     )
-    WIDTH: ClassVar[int] = len(COLUMNS)
-    START: ClassVar[int] = COLUMNS.index("start_s")
-    END: ClassVar[int] = COLUMNS.index("end_s")
-    OUTCOME: ClassVar[int] = COLUMNS.index("outcome")
-    KEPT: ClassVar[int] = COLUMNS.index("kept_s")
 
-    __slots__ = ("rows", "slices")
+    __slots__ = ("_held", "_num_rows", "_rows")
 
     def __init__(self) -> None:
-        self.rows = array("d")
-        #: flat: row of the attempt, first node, end of the nodes, GPUs held on each
-        self.slices = array("q")
+        self._rows = bytearray()
+        self._held = bytearray()
+        self._num_rows = 0
+
+    def open(
+        self,
+        job: int,
+        created_s: float,
+        admitted_s: float,
+        begin_s: float,
+        tokens: float,
+        bound_s: float,
+        starting_s: float,
+        start_s: float,
+    ) -> int:
+        """Note that an attempt begins; return its row."""
+        self._rows += _pack_row(
+            job,
+            created_s,
+            admitted_s,
+            begin_s,
+            tokens,
+            bound_s,
+            starting_s,
+            start_s,
+            inf,
+            UNFINISHED,
+            0.0,
+        )
+        self._num_rows += 1
+        return self._num_rows - 1
+
+    def hold(self, row: int, lo: int, hi: int, gpus: int) -> None:
+        """Note that an attempt holds so many GPUs on each of the nodes [lo, hi)."""
+        self._held += _pack_slice(row, lo, hi, gpus)
+
+    def start_s(self, row: int) -> float:
+        """Return when an attempt starts to run."""
+        start_s: float = _START.unpack_from(self._rows, row * _ROW.size + _START_AT)[0]
+        return start_s
 
     def close(self, row: int, end_s: float, outcome: int, kept_s: float) -> None:
-        """Write how an attempt ended; `row` is where in `rows` it begins."""
-        rows = self.rows
-        rows[row + self.END] = end_s
-        rows[row + self.OUTCOME] = outcome
-        rows[row + self.KEPT] = kept_s
+        """Write how an attempt ended."""
+        _END.pack_into(self._rows, row * _ROW.size + _END_AT, end_s, outcome, kept_s)
 
     def _column(self, name: str) -> NDArray[np.float64]:
-        rows = np.frombuffer(self.rows, np.float64).reshape(-1, self.WIDTH)
+        rows = np.frombuffer(self._rows, np.float64).reshape(-1, len(self.COLUMNS))
         return np.ascontiguousarray(rows[:, self.COLUMNS.index(name)])
 
     def columns(self) -> Attempts:
@@ -105,11 +146,11 @@ class GangLog:
         )
 
     def __len__(self) -> int:
-        return len(self.rows) // self.WIDTH
+        return self._num_rows
 
     def _slices(self) -> tuple[NDArray[np.int64], ...]:
-        row, lo, hi, gpus = np.frombuffer(self.slices, np.int64).reshape(-1, 4).T
-        return row // self.WIDTH, lo, hi, gpus
+        row, lo, hi, gpus = np.frombuffer(self._held, np.int64).reshape(-1, 4).T
+        return row, lo, hi, gpus
 
     def batches(
         self, num_pods: NDArray[np.int64], gpus_per_pod: NDArray[np.int64], gpus: NDArray[np.int64]

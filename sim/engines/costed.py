@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 import pandas as pd
-import simpy
 
 from scheduler.core.decisions import Admit
 from scheduler.core.events import (
@@ -26,7 +25,7 @@ from scheduler.core.events import (
 from scheduler.core.model import Gang, Node
 from scheduler.core.state import apply
 from scheduler.core.times import to_us
-from sim.engines.attempts import COMPLETED, KILLED, NODE_LOST, PREEMPTED, UNFINISHED, GangLog
+from sim.engines.attempts import COMPLETED, KILLED, NODE_LOST, PREEMPTED, UNFINISHED
 from sim.engines.course import Course
 from sim.engines.gangs import GangSimulation, ProgressCallback
 from sim.engines.records import Records
@@ -77,7 +76,7 @@ class CostedSimulation(GangSimulation):
         self.gone: dict[int, Gang] = {}  #: jobs whose pods are to be made again
         self.parts: dict[int, Parts] = {}  #: by attempt
         self.courses: dict[int, Course] = {}  #: by job, of its next attempt or the one under way
-        self._over = self.env.event()  #: no job is left; what was to happen later does not
+        self._has_ended = False  #: no job is left; what was to happen later does not
         self._at_step: dict[int, list[Interrupt]] = {}
         self._num_interrupts = len(config.interrupt or ())
         self._num_met = 0  #: of them; the others came when their job did not run
@@ -131,7 +130,7 @@ class CostedSimulation(GangSimulation):
         if not pending:
             return
         row = self.row_of[job]
-        start_s = self.attempts.rows[row + GangLog.START]
+        start_s = self.attempts.start_s(row)
         course = self.courses[job]
         for one in pending:
             assert one.at_step is not None
@@ -147,48 +146,42 @@ class CostedSimulation(GangSimulation):
         course = self.courses[job]
         if save > course.num_saves:
             return
-        start_s = self.attempts.rows[row + GangLog.START]
+        start_s = self.attempts.start_s(row)
         begins_s, committed_s = course.save_s(save)
-        event = self.env.event()
-        event._ok, event._value = True, (job, row, save, to_us(start_s + begins_s))
-        event.callbacks.append(self._committed)
-        delay_us = max(0, to_us(start_s + committed_s) - self._now_us)
-        self.env.schedule(event, simpy.events.URGENT, delay_us)
+        saved = (job, row, save, to_us(start_s + begins_s))
+        self.agenda.at(to_us(start_s + committed_s), self._committed, saved, urgent=True)
 
-    def _committed(self, event: simpy.Event) -> None:
-        saved: Any = event.value
+    def _committed(self, saved: Any) -> None:
         job, row, save, begun_us = saved
         if self.row_of[job] == row and job not in self.cut:
             apply(self.state, CheckpointSaved(self.work.job[job], begun_us))
             self._save_next(job, row, save + 1)
 
-    def _interrupted_in(self, event: simpy.Event) -> None:
+    def _interrupted_in(self, reached: Any) -> None:
         """A job has done as many steps as an interrupt waits for."""
-        reached: Any = event.value
         job, row, one = reached
         if self.row_of[job] != row or job in self.cut:
             return
         self._at_step[job].remove(one)
         self._num_met += 1
         self._cut(job, one.kind)
-        self._settle(self._now_us)
+        self._settle(self.agenda.now_us)
 
-    def _interrupted_at(self, event: simpy.Event) -> None:
+    def _interrupted_at(self, due: Any) -> None:
         """The time of an interrupt has come."""
-        due: Any = event.value
         job, one = due
         if self.row_of[job] >= 0 and job not in self.cut:
             self._num_met += 1
             self._cut(job, one.kind)
-        self._settle(self._now_us)
+        self._settle(self.agenda.now_us)
 
     def _cut(self, job: int, kind: Kind, *, node_lost: bool = False) -> int:
         """Let a job stop working; return when it leaves its nodes."""
-        now_us = self._now_us
+        now_us = self.agenda.now_us
         row = self.row_of[job]
         course = self.courses[job]
         if kind is Kind.PREEMPT:
-            ran_us = now_us - to_us(self.attempts.rows[row + GangLog.START])
+            ran_us = now_us - to_us(self.attempts.start_s(row))
             save_s = course.final_save_s if ran_us / 1e6 > course.setup_s else 0.0
             outcome, until_us = PREEMPTED, now_us + to_us(max(course.stop_s, save_s))
         else:
@@ -198,13 +191,12 @@ class CostedSimulation(GangSimulation):
         self._at(until_us, self._left, (job, row))
         return until_us
 
-    def _left(self, event: simpy.Event) -> None:
+    def _left(self, attempt: Any) -> None:
         """A job that was cut leaves its nodes; its pods will be made again."""
-        attempt: Any = event.value
         job, row = attempt
         if self.row_of[job] != row:
             return
-        now_us = self._now_us
+        now_us = self.agenda.now_us
         name = self.work.job[job]
         recreate_us = to_us(self.courses[job].recreate_s)
         self._end_attempt(job, self.cut[job].outcome, now_us)
@@ -213,44 +205,40 @@ class CostedSimulation(GangSimulation):
         self._at(now_us + recreate_us, self._made_again, job)
         self._settle(now_us)
 
-    def _made_again(self, event: simpy.Event) -> None:
-        job: Any = event.value
-        now_us = self._now_us
+    def _made_again(self, job: Any) -> None:
+        now_us = self.agenda.now_us
         self.created_s[job] = now_us / 1e6
         self._set_out(job)
         apply(self.state, GangSubmitted(self.gone.pop(job)))
         self._settle(now_us)
 
-    def _finish(self, event: simpy.Event) -> None:
-        attempt: Any = event.value
+    def _finish(self, attempt: Any) -> None:
         if attempt[0] not in self.cut:
-            super()._finish(event)
+            super()._finish(attempt)
 
-    def _node_lost(self, event: simpy.Event) -> None:
+    def _node_lost(self, outage: Any) -> None:
         """Cut the gangs on a node; it is out of service once they are known to be dead."""
-        outage: Any = event.value
         node, end_us = outage
         state = self.state
         if node in state.capacity.unschedulable:
             return
-        until_us = self._now_us
+        until_us = self.agenda.now_us
         for name in dict.fromkeys(state.on_node[node]):
             job = state.gangs[name].gang.ordinal
             if job in self.cut:
                 until_us = max(until_us, self.cut[job].until_us)
             else:
                 until_us = max(until_us, self._cut(job, Kind.KILL, node_lost=True))
-        if until_us == self._now_us and not state.on_node[node]:
-            super()._node_lost(event)
+        if until_us == self.agenda.now_us and not state.on_node[node]:
+            super()._node_lost(outage)
             return
         apply(state, NodeCordoned(state.capacity.nodes[node].name))
         self._at(until_us, self._node_known_dead, (node, end_us))
-        self._settle(self._now_us)
+        self._settle(self.agenda.now_us)
 
-    def _node_known_dead(self, event: simpy.Event) -> None:
-        outage: Any = event.value
+    def _node_known_dead(self, outage: Any) -> None:
         node, end_us = outage
-        now_us = self._now_us
+        now_us = self.agenda.now_us
         name = self.state.capacity.nodes[node].name
         if self.state.on_node[node]:  # at this very instant the last of its gangs leaves
             self._at(now_us + INSTANT_US, self._node_known_dead, outage)
@@ -266,13 +254,12 @@ class CostedSimulation(GangSimulation):
             self._cold.add(node, node + 1)
         self._settle(now_us)
 
-    def _run_out(self) -> None:
-        self.env.run(until=self._over)
-
     def _settle(self, now_us: int) -> None:
         super()._settle(now_us)
-        if not self._over.triggered and self._is_over():
-            self._over.succeed()
+        if not self._has_ended and self._is_over():
+            self._has_ended = True
+            if self.config.until_s is None:
+                self.agenda.end()
 
     def _is_over(self) -> bool:
         return super()._is_over() and not self.gone
@@ -284,7 +271,7 @@ class CostedSimulation(GangSimulation):
         row = self.row_of[job]
         self.row_of[job] = -1
         cut = self.cut.pop(job, None)
-        start_us = to_us(self.attempts.rows[row + GangLog.START])
+        start_us = to_us(self.attempts.start_s(row))
         course = self.courses[job]
         # A run may end before a job that was cut has left.
         worked = cut.outcome if cut is not None and outcome == UNFINISHED else outcome
@@ -296,7 +283,7 @@ class CostedSimulation(GangSimulation):
             self.saved_s[job] = saved_s
         if outcome != COMPLETED:
             self.tries[job] += 1
-        self.parts[row // GangLog.WIDTH] = parts
+        self.parts[row] = parts
         _, _, _, _, lost_s, recovery_s, _ = parts
         self.attempts.close(row, now_us / 1e6, outcome, ran_s - lost_s - recovery_s)
 

@@ -1,4 +1,4 @@
-"""Gang admission: the policy core driven by simpy events.
+"""Gang admission: the policy core driven by an agenda of events.
 
 A gang costs one arrival and one completion event, whatever its size; between the two everything
 follows in closed form (`sim.engines.lifecycle`). One decision pass runs per distinct instant, after
@@ -7,15 +7,13 @@ all completions and submissions of that instant.
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count, repeat
 from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import simpy
 from numpy.typing import NDArray
 
 from scheduler.core.audit import validate
@@ -30,13 +28,14 @@ from scheduler.core.events import (
     NodeLost,
     NodeReturned,
 )
-from scheduler.core.model import Gang, Node, Phase, Slice
+from scheduler.core.model import Gang, Node, Phase, Placement, Slice
 from scheduler.core.nodeset import NodeSet
 from scheduler.core.queueing import family_key, family_size
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import FOREVER_US, ends_us, to_us
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
+from sim.engines.agenda import Act, Agenda
 from sim.engines.attempts import COMPLETED, NODE_LOST, UNFINISHED, GangLog
 from sim.engines.lifecycle import Binder, Creation
 from sim.engines.records import Records, assemble
@@ -64,7 +63,7 @@ class GangSimulation:
     ) -> None:
         self.work = work
         self.config = config
-        self.env = simpy.Environment()
+        self.agenda = Agenda()
         self.policy = catalog.policy(config.policy)
         self.state = ClusterState(nodes, self.policy.order)
         self._creation = Creation(work.submit_s, work.num_pods, config.control_plane)
@@ -80,14 +79,13 @@ class GangSimulation:
         if plane.pull_cold_s and not plane.warm_at_start:
             self._cold.add(0, len(nodes))
         num_jobs = work.num_jobs
-        self.created_s = array("d", [us / 1e6 for us in self._ready_us])
-        self.left_us = array("q", work.duration_us)  #: run time still to do
-        self.tries = array("i", bytes(4 * num_jobs))
+        self.created_s = [us / 1e6 for us in self._ready_us]
+        self.left_us = list(work.duration_us)  #: run time still to do
+        self.tries = [0] * num_jobs
         self.never_fits: list[int] = []
-        #: where in the log the attempt under way begins; -1 if there is none
-        self.row_of = array("q", [-1]) * num_jobs
-        self._gangs = map(
-            Gang,
+        #: the attempt under way, as a row of the log; -1 if there is none
+        self.row_of = [-1] * num_jobs
+        fields = zip(
             work.job,
             work.roles,
             work.submit_us,
@@ -96,7 +94,9 @@ class GangSimulation:
             work.queue,
             repeat(0),
             count(),
+            strict=False,
         )
+        self._gangs: Iterator[Gang] = map(Gang._make, fields)
         self.num_events = 0
         self._next = 0
         self._wake_us = FOREVER_US  #: when the policy wants to decide again
@@ -105,6 +105,18 @@ class GangSimulation:
         self._progress = progress
         self._reported_s = perf_counter()
         self._faults = faults
+
+    def go_on(self, placement: Placement, expected_end_us: int, left_us: int) -> None:
+        """Let the next gang hold its nodes from time 0, without binding or starting."""
+        job = self._next
+        self._next += 1
+        gang = next(self._gangs)
+        apply(self.state, GangSubmitted(gang))
+        apply(self.state, Admitted(gang.name, placement, 0, expected_end_us))
+        row = self.row_of[job] = self.attempts.open(job, 0.0, 0.0, 0.0, inf, 0.0, 0.0, 0.0)
+        for role, lo, hi, pods_per_node in placement:
+            self.attempts.hold(row, lo, hi, self.work.role_gpus[job][role] * pods_per_node)
+        self.agenda.at(left_us, self._finish, (job, row))
 
     def run(self) -> Records:
         """Simulate and return the records."""
@@ -121,14 +133,14 @@ class GangSimulation:
             end_s = self._settled_us / 1e6 if self._overslept else self._now_s
         else:
             until_us = max(1, to_us(until_s))
-            self.env.run(until=until_us)
+            self.agenda.run(until_us)
             end_s = until_us / 1e6
         self._close(end_s)
         return end_s
 
     def _run_out(self) -> None:
         """Let time pass until nothing happens any more."""
-        self.env.run()
+        self.agenda.run()
 
     def records(self, end_s: float) -> Records:
         """Work out the tables of a run that has ended, from what it kept."""
@@ -156,7 +168,7 @@ class GangSimulation:
         """Return pod-seconds in the queue per reason and job."""
         attempts = self.attempts.columns()
         waiting = [member.gang.ordinal for member in self.state.queue.members.values()]
-        created_s = np.frombuffer(self.created_s, np.float64)[waiting]
+        created_s = np.array(self.created_s)[waiting]
         job = np.append(attempts.job, np.array(waiting, np.int64))
         from_s = np.append(attempts.created_s, created_s)
         to_s = np.append(attempts.admitted_s, np.full(len(waiting), end_s))
@@ -179,24 +191,18 @@ class GangSimulation:
 
     @property
     def _now_s(self) -> float:
-        return self._now_us / 1e6
+        return self.agenda.now_us / 1e6
 
-    @property
-    def _now_us(self) -> int:
-        return self.env.now  # type: ignore[return-value]
-
-    def _at(self, time_us: int, callback: Callable[[simpy.Event], None], value: object) -> None:
-        event = simpy.Timeout(self.env, max(0, time_us - self._now_us), value)
-        event.callbacks.append(callback)
+    def _at(self, time_us: int, act: Act, value: object) -> None:
+        self.agenda.at(time_us, act, value)
 
     # -- events --------------------------------------------------------------------------
 
     def _schedule_arrival(self) -> None:
         if self._next < self.work.num_jobs:
-            delay_us = self._ready_us[self._next] - self._now_us
-            simpy.Timeout(self.env, max(0, delay_us)).callbacks.append(self._arrive)
+            self.agenda.at(self._ready_us[self._next], self._arrive)
 
-    def _arrive(self, _: simpy.Event) -> None:
+    def _arrive(self, _: object) -> None:
         ready_us = self._ready_us
         state = self.state
         at = self._next
@@ -219,20 +225,18 @@ class GangSimulation:
         apply(self.state, GangCancelled(name))
         self.never_fits.append(job)
 
-    def _finish(self, event: simpy.Event) -> None:
-        attempt: Any = event.value
+    def _finish(self, attempt: Any) -> None:
         job, row = attempt
         if self.row_of[job] != row:
             return  # interrupted since
-        now_us = self._now_us
+        now_us = self.agenda.now_us
         self._end_attempt(job, COMPLETED, now_us)
         apply(self.state, GangFinished(self.work.job[job]))
         self._settle(now_us)
 
-    def _node_lost(self, event: simpy.Event) -> None:
-        outage: Any = event.value
+    def _node_lost(self, outage: Any) -> None:
         node, end_us = outage
-        now_us = self._now_us
+        now_us = self.agenda.now_us
         state = self.state
         if node in state.capacity.unschedulable:
             return
@@ -248,10 +252,9 @@ class GangSimulation:
             self._at(end_us, self._node_returned, node)
         self._settle(now_us)
 
-    def _node_returned(self, event: simpy.Event) -> None:
-        node: Any = event.value
+    def _node_returned(self, node: Any) -> None:
         apply(self.state, NodeReturned(self.state.capacity.nodes[node].name))
-        self._settle(self._now_us)
+        self._settle(self.agenda.now_us)
 
     def _is_over(self) -> bool:
         """True if no job is left, so that outages need not be followed to their end."""
@@ -261,7 +264,7 @@ class GangSimulation:
         """Run the decision pass if nothing else happens at this instant."""
         self.num_events += 1
         self._settled_us = now_us
-        if self.env.peek() > now_us:
+        if self.agenda.next_us() > now_us:
             if self.state.queue.members:
                 self._pass(now_us)
             if self.config.audit:
@@ -299,8 +302,8 @@ class GangSimulation:
             self._wake_us = until_us
             self._at(until_us, self._wake, None)
 
-    def _wake(self, event: simpy.Event) -> None:
-        now_us = self._now_us
+    def _wake(self, _: object) -> None:
+        now_us = self.agenda.now_us
         if now_us == self._wake_us:
             self._wake_us = FOREVER_US
         if not self.state.queue.members:
@@ -316,35 +319,25 @@ class GangSimulation:
         job = gang.ordinal
         now_s = now_us / 1e6
         begin_s, tokens, bound_s = self._binder.bind(self.work.num_pods[job], now_s)
-        bound_us = round(bound_s * 1e6)
-        starting_us = round(self._starting_s(job, placement) * 1e6)
+        bound_us = to_us(bound_s)
+        starting_us = to_us(self._starting_s(job, placement))
         start_us = bound_us + starting_us
         apply(self.state, Admitted(name, placement, now_us, ends_us(start_us, gang.walltime_us)))
-        rows = self.attempts.rows
-        row = self.row_of[job] = len(rows)
-        created_s = self.created_s[job]
-        rows.extend(
-            (
-                job,
-                created_s,
-                now_s,
-                begin_s,
-                tokens,
-                bound_us / 1e6,
-                starting_us / 1e6,
-                start_us / 1e6,
-                inf,
-                UNFINISHED,
-                0.0,
-            )
+        log = self.attempts
+        row = self.row_of[job] = log.open(
+            job,
+            self.created_s[job],
+            now_s,
+            begin_s,
+            tokens,
+            bound_us / 1e6,
+            starting_us / 1e6,
+            start_us / 1e6,
         )
-        slices = self.attempts.slices
         role_gpus = self.work.role_gpus[job]
         for role, lo, hi, pods_per_node in placement:
-            slices.extend((row, lo, hi, role_gpus[role] * pods_per_node))
-        delay_us = start_us + self.left_us[job] - now_us
-        event = simpy.Timeout(self.env, delay_us, (job, row))
-        event.callbacks.append(self._finish)
+            log.hold(row, lo, hi, role_gpus[role] * pods_per_node)
+        self.agenda.at(start_us + self.left_us[job], self._finish, (job, row))
 
     def _starting_s(self, job: int, placement: tuple[Slice, ...]) -> float:
         """Return how long the pods start; all of them as long as the slowest."""
@@ -376,7 +369,7 @@ class GangSimulation:
         """Write how the attempt ended; keep the work up to the last checkpoint if it was cut."""
         row = self.row_of[job]
         self.row_of[job] = -1
-        kept_us = max(0, now_us - round(self.attempts.rows[row + GangLog.START] * 1e6))
+        kept_us = max(0, now_us - to_us(self.attempts.start_s(row)))
         if outcome == NODE_LOST:
             interval_us = to_us(self.config.faults.checkpoint_interval_s)
             if interval_us:

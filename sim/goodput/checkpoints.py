@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from sim.engines.attempts import GangLog
 from sim.engines.costed import CostedSimulation
 from sim.engines.workload import Workload
 from sim.report.plots import STYLE
@@ -169,9 +168,9 @@ def _simulate(
     config = RunConfig(costs=costs, interrupt=cuts, seed=question.seed)
     simulation = CostedSimulation(Workload(job), Cluster.uniform(1, 1).build(), config, [])
     simulation.simulate()
-    rows = np.frombuffer(simulation.attempts.rows, np.float64).reshape(-1, GangLog.WIDTH)
+    end_s = simulation.attempts.columns().end_s
     # the first start restores nothing
-    return float(rows[-1, GangLog.END]) - question.restore_s, len(rows) - 1
+    return float(end_s[-1]) - question.restore_s, len(end_s) - 1
 
 
 def _optimum(sweep: pd.DataFrame) -> float:

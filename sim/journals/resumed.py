@@ -16,15 +16,13 @@ from typing import Any
 
 import msgspec
 import pandas as pd
-import simpy
 
-from scheduler.core.events import Admitted, ForeignPodBound, GangSubmitted
+from scheduler.core.events import ForeignPodBound
 from scheduler.core.model import Gang, Node, NodeStatus, Phase, Placement, Role, Selector
 from scheduler.core.state import apply
 from scheduler.core.times import FOREVER_US, to_s, to_us
 from scheduler.journal.history import Entry, holding, read, told
 from scheduler.policies.spec import PolicySpec
-from sim.engines.attempts import UNFINISHED
 from sim.engines.gangs import GangSimulation, ProgressCallback
 from sim.engines.workload import Workload
 from sim.journals.recorded import Job, Recorder, cluster_of
@@ -374,36 +372,16 @@ def _jobs(built: Scene) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-class ResumedSimulation(GangSimulation):
-    """A run that begins with gangs on their nodes."""
-
-    def __init__(
-        self,
-        work: LiveWorkload,
-        built: Scene,
-        config: RunConfig,
-        progress: ProgressCallback | None = None,
-    ) -> None:
-        super().__init__(work, built.nodes, config, [], progress)
-        for pod in built.foreign:
-            apply(self.state, pod)
-        for job, held in enumerate(built.held):
-            self._go_on(job, held)
-        self._next = len(built.held)
-
-    def _go_on(self, job: int, held: Held) -> None:
-        """Let a gang hold its nodes from time 0, without binding or starting."""
-        gang = next(self._gangs)
-        apply(self.state, GangSubmitted(gang))
-        apply(self.state, Admitted(gang.name, held.placement, 0, to_us(held.expected_s)))
-        rows = self.attempts.rows
-        row = self.row_of[job] = len(rows)
-        rows.extend((job, 0.0, 0.0, 0.0, inf, 0.0, 0.0, 0.0, inf, UNFINISHED, 0.0))
-        for role, lo, hi, pods_per_node in held.placement:
-            gpus = self.work.role_gpus[job][role] * pods_per_node
-            self.attempts.slices.extend((row, lo, hi, gpus))
-        event = simpy.Timeout(self.env, to_us(held.left_s), (job, row))
-        event.callbacks.append(self._finish)
+def _resumed(
+    work: LiveWorkload, built: Scene, config: RunConfig, progress: ProgressCallback | None
+) -> GangSimulation:
+    """Return a run that begins with gangs on their nodes."""
+    simulation = GangSimulation(work, built.nodes, config, [], progress)
+    for pod in built.foreign:
+        apply(simulation.state, pod)
+    for held in built.held:
+        simulation.go_on(held.placement, to_us(held.expected_s), to_us(held.left_s))
+    return simulation
 
 
 def resume(
@@ -415,7 +393,7 @@ def resume(
     work = LiveWorkload(built, config.seed)
 
     def simulate(callback: ProgressCallback | None) -> RunResult:
-        records = ResumedSimulation(work, built, config, callback).run()
+        records = _resumed(work, built, config, callback).run()
         cluster = cluster_of(built.nodes)
         return result_of(records, cluster, config, pd.DataFrame(), {"input": source})
 
