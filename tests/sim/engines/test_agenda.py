@@ -6,6 +6,7 @@ import gc
 
 import pytest
 
+from scheduler.policies import catalog
 from sim.engines.agenda import Agenda
 from sim.engines.gangs import GangSimulation
 from sim.engines.workload import Workload
@@ -88,7 +89,9 @@ def test_the_collector_pauses_only_during_a_run() -> None:
 @pytest.mark.parametrize("backfill", ["none", "easy"])
 def test_a_run_makes_no_cycles(backfill: str) -> None:
     work = Workload(generate("openai_like", num_gpus=400, days=3.0, load=1.1, seed=0))
-    config = RunConfig(backfill=backfill, control_plane=planes.load("kubernetes"))
+    config = RunConfig(
+        policy=catalog.read({"backfill": backfill}), control_plane=planes.load("kubernetes")
+    )
     simulation = GangSimulation(work, Cluster.uniform(50, 8).build(), config, [])
     gc.collect()
     gc.disable()
