@@ -371,7 +371,7 @@ class Capacity:
         group.num_nodes += 1
         if node.capacity not in group.capacities:
             group.capacities[node.capacity] = 0
-            self._asked.clear()
+            self._forget_fits()
         group.capacities[node.capacity] += 1
         number = group.number(node.capacity)
         self._free.append(number)
