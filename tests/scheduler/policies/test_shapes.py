@@ -106,7 +106,8 @@ def test_families_are_forgotten_with_their_last_gang(held: bool) -> None:
     assert len(state.families) <= MIN_PRUNED
     capacity = state.capacity
     assert len(capacity._fits) <= 2 * MIN_PRUNED
-    assert sum(len(group._fits) + len(group._then) for group in capacity.groups) <= 4 * MIN_PRUNED
+    assert len(capacity._by_role) <= 2 * MIN_PRUNED
+    assert sum(len(group._fits) for group in capacity.groups) <= 4 * MIN_PRUNED
     assert state.families[family.key] is family is state.gangs["stays"].family
     validate(state)
 
