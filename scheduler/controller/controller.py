@@ -105,17 +105,8 @@ class Controller:
 
     def on_devices(self, change: Change, item: object) -> None:
         """Take in a device class, a slice of devices, or a claim to some."""
-        gone = change is Change.DELETED
-        match item:
-            case DeviceClass():
-                news = self.ledger.set_device_class(item, gone=gone)
-            case ResourceSlice():
-                news = self.ledger.set_device_slice(item, gone=gone)
-            case ResourceClaim():
-                news = self.ledger.set_device_claim(item, gone=gone)
-            case _:
-                raise AssertionError(f"no device: {item}")
-        if news:
+        assert isinstance(item, DeviceClass | ResourceSlice | ResourceClaim)
+        if self.ledger.set_device(item, gone=change is Change.DELETED):
             self.work.wake()
 
     def on_thing(self, kind: str, change: Change, thing: Thing) -> None:

@@ -7,13 +7,13 @@ by step (a node that left, a new size or class) is a state built anew from the s
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import NamedTuple
 
+from scheduler.controller.devices import DeviceBook
 from scheduler.controller.parts import Held, Request
 from scheduler.core.decisions import Admit, Decision, Explanation, Reserve, Wait
 from scheduler.core.events import (
@@ -43,11 +43,9 @@ from scheduler.kube.objects import NodeObject, Pod, node_ready
 from scheduler.policies import decide as core
 from scheduler.policies.explain import explain
 from scheduler.policies.policy import Policy
-from scheduler.workloads.devices import Devices
 from scheduler.workloads.eligibility import TOPOLOGY_KEYS, NodeClasses, may_use
-from scheduler.workloads.requests import devices_shape, nano, node_shape
+from scheduler.workloads.requests import node_shape
 
-log = logging.getLogger("muster.mirror")
 ZERO = PodShape(0)
 MAX_DECISIONS = 10_000  #: of one pass; more would be a loop without end
 
@@ -72,9 +70,6 @@ class Ledger:
     record: Record
     rebuilt: Callable[[float, ClusterState], None] = lambda now_s, state: None
     classes: NodeClasses = field(default_factory=NodeClasses)
-    devices: Devices = field(default_factory=Devices)
-    #: by node or slice: why some of its devices are not counted
-    not_understood: dict[str, str] = field(default_factory=dict)
     nodes: dict[str, NodeObject] = field(default_factory=dict)
     requests: dict[str, Request] = field(default_factory=dict)
     num_rebuilds: int = 0
@@ -82,10 +77,12 @@ class Ledger:
 
     def __post_init__(self) -> None:
         self.state = ClusterState((), order=self.policy.order)
+        self.devices = DeviceBook(
+            self.resource, self.nodes, self._recount, self._occupy_as, self._doubt
+        )
         self._facts: dict[str, Node] = {}
         self._foreign: dict[str, tuple[str, PodShape]] = {}
         self._foreign_on: dict[str, PodShape] = {}
-        self._claimed: dict[str, set[str]] = {}  #: nodes on which a claim holds devices
         self._stale: set[str] = set()  #: nodes whose foreign occupant has to be told anew
         self._short: set[str] = set()  #: nodes with more on them than they have
         self._inflated: set[str] = set()  #: nodes that hold more than they have
@@ -123,7 +120,7 @@ class Ledger:
     def remove_node(self, name: str) -> None:
         """Forget a node that left the cluster."""
         self.nodes.pop(name, None)
-        self._name(f"node {name}", "")
+        self.devices.forget_node(name)
         if self._facts.pop(name, None) is not None:
             self._start_over = True
 
@@ -199,7 +196,7 @@ class Ledger:
         usable = not node.spec.unschedulable and node_ready(node)
         return Node(
             name=node.metadata.name,
-            capacity=node_shape(node, self.resource, self._devices_of(node)),
+            capacity=node_shape(node, self.resource, self.devices.of(node)),
             pool=self.classes.class_of(node),
             gpu_model=labels.get("nvidia.com/gpu.product", ""),
             topology=tuple(labels.get(key, "") for key in TOPOLOGY_KEYS),
@@ -208,72 +205,22 @@ class Ledger:
 
     # -- devices -----------------------------------------------------------------------------
 
-    def _devices_of(self, node: NodeObject) -> dict[str, int]:
-        """Return the devices of a node that resources stand for; names what is not understood."""
-        offer = self.devices.offered(node.metadata.name)
-        said = [
-            f"{resource}: {why}"
-            for resource, why in sorted(offer.unknown.items())
-            if not nano(node.status.allocatable.get(resource, 0))
-        ]
-        self._name(f"node {node.metadata.name}", "; ".join(said))
-        return offer.counts
+    def set_device(
+        self, item: DeviceClass | ResourceSlice | ResourceClaim, *, gone: bool = False
+    ) -> bool:
+        """Take in devices, what stands for them, or who has them; return whether that is news."""
+        return self.devices.take(item, gone=gone)
 
-    def _name(self, what: str, why: str) -> None:
-        """Say once of what nothing is counted, and when that is over."""
-        if why == self.not_understood.get(what, ""):
-            return
+    def _recount(self, names: Iterable[str]) -> bool:
+        """Count nodes again; return whether that is news to the core."""
+        news = [self.set_node(self.nodes[name]) for name in names if name in self.nodes]
+        return any(news)
+
+    def _occupy_as(self, name: str, node: str, shape: PodShape) -> bool:
+        return self.set_foreign(name, node, shape) if node else self.drop_foreign(name)
+
+    def _doubt(self) -> None:
         self.version += 1
-        if not why:
-            del self.not_understood[what]
-            return
-        if why not in self.not_understood.values():  # once for all nodes of one kind
-            log.warning("devices of %s are not counted: %s", what, why)
-        self.not_understood[what] = why
-
-    def set_device_class(self, item: DeviceClass, *, gone: bool = False) -> bool:
-        """Take in which resource stands for which devices; return whether that is news."""
-        self.devices.set_class(item, gone=gone)
-        return self._count_devices(self.nodes)
-
-    def set_device_slice(self, item: ResourceSlice, *, gone: bool = False) -> bool:
-        """Take in devices that a driver offers; return whether that is news."""
-        return self._count_devices(self.devices.set_slice(item, gone=gone))
-
-    def set_device_claim(self, item: ResourceClaim, *, gone: bool = False) -> bool:
-        """Take in which devices are taken; return whether that is news."""
-        self.devices.set_claim(item, gone=gone)
-        return self._count_claim(item, gone=gone)
-
-    def _count_devices(self, names: Iterable[str]) -> bool:
-        known = [self.nodes[name] for name in names if name in self.nodes]
-        news = [self.set_node(node) for node in known]
-        news += [self._count_claim(claim) for claim in self.devices.claims()]
-        shared = self.devices.shared()
-        for what in [w for w in self.not_understood if w.startswith("slice ")]:
-            if what.removeprefix("slice ") not in shared:
-                self._name(what, "")
-        for name in shared:
-            self._name(f"slice {name}", "they are not those of one node")
-        return any(news)
-
-    def _count_claim(self, claim: ResourceClaim, *, gone: bool = False) -> bool:
-        """Count devices that are taken by other means than a pod's requests."""
-        held = {} if gone else self.devices.taken(claim)
-        news = [
-            self.set_foreign(
-                f"claim {claim.metadata.uid} {node}", node, devices_shape(counts, self.resource)
-            )
-            for node, counts in held.items()
-        ]
-        before = self._claimed.get(claim.metadata.uid, set())
-        news += [
-            self.drop_foreign(f"claim {claim.metadata.uid} {node}") for node in before - held.keys()
-        ]
-        self._claimed[claim.metadata.uid] = set(held)
-        if not held:
-            del self._claimed[claim.metadata.uid]
-        return any(news)
 
     # -- foreign pods ------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class Tables:
         """Return what of a pod only kube-scheduler checks or hands out; empty if nothing."""
         if what := gang.facts(pod).unmodelled:
             return what
-        resource = self.ledger.devices.asked_by(pod)
+        resource = self.ledger.devices.known.asked_by(pod)
         return f"devices for {resource}" if resource else ""
 
     def promised_nodes(self) -> set[str]:

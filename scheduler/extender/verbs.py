@@ -136,7 +136,7 @@ class Extender:
                 if (room := ledger.room_beside_gangs(name)) is not None and not room.holds(shape)
             }
             refused |= self._promised_beside_others(shape, names)
-            refused = {name for name in refused if f"node {name}" not in ledger.not_understood}
+            refused = {name for name in refused if ledger.devices.understands(name)}
         if not refused:
             return FilterResult(candidates if names else []), False
         kept = msgspec.json.encode([name for name in names if name not in refused])

@@ -229,7 +229,7 @@ class ClusterFacts:
         metrics.reservations.set(unbound)
         metrics.leader.set(float(self._service.controller.active))
         metrics.rebuilds.set(self._service.ledger.num_rebuilds)
-        metrics.not_understood.set(len(self._service.ledger.not_understood))
+        metrics.not_understood.set(len(self._service.ledger.devices.not_understood))
         journal, certificates = self._service.journal, self._service.certificates
         if journal is not None:
             metrics.journal_lost.inc(journal.num_lost - metrics.journal_lost._value.get())

@@ -109,9 +109,9 @@ def view(
     notes = [gang.size.conflict] if gang.size and gang.size.conflict else []
     if gang.refusal and reason:
         notes.append(gang.refusal)
-    if lacks_pods and ledger.not_understood:
-        what, why = min(ledger.not_understood.items())
-        more = len(ledger.not_understood) - 1
+    if lacks_pods and ledger.devices.not_understood:
+        what, why = min(ledger.devices.not_understood.items())
+        more = len(ledger.devices.not_understood) - 1
         others = f", nor of {more} more" if more else ""
         notes.append(f"devices of {what} are not counted{others}: {why}")
     return GangView(

@@ -224,7 +224,7 @@ def test_gpus_that_are_devices_are_counted_whatever_is_seen_first(first: str) ->
         tell(rig, slice_of(NODE, device("a"), device("b"), device("c"), generation=2))
         await rig.settle()
         assert rig.placed()["late"] == NODE
-        assert rig.ledger.not_understood == {}
+        assert rig.ledger.devices.not_understood == {}
 
     tried(story, nodes=2)
 
@@ -232,6 +232,15 @@ def test_gpus_that_are_devices_are_counted_whatever_is_seen_first(first: str) ->
 def test_a_node_with_gpus_that_are_allocatable_has_no_others() -> None:
     async def story(rig: Rig) -> None:
         tell(rig, class_of(SHIPPED), slice_of(NODE))
+        await rig.settle()
+        assert free(rig).gpus == 8
+
+    tried(story, nodes=1)
+
+
+def test_claims_take_nothing_of_gpus_that_are_allocatable() -> None:
+    async def story(rig: Rig) -> None:
+        tell(rig, class_of(SHIPPED), slice_of(NODE), claim("gpu-0", pool=NODE))
         await rig.settle()
         assert free(rig).gpus == 8
 
@@ -281,17 +290,17 @@ def test_a_node_whose_devices_are_not_understood_is_named(
         rig.see(own("a", gpus=1))
         await rig.settle()
         assert free(rig).gpus == 0
-        assert set(rig.ledger.not_understood) == {"node node-00000", "node node-00001"}
+        assert set(rig.ledger.devices.not_understood) == {"node node-00000", "node node-00001"}
         seen = view(rig.control.names["n/a"], rig.ledger, rig.control.now_s())
         assert "devices of node node-00000 are not counted, nor of 1 more: " in seen.text
         assert "selector 'device.isNice()' is more than muster evaluates" in seen.text
         tell(rig, class_of(SHIPPED))
         await rig.settle()
-        assert rig.ledger.not_understood == {}
+        assert rig.ledger.devices.not_understood == {}
         assert set(rig.placed()) == {"a"}
 
     tried(story, nodes=2)
-    said = [r.getMessage() for r in caplog.records if r.name == "muster.mirror"]
+    said = [r.getMessage() for r in caplog.records if r.name == "muster.devices"]
     assert len(said) == 1, "once for all nodes of a kind"
     assert said[0].startswith("devices of node node-0000")
 

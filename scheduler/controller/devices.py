@@ -1,0 +1,120 @@
+"""The devices of the cluster's nodes in the ledger: what they add to a node, and who has them.
+
+What muster does not understand of a node is named, and nothing of it counted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+from scheduler.core.model import PodShape
+from scheduler.kube.devices import DeviceClass, ResourceClaim, ResourceSlice
+from scheduler.kube.objects import NodeObject
+from scheduler.workloads.devices import Devices
+from scheduler.workloads.requests import devices_shape, nano
+
+log = logging.getLogger("muster.devices")
+
+
+class DeviceBook:
+    """Counts devices where an extended resource stands for them.
+
+    `recount` has the named nodes counted again; `occupy` counts what is taken of a node under a
+    name, and nothing where the node is "". Both say whether that is news. `named` is told when
+    something is named, or understood after all.
+    """
+
+    def __init__(
+        self,
+        resource: str,
+        nodes: dict[str, NodeObject],
+        recount: Callable[[Iterable[str]], bool],
+        occupy: Callable[[str, str, PodShape], bool],
+        named: Callable[[], None],
+    ) -> None:
+        self.known = Devices()
+        #: by node or slice: why some of its devices are not counted
+        self.not_understood: dict[str, str] = {}
+        self._resource = resource
+        self._nodes = nodes
+        self._recount = recount
+        self._occupy = occupy
+        self._named = named
+        self._claimed: dict[str, set[str]] = {}  #: nodes on which a claim holds devices
+
+    def of(self, node: NodeObject) -> dict[str, int]:
+        """Return the devices of a node that resources stand for."""
+        offer = self.known.offered(node.metadata.name)
+        said = [
+            f"{resource}: {why}"
+            for resource, why in sorted(offer.unknown.items())
+            if not _allocatable(node, resource)
+        ]
+        self._name(f"node {node.metadata.name}", "; ".join(said))
+        return offer.counts
+
+    def forget_node(self, name: str) -> None:
+        """Forget what is said of a node that left."""
+        self._name(f"node {name}", "")
+
+    def understands(self, node: str) -> bool:
+        """True unless some devices of the node are not counted."""
+        return f"node {node}" not in self.not_understood
+
+    def take(self, item: DeviceClass | ResourceSlice | ResourceClaim, *, gone: bool) -> bool:
+        """Take in an object as it is now, or that it is gone; return whether that is news."""
+        match item:
+            case DeviceClass():
+                self.known.set_class(item, gone=gone)
+                return self._count(self._nodes)
+            case ResourceSlice():
+                return self._count(self.known.set_slice(item, gone=gone))
+            case ResourceClaim():
+                self.known.set_claim(item, gone=gone)
+                return self._count_claim(item, gone=gone)
+
+    def _count(self, nodes: Iterable[str]) -> bool:
+        news = [self._recount(list(nodes))]
+        news += [self._count_claim(claim) for claim in self.known.claims()]
+        shared = {f"slice {name}" for name in self.known.shared()}
+        for what in [w for w in self.not_understood if w.startswith("slice ")]:
+            if what not in shared:
+                self._name(what, "")
+        for what in sorted(shared):
+            self._name(what, "they are not those of one node")
+        return any(news)
+
+    def _count_claim(self, claim: ResourceClaim, *, gone: bool = False) -> bool:
+        """Count devices that are taken by other means than a pod's requests."""
+        uid = claim.metadata.uid
+        held = {} if gone else self.known.taken(claim)
+        news = []
+        for name, counts in held.items():
+            node = self._nodes.get(name)
+            here = {r: n for r, n in counts.items() if node is None or not _allocatable(node, r)}
+            news.append(self._occupy(f"claim {uid} {name}", name, self._shape(here)))
+        left = self._claimed.pop(uid, set()) - held.keys()
+        news += [self._occupy(f"claim {uid} {name}", "", self._shape({})) for name in left]
+        if held:
+            self._claimed[uid] = set(held)
+        return any(news)
+
+    def _shape(self, counts: dict[str, int]) -> PodShape:
+        return devices_shape(counts, self._resource)
+
+    def _name(self, what: str, why: str) -> None:
+        """Say once of what nothing is counted."""
+        if why == self.not_understood.get(what, ""):
+            return
+        self._named()
+        if not why:
+            del self.not_understood[what]
+            return
+        if why not in self.not_understood.values():  # once for all nodes of one kind
+            log.warning("devices of %s are not counted: %s", what, why)
+        self.not_understood[what] = why
+
+
+def _allocatable(node: NodeObject, resource: str) -> int:
+    return nano(node.status.allocatable.get(resource, 0))
