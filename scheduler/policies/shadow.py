@@ -33,12 +33,12 @@ def shadow(state: ClusterState, head: GangState, placer: Placer, now_us: int) ->
     head does not fit even then, because nodes are out of service or foreign pods hold them.
     """
     if len(head.family.roles) == 1:
-        return _shadow_of_equal_pods(state, head.family.roles[0], head.size, now_us)
+        return _shadow_of_equal_pods(state, head, now_us)
     return _shadow_of_roles(state, head, placer, now_us)
 
 
-def _shadow_of_equal_pods(state: ClusterState, role: Role, count: int, now_us: int) -> Shadow:
-    capacity = state.capacity
+def _shadow_of_equal_pods(state: ClusterState, head: GangState, now_us: int) -> Shadow:
+    capacity, role, count = state.capacity, head.family.roles[0], head.size
     pod = role.pod
     only_gpus = (
         pod.gpus > 0
@@ -51,6 +51,8 @@ def _shadow_of_equal_pods(state: ClusterState, role: Role, count: int, now_us: i
     for end_us, _, _, member in state.ends:
         if end_us > start_us:
             break
+        if member is head:  # it misses ranks; the end of the others is of no use to it
+            continue
         short -= gain.of(member)
         if short <= 0 and start_us == FOREVER_US:
             start_us = max(end_us, now_us)
@@ -135,7 +137,8 @@ def _shadow_of_roles(state: ClusterState, head: GangState, placer: Placer, now_u
     with capacity.trial():
         for end_us, together in groupby(state.ends, key=itemgetter(0)):
             for *_, member in together:
-                capacity.give_back(member.gang.roles, member.held)
+                if member is not head:
+                    capacity.give_back(member.gang.roles, member.held)
             if place(capacity, head.missing, placer) is not None:
                 return Shadow(max(end_us, now_us), 0)
     return Shadow(FOREVER_US, 0)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from scheduler.core.audit import validate
 from scheduler.core.decisions import Admit, Reserve
-from scheduler.core.events import GangFinished
-from scheduler.core.model import Gang, PodShape
+from scheduler.core.events import GangFinished, GangResized
+from scheduler.core.model import Gang, PodShape, Role
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import to_s
 from scheduler.policies import catalog
@@ -143,3 +143,17 @@ def test_a_one_gpu_pod_never_waits_beside_a_free_gpu_when_skipping(
             waits = to_s(each.submit_us) <= now_s < start_s[each.name]
             if waits and each.roles[0].pod == PodShape(1):
                 assert each.gpus > 8 * NUM_NODES - held, f"{each.name} fits at {now_s} and waits"
+
+
+@pytest.mark.parametrize("master", [False, True])
+def test_the_end_of_the_ranks_that_run_is_no_help_to_those_that_are_missing(master: bool) -> None:
+    """A running gang grows: what it misses starts once another ends, not once it ends itself."""
+    policy = catalog.policy(PolicySpec("fifo", "easy"))
+    state = ClusterState(nodes(NUM_NODES), policy.order)
+    submit(state, gang("grows", 1, 8, 0.0, 10.0), gang("other", 2, 8, 1.0, 100.0))
+    let_pass(state, policy)
+    roles = (Role(2, PodShape(8)), *([Role(1, PodShape(4), name="master")] if master else []))
+    apply(state, GangResized("grows", roles))
+    promised = [d for d in let_pass(state, policy) if isinstance(d, Reserve)]
+    assert [(one.gang, to_s(one.start_us)) for one in promised] == [("grows", 100.0)]
+    validate(state)
