@@ -218,7 +218,7 @@ class LiveGang:
 
     def is_placed(self) -> bool:
         """True once all its slots are bound."""
-        return all(slot.is_bound for slot in self.slots)
+        return all(slot.is_bound for slot in reversed(self.slots))  # most bind in rank order
 
     def num_placed(self) -> int:
         """Pods with a slot that is to stay, plus those that ended well."""

@@ -13,15 +13,20 @@ from scheduler.core.events import Admitted, GangSubmitted
 from scheduler.core.model import Gang, Node, PodShape, Role, Selector
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import FOREVER_US
+from scheduler.journal.history import read
 from scheduler.journal.lines import decode_item, encode, snapshot
 from scheduler.journal.replay import replay
 from scheduler.policies import catalog
 from scheduler.policies.spec import PolicySpec
+from sim.journals.recorded import Recorder
 from tests.scheduler.core.driving import let_pass
 
 STRICT = catalog.policy(PolicySpec())
 #: 40 gangs on 3 nodes under EASY, with times of six decimals, written by the last version of it
 FORMAT1 = Path(__file__).with_name("format1.jsonl.gz")
+
+#: a live cluster whose pods beyond a gang's minimum, and lost ranks, were gangs by themselves
+SEVERAL = Path(__file__).with_name("several_gangs.jsonl.gz")
 
 
 def test_a_journal_in_seconds_replays_with_equal_decisions(tmp_path: Path) -> None:
@@ -88,3 +93,22 @@ def test_what_format_1_said_of_gpus_only_is_not_compared(tmp_path: Path) -> None
         written[0]["format"] = form
         path.write_text("".join(json.dumps(line) + "\n" for line in written))
         assert bool(replay(path).difference) is (form == 2)
+
+
+def test_a_gang_that_was_several_replays_and_is_told_as_several_jobs(tmp_path: Path) -> None:
+    """`n/g` ran with two pods beyond its minimum, lost one, and was joined by another later."""
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(gzip.decompress(SEVERAL.read_bytes()))
+    found = replay(path)
+    assert (found.difference, found.num_decisions) == ("", 37)
+    names = {job.name for job in told_by(path).jobs}
+    assert names == {"n/g", "n/g+1", "n/g+2", "n/g+3", "n/g+4", "n/h", "n/h+1"}
+
+
+def told_by(path: Path) -> Recorder:
+    """Return what a report makes of a journal."""
+    recorder = Recorder()
+    for entry in read([path]):
+        recorder.take(entry)
+    recorder.close()
+    return recorder
