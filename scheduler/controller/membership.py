@@ -86,7 +86,7 @@ class LiveGang:
     pods: dict[str, Pod] = field(default_factory=dict)
     slots: list[Slot] = field(default_factory=list)
     request: Request | None = None  #: what the core was told of it; none: it knows of no such gang
-    later: list[str] = field(default_factory=list)  #: pods that ask next, one after the other
+    later: list[str] = field(default_factory=list)  #: pods that ask next, the last one first
     submit_s: float = inf  #: when the first of its pods was created
     admitted_s: float = 0.0  #: since when it holds nodes
     saved_s: float = -inf  #: until when its work is saved, since then

@@ -197,7 +197,7 @@ class Mending:
         asks = Wanted([])
         if not gang.problem and now_s >= gang.hold_until_s:
             asks = wanted(gang, free)
-        gang.later = [pod.metadata.uid for pod in asks.later]
+        gang.later = [pod.metadata.uid for pod in reversed(asks.later)]
         self._tables.tell(gang, asks)
 
     def _problem(self, gang: LiveGang, free: list[Pod], now_s: float) -> str:

@@ -274,12 +274,12 @@ class Ledger:
 
     # -- gangs -------------------------------------------------------------------------------
 
-    def set_gang(self, request: Request) -> None:
-        """Take in a gang as it stands now, whatever the core was told of it before."""
+    def set_gang(self, request: Request) -> Request:
+        """Take in a gang as it is now, whatever the core was told of it; return what is kept."""
         old = self.requests.get(request.name)
         if old is not None:
             if old.says() == request.says():
-                return
+                return old
             request.overtaken = old.overtaken
         for part in request.parts:
             if part.asks and part.pod is not None and self.classes.learn(part.pod, part.avoid):
@@ -288,13 +288,19 @@ class Ledger:
         if old is not None and old.held() - request.held():
             self.num_freed += 1
         if self._start_over:
-            return
+            return request
         try:
             self._tell_gang(request)
         except Exception:
             del self.requests[request.name]
             self._start_over = True
             raise
+        return request
+
+    def ask_more(self, request: Request) -> None:
+        """Take in that a gang, which is kept here, asks for more pods of parts that it has."""
+        if not self._start_over:
+            self._tell_asked(request)
 
     def drop_gang(self, name: str) -> None:
         """Forget a gang, waiting or running."""

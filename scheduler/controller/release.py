@@ -75,10 +75,17 @@ class Release:
     def ask_next(self, gang: LiveGang) -> bool:
         """Let the next pod beyond what was placed ask for a node; False if there is none."""
         while gang.later:
-            pod = gang.pods.get(gang.later.pop(0))
-            if pod is not None and not pod.spec.node_name:
-                self._tables.tell(gang, Wanted([pod]))
-                return True
+            pod = gang.pods.get(gang.later.pop())
+            if pod is None or pod.spec.node_name or gang.request is None:
+                continue
+            name, avoid = gang.part_of(pod)
+            for part in gang.request.parts:
+                if part.name == name:  # many may come, one after the other: they cost alike
+                    part.pod, part.avoid, part.uids = pod, avoid, [pod.metadata.uid]
+                    self._ledger.ask_more(gang.request)
+                    return True
+            self._tables.tell(gang, Wanted([pod]))
+            return True
         return False
 
     def tell(self, gang: LiveGang) -> None:
@@ -373,8 +380,9 @@ class Release:
             self.erase(gang.name)
 
     def erase(self, name: str) -> None:
-        """Remove a plan record, unless it may be another leader's by now."""
-        if self._work.active:
+        """Remove a plan record, unless it may be another leader's, or another gang's, by now."""
+        other = self._tables.names.get(name)
+        if self._work.active and not (other is not None and other.recorded):
             self._work.start(self.plans.erase(name, lambda: self._work.active))
 
     def delete(self, gang: LiveGang, pod: Pod) -> None:

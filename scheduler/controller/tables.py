@@ -109,8 +109,7 @@ class Tables:
         if request is None:
             self.withdraw(gang)
             return
-        self.ledger.set_gang(request)
-        gang.request = request
+        gang.request = self.ledger.set_gang(request)
 
     def ask_nothing(self, gang: LiveGang) -> None:
         """Have the core know of what a gang holds alone, without another look at its pods."""
@@ -120,8 +119,7 @@ class Tables:
         if not gang.request.nodes:
             self.withdraw(gang)
             return
-        gang.request = gang.request.running()
-        self.ledger.set_gang(gang.request)
+        gang.request = self.ledger.set_gang(gang.request.running())
 
     def withdraw(self, gang: LiveGang) -> None:
         """Have the core forget a gang, which holds nothing and asks for nothing."""

@@ -223,6 +223,25 @@ def test_what_still_ends_of_an_evicted_gang_is_in_the_way_as_any_pod() -> None:
     tried(story, nodes=3)
 
 
+def test_a_gang_is_admitted_when_it_is_however_often_it_was_looked_at_before() -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(*(rival(i, node=f"node-0000{i}") for i in range(3)))
+        rig.see(*(rank(i) for i in range(3)))
+        for _ in range(3):
+            await rig.pass_s(10.0)
+            rig.control.work.touch(rig.control.names["n/g"].key)
+        rig.lose(*(rival(i) for i in range(3)))
+        await rig.settle()
+        gang = rig.control.names["n/g"]
+        assert gang.admitted_s == rig.control.now_s() == core(rig).admitted_us / 1e6
+        await rig.pass_s(5.0)
+        rig.ledger.begin_anew()
+        await rig.settle()
+        assert core(rig).admitted_us / 1e6 == gang.admitted_s == rig.control.now_s() - 5.0
+
+    tried(story, nodes=3)
+
+
 # -- what is saved -------------------------------------------------------------------------------
 
 
