@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +18,8 @@ from typing import Any
 import pytest
 
 from scheduler.controller.lanes import pin
-from scheduler.controlplane.processes import stop
+from scheduler.controlplane.processes import start, stop
+from scheduler.controlplane.record import Cluster
 from tests.cluster.conftest import NODES, Kube, gang, group, pod
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
@@ -160,3 +164,46 @@ def test_68_gangs_of_an_earlier_version_go_on_and_nobody_is_evicted(
         kube.delete(f"/api/v1/namespaces/{space}/pods/{name}")
     rest = [f"waits-{rank}" for rank in range(NODES - 8)]
     kube.until("what waited starts", lambda: bound(*rest))
+
+
+@pytest.mark.skipif(
+    "MUSTER_EARLIER" not in os.environ, reason="MUSTER_EARLIER names no checkout of version 703223e"
+)
+def test_68_the_earlier_version_itself_hands_its_gangs_over(
+    cluster: Cluster, kube: Kube, space: str, between: None
+) -> None:
+    """The same with the code of that version: it plans, releases, and is killed."""
+    folder = os.environ["MUSTER_EARLIER"]
+    config = str(cluster.dir / "muster.toml")
+    command = [sys.executable, "-P", "-m", "sim.cli", "live", "--config", config]
+    earlier = start("earlier", command, cluster.dir, {"PYTHONPATH": folder})
+    scheduler = kube.cluster.process("kube-scheduler")
+    try:
+        kube.until("it leads", lambda: kube.cluster.healthy("muster"))
+        label = {"scheduling.x-k8s.io/pod-group": "runs"}
+        kube.create(group(space, "runs", 2))
+        kube.create(*(pod(space, f"runs-{i}", labels=label) for i in range(3)))
+        kube.until("a minimum of two and a third run", lambda: len(kube.bound(space)) == 3)
+        stop([scheduler])
+        kube.create(*gang(space, "half", 3))
+        kube.until(
+            "its pods are told and nobody binds them",
+            lambda: sum("affinity" in p["spec"] for p in kube.pods(space).values()) == 6,
+        )
+        kube.create(*gang(space, "waits", NODES - 4))
+        kube.until("it waits", lambda: kube.explain(space, "waits").get("reason") == "capacity")
+    finally:
+        earlier.signal(signal.SIGKILL)
+        stop([earlier])
+        kube.cluster.run("kube-scheduler", scheduler.command, **scheduler.environment)
+    before = {name: one["metadata"]["uid"] for name, one in kube.pods(space).items()}
+    assert [one for one in units(kube) if one.startswith(f"{space}/half")]
+    update(kube)
+    kube.until("what was released starts", lambda: len(kube.bound(space)) == 6)
+    kube.until("it waits still", lambda: kube.explain(space, "waits").get("reason") == "capacity")
+    end_s = time.monotonic() + REPAIR_S
+    kube.until("a gang in part would be ended by now", lambda: time.monotonic() > end_s)
+    assert {n: p["metadata"]["uid"] for n, p in kube.pods(space).items()} == before
+    for name in kube.bound(space):
+        kube.delete(f"/api/v1/namespaces/{space}/pods/{name}")
+    kube.until("what waited starts", lambda: len(kube.bound(space)) == NODES - 4)
