@@ -289,8 +289,13 @@ class NodeGroup:
         return new
 
 
-#: the nodes [lo, hi) went from one shape to another, by their numbers
-Move = tuple[int, int, int, int]
+#: what a trial undoes: the nodes [lo, hi) went from one shape to another, by number; or, with
+#: one of the two below for `hi`, a node was opened or closed (next is its status before, by place
+#: in `STATUSES`), or it joined
+Undo = tuple[int, int, int, int]
+_STATUS = -1
+_JOINED = -2
+STATUSES = tuple(NodeStatus)
 
 
 class Rooms(dict[PodShape, int]):
@@ -349,7 +354,7 @@ class Capacity:
         self._asked: dict[tuple[PodShape, Selector], tuple[Asked, ...]] = {}
         #: both by the identity of a role, which hashing its names and numbers costs more than
         self._by_role: dict[int, _Known] = {}
-        self._trial_log: list[Move] | None = None
+        self._trial_log: list[Undo] | None = None
         self._rooms: dict[PodShape, Rooms] = {}
         for i, node in enumerate(self.nodes):
             self._index_new(i, node)
@@ -590,22 +595,27 @@ class Capacity:
         self._by_role.clear()
 
     def trial(self) -> Trial:
-        """Return a context that undoes every `take` and `give_back` made inside. Trials nest."""
+        """Return a context that undoes every change made inside. Trials nest."""
         return Trial(self)
 
-    def begin_trial(self) -> list[Move] | None:
+    def begin_trial(self) -> list[Undo] | None:
         """Start to log changes; return the log of the trial around this one."""
         outer = self._trial_log
         self._trial_log = []
         return outer
 
-    def undo_trial(self, outer: list[Move] | None) -> None:
+    def undo_trial(self, outer: list[Undo] | None) -> None:
         """Undo what was logged and go on with the log around it."""
         log = self._trial_log
         assert log is not None
         self._trial_log = None
         for lo, hi, old, new in reversed(log):
-            self._move(self.group_of[lo], lo, hi, new, old)
+            if hi == _STATUS:
+                self.set_status(lo, STATUSES[old])
+            elif hi == _JOINED:
+                self._drop_last_node()
+            else:
+                self._move(self.group_of[lo], lo, hi, new, old)
         self._trial_log = outer
 
     def set_status(self, i: int, status: NodeStatus) -> bool:
@@ -613,6 +623,8 @@ class Capacity:
         was = self.unschedulable.get(i, NodeStatus.SCHEDULABLE)
         if was is status:
             return False
+        if self._trial_log is not None:
+            self._trial_log.append((i, _STATUS, STATUSES.index(was), 0))
         if status is NodeStatus.SCHEDULABLE:
             del self.unschedulable[i]
             self.group_of[i].add(self._free[i], i, i + 1)
@@ -628,4 +640,25 @@ class Capacity:
         self.nodes.append(node)
         self.index_of[node.name] = i
         self._index_new(i, node)
+        if self._trial_log is not None:
+            self._trial_log.append((i, _JOINED, 0, 0))
         return i
+
+    def _drop_last_node(self) -> None:
+        """Undo `add_node`; the node is as it was when it joined."""
+        node = self.nodes.pop()
+        del self.index_of[node.name]
+        i = len(self.nodes)
+        number, group = self._free.pop(), self.group_of.pop()
+        if i in self.unschedulable:
+            del self.unschedulable[i]
+        else:
+            group.remove(number, i, i + 1)
+        group.num_nodes -= 1
+        group.capacities[node.capacity] -= 1
+        if not group.capacities[node.capacity]:
+            del group.capacities[node.capacity]
+        if not group.num_nodes:
+            self.groups.remove(group)
+            self._eligible.clear()
+        self._forget_fits()

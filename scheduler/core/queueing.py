@@ -62,6 +62,28 @@ class GangState:
         self.expected_end_us = FOREVER_US  #: start plus walltime
         self.overtaken = 0  #: gangs admitted past it while it headed the queue, this time
 
+    def copied(self) -> GangState:
+        """Return another gang that is as this one is now."""
+        copy = GangState(self.gang, self.present, self.family, self.size)
+        copy.become(self)
+        return copy
+
+    def become(self, other: GangState) -> None:
+        """Be as the other is."""
+        self.gang = other.gang
+        self.phase = other.phase
+        self.missing = other.missing
+        self.family = other.family
+        self.size = other.size
+        self.held = other.held
+        self.release = other.release
+        self.present = other.present
+        self.key = other.key
+        self.admitted_us = other.admitted_us
+        self.saved_us = other.saved_us
+        self.expected_end_us = other.expected_end_us
+        self.overtaken = other.overtaken
+
 
 class Demand:
     """Waiting gangs of one family and size."""

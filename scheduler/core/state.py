@@ -48,6 +48,7 @@ from scheduler.core.model import (
 from scheduler.core.placement import pack, place
 from scheduler.core.queueing import Family, GangState, WaitQueue, family_size
 from scheduler.core.times import FOREVER_US, to_s
+from scheduler.core.trial import Trial
 
 #: families are not forgotten as long as there are fewer
 MIN_PRUNED = 256
@@ -77,6 +78,7 @@ class ClusterState:
         self._ends: list[tuple[int, int, str, GangState]] | None = None
         self._on_node: list[tuple[str, ...]] | None = None
         self._empty: Capacity | None = None
+        self.under_trial: Trial | None = None  #: the innermost what-if
 
     @property
     def ends(self) -> list[tuple[int, int, str, GangState]]:
@@ -91,12 +93,58 @@ class ClusterState:
         if self._on_node is None:
             self._on_node = [()] * len(self.capacity.nodes)
             for name, member in self.gangs.items():
-                _note_owner(self, name, member.held)
+                self.note_owner(name, member.held)
             for name, reservation in self.reservations.items():
-                _note_owner(self, name, reservation.placement)
+                self.note_owner(name, reservation.placement)
             for name, (node, _) in self.foreign.items():
-                _note_owner(self, name, (Slice(0, node, node + 1, 1),))
+                self.note_owner(name, (Slice(0, node, node + 1, 1),))
         return self._on_node
+
+    def note_end(self, member: GangState) -> None:
+        """Note when a gang that holds nodes is expected to end."""
+        if self._ends is not None and member.held:
+            insort(self._ends, _end_entry(member))
+
+    def forget_end(self, member: GangState) -> None:
+        """Forget when a gang is expected to end, if it is noted."""
+        ends = self._ends
+        if ends is not None:
+            at = bisect_left(ends, _end_entry(member))
+            if at < len(ends) and ends[at][3] is member:
+                del ends[at]
+
+    def note_owner(self, owner: str, placement: Placement) -> None:
+        """Note who holds these nodes."""
+        on_node = self._on_node
+        if on_node is not None:
+            for _, lo, hi, _ in placement:
+                if on_node[lo:hi].count(()) == hi - lo:
+                    on_node[lo:hi] = [(owner,)] * (hi - lo)
+                else:
+                    on_node[lo:hi] = [(*owners, owner) for owners in on_node[lo:hi]]
+
+    def forget_owner(self, owner: str, placement: Placement) -> None:
+        """Undo `note_owner`."""
+        on_node = self._on_node
+        if on_node is not None:
+            alone = (owner,)
+            for _, lo, hi, _ in placement:
+                if on_node[lo:hi].count(alone) == hi - lo:
+                    on_node[lo:hi] = [()] * (hi - lo)
+                else:
+                    for i in range(lo, hi):
+                        on_node[i] = _without(on_node[i], owner)
+
+    def forget_nodes(self, first: int) -> None:
+        """Forget what was noted of nodes from this number on, which are gone."""
+        if self._on_node is not None:
+            del self._on_node[first:]
+        if self._empty is not None and len(self._empty.nodes) > first:
+            self._empty = None
+
+    def trial(self) -> Trial:
+        """Return a context that undoes every event applied inside. Trials nest."""
+        return Trial(self)
 
     def family(self, roles: tuple[Role, ...]) -> Family:
         """Return the family of gangs with these roles."""
@@ -108,7 +156,9 @@ class ClusterState:
             roles = (one,)
         family = self.families.get(key)
         if family is None:
-            if len(self.families) >= self._prune_at:
+            if self.under_trial is not None:
+                self.under_trial.note_family(key)
+            elif len(self.families) >= self._prune_at:
                 self._prune_families()
             family = self.families[key] = Family(key, roles, _largest(self, roles))
         return family
@@ -151,6 +201,8 @@ def apply(state: ClusterState, event: ClusterEvent | Decision) -> None:
             f"the state takes no {type(event).__name__}: {event}; a driver carries it out and "
             "tells what came of it, such as Admitted after Admit"
         ) from None
+    if state.under_trial is not None:
+        state.under_trial.note(event)
     handler(state, event)
 
 
@@ -250,7 +302,7 @@ def _admitted(state: ClusterState, event: Admitted) -> None:
         )
     _take(state, name, roles, placement)
     if member.held:
-        _forget_end(state, member)
+        state.forget_end(member)
         placement = member.held + placement
     else:
         member.admitted_us = event.now_us
@@ -258,8 +310,7 @@ def _admitted(state: ClusterState, event: Admitted) -> None:
     member.missing = ()
     member.phase = Phase.RUNNING
     member.expected_end_us = expected_end_us
-    if state._ends is not None:
-        insort(state._ends, _end_entry(member))
+    state.note_end(member)
 
 
 def _keep_promises(
@@ -278,39 +329,14 @@ def _end_entry(member: GangState) -> tuple[int, int, str, GangState]:
     return (member.expected_end_us, member.gang.ordinal, member.gang.name, member)
 
 
-def _forget_end(state: ClusterState, member: GangState) -> None:
-    if state._ends is not None:
-        at = bisect_left(state._ends, _end_entry(member))
-        if at < len(state._ends) and state._ends[at][3] is member:
-            del state._ends[at]
-
-
 def _take(state: ClusterState, owner: str, roles: tuple[Role, ...], placement: Placement) -> None:
     state.capacity.take(roles, placement)
-    if state._on_node is not None:
-        _note_owner(state, owner, placement)
-
-
-def _note_owner(state: ClusterState, owner: str, placement: Placement) -> None:
-    on_node = state.on_node
-    for _, lo, hi, _ in placement:
-        if on_node[lo:hi].count(()) == hi - lo:
-            on_node[lo:hi] = [(owner,)] * (hi - lo)
-        else:
-            on_node[lo:hi] = [(*owners, owner) for owners in on_node[lo:hi]]
+    state.note_owner(owner, placement)
 
 
 def _give_back(state: ClusterState, owner: str, roles: tuple[Role, ...], held: Placement) -> None:
     state.capacity.give_back(roles, held)
-    if state._on_node is not None:
-        on_node = state._on_node
-        alone = (owner,)
-        for _, lo, hi, _ in held:
-            if on_node[lo:hi].count(alone) == hi - lo:
-                on_node[lo:hi] = [()] * (hi - lo)
-            else:
-                for i in range(lo, hi):
-                    on_node[i] = _without(on_node[i], owner)
+    state.forget_owner(owner, held)
     state.grew = True
 
 
@@ -324,7 +350,7 @@ def _release_all(state: ClusterState, member: GangState) -> None:
     """Take everything from a gang that holds nodes."""
     if not member.held:
         return
-    _forget_end(state, member)
+    state.forget_end(member)
     _give_back(state, member.gang.name, member.gang.roles, member.held)
     for promise in state.reservations.values():
         if member.expected_end_us >= promise.start_us:  # due before, it was counted on already
@@ -409,7 +435,7 @@ def _ask_for_missing(state: ClusterState, member: GangState) -> None:
         if role.count > have
     )
     if not member.held:
-        _forget_end(state, member)
+        state.forget_end(member)
         _forget_times(member)
     if missing:
         _ask_again(state, member, missing)
