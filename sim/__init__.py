@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING
 import scheduler  # noqa: F401  (before any engine, so that engines run compiled where they can)
 
 if TYPE_CHECKING:
+    from scheduler.policies.spec import PolicySpec
     from sim.runs.experiment import run
     from sim.runs.folder import RunResult
     from sim.schema.cluster import Cluster
     from sim.schema.config import ControlPlane, Faults, RunConfig, Timeouts
 
-__all__ = ["Cluster", "ControlPlane", "Faults", "RunConfig", "RunResult", "Timeouts", "run"]
+__all__ = [
+    "Cluster", "ControlPlane", "Faults", "PolicySpec", "RunConfig", "RunResult", "Timeouts", "run",
+]  # fmt: skip
 
 _HOMES = {
     "Cluster": "sim.schema.cluster",
     "ControlPlane": "sim.schema.config",
     "Faults": "sim.schema.config",
+    "PolicySpec": "scheduler.policies.spec",
     "RunConfig": "sim.schema.config",
     "RunResult": "sim.runs.folder",
     "Timeouts": "sim.schema.config",

@@ -54,7 +54,7 @@ ROOMS: dict[str, set[str]] = {
     "sim/study": {
         "scheduler/core", "scheduler/policies", "sim/schema", "sim/runs", "sim/report", "traces",
     },
-    "sim": {"scheduler", "sim/schema", "sim/runs"},
+    "sim": {"scheduler", "scheduler/policies", "sim/schema", "sim/runs"},
     # the command starts the trainer's processes, and knows no more of it
     "sim/commands": {
         "scheduler/compiled", "scheduler/policies", "scheduler/live", "scheduler/controlplane",

@@ -11,11 +11,16 @@ from scheduler.controller.lanes import pin
 from scheduler.controller.mirror import Ledger
 from scheduler.controller.parts import Part, Request
 from scheduler.controlplane.objects import node as played
+from scheduler.core import ordering, placement
+from scheduler.core.decisions import Preempt
 from scheduler.core.events import Overtaken
 from scheduler.core.model import PodShape
+from scheduler.core.queueing import GangState
 from scheduler.journal.history import events_of
 from scheduler.kube.objects import NodeObject, Pod
 from scheduler.policies import catalog
+from scheduler.policies.passes import Pass
+from scheduler.policies.policy import Policy
 from scheduler.policies.spec import PolicySpec
 from scheduler.workloads.eligibility import shunned
 
@@ -209,3 +214,16 @@ def test_how_often_a_head_was_overtaken_outlives_the_state() -> None:
     assert [one for one in events_of(book.state) if isinstance(one, Overtaken)] == [
         Overtaken("head-too", 1)
     ]
+
+
+def test_a_decision_that_nobody_carries_out_is_refused_and_never_asked_for_again() -> None:
+    def greedy(around: Pass, head: GangState) -> None:
+        around.made.append(Preempt(head.gang.name, ("runs",)))
+
+    policy = Policy("greedy", ordering.priority, placement.pack, greedy)
+    book = Ledger(policy, RESOURCE, lambda now_s, item: None)
+    book.set_node(msgspec.convert(played(0, 8), NodeObject))
+    book.hold(held("runs", names(0), 8))
+    book.submit(waiting("head", 1, 0.0))
+    with pytest.raises(ValueError, match=r"the core decides Preempt\(gang='head'.*nobody carries"):
+        list(book.decide(1.0))
