@@ -517,6 +517,8 @@ class Ledger:
                         return placed
                     case Wait() | Reserve():
                         self._tell(decision)
+                    case _:
+                        raise ValueError(f"the core decides {decision}, which nobody carries out")
         raise AssertionError(f"no end of decisions after {MAX_DECISIONS}")
 
     def _admit(self, decision: Admit, now_s: float) -> Placed:

@@ -173,7 +173,7 @@ class Admitted:
 
 @dataclass(slots=True)
 class Overtaken:
-    """Gangs were admitted past this one while it headed the queue, so many times in all.
+    """Gangs started past this one while it headed the queue, so many times in all.
 
     The state counts on its own; a driver that makes a state anew tells it what the old one knew.
     """

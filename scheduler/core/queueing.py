@@ -60,7 +60,7 @@ class GangState:
         self.admitted_us = FOREVER_US  #: since when it holds nodes without a break
         self.saved_us = -FOREVER_US  #: what it did in that time until then would outlive a stop
         self.expected_end_us = FOREVER_US  #: start plus walltime
-        self.overtaken = 0  #: gangs admitted past it while it headed the queue, this time
+        self.overtaken = 0  #: gangs started past it while it headed the queue, this time
 
     def copied(self) -> GangState:
         """Return another gang that is as this one is now."""

@@ -288,7 +288,7 @@ def _admitted(state: ClusterState, event: Admitted) -> None:
     if not member.missing:
         raise ValueError(f"gang {name!r} has all its nodes; nothing of it can be admitted")
     head = state.queue.head()
-    if head is not None and head is not member:
+    if head is not None and head is not member and not member.held:
         head.overtaken += 1
     member.overtaken = 0
     _dequeue(state, member)

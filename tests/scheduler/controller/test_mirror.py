@@ -216,14 +216,14 @@ def test_how_often_a_head_was_overtaken_outlives_the_state() -> None:
     ]
 
 
-def test_a_decision_that_nobody_carries_out_is_refused_and_never_asked_for_again() -> None:
+def test_a_decision_that_nobody_carries_out_is_refused_by_name() -> None:
     def greedy(around: Pass, head: GangState) -> None:
         around.made.append(Preempt(head.gang.name, ("runs",)))
 
     policy = Policy("greedy", ordering.priority, placement.pack, greedy)
     book = Ledger(policy, RESOURCE, lambda now_s, item: None)
     book.set_node(msgspec.convert(played(0, 8), NodeObject))
-    book.hold(held("runs", names(0), 8))
-    book.submit(waiting("head", 1, 0.0))
+    book.set_gang(held("runs", names(0), 8))
+    book.set_gang(waiting("head", 1, 0.0))
     with pytest.raises(ValueError, match=r"the core decides Preempt\(gang='head'.*nobody carries"):
         list(book.decide(1.0))

@@ -199,7 +199,7 @@ class ClusterMachine(RuleBasedStateMachine):
             first = min(self.waiting(), key=lambda other: self.key(self.gangs[other]))
             assert name == first, f"{name} overtook {first}"
         head = min(self.waiting(), key=lambda other: self.key(self.gangs[other]))
-        if name != head:
+        if name != head and not self.where.get(name):  # what only gets a rank back passes nobody
             self.overtaken[head] += 1
         self.overtaken[name] = 0
         missing = self.state.gangs[name].missing
