@@ -19,7 +19,7 @@ import pytest
 
 from scheduler.controller.lanes import pin
 from scheduler.controlplane.processes import start, stop
-from scheduler.controlplane.record import Cluster
+from scheduler.controlplane.record import Cluster, answers
 from tests.cluster.conftest import NODES, Kube, gang, group, pod
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
@@ -179,7 +179,7 @@ def test_68_the_earlier_version_itself_hands_its_gangs_over(
     earlier = start("earlier", command, cluster.dir, {"PYTHONPATH": folder})
     scheduler = kube.cluster.process("kube-scheduler")
     try:
-        kube.until("it leads", lambda: kube.cluster.healthy("muster"))
+        kube.until("it leads", lambda: answers(f"{cluster.status_url}/readyz"))
         label = {"scheduling.x-k8s.io/pod-group": "runs"}
         kube.create(group(space, "runs", 2))
         kube.create(*(pod(space, f"runs-{i}", labels=label) for i in range(3)))
