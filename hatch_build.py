@@ -9,8 +9,10 @@ that this needs is missing, everything runs interpreted, and `muster --version` 
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -117,6 +119,7 @@ def compiled_folder() -> Path:
             reason = _compile(Path(work))
             if not reason:
                 done = Path(work, "done")
+                (done / rules.ANNOTATIONS).write_text(json.dumps(_annotations(source)), "utf-8")
                 (done / "made-by").write_text(by, "utf-8")
                 for old in home.glob(f"{folder.name.rpartition('-')[0]}-*"):
                     shutil.rmtree(old)
@@ -138,6 +141,23 @@ def _copied_source(work: Path) -> Path:
     for path in rules.sources(str(ROOT), rules.READ):
         shutil.copyfile(ROOT / path, work / SOURCE / path)
     return work / SOURCE
+
+
+def _annotations(source: Path) -> dict[str, dict[str, dict[str, str]]]:
+    """Return the annotations of each class of each module, as Python keeps them: as text."""
+    found = {}
+    for name in rules.modules(str(source)):
+        tree = ast.parse((source / (name.replace(".", "/") + ".py")).read_text("utf-8"))
+        found[name] = {
+            node.name: {
+                line.target.id: ast.unparse(line.annotation)
+                for line in node.body
+                if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+            }
+            for node in tree.body
+            if isinstance(node, ast.ClassDef)
+        }
+    return found
 
 
 def _made_by() -> str:

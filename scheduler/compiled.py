@@ -5,13 +5,12 @@ Python and by a hash of the source that they were made from. They run if that is
 lies here; all of them or none, since compiled modules know one another's insides.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
 from importlib.util import source_hash, spec_from_file_location
+from types import ModuleType
 
 #: rooms whose modules are compiled
 COMPILED = ("scheduler/core", "scheduler/policies", "sim/engines")
@@ -19,6 +18,8 @@ COMPILED = ("scheduler/core", "scheduler/policies", "sim/engines")
 READ = (*COMPILED, "sim/schema", "traces")
 #: the compiled code of all modules; a module's own file only points into it
 LIBRARY = "muster__mypyc"
+#: beside it: of each module's classes
+ANNOTATIONS = "annotations.json"
 #: for debuggers, coverage, and the tests that compare the two
 SWITCH = "MUSTER_INTERPRETED"
 
@@ -81,7 +82,31 @@ class _Finder:
         file = self.files.get(name)
         if file is None:
             return None
-        return spec_from_file_location(name, file, loader=ExtensionFileLoader(name, file))
+        return spec_from_file_location(name, file, loader=_Loader(name, file))
+
+
+class _Loader(ExtensionFileLoader):
+    """Gives classes the annotations of the source; mypyc keeps no more of them than a type's name.
+
+    Who reads or writes values of the core, as msgspec does for journals, goes by them.
+    """
+
+    #: by module and class, of modules that are not imported yet
+    texts: dict[str, dict[str, dict[str, str]]] | None = None
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        texts = _Loader.texts
+        if texts is None:
+            import json
+
+            path = os.path.join(os.path.dirname(self.path), ANNOTATIONS)
+            with open(path, encoding="utf-8") as file:
+                texts = _Loader.texts = json.load(file)
+        # compiled modules import one another past this loader, and are whole by now
+        for name in [name for name in texts if name in sys.modules]:
+            for class_name, annotations in texts.pop(name).items():
+                getattr(sys.modules[name], class_name).__annotations__ = annotations
 
 
 def install() -> None:
@@ -102,7 +127,8 @@ def _lack() -> str:
     if not os.path.isdir(folder):
         return _other(name)
     files = {module: os.path.join(folder, module + SUFFIX) for module in (LIBRARY, *modules(ROOT))}
-    if missing := [file for file in files.values() if not os.path.isfile(file)]:
+    needed = [*files.values(), os.path.join(folder, ANNOTATIONS)]
+    if missing := [file for file in needed if not os.path.isfile(file)]:
         return f"{missing[0]} is missing; make compile"
     finder = _Finder(files)
     sys.meta_path.insert(0, finder)

@@ -107,6 +107,24 @@ def test_a_library_that_cannot_be_loaded_is_left(copy: Path) -> None:
     assert files == "{'py'}"
 
 
+ANNOTATED = """
+from scheduler.core import decisions, events, model
+from scheduler.policies import spec
+for module in (decisions, events, model, spec):
+    for name, value in sorted(vars(module).items()):
+        if isinstance(value, type) and value.__module__ == module.__name__:
+            print(name, dict(getattr(value, "__annotations__", {})))
+"""
+
+
+@needs_compiled
+def test_classes_keep_the_annotations_of_the_source(repository: Path) -> None:
+    """Journals are written and read by them."""
+    found = python(repository, "-c", ANNOTATED)
+    assert len(found) > 20
+    assert found == python(repository, "-c", ANNOTATED, MUSTER_INTERPRETED="1")
+
+
 def test_a_variable_asks_for_the_source(copy: Path) -> None:
     said, files, _ = probe(copy, MUSTER_INTERPRETED="1")
     assert said == "interpreted: MUSTER_INTERPRETED is set"
