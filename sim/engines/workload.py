@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -18,9 +19,19 @@ GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
 
 
 class Workload:
-    """Jobs in order of submission; lists are indexed by job."""
+    """Jobs in order of submission; lists are indexed by job.
 
-    def __init__(self, jobs: pd.DataFrame, seed: int = 0, *, limits_pods: bool = False) -> None:
+    `roles` are those of each job, where they are more than the columns of a table can say.
+    """
+
+    def __init__(
+        self,
+        jobs: pd.DataFrame,
+        seed: int = 0,
+        *,
+        limits_pods: bool = False,
+        roles: Sequence[tuple[Role, ...]] | None = None,
+    ) -> None:
         self._places = int(limits_pods)  #: that a pod takes of a node's limit of pods
         jobs = schema.complete(jobs)
         if not jobs["submit_s"].is_monotonic_increasing:
@@ -46,8 +57,11 @@ class Workload:
         #: distinct roles, and for each job the index of its own there
         self.distinct_roles: list[tuple[Role, ...]] = []
         self.roles_index = np.empty(self.num_jobs, np.int64)
-        self._share_roles(jobs)
-        self.gpus: list[int] = [sum(role.gpus for role in roles) for roles in self.roles]
+        if roles is None:
+            self._share_roles(jobs)
+        else:
+            self._share_given(roles)
+        self.gpus: list[int] = [sum(role.gpus for role in each) for each in self.roles]
         stream = np.random.SeedSequence(seed, spawn_key=(7,))
         self._jitter: list[float] = np.random.default_rng(stream).random(self.num_jobs).tolist()
 
@@ -72,6 +86,16 @@ class Workload:
             self.roles_index[job] = known[0]
             self.roles.append(known[1])
             self.role_gpus.append(known[2])
+
+    def _share_given(self, given: Sequence[tuple[Role, ...]]) -> None:
+        made: dict[tuple[Role, ...], int] = {}
+        for job, roles in enumerate(given):
+            if roles not in made:
+                made[roles] = len(made)
+                self.distinct_roles.append(roles)
+            self.roles_index[job] = made[roles]
+            self.roles.append(roles)
+            self.role_gpus.append(tuple(role.pod.gpus for role in roles))
 
     def jitter(self, job: int, attempt: int) -> float:
         """Return the job's random number in [0, 1) for this attempt: the same for every policy."""

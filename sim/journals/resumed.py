@@ -333,29 +333,17 @@ class _Pools:
         return role.selector._replace(pool="|".join(fits) or "none")
 
 
-class LiveWorkload(Workload):
-    """Gangs whose roles are known, however many; those of `held` run when the run begins."""
-
-    def __init__(self, built: Scene, seed: int) -> None:
-        self._given = [gang.roles for gang in built.gangs]
-        super().__init__(_jobs(built), seed)
-        submit_s = self.table["submit_s"].to_numpy().copy()
-        submit_s[: len(built.held)] = [one.submit_s for one in built.held]
-        self.table = self.table.assign(submit_s=submit_s)
-
-    def _share_roles(self, jobs: pd.DataFrame) -> None:
-        made: dict[tuple[Role, ...], int] = {}
-        for job, roles in enumerate(self._given):
-            if roles not in made:
-                made[roles] = len(made)
-                self.distinct_roles.append(roles)
-            self.roles_index[job] = made[roles]
-            self.roles.append(roles)
-            self.role_gpus.append(tuple(role.pod.gpus for role in roles))
+def _workload(built: Scene, seed: int) -> Workload:
+    """Return gangs whose roles are known, however many; those of `held` run when the run begins."""
+    work = Workload(_jobs(built), seed, roles=[gang.roles for gang in built.gangs])
+    submit_s = work.table["submit_s"].to_numpy().copy()
+    submit_s[: len(built.held)] = [one.submit_s for one in built.held]
+    work.table = work.table.assign(submit_s=submit_s)
+    return work
 
 
 def _jobs(built: Scene) -> pd.DataFrame:
-    """Return the jobs table; what it cannot say of roles, `LiveWorkload` keeps beside it."""
+    """Return the jobs table; what it cannot say of roles, `_workload` gives beside it."""
     rows = [
         {
             "job": gang.name,
@@ -373,7 +361,7 @@ def _jobs(built: Scene) -> pd.DataFrame:
 
 
 def _resumed(
-    work: LiveWorkload, built: Scene, config: RunConfig, progress: ProgressCallback | None
+    work: Workload, built: Scene, config: RunConfig, progress: ProgressCallback | None
 ) -> GangSimulation:
     """Return a run that begins with gangs on their nodes."""
     simulation = GangSimulation(work, built.nodes, config, [], progress)
@@ -390,7 +378,7 @@ def resume(
     """Simulate what happens next; pods are there when the live cluster had them."""
     plane = msgspec.structs.replace(config.control_plane, create_per_s=inf)
     config = msgspec.structs.replace(config, control_plane=plane)
-    work = LiveWorkload(built, config.seed)
+    work = _workload(built, config.seed)
 
     def simulate(callback: ProgressCallback | None) -> RunResult:
         records = _resumed(work, built, config, callback).run()
