@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,12 @@ KINDS: dict[str, type] = {
     for module in (events, decisions)
     for kind in vars(module).values()
     if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__")
+}
+#: of each kind, the numbers that a line may leave out. In a compiled class a number is there from
+#: the start, as 0, so that msgspec takes it for given
+_NUMBERS: dict[str, dict[str, float]] = {
+    name: {one.name: one.default for one in fields(kind) if isinstance(one.default, int | float)}
+    for name, kind in KINDS.items()
 }
 _encode = msgspec.json.Encoder().encode
 _LEAVES = frozenset((int, str, bool, type(None)))  #: by far the most of what is written
@@ -103,6 +109,8 @@ def decode_item(kind: str, value: object) -> object:
             return msgspec.convert(value, Gap)
         if kind in _TIMED:
             value = _in_us(value)
+        if isinstance(value, dict):
+            value = {**_NUMBERS[kind], **value}
         return msgspec.convert(value, KINDS[kind], strict=False)
     except (KeyError, msgspec.ValidationError) as error:
         raise ValueError(f"{kind!r}: {error}") from None

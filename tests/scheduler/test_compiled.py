@@ -108,12 +108,13 @@ def test_a_library_that_cannot_be_loaded_is_left(copy: Path) -> None:
 
 
 ANNOTATED = """
+from typing import get_type_hints
 from scheduler.core import decisions, events, model
 from scheduler.policies import spec
 for module in (decisions, events, model, spec):
     for name, value in sorted(vars(module).items()):
         if isinstance(value, type) and value.__module__ == module.__name__:
-            print(name, dict(getattr(value, "__annotations__", {})))
+            print(name, get_type_hints(value))
 """
 
 
