@@ -7,6 +7,7 @@ counter events (ph C) for pending pods; times in microseconds.
 from __future__ import annotations
 
 import json
+from heapq import heappop, heappush
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +29,8 @@ def write(attempts: pd.DataFrame, jobs: pd.DataFrame, pending: pd.DataFrame, pat
     ]
     events += _attempt_events(attempts, jobs)
     events += _counter_events(pending)
-    with path.open("w", encoding="utf-8") as file:
-        json.dump({"traceEvents": events, "displayTimeUnit": "ms"}, file, separators=(",", ":"))
-        file.write("\n")
+    text = json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}, separators=(",", ":"))
+    path.write_text(text + "\n", "utf-8")
 
 
 def _name(process: int, name: str) -> dict[str, object]:
@@ -40,17 +40,18 @@ def _name(process: int, name: str) -> dict[str, object]:
 def _attempt_events(attempts: pd.DataFrame, jobs: pd.DataFrame) -> list[dict[str, object]]:
     largest = attempts.nlargest(MOST_ATTEMPTS, "held_gpu_s").dropna(subset=["admitted_s", "end_s"])
     gpus = dict(zip(jobs["job"], jobs["gpus"].tolist(), strict=True))
-    lanes: list[float] = []  # end of the last attempt in each
+    busy: list[tuple[float, int]] = []  # heap of lanes by the end of the last attempt in each
+    idle: list[int] = []  # heap of the others
     events: list[dict[str, object]] = []
     shown = largest.sort_values(["admitted_s", "job"])
     columns = ("job", "attempt", "admitted_s", "end_s", "outcome")
     for job, attempt, begin_s, end_s, outcome in zip(
         *(shown[column].tolist() for column in columns), strict=True
     ):
-        lane = next((i for i, free_s in enumerate(lanes) if free_s <= begin_s), len(lanes))
-        if lane == len(lanes):
-            lanes.append(0.0)
-        lanes[lane] = end_s
+        while busy and busy[0][0] <= begin_s:
+            heappush(idle, heappop(busy)[1])
+        lane = heappop(idle) if idle else len(busy)
+        heappush(busy, (end_s, lane))
         events.append(
             {
                 "ph": "X",
