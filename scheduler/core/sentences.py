@@ -23,8 +23,8 @@ def noun(resource: str) -> str:
 
 def quantity(resource: str, amount: int) -> str:
     """Return an amount with its unit: 8 GPUs, 7.5 CPUs, 512 GiB of memory."""
-    if resource == "memory":
-        return f"{_bytes(amount)} of memory"
+    if _in_bytes(resource):
+        return f"{_bytes(amount)} of {noun(resource)}"
     return f"{_bare(resource, amount)} {noun(resource) if amount != 1 else _one(resource)}"
 
 
@@ -34,11 +34,15 @@ def _one(resource: str) -> str:
 
 def _bare(resource: str, amount: int) -> str:
     """Return an amount whose noun is known from before: 8, 7.5, 512 GiB."""
-    if resource == "memory":
+    if _in_bytes(resource):
         return _bytes(amount)
     if resource == "cpu":
         return f"{amount / 1000:,.10g}"
     return f"{amount:,}"
+
+
+def _in_bytes(resource: str) -> bool:
+    return resource in ("memory", "ephemeral-storage") or resource.startswith("hugepages-")
 
 
 def _bytes(amount: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from scheduler.core.capacity import GPUS, Capacity, NodeGroup
 from scheduler.core.decisions import Lack, Offer, Shortage, Unmet
-from scheduler.core.model import PodShape, Role, Selector
+from scheduler.core.model import PodShape, Role, Selector, of_one_shape
 from scheduler.core.placement import Placer, place
 
 #: nodes of one group that have as much
@@ -139,12 +139,15 @@ def shortage(
 
 
 def unmet(capacity: Capacity, roles: tuple[Role, ...]) -> Unmet | None:
-    """Return which request keeps a gang from ever starting; None for one of one role that fits."""
+    """Return which request keeps a gang from ever starting; None if its pods are equal and fit."""
+    equal = of_one_shape(roles)
+    if equal is not None:
+        return _unmet_of(capacity, equal)
     for role in roles:
         found = _unmet_of(capacity, role)
         if found is not None:
             return found
-    return _unmet_together(capacity, roles) if len(roles) > 1 else None
+    return _unmet_together(capacity, roles)
 
 
 def _unmet_together(capacity: Capacity, roles: tuple[Role, ...]) -> Unmet:

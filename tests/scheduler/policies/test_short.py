@@ -56,20 +56,23 @@ def test_cpus_that_bind_are_named(gpus: int) -> None:
         (PodShape(1, 0, 64 * GIB), "needs 64 GiB of memory for 1 pod; 4 GiB are free"),
         (PodShape(1, 0, 0, 1), "needs 1 place for pods for 1 pod; 0 are free"),
         (PodShape(1, 0, 0, 0, (("hca", 2),)), "needs 2 hca for 1 pod; 1 are free"),
+        (
+            PodShape(1, others=(("ephemeral-storage", 20 * GIB),)),
+            "needs 20 GiB of ephemeral-storage for 1 pod; 0 bytes are free",
+        ),
         (PodShape(8), "needs 8 GPUs for 1 pod; 7 are free"),
     ],
 )
 def test_each_resource_is_named(asked: PodShape, text: str) -> None:
-    state = ClusterState([Node("n", PodShape(8, 8_000, 8 * GIB, 1, (("hca", 2),)))])
-    holds = PodShape(1, 0, 4 * GIB, 1, (("hca", 1),))
-    apply(state, ForeignPodBound("f", "n", holds))
-    big = Node("m", PodShape(8, 8_000, 64 * GIB, 1, (("hca", 2),)))
-    state2 = ClusterState([*state.capacity.nodes, big])
-    apply(state2, ForeignPodBound("f", "n", holds))
-    apply(state2, ForeignPodBound("g", "m", big.capacity))
-    submit(state2, Gang("b", (Role(1, asked),)))
-    let_pass(state2, STRICT)
-    assert told(state2, "b").startswith(text)
+    more = (("ephemeral-storage", 32 * GIB), ("hca", 2))
+    small = Node("n", PodShape(8, 8_000, 8 * GIB, 1, (("hca", 2),)))
+    full = Node("m", PodShape(8, 8_000, 64 * GIB, 1, more))
+    state = ClusterState([small, full])
+    apply(state, ForeignPodBound("f", "n", PodShape(1, 0, 4 * GIB, 1, (("hca", 1),))))
+    apply(state, ForeignPodBound("g", "m", full.capacity))
+    submit(state, Gang("b", (Role(1, asked),)))
+    let_pass(state, STRICT)
+    assert told(state, "b").startswith(text)
 
 
 def test_cpus_that_are_free_apart_from_each_other_are_named() -> None:
@@ -217,6 +220,14 @@ def test_roles_that_fit_one_by_one_say_what_they_need_together() -> None:
     assert one_gang(nodes, master, worker) == (
         "needs 9 pods of several kinds; each fits alone, together 68 GPUs, of which the nodes "
         "have 64"
+    )
+
+
+def test_a_master_that_is_one_more_worker_counts_as_one() -> None:
+    nodes = [Node(f"n{i}", PodShape(8)) for i in range(8)]
+    worker, master = Role(8, PodShape(8)), Role(1, PodShape(8), Selector(), "master")
+    assert one_gang(nodes, master, worker) == (
+        "needs 9 pods of 8 GPUs; empty, the 8 nodes that it may use hold 8"
     )
 
 

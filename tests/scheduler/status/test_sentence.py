@@ -13,7 +13,7 @@ from tests.scheduler.status.test_way_out import book, node, request
 
 def said(ledger: Ledger, of: Any) -> str:
     """Submit a request and return why it waits."""
-    ledger.submit(of)
+    ledger.set_gang(of)
     list(ledger.decide(0.0))
     found = ledger.explain(of.name)
     assert found is not None
@@ -110,7 +110,7 @@ def test_a_pod_larger_than_any_node_names_the_largest() -> None:
 def test_cpus_that_bind_are_named_with_their_numbers() -> None:
     ledger = book(8)
     cpus = int(str(ledger.nodes["node-00000"].status.allocatable["cpu"]))
-    ledger.hold(request("runs", 1, 1, (0,), cpu=cpus - 2))
+    ledger.set_gang(request("runs", 1, 1, (0,), cpu=cpus - 2))
     assert said(ledger, request("waits", 2, 1, cpu=2)) == (
         "needs 4 CPUs for 2 pods; 2 are free on nodes it may use"
     )

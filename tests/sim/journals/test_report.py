@@ -283,6 +283,13 @@ def test_members_impossible_and_withdrawn_gangs(live: Live) -> None:
         ("second", "capacity"): 4.0,
     }
     assert run.summary["outcomes"]["never_fits"] == 1
+    assert run.jobs["unmet"].tolist() == [
+        "",
+        "needs 4 pods of 8 GPUs; empty, the 3 nodes that it may use hold 3",
+        "",
+        "",
+    ]
+    assert run.jobs["short_gpus_s"].tolist() == [0, 0, 4, 0]
     built = scene(None, [live.path], 100.0)
     assert [one.name for one in built.gangs] == ["huge", "slow", "slow (2)"]
     assert (built.num_left_out, built.num_assumed) == (1, 2)
