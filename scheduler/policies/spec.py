@@ -19,6 +19,10 @@ class PolicySpec:
     #: those that the discipline takes, by name; none is missing in a spec that was read
     numbers: dict[str, float] = field(default_factory=dict)
 
+    def __reduce__(self) -> tuple[type[PolicySpec], tuple[object, ...]]:
+        """Return how it is made anew in another process; compiled, nobody may set its fields."""
+        return PolicySpec, (self.order, self.discipline, self.placement, self.numbers)
+
 
 #: a spec has a word for each of these
 WORDS = ("order", "discipline", "placement")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -90,6 +91,11 @@ def test_all_arms_have_the_same_window_and_in_full_all_days(small: Study) -> Non
     assert [point.window_days for point in small.full().points()[:2]] == [1.0, 1.0]
     jobs = [study.points()[0].jobs_file(Path("out")) for study in (small, small.full())]
     assert jobs[0].suffix == jobs[1].suffix == ".parquet"
+
+
+def test_points_travel_to_other_processes_whole(small: Study) -> None:
+    for point in small.points():
+        assert pickle.loads(pickle.dumps(point)) == point
 
 
 def test_quick_form_takes_its_sizes_and_shortens_every_window(small: Study) -> None:
