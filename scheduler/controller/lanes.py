@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import msgspec
 
+from scheduler.controller.pins import pin
 from scheduler.controller.slots import Slot
 from scheduler.kube.api import MERGE, Api, ApiError
 from scheduler.kube.objects import GATE, PLAN, Pod
@@ -16,7 +16,6 @@ _encode = msgspec.json.Encoder().encode
 #: said to kube-scheduler of pods that wait: constant, because a text that changes makes it ask
 #: again at once, without end
 WAITS = "waiting for room for the whole gang"
-REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 #: says why a write must not be made any more, or nothing; asked when the write's turn has come
 Unless = Callable[[], str] | None
 
@@ -24,50 +23,6 @@ Unless = Callable[[], str] | None
 def pod_path(pod: Pod) -> str:
     """Return the address of a pod."""
     return f"/api/v1/namespaces/{pod.metadata.namespace}/pods/{pod.metadata.name}"
-
-
-def pin(affinity: dict[str, Any] | None, node: str) -> dict[str, Any]:
-    """Return the affinity with `node` demanded by every required term.
-
-    Terms are alternatives, so each gets the pin. `matchFields` makes kube-scheduler look
-    at this node alone; a node selector by host name would make it filter all of them.
-    """
-    field = {"key": "metadata.name", "operator": "In", "values": [node]}
-    whole = dict(affinity or {})
-    node_affinity = dict(whole.get("nodeAffinity") or {})
-    terms = (node_affinity.get(REQUIRED) or {}).get("nodeSelectorTerms") or [{}]
-    node_affinity[REQUIRED] = {
-        "nodeSelectorTerms": [
-            {**term, "matchFields": [*(term.get("matchFields") or ()), field]} for term in terms
-        ]
-    }
-    whole["nodeAffinity"] = node_affinity
-    return whole
-
-
-def unpinned(pod: Pod) -> dict[str, Any]:
-    """Return a pod's affinity as it was before muster pinned it: what `pin` added is the last."""
-    whole = dict(pod.spec.affinity or {})
-    terms = ((whole.get("nodeAffinity") or {}).get(REQUIRED) or {}).get("nodeSelectorTerms")
-    if PLAN not in pod.metadata.annotations or pinned_to(pod) is None or not terms:
-        return whole
-    rest = [{**term, "matchFields": list(term.get("matchFields") or ())[:-1]} for term in terms]
-    rest = [{key: value for key, value in term.items() if value} for term in rest]
-    node_affinity = {key: value for key, value in whole["nodeAffinity"].items() if key != REQUIRED}
-    if any(rest):
-        node_affinity[REQUIRED] = {"nodeSelectorTerms": rest}
-    whole["nodeAffinity"] = node_affinity or None
-    return whole
-
-
-def pinned_to(pod: Pod) -> str | None:
-    """Return the node that muster pinned a pod to, read from its affinity."""
-    required = ((pod.spec.affinity or {}).get("nodeAffinity") or {}).get(REQUIRED) or {}
-    for term in required.get("nodeSelectorTerms") or ():
-        for clause in term.get("matchFields") or ():
-            if clause.get("key") == "metadata.name" and len(clause.get("values") or ()) == 1:
-                return str(clause["values"][0])
-    return None
 
 
 class Lanes:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from scheduler.controller.lanes import unpinned
 from scheduler.controller.parts import Request, Wanted
+from scheduler.controller.pins import unpinned
 from scheduler.controller.slots import Slot
 from scheduler.core.model import PodShape
 from scheduler.kube.objects import Pod

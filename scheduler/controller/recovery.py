@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from scheduler.controller.lanes import pinned_to
 from scheduler.controller.membership import LiveGang
+from scheduler.controller.pins import pinned_to
 from scheduler.controller.plans import PlanRecord
 from scheduler.controller.release import Release
 from scheduler.controller.slots import Plan, Slot, SlotState

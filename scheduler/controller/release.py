@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
 
-from scheduler.controller.lanes import WAITS, Lanes, pinned_to, plan_text
+from scheduler.controller.lanes import WAITS, Lanes, plan_text
 from scheduler.controller.membership import Lane, LiveGang
 from scheduler.controller.metrics import Metrics
 from scheduler.controller.mirror import Placed
 from scheduler.controller.parts import Wanted
+from scheduler.controller.pins import pinned_to
 from scheduler.controller.plans import PlanRecords
 from scheduler.controller.slots import IllegalStepError, Plan, Slot, SlotState
 from scheduler.controller.tables import Tables

@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 
 from scheduler.controller.controller import Controller
-from scheduler.controller.lanes import pinned_to, plan_text
+from scheduler.controller.lanes import plan_text
 from scheduler.controller.membership import LiveGang
+from scheduler.controller.pins import pinned_to
 from scheduler.controller.slots import IllegalStepError, Plan, Slot
 from scheduler.kube.api import ApiError
 from scheduler.kube.objects import Pod

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import msgspec
 
 from scheduler.controller.controller import Controller
-from scheduler.controller.lanes import WAITS, pinned_to
+from scheduler.controller.lanes import WAITS
+from scheduler.controller.pins import pinned_to
 from scheduler.core.model import PodShape
 from scheduler.extender.binds import RESERVED, Binds
 from scheduler.kube.objects import Pod

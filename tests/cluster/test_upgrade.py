@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from scheduler.controller.lanes import pin
+from scheduler.controller.pins import pin
 from scheduler.controlplane.processes import start, stop
 from scheduler.controlplane.record import Cluster, answers
 from tests.cluster.conftest import NODES, Kube, gang, group, pod

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from scheduler.controller.lanes import pin
 from scheduler.controller.mirror import Ledger
 from scheduler.controller.parts import Part, Request
+from scheduler.controller.pins import pin
 from scheduler.controlplane.objects import node as played
 from scheduler.core import ordering, placement
 from scheduler.core.decisions import Preempt

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from scheduler.controller.lanes import pin
+from scheduler.controller.pins import pin
 from scheduler.kube.objects import PLAN, Pod, PodCondition
 from tests.scheduler.controller.rig import Rig, pod, tried
 
