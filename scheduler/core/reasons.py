@@ -1,8 +1,9 @@
 """The one table of reasons: every page, table, picture, event and metric takes its words here.
 
-A new reason is a word in `decisions.PendingReason` and a row here. Colours are those of Okabe and
-Ito ("Color Universal Design", 2008), with tints and shades of them; neighbours in a stack differ in
-lightness, so that a greyscale print separates them. None is green: what is green runs.
+A new reason is a word in `decisions.PendingReason` and a row here; docs/adding-a-policy.md names
+the places that work it out and repeat it. Colours are those of Okabe and Ito ("Color Universal
+Design", 2008), with tints and shades of them; neighbours in a stack differ in lightness, so that a
+greyscale print separates them. None is green: what is green runs.
 """
 
 from __future__ import annotations
