@@ -245,7 +245,9 @@ class Ledger:
         old = self._foreign.pop(pod, None)
         if old is not None:
             node, shape = old
-            self._foreign_on[node] = self._foreign_on[node].plus(shape, -1)
+            left = self._foreign_on.pop(node).plus(shape, -1)
+            if left != ZERO:
+                self._foreign_on[node] = left
             self._stale.add(node)
         return old is not None
 
@@ -342,9 +344,10 @@ class Ledger:
                 self._tell(GangCancelled(name))
             return
         self._tell_asked(wanted)
-        if request.saved_s > -inf and self.state.gangs[name].held:
-            saved_us = to_us(request.saved_s)
-            if saved_us > self.state.gangs[name].saved_us:
+        if request.saved_s > -inf:
+            member, saved_us = self.state.gangs[name], to_us(request.saved_s)
+            # what was saved before this admission is of an earlier one, and counts no more
+            if member.held and saved_us >= member.admitted_us and saved_us > member.saved_us:
                 self._tell(CheckpointSaved(name, saved_us))
 
     def _tell_lost(self, name: str, lost: Held, whole: bool) -> None:
@@ -526,6 +529,7 @@ class Ledger:
         request = self.requests[decision.gang]
         if not request.nodes:
             request.admitted_s = now_s
+            request.saved_s = -inf
         parts = {part.name: part for part in request.parts}
         nodes: list[tuple[str, str, str]] = []
         for index, role in enumerate(self.state.gangs[decision.gang].missing):
@@ -542,6 +546,7 @@ class Ledger:
 
         The state is made anew afterwards; nothing of the trials is recorded.
         """
+        self._keep_counts()
         requests, record, rebuilt = self.requests, self.record, self.rebuilt
         self.record, self.rebuilt = lambda now_s, item: None, lambda now_s, state: None
         running = {name: r.running() for name, r in requests.items() if r.nodes}

@@ -85,9 +85,10 @@ class Room:
 
     def lend(self, roles: tuple[Role, ...], placement: Placement) -> None:
         """Note a gang, just placed, that ends before the shadow time."""
-        free_on = self._state.capacity.free_on
+        capacity = self._state.capacity
         for role, lo, hi, pods_per_node in placement:
-            if free_on(lo).gpus:  # a full node takes no further pod in this pass
+            # a node without a free GPU takes no further pod in this pass, but such as need none
+            if capacity.free_on(lo).gpus or capacity.group_of[lo].files_full:
                 for node in range(lo, hi):
                     before = self._returning.get(node, PodShape(0))
                     self._returning[node] = before.plus(roles[role].pod, pods_per_node)
@@ -135,7 +136,9 @@ class Room:
             free = free.plus(self._returning[node])
         for owner in dict.fromkeys(state.on_node[node]):
             member = state.gangs.get(owner)
-            if member is None or member.expected_end_us > self.start_us:
+            if member is None or member is self._head:
+                continue  # the head waits for ranks it lost: its own end makes it no room
+            if member.expected_end_us > self.start_us:
                 continue
             for role, lo, hi, pods_per_node in member.held:
                 if lo <= node < hi:

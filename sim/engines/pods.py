@@ -160,7 +160,7 @@ class PodSimulation:
         self._partial_gpus = 0  #: held by gangs that are not whole
         self._active: list[tuple[int, float, int, int, int, Attempt]] = []
         self._parked: list[Attempt] = []
-        self._backoff: list[tuple[float, int, Attempt]] = []
+        self._backoff: list[tuple[float, int, int, Attempt]] = []
         self._busy = False
         self._woken_s = inf
         self._shapes: dict[tuple[PodShape, Selector], int] = {}
@@ -372,7 +372,7 @@ class PodSimulation:
         active, backoff = self._active, self._backoff
         while True:
             while backoff and backoff[0][0] <= clock_s:
-                self._activate(heappop(backoff)[2])
+                self._activate(heappop(backoff)[3])
             if not active:
                 break
             if clock_s > now_s and clock_s >= peek_s:
@@ -546,7 +546,9 @@ class PodSimulation:
             if attempt.again_s <= now_s:
                 self._activate(attempt)
             else:
-                heappush(self._backoff, (attempt.again_s, attempt.job, attempt))
+                # an attempt that is over may still stand there: its number tells it from the next
+                key = (attempt.again_s, attempt.job, self._tries[attempt.job])
+                heappush(self._backoff, (*key, attempt))
         self._parked.clear()
 
     def _activate(self, attempt: Attempt) -> None:

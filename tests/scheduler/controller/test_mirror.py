@@ -227,3 +227,56 @@ def test_a_decision_that_nobody_carries_out_is_refused_by_name() -> None:
     book.set_gang(waiting("head", 1, 0.0))
     with pytest.raises(ValueError, match=r"the core decides Preempt\(gang='head'.*nobody carries"):
         list(book.decide(1.0))
+
+
+def test_what_was_saved_before_the_gang_started_again_counts_no_more() -> None:
+    book = ledger(8, 8)
+    first, second = names(0, 1)
+    ran = Request("d/g", [Part("worker", PodShape(8), nodes=[first])], 0.0)
+    ran.admitted_s, ran.saved_s = 10.0, 50.0
+    book.set_gang(ran)
+    book.decide(60.0)
+    again = asking("d/g", pod("u2"))
+    again.admitted_s, again.saved_s = 10.0, 50.0
+    book.set_gang(again)
+    assert len(starts(book, 100.0)) == 1
+    book.begin_anew()
+    book.decide(101.0)
+    member = book.state.gangs["d/g"]
+    assert member.admitted_us == 100_000_000
+    assert member.saved_us < member.admitted_us
+    stale = held("d/g", [node for node in (first, second) if node in again.nodes], 8)
+    stale.admitted_s, stale.saved_s = 10.0, 50.0
+    book.set_gang(stale)  # told late, with what was true before
+    book.decide(102.0)
+    assert "d/g" in book.state.gangs
+
+
+def test_the_count_of_overtaking_outlives_the_search_for_a_broken_gang() -> None:
+    book = Ledger(catalog.policy(PolicySpec(discipline="skip")), RESOURCE, lambda now_s, item: None)
+    for number in range(2):
+        book.set_node(msgspec.convert(played(number, 8), NodeObject))
+    book.set_gang(asking("d/run", pod("r")))
+    assert set(starts(book, 1.0)) == {"d/run"}
+    head = Request("d/head", [Part("worker", PodShape(8), pod("h"), uids=["h1", "h2"])], 1.0)
+    book.set_gang(head)
+    book.set_gang(asking("d/small", pod("s"), submit_s=2.0))
+    assert set(starts(book, 2.0)) == {"d/small"}
+    assert book.state.gangs["d/head"].overtaken == 1
+    assert not book.find_broken(3.0)
+    book.settle(4.0)
+    assert book.state.gangs["d/head"].overtaken == 1
+
+
+def test_nothing_is_kept_of_nodes_whose_foreign_pods_are_gone() -> None:
+    book = ledger()
+    for number in range(20):
+        book.set_node(msgspec.convert(played(number, 8), NodeObject))
+        (name,) = names(number)
+        book.set_foreign(f"p{number}", name, PodShape(1))
+        book.settle(1.0)
+        book.drop_foreign(f"p{number}")
+        book.settle(2.0)
+        book.remove_node(name)
+        book.settle(3.0)
+    assert not book._foreign_on

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from sim import RunResult, run
+from sim import Cluster, RunConfig, RunResult, run
+from sim.engines.pods import PodSimulation
+from sim.engines.workload import Workload
+from traces import complete
 
 
 def jobs(*rows: tuple[str, float, float, int]) -> pd.DataFrame:
@@ -107,3 +110,13 @@ def test_a_smaller_last_pod_is_placed_like_the_others(mode: str) -> None:
     found = run(table, nodes=3, admission=mode).jobs
     assert found["start_s"].tolist() == [0.0, 0.0]
     assert found["gpus"].tolist() == [20, 4]
+
+
+@pytest.mark.parametrize("node", range(6))
+def test_an_attempt_that_is_over_ties_with_the_next_of_its_job(node: int) -> None:
+    rows = (("k1", 0.0, 0.5, 1), ("k2", 0.0, 1.5, 1), ("k3", 0.0, 2.5, 1), ("l", 0.0, 50.0, 2))
+    work = Workload(complete(jobs(*rows, ("j", 0.0, 10.0, 5))))
+    config = RunConfig(admission="pod")
+    lost = [(2.0, 500.0, node)]
+    records = PodSimulation(work, Cluster.uniform(6, 8).build(), config, lost).run()
+    assert records.end_s > 2.0
