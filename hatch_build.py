@@ -107,7 +107,8 @@ def compiled_folder() -> Path:
     home = Path(rules.FOLDER)
     folder = home / rules.key(str(ROOT))
     by = _made_by()
-    if folder.is_dir() and (folder / "made-by").read_text("utf-8") == by:
+    made_by = folder / "made-by"
+    if made_by.is_file() and made_by.read_text("utf-8") == by:
         return folder
     reason = lack()
     home.mkdir(exist_ok=True)
@@ -121,8 +122,11 @@ def compiled_folder() -> Path:
                 done = Path(work, "done")
                 (done / rules.ANNOTATIONS).write_text(json.dumps(_annotations(source)), "utf-8")
                 (done / "made-by").write_text(by, "utf-8")
-                for old in home.glob(f"{folder.name.rpartition('-')[0]}-*"):
-                    shutil.rmtree(old)
+                found = set(home.glob(f"{folder.name.rpartition('-')[0]}-*"))
+                earlier = sorted(found - {folder}, key=lambda one: one.stat().st_mtime)
+                # a process that runs may still import from the one before
+                for old in (*earlier[:-1], folder):
+                    shutil.rmtree(old, ignore_errors=True)
                 done.rename(folder)
     if reason:
         if not rules.switched_off():
