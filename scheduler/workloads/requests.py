@@ -22,6 +22,7 @@ from scheduler.kube.objects import (
 )
 
 MILLI, UNIT = 10**6, 10**9  #: in nano, the finest step of a quantity
+LARGEST = (1 << 63) - 1  #: of a quantity, in its unit
 
 #: by resource, in nano
 Amounts = dict[str, int]
@@ -34,14 +35,19 @@ def nano(text: str | int) -> int:
     """Return a Kubernetes quantity in billionths of its unit, rounded up as Kubernetes does.
 
     Raises:
-        ValueError: the text is no quantity.
+        ValueError: the text is no quantity, or a larger one than Kubernetes keeps.
     """
     from kubernetes.utils.quantity import parse_quantity  # half of the start of kubectl-muster
 
     with localcontext(prec=60):
-        exact: Decimal = parse_quantity(text)  # type: ignore[no-untyped-call]
+        try:
+            exact: Decimal = parse_quantity(text)  # type: ignore[no-untyped-call]
+        except ArithmeticError:
+            raise ValueError(f"quantity {text!r} is too large to be read") from None
         if not exact.is_finite():
             raise ValueError(f"quantity {text!r} is no number")
+        if abs(exact) > LARGEST:  # before it becomes an integer with as many digits as it says
+            raise ValueError(f"quantity {text!r} is too large; Kubernetes keeps up to {LARGEST}")
         return ceil(exact * UNIT)
 
 

@@ -196,7 +196,9 @@ def end(folder: Path, *left_out: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def watcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
+def watcher(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Watcher]:
     """Start a cluster with muster and the training operator, and what watches over it."""
     lack = missing()
     if lack:
@@ -211,10 +213,13 @@ def watcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
         with Watcher(found) as watcher:
             yield watcher
         assert not watcher.observer.violations, watcher.observer.violations
-        assert watcher.observer.num_binds > 0, "the observer saw what was bound"
+        is_alone = len(request.session.items) == 1  # and may bind nothing, nor decide
+        if not is_alone:
+            assert watcher.observer.num_binds > 0, "the observer saw what was bound"
         replayed = replay(found.dir / "journal.jsonl")
         assert not replayed.difference, replayed.difference
-        assert replayed.num_decisions > 0, "the session decided something"
+        if not is_alone:
+            assert replayed.num_decisions > 0, "the session decided something"
     finally:
         end(folder, "etcd")
 
