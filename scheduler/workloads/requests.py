@@ -46,9 +46,8 @@ def nano(text: str | int) -> int:
             raise ValueError(f"quantity {text!r} is too large to be read") from None
         if not exact.is_finite():
             raise ValueError(f"quantity {text!r} is no number")
-        if (
-            exact.copy_abs() > LARGEST
-        ):  # before it becomes an integer with as many digits as it says
+        # asked before it becomes an integer with as many digits as it says
+        if exact.copy_abs() > LARGEST:
             raise ValueError(f"quantity {text!r} is too large; Kubernetes keeps up to {LARGEST}")
         return ceil(exact * UNIT)
 
