@@ -6,7 +6,12 @@ while ten one-node jobs end one after the other, 100 s apart.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sim import RunResult, run
 

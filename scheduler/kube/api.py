@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -240,11 +239,6 @@ def _refusal(code: int, content: bytes, retry_after: str) -> ApiError:
     except ValueError:
         retry_after_s = 1.0
     return ApiError(code, text, retry_after_s)
-
-
-def kubeconfig_exists(path: str) -> bool:
-    """True if the path names a file, or none is asked for."""
-    return not path or Path(path).is_file()
 
 
 def merge(**parts: Any) -> bytes:

@@ -262,14 +262,6 @@ class Thing(_Object):
     value: int = 0  #: of a PriorityClass
 
 
-def asks_for(pod: Pod, resource: str) -> bool:
-    """True if a container names the resource, even with 0: then the extender is asked."""
-    return any(
-        resource in c.resources.requests or resource in c.resources.limits
-        for c in (*pod.spec.containers, *pod.spec.init_containers)
-    )
-
-
 def node_ready(node: NodeObject) -> bool:
     """True unless the node says that it is not ready."""
     return all(c.status == "True" for c in node.status.conditions if c.type == "Ready")
