@@ -69,6 +69,8 @@ class ClusterState:
         self.foreign: dict[str, tuple[int, PodShape]] = {}
         #: True if a waiting gang may fit that did not at the last pass
         self.grew = True
+        #: True if a waiting gang may be further from fitting than the last pass said
+        self.shrank = False
         #: from then on time may have changed what the last pass decided
         self.until_us = FOREVER_US
         #: every family of which there is a gang, and some more
@@ -331,6 +333,7 @@ def _end_entry(member: GangState) -> tuple[int, int, str, GangState]:
 
 def _take(state: ClusterState, owner: str, roles: tuple[Role, ...], placement: Placement) -> None:
     state.capacity.take(roles, placement)
+    state.shrank = True
     state.note_owner(owner, placement)
 
 
@@ -564,6 +567,7 @@ def _node_added(state: ClusterState, event: NodeAdded) -> None:
 
 def _cordoned(state: ClusterState, event: NodeCordoned) -> None:
     state.capacity.set_status(_node(state, event.node), NodeStatus.CORDONED)
+    state.shrank = True
     _invalidate(state)
 
 
@@ -576,6 +580,7 @@ def _returned(state: ClusterState, event: NodeReturned) -> None:
 def _node_lost(state: ClusterState, event: NodeLost) -> None:
     node = _node(state, event.node)
     state.capacity.set_status(node, NodeStatus.DOWN)
+    state.shrank = True
     _invalidate(state)
     for owner in dict.fromkeys(state.on_node[node]):
         if owner in state.foreign:
@@ -596,6 +601,7 @@ def _foreign_bound(state: ClusterState, event: ForeignPodBound) -> None:
         raise ValueError(f"pod {event.pod!r} is bound already; report that it left first")
     node = _node(state, event.node)
     state.capacity.take(_as_role(event.shape), (Slice(0, node, node + 1, 1),))
+    state.shrank = True
     state.foreign[event.pod] = (node, event.shape)
     if state._on_node is not None:
         state._on_node[node] = (*state._on_node[node], event.pod)
@@ -659,7 +665,7 @@ def _overtaken(state: ClusterState, event: Overtaken) -> None:
 
 
 def _considered(state: ClusterState, event: Considered) -> None:
-    state.grew = False
+    state.grew = state.shrank = False
     state.until_us = event.until_us
     state.queue.fresh.clear()
     state.queue.head_seen = state.queue.head()

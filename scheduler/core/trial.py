@@ -37,6 +37,7 @@ class Tried(Protocol):
     foreign: dict[str, tuple[int, PodShape]]
     families: dict[FamilyKey, Family]
     grew: bool
+    shrank: bool
     until_us: int
     under_trial: Trial | None
 
@@ -88,6 +89,7 @@ class Trial:
         "_outer",
         "_reservations",
         "_said",
+        "_shrank",
         "_state",
         "_until_us",
     )
@@ -109,7 +111,7 @@ class Trial:
         self._outer = state.under_trial
         self._log = state.capacity.begin_trial()
         self._num_nodes = len(state.capacity.nodes)
-        self._grew, self._until_us = state.grew, state.until_us
+        self._grew, self._shrank, self._until_us = state.grew, state.shrank, state.until_us
         self._head_seen = state.queue.head_seen
         self._fresh = dict(state.queue.fresh)
         self._families = list(state.queue.families)
@@ -125,7 +127,7 @@ class Trial:
         state.capacity.undo_trial(self._log)
         state.forget_nodes(self._num_nodes)
         self._undo_families()
-        state.grew, state.until_us = self._grew, self._until_us
+        state.grew, state.shrank, state.until_us = self._grew, self._shrank, self._until_us
         state.queue.fresh = self._fresh
         state.queue.head_seen = self._head_seen
         state.under_trial = self._outer

@@ -135,8 +135,8 @@ def told(numbered: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Entry]:
 
 def _begin(line: dict[str, Any]) -> _Snapshot:
     seen = msgspec.convert(line, _Snapshot)
-    if seen.format not in (1, FORMAT):
-        raise ValueError(f"format {seen.format} is not known here, only 1 and {FORMAT}")
+    if not 1 <= seen.format <= FORMAT:
+        raise ValueError(f"format {seen.format} is not known here, only 1 to {FORMAT}")
     return seen
 
 

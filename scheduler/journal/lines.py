@@ -22,7 +22,9 @@ from scheduler.policies import catalog
 from scheduler.policies.spec import WORDS, PolicySpec
 
 log = logging.getLogger("muster.journal")
-FORMAT = 2
+#: 1 counts memory in MiB and times in seconds, and looks at GPUs only where it says what is short;
+#: until 2, a pass did not look again at gangs that nodes were taken from; all of them are read
+FORMAT = 3
 MIB = 1 << 20  #: in which format 1 counts memory
 #: lines for people, which the core does not know: what happened to a gang, how many pods wait
 TOLD, PENDING = "Told", "Pending"
@@ -43,7 +45,7 @@ _LEAVES = frozenset((int, str, bool, type(None)))  #: by far the most of what is
 
 
 def with_bytes(value: Any) -> Any:
-    """Return a value of format 1 as format 2 has it: memory in bytes, not MiB."""
+    """Return a value of format 1 as later ones have it: memory in bytes, not MiB."""
     if isinstance(value, PodShape):
         return value._replace(mem_bytes=value.mem_bytes * MIB)
     if isinstance(value, tuple):

@@ -75,8 +75,8 @@ class _Feed:
         self._state: ClusterState | None = None
         self._policy: Policy | None = None
         self._zero_unix_s: object = None
-        self._format = 0
         self._expected: deque[decisions.Decision] = deque()
+        self._may_lack = False  #: the version that wrote this may have left out a `Wait`
         self._admit: decisions.Admit | None = None  #: that the next line carries out
         self._told = ""  #: gang of the line before, if that told of its pods
         self._gaps: list[str] = []
@@ -119,10 +119,15 @@ class _Feed:
                 return f"live {item}, but {self.lacking()}"
             self._num_decisions += 1
             if not self._expected:
+                self._may_lack = self._format <= 2 and state.shrank
                 self._expected.extend(decide(state, policy, to_us(float(line["t"]))))
-            while self._says_less(self._expected[0]):
-                apply(state, self._expected.popleft())
             wanted = self._expected.popleft()
+            while wanted != item and isinstance(wanted, decisions.Wait):
+                if self._says_less(wanted):
+                    apply(state, wanted)
+                elif not self._may_lack:
+                    break
+                wanted = self._expected.popleft()
             if wanted != item:
                 return f"live {item}; the core now decides {wanted}"
             if isinstance(item, decisions.Admit):

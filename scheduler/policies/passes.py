@@ -161,7 +161,7 @@ class Pass:
 
         Where no capacity changed since the last pass, only families without an outlook need one.
         """
-        only_new = self.blocked and not self.taken
+        only_new = self.blocked and not self.taken and not self.state.shrank
         for family in self.state.queue.families.values():
             if only_new and family.fit_pods >= 0:
                 continue

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from scheduler.core.decisions import Admit, Decision, Wait
 from scheduler.core.events import Admitted, Considered, GangSubmitted
 from scheduler.core.model import Gang, Node, PodShape, Role, Selector
+from scheduler.core.shortage import outlook
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import ends_us, to_us
 from scheduler.policies.decide import decide
@@ -59,3 +60,10 @@ def admitted(decisions: Iterable[Decision]) -> list[str]:
 
 def waits(decisions: Iterable[Decision]) -> list[Wait]:
     return [each for each in decisions if isinstance(each, Wait)]
+
+
+def check_reasons(state: ClusterState, policy: Policy) -> None:
+    """Check after a pass that what was said last of every waiting gang is true."""
+    for family in state.queue.families.values():
+        said = (family.fit_pods, family.free_pods, family.short, family.apart)
+        assert said == outlook(state.capacity, family.roles, policy.placer), family.key

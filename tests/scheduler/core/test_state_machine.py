@@ -47,6 +47,7 @@ from scheduler.policies import catalog
 from scheduler.policies.decide import decide
 from scheduler.policies.explain import explain
 from scheduler.policies.spec import PolicySpec
+from tests.scheduler.core.driving import check_reasons
 
 ORDERS = ["fifo", "priority", "sjf", "smallest"]
 POOLS = ["", "a", "b"]
@@ -89,6 +90,7 @@ def snapshot(state: ClusterState) -> object:
         },
         dict(state.foreign),
         state.grew,
+        state.shrank,
         [entry[:3] for entry in state.ends],
     )
 
@@ -184,6 +186,7 @@ class ClusterMachine(RuleBasedStateMachine):
                     self.admit(decision)
                 elif isinstance(decision, Considered):
                     apply(self.state, decision)
+                    check_reasons(self.state, self.policy)
                     return
                 else:
                     if isinstance(decision, Reserve):

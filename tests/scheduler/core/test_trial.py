@@ -89,6 +89,7 @@ def dump(state: ClusterState) -> dict[str, Any]:
         "reservations": [replace(each) for each in state.reservations.values()],
         "foreign": dict(state.foreign),
         "grew": state.grew,
+        "shrank": state.shrank,
         "until": state.until_us,
         "nodes": list(capacity.nodes),
         "numbers": dict(capacity.index_of),

@@ -1,4 +1,4 @@
-"""Journals of earlier versions are read: format 1 had times in float seconds."""
+"""Journals of earlier versions are read: times in float seconds, fewer reasons."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ from tests.scheduler.core.driving import let_pass
 STRICT = catalog.policy(PolicySpec())
 #: 40 gangs on 3 nodes under EASY, with times of six decimals, written by the last version of it
 FORMAT1 = Path(__file__).with_name("format1.jsonl.gz")
+
+#: six nodes that are lost, cordoned and taken by others while gangs wait for CPUs and GPUs under
+#: EASY, written by the last version of it
+FORMAT2 = Path(__file__).with_name("format2.jsonl.gz")
 
 #: a live cluster whose pods beyond a gang's minimum, and lost ranks, were gangs by themselves
 SEVERAL = Path(__file__).with_name("several_gangs.jsonl.gz")
@@ -93,6 +97,31 @@ def test_what_format_1_said_of_gpus_only_is_not_compared(tmp_path: Path) -> None
         written[0]["format"] = form
         path.write_text("".join(json.dumps(line) + "\n" for line in written))
         assert bool(replay(path).difference) is (form == 2)
+
+
+def test_reasons_that_format_2_did_not_renew_are_not_missed(tmp_path: Path) -> None:
+    """Where nodes were taken away it said nothing; its later `Wait`s follow from that."""
+    path = tmp_path / "journal.jsonl"
+    text = gzip.decompress(FORMAT2.read_bytes()).decode()
+    path.write_text(text)
+    found = replay(path)
+    assert (found.difference, found.num_decisions) == ("", 379)
+    path.write_text(text.replace('"format":2', '"format":3', 1))
+    assert "the core now decides Wait" in replay(path).difference
+
+
+def test_reasons_that_format_2_did_say_are_compared(tmp_path: Path) -> None:
+    """Each of them with another number is a difference, and so is one more or less elsewhere."""
+    lines = gzip.decompress(FORMAT2.read_bytes()).decode().splitlines()
+    waits = [i for i, line in enumerate(lines) if json.loads(line)["is"] == "Wait"]
+    path = tmp_path / "journal.jsonl"
+    for at in waits[::7]:
+        line = json.loads(lines[at])
+        line["v"]["fit_pods"] += 1
+        path.write_text("\n".join([*lines[:at], json.dumps(line), *lines[at + 1 :]]) + "\n")
+        assert f"journal.jsonl:{at + 1}: live Wait" in replay(path).difference
+    path.write_text("\n".join([*lines[: waits[0]], *lines[waits[0] + 1 :]]) + "\n")
+    assert "the core now decides Wait" in replay(path).difference
 
 
 def test_a_gang_that_was_several_replays_and_is_told_as_several_jobs(tmp_path: Path) -> None:

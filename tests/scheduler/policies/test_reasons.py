@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from scheduler.core.decisions import (
     Explanation,
@@ -13,14 +15,35 @@ from scheduler.core.decisions import (
     Unmet,
     Wait,
 )
-from scheduler.core.events import GangSubmitted, MemberAppeared, NodeAdded, NodeLost, NodeReturned
-from scheduler.core.model import Gang, Node, Phase, PodShape, Role, Selector
+from scheduler.core.events import (
+    Admitted,
+    CapacityReserved,
+    ClusterEvent,
+    ForeignPodBound,
+    GangSubmitted,
+    MemberAppeared,
+    NodeAdded,
+    NodeCordoned,
+    NodeLost,
+    NodeReturned,
+)
+from scheduler.core.model import Gang, Node, Phase, PodShape, Role, Selector, Slice
 from scheduler.core.state import ClusterState, apply
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
 from scheduler.policies.explain import explain
+from scheduler.policies.policy import Policy
 from scheduler.policies.spec import PolicySpec
-from tests.scheduler.core.driving import admitted, gang, let_pass, nodes, submit, waits
+from tests.scheduler.core.driving import (
+    admitted,
+    check_reasons,
+    gang,
+    let_pass,
+    nodes,
+    submit,
+    waits,
+)
+from tests.scheduler.core.test_trial import POLICIES, Play
 
 STRICT = catalog.policy(PolicySpec())
 EASY = catalog.policy(PolicySpec(discipline="easy"))
@@ -67,6 +90,49 @@ def test_behind_head() -> None:
     assert explain(state, "c") == Explanation(
         "c", PendingReason.BEHIND_HEAD, 1, 8, free_gpus=8, fit_pods=1, ahead="b", start_us=None
     )
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        NodeCordoned("n2"),
+        NodeLost("n2"),
+        ForeignPodBound("pod", "n2", PodShape(1)),
+        CapacityReserved("d", (Slice(0, 2, 3, 1),), 100),
+        Admitted("d", (Slice(0, 2, 3, 1),), 0, 100),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_what_takes_nodes_away_is_a_reason_at_the_next_pass(event: ClusterEvent) -> None:
+    """Nothing can start that could not before, but `c` no longer waits for its turn alone."""
+    state = ClusterState(nodes(3))
+    submit(state, gang("a", 2, 8), gang("b", 2, 8, 1.0), gang("c", 1, 8, 2.0), gang("d", 1, 8, 3.0))
+    let_pass(state, STRICT)
+    assert explain(state, "c").reason is PendingReason.BEHIND_HEAD
+    apply(state, event)
+    assert len(waits(let_pass(state, STRICT))) == 1
+    assert explain(state, "c").reason is PendingReason.CAPACITY
+    assert waits(let_pass(state, STRICT)) == []
+
+
+@pytest.mark.parametrize("policy", [STRICT, *POLICIES], ids=lambda policy: policy.name)
+@given(data=st.data())
+@settings(max_examples=60, derandomize=True, deadline=None)
+def test_what_was_said_last_is_what_a_fresh_look_says(policy: Policy, data: st.DataObject) -> None:
+    """A head that needs every node waits; others come, and nodes are taken and given back."""
+    play = Play(policy, data)
+    gpus = sum(node.capacity.gpus for node in play.state.capacity.nodes)
+    submit(play.state, gang("first", 1, 4, walltime_s=1.0))
+    play.let_pass()
+    submit(play.state, gang("head", gpus // 4, 4, walltime_s=1.0, priority=1))
+    for _ in range(data.draw(st.integers(5, 20))):
+        happens = play.pick([play.come, play.node_changes, play.node_changes, play.hold])
+        event = happens()
+        if event is not None:
+            apply(play.state, event)
+        play.now_us += 1
+        play.let_pass()
+        check_reasons(play.state, policy)
 
 
 def test_one_wait_speaks_for_all_sizes_of_a_family() -> None:

@@ -530,7 +530,7 @@ def test_a_state_without_lines_says_so(tmp_path: Path) -> None:
         (b'{"t":1,"is":"Snapshot","format":1}\n', r"jsonl:1: no journal line: .*`policy`"),
         (
             b'{"t":1,"is":"Snapshot","format":9,"policy":{},"nodes":[]}\n',
-            "format 9 is not known here, only 1 and 2",
+            "format 9 is not known here, only 1 to 3",
         ),
         (
             b'{"t":1,"is":"Snapshot","format":1,"policy":{},"nodes":[]}\n',
