@@ -360,12 +360,15 @@ class Recorder:
         return found
 
     def names(self) -> list[str]:
-        """Return a name for each job; one that comes again under its name gets a number."""
+        """Return a name for each job; one that comes again under its name says which run it is.
+
+        It was evicted whole, or submitted once more: to the core one gang ended and another came.
+        """
         times: dict[str, int] = {}
         names = []
         for job in self.jobs:
             count = times[job.name] = times.get(job.name, 0) + 1
-            names.append(job.name if count == 1 else f"{job.name} ({count})")
+            names.append(job.name if count == 1 else f"{job.name} (run {count})")
         return names
 
     def jobs_table(self, pending_pod_s: Floats, short_pod_s: Floats) -> pd.DataFrame:

@@ -275,7 +275,7 @@ def test_members_impossible_and_withdrawn_gangs(live: Live) -> None:
         ["slow", "completed"],
         ["huge", "never_fits"],
         ["second", "cancelled"],
-        ["slow (2)", "unfinished"],
+        ["slow (run 2)", "unfinished"],
     ]
     assert pending(run) == {
         ("slow", "members"): 1.5,  # one pod of two waited 3 s for the other
@@ -291,7 +291,7 @@ def test_members_impossible_and_withdrawn_gangs(live: Live) -> None:
     ]
     assert run.jobs["short_gpus_s"].tolist() == [0, 0, 4, 0]
     built = scene(None, [live.path], 100.0)
-    assert [one.name for one in built.gangs] == ["huge", "slow", "slow (2)"]
+    assert [one.name for one in built.gangs] == ["huge", "slow", "slow (run 2)"]
     assert (built.num_left_out, built.num_assumed) == (1, 2)
 
 
