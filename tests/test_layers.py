@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "scheduler/policies": {"scheduler/core"},
     "scheduler/kube": set(),
     "scheduler/workloads": {"scheduler/core", "scheduler/kube"},
-    "scheduler/journal": {"scheduler/core", "scheduler/policies"},
+    "scheduler/journal": {"scheduler/compiled", "scheduler/core", "scheduler/policies"},
     "scheduler/controller": {
         "scheduler/core", "scheduler/policies", "scheduler/kube", "scheduler/workloads",
     },
@@ -36,8 +36,9 @@ ROOMS: dict[str, set[str]] = {
         "scheduler/journal", "scheduler/controller",
     },
     "scheduler/live": {
-        "scheduler/core", "scheduler/policies", "scheduler/kube", "scheduler/workloads",
-        "scheduler/journal", "scheduler/controller", "scheduler/extender", "scheduler/status",
+        "scheduler/compiled", "scheduler/core", "scheduler/policies", "scheduler/kube",
+        "scheduler/workloads", "scheduler/journal", "scheduler/controller", "scheduler/extender",
+        "scheduler/status",
     },
     "scheduler/controlplane": {"scheduler/core", "scheduler/kube"},
     "traces": set(),

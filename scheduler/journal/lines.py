@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from scheduler import compiled
 from scheduler.core import decisions, events
 from scheduler.core.capacity import GPUS
 from scheduler.core.model import FamilyKey, Gang, Node, PodShape, Role, Selector
@@ -84,13 +85,15 @@ def snapshot(
 ) -> bytes:
     """Return the line with which a state begins: its nodes, the policy, the clock's zero.
 
-    `nodes` are the state's, if the caller has encoded them already.
+    It also says whether the core runs compiled. `nodes` are the state's, if the caller has encoded
+    them already.
     """
     return _encode(
         {
             "t": now_s,
             "is": "Snapshot",
             "format": FORMAT,
+            "core": compiled.which(),
             "zero_unix_s": zero_unix_s,
             "policy": policy,
             "nodes": msgspec.Raw(nodes) if nodes else state.capacity.nodes,

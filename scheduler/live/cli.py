@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from scheduler import compiled
+
 log = logging.getLogger("muster")
 #: what a line is about, given as `extra`
 ABOUT = ("gang", "pod", "node")
@@ -54,6 +56,7 @@ def live(
     logging.basicConfig(level=log_level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     settings = load(config)
+    log.info("starting; the core is %s", compiled.which())
     try:
         uvloop.run(serve(settings))
     except ValueError:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from scheduler import compiled
 from scheduler.core.events import Admitted, GangSubmitted
 from scheduler.core.model import Gang, Node, PodShape, Role, Selector, Slice
 from scheduler.core.state import ClusterState, apply
@@ -86,6 +87,12 @@ def test_equal_decisions(tmp_path: Path) -> None:
     assert not done.difference
     assert done.num_decisions >= 3
     assert done.num_states == 1
+
+
+def test_it_says_whether_compiled_code_decided(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    session(path)
+    assert json.loads(path.read_text().splitlines()[0])["core"] == compiled.which()
 
 
 def test_another_decision_is_found(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from scheduler import compiled
 from scheduler.kube.api import ApiError
 from scheduler.kube.lease import LeaseLostError
 from scheduler.live import service
@@ -75,7 +76,8 @@ def test_the_end_of_the_process_is_a_line_for_each_thing_that_went_wrong(
         assert invoke(["live", "--config", str(settings)]) == 1
     finally:
         root.handlers[:] = before
-    lines = lines_of(capsys.readouterr().err)
+    first, *lines = lines_of(capsys.readouterr().err)
+    assert first["message"] == f"starting; the core is {compiled.which()}"
     assert [line["message"] for line in lines] == [
         "muster ends: 403: pods is forbidden",
         "muster ends: 'n/g'",
