@@ -29,9 +29,10 @@ from IPython.display import display
 from sim.report.episodes import explain, find_episodes
 from sim.report.plots import stack_by_reason
 from sim.runs.folder import RunResult
-from sim.runs.metrics import DAY_S, HOUR_S, pending_quantiles
+from sim.runs.metrics import pending_quantiles
 from sim.runs.steps import Steps, allocation_steps, pending_steps
 
+HOUR_S, DAY_S = 3_600.0, 86_400.0
 study = Path(os.environ.get("MUSTER_STUDY", Path("..", "runs", "study")))
 
 # %% [markdown]

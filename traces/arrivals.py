@@ -8,13 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from traces.profiles import Arrivals
+from traces.schema import DAY_S, HOUR_S
 from traces.streams import Stream, generator
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-
-HOUR_S = 3600.0
-DAY_S = 86400.0
 
 
 def intensity(model: Arrivals, num_gpus: int, days: float, seed: int) -> Floats:

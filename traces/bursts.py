@@ -7,12 +7,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from traces.schema import HOUR_S
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.object_]
 
 MINUTE_S = 60.0
-HOUR_S = 3600.0
 #: jobs of one burst follow each other within this time
 BURST_GAP_S = 60.0
 LAGS_H = (1, 2, 3, 6)

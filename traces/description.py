@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from traces import bursts
+from traces.schema import DAY_S
 
 QUANTILES = (0.1, 0.5, 0.75, 0.9, 0.95, 0.99)
 #: upper ends of the size classes, in GPUs
@@ -42,7 +43,7 @@ def figures(jobs: pd.DataFrame, num_gpus: int | None = None) -> dict[str, Any]:
         "jobs": len(jobs),
         "pods": int(jobs["num_pods"].sum()),
         "users": int(jobs.loc[jobs["user"] != "", "user"].nunique()),
-        "days": span_s / 86_400.0,
+        "days": span_s / DAY_S,
         "gpu_hours": float(work.sum()) / 3600.0,
         "gpus_quantiles": dict(zip(QUANTILES, np.quantile(gpus, QUANTILES), strict=True)),
         "largest_gpus": int(gpus.max()),

@@ -6,12 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from traces.profiles import Estimates
+from traces.schema import DAY_S, HOUR_S
 from traces.streams import Stream, generator
 
 Floats = npt.NDArray[np.float64]
-
-HOUR_S = 3600.0
-DAY_S = 86400.0
 
 
 def walltimes(

@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 
 from traces.profiles import FaultModel, calibration
+from traces.schema import DAY_S, HOUR_S
 from traces.streams import Stream, generator
 
-HOUR_S = 3600.0
-DAY_S = 86_400.0
 #: the list's times are in ten-thousandths of a day
 LIST_STEP_S = DAY_S / 10_000.0
 

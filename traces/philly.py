@@ -18,14 +18,13 @@ import pandas as pd
 from traces import bursts
 from traces.estimates import walltimes
 from traces.profiles import calibration
-from traces.schema import BadCell, fill
+from traces.schema import DAY_S, BadCell, fill
 from traces.streams import Stream, generator
 from traces.tabular import numbers, read_csv, reject, settle_columns, sound_and, times
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-DAY_S = 86_400.0
 WEEK_S = 7 * DAY_S
 #: whole weeks with full activity: from Monday 2017-10-02, nine weeks
 FIRST_MONDAY = pd.Timestamp("2017-10-02")

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+HOUR_S = 3_600.0
+DAY_S = 86_400.0
 #: `gpus` is split into pods of at most so many
 GPUS_PER_NODE = 8
 

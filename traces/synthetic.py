@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from traces import runtimes
-from traces.arrivals import DAY_S, submissions
+from traces.arrivals import submissions
 from traces.estimates import walltimes
 from traces.profiles import Arrivals, Cell, calibration, cells
-from traces.schema import COLUMNS, GPUS_PER_NODE
+from traces.schema import COLUMNS, DAY_S, GPUS_PER_NODE
 from traces.streams import Stream, generator
 
 Floats = npt.NDArray[np.float64]

@@ -17,10 +17,10 @@ import pandas as pd
 from traces import bursts, description, faults, philly, synthetic
 from traces.description import total_gpus
 from traces.profiles import Trace, calibration
+from traces.schema import DAY_S, HOUR_S
 
 Floats = npt.NDArray[np.float64]
 
-HOUR_S, DAY_S = bursts.HOUR_S, 86_400.0
 SEEDS = (0, 1, 2, 3, 4)
 #: published traces are compared on a cluster where their largest jobs fit, without growth
 NUM_GPUS, DAYS, LOAD = 8_000, 30.0, 0.85

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-DAY_S = 86400.0
+from traces.schema import DAY_S
+
 #: carried-in jobs come one after the other over this time, so that the control plane can follow
 CARRY_IN_S = 3600.0
 

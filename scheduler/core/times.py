@@ -10,6 +10,9 @@ from math import inf
 from typing import Final
 
 US_PER_S = 1_000_000
+#: for drivers, which count in seconds
+HOUR_S = 3_600.0
+DAY_S = 86_400.0
 #: stands for a time that never comes, and for a limit that there is not
 FOREVER_US = 1 << 60
 #: A float that has no room for a fraction once so much is added: the sum is rounded, half to even,

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
+from scheduler.core.times import DAY_S
 from scheduler.journal.lines import PENDING, TOLD
 
-DAY_S = 86400.0
 STEP_S = 60.0  #: between points of the curve
 MOST_MOMENTS = 40  #: of one gang; the first and the newest are kept
 _encode = msgspec.json.Encoder().encode

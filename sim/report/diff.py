@@ -10,9 +10,10 @@ import pandas as pd
 
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
+from scheduler.core.times import HOUR_S
 from sim.report.wording import aligned, duration, exact, number
 from sim.runs.folder import read_manifest
-from sim.runs.metrics import HOUR_S, SIZE_CLASSES, size_code
+from sim.runs.metrics import SIZE_CLASSES, size_code
 from sim.schema.tables import REASONS
 
 #: waits that differ by less are called equal

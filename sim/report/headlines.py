@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
 from scheduler.core.sentences import noun
+from scheduler.core.times import DAY_S
 from sim.report.wording import aligned, count, duration, exact, number, percent
 from sim.runs.metrics import short_shares
 
@@ -108,7 +109,7 @@ def _study_row(folder: Path) -> tuple[str, ...]:
         f"{point['workload']}",
         exact(point["nodes"]),
         f"{point['arm']}",
-        number(figures["window_s"] / 86400.0),
+        number(figures["window_s"] / DAY_S),
         *(_pods(figures, name) for name in ("p50", "p99", "max")),
         _duration(figures, "queueing_delay_p50_s"),
         _duration(figures, "queueing_delay_p95_s"),

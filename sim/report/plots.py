@@ -19,9 +19,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLoc
 
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
+from scheduler.core.times import DAY_S
 from sim.report.digest import Digest
 from sim.report.wording import count, duration
-from sim.runs.metrics import DAY_S, SIZE_CLASSES, Growth
+from sim.runs.metrics import SIZE_CLASSES, Growth
 
 #: line colour, dashes and marker of the arms, in order of appearance
 ARM_STYLES: tuple[tuple[str, object, str], ...] = (

@@ -17,6 +17,7 @@ import pandas as pd
 
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
+from scheduler.core.times import DAY_S
 from sim.report import deadlocks, episodes, held, plots
 from sim.report.digest import (
     Digest,
@@ -39,7 +40,7 @@ from sim.report.wording import (
     percent,
 )
 from sim.runs import metrics
-from sim.runs.metrics import DAY_S, SIZE_CLASSES, TAU_S, Quantile
+from sim.runs.metrics import SIZE_CLASSES, TAU_S, Quantile
 
 ADMISSIONS = ("pod", "permit", "gang")  #: the order in which arms are shown
 PICTURES = "pictures"

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-DAY_S = 86400
+from scheduler.core.times import DAY_S, HOUR_S
 
 
 def number(value: float) -> str:
@@ -49,13 +49,13 @@ def duration(seconds: float) -> str:
         return "–"
     if seconds < 0.05:
         return "0 s"
-    for unit, size, largest in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 3 * DAY_S)):
+    for unit, size, largest in (("s", 1, 60), ("min", 60, 3600), ("h", HOUR_S, 3 * DAY_S)):
         if seconds < largest * 0.9995:
             return f"{number(seconds / size)} {unit}"
     return f"{number(seconds / DAY_S)} d"
 
 
-_UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS = {"s": 1.0, "min": 60.0, "h": HOUR_S, "d": DAY_S}
 
 
 def seconds(text: str, option: str) -> float:

@@ -10,11 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scheduler.core.decisions import PendingReason
+from scheduler.core.times import DAY_S, HOUR_S
 from sim.runs.steps import Counts, Floats, Steps, count_quantiles
 from sim.schema.tables import GOODPUT_PARTS, RESOURCES
 
-DAY_S = 86400.0
-HOUR_S = 3600.0
 TAU_S = 10.0  #: bounded slowdown divides by at least this many seconds
 
 #: gang size classes: label and largest number of GPUs

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from scheduler.core.times import DAY_S
+
 if TYPE_CHECKING:
     from sim.engines.workload import Workload
 
-DAY_S = 86400.0
 
 #: called with (simulated seconds, simulation events so far)
 Callback = Callable[[float, int], None]

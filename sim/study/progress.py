@@ -9,7 +9,8 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from sim.runs.progress import DAY_S, bar, per_second
+from scheduler.core.times import DAY_S
+from sim.runs.progress import bar, per_second
 from sim.study.task import Task
 
 POLL_S = 0.5  #: how often a study's bar reads what its workers report

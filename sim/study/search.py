@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from scheduler.core.reasons import TABLE
+from scheduler.core.times import DAY_S
 from sim.runs.experiment import run
 from sim.runs.progress import Callback
 from sim.study import settings
@@ -26,7 +27,6 @@ from sim.study.settings import WorkloadSettings
 from sim.study.sweep import check_executor, run_tasks
 from sim.study.targets import Measured, measure
 from sim.study.task import Task
-from traces.windows import DAY_S
 
 #: sizes that the cost curve shows beside those of the search
 CURVE_POINTS = 9

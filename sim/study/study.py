@@ -16,6 +16,7 @@ import msgspec
 import pandas as pd
 import pyarrow.parquet as pq
 
+from scheduler.core.times import DAY_S
 from sim.runs.experiment import run
 from sim.runs.folder import read_manifest
 from sim.runs.progress import Callback
@@ -26,7 +27,6 @@ from sim.study.settings import Arm, Environment, WorkloadSettings
 from sim.study.sweep import Shard, check_executor, run_tasks
 from sim.study.task import Task
 from traces import windows
-from traces.windows import DAY_S
 
 #: ms that one GPU-day of offered load takes to simulate, measured at 7,500 nodes; only their ratios
 #: matter: they order the points, longest first, and weigh them in the progress bar. Real jobs are

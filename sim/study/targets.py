@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from scheduler.core.times import DAY_S
 from sim.report.wording import duration, exact, number, percent
 from sim.runs import metrics
 from sim.runs.folder import RunResult
@@ -128,8 +129,8 @@ def measure(result: RunResult, targets: tuple[Target, ...], warmup_s: float) -> 
     last_s = float(result.jobs["submit_s"].max())
     if not warmup_s < last_s:
         raise ValueError(
-            f"warmup_days is {warmup_s / metrics.DAY_S:g} and the last job comes on day "
-            f"{last_s / metrics.DAY_S:.3g}; nothing is left to measure"
+            f"warmup_days is {warmup_s / DAY_S:g} and the last job comes on day "
+            f"{last_s / DAY_S:.3g}; nothing is left to measure"
         )
     end_s = float(result.manifest["end_s"])
     window = Window(warmup_s, float(np.nextafter(last_s, np.inf)), end_s)
