@@ -62,7 +62,10 @@ def status_app(facts: Facts) -> Starlette:
 
     async def front(_: Request) -> Response:
         text = resources.files("scheduler.status").joinpath("page.html").read_text(encoding="utf-8")
-        known = {word: {"label": row.label, "colour": row.colour} for word, row in TABLE.items()}
+        known = {
+            word: {"label": row.label, "colour": row.colour, "hatch": row.hatch}
+            for word, row in TABLE.items()
+        }
         text = text.replace("REASON_TABLE", _encode(known).decode())
         return Response(text, media_type="text/html")
 

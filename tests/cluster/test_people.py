@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 import yaml
 
+from scheduler.core.decisions import PendingReason
+from scheduler.core.reasons import TABLE
 from scheduler.journal.replay import replay
 from tests.cluster.browser import Tab, chromium
 from tests.cluster.conftest import NODES, Kube, gang, pod, pytorchjob
@@ -441,6 +443,10 @@ def test_the_page_shows_queue_story_curve_and_nodes(
             )
             found["squares"] = await tab.value("document.querySelectorAll('#map i').length")
             found["areas"] = await tab.value("document.querySelectorAll('#curve path').length")
+            found["fills"] = await tab.value(
+                "[...document.querySelectorAll('#curve path')].map(p =>"
+                " document.querySelector(p.getAttribute('fill').slice(4, -1)).innerHTML)"
+            )
             await tab.value(
                 "document.getElementById('curve').dispatchEvent(new PointerEvent('pointermove',"
                 " {clientX: document.getElementById('curve').getBoundingClientRect().right}))"
@@ -469,6 +475,7 @@ def test_the_page_shows_queue_story_curve_and_nodes(
     assert f"2 of {NODES} nodes are free whole" in text
     assert "1 × 8 GPUs 0 %" in text and "4 × 8 GPUs 100 %" in text
     assert found["squares"] == NODES and found["areas"] >= 1
+    assert any(TABLE[PendingReason.CAPACITY].colour in fill for fill in found["fills"])
     assert "4 capacity" in found["tip"], "the curve says its numbers"
     for word in ("runs", "submitted", "planned", "released", "bound"):
         assert word in found["other"]

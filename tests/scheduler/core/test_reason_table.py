@@ -79,6 +79,15 @@ def test_the_dashboard_has_the_same_colours() -> None:
     assert by_reason == [{str(word): row.colour for word, row in TABLE.items()}] * 2
 
 
+def test_the_status_page_draws_every_pattern() -> None:
+    """What it does not know it would draw plain."""
+    text = (ROOT / "scheduler" / "status" / "page.html").read_text("utf-8")
+    (tiles,) = re.findall(r"^const LINES = (\{.+\});$", text, re.MULTILINE)
+    known = {*json.loads(tiles), *re.findall(r"^LINES\.(\w) = ", text, re.MULTILINE)}
+    assert {row.hatch[0] for row in TABLE.values() if row.hatch} == known
+    assert {row.hatch for row in TABLE.values()} <= {"", *(3 * one for one in known)}
+
+
 def test_the_documents_have_the_same_words() -> None:
     text = (ROOT / "docs" / "tables.md").read_text("utf-8")
     section = text[text.index("## Reasons") :]
