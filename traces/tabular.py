@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +91,46 @@ def read_csv(path: Path) -> RawTable:
         TraceError: the file is unreadable, empty, not UTF-8, or its quotes do not match.
     """
     text = read_text(path)
+    torn: list[BadCell] = []
+    columns = _plain(text)
+    if columns is not None:
+        header = [column[0].strip() for column in columns]
+        columns = [column[1:] for column in columns]
+        lines: Sequence[int] = range(2, len(columns[0]) + 2)
+    else:
+        header, columns, lines, torn = _uneven(path, text)
+    if not header:
+        raise TraceError(
+            f"jobs file {str(path)!r} is empty; a jobs table needs a header line and a row"
+        )
+    for name in header:
+        if header.count(name) > 1:
+            raise TraceError(f"{str(path)!r}: column {name!r} stands twice; keep one")
+    table = {name: _without_blanks(column) for name, column in zip(header, columns, strict=True)}
+    return RawTable(pd.DataFrame(table), pd.Series(lines, dtype="int64"), str(path), tuple(torn))
+
+
+def _plain(text: str) -> list[tuple[str, ...]] | None:
+    """Return the columns of a text that has a row on every line, header included.
+
+    None if some line may be blank, torn or quoted, so that lines must be looked at one by one.
+    """
+    if not text or '"' in text or "\r" in text:
+        return None
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True))
+    except csv.Error:
+        return None
+    if len(set(map(len, rows))) > 1:
+        return None
+    columns = list(zip(*rows, strict=True))
+    return columns if columns and all(map(str.strip, columns[0])) else None
+
+
+def _uneven(
+    path: Path, text: str
+) -> tuple[list[str], list[tuple[str, ...]], list[int], list[BadCell]]:
+    """Return header, columns, the line of each row, and the torn rows."""
     header: list[str] = []
     rows: list[list[str]] = []
     lines: list[int] = []
@@ -114,16 +155,8 @@ def read_csv(path: Path) -> RawTable:
         raise TraceError(
             f"jobs file {str(path)!r}, line {line}: {error}; check the quotes from there on"
         ) from None
-    if not header:
-        raise TraceError(
-            f"jobs file {str(path)!r} is empty; a jobs table needs a header line and a row"
-        )
-    for name in header:
-        if header.count(name) > 1:
-            raise TraceError(f"{str(path)!r}: column {name!r} stands twice; keep one")
-    columns = zip(*rows, strict=True) if rows else ((),) * len(header)
-    table = {name: _without_blanks(column) for name, column in zip(header, columns, strict=True)}
-    return RawTable(pd.DataFrame(table), pd.Series(lines, dtype="int64"), str(path), tuple(torn))
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(header)
+    return header, columns, lines, torn
 
 
 def _without_blanks(cells: tuple[str, ...]) -> pd.Series[str]:

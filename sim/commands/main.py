@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -41,7 +42,10 @@ cli_train.register(app)
 
 def main() -> None:
     """Run the command line; the exit code is 0 done, 1 failed, 2 bad usage, 130 interrupted."""
-    sys.exit(invoke(sys.argv[1:]))
+    gc.set_threshold(50_000, 20, 50)  # libraries and tables stay; do not walk them again and again
+    code = invoke(sys.argv[1:])
+    gc.freeze()  # the process ends: nothing is worth collecting
+    sys.exit(code)
 
 
 def invoke(arguments: list[str]) -> int:
@@ -301,7 +305,7 @@ def _finish_run(result: RunResult, out: Path, report: bool) -> None:
     if report:
         from sim.report.report import build_report
 
-        print(f"report      {build_report([out], out)}")
+        print(f"report      {build_report([out], out, known={out: result})}")
 
 
 def _refuse_overwrite(out: Path, force: bool) -> None:

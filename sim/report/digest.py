@@ -147,9 +147,9 @@ def shared_window(head: Head, heads: Sequence[Head]) -> Window:
     return window
 
 
-def digest(head: Head, shared: Window) -> Digest:
-    """Read a run and keep what the report shows of it."""
-    run = RunResult.load(head.folder)
+def digest(head: Head, shared: Window, known: RunResult | None = None) -> Digest:
+    """Read a run, if it is not known already, and keep what the report shows of it."""
+    run = known or RunResult.load(head.folder)
     end_s = float(run.manifest["end_s"])
     pending = pending_steps(run.pending, end_s)
     allocation = allocation_steps(run.allocation, end_s)

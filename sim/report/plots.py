@@ -71,6 +71,7 @@ def render(figure: Figure, name: str, alt: str) -> Picture:
     FigureCanvasAgg(figure)
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+    figure.set_layout_engine("none")  # it is laid out: the same picture in another form
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     return Picture(name, alt, png.getvalue(), svg.getvalue())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,6 +40,7 @@ from sim.report.wording import (
     percent,
 )
 from sim.runs import metrics
+from sim.runs.folder import RunResult
 from sim.runs.metrics import SIZE_CLASSES, TAU_S, Quantile
 
 ADMISSIONS = ("pod", "permit", "gang")  #: the order in which arms are shown
@@ -48,14 +49,24 @@ TABLES = "tables"
 GROWTH_COLUMNS = ["workload", "arm", "window_days", "exponent", "exponent_low", "exponent_high"]
 
 
-def build_report(runs: Sequence[Path], out: Path, *, title: str | None = None) -> Path:
+def build_report(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    title: str | None = None,
+    known: Mapping[Path, RunResult] | None = None,
+) -> Path:
     """Write the report of `runs` into `out` and return the path of its page.
+
+    Runs of `known` are not read from their folders again.
 
     Raises:
         ValueError: no run is given, or a folder is not a finished run.
     """
     heads = read_heads(runs)
-    digests = [digest(head, shared_window(head, heads)) for head in heads]
+    digests = [
+        digest(head, shared_window(head, heads), (known or {}).get(head.folder)) for head in heads
+    ]
     workloads = list(dict.fromkeys(one.head.workload for one in digests))
     digests.sort(
         key=lambda one: (
