@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 HOUR_S = 3_600.0
 DAY_S = 86_400.0
@@ -137,10 +139,12 @@ def _numbers(
     raw: pd.Series, column: Column
 ) -> tuple[pd.Series, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
     """Return typed values and which of them are wrong."""
-    try:
-        array = pd.to_numeric(raw, errors="coerce").to_numpy(np.float64, na_value=np.nan).copy()
-    except (TypeError, ValueError):  # lists and the like, from Parquet
-        array = np.full(len(raw), np.nan)
+    array = _plain_numbers(raw)
+    if array is None:
+        try:
+            array = pd.to_numeric(raw, errors="coerce").to_numpy(np.float64, na_value=np.nan).copy()
+        except (TypeError, ValueError):  # lists and the like, from Parquet
+            array = np.full(len(raw), np.nan)
     is_derived = column.name in DERIVED
     empty = raw.isna().to_numpy()
     if column.name == "walltime_s":  # -1 says that there is none, as in SWF
@@ -154,6 +158,17 @@ def _numbers(
     default = float(str(column.default)) if column.default is not None else 1.0
     array[wrong | empty] = np.nan if is_derived else default  # derived in `fill`
     return pd.Series(array, index=raw.index, dtype="float64" if is_derived else column.dtype), wrong
+
+
+def _plain_numbers(raw: pd.Series) -> np.ndarray[tuple[int], np.dtype[np.float64]] | None:
+    """Return the values of a column that has a few digits in every cell; None if it has not."""
+    if raw.dtype != "str":
+        return None
+    cells = pa.array(raw)
+    plain = pc.match_substring_regex(cells, "^[0-9]{1,15}$")
+    if not pc.all(plain, skip_nulls=False).as_py():
+        return None
+    return np.array(pc.cast(cells, pa.int64()), np.float64)
 
 
 def shown(value: object) -> str:

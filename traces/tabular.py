@@ -155,7 +155,9 @@ def _uneven(
         raise TraceError(
             f"jobs file {str(path)!r}, line {line}: {error}; check the quotes from there on"
         ) from None
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(header)
+    columns: list[tuple[str, ...]] = [()] * len(header)
+    if rows:
+        columns = list(zip(*rows, strict=True))
     return header, columns, lines, torn
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import sys
@@ -88,6 +87,8 @@ def ungate(
     """Give gated pods back to the stock scheduler. Example: muster ungate --all"""
     if bool(namespace) == everything:
         raise ValueError("name one: --namespace NAME or --all")
+    import asyncio
+
     from scheduler.live.uninstall import ungate as take_off
 
     count, unserved = asyncio.run(take_off(kubeconfig, context, namespace))

@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
@@ -34,6 +35,7 @@ ARM_STYLES: tuple[tuple[str, object, str], ...] = (
     ("#2f7d4f", (0, (8, 2)), "P"),
 )
 HATCH = "#ffffff"  #: the lines of patterns
+PNG_DPI = 150
 WIDE = (5.4, 2.9)  #: inches; two stand side by side, and a phone shows one
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -67,12 +69,14 @@ class Picture:
 
 
 def render(figure: Figure, name: str, alt: str) -> Picture:
-    """Return the figure as PNG and SVG."""
-    FigureCanvasAgg(figure)
+    """Return the figure as PNG and SVG, laid out and drawn once for each."""
+    figure.set_dpi(PNG_DPI)
     png, svg = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+    pixels: Any = FigureCanvasAgg(figure)  # matplotlib types neither of these
+    pixels.print_png(png, metadata={"Software": None})
     figure.set_layout_engine("none")  # it is laid out: the same picture in another form
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    lines: Any = FigureCanvasSVG(figure)
+    lines.print_svg(svg, metadata={"Date": None, "Creator": None})
     return Picture(name, alt, png.getvalue(), svg.getvalue())
 
 

@@ -13,7 +13,6 @@ from sim.engines.accounting import check_accounting
 from sim.engines.costed import CostedSimulation
 from sim.engines.faults import outages
 from sim.engines.gangs import GangSimulation, ProgressCallback
-from sim.engines.pods import PodSimulation
 from sim.engines.records import Records, jobs_table, nodes_table
 from sim.engines.workload import Workload
 from sim.runs.folder import RunResult, versions
@@ -133,9 +132,11 @@ def _simulate(
 ) -> Records:
     nodes = cluster.build()
     faults = outages(config, work, cluster)
-    simulation: type[GangSimulation | PodSimulation] = PodSimulation
-    if config.admission == "gang":
-        simulation = GangSimulation if config.costs is None else CostedSimulation
+    if config.admission != "gang":
+        from sim.engines.pods import PodSimulation  # brings simpy, which whole gangs do without
+
+        return PodSimulation(work, nodes, config, faults, progress).run()
+    simulation = GangSimulation if config.costs is None else CostedSimulation
     return simulation(work, nodes, config, faults, progress).run()
 
 

@@ -24,6 +24,8 @@ SIZE_CLASSES: tuple[tuple[str, float], ...] = (
     ("513-4096", 4096),
     (">4096", np.inf),
 )
+#: columns of jobs that `in_window` looks at
+TIMES = ("submit_s", "start_s", "end_s", "outcome")
 TIMEOUTS = ("rendezvous_timeout", "permit_timeout")
 
 
@@ -139,7 +141,7 @@ def censored_quantiles(
 
 def queueing_delay(jobs: pd.DataFrame, window: Window, at: Sequence[float]) -> tuple[Quantile, ...]:
     """Return quantiles of first start minus submit of the jobs submitted in the window."""
-    chosen = in_window(jobs, window)
+    chosen = in_window(jobs[[*TIMES]], window)
     submit_s = chosen["submit_s"].to_numpy(np.float64)
     delay_s = chosen["start_s"].to_numpy(np.float64) - submit_s
     left_s = chosen["end_s"].fillna(window.horizon_s).to_numpy(np.float64)  # taken back, unstarted
@@ -158,7 +160,7 @@ def delay_by_size(jobs: pd.DataFrame, window: Window) -> pd.DataFrame:
     Columns: size_class, num_jobs, num_waiting (not started by the horizon), p50_s, p95_s and
     for both `*_is_floor`: True where jobs still waiting make the value a lower bound.
     """
-    chosen = in_window(jobs, window)
+    chosen = in_window(jobs[[*TIMES, "gpus"]], window)
     code_of = size_code(chosen["gpus"])
     rows = []
     for code, (label, _) in enumerate(SIZE_CLASSES):
@@ -184,7 +186,7 @@ def completion(jobs: pd.DataFrame, window: Window, tau_s: float = TAU_S) -> dict
     Bounded slowdown is max(1, JCT / max(duration, tau)) (Feitelson, Metrics for Parallel Job
     Scheduling, JSSPP 1998).
     """
-    chosen = in_window(jobs, window)
+    chosen = in_window(jobs[[*TIMES, "duration_s"]], window)
     submit_s = chosen["submit_s"].to_numpy(np.float64)
     jct_s = chosen["end_s"].to_numpy(np.float64) - submit_s
     open_s = np.maximum(window.horizon_s - submit_s, 0.0)

@@ -39,7 +39,8 @@ def _name(process: int, name: str) -> dict[str, object]:
 
 def _attempt_events(attempts: pd.DataFrame, jobs: pd.DataFrame) -> list[dict[str, object]]:
     largest = attempts.nlargest(MOST_ATTEMPTS, "held_gpu_s").dropna(subset=["admitted_s", "end_s"])
-    gpus = dict(zip(jobs["job"], jobs["gpus"].tolist(), strict=True))
+    mine = jobs[jobs["job"].isin(largest["job"])]
+    gpus = dict(zip(mine["job"].tolist(), mine["gpus"].tolist(), strict=True))
     busy: list[tuple[float, int]] = []  # heap of lanes by the end of the last attempt in each
     idle: list[int] = []  # heap of the others
     events: list[dict[str, object]] = []

@@ -37,6 +37,28 @@ def test_quotes_keep_commas_and_lines_are_counted_through_them(written: Write) -
     assert jobs["job"].tolist() == ["a, b", "two\nlines"]
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        "b,1,60,2,8,,1,2", " b , 1,60, 2,8,90,1,2", "b,1.50,6e1,2,8,90,1,2", "b,007,60,2,8,-1,1,2",
+        ",,,,,,,", "", "  ", "b,x,60,2,8,90,1,2", ",1,60,2,8,90,1,2", "b,1,60",
+        "b,+1,60,2,8,90,1,2",
+        "b,0x10,60,2,8,90,1,2", "b,1_000,60,2,8,90,1,2", "b,9999999999999999,60,2,8,90,1,2",
+    ],
+)  # fmt: skip
+def test_rows_read_at_once_are_those_read_line_by_line(written: Write, row: str) -> None:
+    """Lines that end as on Windows, and quotes, are looked at one by one."""
+    rows = [HEADER, GOOD, row, "last,9,60,2,8,90,1,2"]
+    at_once = traces.load(written(*rows, name="plain.csv"), on_bad_row="skip")
+    for name, others in (
+        ("windows.csv", [f"{line}\r" for line in rows]),
+        ("quoted.csv", [*rows[:3], '"last",9,60,2,8,90,1,2']),
+    ):
+        one_by_one = traces.load(written(*others, name=name), on_bad_row="skip")
+        pd.testing.assert_frame_equal(at_once.jobs, one_by_one.jobs)
+        pd.testing.assert_frame_equal(at_once.rejected, one_by_one.rejected)
+
+
 def test_sha256_is_that_of_the_file(written: Write) -> None:
     import hashlib
 

@@ -56,6 +56,23 @@ def test_telling_takes_no_library_of_numbers_or_pictures(
     assert not modules & HEAVY
 
 
+@pytest.mark.parametrize(
+    ("options", "needs"),
+    [
+        ([], {"jinja2", "matplotlib", "numpy", "pandas", "pyarrow", "tqdm"}),
+        (["--no-report"], {"numpy", "pandas", "pyarrow", "tqdm"}),
+    ],
+)
+def test_a_run_of_whole_gangs_imports_what_it_uses(
+    repository: Path, tmp_path: Path, options: list[str], needs: set[str]
+) -> None:
+    jobs = tmp_path / "jobs.csv"
+    jobs.write_text("job,submit_s,duration_s,gpus\na,0,60,8\n")
+    words = ["run", "--jobs", str(jobs), "--nodes", "2", "--out", str(tmp_path / "run"), *options]
+    _, modules = loaded(repository, "sim.commands.main", *words)
+    assert modules & (HEAVY | {"asyncio", "scipy"}) == needs
+
+
 def test_names_of_the_simulator_are_imported_when_asked_for(repository: Path) -> None:
     script = (
         "import sys, sim\n"
