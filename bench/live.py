@@ -31,18 +31,13 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import live_curves
+from bench import live_curves, live_steps
 from bench.live_curves import Trace
 from bench.sim import write_between
-from scheduler.controller.mirror import Ledger, Part, Request
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import objects
 from scheduler.controlplane.record import Cluster, load
-from scheduler.core.model import PodShape
 from scheduler.kube.api import MERGE, Api, ApiError
-from scheduler.kube.objects import NodeObject, Pod
-from scheduler.policies import catalog
-from scheduler.policies.spec import PolicySpec
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "bench" / "out" / "live.json"
@@ -480,52 +475,12 @@ def start_rows(cluster: Cluster) -> list[dict[str, Any]]:
     return [at_most("start to ready", took_s, 20.0, "s"), at_most("muster RSS", size, 800.0, "MB")]
 
 
-def decision_rows(nodes: int, waiting: int = 500, size: int = 100) -> list[dict[str, Any]]:
+def decision_rows(nodes: int) -> list[dict[str, Any]]:
     """Time a plan for one gang that others wait behind, and a fact, on a full cluster of nodes."""
-    shape = PodShape(8, 1000, 0)
-    book = Ledger(
-        catalog.policy(PolicySpec("priority")),
-        "nvidia.com/gpu",
-        lambda now_s, item: None,
-    )
-    names = [f"node-{number:05d}" for number in range(nodes)]
-    for number in range(nodes):
-        book.set_node(msgspec.convert(objects.node(number, 8), NodeObject))
-    example = msgspec.convert({**pod("one", "one", "pinned"), "status": {}}, Pod)
-
-    def request(name: str, on: tuple[str, ...] = ()) -> Request:
-        return Request(name, [Part("", size, shape, example)], 0.0, present=size, nodes=on)
-
-    stride = nodes // size  # each runs all over the cluster, so that a plan has many pieces
-    for first in range(stride):
-        book.hold(request(f"runs-{first}", tuple(names[first : stride * size : stride])))
-    for number in range(waiting):
-        book.submit(request(f"waits-{number:04d}"))
-    list(book.decide(0.0))
-    plans = []
-    for at in range(20):
-        book.withdraw(f"runs-{at}")
-        began_s = time.perf_counter()
-        admitted = list(book.decide(1.0 + at))
-        plans.append(1e3 * (time.perf_counter() - began_s))
-        assert [len(one.nodes) for one in admitted] == [size], "one gang for the one that left"
-    facts = []
-    for at in range(1000):
-        began_s = time.perf_counter()
-        if at % 2:
-            book.drop_foreign("lone")
-        else:
-            book.set_foreign("lone", names[-1 - at % size], PodShape(0, 100, 1))
-        book.settle(30.0)
-        facts.append(1e6 * (time.perf_counter() - began_s))
+    what = f"plan of 100 pods, {nodes} nodes, 500 gangs wait"
     return [
-        at_most(
-            f"plan of {size} pods, {nodes} nodes, {waiting} gangs wait",
-            statistics.median(plans),
-            10.0,
-            "ms",
-        ),
-        at_most("one event applied", statistics.median(facts), 100.0, "us"),
+        at_most(what, live_steps.plan_ms(nodes), 10.0, "ms"),
+        at_most("one event applied", live_steps.event_us(nodes), 100.0, "us"),
     ]
 
 

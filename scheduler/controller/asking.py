@@ -41,11 +41,16 @@ def request_of(gang: LiveGang, asks: Wanted, find: Find, zero_unix_s: float) -> 
     parts: dict[str, Part] = {}
     for slot in gang.slots:
         if slot.is_held:
-            gang.look_at(slot)
-            parts.setdefault(slot.part, Part(slot.part, slot.shape)).nodes.append(slot.node)
+            part = parts.get(slot.part)
+            if part is None:
+                part = parts[slot.part] = Part(slot.part, slot.shape)
+            part.nodes.append(slot.node)
     for pod in asks.pods:
-        name, avoid = gang.part_of(pod)
-        part = parts.setdefault(name, Part(name, gang.facts(pod).shape))
+        facts = gang.facts(pod)
+        name, avoid = gang.part_of(facts)
+        part = parts.get(name)
+        if part is None:
+            part = parts[name] = Part(name, facts.shape)
         if part.pod is None:
             part.pod, part.avoid = pod, avoid
         part.uids.append(pod.metadata.uid)

@@ -177,14 +177,16 @@ class Controller:
             self.work.wake()  # what makes it a gang's came after it
         known = gang.pods.get(uid)
         gang.pods[uid] = pod
+        place = self.slot_of.get(uid)
         is_resized = known is not None and resized(known, pod, self.settings.resource)
         if is_resized:
             gang.look_anew(uid)
+            if place is not None:
+                gang.look_at(place[1])
         elif known is not None and _alike(known, pod):
             return
         if pod.status.phase == "Succeeded":
             gang.note_success(pod, done=has_done_its_work(pod, self.find))
-        place = self.slot_of.get(uid)
         if place is not None and pod.spec.node_name and not pod.ended:
             _, slot = place
             if slot.node == pod.spec.node_name:

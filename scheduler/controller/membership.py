@@ -231,7 +231,7 @@ class LiveGang:
 
     def avoided(self, rank: Rank) -> Avoid:
         """Return what to keep off for a rank."""
-        known = self.avoid.get((rank.role, rank.number))
+        known = self.avoid and self.avoid.get((rank.role, rank.number))
         return frozenset().union(*known) if known else frozenset()
 
     def keep_off(self, rank: Rank, what: Avoid, until_s: float) -> None:
@@ -257,12 +257,12 @@ class LiveGang:
         pods = [self.pods[uid] for uid in uids if uid in self.pods and uid not in placed]
         return Wanted(pods, sum(part.to_come for part in self.request.parts) if pods else 0)
 
-    def part_of(self, pod: Pod) -> tuple[str, Avoid]:
+    def part_of(self, facts: Facts) -> tuple[str, Avoid]:
         """Return the part of the gang that a pod is of: all of it are alike; and what they avoid.
 
         The name of a part holds for as long as the gang is there.
         """
-        rank, _, alike, *_ = self.facts(pod)
+        rank, alike = facts.rank, facts.alike
         avoid = self.avoided(rank)
         alike += _encode(sorted(avoid)) if avoid else b""
         name = self._part_of.get(alike)
@@ -273,6 +273,6 @@ class LiveGang:
 
     def look_at(self, slot: Slot) -> None:
         """Note what the pod of a slot asks for now."""
-        pod = self.pods.get(slot.uid)
-        if pod is not None and slot.shape != (shape := self.facts(pod).shape):
-            slot.part, slot.shape = self.part_of(pod)[0], shape
+        facts = self.facts(self.pods[slot.uid])
+        if slot.shape != facts.shape:
+            slot.part, slot.shape = self.part_of(facts)[0], facts.shape

@@ -145,6 +145,7 @@ class Mending:
         if pod is not None and not old and self._ledger.takes(slot.node, pod):
             free.remove(pod)
             slot.filled(now_s, pod.metadata.uid, rank_of(pod))
+            gang.look_at(slot)
             self._tables.num_unbound += 1
             self._tables.slot_of[slot.uid] = (gang, slot)
             return
@@ -222,10 +223,9 @@ class Mending:
 
     def _unserved(self, gang: LiveGang, free: list[Pod]) -> str:
         """Return why nobody can bind a pod that asks for muster alone; nothing if muster can."""
-        settings = self._tables.settings
+        alone = self._tables.settings.direct_schedulers
         for pod in free:
-            what = self._tables.unchecked(gang, pod)
-            if what and pod.spec.scheduler_name in settings.direct_schedulers:
+            if pod.spec.scheduler_name in alone and (what := self._tables.unchecked(gang, pod)):
                 return (
                     f"pod {pod.metadata.name} has {what}, which only kube-scheduler checks, "
                     f"but schedulerName {pod.spec.scheduler_name}, which it does not serve; "

@@ -47,6 +47,8 @@ from scheduler.workloads.eligibility import TOPOLOGY_KEYS, NodeClasses, may_use
 from scheduler.workloads.requests import node_shape
 
 ZERO = PodShape(0)
+#: what changes no room
+_LEAVES_ROOM = (Wait, Reserve, Considered)
 MAX_DECISIONS = 10_000  #: of one pass; more would be a loop without end
 
 
@@ -251,19 +253,15 @@ class Ledger:
             self._stale.add(node)
         return old is not None
 
-    def _foreign_part(self, name: str) -> PodShape:
-        """Return what there is room for of the foreign pods on a node that the core knows."""
-        room = self.room_beside_gangs(name)
-        wanted = self._foreign_on.get(name, ZERO)
-        return wanted if room is None else wanted.least(room)
-
     def _occupy(self, name: str) -> None:
         """Tell the core how much foreign pods take of a node, as far as it has room."""
-        if name not in self.state.capacity.index_of:
+        room = self.room_beside_gangs(name)
+        if room is None:
             return
-        told = self.state.foreign[name][1] if name in self.state.foreign else ZERO
-        fits = self._foreign_part(name)
-        if fits != self._foreign_on.get(name, ZERO):
+        _, told = self.state.foreign.get(name, (0, ZERO))
+        wanted = self._foreign_on.get(name)
+        fits = wanted.least(room) if wanted is not None else ZERO
+        if wanted is not None and fits != wanted:
             self._short.add(name)
         else:
             self._short.discard(name)
@@ -448,7 +446,7 @@ class Ledger:
 
     def _tell(self, event: ClusterEvent | Wait | Reserve) -> None:
         apply(self.state, event)
-        if not isinstance(event, Wait | Reserve | Considered):
+        if not isinstance(event, _LEAVES_ROOM):
             self.version += 1
         self.record(self.now_s, event)
 
@@ -527,7 +525,7 @@ class Ledger:
     def _admit(self, decision: Admit, now_s: float) -> Placed:
         """Carry a decision out: each pod that asked gets its node."""
         request = self.requests[decision.gang]
-        if not request.nodes:
+        if not any(part.nodes for part in request.parts):
             request.admitted_s = now_s
             request.saved_s = -inf
         parts = {part.name: part for part in request.parts}

@@ -79,7 +79,7 @@ class Release:
             pod = gang.pods.get(gang.later.pop())
             if pod is None or pod.spec.node_name or gang.request is None:
                 continue
-            name, avoid = gang.part_of(pod)
+            name, avoid = gang.part_of(gang.facts(pod))
             for part in gang.request.parts:
                 if part.name == name:  # many may come, one after the other: they cost alike
                     part.pod, part.avoid, part.uids = pod, avoid, [pod.metadata.uid]

@@ -82,7 +82,8 @@ class Tables:
         for slot in slots:
             pod = gang.pods[slot.uid]
             slot.attempt = attempt_of(pod)
-            slot.part, slot.shape = gang.part_of(pod)[0], gang.facts(pod).shape
+            facts = gang.facts(pod)
+            slot.part, slot.shape = gang.part_of(facts)[0], facts.shape
             self.slot_of[slot.uid] = (gang, slot)
             self.num_unbound += not slot.is_bound
         gang.slots += slots

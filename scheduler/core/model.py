@@ -117,14 +117,16 @@ class PodShape(NamedTuple):
         return self._each(other, max)
 
     def _each(self, other: PodShape, of: Callable[[int, int], int]) -> PodShape:
-        mine, more = dict(self.others), dict(other.others)
-        both = {name: of(mine.get(name, 0), more.get(name, 0)) for name in {**mine, **more}}
+        rest: Others = ()
+        if self.others or other.others:
+            mine, more = dict(self.others), dict(other.others)
+            rest = others({n: of(mine.get(n, 0), more.get(n, 0)) for n in {**mine, **more}})
         return PodShape(
             of(self.gpus, other.gpus),
             of(self.cpu_milli, other.cpu_milli),
             of(self.mem_bytes, other.mem_bytes),
             of(self.pods, other.pods),
-            others(both),
+            rest,
         )
 
 

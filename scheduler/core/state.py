@@ -424,14 +424,14 @@ def _member_lost(state: ClusterState, event: MemberLost) -> None:
     member.held = member.held[:at] + kept + member.held[at + 1 :]
     state.grew = True
     _invalidate(state)
-    _ask_for_missing(state, member)
-
-
-def _ask_for_missing(state: ClusterState, member: GangState) -> None:
-    """Queue a gang for the ranks it should have and does not."""
     placed = [0] * len(member.gang.roles)
     for piece in member.held:
         placed[piece.role] += piece.num_pods
+    _ask_for_missing(state, member, placed)
+
+
+def _ask_for_missing(state: ClusterState, member: GangState, placed: list[int]) -> None:
+    """Queue a gang for the ranks it should have beyond these, by role."""
     missing = tuple(
         replace(role, count=role.count - have)
         for role, have in zip(member.gang.roles, placed, strict=True)
@@ -453,15 +453,20 @@ def _resized(state: ClusterState, event: GangResized) -> None:
     _dequeue(state, member)
     _drop_reservation(state, event.gang)
     grown = sum(r.count for r in event.roles) - member.gang.num_pods
+    # not from what it holds: a gang that grows pod by pod would cost their square
+    had = {role.name: role.count for role in member.gang.roles}
+    for role in member.missing:
+        had[role.name] -= role.count
+    placed = [had.get(role.name, 0) for role in event.roles]
     member.gang = member.gang._replace(roles=event.roles)
     member.held = held
-    surplus = _surplus(member, event.roles)
-    if surplus:
+    surplus = [max(0, have - r.count) for have, r in zip(placed, event.roles, strict=True)]
+    if any(surplus):
         _give_back_pods(state, member, surplus)
         _invalidate(state)
     member.present = max(0, member.present + grown) if event.present is None else event.present
     if member.held:
-        _ask_for_missing(state, member)
+        _ask_for_missing(state, member, placed)
     else:
         _ask_again(state, member, event.roles)
 
@@ -472,14 +477,19 @@ def _held_in(member: GangState, roles: tuple[Role, ...]) -> Placement:
     Raises:
         ValueError: a role of which it holds pods is not among them, or has pods of another shape.
     """
+    mine = member.gang.roles
+    if len(mine) == len(roles) and all(
+        old.name == new.name and old.pod == new.pod for old, new in zip(mine, roles, strict=True)
+    ):
+        return member.held
     at = {role.name: index for index, role in enumerate(roles)}
-    keeps = [member.gang.roles[index] for index in dict.fromkeys(p.role for p in member.held)]
+    keeps = [mine[index] for index in dict.fromkeys(p.role for p in member.held)]
     if any(role.name not in at or roles[at[role.name]].pod != role.pod for role in keeps):
         raise ValueError(
             f"gang {member.gang.name!r}: a resize keeps the roles that hold nodes, with their pod "
             f"shapes: {[r.name for r in keeps]}, got {[r.name for r in roles]}"
         )
-    return tuple(p._replace(role=at[member.gang.roles[p.role].name]) for p in member.held)
+    return tuple(p._replace(role=at[mine[p.role].name]) for p in member.held)
 
 
 def _saved(state: ClusterState, event: CheckpointSaved) -> None:
@@ -490,15 +500,6 @@ def _saved(state: ClusterState, event: CheckpointSaved) -> None:
             f"{to_s(member.admitted_us)} s: a checkpoint counts from the admission on"
         )
     member.saved_us = max(member.saved_us, event.saved_us)
-
-
-def _surplus(member: GangState, roles: tuple[Role, ...]) -> list[int]:
-    """Return how many placed pods of each role are too many; empty if none."""
-    placed = [0] * len(roles)
-    for piece in member.held:
-        placed[piece.role] += piece.num_pods
-    over = [max(0, have - role.count) for have, role in zip(placed, roles, strict=True)]
-    return over if any(over) else []
 
 
 def _give_back_pods(state: ClusterState, member: GangState, surplus: list[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from math import inf
 from typing import Any
 
@@ -274,6 +275,7 @@ def scheduled_unix_s(pod: Pod) -> float:
     return max((unix_s(c.last_transition_time) for c in bound), default=0.0)
 
 
+@lru_cache(maxsize=4096)  # pods of a gang are made within seconds, and asked again and again
 def unix_s(timestamp: str | None) -> float:
     """Return seconds since 1970 of an API timestamp; 0 if there is none."""
     return datetime.fromisoformat(timestamp).timestamp() if timestamp else 0.0

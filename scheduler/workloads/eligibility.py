@@ -115,12 +115,13 @@ def unmodelled(pod: Pod) -> str:
     """
     spec = pod.spec
     affinity = spec.affinity or {}
-    containers = (*spec.containers, *spec.init_containers)
     for volume in spec.volumes:
         if volume.persistent_volume_claim or volume.ephemeral or volume.csi:
             return f"volume {volume.name}"
-    if port := next((p.host_port for c in containers for p in c.ports if p.host_port), 0):
-        return f"host port {port}"
+    for container in (*spec.containers, *spec.init_containers):
+        for port in container.ports:
+            if port.host_port:
+                return f"host port {port.host_port}"
     for kind in ("podAffinity", "podAntiAffinity"):
         if (affinity.get(kind) or {}).get("requiredDuringSchedulingIgnoredDuringExecution"):
             return kind

@@ -65,10 +65,8 @@ def resized(one: Pod, other: Pod, resource: str) -> bool:
 def _read(pod: Pod) -> tuple[object, ...]:
     """Return all that a pod's shape is worked out from."""
     spec, status = pod.spec, pod.status
-    has = [
-        (one.name, one.resources, one.allocated_resources)
-        for one in (*status.init_container_statuses, *status.container_statuses)
-    ]
+    said = (*status.init_container_statuses, *status.container_statuses)
+    has = said and [(one.name, one.resources, one.allocated_resources) for one in said]
     whole = (status.resize_is_infeasible, status.resources, status.allocated_resources)
     return spec.containers, spec.init_containers, spec.resources, spec.overhead, has, whole
 
@@ -98,7 +96,7 @@ def _shape(amounts: Amounts, resource: str, pods: int) -> PodShape:
         _ceil(amounts.pop("cpu", 0), MILLI),
         _ceil(amounts.pop("memory", 0), UNIT),
         pods,
-        others({name: _ceil(amount, UNIT) for name, amount in amounts.items()}),
+        others({name: _ceil(amount, UNIT) for name, amount in amounts.items()}) if amounts else (),
     )
 
 
@@ -106,12 +104,16 @@ def pod_requests(pod: Pod) -> Amounts:
     """Return what kube-scheduler counts for a pod that has a node, or is to get one."""
     spec, status = pod.spec, pod.status
     infeasible = status.resize_is_infeasible
-    said = {one.name: one for one in (*status.init_container_statuses, *status.container_statuses)}
+    said = {  # what says which resources a container has, or was allotted
+        one.name: one
+        for one in (*status.init_container_statuses, *status.container_statuses)
+        if one.resources is not None or one.allocated_resources is not None
+    }
     seen = [] if infeasible else [_of_containers(pod, _asked, {}, infeasible)]
     level = status.resources
     if status.allocated_resources is not None and level and level.requests is not None:
         seen += [_amounts(level.requests), _amounts(status.allocated_resources)]
-    elif infeasible or any(map(_tells, said.values())):  # else all three are the same
+    elif infeasible or said:  # else all three are the same
         seen += [_of_containers(pod, view, said, infeasible) for view in (_actual, _allotted)]
     total = _most(seen) if len(seen) > 1 else seen[0]
     if spec.resources is not None:
@@ -125,11 +127,6 @@ def pod_requests(pod: Pod) -> Amounts:
     if spec.overhead:
         _add(total, _amounts(spec.overhead))
     return total
-
-
-def _tells(status: ContainerStatus) -> bool:
-    """True if a status says what a container has, or what was allotted to it."""
-    return status.resources is not None or status.allocated_resources is not None
 
 
 def _default(pod: Pod, asked: Amounts) -> None:

@@ -77,6 +77,8 @@ def _until_roles_are_there(size: Size, pods: list[Pod]) -> Size:
     While a role lacks pods the gang needs what is there and what that role lacks: a master may be
     made after its workers.
     """
+    if not size.by_role:
+        return size
     present = Counter(rank_of(pod).role for pod in pods)
     lacking = sum(max(0, least - present[role]) for role, least in size.by_role)
     if not lacking:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from scheduler.controller import membership
 from scheduler.controlplane.objects import node as played
 from scheduler.core.model import PodShape
 from scheduler.extender.verbs import Extender
@@ -15,6 +16,7 @@ from scheduler.kube.devices import DeviceClass, ResourceClaim, ResourceSlice
 from scheduler.kube.objects import NodeObject, Pod
 from scheduler.kube.watch import Change
 from scheduler.status.status import view
+from scheduler.workloads.requests import pod_shape
 from tests.scheduler.controller.rig import Rig, pod, tried
 from tests.scheduler.extender.test_filter import answer
 from tests.scheduler.workloads.test_devices import SHIPPED, claim, class_of, device, slice_of
@@ -171,6 +173,46 @@ def test_a_rank_that_is_resized_counts_for_more_at_once_and_for_less_when_it_is(
             assert free(rig).cpu_milli == 88_000
         assert used == [8, 90, 90, 90, 2]
         assert not rig.evicted()
+
+    tried(story, nodes=2)
+
+
+def test_what_a_bound_pod_takes_is_not_worked_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(rig: Rig) -> None:
+        rig.thing("coscheduling", "g", {"minMember": 2})
+        pods = [pod(f"g-{i}", labels={GROUP: "g"}) for i in range(2)]
+        rig.see(*pods)
+        await rig.settle()
+        asked: list[Pod] = []
+
+        def counted(one: Pod, resource: str) -> PodShape:
+            asked.append(one)
+            return pod_shape(one, resource)
+
+        monkeypatch.setattr(membership, "pod_shape", counted)
+        rig.see(
+            *(pod(f"g-{i}", labels={GROUP: "g"}, node=rig.placed()[f"g-{i}"]) for i in range(2))
+        )
+        rig.control.step()
+        monkeypatch.undo()
+        assert len(asked) <= 1, "one of them, to tell whether the gang holds GPUs"
+
+    tried(story, nodes=2)
+
+
+def test_a_rank_that_comes_again_with_another_request_is_counted_as_it_is() -> None:
+    async def story(rig: Rig) -> None:
+        rig.thing("coscheduling", "g", {"minMember": 2})
+        labels = {GROUP: "g"}
+        ranks = [pod(f"g-{i}", labels=labels, node=f"node-0000{i}", **cpus("8")) for i in range(2)]
+        rig.see(*ranks)
+        await rig.settle()
+        rig.lose(ranks[0])
+        await rig.settle()
+        rig.see(pod("g-0", uid="again", labels=labels, **cpus("16")))
+        await rig.settle()
+        assert rig.placed() == {"g-0": NODE}
+        assert free(rig).cpu_milli == 80_000
 
     tried(story, nodes=2)
 

@@ -12,6 +12,7 @@ from scheduler.core.events import (
     ForeignPodBound,
     ForeignPodGone,
     GangFinished,
+    GangResized,
     GangSubmitted,
 )
 from scheduler.core.model import Gang, Node, PodShape, Role, Slice
@@ -80,6 +81,20 @@ def test_apply_costs_by_ranges_not_by_nodes() -> None:
         return count_calls(act)
 
     assert take(50) == take(5_000)
+
+
+def test_a_gang_grows_at_a_cost_that_does_not_follow_what_it_holds() -> None:
+    def grow(num_pods: int) -> int:
+        state = ClusterState(nodes(2 * num_pods))
+        pod = PodShape(8)
+        submit(state, Gang("g", (Role(num_pods, pod),)))
+        apply(
+            state,
+            Admitted("g", tuple(Slice(0, 2 * i, 2 * i + 1, 1) for i in range(num_pods)), 0, 1),
+        )
+        return count_calls(lambda: apply(state, GangResized("g", (Role(num_pods + 1, pod),))))
+
+    assert grow(10) == grow(1_000)
 
 
 def blocked_pass(discipline: str, num_waiting: int) -> int:
