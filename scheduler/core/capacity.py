@@ -119,15 +119,35 @@ class Fit:
         return [(-less, nodes[number]) for less, _, number in self.roomiest if nodes[number].size]
 
 
-class _Known:
-    """What is known of the pods of a role."""
+class RoleFits:
+    """How many pods of a role fit, however many it has, and what they ask for."""
 
-    __slots__ = ("asked", "fits", "role")
+    __slots__ = ("_only", "asked", "fits", "role")
 
     def __init__(self, role: Role, fits: list[Fit], asked: tuple[Asked, ...]) -> None:
         self.role = role
         self.fits = fits  #: for each group they may use
-        self.asked = asked
+        self.asked = asked  #: see `Capacity.asked`
+        self._only = fits[0] if len(fits) == 1 else None
+
+    def pods(self) -> int:
+        """Return how many pods fit now."""
+        if self._only is not None:
+            return self._only.pods()
+        return sum([fit.pods() for fit in self.fits])
+
+    def free_gpus(self) -> int:
+        """Return the free GPUs on nodes that they may use."""
+        if self._only is not None:
+            return self._only.group.free_gpus
+        return sum([fit.group.free_gpus for fit in self.fits])
+
+    def on(self, group: NodeGroup) -> Fit:
+        """Return how many fit on the nodes of a group, which may be one they may not use."""
+        for fit in self.fits:
+            if fit.group is group:
+                return fit
+        return group.fit(self.role.pod)
 
 
 class NodeGroup:
@@ -353,7 +373,7 @@ class Capacity:
         self._fits: dict[tuple[PodShape, Selector], list[Fit]] = {}
         self._asked: dict[tuple[PodShape, Selector], tuple[Asked, ...]] = {}
         #: both by the identity of a role, which hashing its names and numbers costs more than
-        self._by_role: dict[int, _Known] = {}
+        self._by_role: dict[int, RoleFits] = {}
         self._trial_log: list[Undo] | None = None
         self._rooms: dict[PodShape, Rooms] = {}
         for i, node in enumerate(self.nodes):
@@ -412,16 +432,13 @@ class Capacity:
             found = self._fits[pod, selector] = [group.fit(pod) for group in groups]
         return found
 
-    def fits_of(self, role: Role) -> list[Fit]:
-        """Return the same for a role."""
-        return self._known(role).fits
-
-    def _known(self, role: Role) -> _Known:
+    def fits_of(self, role: Role) -> RoleFits:
+        """Return the same for a role, and what its pods ask for."""
         known = self._by_role.get(id(role))
         if known is None or known.role is not role:
             if len(self._by_role) >= _ROLES_KNOWN:
                 self._by_role.clear()
-            known = self._by_role[id(role)] = _Known(
+            known = self._by_role[id(role)] = RoleFits(
                 role, self.fits(role.pod, role.selector), self.asked(role.pod, role.selector)
             )
         return known
@@ -457,11 +474,6 @@ class Capacity:
         """Return how many pods of this shape fit now."""
         return sum([fit.pods() for fit in self.fits(pod, selector)])
 
-    def slots_of(self, role: Role) -> int:
-        """Return how many pods of a role fit now, however many it has."""
-        fits = self.fits_of(role)
-        return fits[0].pods() if len(fits) == 1 else sum([fit.pods() for fit in fits])
-
     def outlook(self, pod: PodShape, selector: Selector) -> tuple[int, int]:
         """Return how many pods of this shape fit now, and how many free GPUs there are for them."""
         return self.slots(pod, selector), self.free_gpus(selector)
@@ -491,20 +503,9 @@ class Capacity:
             )
         return found
 
-    def asked_of(self, role: Role) -> tuple[Asked, ...]:
-        """Return the same for a role."""
-        return self._known(role).asked
-
     def free(self, unit: PodShape, selector: Selector) -> int:
         """Return how much of a resource is free on schedulable nodes that the selector allows."""
         return self.free_gpus(selector) if unit.gpus else self.slots(unit, selector)
-
-    def free_gpus_for(self, role: Role) -> int:
-        """Return the free GPUs on nodes that pods of a role may use."""
-        fits = self.fits_of(role)
-        if len(fits) == 1:
-            return fits[0].group.free_gpus
-        return sum([fit.group.free_gpus for fit in fits])
 
     def total_slots(self, pod: PodShape, selector: Selector) -> int:
         """Return how many pods of this shape the empty cluster holds, nodes out of service too."""
@@ -530,12 +531,17 @@ class Capacity:
 
     def _change(self, roles: tuple[Role, ...], placement: Iterable[Slice], sign: int) -> None:
         """Change what is free by `sign` x what the slices hold."""
-        free = self._free
+        free, group_of, log = self._free, self.group_of, self._trial_log
+        closed = self.unschedulable
+        before = (-1, 0)
+        fit: Fit | None = None
         for index, lo, hi, pods_per_node in placement:
-            fit = self._fit_at(roles[index], lo)
-            group = fit.group
-            times = sign * pods_per_node
-            then = fit.then(times)
+            group = group_of[lo]
+            if fit is None or fit.group is not group or before != (index, pods_per_node):
+                before = (index, pods_per_node)
+                fit = self.fits_of(roles[index]).on(group)
+                times = sign * pods_per_node
+                then = fit.then(times)
             while lo < hi:
                 old = free[lo]
                 end = hi
@@ -544,18 +550,21 @@ class Capacity:
                 new = then[old]
                 if new == UNKNOWN:
                     new = fit.work_out(old, times)
-                self._move(group, lo, end, old, new)
+                    then = fit.then(times)
+                if closed:
+                    self._move_open(group, lo, end, old, new)
+                else:
+                    group.move(lo, end, old, new)
+                if end - lo == 1:
+                    free[lo] = new
+                else:
+                    free[lo:end] = [new] * (end - lo)
+                if log is not None:
+                    log.append((lo, end, old, new))
                 lo = end
-            if len(group.shapes) > group.prune_at and self._trial_log is None:
+            if len(group.shapes) > group.prune_at and log is None:
                 self._number_anew(group)
-
-    def _fit_at(self, role: Role, i: int) -> Fit:
-        """Return what tells how pods of a role fit on a node, which may be of no group for them."""
-        group = self.group_of[i]
-        for fit in self.fits_of(role):
-            if fit.group is group:
-                return fit
-        return group.fit(role.pod)
+                fit = None
 
     def _run_end(self, lo: int, hi: int) -> int:
         """Return where the nodes from `lo` on, up to `hi`, stop to have the same free."""
@@ -565,21 +574,15 @@ class Capacity:
             end += 1
         return end
 
-    def _move(self, group: NodeGroup, lo: int, hi: int, old: int, new: int) -> None:
-        """Let nodes of one group go from one shape to another."""
+    def _move_open(self, group: NodeGroup, lo: int, hi: int, old: int, new: int) -> None:
+        """File nodes of one group anew, but for those that are out of service."""
         closed = self.unschedulable
-        if closed and not closed.keys().isdisjoint(range(lo, hi)):
+        if closed.keys().isdisjoint(range(lo, hi)):
+            group.move(lo, hi, old, new)
+        else:
             for i in range(lo, hi):
                 if i not in closed:
                     group.move(i, i + 1, old, new)
-        else:
-            group.move(lo, hi, old, new)
-        if hi - lo == 1:
-            self._free[lo] = new
-        else:
-            self._free[lo:hi] = [new] * (hi - lo)
-        if self._trial_log is not None:
-            self._trial_log.append((lo, hi, old, new))
 
     def _number_anew(self, group: NodeGroup) -> None:
         free = self._free
@@ -615,7 +618,8 @@ class Capacity:
             elif hi == _JOINED:
                 self._drop_last_node()
             else:
-                self._move(self.group_of[lo], lo, hi, new, old)
+                self._move_open(self.group_of[lo], lo, hi, new, old)
+                self._free[lo:hi] = [old] * (hi - lo)
         self._trial_log = outer
 
     def set_status(self, i: int, status: NodeStatus) -> bool:

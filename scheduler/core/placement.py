@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from heapq import merge
 from operator import itemgetter
 
-from scheduler.core.capacity import Capacity
+from scheduler.core.capacity import Capacity, RoleFits
 from scheduler.core.model import Placement, Role, Slice, of_one_shape
 from scheduler.core.nodeset import NodeSet
 
@@ -91,12 +91,13 @@ def pack(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:
     the node that it fills best. Pods that need a whole node take whole nodes.
     """
     left = role.count
-    if left > capacity.slots_of(role):
+    found = capacity.fits_of(role)
+    if left > found.pods():
         return None
     chosen: list[Slice] = []
     if not left:
         return chosen
-    by_room = _by_room(capacity, role)
+    by_room = _by_room(found)
     for at, (room, nodes) in enumerate(by_room):
         if left <= room:
             return _finish(chosen, _tightest(by_room, at, left).first(), left, index)
@@ -114,21 +115,21 @@ def pack(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:
     return None
 
 
-def _by_room(capacity: Capacity, role: Role) -> list[tuple[int, NodeSet]]:
+def _by_room(found: RoleFits) -> list[tuple[int, NodeSet]]:
     """Return (pods that fit on one node, such nodes) from the roomiest to the tightest.
 
     Of those with equal room the ones with fewer free GPUs come first, then the earlier group.
     """
-    fits = capacity.fits_of(role)
+    fits = found.fits
     if len(fits) == 1:
         return fits[0].by_room()
-    found = [
+    rooms = [
         (-room, free.gpus, order, room, nodes)
         for order, fit in enumerate(fits)
         for room, free, nodes in fit.sets()
     ]
-    found.sort(key=_first_three)
-    return [(room, nodes) for *_, room, nodes in found]
+    rooms.sort(key=_first_three)
+    return [(room, nodes) for *_, room, nodes in rooms]
 
 
 def _tightest(by_room: list[tuple[int, NodeSet]], at: int, left: int) -> NodeSet:
@@ -153,11 +154,12 @@ def _finish(chosen: list[Slice], node: int, left: int, index: int) -> list[Slice
 
 def first_fit(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:
     """Walk the nodes by index and fill each as far as it goes."""
-    if role.count and capacity.slots_of(role) < role.count:
+    found = capacity.fits_of(role)
+    if role.count and found.pods() < role.count:
         return None
     left = role.count
     chosen: list[Slice] = []
-    for lo, hi, room in _in_index_order(capacity, role):
+    for lo, hi, room in _in_index_order(found):
         whole = min(left // room, hi - lo)
         if whole:
             chosen.append(Slice(index, lo, lo + whole, room))
@@ -170,14 +172,13 @@ def first_fit(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:
     return chosen
 
 
-def _in_index_order(capacity: Capacity, role: Role) -> Iterator[tuple[int, int, int]]:
+def _in_index_order(found: RoleFits) -> Iterator[tuple[int, int, int]]:
     """Yield (lo, hi, pods that fit on each node) by node index."""
 
     def ranges(room: int, nodes: NodeSet) -> Iterator[tuple[int, int, int]]:
         return ((lo, hi, room) for lo, hi in nodes)
 
-    fits = capacity.fits_of(role)
-    return merge(*(ranges(room, nodes) for fit in fits for room, nodes in fit.by_room()))
+    return merge(*(ranges(room, nodes) for fit in found.fits for room, nodes in fit.by_room()))
 
 
 def spread(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:
@@ -185,9 +186,10 @@ def spread(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:
 
     Where there are fewer nodes than pods, every node gets a second pod before any gets a third.
     """
-    if role.count and capacity.slots_of(role) < role.count:
+    found = capacity.fits_of(role)
+    if role.count and found.pods() < role.count:
         return None
-    by_room = _by_room(capacity, role)
+    by_room = _by_room(found)
     left = role.count
     level = 0  # pods that every node with room for them already has
     while left > (with_more := sum(n.size for room, n in by_room if room > level)):

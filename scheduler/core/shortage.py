@@ -28,14 +28,15 @@ def outlook(
         return _outlook_of_several(capacity, roles, placer)
     role = roles[0]
     selector = role.selector
-    fit_pods = capacity.slots_of(role)
-    asked = capacity.asked_of(role)
+    fits = capacity.fits_of(role)
+    fit_pods = fits.pods()
+    asked = fits.asked
     if not asked:
         return fit_pods, fit_pods, "", ""  # only nodes that take pods are missing
     first = asked[0]
     short = first.name
     if short == GPUS:
-        free_pods = capacity.free_gpus_for(role) // first.amount
+        free_pods = fits.free_gpus() // first.amount
     else:
         free_pods = capacity.free(first.unit, selector) // first.amount
     if free_pods == fit_pods or len(asked) == 1:

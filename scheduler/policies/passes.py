@@ -128,7 +128,7 @@ class Pass:
         """Return the largest size of a family that fits now."""
         capacity, roles = self.state.capacity, family.roles
         if len(roles) == 1:
-            return capacity.slots_of(roles[0])
+            return capacity.fits_of(roles[0]).pods()
         return int(place(capacity, roles, self.placer) is not None)
 
     def admit(self, member: GangState, placement: Placement) -> None:
