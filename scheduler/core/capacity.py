@@ -162,6 +162,7 @@ class NodeGroup:
         "_moves",
         "_numbers",
         "capacities",
+        "expected",
         "files_full",
         "free_gpus",
         "gpu_model",
@@ -188,6 +189,8 @@ class NodeGroup:
         #: could use them, and most clusters see no such pod
         self.files_full = not gpus_each
         self.prune_at = 64  #: with so many shapes it is time to number them anew
+        #: nodes counted as another shape than they are filed as: (how many, filed, counted)
+        self.expected: list[tuple[int, int, int]] = []
         self._numbers: dict[PodShape, int] = {}
         self._fits: dict[PodShape, Fit] = {}
         self._counted: list[Fit] = []
@@ -233,7 +236,7 @@ class NodeGroup:
         fit.note_shapes()
         fit.num_pods = sum(
             [room * nodes.size for room, nodes in zip(fit.each, self.nodes, strict=True)]
-        )
+        ) + sum([(fit.each[new] - fit.each[old]) * count for count, old, new in self.expected])
         fit.is_counted = True
         self._counted.append(fit)
 
@@ -249,20 +252,32 @@ class NodeGroup:
             fit.was_asked = False
         self._counted = [fit for fit in self._counted if fit.is_counted]
 
-    def move(self, lo: int, hi: int, old: int, new: int) -> None:
+    def refile(self, lo: int, hi: int, old: int, new: int) -> None:
         """File the nodes [lo, hi), filed as `old`, under the shape `new`."""
-        was, now = self.gpus[old], self.gpus[new]
-        if was or self.files_full:
+        if self.gpus[old] or self.files_full:
             self.nodes[old].remove(lo, hi)
-        if now or self.files_full:
+        if self.gpus[new] or self.files_full:
             self.nodes[new].add(lo, hi)
-        num_nodes = hi - lo
-        self.free_gpus += (now - was) * num_nodes
+
+    def recount(self, num_nodes: int, old: int, new: int) -> None:
+        """Count so many nodes no longer as `old`, but as the shape `new`."""
+        self.free_gpus += (self.gpus[new] - self.gpus[old]) * num_nodes
         for fit in self._counted:
             fit.num_pods += (fit.each[new] - fit.each[old]) * num_nodes
         self._moves += 1
         if self._moves > _FORGOTTEN_AFTER:
             self._count_less()
+
+    def expect(self, num_nodes: int, old: int, new: int) -> None:
+        """Count nodes as the shape `new` which are still filed as `old`."""
+        self.expected.append((num_nodes, old, new))
+        self.recount(num_nodes, old, new)
+
+    def expect_nothing(self) -> None:
+        """Undo every `expect`."""
+        while self.expected:
+            num_nodes, old, new = self.expected.pop()
+            self.recount(num_nodes, new, old)
 
     def add(self, number: int, lo: int, hi: int) -> None:
         """File the nodes [lo, hi), which are not filed yet."""
@@ -529,17 +544,41 @@ class Capacity:
         """Undo `take`."""
         self._change(roles, placement, 1)
 
-    def _change(self, roles: tuple[Role, ...], placement: Iterable[Slice], sign: int) -> None:
-        """Change what is free by `sign` x what the slices hold."""
-        free, group_of, log = self._free, self.group_of, self._trial_log
-        closed = self.unschedulable
-        before = (-1, 0)
+    def expect(self, role: Role, placement: Iterable[Slice]) -> None:
+        """Count what fits as if `placement` were taken, until `expect_nothing`.
+
+        Costs a fraction of taking it and giving it back, but which nodes have room is still told
+        as it is. Nothing may change meanwhile.
+        """
+        self._change((role,), placement, -1, counts_only=True)
+
+    def expect_nothing(self) -> None:
+        """Undo `expect`."""
+        for group in self.groups:
+            group.expect_nothing()
+
+    def _change(
+        self,
+        roles: tuple[Role, ...],
+        placement: Iterable[Slice],
+        sign: int,
+        counts_only: bool = False,
+    ) -> None:
+        """Change what is free by `sign` x what the slices hold.
+
+        Ranges of nodes that go from one shape to the same other one are counted together.
+        """
+        free, log, closed = self._free, self._trial_log, self.unschedulable
         fit: Fit | None = None
+        role = each = was = now = -1
+        moved = 0  #: nodes that went from `was` to `now` and are not counted yet
         for index, lo, hi, pods_per_node in placement:
-            group = group_of[lo]
-            if fit is None or fit.group is not group or before != (index, pods_per_node):
-                before = (index, pods_per_node)
+            group = self.group_of[lo]
+            if fit is None or fit.group is not group or index != role or pods_per_node != each:
+                if fit is not None and moved:
+                    self._count(fit.group, moved, was, now, counts_only)
                 fit = self.fits_of(roles[index]).on(group)
+                role, each, was, moved = index, pods_per_node, -1, 0
                 times = sign * pods_per_node
                 then = fit.then(times)
             while lo < hi:
@@ -547,24 +586,39 @@ class Capacity:
                 end = hi
                 if hi - lo > 1 and free[lo:hi].count(old) < hi - lo:
                     end = self._run_end(lo, hi)
-                new = then[old]
-                if new == UNKNOWN:
-                    new = fit.work_out(old, times)
-                    then = fit.then(times)
-                if closed:
-                    self._move_open(group, lo, end, old, new)
+                if old != was:
+                    if moved:
+                        self._count(group, moved, was, now, counts_only)
+                    was, now, moved = old, then[old], 0
+                    if now == UNKNOWN:
+                        now = fit.work_out(old, times)
+                        then = fit.then(times)
+                if not closed or closed.keys().isdisjoint(range(lo, end)):
+                    moved += end - lo
+                    if not counts_only:
+                        group.refile(lo, end, old, now)
                 else:
-                    group.move(lo, end, old, new)
-                if end - lo == 1:
-                    free[lo] = new
-                else:
-                    free[lo:end] = [new] * (end - lo)
-                if log is not None:
-                    log.append((lo, end, old, new))
+                    self._move_open(group, lo, end, old, now)
+                if not counts_only:
+                    if end - lo == 1:
+                        free[lo] = now
+                    else:
+                        free[lo:end] = [now] * (end - lo)
+                    if log is not None:
+                        log.append((lo, end, old, now))
                 lo = end
-            if len(group.shapes) > group.prune_at and log is None:
+            if len(group.shapes) > group.prune_at and log is None and not counts_only:
+                group.recount(moved, was, now)
                 self._number_anew(group)
-                fit = None
+                fit, moved = None, 0
+        if fit is not None and moved:
+            self._count(fit.group, moved, was, now, counts_only)
+
+    def _count(self, group: NodeGroup, moved: int, old: int, new: int, is_expected: bool) -> None:
+        if is_expected:
+            group.expect(moved, old, new)
+        else:
+            group.recount(moved, old, new)
 
     def _run_end(self, lo: int, hi: int) -> int:
         """Return where the nodes from `lo` on, up to `hi`, stop to have the same free."""
@@ -575,14 +629,11 @@ class Capacity:
         return end
 
     def _move_open(self, group: NodeGroup, lo: int, hi: int, old: int, new: int) -> None:
-        """File nodes of one group anew, but for those that are out of service."""
-        closed = self.unschedulable
-        if closed.keys().isdisjoint(range(lo, hi)):
-            group.move(lo, hi, old, new)
-        else:
-            for i in range(lo, hi):
-                if i not in closed:
-                    group.move(i, i + 1, old, new)
+        """File and count nodes of one group anew, but for those that are out of service."""
+        for i in range(lo, hi):
+            if i not in self.unschedulable:
+                group.refile(i, i + 1, old, new)
+                group.recount(1, old, new)
 
     def _number_anew(self, group: NodeGroup) -> None:
         free = self._free
@@ -618,7 +669,12 @@ class Capacity:
             elif hi == _JOINED:
                 self._drop_last_node()
             else:
-                self._move_open(self.group_of[lo], lo, hi, new, old)
+                group = self.group_of[lo]
+                if self.unschedulable:
+                    self._move_open(group, lo, hi, new, old)
+                else:
+                    group.refile(lo, hi, new, old)
+                    group.recount(hi - lo, new, old)
                 self._free[lo:hi] = [old] * (hi - lo)
         self._trial_log = outer
 

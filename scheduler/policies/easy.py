@@ -61,7 +61,7 @@ class Room:
     One object serves one pass; it remembers what earlier admissions of the pass took.
     """
 
-    __slots__ = ("_head", "_returning", "_state", "spare_pods", "start_us")
+    __slots__ = ("_head", "_lent", "_returning", "_state", "spare_pods", "start_us")
 
     def __init__(
         self, state: ClusterState, head: GangState, start_us: int, spare_pods: int
@@ -71,7 +71,9 @@ class Room:
         self.start_us = start_us
         #: pods of the head's shape that may still be taken beyond `start_us`
         self.spare_pods = spare_pods
-        #: node -> what gangs admitted in this pass give back on it before `start_us`
+        #: gangs admitted in this pass that end before `start_us`, and
+        self._lent: list[tuple[tuple[Role, ...], Placement]] = []
+        #: node -> what they give back on it by then, as far as that was asked for
         self._returning: dict[int, PodShape] = {}
 
     def may_outlast(self, roles: tuple[Role, ...], size: int) -> bool:
@@ -85,13 +87,19 @@ class Room:
 
     def lend(self, roles: tuple[Role, ...], placement: Placement) -> None:
         """Note a gang, just placed, that ends before the shadow time."""
+        self._lent.append((roles, placement))
+
+    def _note_returning(self) -> None:
+        """Note what gangs that are lent nodes give back."""
         capacity = self._state.capacity
-        for role, lo, hi, pods_per_node in placement:
-            # a node without a free GPU takes no further pod in this pass, but such as need none
-            if capacity.free_on(lo).gpus or capacity.group_of[lo].files_full:
-                for node in range(lo, hi):
-                    before = self._returning.get(node, PodShape(0))
-                    self._returning[node] = before.plus(roles[role].pod, pods_per_node)
+        for roles, placement in self._lent:
+            for role, lo, hi, pods_per_node in placement:
+                # a node without a free GPU takes no further pod in this pass, but such as need none
+                if capacity.free_on(lo).gpus or capacity.group_of[lo].files_full:
+                    for node in range(lo, hi):
+                        before = self._returning.get(node, PodShape(0))
+                        self._returning[node] = before.plus(roles[role].pod, pods_per_node)
+        self._lent.clear()
 
     def give(self, roles: tuple[Role, ...], placement: Placement) -> bool:
         """Take what `placement`, not yet taken, costs beyond the shadow time; False if too much."""
@@ -105,6 +113,8 @@ class Room:
         """Return how many pods of the head's shape `placement` takes away at the shadow time."""
         state = self._state
         capacity = state.capacity
+        if self._lent:
+            self._note_returning()
         wanted = self._head.family.roles[0]
         rooms = capacity.rooms(wanted.pod)
         rests: dict[int, PodShape] = {}  # where roles share a node, what those before leave of it

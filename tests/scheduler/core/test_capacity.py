@@ -46,14 +46,28 @@ def cluster() -> list[Node]:
     ]
 
 
+def counts_agree(capacity: Capacity, naive: NaiveCapacity) -> None:
+    """Compare what fits and what is free in all."""
+    for pod in PODS:
+        for pool in POOLS:
+            assert capacity.slots(pod, Selector(pool)) == sum(naive.room(pod, pool))
+    for pool in POOLS:
+        gpus = sum(
+            free.gpus
+            for at, (node, free) in enumerate(zip(naive.nodes, naive.free, strict=True))
+            if at not in naive.closed and node.pool in (pool or node.pool)
+        )
+        assert capacity.free_gpus(Selector(pool)) == gpus
+
+
 def agree(capacity: Capacity, naive: NaiveCapacity) -> None:
     """Compare all that can be asked."""
     assert capacity.free_on_each() == naive.free
     assert [capacity.free_on(at) for at in range(len(naive.nodes))] == naive.free
+    counts_agree(capacity, naive)
     for pod in PODS:
         for pool in POOLS:
             room = naive.room(pod, pool)
-            assert capacity.slots(pod, Selector(pool)) == sum(room)
             found = [
                 (each, at)
                 for fit in capacity.fits(pod, Selector(pool))
@@ -62,13 +76,6 @@ def agree(capacity: Capacity, naive: NaiveCapacity) -> None:
                 for at in range(lo, hi)
             ]
             assert sorted(found) == sorted((each, at) for at, each in enumerate(room) if each)
-    for pool in POOLS:
-        gpus = sum(
-            free.gpus
-            for at, (node, free) in enumerate(zip(naive.nodes, naive.free, strict=True))
-            if at not in naive.closed and node.pool in (pool or node.pool)
-        )
-        assert capacity.free_gpus(Selector(pool)) == gpus
 
 
 Step = tuple[str, int, int, int, bool]
@@ -102,6 +109,13 @@ def test_the_index_agrees_with_a_plain_list(steps: list[Step], prune_at: int) ->
             slices = pack(capacity, role, 0)
             assert (slices is not None) == (count <= sum(naive.room(pod, POOLS[at % 4])))
             if slices is not None:
+                if is_asked:
+                    capacity.expect(role, slices)
+                    naive.change(pod, slices, -1)
+                    counts_agree(capacity, naive)
+                    capacity.expect_nothing()
+                    naive.change(pod, slices, 1)
+                    agree(capacity, naive)
                 capacity.take((role,), slices)
                 naive.change(pod, slices, -1)
                 held.append((pod, slices))
