@@ -252,12 +252,17 @@ class NodeGroup:
             fit.was_asked = False
         self._counted = [fit for fit in self._counted if fit.is_counted]
 
+    def files(self, number: int) -> NodeSet | None:
+        """Return the set in which nodes of a shape are filed, if they are."""
+        return self.nodes[number] if self.gpus[number] or self.files_full else None
+
     def refile(self, lo: int, hi: int, old: int, new: int) -> None:
         """File the nodes [lo, hi), filed as `old`, under the shape `new`."""
-        if self.gpus[old] or self.files_full:
-            self.nodes[old].remove(lo, hi)
-        if self.gpus[new] or self.files_full:
-            self.nodes[new].add(lo, hi)
+        before, after = self.files(old), self.files(new)
+        if before is not None:
+            before.remove(lo, hi)
+        if after is not None:
+            after.add(lo, hi)
 
     def recount(self, num_nodes: int, old: int, new: int) -> None:
         """Count so many nodes no longer as `old`, but as the shape `new`."""
@@ -572,6 +577,8 @@ class Capacity:
         fit: Fit | None = None
         role = each = was = now = -1
         moved = 0  #: nodes that went from `was` to `now` and are not counted yet
+        files_of_old: NodeSet | None = None  # none for what is counted only or not filed
+        files_of_new: NodeSet | None = None
         for index, lo, hi, pods_per_node in placement:
             group = self.group_of[lo]
             if fit is None or fit.group is not group or index != role or pods_per_node != each:
@@ -593,12 +600,16 @@ class Capacity:
                     if now == UNKNOWN:
                         now = fit.work_out(old, times)
                         then = fit.then(times)
-                if not closed or closed.keys().isdisjoint(range(lo, end)):
-                    moved += end - lo
                     if not counts_only:
-                        group.refile(lo, end, old, now)
-                else:
+                        files_of_old, files_of_new = group.files(was), group.files(now)
+                if closed and not (counts_only or closed.keys().isdisjoint(range(lo, end))):
                     self._move_open(group, lo, end, old, now)
+                else:
+                    moved += end - lo
+                    if files_of_old is not None:
+                        files_of_old.remove(lo, end)
+                    if files_of_new is not None:
+                        files_of_new.add(lo, end)
                 if not counts_only:
                     if end - lo == 1:
                         free[lo] = now
@@ -607,12 +618,11 @@ class Capacity:
                     if log is not None:
                         log.append((lo, end, old, now))
                 lo = end
-            if len(group.shapes) > group.prune_at and log is None and not counts_only:
-                group.recount(moved, was, now)
-                self._number_anew(group)
-                fit, moved = None, 0
-        if fit is not None and moved:
-            self._count(fit.group, moved, was, now, counts_only)
+        if fit is not None:
+            if moved:
+                self._count(fit.group, moved, was, now, counts_only)
+            if len(fit.group.shapes) > fit.group.prune_at and log is None and not counts_only:
+                self._number_anew(fit.group)
 
     def _count(self, group: NodeGroup, moved: int, old: int, new: int, is_expected: bool) -> None:
         if is_expected:

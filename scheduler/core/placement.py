@@ -31,12 +31,12 @@ def place(capacity: Capacity, roles: tuple[Role, ...], placer: Placer) -> Placem
     different pods are placed one after the other, in their order and, if that fails, the largest
     pods first. Other arrangements are not tried.
     """
-    one = of_one_shape(roles)
+    one = roles[0] if len(roles) == 1 else of_one_shape(roles)
     if one is not None:
         slices = placer(capacity, one, 0)
-        if slices is None or len(roles) == 1:
-            return None if slices is None else tuple(slices)
-        return _deal(roles, slices)
+        if slices is None:
+            return None
+        return tuple(slices) if one is roles[0] else _deal(roles, slices)
     given = list(range(len(roles)))
     largest_first = sorted(given, key=lambda index: roles[index].pod, reverse=True)
     placement = _place_in_turn(capacity, roles, placer, given)

@@ -312,7 +312,8 @@ def _admitted(state: ClusterState, event: Admitted) -> None:
     member.missing = ()
     member.phase = Phase.RUNNING
     member.expected_end_us = expected_end_us
-    state.note_end(member)
+    if state._ends is not None:
+        state.note_end(member)
 
 
 def _keep_promises(
@@ -334,12 +335,14 @@ def _end_entry(member: GangState) -> tuple[int, int, str, GangState]:
 def _take(state: ClusterState, owner: str, roles: tuple[Role, ...], placement: Placement) -> None:
     state.capacity.take(roles, placement)
     state.shrank = True
-    state.note_owner(owner, placement)
+    if state._on_node is not None:
+        state.note_owner(owner, placement)
 
 
 def _give_back(state: ClusterState, owner: str, roles: tuple[Role, ...], held: Placement) -> None:
     state.capacity.give_back(roles, held)
-    state.forget_owner(owner, held)
+    if state._on_node is not None:
+        state.forget_owner(owner, held)
     state.grew = True
 
 
@@ -353,7 +356,8 @@ def _release_all(state: ClusterState, member: GangState) -> None:
     """Take everything from a gang that holds nodes."""
     if not member.held:
         return
-    state.forget_end(member)
+    if state._ends is not None:
+        state.forget_end(member)
     _give_back(state, member.gang.name, member.gang.roles, member.held)
     for promise in state.reservations.values():
         if member.expected_end_us >= promise.start_us:  # due before, it was counted on already

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from math import inf
 from struct import Struct
 from typing import ClassVar, Final, NamedTuple
@@ -10,7 +11,7 @@ from typing import ClassVar, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.core.model import Slice
+from scheduler.core.model import Placement, Slice
 
 OUTCOMES = (
     "completed",
@@ -33,10 +34,8 @@ OUTCOMES = (
 
 
 _ROW: Final = Struct("=11d")
-_START: Final = Struct("=d")
 _END: Final = Struct("=3d")  #: end, outcome, kept
 _SLICE: Final = Struct("=4q")
-_START_AT: Final = 7 * 8
 _END_AT: Final = 8 * 8
 _pack_row: Final = _ROW.pack
 _pack_slice: Final = _SLICE.pack
@@ -112,14 +111,10 @@ class GangLog:
         self._num_rows += 1
         return self._num_rows - 1
 
-    def hold(self, row: int, lo: int, hi: int, gpus: int) -> None:
-        """Note that an attempt holds so many GPUs on each of the nodes [lo, hi)."""
-        self._held += _pack_slice(row, lo, hi, gpus)
-
-    def start_s(self, row: int) -> float:
-        """Return when an attempt starts to run."""
-        start_s: float = _START.unpack_from(self._rows, row * _ROW.size + _START_AT)[0]
-        return start_s
+    def hold(self, row: int, placement: Placement, role_gpus: Sequence[int]) -> None:
+        """Note which nodes an attempt holds, its pods having so many GPUs by role."""
+        for role, lo, hi, pods_per_node in placement:
+            self._held += _pack_slice(row, lo, hi, role_gpus[role] * pods_per_node)
 
     def close(self, row: int, end_s: float, outcome: int, kept_s: float) -> None:
         """Write how an attempt ended."""

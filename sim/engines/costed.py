@@ -130,7 +130,7 @@ class CostedSimulation(GangSimulation):
         if not pending:
             return
         row = self.row_of[job]
-        start_s = self.attempts.start_s(row)
+        start_s = self.start_us[job] / 1e6
         course = self.courses[job]
         for one in pending:
             assert one.at_step is not None
@@ -146,7 +146,7 @@ class CostedSimulation(GangSimulation):
         course = self.courses[job]
         if save > course.num_saves:
             return
-        start_s = self.attempts.start_s(row)
+        start_s = self.start_us[job] / 1e6
         begins_s, committed_s = course.save_s(save)
         saved = (job, row, save, to_us(start_s + begins_s))
         self.agenda.at(to_us(start_s + committed_s), self._committed, saved, urgent=True)
@@ -181,7 +181,7 @@ class CostedSimulation(GangSimulation):
         row = self.row_of[job]
         course = self.courses[job]
         if kind is Kind.PREEMPT:
-            ran_us = now_us - to_us(self.attempts.start_s(row))
+            ran_us = now_us - self.start_us[job]
             save_s = course.final_save_s if ran_us / 1e6 > course.setup_s else 0.0
             outcome, until_us = PREEMPTED, now_us + to_us(max(course.stop_s, save_s))
         else:
@@ -271,7 +271,7 @@ class CostedSimulation(GangSimulation):
         row = self.row_of[job]
         self.row_of[job] = -1
         cut = self.cut.pop(job, None)
-        start_us = to_us(self.attempts.start_s(row))
+        start_us = self.start_us[job]
         course = self.courses[job]
         # A run may end before a job that was cut has left.
         worked = cut.outcome if cut is not None and outcome == UNFINISHED else outcome

@@ -75,6 +75,9 @@ class GangSimulation:
         plane = config.control_plane
         self._plane = plane
         self._binder = Binder(plane, self._creation)
+        self._starting_us = to_us(plane.start_warm_s)
+        #: pods may take longer or shorter than that to start, the first time, too
+        self._starts_vary = bool(plane.start_jitter_ratio or plane.pull_cold_s)
         self._cold = NodeSet()
         if plane.pull_cold_s and not plane.warm_at_start:
             self._cold.add(0, len(nodes))
@@ -82,6 +85,7 @@ class GangSimulation:
         self.created_s = [us / 1e6 for us in self._ready_us]
         self.left_us = list(work.duration_us)  #: run time still to do
         self.tries = [0] * num_jobs
+        self.start_us = [0] * num_jobs  #: of the attempt under way, or the last one
         self.never_fits: list[int] = []
         #: the attempt under way, as a row of the log; -1 if there is none
         self.row_of = [-1] * num_jobs
@@ -114,8 +118,7 @@ class GangSimulation:
         apply(self.state, GangSubmitted(gang))
         apply(self.state, Admitted(gang.name, placement, 0, expected_end_us))
         row = self.row_of[job] = self.attempts.open(job, 0.0, 0.0, 0.0, inf, 0.0, 0.0, 0.0)
-        for role, lo, hi, pods_per_node in placement:
-            self.attempts.hold(row, lo, hi, self.work.role_gpus[job][role] * pods_per_node)
+        self.attempts.hold(row, placement, self.work.role_gpus[job])
         self.agenda.at(left_us, self._finish, (job, row))
 
     def run(self) -> Records:
@@ -292,15 +295,14 @@ class GangSimulation:
                 if isinstance(decision, Wait):
                     self.ledger.note(decision, now_us / 1e6)
                 elif isinstance(decision, Considered):
-                    self._come_back()
+                    if state.until_us < self._wake_us:
+                        self._come_back()
                     return
 
     def _come_back(self) -> None:
         """Have a pass made when time alone may change the decisions."""
-        until_us = self.state.until_us
-        if until_us < self._wake_us:
-            self._wake_us = until_us
-            self._at(until_us, self._wake, None)
+        self._wake_us = until_us = self.state.until_us
+        self._at(until_us, self._wake, None)
 
     def _wake(self, _: object) -> None:
         now_us = self.agenda.now_us
@@ -309,7 +311,8 @@ class GangSimulation:
         if not self.state.queue.members:
             self._overslept = self._is_over()
         elif now_us < self.state.until_us:  # a pass since then has put it off
-            self._come_back()
+            if self.state.until_us < self._wake_us:
+                self._come_back()
         else:
             self._settle(now_us)
 
@@ -320,7 +323,9 @@ class GangSimulation:
         now_s = now_us / 1e6
         begin_s, tokens, bound_s = self._binder.bind(self.work.num_pods[job], now_s)
         bound_us = to_us(bound_s)
-        starting_us = to_us(self._starting_s(job, placement))
+        starting_us = self._starting_us
+        if self._starts_vary or self.tries[job]:
+            starting_us = to_us(self._starting_s(job, placement))
         start_us = bound_us + starting_us
         apply(self.state, Admitted(name, placement, now_us, ends_us(start_us, gang.walltime_us)))
         log = self.attempts
@@ -334,9 +339,8 @@ class GangSimulation:
             starting_us / 1e6,
             start_us / 1e6,
         )
-        role_gpus = self.work.role_gpus[job]
-        for role, lo, hi, pods_per_node in placement:
-            log.hold(row, lo, hi, role_gpus[role] * pods_per_node)
+        log.hold(row, placement, self.work.role_gpus[job])
+        self.start_us[job] = start_us
         self.agenda.at(start_us + self.left_us[job], self._finish, (job, row))
 
     def _starting_s(self, job: int, placement: tuple[Slice, ...]) -> float:
@@ -369,7 +373,7 @@ class GangSimulation:
         """Write how the attempt ended; keep the work up to the last checkpoint if it was cut."""
         row = self.row_of[job]
         self.row_of[job] = -1
-        kept_us = max(0, now_us - to_us(self.attempts.start_s(row)))
+        kept_us = max(0, now_us - self.start_us[job])
         if outcome == NODE_LOST:
             interval_us = to_us(self.config.faults.checkpoint_interval_s)
             if interval_us:

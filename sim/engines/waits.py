@@ -22,11 +22,12 @@ BEHIND_HEAD = CODE[PendingReason.BEHIND_HEAD]
 SHORT = (CAPACITY, FRAGMENTATION, CODE[PendingReason.HELD_BY_OTHERS])
 NUM_REASONS = len(REASONS)
 _RESOURCE_CODE = {name: code for code, name in enumerate(RESOURCES)}
+_OTHER = len(RESOURCES) - 1
 
 
 def coded(reason: int, resource: str) -> int:
     """Return one number for a reason and the resource that it is about."""
-    return reason + NUM_REASONS * _RESOURCE_CODE.get(resource, len(RESOURCES) - 1)
+    return reason + NUM_REASONS * _RESOURCE_CODE.get(resource, _OTHER)
 
 
 def by_reason(pod_s: Mapping[int, NDArray[np.float64]], num_jobs: int) -> NDArray[np.float64]:
@@ -154,7 +155,8 @@ class QueueLedger:
         rows = self._outlooks.get(wait.family)
         if rows is None:
             rows = self._outlooks[wait.family] = array("d")
-        short, apart = coded(CAPACITY, wait.short), coded(FRAGMENTATION, wait.apart)
+        short = CAPACITY + NUM_REASONS * _RESOURCE_CODE.get(wait.short, _OTHER)
+        apart = FRAGMENTATION + NUM_REASONS * _RESOURCE_CODE.get(wait.apart, _OTHER)
         rows.extend((now_s, wait.fit_pods, wait.free_pods, short, apart))
 
     def settle(
