@@ -45,8 +45,10 @@ def _shadow_of_equal_pods(state: ClusterState, head: GangState, now_us: int) -> 
         and pod == PodShape(pod.gpus)
         and NodeStatus.CORDONED not in capacity.unschedulable.values()
     )
-    gain = (_GpuGain if only_gpus else Gain)(capacity, role)
-    short = count - capacity.slots(pod, role.selector)
+    short = count - capacity.fits_of(role).pods()
+    if only_gpus:
+        return _shadow_of_gpus(state, head, short, now_us)
+    gain = Gain(capacity, role)
     start_us = FOREVER_US
     for end_us, _, _, member in state.ends:
         if end_us > start_us:
@@ -54,6 +56,41 @@ def _shadow_of_equal_pods(state: ClusterState, head: GangState, now_us: int) -> 
         if member is head:  # it misses ranks; the end of the others is of no use to it
             continue
         short -= gain.of(member)
+        if short <= 0 and start_us == FOREVER_US:
+            start_us = max(end_us, now_us)
+    return Shadow(start_us, max(0, -short)) if start_us < FOREVER_US else Shadow(FOREVER_US, 0)
+
+
+def _shadow_of_gpus(state: ClusterState, head: GangState, short: int, now_us: int) -> Shadow:
+    """Do the same where only GPUs count and no node is cordoned.
+
+    A node that one gang fills then gives room for as many pods as it has, and on the others it is
+    enough to count GPUs.
+    """
+    capacity, role = state.capacity, head.family.roles[0]
+    each = role.pod.gpus
+    #: pods on a node that is all free, for groups that the head may use
+    whole_pods = {group: group.gpus_each // each for group in capacity.eligible(role.selector)}
+    #: GPUs free by then on nodes that gangs share
+    released: dict[int, int] = {}
+    start_us = FOREVER_US
+    for end_us, _, _, member in state.ends:
+        if end_us > start_us:
+            break
+        if member is head:  # it misses ranks; the end of the others is of no use to it
+            continue
+        release = member.release
+        if release is None or release.held is not member.held:
+            release = member.release = _release(capacity, member)
+        for group, num_nodes in release.whole:
+            short -= num_nodes * whole_pods.get(group, 0)
+        for node, gpus in release.partial:
+            if capacity.group_of[node] in whole_pods:
+                free = released.get(node)
+                if free is None:
+                    free = capacity.free_on(node).gpus
+                more = released[node] = free + gpus
+                short -= more // each - free // each
         if short <= 0 and start_us == FOREVER_US:
             start_us = max(end_us, now_us)
     return Shadow(start_us, max(0, -short)) if start_us < FOREVER_US else Shadow(FOREVER_US, 0)
@@ -82,39 +119,6 @@ class Gain:
                     free = self._released.get(node) or capacity.free_on(node)
                     more = self._released[node] = free.plus(given, pods_per_node)
                     gain += rooms[more] - rooms[free]
-        return gain
-
-
-class _GpuGain:
-    """The same where only GPUs count and no node is cordoned.
-
-    A node that one gang fills then gives room for as many pods as it has, and on the others it is
-    enough to count GPUs.
-    """
-
-    def __init__(self, capacity: Capacity, wanted: Role) -> None:
-        self._capacity = capacity
-        self._selector = wanted.selector
-        self._gpus = wanted.pod.gpus
-        self._released: dict[int, int] = {}
-
-    def of(self, member: GangState) -> int:
-        """Return the gain of one more gang's end."""
-        capacity, each, released = self._capacity, self._gpus, self._released
-        release = member.release
-        if release is None or release.held is not member.held:
-            release = member.release = _release(capacity, member)
-        gain = 0
-        for group, num_nodes in release.whole:
-            if group.allows(self._selector):
-                gain += num_nodes * (group.gpus_each // each)
-        for node, gpus in release.partial:
-            if capacity.group_of[node].allows(self._selector):
-                free = released.get(node)
-                if free is None:
-                    free = capacity.free_on(node).gpus
-                more = released[node] = free + gpus
-                gain += more // each - free // each
         return gain
 
 
