@@ -12,6 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv as arrow_csv
 
 from traces.schema import INT_MAX, LARGEST, BadCell, TraceError, bad_names, fill, parse, shown
 
@@ -92,11 +95,12 @@ def read_csv(path: Path) -> RawTable:
     """
     text = read_text(path)
     torn: list[BadCell] = []
-    columns = _plain(text)
-    if columns is not None:
-        header = [column[0].strip() for column in columns]
-        columns = [column[1:] for column in columns]
-        lines: Sequence[int] = range(2, len(columns[0]) + 2)
+    plain = _plain(text)
+    columns: Sequence[Sequence[str] | pa.ChunkedArray]
+    if plain is not None:
+        header = [column[0].as_py().strip() for column in plain.columns]
+        columns = [column.slice(1) for column in plain.columns]
+        lines: Sequence[int] = range(2, len(plain) + 1)
     else:
         header, columns, lines, torn = _uneven(path, text)
     if not header:
@@ -110,21 +114,28 @@ def read_csv(path: Path) -> RawTable:
     return RawTable(pd.DataFrame(table), pd.Series(lines, dtype="int64"), str(path), tuple(torn))
 
 
-def _plain(text: str) -> list[tuple[str, ...]] | None:
-    """Return the columns of a text that has a row on every line, header included.
+def _plain(text: str) -> pa.Table | None:
+    """Return the cells of a text that has a row on every line, the header first.
 
     None if some line may be blank, torn or quoted, so that lines must be looked at one by one.
     """
-    if not text or '"' in text or "\r" in text:
+    if '"' in text or "\r" in text:
         return None
+    names = [str(number) for number in range(text.partition("\n")[0].count(",") + 1)]
     try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True))
-    except csv.Error:
+        table = arrow_csv.read_csv(
+            io.BytesIO(text.encode()),
+            arrow_csv.ReadOptions(use_threads=False, column_names=names),
+            arrow_csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
+            arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.large_string())),
+        )
+    except pa.ArrowInvalid:
         return None
-    if len(set(map(len, rows))) > 1:
+    longest = max(pc.max(pc.binary_length(column)).as_py() for column in table.columns)
+    first = pc.utf8_trim_whitespace(table.column(0))
+    if longest > csv.field_size_limit() or pc.any(pc.equal(first, "")).as_py():
         return None
-    columns = list(zip(*rows, strict=True))
-    return columns if columns and all(map(str.strip, columns[0])) else None
+    return table
 
 
 def _uneven(
@@ -161,8 +172,8 @@ def _uneven(
     return header, columns, lines, torn
 
 
-def _without_blanks(cells: tuple[str, ...]) -> pd.Series[str]:
-    column = pd.Series(cells, dtype="str").str.strip()
+def _without_blanks(cells: Sequence[str] | pa.ChunkedArray) -> pd.Series[str]:
+    column = pd.Series(pd.array(cells, dtype="str")).str.strip()
     return column.mask(column == "")
 
 

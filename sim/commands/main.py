@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -306,9 +306,15 @@ def _finish_run(result: RunResult, out: Path, report: bool) -> None:
     result.save(out)
     _print_run(result, out)
     if report:
-        from sim.report.report import build_report
+        print(f"report      {_build_report([out], out, known={out: result})}")
 
-        print(f"report      {build_report([out], out, known={out: result})}")
+
+def _build_report(runs: Sequence[Path], out: Path, **options: Any) -> Path:
+    from sim.report.artists import without_help_texts
+
+    with without_help_texts():
+        from sim.report.report import build_report
+    return build_report(runs, out, **options)
 
 
 def _refuse_overwrite(out: Path, force: bool) -> None:
@@ -387,9 +393,7 @@ def study(
     for line in study_lines(status.done):
         print(line)
     if report:
-        from sim.report.report import build_report
-
-        print(f"report  {build_report(status.done, out, title=chosen.title or None)}")
+        print(f"report  {_build_report(status.done, out, title=chosen.title or None)}")
 
 
 def _positive(value: int | None, option: str) -> int | None:
@@ -411,15 +415,13 @@ def report(
     title: Annotated[str | None, typer.Option(help="Title of the report.")] = None,
 ) -> None:
     """Write report.html, report.md, pictures and tables of any runs."""
-    from sim.report.report import build_report
-
     journal = [path for path in runs if path.is_file()]
     folders = [folder for path in runs if path not in journal for folder in _runs_in(path)]
     if journal:
         from sim.journals.recorded import recorded
 
         folders.append(recorded(journal).save(out / "live"))
-    print(f"report  {build_report(folders, out, title=title)}")
+    print(f"report  {_build_report(folders, out, title=title)}")
 
 
 def _runs_in(path: Path) -> list[Path]:
