@@ -102,9 +102,10 @@ def filter_ms(num_names: int, *, full: bool, calls: int = 1000, nodes: int = NOD
             rig.see(*(_runs(number, at, gpus) for at, gpus in enumerate((2, 3, 3))))
         rig.control.step()
     names = [objects.node(number, 8)["metadata"]["name"] for number in range(num_names)]
-    body = msgspec.json.encode(
-        {"Pod": pod("other", gated=False), "Nodes": None, "NodeNames": names}
-    )
+    has = {"limits": {RESOURCE: "8"}, "requests": {"cpu": "1"}}
+    spec = {"containers": [{"name": "main", "image": "train:1", "resources": has}]}
+    other = {"metadata": {"name": "other", "namespace": "n", "uid": "0"}, "spec": spec}
+    body = msgspec.json.encode({"Pod": other, "Nodes": None, "NodeNames": names})
     app = ExtenderApp(Extender(rig.control), rig.control.metrics, 1 << 24)
     scope = {"type": "http", "path": "/v1/filter", "method": "POST", "headers": []}
 

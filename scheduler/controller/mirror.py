@@ -14,7 +14,7 @@ from math import inf
 from typing import NamedTuple
 
 from scheduler.controller.devices import DeviceBook
-from scheduler.controller.parts import Held, Request
+from scheduler.controller.parts import Held, Request, held_by, placement_of
 from scheduler.core.decisions import Admit, Decision, Explanation, Reserve, Wait
 from scheduler.core.events import (
     Admitted,
@@ -34,8 +34,7 @@ from scheduler.core.events import (
     NodeReturned,
     Overtaken,
 )
-from scheduler.core.model import Node, NodeStatus, Placement, PodShape, Role, Selector, Slice
-from scheduler.core.queueing import GangState
+from scheduler.core.model import Node, NodeStatus, PodShape, Role, Selector
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import ends_us, to_us
 from scheduler.kube.devices import DeviceClass, ResourceClaim, ResourceSlice
@@ -327,9 +326,9 @@ class Ledger:
         member = self.state.gangs.get(name)
         if member is not None and member.gang._replace(roles=()) != gang:
             self._tell(GangCancelled(name))
-            self._freed(self._nodes(member))
+            self._freed(tuple(node for _, node in held_by(self.state, member)))
             member = None
-        told = self._held(member) if member is not None else Counter()
+        told = held_by(self.state, member) if member is not None else Counter()
         held = wanted.held()
         if lost := told - held:
             self._tell_lost(name, lost, not +(told - lost))
@@ -363,7 +362,7 @@ class Ledger:
         name, gang = request.name, request.gang(self._roles(request))
         if name in self.state.gangs:
             self._tell(GangResized(name, gang.roles, request.present))
-        placement = self._placement(gang.roles, gained)
+        placement = placement_of(self.state.capacity, gang.roles, gained)
         if placement is None:
             self._start_over = True
             return
@@ -404,43 +403,6 @@ class Ledger:
                 selector = known[part.name].selector
             roles.append(Role(part.count, part.shape, selector, part.name))
         return tuple(roles)
-
-    def _held(self, member: GangState) -> Held:
-        """Return which pods of a gang the core counts where."""
-        nodes, roles = self.state.capacity.nodes, member.gang.roles
-        held: Held = Counter()
-        for role, lo, hi, pods_per_node in member.held:
-            for at in range(lo, hi):
-                held[roles[role].name, nodes[at].name] += pods_per_node
-        return held
-
-    def _nodes(self, member: GangState) -> tuple[str, ...]:
-        return tuple(node for _, node in self._held(member))
-
-    def _placement(self, roles: tuple[Role, ...], held: Held) -> Placement | None:
-        """Return the slices for pods on these nodes; None if the core sees no room for them."""
-        capacity = self.state.capacity
-        shape = {role.name: role.pod for role in roles}
-        index = {role.name: at for at, role in enumerate(roles)}
-        takes: dict[int, PodShape] = {}
-        found: list[tuple[int, int, int]] = []
-        for (part, node), count in held.items():
-            at = capacity.index_of.get(node)
-            if at is None:
-                return None
-            takes[at] = takes.get(at, ZERO).plus(shape[part], count)
-            found.append((index[part], at, count))
-        if not all(capacity.free_on(at).covers(take) for at, take in takes.items()):
-            return None
-        slices: list[Slice] = []
-        for role, at, count in sorted(found):
-            last = slices[-1] if slices else None
-            beside = last and last.hi == at and capacity.group_of[at - 1] is capacity.group_of[at]
-            if last and beside and last.role == role and last.pods_per_node == count:
-                slices[-1] = last._replace(hi=at + 1)
-            else:
-                slices.append(Slice(role, at, at + 1, count))
-        return tuple(slices)
 
     # -- the core ----------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What one gang holds and asks for, as the controller tells it to the mirror of the core."""
+"""What one gang holds and asks for, as the controller says it and as the core does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import NamedTuple
 
-from scheduler.core.model import Gang, PodShape, Role
+from scheduler.core.capacity import Capacity
+from scheduler.core.model import Gang, Placement, PodShape, Role, Slice
+from scheduler.core.queueing import GangState
+from scheduler.core.state import ClusterState
 from scheduler.core.times import to_us
 from scheduler.kube.objects import Pod
 from scheduler.workloads.eligibility import Avoid
@@ -121,3 +124,38 @@ class Request:
             priority=self.priority,
             queue=self.queue,
         )
+
+
+def held_by(state: ClusterState, member: GangState) -> Held:
+    """Return which pods of a gang the core counts where."""
+    nodes, roles = state.capacity.nodes, member.gang.roles
+    held: Held = Counter()
+    for role, lo, hi, pods_per_node in member.held:
+        for at in range(lo, hi):
+            held[roles[role].name, nodes[at].name] += pods_per_node
+    return held
+
+
+def placement_of(capacity: Capacity, roles: tuple[Role, ...], held: Held) -> Placement | None:
+    """Return the slices for pods on these nodes; None if the core sees no room for them."""
+    shape = {role.name: role.pod for role in roles}
+    index = {role.name: at for at, role in enumerate(roles)}
+    takes: dict[int, PodShape] = {}
+    found: list[tuple[int, int, int]] = []
+    for (part, node), count in held.items():
+        at = capacity.index_of.get(node)
+        if at is None:
+            return None
+        takes[at] = takes.get(at, PodShape(0)).plus(shape[part], count)
+        found.append((index[part], at, count))
+    if not all(capacity.free_on(at).covers(take) for at, take in takes.items()):
+        return None
+    slices: list[Slice] = []
+    for role, at, count in sorted(found):
+        last = slices[-1] if slices else None
+        beside = last and last.hi == at and capacity.group_of[at - 1] is capacity.group_of[at]
+        if last and beside and last.role == role and last.pods_per_node == count:
+            slices[-1] = last._replace(hi=at + 1)
+        else:
+            slices.append(Slice(role, at, at + 1, count))
+    return tuple(slices)

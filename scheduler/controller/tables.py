@@ -101,11 +101,11 @@ class Tables:
 
     def tell(self, gang: LiveGang, asks: Wanted) -> None:
         """Have the core know what a gang holds and asks for."""
-        for slot in gang.slots:  # what only ends is in the way as any pod of no gang
-            if slot.is_held:
-                self.ledger.drop_foreign(slot.uid)
-            else:
+        for slot in gang.slots:
+            if slot.state is SlotState.ENDING:  # in the way as any pod of no gang
                 self.ledger.set_foreign(slot.uid, slot.node, slot.shape)
+            else:
+                self.ledger.drop_foreign(slot.uid)
         request = request_of(gang, asks, self.find, self.work.zero_unix_s)
         if request is None:
             self.withdraw(gang)
