@@ -82,7 +82,7 @@ def node_shape(
     offered = _amounts(node.status.allocatable)
     for name, count in (devices or {}).items():
         offered[name] = offered.get(name) or count * UNIT
-    return _shape(offered, resource, _ceil(offered.pop("pods", 0), UNIT))
+    return _shape(offered, resource, -(-offered.pop("pods", 0) // UNIT))
 
 
 def devices_shape(counts: Mapping[str, int], resource: str) -> PodShape:
@@ -91,12 +91,13 @@ def devices_shape(counts: Mapping[str, int], resource: str) -> PodShape:
 
 
 def _shape(amounts: Amounts, resource: str, pods: int) -> PodShape:
-    return PodShape(
-        _ceil(amounts.pop(resource, 0), UNIT),
-        _ceil(amounts.pop("cpu", 0), MILLI),
-        _ceil(amounts.pop("memory", 0), UNIT),
+    take = amounts.pop
+    return PodShape(  # all rounded up
+        -(-take(resource, 0) // UNIT),
+        -(-take("cpu", 0) // MILLI),
+        -(-take("memory", 0) // UNIT),
         pods,
-        others({name: _ceil(amount, UNIT) for name, amount in amounts.items()}) if amounts else (),
+        others({name: -(-amount // UNIT) for name, amount in amounts.items()}) if amounts else (),
     )
 
 
@@ -154,8 +155,9 @@ def _of_containers(
 
     While the i-th init container runs, so do the sidecars before it.
     """
-    total: Amounts = {}
-    for container in pod.spec.containers:
+    first, *more = pod.spec.containers or (Container(),)
+    total = view(first, status.get(first.name), infeasible)
+    for container in more:
         _add(total, view(container, status.get(container.name), infeasible))
     if not pod.spec.init_containers:
         return total
@@ -206,7 +208,3 @@ def _most(seen: Iterable[Amounts]) -> Amounts:
         for name, amount in amounts.items():
             found[name] = max(found.get(name, amount), amount)
     return found
-
-
-def _ceil(amount: int, step: int) -> int:
-    return -(-amount // step)
