@@ -40,13 +40,18 @@ class Admit:
         self.placement = placement
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Reserve:
     """Promise `gang` a start no later than `start_us`; backfill keeps it."""
 
     gang: str
     start_us: int
     spare_pods: int  #: pods of the gang's shape that stay free at `start_us` beside it
+
+    def __init__(self, gang: str, start_us: int, spare_pods: int) -> None:
+        self.gang = gang
+        self.start_us = start_us
+        self.spare_pods = spare_pods
 
 
 @dataclass(slots=True)
@@ -57,7 +62,7 @@ class Preempt:
     victims: tuple[str, ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Wait:
     """What all waiting gangs of one pod family wait for, by their size in pods.
 
@@ -69,10 +74,24 @@ class Wait:
     fit_pods: int  #: up to so many pods fit now: such a gang waits `behind_head`
     #: for up to so many enough of everything is free in all: `fragmentation`; above: `capacity`
     free_pods: int
-    short: str = "gpus"  #: the resource of which the fewest pods' worth is free
+    short: str  #: the resource of which the fewest pods' worth is free
     #: the resource by which the fewest pods fit: the GPUs (or what else its pods are counted by)
     #: alone, or what nodes with enough of these have too little of
-    apart: str = "gpus"
+    apart: str
+
+    def __init__(
+        self,
+        family: FamilyKey,
+        fit_pods: int,
+        free_pods: int,
+        short: str = "gpus",
+        apart: str = "gpus",
+    ) -> None:
+        self.family = family
+        self.fit_pods = fit_pods
+        self.free_pods = free_pods
+        self.short = short
+        self.apart = apart
 
     def reason(self, num_pods: int) -> PendingReason:
         """Return why a gang of this family with `num_pods` pods waits."""

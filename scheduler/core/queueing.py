@@ -18,6 +18,7 @@ from scheduler.core.model import FamilyKey, Gang, OrderKey, Phase, Placement, Ro
 from scheduler.core.times import FOREVER_US
 
 Entry = tuple[OrderKey, "GangState"]
+_walltime = itemgetter(0)
 
 
 class Release(NamedTuple):
@@ -125,7 +126,12 @@ class Demand:
             )
         if not by_walltime or by_walltime[0][0] > walltime_us:
             return None
-        end = bisect_right(by_walltime, walltime_us, key=itemgetter(0))
+        end = bisect_right(by_walltime, walltime_us, key=_walltime)
+        if end == len(by_walltime):
+            return self.first(taken)
+        for entry in self.entries[: len(by_walltime) // end]:  # where the first should stand
+            if entry[1].gang.walltime_us <= walltime_us and entry[1] not in taken:
+                return entry
         found = [entry for _, entry in by_walltime[:end] if entry[1] not in taken]
         return min(found, default=None)
 

@@ -119,9 +119,12 @@ class ClusterState:
         """Note who holds these nodes."""
         on_node = self._on_node
         if on_node is not None:
+            alone = (owner,)
             for _, lo, hi, _ in placement:
-                if on_node[lo:hi].count(()) == hi - lo:
-                    on_node[lo:hi] = [(owner,)] * (hi - lo)
+                if hi - lo == 1:
+                    on_node[lo] = (*on_node[lo], owner) if on_node[lo] else alone
+                elif on_node[lo:hi].count(()) == hi - lo:
+                    on_node[lo:hi] = [alone] * (hi - lo)
                 else:
                     on_node[lo:hi] = [(*owners, owner) for owners in on_node[lo:hi]]
 
@@ -131,7 +134,9 @@ class ClusterState:
         if on_node is not None:
             alone = (owner,)
             for _, lo, hi, _ in placement:
-                if on_node[lo:hi].count(alone) == hi - lo:
+                if hi - lo == 1:
+                    on_node[lo] = () if on_node[lo] == alone else _without(on_node[lo], owner)
+                elif on_node[lo:hi].count(alone) == hi - lo:
                     on_node[lo:hi] = [()] * (hi - lo)
                 else:
                     for i in range(lo, hi):

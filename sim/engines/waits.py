@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from struct import Struct
+from typing import Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ SHORT = (CAPACITY, FRAGMENTATION, CODE[PendingReason.HELD_BY_OTHERS])
 NUM_REASONS = len(REASONS)
 _RESOURCE_CODE = {name: code for code, name in enumerate(RESOURCES)}
 _OTHER = len(RESOURCES) - 1
+_pack_outlook: Final = Struct("=5d").pack
 
 
 def coded(reason: int, resource: str) -> int:
@@ -148,16 +150,16 @@ class QueueLedger:
     """
 
     def __init__(self) -> None:
-        self._outlooks: dict[FamilyKey, array[float]] = {}
+        self._outlooks: dict[FamilyKey, bytearray] = {}
 
     def note(self, wait: Wait, now_s: float) -> None:
         """Take a new outlook of a family."""
         rows = self._outlooks.get(wait.family)
         if rows is None:
-            rows = self._outlooks[wait.family] = array("d")
+            rows = self._outlooks[wait.family] = bytearray()
         short = CAPACITY + NUM_REASONS * _RESOURCE_CODE.get(wait.short, _OTHER)
         apart = FRAGMENTATION + NUM_REASONS * _RESOURCE_CODE.get(wait.apart, _OTHER)
-        rows.extend((now_s, wait.fit_pods, wait.free_pods, short, apart))
+        rows += _pack_outlook(now_s, wait.fit_pods, wait.free_pods, short, apart)
 
     def settle(
         self,
@@ -202,7 +204,7 @@ class _Outlook(NamedTuple):
     apart: NDArray[np.int64]  #: and of those in between
 
 
-def _outlook(flat: array[float]) -> _Outlook:
+def _outlook(flat: bytearray) -> _Outlook:
     rows = np.frombuffer(flat, np.float64).reshape(-1, 5)
     last = np.append(np.diff(rows[:, 0]) > 0, True)  # of one instant, the last word
     time_s, *numbers = rows[last].T
