@@ -235,9 +235,10 @@ class WaitQueue:
         if self._has_demands:
             family.add(state.size, entry)
 
-    def remove(self, state: GangState) -> None:
-        """Take a gang out, wherever it stands."""
-        del self.members[state.gang.name]
+    def discard(self, state: GangState) -> None:
+        """Take a gang out, wherever it stands, if it is in the queue."""
+        if self.members.pop(state.gang.name, None) is None:
+            return
         self.fresh.pop(state, None)
         if state is self.head_seen:
             self.head_seen = None

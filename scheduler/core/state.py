@@ -284,11 +284,6 @@ def _ask_again(state: ClusterState, member: GangState, missing: tuple[Role, ...]
         _enqueue(state, member)
 
 
-def _dequeue(state: ClusterState, member: GangState) -> None:
-    if member.gang.name in state.queue.members:
-        state.queue.remove(member)
-
-
 def _admitted(state: ClusterState, event: Admitted) -> None:
     name, placement, expected_end_us = event.gang, event.placement, event.expected_end_us
     member = _gang(state, name)
@@ -298,7 +293,7 @@ def _admitted(state: ClusterState, event: Admitted) -> None:
     if head is not None and head is not member and not member.held:
         head.overtaken += 1
     member.overtaken = 0
-    _dequeue(state, member)
+    state.queue.discard(member)
     roles = member.gang.roles
     if state.reservations:
         _keep_promises(state, name, roles, expected_end_us)
@@ -381,7 +376,7 @@ def _finished(state: ClusterState, event: GangFinished | GangCancelled) -> None:
     name = event.gang
     member = _gang(state, name)
     if member.missing:
-        _dequeue(state, member)
+        state.queue.discard(member)
     _release_all(state, member)
     if state.reservations:
         _drop_reservation(state, name)
@@ -391,7 +386,7 @@ def _finished(state: ClusterState, event: GangFinished | GangCancelled) -> None:
 
 def _interrupted(state: ClusterState, event: GangInterrupted) -> None:
     member = _gang(state, event.gang)
-    _dequeue(state, member)
+    state.queue.discard(member)
     _release_all(state, member)
     _ask_again(state, member, member.gang.roles)
 
@@ -418,7 +413,7 @@ def _member_lost(state: ClusterState, event: MemberLost) -> None:
         raise ValueError(
             f"gang {event.gang!r} has no pod of role {event.role} on node {event.node!r}"
         )
-    _dequeue(state, member)
+    state.queue.discard(member)
     piece = member.held[at]
     lost = Slice(piece.role, node, node + 1, 1)
     state.capacity.give_back(member.gang.roles, (lost,))
@@ -459,7 +454,7 @@ def _ask_for_missing(state: ClusterState, member: GangState, placed: list[int]) 
 def _resized(state: ClusterState, event: GangResized) -> None:
     member = _gang(state, event.gang)
     held = _held_in(member, event.roles)
-    _dequeue(state, member)
+    state.queue.discard(member)
     _drop_reservation(state, event.gang)
     grown = sum(r.count for r in event.roles) - member.gang.num_pods
     # not from what it holds: a gang that grows pod by pod would cost their square
@@ -537,7 +532,7 @@ def _give_back_pods(state: ClusterState, member: GangState, surplus: list[int]) 
 def _priority_changed(state: ClusterState, event: PriorityChanged) -> None:
     member = _gang(state, event.gang)
     queued = event.gang in state.queue.members
-    _dequeue(state, member)
+    state.queue.discard(member)
     member.gang = member.gang._replace(priority=event.priority)
     if queued:
         _enqueue(state, member)

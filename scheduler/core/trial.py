@@ -200,7 +200,7 @@ class Trial:
             is_same = noted is not None and noted.member is member
             queued = name in queue.members
             if queued and not (is_same and noted is not None and noted.is_where_it_was(queued)):
-                queue.remove(member)
+                queue.discard(member)
             state.forget_end(member)
             state.forget_owner(name, member.held)
             member.family.num_gangs -= 1

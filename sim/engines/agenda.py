@@ -21,13 +21,17 @@ _URGENT = -(1 << 60)
 class Agenda:
     """Acts by time; within an instant the urgent ones come first, then those noted first."""
 
-    __slots__ = ("_due", "_is_over", "_noted", "now_us")
+    __slots__ = ("_due", "_is_over", "_next_act", "_next_place", "_next_us", "_noted", "now_us")
 
     def __init__(self) -> None:
         self.now_us = 0
         self._due: list[tuple[int, int, Act, object]] = []
         self._noted = 0
         self._is_over = False
+        # The next act of a series waits beside the others, among which it would be sorted twice.
+        self._next_us = FOREVER_US
+        self._next_place = 0
+        self._next_act: Act | None = None
 
     def at(self, time_us: int, act: Act, value: object = None, *, urgent: bool = False) -> None:
         """Have `act(value)` happen then, or now if that is over."""
@@ -35,9 +39,17 @@ class Agenda:
         place = self._noted + _URGENT if urgent else self._noted
         heappush(self._due, (max(time_us, self.now_us), place, act, value))
 
+    def at_next(self, time_us: int, act: Act) -> None:
+        """Have `act(None)` happen then: one act of a series, of which one waits at a time."""
+        assert self._next_us == FOREVER_US, "the act of the series before this one is still due"
+        self._noted += 1
+        self._next_us = max(time_us, self.now_us)
+        self._next_place = self._noted
+        self._next_act = act
+
     def next_us(self) -> int:
         """Return when something is due next; `FOREVER_US` if nothing is."""
-        return self._due[0][0] if self._due else FOREVER_US
+        return min(self._due[0][0], self._next_us) if self._due else self._next_us
 
     def run(self, until_us: int = FOREVER_US) -> None:
         """Let everything happen that is due before `until_us`, or up to the end.
@@ -55,12 +67,22 @@ class Agenda:
 
     def _run(self, until_us: int) -> None:
         due = self._due
-        while due and not self._is_over:
-            if due[0][0] >= until_us:
+        while not self._is_over:
+            time_us = self._next_us
+            if due:
+                first_us, place, _, _ = due[0]
+                if first_us < time_us or (first_us == time_us and place < self._next_place):
+                    if first_us >= until_us:
+                        break
+                    _, _, act, value = heappop(due)
+                    self.now_us = first_us
+                    act(value)
+                    continue
+            if time_us >= until_us or self._next_act is None:
                 break
-            time_us, _, act, value = heappop(due)
             self.now_us = time_us
-            act(value)
+            self._next_us = FOREVER_US
+            self._next_act(None)
         if until_us < FOREVER_US:
             self.now_us = until_us
 

@@ -203,7 +203,7 @@ class GangSimulation:
 
     def _schedule_arrival(self) -> None:
         if self._next < self.work.num_jobs:
-            self.agenda.at(self._ready_us[self._next], self._arrive)
+            self.agenda.at_next(self._ready_us[self._next], self._arrive)
 
     def _arrive(self, _: object) -> None:
         ready_us = self._ready_us

@@ -43,6 +43,39 @@ def test_acts_come_by_time_then_urgency_then_in_the_order_noted() -> None:
     assert agenda.now_us == 7
 
 
+def test_a_series_takes_its_turn_among_the_others() -> None:
+    agenda = Agenda()
+    seen: list[tuple[int, object]] = []
+    times_us = [2, 4, 4, 9]
+
+    def act(value: object) -> None:
+        seen.append((agenda.now_us, value))
+
+    def arrive(_: object) -> None:
+        act("arrival")
+        agenda.at(agenda.now_us, act, "noted before the next one")
+        if times_us:
+            agenda.at_next(times_us.pop(0), arrive)
+
+    agenda.at(4, act, "early")
+    agenda.at_next(times_us.pop(0), arrive)
+    assert agenda.next_us() == 2
+    agenda.run(9)
+    assert agenda.next_us() == 9
+    agenda.run()
+    assert seen == [
+        (2, "arrival"),
+        (2, "noted before the next one"),
+        (4, "early"),
+        (4, "arrival"),
+        (4, "noted before the next one"),
+        (4, "arrival"),
+        (4, "noted before the next one"),
+        (9, "arrival"),
+        (9, "noted before the next one"),
+    ]
+
+
 def test_a_run_until_a_time_leaves_what_is_due_then() -> None:
     agenda = Agenda()
     seen: list[object] = []
