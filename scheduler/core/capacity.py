@@ -114,7 +114,8 @@ class Fit:
 
     def by_room(self) -> list[tuple[int, NodeSet]]:
         """Return (pods that fit on one node, such nodes) in the same order."""
-        self.note_shapes()
+        if len(self.each) < len(self.group.shapes):
+            self.note_shapes()
         nodes = self.group.nodes
         return [(-less, nodes[number]) for less, _, number in self.roomiest if nodes[number].size]
 
@@ -132,8 +133,10 @@ class RoleFits:
 
     def pods(self) -> int:
         """Return how many pods fit now."""
-        if self._only is not None:
-            return self._only.pods()
+        only = self._only
+        if only is not None and only.is_counted:
+            only.was_asked = True
+            return only.num_pods
         return sum([fit.pods() for fit in self.fits])
 
     def free_gpus(self) -> int:
@@ -264,8 +267,13 @@ class NodeGroup:
         if after is not None:
             after.add(lo, hi)
 
-    def recount(self, num_nodes: int, old: int, new: int) -> None:
-        """Count so many nodes no longer as `old`, but as the shape `new`."""
+    def recount(self, num_nodes: int, old: int, new: int, is_expected: bool = False) -> None:
+        """Count so many nodes no longer as `old`, but as the shape `new`.
+
+        What is only expected, nodes that stay filed as `old`, is undone by `expect_nothing`.
+        """
+        if is_expected:
+            self.expected.append((num_nodes, old, new))
         self.free_gpus += (self.gpus[new] - self.gpus[old]) * num_nodes
         for fit in self._counted:
             fit.num_pods += (fit.each[new] - fit.each[old]) * num_nodes
@@ -273,13 +281,8 @@ class NodeGroup:
         if self._moves > _FORGOTTEN_AFTER:
             self._count_less()
 
-    def expect(self, num_nodes: int, old: int, new: int) -> None:
-        """Count nodes as the shape `new` which are still filed as `old`."""
-        self.expected.append((num_nodes, old, new))
-        self.recount(num_nodes, old, new)
-
     def expect_nothing(self) -> None:
-        """Undo every `expect`."""
+        """Undo every move that is only expected."""
         while self.expected:
             num_nodes, old, new = self.expected.pop()
             self.recount(num_nodes, new, old)
@@ -455,7 +458,7 @@ class Capacity:
     def fits_of(self, role: Role) -> RoleFits:
         """Return the same for a role, and what its pods ask for."""
         known = self._by_role.get(id(role))
-        if known is None or known.role is not role:
+        if known is None or known.role is not role:  # one that is gone had that identity
             if len(self._by_role) >= _ROLES_KNOWN:
                 self._by_role.clear()
             known = self._by_role[id(role)] = RoleFits(
@@ -583,7 +586,7 @@ class Capacity:
             group = self.group_of[lo]
             if fit is None or fit.group is not group or index != role or pods_per_node != each:
                 if fit is not None and moved:
-                    self._count(fit.group, moved, was, now, counts_only)
+                    fit.group.recount(moved, was, now, counts_only)
                 fit = self.fits_of(roles[index]).on(group)
                 role, each, was, moved = index, pods_per_node, -1, 0
                 times = sign * pods_per_node
@@ -595,7 +598,7 @@ class Capacity:
                     end = self._run_end(lo, hi)
                 if old != was:
                     if moved:
-                        self._count(group, moved, was, now, counts_only)
+                        group.recount(moved, was, now, counts_only)
                     was, now, moved = old, then[old], 0
                     if now == UNKNOWN:
                         now = fit.work_out(old, times)
@@ -620,15 +623,9 @@ class Capacity:
                 lo = end
         if fit is not None:
             if moved:
-                self._count(fit.group, moved, was, now, counts_only)
+                fit.group.recount(moved, was, now, counts_only)
             if len(fit.group.shapes) > fit.group.prune_at and log is None and not counts_only:
                 self._number_anew(fit.group)
-
-    def _count(self, group: NodeGroup, moved: int, old: int, new: int, is_expected: bool) -> None:
-        if is_expected:
-            group.expect(moved, old, new)
-        else:
-            group.recount(moved, old, new)
 
     def _run_end(self, lo: int, hi: int) -> int:
         """Return where the nodes from `lo` on, up to `hi`, stop to have the same free."""

@@ -155,18 +155,19 @@ class ClusterState:
 
     def family(self, roles: tuple[Role, ...]) -> Family:
         """Return the family of gangs with these roles."""
-        one = of_one_shape(roles)
+        one = roles[0] if len(roles) == 1 else of_one_shape(roles)
         if one is None:
             key: FamilyKey = roles
         else:
             key = (one.pod, one.selector)
-            roles = (one,)
         family = self.families.get(key)
         if family is None:
             if self.under_trial is not None:
                 self.under_trial.note_family(key)
             elif len(self.families) >= self._prune_at:
                 self._prune_families()
+            if one is not None:
+                roles = (one,)
             family = self.families[key] = Family(key, roles, _largest(self, roles))
         return family
 
@@ -244,11 +245,14 @@ def _submitted(state: ClusterState, event: GangSubmitted) -> None:
     if gang.name in state.gangs:
         raise ValueError(f"gang {gang.name!r} exists already; give every gang its own name")
     roles = gang.roles
-    num_pods = roles[0].count if len(roles) == 1 else gang.num_pods
+    if len(roles) == 1:
+        size = num_pods = roles[0].count
+    else:
+        size, num_pods = family_size(roles), gang.num_pods
     present = num_pods if event.present is None else event.present
     family = state.family(roles)
     family.num_gangs += 1
-    member = GangState(gang, present, family, family_size(roles))
+    member = GangState(gang, present, family, size)
     state.gangs[gang.name] = member
     if present < (gang.min_member or num_pods):
         return
@@ -257,7 +261,7 @@ def _submitted(state: ClusterState, event: GangSubmitted) -> None:
 
 def _enqueue(state: ClusterState, member: GangState) -> None:
     """Put a gang with missing ranks and enough pods where it belongs: the queue, or aside."""
-    if _never_fits(state, member):
+    if member.size > member.family.max_size or (member.held and _is_too_large(state, member)):
         member.phase = Phase.IMPOSSIBLE
         return
     member.phase = Phase.RUNNING if member.held else Phase.WAITING
@@ -265,12 +269,9 @@ def _enqueue(state: ClusterState, member: GangState) -> None:
     state.queue.add(member)
 
 
-def _never_fits(state: ClusterState, member: GangState) -> bool:
-    if member.size > member.family.max_size:
-        return True
-    if not member.held:
-        return False
-    roles = member.gang.roles  # what it holds counts, too
+def _is_too_large(state: ClusterState, member: GangState) -> bool:
+    """True if what a gang holds and what it misses do not fit together."""
+    roles = member.gang.roles
     return family_size(roles) > state.family(roles).max_size
 
 

@@ -37,7 +37,9 @@ class Agenda:
         """Have `act(value)` happen then, or now if that is over."""
         self._noted += 1
         place = self._noted + _URGENT if urgent else self._noted
-        heappush(self._due, (max(time_us, self.now_us), place, act, value))
+        if time_us < self.now_us:
+            time_us = self.now_us
+        heappush(self._due, (time_us, place, act, value))
 
     def at_next(self, time_us: int, act: Act) -> None:
         """Have `act(None)` happen then: one act of a series, of which one waits at a time."""
@@ -49,7 +51,9 @@ class Agenda:
 
     def next_us(self) -> int:
         """Return when something is due next; `FOREVER_US` if nothing is."""
-        return min(self._due[0][0], self._next_us) if self._due else self._next_us
+        if self._due and self._due[0][0] < self._next_us:
+            return self._due[0][0]
+        return self._next_us
 
     def run(self, until_us: int = FOREVER_US) -> None:
         """Let everything happen that is due before `until_us`, or up to the end.

@@ -127,7 +127,8 @@ class GangSimulation:
 
     def simulate(self) -> float:
         """Let all events happen; return the time at which the run ends."""
-        self._schedule_arrival()
+        if self._next < self.work.num_jobs:
+            self.agenda.at_next(self._ready_us[self._next], self._arrive)
         for start_s, end_s, node in self._faults:
             self._at(to_us(start_s), self._node_lost, (node, to_us(end_s)))
         until_s = self.config.until_s
@@ -201,10 +202,6 @@ class GangSimulation:
 
     # -- events --------------------------------------------------------------------------
 
-    def _schedule_arrival(self) -> None:
-        if self._next < self.work.num_jobs:
-            self.agenda.at_next(self._ready_us[self._next], self._arrive)
-
     def _arrive(self, _: object) -> None:
         ready_us = self._ready_us
         state = self.state
@@ -218,7 +215,8 @@ class GangSimulation:
                 self._reject(at)
             at += 1
         self._next = at
-        self._schedule_arrival()
+        if at < num_jobs:
+            self.agenda.at_next(ready_us[at], self._arrive)
         self._settle(now_us)
 
     def _reject(self, job: int) -> None:

@@ -93,8 +93,14 @@ class Binder:
         if now_s > free_s:
             begin_s = now_s
             tokens = min(self._burst, tokens + (now_s - free_s) * qps)
-        creating_s = self._creation.left_s(begin_s) if self._creation is not None else 0.0
-        took_s = bind_offset_s(num_pods, tokens, creating_s, self._plane)
+        if self._creation is None:  # what `bind_offset_s` says, for less
+            took_s = num_pods / self._rate
+            waits_s = (num_pods - tokens) / qps
+            if waits_s > took_s:
+                took_s = waits_s
+        else:
+            creating_s = self._creation.left_s(begin_s)
+            took_s = bind_offset_s(num_pods, tokens, creating_s, self._plane)
         self._free_s = begin_s + took_s
         refilled = took_s * qps if took_s else 0.0
         self._tokens = min(self._burst, max(0.0, tokens + refilled - num_pods))
