@@ -371,7 +371,7 @@ def whole_row(accasim: Path | None) -> Row:
         theirs / middle,
         "x",
         ">= 35",
-        12.0,
+        17.0,
         f"{theirs:.0f} s and {middle:.1f} s; interpreted {theirs / source:.0f} x",
     )
 
