@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from heapq import merge
 from operator import itemgetter
 
-from scheduler.core.capacity import Capacity, RoleFits
+from scheduler.core.capacity import Capacity
 from scheduler.core.model import Placement, Role, Slice, of_one_shape
+from scheduler.core.nodegroup import RoleFits
 from scheduler.core.nodeset import NodeSet
 
 #: places one role: (capacity, role, index of the role) -> slices in topology order, or None

@@ -13,8 +13,8 @@ from itertools import islice
 from operator import itemgetter
 from typing import NamedTuple
 
-from scheduler.core.capacity import NodeGroup
 from scheduler.core.model import FamilyKey, Gang, OrderKey, Phase, Placement, Role, of_one_shape
+from scheduler.core.nodegroup import NodeGroup
 from scheduler.core.times import FOREVER_US
 
 Entry = tuple[OrderKey, "GangState"]

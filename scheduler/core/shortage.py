@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from scheduler.core.capacity import GPUS, Capacity, NodeGroup
+from scheduler.core.capacity import GPUS, Capacity
 from scheduler.core.decisions import Lack, Offer, Shortage, Unmet
 from scheduler.core.model import PodShape, Role, Selector, of_one_shape
+from scheduler.core.nodegroup import NodeGroup
 from scheduler.core.placement import Placer, place
 
 #: nodes of one group that have as much

@@ -11,8 +11,9 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from scheduler.core.capacity import Capacity, NodeGroup
+from scheduler.core.capacity import Capacity
 from scheduler.core.model import NodeStatus, PodShape, Role
+from scheduler.core.nodegroup import NodeGroup
 from scheduler.core.placement import Placer, place
 from scheduler.core.queueing import GangState, Release
 from scheduler.core.state import ClusterState

@@ -11,9 +11,9 @@ from math import inf
 import msgspec
 
 from scheduler.controller.mirror import Ledger
-from scheduler.core.capacity import NodeGroup
 from scheduler.core.decisions import PendingReason
 from scheduler.core.model import Role, Selector
+from scheduler.core.nodegroup import NodeGroup
 from scheduler.core.queueing import GangState
 from scheduler.core.reasons import label
 from scheduler.core.sentences import UNMATCHED

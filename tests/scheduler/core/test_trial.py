@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.core.audit import validate
-from scheduler.core.capacity import NodeGroup
 from scheduler.core.decisions import Admit
 from scheduler.core.events import (
     Admitted,
@@ -37,6 +36,7 @@ from scheduler.core.events import (
     ReservationReleased,
 )
 from scheduler.core.model import Gang, Node, Phase, PodShape, Role, Selector, Slice
+from scheduler.core.nodegroup import NodeGroup
 from scheduler.core.queueing import Family, GangState
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import ends_us
