@@ -119,7 +119,7 @@ def _plain(text: str) -> pa.Table | None:
 
     None if some line may be blank, torn or quoted, so that lines must be looked at one by one.
     """
-    if '"' in text or "\r" in text:
+    if '"' in text or "\r" in text or text.startswith("\ufeff"):
         return None
     names = [str(number) for number in range(text.partition("\n")[0].count(",") + 1)]
     try:

@@ -237,26 +237,7 @@ class Capacity:
         """Undo `take`."""
         self._change(roles, placement, 1)
 
-    def expect(self, role: Role, placement: Iterable[Slice]) -> None:
-        """Count what fits as if `placement` were taken, until `expect_nothing`.
-
-        Costs a fraction of taking it and giving it back, but which nodes have room is still told
-        as it is. Nothing may change meanwhile.
-        """
-        self._change((role,), placement, -1, counts_only=True)
-
-    def expect_nothing(self) -> None:
-        """Undo `expect`."""
-        for group in self.groups:
-            group.expect_nothing()
-
-    def _change(
-        self,
-        roles: tuple[Role, ...],
-        placement: Iterable[Slice],
-        sign: int,
-        counts_only: bool = False,
-    ) -> None:
+    def _change(self, roles: tuple[Role, ...], placement: Iterable[Slice], sign: int) -> None:
         """Change what is free by `sign` x what the slices hold.
 
         Ranges of nodes that go from one shape to the same other one are counted together.
@@ -265,13 +246,13 @@ class Capacity:
         fit: Fit | None = None
         role = each = was = now = -1
         moved = 0  #: nodes that went from `was` to `now` and are not counted yet
-        files_of_old: NodeSet | None = None  # none for what is counted only or not filed
+        files_of_old: NodeSet | None = None  # none for what is not filed
         files_of_new: NodeSet | None = None
         for index, lo, hi, pods_per_node in placement:
             group = self.group_of[lo]
             if fit is None or fit.group is not group or index != role or pods_per_node != each:
                 if fit is not None and moved:
-                    fit.group.recount(moved, was, now, counts_only)
+                    fit.group.recount(moved, was, now)
                 fit = self.fits_of(roles[index]).on(group)
                 role, each, was, moved = index, pods_per_node, -1, 0
                 times = sign * pods_per_node
@@ -283,14 +264,13 @@ class Capacity:
                     end = self._run_end(lo, hi)
                 if old != was:
                     if moved:
-                        group.recount(moved, was, now, counts_only)
+                        group.recount(moved, was, now)
                     was, now, moved = old, then[old], 0
                     if now == UNKNOWN:
                         now = fit.work_out(old, times)
                         then = fit.then(times)
-                    if not counts_only:
-                        files_of_old, files_of_new = group.files(was), group.files(now)
-                if closed and not (counts_only or closed.keys().isdisjoint(range(lo, end))):
+                    files_of_old, files_of_new = group.files(was), group.files(now)
+                if closed and not closed.keys().isdisjoint(range(lo, end)):
                     self._move_open(group, lo, end, old, now)
                 else:
                     moved += end - lo
@@ -298,18 +278,17 @@ class Capacity:
                         files_of_old.remove(lo, end)
                     if files_of_new is not None:
                         files_of_new.add(lo, end)
-                if not counts_only:
-                    if end - lo == 1:
-                        free[lo] = now
-                    else:
-                        free[lo:end] = [now] * (end - lo)
-                    if log is not None:
-                        log.append((lo, end, old, now))
+                if end - lo == 1:
+                    free[lo] = now
+                else:
+                    free[lo:end] = [now] * (end - lo)
+                if log is not None:
+                    log.append((lo, end, old, now))
                 lo = end
         if fit is not None:
             if moved:
-                fit.group.recount(moved, was, now, counts_only)
-            if len(fit.group.shapes) > fit.group.prune_at and log is None and not counts_only:
+                fit.group.recount(moved, was, now)
+            if len(fit.group.shapes) > fit.group.prune_at and log is None:
                 self._number_anew(fit.group)
 
     def _run_end(self, lo: int, hi: int) -> int:

@@ -157,7 +157,6 @@ class NodeGroup:
         "_moves",
         "_numbers",
         "capacities",
-        "expected",
         "files_full",
         "free_gpus",
         "gpu_model",
@@ -184,8 +183,6 @@ class NodeGroup:
         #: could use them, and most clusters see no such pod
         self.files_full = not gpus_each
         self.prune_at = 64  #: with so many shapes it is time to number them anew
-        #: nodes counted as another shape than they are filed as: (how many, filed, counted)
-        self.expected: list[tuple[int, int, int]] = []
         self._numbers: dict[PodShape, int] = {}
         self._fits: dict[PodShape, Fit] = {}
         self._counted: list[Fit] = []
@@ -231,7 +228,7 @@ class NodeGroup:
         fit.note_shapes()
         fit.num_pods = sum(
             [room * nodes.size for room, nodes in zip(fit.each, self.nodes, strict=True)]
-        ) + sum([(fit.each[new] - fit.each[old]) * count for count, old, new in self.expected])
+        )
         fit.is_counted = True
         self._counted.append(fit)
 
@@ -259,25 +256,14 @@ class NodeGroup:
         if after is not None:
             after.add(lo, hi)
 
-    def recount(self, num_nodes: int, old: int, new: int, is_expected: bool = False) -> None:
-        """Count so many nodes no longer as `old`, but as the shape `new`.
-
-        What is only expected, nodes that stay filed as `old`, is undone by `expect_nothing`.
-        """
-        if is_expected:
-            self.expected.append((num_nodes, old, new))
+    def recount(self, num_nodes: int, old: int, new: int) -> None:
+        """Count so many nodes no longer as `old`, but as the shape `new`."""
         self.free_gpus += (self.gpus[new] - self.gpus[old]) * num_nodes
         for fit in self._counted:
             fit.num_pods += (fit.each[new] - fit.each[old]) * num_nodes
         self._moves += 1
         if self._moves > _FORGOTTEN_AFTER:
             self._count_less()
-
-    def expect_nothing(self) -> None:
-        """Undo every move that is only expected."""
-        while self.expected:
-            num_nodes, old, new = self.expected.pop()
-            self.recount(num_nodes, new, old)
 
     def add(self, number: int, lo: int, hi: int) -> None:
         """File the nodes [lo, hi), which are not filed yet."""

@@ -129,9 +129,11 @@ class Demand:
         end = bisect_right(by_walltime, walltime_us, key=_walltime)
         if end == len(by_walltime):
             return self.first(taken)
-        for entry in self.entries[: len(by_walltime) // end]:  # where the first should stand
-            if entry[1].gang.walltime_us <= walltime_us and entry[1] not in taken:
-                return entry
+        expected_at = len(by_walltime) // end  # where the first stands if they stand evenly
+        if expected_at < end:
+            for entry in self.entries[:expected_at]:
+                if entry[1].gang.walltime_us <= walltime_us and entry[1] not in taken:
+                    return entry
         found = [entry for _, entry in by_walltime[:end] if entry[1] not in taken]
         return min(found, default=None)
 

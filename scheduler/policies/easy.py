@@ -94,9 +94,10 @@ class Room:
         capacity = self._state.capacity
         for roles, placement in self._lent:
             for role, lo, hi, pods_per_node in placement:
-                # a node without a free GPU takes no further pod in this pass, but such as need none
-                if capacity.free_on(lo).gpus or capacity.group_of[lo].files_full:
-                    for node in range(lo, hi):
+                files_full = capacity.group_of[lo].files_full
+                for node in range(lo, hi):
+                    # without a free GPU it takes no further pod in this pass, but such as need none
+                    if files_full or capacity.free_on(node).gpus:
                         before = self._returning.get(node, PodShape(0))
                         self._returning[node] = before.plus(roles[role].pod, pods_per_node)
         self._lent.clear()

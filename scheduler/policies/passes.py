@@ -38,12 +38,10 @@ class Pass:
     """The working memory of a pass whose head does not fit.
 
     Gangs that it admits are planned together: the first of them opens a trial on the capacity,
-    and `end` undoes it. The last one is only counted until another gang is to be placed beside it,
-    which mostly none is.
+    and `end` undoes it.
     """
 
     __slots__ = (
-        "_counted",
         "_trial",
         "blocked",
         "made",
@@ -72,8 +70,6 @@ class Pass:
         self.taken: set[GangState] = set()  #: the gangs admitted so far
         self.until_us = FOREVER_US  #: when time alone may change what is decided here
         self._trial: Trial | None = None
-        #: a gang of one role that is admitted and not planned yet; what fits is counted so, though
-        self._counted: tuple[GangState, Placement] | None = None
 
     def fitting(
         self, first: First | None = None, may_start: MayStart | None = None
@@ -91,7 +87,7 @@ class Pass:
         heapify(candidates)
         while candidates:
             _, member, family, demand = heappop(candidates)
-            placement = self._place(member)
+            placement = place_missing(self.state, member, self.placer)
             if placement is None:
                 continue  # nor does any other gang of its demand fit
             yield member, demand, placement
@@ -99,35 +95,6 @@ class Pass:
                 entry = first(family, demand)
                 if entry is not None:
                     heappush(candidates, (*entry, family, demand))
-
-    def _place(self, member: GangState) -> Placement | None:
-        """Return nodes for a gang beside those that are admitted already."""
-        state = self.state
-        if self._counted is not None:
-            roles = member.family.roles
-            if (
-                len(roles) == 1
-                and member.gang.name not in state.reservations
-                and state.capacity.fits_of(roles[0]).pods() < member.size
-            ):
-                return None
-            self._plan_counted()
-        return place_missing(state, member, self.placer)
-
-    def _plan_counted(self) -> None:
-        """Plan the gang that is only counted so far, on its nodes."""
-        if self._counted is not None:
-            member, placement = self._counted
-            self._counted = None
-            self.state.capacity.expect_nothing()
-            self._plan(member, placement)
-
-    def _plan(self, member: GangState, placement: Placement) -> None:
-        capacity = self.state.capacity
-        if self._trial is None:
-            self._trial = capacity.trial()
-            self._trial.__enter__()
-        capacity.take(member.missing, placement)
 
     def _next_of(self, family: Family, demand: Demand) -> Entry | None:
         return demand.first(self.taken)
@@ -172,12 +139,11 @@ class Pass:
         reservation = self.state.reservations.get(name)
         if reservation is not None and reservation.placement:
             return  # taken already
-        self._plan_counted()
-        if len(member.missing) > 1:
-            self._plan(member, placement)
-        else:
-            self._counted = member, placement
-            self.state.capacity.expect(member.missing[0], placement)
+        capacity = self.state.capacity
+        if self._trial is None:
+            self._trial = capacity.trial()
+            self._trial.__enter__()
+        capacity.take(member.missing, placement)
 
     def come_back(self, at_us: int) -> None:
         """Have the queue looked at again at `at_us`, even if nothing happens until then.
@@ -200,8 +166,6 @@ class Pass:
         for family in self.state.queue.families.values():
             if only_new and family.fit_pods >= 0:
                 continue
-            if len(family.roles) > 1:
-                self._plan_counted()  # to see whether those fit takes placing them
             fit, free, short, apart = outlook(self.state.capacity, family.roles, self.placer)
             if (
                 fit != family.fit_pods
@@ -213,7 +177,5 @@ class Pass:
 
     def end(self) -> None:
         """Undo what was planned."""
-        if self._counted is not None:
-            self.state.capacity.expect_nothing()
         if self._trial is not None:
             self._trial.__exit__()

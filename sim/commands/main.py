@@ -43,9 +43,10 @@ cli_train.register(app)
 
 def main() -> None:
     """Run the command line; the exit code is 0 done, 1 failed, 2 bad usage, 130 interrupted."""
-    # sums over tables need no threads, which spin, and whose number would change the last digit
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    gc.set_threshold(50_000, 20, 50)  # libraries and tables stay; do not walk them again and again
+    # sums over tables need no threads, which only spin; what the user set holds
+    if not any(f"{kind}_NUM_THREADS" in os.environ for kind in ("OPENBLAS", "GOTO", "OMP")):
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    gc.set_threshold(50_000, 10, 10)  # libraries and tables stay; do not walk them again and again
     code = invoke(sys.argv[1:])
     gc.freeze()  # the process ends: nothing is worth collecting
     sys.exit(code)

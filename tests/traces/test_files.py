@@ -59,6 +59,15 @@ def test_rows_read_at_once_are_those_read_line_by_line(written: Write, row: str)
         pd.testing.assert_frame_equal(at_once.rejected, one_by_one.rejected)
 
 
+@pytest.mark.parametrize("first_field", ["job", '"job"'])
+def test_a_second_mark_of_byte_order_belongs_to_the_first_column(
+    written: Write, first_field: str
+) -> None:
+    path = written("\ufeff\ufeff" + HEADER.replace("job", first_field, 1), GOOD)
+    with pytest.raises(TraceError, match="job"):
+        traces.load(path)
+
+
 def test_sha256_is_that_of_the_file(written: Write) -> None:
     import hashlib
 

@@ -50,6 +50,24 @@ def count_calls(act: Callable[[], object]) -> int:
     return calls
 
 
+def count_lines(act: Callable[[], object]) -> int:
+    """Return how many lines of Python `act` runs."""
+    lines = 0
+
+    def note(frame: object, event: str, arg: object) -> object:
+        nonlocal lines
+        lines += event == "line"
+        return note
+
+    before = sys.gettrace()
+    sys.settrace(note)  # type: ignore[arg-type]
+    try:
+        act()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
 def life_of_a_gang(num_nodes: int, placer: str) -> int:
     """Return the calls of submission, admission test and end of a gang of 16 pods of 8 GPUs."""
     policy = catalog.policy(PolicySpec(placement=placer))
@@ -148,3 +166,17 @@ def test_naming_what_binds_costs_by_shapes_too(discipline: str) -> None:
         return count_calls(lambda: decide(state, policy, to_us(2.0)))
 
     assert blocked(40, 20) == blocked(40, 1_000) == blocked(400, 20)
+
+
+def test_few_short_gangs_late_in_the_queue_are_found_without_walking_it() -> None:
+    def lines_run(num_long: int) -> int:
+        state = ClusterState(nodes(1))
+        for i in range(num_long + 2):
+            submit(state, gang(f"g{i:05}", 1, 8, float(i), 1000.0 if i < num_long else 10.0))
+        state.queue.index_demands()
+        (family,) = state.queue.families.values()
+        demand = family.demands[1]
+        assert demand.first_within(to_us(20.0), set()) is not None
+        return count_lines(lambda: demand.first_within(to_us(20.0), set()))
+
+    assert lines_run(4_000) <= lines_run(40)

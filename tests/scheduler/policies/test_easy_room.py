@@ -62,3 +62,27 @@ def test_ranks_that_the_head_still_holds_are_no_room_for_it() -> None:
     apply(state, NodeLost("n2"))
     submit(state, "long", role(1), 5, 1000)
     assert started(state, 6.0) == set(), "`long` takes the GPU that the head's worker needs at 100"
+
+
+def test_a_node_that_fills_up_leaves_what_comes_back_on_its_neighbours() -> None:
+    def role(count: int, gpus: int) -> tuple[Role, ...]:
+        return (Role(count, PodShape(gpus)),)
+
+    state = ClusterState([Node(f"n{i}", PodShape(8)) for i in range(3)], EASY.order)
+    submit(state, "run", role(1, 8), 0, 1000)
+    assert started(state, 0.0) == {"run"}
+    submit(state, "head", role(3, 8), 1, 100)
+    submit(state, "short", role(4, 3), 2, 500)  # on two nodes, the first of which
+    submit(state, "short too", role(1, 2), 3, 500)  # this one fills
+    submit(state, "long", role(1, 2), 4, 5000)
+    assert started(state, 5.0) == {"short", "short too"}, "`long` would keep a node from the head"
+
+
+def test_a_role_that_fills_one_node_of_another_role_leaves_the_rest_to_come_back() -> None:
+    state = ClusterState([Node(f"n{i}", PodShape(8)) for i in range(3)], EASY.order)
+    submit(state, "run", (Role(1, PodShape(8)),), 0, 1000)
+    assert started(state, 0.0) == {"run"}
+    submit(state, "head", (Role(3, PodShape(8)),), 1, 100)
+    submit(state, "short", (Role(2, PodShape(5)), Role(1, PodShape(3), name="evaluator")), 2, 500)
+    submit(state, "long", (Role(1, PodShape(3)),), 3, 5000)
+    assert started(state, 5.0) == {"short"}, "`long` would keep a node from the head"
