@@ -67,9 +67,18 @@ def mount_all(folder: Path, keep: list[str]) -> None:
             run("mount", "--bind", str(shown), str(setting))
 
 
+def has_link(name: str) -> bool:
+    """True if this node has a link; /sys shows those of the machine, which may be called alike."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
+
+
 def join_network(config: dict[str, Any]) -> None:
     """Configure the link that the machine puts into this node."""
-    while not Path("/sys/class/net/eth0").exists():
+    while not has_link("eth0"):
         time.sleep(0.005)
     run("ip", "link", "set", "lo", "up")
     run("ip", "addr", "add", f"{config['address']}/24", "dev", "eth0")

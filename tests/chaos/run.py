@@ -52,10 +52,10 @@ class Chaos:
     async def run(self, folder: Path) -> list[str]:
         """Return what went wrong."""
         settings = {"timeouts": {"bind_s": 10.0, "repair_s": 6.0, "barrier_s": 4.0}}
-        cluster = await asyncio.to_thread(
-            lambda: clusters.up(folder, nodes=NODES, gpus=GPUS, muster_settings=settings)
-        )
         try:
+            cluster = await asyncio.to_thread(
+                lambda: clusters.up(folder, nodes=NODES, gpus=GPUS, muster_settings=settings)
+            )
             return await self._on(cluster)
         finally:
             if self._keep is not None:

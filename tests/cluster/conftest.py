@@ -208,8 +208,8 @@ def watcher(
         "timeouts": {"bind_s": 10.0, "repair_s": 6.0, "barrier_s": 4.0},
         "direct_queues": ["fast"],
     }
-    found = clusters.up(folder, nodes=NODES, muster_settings=settings, audited=True)
     try:
+        found = clusters.up(folder, nodes=NODES, muster_settings=settings, audited=True)
         with Watcher(found) as watcher:
             yield watcher
         assert not watcher.observer.violations, watcher.observer.violations

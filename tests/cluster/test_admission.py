@@ -110,8 +110,10 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kube]:
     if lack:
         pytest.skip(f"the control plane cannot be built: {lack}")
     folder = Path(tmp_path_factory.mktemp("stock")) / "cluster"
-    yield Kube(clusters.up(folder, nodes=NODES, with_muster=False))
-    clusters.down(folder)
+    try:
+        yield Kube(clusters.up(folder, nodes=NODES, with_muster=False))
+    finally:
+        clusters.down(folder)
 
 
 def test_without_muster_the_same_two_jobs_stay_half_placed(stock: Kube) -> None:

@@ -27,8 +27,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if lack:
         pytest.skip(f"the control plane cannot be built: {lack}")
     folder = tmp_path_factory.mktemp("demo") / "cluster"
-    yield clusters.up(folder, nodes=6)
-    clusters.down(folder)
+    try:
+        yield clusters.up(folder, nodes=6)
+    finally:
+        clusters.down(folder)
 
 
 def command(folder: Path, *options: str) -> list[str]:
@@ -59,8 +61,8 @@ def test_stock_scheduling_gets_stuck_and_the_demo_says_in_what(tmp_path: Path) -
     if lack:
         pytest.skip(f"the control plane cannot be built: {lack}")
     folder = tmp_path / "cluster"
-    found = clusters.up(folder, nodes=4, with_muster=False)
     try:
+        found = clusters.up(folder, nodes=4, with_muster=False)
         done = subprocess.run(
             command(folder, "--jobs", "8", "--limit-s", "20"),
             capture_output=True,

@@ -346,8 +346,8 @@ def test_61_on_many_nodes_the_planned_ones_are_nominated(tmp_path: Path) -> None
         pytest.skip(f"the control plane cannot be built: {lack}")
     size, nodes = 50, 1000
     folder = tmp_path / "cluster"
-    many = clusters.up(folder, nodes=nodes, with_operator=False, with_kwok=False)
     try:
+        many = clusters.up(folder, nodes=nodes, with_operator=False, with_kwok=False)
         file = many.dir / "scheduler.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), "percentageOfNodesToScore": 1}))
         many.restart("kube-scheduler")

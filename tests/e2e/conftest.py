@@ -37,8 +37,8 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         pytest.skip(lacking)
     folder = Path(tmp_path_factory.mktemp("e2e")) / "cluster"
     settings = {"timeouts": {"bind_s": 20.0, "repair_s": REPAIR_S}}
-    found = clusters.up(folder, nodes=0, kubelets=NODES, muster_settings=settings)
     try:
+        found = clusters.up(folder, nodes=0, kubelets=NODES, muster_settings=settings)
         yield found
         assert not num_refused(found), "muster was refused what its manifests should grant"
         replayed = replay(found.dir / "journal.jsonl")

@@ -57,11 +57,13 @@ def test_two_jobs_run_one_after_the_other(kube: Kube, submit: Submit) -> None:
 def without_muster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kube]:
     """Return the same nodes under stock scheduling, beside played ones without GPUs."""
     folder = tmp_path_factory.mktemp("stock") / "cluster"
-    found = clusters.up(folder, nodes=PLAYED, gpus=0, kubelets=NODES, with_muster=False)
-    kube = Kube(found)
-    kube.until("all nodes are ready", lambda: num_ready(kube) == NODES + PLAYED)
-    yield kube
-    clusters.down(folder)
+    try:
+        found = clusters.up(folder, nodes=PLAYED, gpus=0, kubelets=NODES, with_muster=False)
+        kube = Kube(found)
+        kube.until("all nodes are ready", lambda: num_ready(kube) == NODES + PLAYED)
+        yield kube
+    finally:
+        clusters.down(folder)
 
 
 def test_two_jobs_deadlock_without_muster(without_muster: Kube) -> None:

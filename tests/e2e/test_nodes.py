@@ -106,17 +106,20 @@ def test_nothing_stays_even_after_everything_was_killed(tmp_path: Path) -> None:
         pytest.skip(lacking)
     folder = tmp_path / "cluster"
     before = traces(folder)
-    first = clusters.up(folder, nodes=0, kubelets=1, with_muster=False, with_operator=False)
-    during = traces(folder)
-    assert during["links"] != before["links"] and during["groups"] != before["groups"]
-    for process in first.processes:
-        process.signal(signal.SIGKILL)
-    second = clusters.up(folder, nodes=0, kubelets=1, with_muster=False, with_operator=False)
-    kube = Kube(second)
-    until_account(kube, "default")
-    kube.create(pod("sleeper", "sleep", "1000"))
-    kube.until("a pod runs", lambda: phase(kube, "sleeper") == "Running")
-    assert clusters.down(folder)
+    try:
+        first = clusters.up(folder, nodes=0, kubelets=1, with_muster=False, with_operator=False)
+        during = traces(folder)
+        assert during["links"] != before["links"] and during["groups"] != before["groups"]
+        for process in first.processes:
+            process.signal(signal.SIGKILL)
+        second = clusters.up(folder, nodes=0, kubelets=1, with_muster=False, with_operator=False)
+        kube = Kube(second)
+        until_account(kube, "default")
+        kube.create(pod("sleeper", "sleep", "1000"))
+        kube.until("a pod runs", lambda: phase(kube, "sleeper") == "Running")
+        assert clusters.down(folder)
+    finally:
+        clusters.down(folder)
     after = traces(folder)
     for what, value in before.items():
         assert after[what] == value, f"{what} changed"
@@ -149,3 +152,15 @@ def test_a_lack_is_said_in_one_line() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.startswith("real nodes need root"), done.stderr
     assert len(done.stdout.splitlines()) == 1
+
+
+def test_a_node_waits_for_a_link_of_its_own_not_for_one_of_the_machine() -> None:
+    if lacking := lack():
+        pytest.skip(lacking)
+    code = "import sys; from scheduler.controlplane.node_init import has_link; "
+    code += "print(*map(has_link, sys.argv[1:]))"
+    theirs = next(name for name in os.listdir("/sys/class/net") if name != "lo")
+    ask = [sys.executable, "-c", code, "lo", theirs]
+    assert subprocess.check_output(ask, text=True).split() == ["True", "True"]
+    inside = subprocess.check_output(["unshare", "--net", *ask], text=True).split()
+    assert inside == ["True", "False"]
