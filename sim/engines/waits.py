@@ -157,8 +157,7 @@ class QueueLedger:
         rows = self._outlooks.get(wait.family)
         if rows is None:
             rows = self._outlooks[wait.family] = bytearray()
-        short = CAPACITY + NUM_REASONS * _RESOURCE_CODE.get(wait.short, _OTHER)
-        apart = FRAGMENTATION + NUM_REASONS * _RESOURCE_CODE.get(wait.apart, _OTHER)
+        short, apart = coded(CAPACITY, wait.short), coded(FRAGMENTATION, wait.apart)
         rows += _pack_outlook(now_s, wait.fit_pods, wait.free_pods, short, apart)
 
     def settle(
