@@ -252,6 +252,7 @@ class Controller:
         try:
             self.mending.mend(gang, now_s)
         except Exception as error:
+            self.mending.let_go(gang, now_s)
             self.set_aside(gang, error, "mend")
 
     def _decide(self, now_s: float) -> None:

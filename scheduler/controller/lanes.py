@@ -11,8 +11,10 @@ from scheduler.controller.pins import pin
 from scheduler.controller.slots import Slot
 from scheduler.kube.api import MERGE, Api, ApiError
 from scheduler.kube.objects import GATE, PLAN, Pod
+from scheduler.kube.reading import UNREADABLE, decode
 
 _encode = msgspec.json.Encoder().encode
+_pod = msgspec.json.Decoder(Pod)
 #: said to kube-scheduler of pods that wait: constant, because a text that changes makes it ask
 #: again at once, without end
 WAITS = "waiting for room for the whole gang"
@@ -117,8 +119,7 @@ class Lanes:
         except ApiError as error:
             if error.code not in (0, 409) and error.code < 500:
                 raise
-            reply = await ask("GET", path)
-            found = msgspec.json.decode(reply, type=Pod)
+            found = _read(await ask("GET", path))
             if found.metadata.uid != uid or found.spec.node_name != node:
                 raise
 
@@ -129,7 +130,7 @@ class Lanes:
             ApiError: the API server does not say.
         """
         try:
-            found = msgspec.json.decode(await self._api.persist("GET", pod_path(pod)), type=Pod)
+            found = _read(await self._api.persist("GET", pod_path(pod)))
         except ApiError as error:
             if error.code == 404:
                 return None
@@ -168,6 +169,18 @@ class Lanes:
         except ApiError as error:
             if error.code not in (404, 409):
                 raise
+
+
+def _read(reply: bytes) -> Pod:
+    """Return the pod of an answer.
+
+    Raises:
+        ApiError: it cannot be read, so that nothing is known of it.
+    """
+    try:
+        return decode(_pod, reply)
+    except UNREADABLE as error:
+        raise ApiError(0, f"the answer is no pod that muster can read: {error}") from None
 
 
 def plan_text(gang: str, slot: Slot) -> str:

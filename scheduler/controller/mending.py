@@ -62,6 +62,23 @@ class Mending:
             self._release.completed(gang, now_s)
         self._judge(gang, now_s)
 
+    def let_go(self, gang: LiveGang, now_s: float) -> None:
+        """Give back what pods held that are gone; reads no object of a gang that cannot be read."""
+        before = len(gang.slots)
+        for slot in list(gang.slots):
+            pod = gang.pods.get(slot.uid)
+            is_gone = pod is None or pod.ended
+            if slot.uid and is_gone and slot.state is not SlotState.GONE:
+                self._empty(gang, slot, now_s)
+            if slot.state is SlotState.VACANT and self._is_over(slot, now_s):
+                self._tables.give_back(gang, [slot], now_s, "no pod came after it")
+        if len(gang.slots) < before:
+            self._tables.tell(gang, Wanted([]))
+
+    def _is_over(self, slot: Slot, now_s: float) -> bool:
+        """True if a node was kept for long enough for a pod that comes after one that is gone."""
+        return now_s - slot.since_s >= self._timeouts.repair_s
+
     def _without_slot(self, pods: list[Pod]) -> list[Pod]:
         return [
             pod
@@ -157,7 +174,7 @@ class Mending:
             else "its node is closed"
             if not self._ledger.usable(slot.node)
             else "no pod came after it"
-            if now_s - slot.since_s >= self._timeouts.repair_s
+            if self._is_over(slot, now_s)
             else ""
         )
         if cause:

@@ -215,7 +215,7 @@ def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 content = msgspec.json.decode(line, type=dict[str, Any])
                 content["t"], content["is"]
-            except (msgspec.DecodeError, KeyError) as error:
+            except (msgspec.DecodeError, RecursionError, KeyError) as error:
                 raise ValueError(f"{path}:{number}: no journal line: {error}") from None
             own = content.get("n")  # journals of earlier versions are not numbered
             if own and last is not None and own != last + 1:

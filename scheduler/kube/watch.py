@@ -8,17 +8,15 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 from urllib.parse import urlencode
-
-import msgspec
 
 from scheduler.kube.api import Api, ApiError
 from scheduler.kube.objects import Meta
+from scheduler.kube.reading import BOOKMARK, ERROR, Reader
 
 log = logging.getLogger("muster.watch")
-PAGE = "5000"
-BOOKMARK_S = 60  #: the API server sends one about every minute
+PAGE = "500"
 
 
 class Change(StrEnum):
@@ -27,33 +25,8 @@ class Change(StrEnum):
     ADDED = "ADDED"
     MODIFIED = "MODIFIED"
     DELETED = "DELETED"
-    BOOKMARK = "BOOKMARK"
-    ERROR = "ERROR"
 
 
-class _ListMeta(msgspec.Struct, rename="camel"):
-    resource_version: str = ""
-    continue_: str = msgspec.field(default="", name="continue")
-
-
-class _Line(msgspec.Struct):
-    type: Change
-    object: msgspec.Raw
-
-
-class _Bare(msgspec.Struct):
-    """What every object has, however odd the rest of it is."""
-
-    metadata: Meta
-
-
-class _RawPage(msgspec.Struct):
-    items: list[msgspec.Raw]
-    metadata: _ListMeta
-
-
-_bare = msgspec.json.Decoder(_Bare)
-_raw_page = msgspec.json.Decoder(_RawPage)
 T = TypeVar("T")
 
 
@@ -84,8 +57,16 @@ class Informer(Generic[T]):
     synced: asyncio.Event = field(default_factory=asyncio.Event)
     heard_s: float = 0.0  #: loop time of the last line
     relists: int = 0
-    skipped: int = 0  #: objects and changes that could not be taken in
+    _untaken: int = 0  #: changes that the handler did not take
     _known: dict[str, T] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._reader = Reader(self.kind, self.path)
+
+    @property
+    def skipped(self) -> int:
+        """Objects and changes that could not be taken in."""
+        return self._untaken + self._reader.skipped
 
     async def run(self) -> None:
         """Watch for ever."""
@@ -124,8 +105,6 @@ class Informer(Generic[T]):
 
     async def _list(self) -> str:
         """Report the difference between what is there and what was known; return its version."""
-        page_of = _list_type(self.kind)
-        decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(page_of)
         found: dict[str, T] = {}
         more = ""
         self.relists += 1
@@ -136,10 +115,15 @@ class Informer(Generic[T]):
             reply = await self.api.call(
                 "GET", f"{self.path}?{urlencode(query)}", accept=self.accept, timeout_s=60.0
             )
-            page, items = self._page(decoder, reply)
-            for item in items:
+            try:
+                page = self._reader.page(reply)
+            except ValueError as error:
+                raise ApiError(0, str(error)) from None
+            for item in page.items:
                 found[item.metadata.uid] = item  # type: ignore[attr-defined]
-            more = page.metadata.continue_
+            # what became unreadable is still there: as it was known
+            found |= {uid: self._known[uid] for uid in page.unread if uid in self._known}
+            more = page.more
             if not more:
                 break
         for uid in self._known.keys() - found.keys():
@@ -152,23 +136,10 @@ class Informer(Generic[T]):
                 self._tell(Change.MODIFIED, item)
         self._known = found
         self.heard_s = asyncio.get_running_loop().time()
-        return str(page.metadata.resource_version)
-
-    def _page(self, decoder: msgspec.json.Decoder[Any], reply: bytes) -> tuple[Any, list[T]]:
-        """Return one page of a list and its objects, without those that cannot be read."""
-        try:
-            page = decoder.decode(reply)
-            return page, page.items
-        except msgspec.ValidationError:
-            raw = _raw_page.decode(reply)
-        object_of = msgspec.json.Decoder(self.kind)
-        read = (self._read(object_of, item) for item in raw.items)
-        return raw, [item for item in read if item is not None]
+        return page.version
 
     async def _watch(self, version: str) -> None:
         """Follow the changes after `version` until the watch has to be opened anew from a list."""
-        line_of = msgspec.json.Decoder(_Line)
-        object_of = msgspec.json.Decoder(self.kind)
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
@@ -190,22 +161,21 @@ class Informer(Generic[T]):
                         if now_s - heard_s > PATIENCE_STEP * self.stalled_s:  # not for every line
                             heard_s = now_s
                             silence.reschedule(now_s + self.stalled_s)
-                        event = line_of.decode(line)
-                        if event.type is Change.ERROR:
-                            raise ApiError(410, "the watch expired")
-                        if event.type is Change.BOOKMARK:
-                            version = _bare.decode(event.object).metadata.resource_version
+                        told = self._reader.line(line)
+                        if told is None:
                             continue
-                        item = self._read(object_of, event.object)
-                        readable: Any = _bare.decode(event.object) if item is None else item
-                        meta: Meta = readable.metadata
-                        version = meta.resource_version
-                        if event.type is Change.DELETED:
-                            item = self._known.pop(meta.uid, None) or item
+                        if told.change == ERROR:
+                            raise ApiError(410, "the watch expired")
+                        version = told.version
+                        if told.change == BOOKMARK:
+                            continue
+                        item = told.item
+                        if told.change == Change.DELETED:
+                            item = self._known.pop(told.uid, None) or item
                         elif item is not None:
-                            self._known[meta.uid] = item
+                            self._known[told.uid] = item
                         if item is not None:
-                            self._tell(event.type, item)
+                            self._tell(Change(told.change), item)
                 # the server ends a watch after timeoutSeconds; go on where it ended
             except TimeoutError:
                 log.warning(
@@ -232,27 +202,10 @@ class Informer(Generic[T]):
         try:
             self.handler(change, item)
         except Exception:
-            self.skipped += 1
+            self._untaken += 1
             meta: Meta = item.metadata  # type: ignore[attr-defined]
             log.exception("%s of %s %s not taken in", change, self.path, _where(meta))
-
-    def _read(self, decoder: msgspec.json.Decoder[T], raw: msgspec.Raw) -> T | None:
-        """Return an object, or nothing if it has not the form that its kind should have."""
-        try:
-            return decoder.decode(raw)
-        except msgspec.ValidationError as error:
-            self.skipped += 1
-            meta = _bare.decode(raw).metadata
-            log.error("%s %s left out, it cannot be read: %s", self.path, _where(meta), error)
-            return None
 
 
 def _where(meta: Meta) -> str:
     return f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name
-
-
-def _list_type(kind: type[T]) -> type:
-    return msgspec.defstruct(
-        f"{kind.__name__}List",
-        [("items", list[kind]), ("metadata", _ListMeta)],  # type: ignore[valid-type]
-    )

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-
-import msgspec
+from urllib.parse import urlencode
 
 from scheduler.controller.lanes import Lanes
 from scheduler.kube.api import Api, ApiError, access
 from scheduler.kube.kubeconfig import chosen
 from scheduler.kube.objects import Pod
-
-
-class _Pods(msgspec.Struct):
-    items: list[Pod]
-
+from scheduler.kube.reading import Reader
+from scheduler.kube.watch import PAGE
 
 ROUNDS = 4  #: pods come and change meanwhile
 
@@ -31,11 +27,11 @@ async def ungate(kubeconfig: str = "", context: str = "", namespace: str = "") -
     configuration = await access(chosen(kubeconfig), context)
     async with Api(configuration) as api:
         path = f"/api/v1/namespaces/{namespace}/pods" if namespace else "/api/v1/pods"
+        reader = Reader(Pod, path)
         lanes = Lanes(api)
         count, problem = 0, ""
         for _ in range(ROUNDS):
-            reply = await api.persist("GET", path)
-            pods = msgspec.json.decode(reply, type=_Pods).items
+            pods = await _all(api, path, reader)
             gated = [pod for pod in pods if pod.gated]
             if not gated:
                 pending = [pod for pod in pods if not (pod.spec.node_name or pod.ended)]
@@ -54,3 +50,16 @@ async def ungate(kubeconfig: str = "", context: str = "", namespace: str = "") -
         f"{count} pods ungated, but there still are gated ones after {ROUNDS} rounds; "
         f"{problem or 'new ones keep coming: remove the admission policy muster-gate first'}"
     )
+
+
+async def _all(api: Api, path: str, reader: Reader[Pod]) -> list[Pod]:
+    """Return all pods, page by page, without those that cannot be read."""
+    pods: list[Pod] = []
+    more = ""
+    while True:
+        query = urlencode({"limit": PAGE, **({"continue": more} if more else {})})
+        page = reader.page(await api.persist("GET", f"{path}?{query}"))
+        pods += page.items
+        more = page.more
+        if not more:
+            return pods

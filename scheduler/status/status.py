@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 
@@ -17,6 +18,8 @@ from scheduler.policies.explain import explain as explain_gang
 from scheduler.status.story import Moment
 from scheduler.status.unmatched import unmatched
 from scheduler.status.way_out import Head, WayOut, sentences, way_out
+
+log = logging.getLogger("muster.status")
 
 
 class PodView(msgspec.Struct):
@@ -71,7 +74,51 @@ def view(
     pods: bool = False,
     at: Mapping[str, int] | None = None,
 ) -> GangView:
-    """Describe a gang; `at` are the places in the queue, where many gangs are described."""
+    """Describe a gang; `at` are the places in the queue, where many gangs are described.
+
+    One that cannot be described takes no page from the others: it says so itself.
+    """
+    try:
+        return _view(gang, ledger, now_s, pods=pods, at=at)
+    except Exception as error:
+        log.exception("gang %s cannot be described", gang.name)
+        return _undescribed(gang, error)
+
+
+def _undescribed(gang: LiveGang, error: Exception) -> GangView:
+    bound = sum(1 for pod in gang.pods.values() if pod.spec.node_name)
+    return GangView(
+        gang=gang.name,
+        source=str(gang.key.source),
+        phase="degraded" if bound else "waiting",
+        reason=str(PendingReason.MEMBERS),
+        text=f"muster cannot describe it ({type(error).__name__}: {error}); please report this",
+        pods_present=len(gang.pods),
+        pods_needed=0,
+        pods_total=len(gang.pods),
+        pods_bound=bound,
+        gpus=0,
+        lacks_pods=0,
+        lacks_gpus=0,
+        priority=0,
+        queue="",
+        position=None,
+        ahead=None,
+        free_gpus=None,
+        short=None,
+        starts_in_s=None,
+        waited_s=0.0,
+    )
+
+
+def _view(
+    gang: LiveGang,
+    ledger: Ledger,
+    now_s: float,
+    *,
+    pods: bool,
+    at: Mapping[str, int] | None,
+) -> GangView:
     live = gang.live_pods()
     slots = {slot.uid: slot for slot in gang.slots}
     bound = sum(1 for pod in live if pod.spec.node_name)

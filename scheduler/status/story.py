@@ -125,7 +125,7 @@ def _lines(files: Iterable[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
                     if marks[0] in line[:80] or marks[1] in line[:80]:
                         try:
                             seen = decoder.decode(line)
-                        except msgspec.DecodeError:
+                        except (msgspec.DecodeError, RecursionError):
                             continue
                         yield seen.kind, seen.v
         except FileNotFoundError:

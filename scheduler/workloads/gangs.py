@@ -6,6 +6,8 @@ that the usual controllers write are enough.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -85,6 +87,11 @@ OWN_GROUP = "muster.dev/group"
 OWN_MIN = "muster.dev/min-member"
 WALLTIME = "muster.dev/walltime"
 
+MOST = 2**31 - 1  #: the largest count that objects of Kubernetes have
+MOST_SHOWN = 40  #: characters of what a user wrote that messages repeat
+_NUMBER = re.compile(r"[+-]?[0-9]{1,10}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", re.ASCII)
+
 Find = Callable[[str, str, str], Thing | None]
 
 
@@ -135,7 +142,7 @@ def key_of(pod: Pod, find: Find) -> GangKey | None:
     if name := meta.annotations.get(VOLCANO_GROUP):
         if (step := labels.get(TRAIN_STEP, "")).endswith("initializer"):
             name = f"{name}-{step}"
-        return GangKey(meta.namespace, name, Source.VOLCANO)
+        return GangKey(meta.namespace, _identity(name), Source.VOLCANO)
     if name := labels.get(KUEUE_GROUP):
         return GangKey(meta.namespace, name, Source.KUEUE)
     if name := labels.get(KUBEFLOW_JOB):
@@ -151,7 +158,7 @@ def key_of(pod: Pod, find: Find) -> GangKey | None:
             meta.namespace, f"{name}-{labels.get(LWS_GROUP, '0')}", Source.LEADER_WORKER_SET
         )
     if name := labels.get(OWN_GROUP) or meta.annotations.get(OWN_GROUP):
-        return GangKey(meta.namespace, name, Source.OWN)
+        return GangKey(meta.namespace, _identity(name), Source.OWN)
     if owner is not None and owner.kind == "Job" and _index(pod) is not None:
         job = find("Job", meta.namespace, owner.name)
         if job is None or _is_gang_job(job):
@@ -210,11 +217,41 @@ def rank_of(pod: Pod) -> Rank:
 
 
 def number_in(text: str | None) -> int:
-    """Return the number that a label says; 0 if it says none."""
-    try:
-        return int(text or 0)
-    except ValueError:
+    """Return the number that a label says; 0 if it says none that Kubernetes would count with."""
+    if not text or _NUMBER.fullmatch(text) is None:
         return 0
+    number = int(text)
+    return number if abs(number) <= MOST else 0
+
+
+def is_name(text: str) -> bool:
+    """True for what an object of Kubernetes, or a label, may be called."""
+    return _NAME.fullmatch(text) is not None
+
+
+def named(text: str, where: str) -> str:
+    """Return a name that a user wrote, once it is known to be one.
+
+    Raises:
+        ValueError: no object of Kubernetes and no label could have it.
+    """
+    if not is_name(text):
+        raise ValueError(
+            f"{where}: {shown(text)} is no name; use at most 253 letters, digits, '-', '_' and '.'"
+        )
+    return text
+
+
+def shown(text: str) -> str:
+    """Return what a user wrote so that it fits into a message and a terminal."""
+    return ascii(text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}...")
+
+
+def _identity(text: str) -> str:
+    """Return a name by which a gang is told from others, whatever its pods call it."""
+    if is_name(text):
+        return text
+    return f"misnamed-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:10]}"
 
 
 def leads(role: str) -> bool:

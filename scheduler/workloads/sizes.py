@@ -20,18 +20,24 @@ from scheduler.workloads.gangs import (
     KUBEFLOW_TYPE,
     KUEUE_COUNT,
     LWS_SIZE,
+    MOST,
+    OWN_GROUP,
     OWN_MIN,
     TRAIN_STEP,
     TRAINING_JOBS,
+    VOLCANO_GROUP,
     Find,
     GangKey,
     Source,
     in_order,
+    is_name,
     jobs_of,
     leads,
+    named,
     number_in,
     ordered,
     rank_of,
+    shown,
 )
 
 
@@ -52,6 +58,9 @@ def size_of(key: GangKey, pods: Iterable[Pod], find: Find) -> Size | None:
     """
     pods = list(pods)
     one = pods[0]
+    for where in (VOLCANO_GROUP, OWN_GROUP):
+        if text := one.metadata.annotations.get(where):
+            named(text, where)
     sizes = {word: size for word, size in _said(key, one, find) if size is not None}
     if key.source is Source.VOLCANO:
         sizes = {word: _with_roles(size, key, pods, find) for word, size in sizes.items()}
@@ -60,6 +69,11 @@ def size_of(key: GangKey, pods: Iterable[Pod], find: Find) -> Size | None:
         sizes.setdefault(OWN_MIN, Size(own, own))
     if not sizes:
         return None
+    for word, size in sizes.items():
+        if size.total > MOST:
+            raise ValueError(
+                f"{word}: {size.total} pods are more than the {MOST} that a job can have"
+            )
     chosen = next(iter(sizes.values()))
     strictest = max(size.min_member for size in sizes.values())
     if strictest != chosen.min_member:
@@ -107,7 +121,6 @@ def _said(key: GangKey, pod: Pod, find: Find) -> Iterable[tuple[str, Size | None
     """Yield what each source that speaks for the gang says."""
     meta = pod.metadata
     where = (key.namespace, key.name)
-    owner = meta.controller()
     kind, kubeflow = training_job(pod, find)
     match key.source:
         case Source.NATIVE:
@@ -131,23 +144,20 @@ def _said(key: GangKey, pod: Pod, find: Find) -> Iterable[tuple[str, Size | None
             initializers = _num_initializers(find("JobSet", key.namespace, key.name))
             yield "PodGroup", _from(find("volcano", *where), "minMember", less=initializers)
         case Source.KUEUE:
-            count = number_in(meta.annotations.get(KUEUE_COUNT))
-            yield KUEUE_COUNT, Size(count, count) if count else None
+            yield KUEUE_COUNT, _annotated(pod, KUEUE_COUNT)
         case Source.KUBEFLOW:
             if kubeflow is not None:
                 yield kind, kubeflow_size(kubeflow)
             else:
                 yield "WORLD_SIZE", _from_environment(pod)
         case Source.JOBSET:
-            jobset = find("JobSet", key.namespace, meta.labels[JOBSET])
+            jobset = find("JobSet", key.namespace, meta.labels.get(JOBSET, key.name))
             only = meta.labels.get(JOBSET_ROLE) if in_order(jobset) else None
             yield "JobSet", _jobset_size(jobset, only)
         case Source.LEADER_WORKER_SET:
-            count = number_in(meta.annotations.get(LWS_SIZE))
-            yield LWS_SIZE, Size(count, count) if count else None
+            yield LWS_SIZE, _annotated(pod, LWS_SIZE)
         case Source.JOB:
-            assert owner is not None
-            job = find("Job", key.namespace, owner.name)
+            job = find("Job", key.namespace, key.name)
             count = _count(job.spec.get("parallelism", 1), "parallelism") if job is not None else 0
             yield "Job", Size(count, count) if count else None
         case Source.LONE:
@@ -164,9 +174,32 @@ def _made_by(group: Thing | None, job: Thing) -> bool:
 
 
 def _own_minimum(pod: Pod) -> int | None:
-    text = pod.metadata.labels.get(OWN_MIN) or pod.metadata.annotations.get(OWN_MIN)
-    least = number_in(text)
-    return least if least > 0 else None
+    text = pod.metadata.labels.get(OWN_MIN)
+    if text is None:
+        text = pod.metadata.annotations.get(OWN_MIN)
+    return None if text is None else _written(text, OWN_MIN)
+
+
+def _annotated(pod: Pod, name: str) -> Size | None:
+    text = pod.metadata.annotations.get(name)
+    if text is None:
+        return None
+    count = _written(text, name)
+    return Size(count, count)
+
+
+def _written(text: str, where: str) -> int:
+    """Return the count of pods that a user wrote as a text.
+
+    Raises:
+        ValueError: it is none.
+    """
+    count = number_in(text)
+    if count < 1:
+        raise ValueError(
+            f"{where}: {shown(text)} is no number of pods; write a whole number from 1 to {MOST}"
+        )
+    return count
 
 
 def _from(thing: Thing | None, *path: str, less: int = 0) -> Size | None:
@@ -238,8 +271,9 @@ def _count(value: object, what: str) -> int:
     Raises:
         ValueError: it is no count.
     """
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{what}: {value!r} is no number of pods; correct the object that says it")
+    if not isinstance(value, int) or not 0 <= value <= MOST:
+        said = shown(str(value)) if isinstance(value, str) else shown(repr(value)[:100])
+        raise ValueError(f"{what}: {said} is no number of pods; correct the object that says it")
     return value
 
 
@@ -254,6 +288,8 @@ def kubeflow_size(job: Thing) -> Size | None:
         return None
     policy = (job.spec.get("runPolicy") or {}).get("schedulingPolicy") or {}
     elastic = (job.spec.get("elasticPolicy") or {}).get("minReplicas")
+    if queue := policy.get("queue"):
+        named(str(queue), "schedulingPolicy.queue")
     least = policy.get("minAvailable")
     if least is None and elastic is not None:
         others = sum(count for role, count in replicas.items() if role != "Worker")
@@ -268,8 +304,9 @@ def wishes(job: Thing | None, find: Find) -> tuple[str, int]:
     """Return queue and priority of a training job's scheduling policy; its operator drops both."""
     run_policy = (job.spec.get("runPolicy") if job is not None else None) or {}
     policy = run_policy.get("schedulingPolicy") or {}
-    named = find("PriorityClass", "", str(policy.get("priorityClass") or ""))
-    return str(policy.get("queue") or ""), named.value if named is not None else 0
+    known = find("PriorityClass", "", str(policy.get("priorityClass") or ""))
+    queue = str(policy.get("queue") or "")
+    return queue if is_name(queue) else "", known.value if known is not None else 0
 
 
 def _jobset_size(jobset: Thing | None, only: str | None) -> Size | None:

@@ -159,7 +159,7 @@ def _events(path: Path, torn: list[str]) -> Iterator[Event]:
             continue
         try:
             event = msgspec.json.decode(line, type=Event)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             if number == len(lines) and not line.endswith(b"\n"):
                 torn.append(place)
                 return

@@ -146,7 +146,7 @@ def scene(snapshot: Path | None, journal: Sequence[Path], assumed_s: float) -> S
 def _read_state(path: Path) -> _State:
     try:
         state = msgspec.json.decode(path.read_bytes(), type=_State)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(
             f"snapshot {str(path)!r}: {error}; give what muster answers at /state"
         ) from None

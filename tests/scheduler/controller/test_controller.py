@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
+import msgspec
 import pytest
 
 from scheduler.controller.asking import duration_s
 from scheduler.controller.plans import PlanRecord, record_name
 from scheduler.extender.binds import BindArgs, Binds
+from scheduler.kube.objects import Pod
 from scheduler.kube.watch import Change
+from scheduler.status.status import view
+from scheduler.workloads.gangs import KUEUE_COUNT, KUEUE_GROUP, LWS, LWS_SIZE
 from tests.scheduler.controller.rig import Rig, pod, tried
 
 GROUP = "scheduling.x-k8s.io/pod-group"
@@ -76,6 +81,48 @@ SPECS = {
     "a list of parts": [{"replicas": 1}],
     "a negative number": {"Worker": {"replicas": -4}},
 }
+
+
+COUNTS = ["0", "-5", "two", "1e3", "", "9" * 4_300, "2147483648", "1_000", "٣", " 3", "3.0"]
+
+
+@pytest.mark.parametrize("text", COUNTS)
+@pytest.mark.parametrize("where", ["muster.dev/min-member", KUEUE_COUNT, LWS_SIZE])
+def test_what_is_no_count_is_said_in_an_event(where: str, text: str) -> None:
+    async def story(rig: Rig) -> None:
+        labels = {KUEUE_COUNT: KUEUE_GROUP, LWS_SIZE: LWS}
+        group = {labels[where]: "g"} if where in labels else {}
+        own_group = {} if group else {"muster.dev/group": "g"}
+        said = {where: text, **own_group}
+        rig.see(*(pod(f"g-{i}", gpus=2, labels=group, annotations=said) for i in range(2)))
+        rig.see(own("good", "good"))  # type: ignore[arg-type]
+        await rig.settle()
+        assert set(rig.placed()) == {"good"}
+        (bad,) = (gang for gang in rig.control.gangs.values() if "g-0" in gang.pods)
+        assert bad.problem.startswith(f"{where}: ")
+        assert "write a whole number from 1 to 2147483647" in bad.problem
+        assert [reason for reason, _ in rig.events()] == ["NotUnderstood"]
+        for gang in rig.control.gangs.values():
+            seen = view(gang, rig.ledger, rig.control.now_s(), pods=True)
+            assert len(msgspec.json.encode(seen)) < 2_000
+
+    tried(story)
+
+
+def test_a_gang_that_cannot_be_described_says_so_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(own("bad", "bad"), own("good", "good"))  # type: ignore[arg-type]
+        await rig.settle()
+
+        def fails() -> list[Pod]:
+            raise ZeroDivisionError("as if by a pod that nobody thought of")
+
+        monkeypatch.setattr(rig.control.names["n/bad"], "live_pods", fails)
+        texts = {g.name: view(g, rig.ledger, 0.0).text for g in rig.control.gangs.values()}
+        assert texts["n/good"].startswith("admitted")
+        assert "muster cannot describe it (ZeroDivisionError" in texts["n/bad"]
+
+    tried(story)
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
@@ -160,18 +207,32 @@ def test_four_gangs_may_have_one_name() -> None:
     tried(story)
 
 
-def test_a_gang_may_be_named_like_a_later_request_of_another() -> None:
-    """Earlier versions gave what a running gang asks for beyond its minimum such a name."""
+@pytest.mark.parametrize(
+    "name", ["g+1", "a/b", "\x1b[2Jyou have been had", "two\nlines", "x" * 254, "\ud800", "-a", "é"]
+)
+@pytest.mark.parametrize("where", ["muster.dev/group", "scheduling.k8s.io/group-name"])
+def test_what_is_no_name_is_that_gangs_problem_and_is_shown_to_nobody(
+    where: str, name: str
+) -> None:
+    """Earlier versions had such names for what a running gang asks for beyond its minimum."""
 
     async def story(rig: Rig) -> None:
         rig.thing("coscheduling", "g", {"minMember": 1})
-        for name in ("g-0", "g-1"):
-            rig.see(pod(name, labels={GROUP: "g"}))
+        for good in ("g-0", "g-1"):
+            rig.see(pod(good, labels={GROUP: "g"}))
             await rig.settle()
-        rig.see(own("x", "g+1"))  # type: ignore[arg-type]
+        bad = pod("x", annotations={where: name})
+        rig.see(bad)
         await rig.settle()
-        assert set(rig.placed()) == {"g-0", "g-1", "x"}
-        rig.lose(own("x", "g+1"))  # type: ignore[arg-type]
+        assert set(rig.placed()) == {"g-0", "g-1"}
+        (called,) = (gang.name for gang in rig.control.gangs.values() if "x" in gang.pods)
+        assert re.fullmatch(r"n/misnamed-[0-9a-f]{10}", called)
+        assert rig.problem(called).startswith(where)
+        assert len(rig.problem(called)) < 250
+        ((reason, text),) = rig.events()
+        assert (reason, text) == ("NotUnderstood", rig.problem(called))
+        assert text.isascii() and text.isprintable()
+        rig.lose(bad)
         await rig.settle()
         assert len(rig.ledger.requests) == 1
 

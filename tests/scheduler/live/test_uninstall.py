@@ -29,7 +29,7 @@ class World:
     async def persist(self, method: str, path: str, *_: Any, **__: Any) -> bytes:
         if method == "GET":
             pods = [pod(name) for name in sorted(self.gated)]
-            return msgspec.json.encode({"items": [*pods, pod("free", gated=False)]})
+            return msgspec.json.encode({"metadata": {}, "items": [*pods, pod("free", gated=False)]})
         name = path.rpartition("/")[2]
         await asyncio.sleep(0)
         code = self.always.get(name) or self.once.pop(name, 0)
