@@ -9,7 +9,7 @@ from math import inf
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.parts import Part, Request, Wanted
 from scheduler.kube.objects import Pod, unix_s
-from scheduler.workloads.gangs import WALLTIME, Find
+from scheduler.workloads.gangs import OWN_QUEUE, WALLTIME, Find, is_name
 from scheduler.workloads.sizes import training_job, wishes
 
 #: nine digits at most: what is longer is no duration, and no float either
@@ -22,7 +22,8 @@ def duration_s(text: str) -> float:
     if match is None or not any(match.groups()):
         return inf
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    # 0 would let a gang past every promise, as if it ended at once
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds) or inf
 
 
 def wanted(gang: LiveGang, free: list[Pod]) -> Wanted:
@@ -79,13 +80,12 @@ def _said(gang: LiveGang, pods: list[Pod], find: Find, zero_unix_s: float) -> Re
     gang.submit_s = min(gang.submit_s, created_s)
     meta = pods[0].metadata
     queue, priority = wishes(training_job(pods[0], find)[1], find)
+    own = meta.annotations.get(OWN_QUEUE, "")
     return Request(
         name=gang.name,
         parts=[],
         submit_s=gang.submit_s,
         priority=max(p.spec.priority for p in pods) or priority,
-        queue=meta.labels.get("kueue.x-k8s.io/queue-name")
-        or meta.annotations.get("muster.dev/queue")
-        or queue,
+        queue=meta.labels.get("kueue.x-k8s.io/queue-name") or (own if is_name(own) else queue),
         walltime_s=duration_s(meta.annotations.get(WALLTIME, "")),
     )

@@ -85,6 +85,7 @@ LWS_SIZE = "leaderworkerset.sigs.k8s.io/size"
 JOB_INDEX = "batch.kubernetes.io/job-completion-index"
 OWN_GROUP = "muster.dev/group"
 OWN_MIN = "muster.dev/min-member"
+OWN_QUEUE = "muster.dev/queue"
 WALLTIME = "muster.dev/walltime"
 
 MOST = 2**31 - 1  #: the largest count that objects of Kubernetes have

@@ -23,6 +23,7 @@ from scheduler.workloads.gangs import (
     MOST,
     OWN_GROUP,
     OWN_MIN,
+    OWN_QUEUE,
     TRAIN_STEP,
     TRAINING_JOBS,
     VOLCANO_GROUP,
@@ -58,7 +59,7 @@ def size_of(key: GangKey, pods: Iterable[Pod], find: Find) -> Size | None:
     """
     pods = list(pods)
     one = pods[0]
-    for where in (VOLCANO_GROUP, OWN_GROUP):
+    for where in (VOLCANO_GROUP, OWN_GROUP, OWN_QUEUE):
         if text := one.metadata.annotations.get(where):
             named(text, where)
     sizes = {word: size for word, size in _said(key, one, find) if size is not None}

@@ -166,7 +166,9 @@ def test_a_gang_that_the_core_cannot_take_is_set_aside_and_the_others_are_decide
     tried(story)
 
 
-@pytest.mark.parametrize("text", ["9" * 400, "9" * 400 + "d", "1d" * 2, "-3", "", "1 h"])
+@pytest.mark.parametrize(
+    "text", ["9" * 400, "9" * 400 + "d", "1d" * 2, "-3", "", "1 h", "0", "0s", "0d0h"]
+)
 def test_a_walltime_that_is_none_is_no_limit(text: str) -> None:
     assert duration_s(text) == float("inf")
 
@@ -210,7 +212,9 @@ def test_four_gangs_may_have_one_name() -> None:
 @pytest.mark.parametrize(
     "name", ["g+1", "a/b", "\x1b[2Jyou have been had", "two\nlines", "x" * 254, "\ud800", "-a", "é"]
 )
-@pytest.mark.parametrize("where", ["muster.dev/group", "scheduling.k8s.io/group-name"])
+@pytest.mark.parametrize(
+    "where", ["muster.dev/group", "scheduling.k8s.io/group-name", "muster.dev/queue"]
+)
 def test_what_is_no_name_is_that_gangs_problem_and_is_shown_to_nobody(
     where: str, name: str
 ) -> None:
@@ -221,12 +225,12 @@ def test_what_is_no_name_is_that_gangs_problem_and_is_shown_to_nobody(
         for good in ("g-0", "g-1"):
             rig.see(pod(good, labels={GROUP: "g"}))
             await rig.settle()
-        bad = pod("x", annotations={where: name})
+        bad = pod("x", annotations={where: name})  # of a queue: a gang of its own
         rig.see(bad)
         await rig.settle()
         assert set(rig.placed()) == {"g-0", "g-1"}
         (called,) = (gang.name for gang in rig.control.gangs.values() if "x" in gang.pods)
-        assert re.fullmatch(r"n/misnamed-[0-9a-f]{10}", called)
+        assert re.fullmatch(r"n/misnamed-[0-9a-f]{10}|n/x", called)
         assert rig.problem(called).startswith(where)
         assert len(rig.problem(called)) < 250
         ((reason, text),) = rig.events()
