@@ -173,23 +173,36 @@ class PlanRecords:
         One that is left when this replica does not lead any more is removed, or carried out, by the
         next that does.
         """
-        self._versions.pop(name, None)
-        if await self._erased(name, leads):
+        version = self._versions.pop(name, None)
+        if await self._erased(name, version, leads):
             return
         async with self._again:  # those that are left by an outage would prolong it
-            while not await self._erased(name, leads):
+            while not await self._erased(name, version, leads):
                 await asyncio.sleep(ERASE_AGAIN_S)
 
-    async def _erased(self, name: str, leads: Callable[[], bool]) -> bool:
-        """Try once to remove a record; True if it is gone, or for another to remove."""
-        if not leads() or name in self._versions:  # or a new plan has the record
+    async def _erased(self, name: str, version: str | None, leads: Callable[[], bool]) -> bool:
+        """Try once to remove a record of this version; True if it is gone, or another's."""
+
+        def unless() -> str:
+            return "" if leads() and name not in self._versions else "a new plan has the record"
+
+        if unless():
             return True
         try:
-            await self._api.call("DELETE", f"{self._path}/{record_name(name)}")
+            # the answer to a write may have been lost
+            version = version or await self._mine(name)
+            if version is not None:
+                body = {"preconditions": {"resourceVersion": version}}
+                path = f"{self._path}/{record_name(name)}"
+                await self._api.call("DELETE", path, body, unless=unless)
         except ApiError as error:
-            if error.code != 404:
+            if error.code == 409 and not unless():
+                mine = await self._mine(name)
+                if mine not in (None, version):
+                    return await self._erased(name, mine, leads)
+            elif error.code not in (404, 409):
                 log.warning("plan record not removed yet: %s", error, extra={"gang": name})
-            return error.code == 404
+            return error.code in (404, 409)
         return True
 
     async def read_all(self) -> tuple[list[PlanRecord], list[str]]:

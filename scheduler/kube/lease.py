@@ -84,7 +84,7 @@ class Lease:
             return True  # one write, no read, while nobody else touches it
         self._mine = ""
         try:
-            lease = msgspec.json.decode(await self._api.call("GET", self._path))
+            lease = msgspec.json.decode(await self._api.call("GET", self._path, at_once=True))
         except ApiError as error:
             if error.code != 404:
                 raise
@@ -109,7 +109,9 @@ class Lease:
     async def _write(self, method: str, path: str, body: dict[str, Any]) -> bool:
         content_type = MERGE if method == "PATCH" else "application/json"
         try:
-            reply = await self._api.call(method, path, body, content_type=content_type)
+            reply = await self._api.call(
+                method, path, body, content_type=content_type, at_once=True
+            )
         except ApiError as error:
             if error.code == 409:
                 return False
@@ -135,8 +137,11 @@ class Lease:
             return
         self.lost.set()
         try:
-            await self._api.call(
-                "PATCH", self._path, {"spec": {"holderIdentity": None}}, content_type=MERGE
+            # of the version that this replica wrote: another may lead already
+            await self._write(
+                "PATCH",
+                self._path,
+                {"metadata": {"resourceVersion": self._mine}, "spec": {"holderIdentity": None}},
             )
         except ApiError as error:
             log.warning("lease not given up: %s", error)

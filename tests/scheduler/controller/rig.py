@@ -39,6 +39,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, Any]] = []
+        self.records: dict[str, Any] = {}  #: plan records that are there, by name
         self._version = itertools.count(1)
 
     async def call(
@@ -55,8 +56,28 @@ class Recorder:
         if isinstance(body, bytes):
             body = msgspec.json.decode(body)
         self.requests.append((method, path, body))
-        version = {"metadata": {"resourceVersion": str(next(self._version))}}
-        return msgspec.json.encode(version)
+        if "/configmaps" in path:
+            return msgspec.json.encode(self._kept(method, path.rpartition("/")[2], body))
+        return msgspec.json.encode({"metadata": {"resourceVersion": str(next(self._version))}})
+
+    def _kept(self, method: str, name: str, body: Any) -> dict[str, Any]:
+        """Do with a plan record what an API server does."""
+        if method == "POST":
+            name = body["metadata"]["name"]
+        known = self.records.get(name)
+        if method == "GET" and known is None:
+            raise ApiError(404, "not found")
+        if method in ("GET", "DELETE"):
+            wanted = ((body or {}).get("preconditions") or {}).get("resourceVersion")
+            if known is not None and wanted not in (None, known["metadata"]["resourceVersion"]):
+                raise ApiError(409, "of another version")
+            if method == "DELETE":
+                self.records.pop(name, None)
+            return known or {"metadata": {}}
+        meta = {"name": name, "resourceVersion": str(next(self._version))}
+        data = body.get("data") or (known or {}).get("data", {})
+        self.records[name] = {"metadata": meta, "data": data}
+        return self.records[name]
 
     persist = call
 
@@ -177,6 +198,11 @@ class Rig:
                 found[record_name(plan.unit)] = plan
         return list(found.values())
 
+    def records_there(self) -> list[PlanRecord]:
+        """Return the plan records that are left."""
+        plans = (item["data"]["plan"] for item in self.api.records.values())
+        return [msgspec.json.decode(plan, type=PlanRecord) for plan in plans]
+
     def restarted(self, **settings: Any) -> Rig:
         """Return the next muster, which knows what the API server has and nothing else."""
         anew = Rig(0, **settings)
@@ -188,9 +214,14 @@ class Rig:
             anew.control.on_thing(kind, Change.ADDED, thing)
         anew.see(*self.pods_written())
         for plan in self.records_written():
-            anew.control.old_plans.setdefault(plan.gang(), []).append(plan)
+            anew.found(plan)
         anew.control.active = True
         return anew
+
+    def found(self, plan: PlanRecord) -> None:
+        """Have a record of a predecessor, as it is read at the start."""
+        self.control.old_plans.setdefault(plan.gang(), []).append(plan)
+        self.control.plans._versions[plan.unit] = "of a predecessor"
 
     # -- what was written --------------------------------------------------------------------
 

@@ -355,7 +355,7 @@ def test_a_record_of_a_gang_that_has_ended_is_erased() -> None:
         rig.see(done)  # type: ignore[arg-type]
         key = rig.control.names["n/done"].key
         where = (key.namespace, key.name, str(key.source), key.owner)
-        rig.control.old_plans[key] = [PlanRecord("n/done+1", where, 1, "old", [])]
+        rig.found(PlanRecord("n/done+1", where, 1, "old", []))
         await rig.settle()
         gone = [path for method, path, _ in rig.api.requests if method == "DELETE"]
         assert [path.rpartition("/")[2] for path in gone] == [record_name("n/done+1")]

@@ -635,6 +635,7 @@ def test_records_left_by_an_outage_are_removed_one_after_the_other(
             return await plain(method, path, body, **more)
 
         rig.api.call = call  # type: ignore[method-assign]
+        rig.control.plans._versions |= {f"n/g+{i}": str(i) for i in range(20)}
         tasks = [
             asyncio.create_task(rig.control.plans.erase(f"n/g+{i}", lambda: True))
             for i in range(20)

@@ -355,13 +355,14 @@ def test_pods_that_were_told_keep_their_nodes_whatever_is_on_record(record: str)
         await rig.settle()
         nodes = rig.placed()
         anew = rig.restarted()
-        ((key, (plan,)),) = anew.control.old_plans.items()
+        ((plan,),) = anew.control.old_plans.values()
         if record == "none":
             anew.control.old_plans.clear()
         elif record != "the gang's":
             alone = [slot for slot in plan.slots if slot.pod == "g-2"]
             old = msgspec.structs.replace(plan, unit="n/g+1", generation=1, slots=alone)
-            anew.control.old_plans[key] = [old]
+            anew.control.old_plans.clear()
+            anew.found(old)
         anew.see(rival())
         await anew.settle()
         assert (held(anew), missing(anew)) == (3, 0)
@@ -385,15 +386,15 @@ def test_records_of_an_earlier_version_are_erased_once_what_they_say_is_written_
         for _ in range(100):
             await asyncio.sleep(0)
         anew = rig.restarted()
-        ((key, (plan,)),) = anew.control.old_plans.items()
+        ((plan,),) = anew.control.old_plans.values()
         (slot,) = plan.slots
         other = msgspec.structs.replace(slot, number=1, pod="g-1", node="node-00002", uid="g-1-0")
         second = msgspec.structs.replace(plan, unit="n/g+1", slots=[other])
-        anew.control.old_plans[key].append(second)
+        anew.found(second)
         await anew.settle()
         assert anew.placed() == {"g-0": slot.node, "g-1": "node-00002"}
         written = [(m, p.rpartition("/")[2][:12]) for m, p, _ in anew.api.requests]
-        assert written.index(("POST", "configmaps")) < written.index(("DELETE", "muster-plan-"))
+        assert written.index(("PATCH", "muster-plan-")) < written.index(("DELETE", "muster-plan-"))
         assert [plan.unit for plan in anew.records_written()] == ["n/g"]
         assert held(anew) == 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -139,6 +140,7 @@ def test_a_record_that_a_new_plan_has_taken_over_stays() -> None:
         records = rig.control.plans
         await running(rig)
         (gang,) = rig.control.gangs.values()
+        await records.write(gang)
         before = len(rig.api.requests)
         call = rig.api.call
 
@@ -151,6 +153,49 @@ def test_a_record_that_a_new_plan_has_taken_over_stays() -> None:
         rig.api.call = refuse  # type: ignore[method-assign]
         await records.erase(gang.name, lambda: True)
         assert [method for method, _, _ in rig.api.requests[before:]] == ["POST"]
+
+    tried(story)
+
+
+@pytest.mark.parametrize("by", ["this leader", "the next leader"])
+def test_only_the_record_that_was_written_is_erased(by: str) -> None:
+    """A DELETE that was held up meets what came after it under the same name."""
+
+    async def story(rig: Rig) -> None:
+        await running(rig)
+        (gang,) = rig.control.gangs.values()
+        records = rig.control.plans
+        anew = plans.PlanRecords(rig.api, "muster-system", "next")  # type: ignore[arg-type]
+        await records.write(gang)
+        call, met, go_on = rig.api.call, asyncio.Event(), asyncio.Event()
+
+        async def slow(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if method == "DELETE":
+                met.set()
+                await go_on.wait()
+            return await call(method, path, body, **more)
+
+        rig.api.call = slow  # type: ignore[method-assign]
+        erased = asyncio.create_task(records.erase(gang.name, lambda: True))
+        await met.wait()
+        await (records if by == "this leader" else anew).write(gang)
+        go_on.set()
+        await erased
+        assert [plan.epoch for plan in rig.records_there()] == [
+            records.epoch if by == "this leader" else "next"
+        ]
+
+    tried(story)
+
+
+def test_a_record_whose_writing_got_no_answer_is_erased() -> None:
+    async def story(rig: Rig) -> None:
+        await running(rig)
+        (gang,) = rig.control.gangs.values()
+        await rig.control.plans.write(gang)
+        rig.control.plans._versions.clear()
+        await rig.control.plans.erase(gang.name, lambda: True)
+        assert not rig.records_there()
 
     tried(story)
 

@@ -24,7 +24,13 @@ class Server:
         self.items: list[dict[str, Any]] = []
         self.changes: asyncio.Queue[bytes] = asyncio.Queue()
         self.lease: dict[str, Any] | None = None
+        self.slow = asyncio.Event()  #: answers wait for it
         self._versions = itertools.count(1)
+
+    async def slowly(self, _: web.Request) -> web.Response:
+        """Answer once that is allowed."""
+        await self.slow.wait()
+        return web.json_response({})
 
     async def things(self, request: web.Request) -> web.StreamResponse:
         """Answer a list or a watch."""
@@ -59,6 +65,7 @@ def served(story: Callable[[Server, Api], Awaitable[None]]) -> None:
     async def run() -> None:
         server, app = Server(), web.Application()
         app.router.add_get("/things", server.things)
+        app.router.add_post("/slow", server.slowly)
         leases = "/apis/coordination.k8s.io/v1/namespaces/n/leases"
         app.router.add_route("*", leases, server.leases)
         app.router.add_route("*", f"{leases}/muster", server.leases)
@@ -158,5 +165,38 @@ def test_a_stopped_leader_does_not_take_the_lease_back_from_its_successor_of_the
         assert stopped.lost.is_set() and not stopped.held
         assert successor.held
         alive.cancel()
+
+    served(story)
+
+
+def test_a_lease_is_renewed_while_a_burst_of_writes_waits() -> None:
+    async def story(server: Server, api: Api) -> None:
+        answers = asyncio.Event()
+        server.slow = answers
+        burst = [asyncio.create_task(api.call("POST", "/slow", {})) for _ in range(200)]
+        await asyncio.sleep(0)
+        lease = Lease(api, "n", "me", lease_s=30.0, renew_s=0.01)
+        renewing = await takes(lease)
+        first = server.lease and server.lease["metadata"]["resourceVersion"]
+        while server.lease is None or server.lease["metadata"]["resourceVersion"] == first:
+            await asyncio.sleep(0.01)
+        assert not any(one.done() for one in burst)
+        answers.set()
+        await asyncio.gather(*burst)
+        renewing.cancel()
+
+    served(story)
+
+
+def test_a_lease_that_another_has_taken_is_not_given_up() -> None:
+    async def story(server: Server, api: Api) -> None:
+        lease = Lease(api, "n", "me", lease_s=30.0, renew_s=10.0)
+        renewing = await takes(lease)
+        assert server.lease is not None
+        server.lease["metadata"]["resourceVersion"] = "of another"
+        server.lease["spec"]["holderIdentity"] = "another"
+        await lease.give_up()
+        assert server.lease["spec"]["holderIdentity"] == "another"
+        renewing.cancel()
 
     served(story)
