@@ -289,9 +289,10 @@ class Controller:
 
     def set_aside(self, gang: LiveGang, error: Exception, where: str) -> None:
         """Leave a gang out that cannot be read or decided, say so, and try again later."""
-        self.metrics.set_aside.labels(where=where).inc()
+        asked = isinstance(error, ValueError)  # its user wrote what nobody can read
+        self.metrics.set_aside.labels(where="asked" if asked else where).inc()
         text = str(error)
-        if not isinstance(error, ValueError):
+        if not asked:
             text = f"muster fails on it ({type(error).__name__}: {error}); please report this"
         if text != gang.problem:
             log.error("gang %s set aside: %s", gang.name, text, exc_info=error)

@@ -36,8 +36,14 @@ def test_pods_that_are_odd_stop_no_gang_and_are_served_as_well(kube: Kube, space
         pod(space, "volcano", annotations={"scheduling.k8s.io/group-name": "a+b"}),
     )
     kube.create(*gang(space, "good", 3))
-    served = {"plus", "digits", *(f"good-{i}" for i in range(3))}
+    served = {"digits", *(f"good-{i}" for i in range(3))}
     kube.until("all that can be served are bound", lambda: set(kube.bound(space)) == served)
+
+    def told() -> set[str]:
+        items = kube.call("GET", f"/apis/events.k8s.io/v1/namespaces/{space}/events")["items"]
+        return {i["regarding"]["name"] for i in items if i["reason"] == "NotUnderstood"}
+
+    kube.until("each of the others is told why", lambda: told() >= {"plus", "many", "volcano"})
     assert kube.cluster.process("muster").pid == pid
     assert kube.cluster.healthy("muster")
 
