@@ -14,10 +14,10 @@ from typing import NamedTuple
 import msgspec
 
 from scheduler.controller.parts import Request, Wanted
-from scheduler.controller.pins import unpinned
+from scheduler.controller.pins import pinned_to, unpinned
 from scheduler.controller.slots import Slot
 from scheduler.core.model import PodShape
-from scheduler.kube.objects import Pod
+from scheduler.kube.objects import PLAN, Pod
 from scheduler.workloads.eligibility import Avoid, unmodelled
 from scheduler.workloads.gangs import JOBSET_ATTEMPT, GangKey, Rank, rank_of
 from scheduler.workloads.requests import pod_shape
@@ -108,6 +108,9 @@ class LiveGang:
     hold_until_s: float = 0.0  #: not asked for before: its last plan failed
     num_aborts: int = 0
     given_up: set[str] = field(default_factory=set)  #: uids of pods told of a node in vain
+    #: by uid, of pods that are there: nodes that muster pinned them to, or that a record of its
+    #: names; a pin that it did not write is a demand of the pod's owner, and nothing else
+    pins: dict[str, str] = field(default_factory=dict)
     #: by role and number of a rank: what kube-scheduler did not want for it, and until when
     avoid: Refusals = field(default_factory=dict)
     refusal: str = ""  #: what kube-scheduler said when it last refused a pod of this gang its node
@@ -123,12 +126,19 @@ class LiveGang:
         known = self._facts.get(uid)
         if known is None or known.gated != bool(pod.spec.scheduling_gates):
             rank, shape, spec = rank_of(pod), pod_shape(pod, self.resource), pod.spec
-            affinity = unpinned(pod).get("nodeAffinity")
+            bound_by_plan = bool(spec.node_name) and PLAN in pod.metadata.annotations
+            own = bound_by_plan or self.pinned(pod) is not None
+            affinity = (unpinned(pod) if own else spec.affinity or {}).get("nodeAffinity")
             alike = _encode([rank.role, shape, spec.node_selector, spec.tolerations, affinity])
             unchecked = unmodelled(pod)
             known = Facts(rank, shape, alike, bool(spec.scheduling_gates), unchecked)
             self._facts[uid] = known
         return known
+
+    def pinned(self, pod: Pod) -> str | None:
+        """Return the node that muster pinned a pod to; None if it did not, whoever else did."""
+        node = self.pins.get(pod.metadata.uid)
+        return node if node is not None and pinned_to(pod) == node else None
 
     def look_anew(self, uid: str) -> None:
         """Note that a pod requests something else than it did."""
@@ -138,6 +148,7 @@ class LiveGang:
         """Forget a pod that is gone."""
         self.pods.pop(uid, None)
         self._facts.pop(uid, None)
+        self.pins.pop(uid, None)
         self.given_up.discard(uid)
         self._counted.discard(uid)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scheduler.kube.objects import PLAN, Pod
+from scheduler.kube.objects import Pod
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
@@ -29,10 +29,13 @@ def pin(affinity: dict[str, Any] | None, node: str) -> dict[str, Any]:
 
 
 def unpinned(pod: Pod) -> dict[str, Any]:
-    """Return a pod's affinity as it was before muster pinned it: what `pin` added is the last."""
+    """Return a pod's affinity as it was before muster pinned it: what `pin` added is the last.
+
+    The caller knows that muster did: anybody may write an affinity that looks so.
+    """
     whole = dict(pod.spec.affinity or {})
     terms = ((whole.get("nodeAffinity") or {}).get(REQUIRED) or {}).get("nodeSelectorTerms")
-    if PLAN not in pod.metadata.annotations or pinned_to(pod) is None or not terms:
+    if pinned_to(pod) is None or not terms:
         return whole
     rest = [{**term, "matchFields": list(term.get("matchFields") or ())[:-1]} for term in terms]
     rest = [{key: value for key, value in term.items() if value} for term in rest]
@@ -44,7 +47,7 @@ def unpinned(pod: Pod) -> dict[str, Any]:
 
 
 def pinned_to(pod: Pod) -> str | None:
-    """Return the node that muster pinned a pod to, read from its affinity."""
+    """Return the node that an affinity demands by name, as muster's pins do, and others may."""
     required = ((pod.spec.affinity or {}).get("nodeAffinity") or {}).get(REQUIRED) or {}
     for term in required.get("nodeSelectorTerms") or ():
         for clause in term.get("matchFields") or ():

@@ -1,4 +1,8 @@
-"""Going on with what a predecessor planned: its records, and pods that it pinned."""
+"""Going on with what a predecessor planned: its records, and pods that it pinned.
+
+Whoever may create pods may write what looks like a pin of muster's. One that no record names holds
+nothing: its pod waits with its gang, as any pod does whose owner wants it on one node.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from scheduler.controller.plans import PlanRecord
 from scheduler.controller.release import Release
 from scheduler.controller.slots import Plan, Slot, SlotState
 from scheduler.controller.tables import Tables
-from scheduler.kube.objects import PLAN, Pod
+from scheduler.kube.objects import Pod
 from scheduler.workloads.gangs import GangKey, rank_of
 
 
@@ -27,9 +31,7 @@ class Recovery:
         plans = self.old_plans.pop(gang.key, None)
         if plans is not None and self._go_on(gang, plans, free, now_s):
             free = [p for p in free if p.metadata.uid not in self._tables.slot_of]
-        pinned = [
-            p for p in free if not p.gated and pinned_to(p) and PLAN in p.metadata.annotations
-        ]
+        pinned = [p for p in free if not p.gated and gang.pinned(p)]
         stuck = [self._keep_pin(gang, pod, now_s) for pod in pinned]
         if pinned:
             kept = {pod.metadata.uid for pod in pinned}
@@ -46,6 +48,7 @@ class Recovery:
     ) -> bool:
         """Go on with a predecessor's plans where their nodes still serve; erase the others."""
         resumed = False
+        self._believe(gang, plans, free)
         for plan in plans:
             ranks = {(r.role, r.number, r.pod): s for r, s in plan.ranks().items()}
             made = Plan(plan.generation, len(plan.slots))
@@ -55,7 +58,7 @@ class Recovery:
                 written = ranks.get((rank.role, rank.number, rank.pod))
                 if written is None or not self._ledger.takes(written.node, pod):
                     continue
-                told = not pod.gated and pinned_to(pod) == written.node
+                told = not pod.gated and gang.pinned(pod) == written.node
                 state = SlotState.RELEASED if told else SlotState.PLANNED
                 where = (rank, written.node, pod.metadata.uid)
                 slots.append(Slot(*where, made, now_s, state, f"written down by {plan.epoch}"))
@@ -78,13 +81,22 @@ class Recovery:
             resumed = True
         return resumed
 
+    def _believe(self, gang: LiveGang, plans: list[PlanRecord], free: list[Pod]) -> None:
+        """Take pins for those of a predecessor whose pod and node it wrote down."""
+        nodes = {slot.uid: slot.node for plan in plans for slot in plan.slots}
+        for pod in free:
+            node = pinned_to(pod)
+            if node is not None and not pod.gated and nodes.get(pod.metadata.uid) == node:
+                gang.pins[pod.metadata.uid] = node
+                gang.look_anew(pod.metadata.uid)
+
     def _keep_pin(self, gang: LiveGang, pod: Pod, now_s: float) -> str:
         """Keep the node of a pod that was pinned and not bound, or have the pod made anew.
 
         A pin cannot be changed. Returns why the pod can only wait, or nothing.
         """
-        node = pinned_to(pod) or ""
         uid, owned = pod.metadata.uid, pod.metadata.controller() is not None
+        node = gang.pins[uid]
         if not self._ledger.takes(node, pod):
             wrong = "is gone or closed"
         elif not self._ledger.has_room(node, gang.facts(pod).shape):

@@ -13,7 +13,6 @@ from scheduler.controller.membership import Lane, LiveGang
 from scheduler.controller.metrics import Metrics
 from scheduler.controller.mirror import Placed
 from scheduler.controller.parts import Wanted
-from scheduler.controller.pins import pinned_to
 from scheduler.controller.plans import PlanRecords
 from scheduler.controller.slots import IllegalStepError, Plan, Slot, SlotState
 from scheduler.controller.tables import Tables
@@ -231,6 +230,7 @@ class Release:
         try:
             match lane:
                 case Lane.PINNED:
+                    gang.pins[meta.uid] = node
                     await self.lanes.release_pinned(pod, node, plan, unless)
                 case Lane.DIRECT:
                     if pod.gated:
@@ -313,7 +313,7 @@ class Release:
         self.metrics.aborts.labels(cause=cause).inc()
         if told:
             gang.given_up.add(slot.uid)
-            if not pod.gated and pinned_to(pod) is None:
+            if not pod.gated and gang.pinned(pod) is None:
                 self._work.start(self._nominate(pod, "", ""))
         refused = usable and self.refused(gang, slot, pod)
         if refused:

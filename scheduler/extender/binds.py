@@ -18,7 +18,6 @@ import msgspec
 from scheduler.controller.controller import Controller
 from scheduler.controller.lanes import plan_text
 from scheduler.controller.membership import LiveGang
-from scheduler.controller.pins import pinned_to
 from scheduler.controller.slots import IllegalStepError, Plan, Slot
 from scheduler.kube.api import ApiError
 from scheduler.kube.objects import Pod
@@ -125,7 +124,7 @@ class Binds:
             return BindResult("this pod is gone")
         if not slot.is_bound and control.ledger.overfull(slot.node, gang.facts(pod).shape):
             return BindResult(f"there is no room left on {slot.node}")
-        if pinned_to(pod) != slot.node:
+        if gang.pinned(pod) != slot.node:  # else all of the plan were told
             refusal = await self._pass(gang, slot, call)
             if refusal:
                 return BindResult(refusal)

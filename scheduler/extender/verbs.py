@@ -13,7 +13,6 @@ import msgspec
 
 from scheduler.controller.controller import Controller
 from scheduler.controller.lanes import WAITS
-from scheduler.controller.pins import pinned_to
 from scheduler.core.model import PodShape
 from scheduler.extender.binds import RESERVED, Binds
 from scheduler.kube.objects import Pod
@@ -95,7 +94,7 @@ class Extender:
             if msgspec.json.encode(slot.node) in bytes(args.node_names):
                 return FilterResult([slot.node])
             named = args.pod.status.nominated_node_name == slot.node
-            if not named and pinned_to(args.pod) is None:
+            if not named and gang.pinned(args.pod) is None:
                 # not told yet, or kube-scheduler forgot it: nothing is wrong with the node
                 control.release.nominate_again(gang, slot, args.pod)
                 return FilterResult([], {"muster": WAITS})
