@@ -12,6 +12,7 @@ import pandas as pd
 from traces import openb, philly, slurm, swf
 from traces.schema import COLUMNS, TraceError, check_columns, complete
 from traces.tabular import RawTable, csv_columns, read_csv, settle
+from traces.unpacking import read_parquet
 
 Kind = Literal["jobs", "swf", "philly", "openb", "helios", "acme"]
 KINDS: tuple[Kind, ...] = ("jobs", "swf", "philly", "openb", "helios", "acme")
@@ -91,10 +92,7 @@ def _guess(path: Path) -> Kind:
 
 def _read_jobs(path: Path, on_bad_row: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     if path.name.lower().endswith(".parquet"):
-        try:
-            rows = pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise TraceError(f"jobs file {str(path)!r} is not a Parquet table: {error}") from None
+        rows = read_parquet(path)
         lines = pd.Series(range(1, len(rows) + 1))
         table = RawTable(rows.reset_index(drop=True), lines, str(path), unit="row")
     else:

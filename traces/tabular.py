@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from traces.schema import INT_MAX, LARGEST, BadCell, TraceError, bad_names, fill, parse, shown
+from traces.unpacking import gunzip
 
 #: how many bad values an error message spells out
 MOST_SHOWN = 5
@@ -45,20 +44,13 @@ def read_bytes(path: Path) -> bytes:
     """Return a file's content, unpacked if its name ends in .gz.
 
     Raises:
-        TraceError: it cannot be read or unpacked.
+        TraceError: it cannot be read, or unpacks to too much.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise TraceError(f"jobs file {str(path)!r}: {error.strerror}") from None
-    if path.suffix.lower() == ".gz":
-        try:
-            return gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise TraceError(
-                f"jobs file {str(path)!r} is not a sound gzip file: {error}; fetch it again"
-            ) from None
-    return content
+    return gunzip(path, content) if path.suffix.lower() == ".gz" else content
 
 
 def read_text(path: Path) -> str:
@@ -77,8 +69,11 @@ def read_text(path: Path) -> str:
 
 def csv_columns(path: Path) -> list[str]:
     """Return the cells of a CSV file's first line that is not blank."""
-    for line in read_text(path).splitlines():
-        cells = [cell.strip() for cell in next(csv.reader([line], skipinitialspace=True), [])]
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        try:
+            cells = [cell.strip() for cell in next(csv.reader([line], skipinitialspace=True), [])]
+        except csv.Error as error:
+            raise TraceError(f"jobs file {str(path)!r}, line {number}: {error}") from None
         if any(cells):
             return cells
     return []

@@ -146,7 +146,7 @@ def load(kind: type[Struct], path: Path | None = None, sets: list[str] | None = 
             tree = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ValueError(f"config {str(path)!r}: {error.strerror}") from None
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"config {str(path)!r}: {error}") from None
     for one in sets or []:
         name, equals, text = one.partition("=")
@@ -163,7 +163,7 @@ def _value(text: str) -> Any:
     """Return a TOML value; what is not one is a string, so that quotes may be left out."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 

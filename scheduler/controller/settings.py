@@ -114,5 +114,5 @@ def load(path: Path) -> LiveSettings:
         if isinstance(words := fields.get("policy", {}), dict):
             fields["policy"] = catalog.read(words, POLICY)
         return msgspec.convert(fields, LiveSettings)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}; see docs/live.md for the settings") from None

@@ -173,7 +173,7 @@ def load(folder: Path) -> Cluster | None:
         return msgspec.json.decode((folder / "cluster.json").read_bytes(), type=Cluster)
     except FileNotFoundError:
         return None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"{folder}/cluster.json: {error}; remove the folder") from None
 
 

@@ -42,6 +42,8 @@ from scheduler.policies import catalog
 from scheduler.policies.policy import Policy
 from scheduler.policies.spec import PolicySpec
 
+#: what lines raise that nobody wrote, or somebody else
+UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
 WRONG_FILES = "give all files of one journal, the oldest first"
 
 
@@ -102,7 +104,7 @@ def told(numbered: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Entry]:
             elif begun or line["is"] == "Gap":
                 item = decode_item(line["is"], line["v"])
                 item = with_bytes(item) if form == 1 else item
-        except (ValueError, TypeError, KeyError) as error:
+        except UNREADABLE as error:
             raise ValueError(f"{place}: no journal line: {error}") from None
         if line["is"] == "Snapshot":
             if not begun:
@@ -144,14 +146,14 @@ def _nodes(seen: _Snapshot, place: str) -> list[Node]:
     try:
         nodes = decode_nodes(seen.nodes)
         return [with_bytes(node) for node in nodes] if seen.format == 1 else nodes
-    except msgspec.ValidationError as error:
+    except UNREADABLE as error:
         raise ValueError(f"{place}: nodes of the snapshot: {error}") from None
 
 
 def _policy(seen: _Snapshot, place: str) -> PolicySpec:
     try:
         return decode_policy(seen.policy)
-    except ValueError as error:
+    except UNREADABLE as error:
         raise ValueError(f"{place}: {error}") from None
 
 

@@ -12,6 +12,7 @@ from scheduler.core.events import Admitted, Considered, GangResized, GangSubmitt
 from scheduler.core.model import Gang, PodShape, Role, of_one_shape
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import to_us
+from scheduler.journal.history import UNREADABLE
 from scheduler.journal.lines import (
     FORMAT,
     Gap,
@@ -57,7 +58,7 @@ def replay(path: Path) -> Replayed:
         place = f"{path}:{number}"
         try:
             difference = feed.take(line, place)
-        except ValueError as error:
+        except UNREADABLE as error:
             raise ValueError(f"{place}: {error}") from None
         if difference:
             return feed.replayed(f"{place}: {difference}")

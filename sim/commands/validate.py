@@ -64,7 +64,7 @@ def _toml(path: Path) -> str:
     try:
         with path.open("rb") as file:
             keys = set(tomllib.load(file))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{str(path)!r} is not TOML: {error}") from None
     if "pool" in keys:
         cluster = Cluster.load(path)

@@ -12,7 +12,7 @@ from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
 from scheduler.core.times import HOUR_S
 from sim.report.wording import aligned, duration, exact, number
-from sim.runs.folder import read_manifest
+from sim.runs.folder import read_manifest, read_table
 from sim.runs.metrics import SIZE_CLASSES, size_code
 from sim.schema.tables import REASONS
 
@@ -72,7 +72,7 @@ def diff_runs(run_a: Path, run_b: Path, *, top: int = 10) -> str:
 
 def _waits(folder: Path, horizon_s: float) -> pd.DataFrame:
     """Return the jobs submitted before `horizon_s` and their waits until then."""
-    jobs = pd.read_parquet(Path(folder) / "jobs.parquet", columns=_COLUMNS)
+    jobs = read_table(Path(folder), "jobs", _COLUMNS)
     chosen = (jobs["outcome"] != "never_fits") & (jobs["submit_s"] < horizon_s)
     jobs = jobs[chosen].set_index("job")
     start_s = jobs["start_s"].where(jobs["start_s"] <= horizon_s)

@@ -14,7 +14,7 @@ from sim.report.deadlocks import Deadlocks, deadlocks
 from sim.report.episodes import Episode, find_episodes
 from sim.report.headlines import never_lines
 from sim.runs import metrics
-from sim.runs.folder import RunResult, read_manifest
+from sim.runs.folder import RunResult, read_manifest, read_table
 from sim.runs.metrics import Quantile, Window
 from sim.runs.steps import Steps, allocation_steps, pending_steps
 from sim.runs.summary import submission_window
@@ -113,7 +113,7 @@ def read_heads(folders: Sequence[Path]) -> list[Head]:
 def _head(folder: Path) -> Head:
     manifest = read_manifest(folder)
     point = manifest.get("point", {})
-    jobs = pd.read_parquet(folder / "jobs.parquet", columns=["submit_s"])
+    jobs = read_table(folder, "jobs", ["submit_s"])
     source = str(manifest.get("input_sha256") or point.get("jobs_sha256") or "")
     name = manifest.get("input") or "jobs"
     return Head(

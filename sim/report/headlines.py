@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from scheduler.core.reasons import TABLE
 from scheduler.core.sentences import noun
 from scheduler.core.times import DAY_S
 from sim.report.wording import aligned, count, duration, exact, number, percent
+from sim.runs.folder import read_manifest, read_summary
 from sim.runs.metrics import short_shares
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ def study_lines(folders: Sequence[Path]) -> list[str]:
 
 
 def _study_row(folder: Path) -> tuple[str, ...]:
-    point = json.loads((folder / "manifest.json").read_text("utf-8"))["point"]
-    figures = json.loads((folder / "summary.json").read_text("utf-8"))
+    point = read_manifest(folder)["point"]
+    figures = read_summary(folder)
     return (
         f"{point['workload']}",
         exact(point["nodes"]),

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,8 +23,10 @@ from sim.runs import timeline
 from sim.schema import tables
 from sim.schema.cluster import Cluster
 from sim.schema.config import RunConfig, recorded
+from traces.unpacking import read_parquet
 
 MANIFEST = "manifest.json"
+NUMBERS = ("num_nodes", "num_gpus", "seed", "end_s")  #: that every manifest has
 
 
 @dataclass
@@ -77,20 +79,29 @@ class RunResult:
         """
         folder = Path(path)
         manifest = read_manifest(folder)
-        settings = msgspec.toml.decode((folder / "config.toml").read_bytes())
+        config, cluster = _read_config(folder)
         frames = {
-            name: pd.read_parquet(folder / f"{name}.parquet")
+            name: read_table(folder, name)
             for name in ("jobs", "attempts", "pending", "allocation", "nodes")
         }
         rejected = folder / "rejected.csv"
         return cls(
-            config=recorded(settings.pop("run")),
-            cluster=msgspec.convert(settings, Cluster),
-            summary=json.loads((folder / "summary.json").read_text("utf-8")),
+            config=config,
+            cluster=cluster,
+            summary=read_summary(folder),
             manifest=manifest,
             rejected=pd.read_csv(rejected) if rejected.is_file() else pd.DataFrame(),
             **frames,
         )
+
+
+def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return a table of a run, or some of its columns.
+
+    Raises:
+        ValueError: it cannot be read, or unpacks to too much.
+    """
+    return read_parquet(folder / f"{name}.parquet", columns)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -100,8 +111,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ValueError: `folder` is not a finished run.
     """
     try:
-        return dict(json.loads((folder / MANIFEST).read_text("utf-8")))
-    except (OSError, ValueError):
+        found = _read_json(folder / MANIFEST)
+        if not all(isinstance(found[name], int | float) for name in NUMBERS):
+            raise TypeError
+        return found
+    except (ValueError, TypeError, KeyError):
         raise ValueError(
             f"{str(folder)!r} is not a finished run: it has no readable {MANIFEST}; "
             "give a folder written by `muster run` or `muster study`"
@@ -109,9 +123,37 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> RunConfig:
-    """Return a run's settings."""
-    settings = msgspec.toml.decode((folder / "config.toml").read_bytes())
-    return recorded(settings["run"])
+    """Return a run's settings.
+
+    Raises:
+        ValueError: they are no settings of a run.
+    """
+    return _read_config(folder)[0]
+
+
+def _read_config(folder: Path) -> tuple[RunConfig, Cluster]:
+    path = folder / "config.toml"
+    try:
+        settings = msgspec.toml.decode(path.read_bytes())
+        return recorded(settings.pop("run")), msgspec.convert(settings, Cluster)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} holds no settings of a run: {error}") from None
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Return a run's headline figures.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    return _read_json(folder / "summary.json")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} is no JSON of a run: {error}") from None
 
 
 def versions() -> dict[str, str]:

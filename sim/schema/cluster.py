@@ -68,7 +68,7 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"cluster file {str(path)!r}: {error.strerror}") from None
         try:
             cluster = msgspec.toml.decode(text, type=cls)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise ValueError(
                 f"cluster file {str(path)!r}: {error}; "
                 "each pool is a [[pool]] table with name, nodes and gpus_per_node"

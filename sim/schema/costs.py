@@ -192,7 +192,7 @@ def _read(path: str | Path, kind: type[Settings], what: str) -> Settings:
         raise ValueError(f"{what} {str(path)!r}: {error.strerror}") from None
     try:
         return msgspec.toml.decode(content, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         known = ", ".join(kind.__struct_fields__)
         raise ValueError(
             f"{what} {str(path)!r}: {error}; fields: {known} (docs/costs.md)"

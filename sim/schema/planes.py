@@ -47,7 +47,7 @@ def _named(name: str) -> ControlPlane:
 def _decode(content: bytes, what: str) -> ControlPlane:
     try:
         plane = msgspec.toml.decode(content, type=ControlPlane)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         known = ", ".join(ControlPlane.__struct_fields__)
         raise ValueError(f"{what}: {error}; fields: {known}") from None
     check(plane)

@@ -83,13 +83,16 @@ class Evaluator:
 
         Raises:
             NotYetRunError: it was not.
+            ValueError: its file is damaged.
         """
         value = self.plan.sizes()[index]
+        path = self._path(seed, value)
         try:
-            content = self._path(seed, value).read_bytes()
+            measured = msgspec.json.decode(path.read_bytes(), type=Measured, strict=False)
         except OSError:
             raise NotYetRunError(f"seed {seed} at {value}") from None
-        measured = msgspec.json.decode(content, type=Measured, strict=False)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{str(path)!r}: {error}; remove it") from None
         return Evaluation(value, seed, measured)
 
     def _nodes_and_workload(self, value: float) -> tuple[int, WorkloadSettings]:

@@ -195,7 +195,7 @@ def read_settings(path: str | Path, kind: type[Settings], *, what: str) -> Setti
             case list(arms):
                 fields["arm"] = [_read_arm(arm) if isinstance(arm, dict) else arm for arm in arms]
         return msgspec.convert(fields, kind)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         known = ", ".join(kind.__struct_encode_fields__)
         raise ValueError(
             f"{what} {str(path)!r}: {error}; fields at the top: {known} (docs/study.md)"

@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 import pandas as pd
-import pyarrow.parquet as pq
 
 from scheduler.core.times import DAY_S
 from sim.runs.experiment import run
@@ -27,6 +26,7 @@ from sim.study.settings import Arm, Environment, WorkloadSettings
 from sim.study.sweep import Shard, check_executor, run_tasks
 from sim.study.task import Task
 from traces import windows
+from traces.unpacking import read_parquet
 
 #: ms that one GPU-day of offered load takes to simulate, measured at 7,500 nodes; only their ratios
 #: matter: they order the points, longest first, and weigh them in the progress bar. Real jobs are
@@ -244,8 +244,7 @@ def make_jobs(point: Point, out: Path) -> pd.DataFrame:
         jobs.to_parquet(part, compression="zstd", index=False)
         with suppress(FileNotFoundError):  # another process was first and took ours away
             os.replace(part, path)
-    table: pd.DataFrame = pq.read_table(path).to_pandas()
-    return table
+    return read_parquet(path)
 
 
 def run_point(point: Point, out: Path, progress: Callback | None = None) -> Path:

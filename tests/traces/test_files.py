@@ -169,6 +169,7 @@ def test_a_long_value_is_cut_in_the_message_and_kept_in_the_table(written: Write
         ([HEADER, GOOD], "jobs.csv.gz", "is not a sound gzip file"),
         ([HEADER, GOOD], "jobs.parquet", "is not a Parquet table"),
         (["; only a header"], "jobs.swf", "has no job lines"),
+        (["a" * 200_000], "jobs.csv", "line 1: field larger than field limit"),
     ],
 )
 def test_a_file_that_is_no_jobs_table(

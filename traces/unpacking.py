@@ -1,0 +1,138 @@
+"""Read packed files of others, and unpack no more of them than a stated bound.
+
+A few hundred kilobytes of gzip or Parquet can hold terabytes. What a file unpacks to is bounded by
+`most_bytes`, whatever its own size; a file that is not packed is as large as it looks.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Sequence
+from math import isnan
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from traces.schema import TraceError
+
+#: the environment variable that sets another bound, in GiB
+SETTING = "MUSTER_UNPACK_GIB"
+MOST_GIB = 2.0
+GIB = 1 << 30
+#: of a value in memory that is no text
+VALUE_BYTES = 8
+#: rows of text, and bytes, that are looked at together
+BATCH_ROWS, PART_BYTES = 1 << 16, 1 << 24
+
+
+def most_bytes() -> float:
+    """Return how many bytes a file may unpack to.
+
+    Raises:
+        TraceError: the setting is no number above 0.
+    """
+    text = os.environ.get(SETTING, "")
+    try:
+        gib = float(text) if text else MOST_GIB
+    except ValueError:
+        gib = 0.0
+    if isnan(gib) or gib <= 0:
+        raise TraceError(f"{SETTING} is {text!r}; give a number of GiB above 0")
+    return gib * GIB
+
+
+def _check(path: Path, num_bytes: float, more: str = "") -> None:
+    """Raise TraceError if a file unpacks to so many bytes, or even more, and may not."""
+    most = most_bytes()
+    if num_bytes > most:
+        raise TraceError(
+            f"{str(path)!r} unpacks to {more}{num_bytes / GIB:,.1f} GiB, and {most / GIB:g} GiB "
+            f"are allowed; if you know where it comes from, set {SETTING} to more"
+        )
+
+
+def gunzip(path: Path, content: bytes) -> bytes:
+    """Return what a gzip file unpacks to.
+
+    Raises:
+        TraceError: it is no sound gzip file, or unpacks to more than `most_bytes`.
+    """
+    parts: list[bytes] = []
+    size = 0
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            while part := file.read(PART_BYTES):
+                parts.append(part)
+                size += len(part)
+                _check(path, size, "more than ")
+    except (OSError, EOFError, zlib.error) as error:
+        raise TraceError(
+            f"jobs file {str(path)!r} is not a sound gzip file: {error}; fetch it again"
+        ) from None
+    return b"".join(parts)
+
+
+def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return a Parquet table, or some of its columns.
+
+    Raises:
+        TraceError: it cannot be read, or unpacks to more than `most_bytes`.
+    """
+    wanted = None if columns is None else list(columns)
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_parquet(path, file)
+        return pd.read_parquet(path, columns=wanted)
+    except TraceError:
+        raise
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        text = error.strerror if isinstance(error, FileNotFoundError) else error
+        raise TraceError(f"{str(path)!r} is not a Parquet table: {text}") from None
+
+
+def _check_parquet(path: Path, file: pq.ParquetFile) -> None:
+    """Raise TraceError if a table unpacks to too much, by what it says of itself and its texts.
+
+    A number that stands a billion times takes a few bytes, and so does a long text.
+    """
+    size = texts = 0.0
+    for group in map(file.metadata.row_group, range(file.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            size += max(column.total_uncompressed_size, VALUE_BYTES * column.num_values)
+            if column.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"):
+                texts += column.total_uncompressed_size * column.num_values
+    _check(path, size)
+    if size + texts > most_bytes():  # only if every row had the longest text that there can be
+        _check(path, size + _text_bytes(path, file, most_bytes() - size), "more than ")
+
+
+def _text_bytes(path: Path, file: pq.ParquetFile, most: float) -> float:
+    """Return the bytes of all texts; of more than `most`, not all are looked at."""
+    schema = file.schema
+    names = [
+        column.path
+        for column in map(schema.column, range(len(schema)))
+        if column.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
+    ]
+    size = 0.0
+    with pq.ParquetFile(path, read_dictionary=names) as texts:
+        for name in names:
+            for batch in texts.iter_batches(BATCH_ROWS, columns=[name], use_threads=False):
+                size += _length(batch.column(0))
+                if size > most:
+                    return size
+    return size
+
+
+def _length(cells: pa.Array) -> float:
+    """Return the bytes of texts, of which equal ones may be kept once."""
+    if isinstance(cells, pa.DictionaryArray):
+        words = pc.binary_length(cells.dictionary)
+        return float(pc.sum(pc.take(words, cells.indices)).as_py() or 0)
+    return float(cells.nbytes)
