@@ -77,6 +77,7 @@ class Controller:
         self.refused: set[str] = set()  #: lone pods that the extender left without a node
         self.being_bound: Counter[str] = Counter()  #: by uid of pods of no gang: binds under way
         self._num_freed = 0
+        ledger.standing.patience_s = settings.timeouts.bind_s
 
     @property
     def active(self) -> bool:
@@ -212,7 +213,9 @@ class Controller:
         self.being_bound.pop(pod.metadata.uid, None)
         if pod.spec.node_name and not pod.ended:
             shape = pod_shape(pod, self.settings.resource)
-            news = self.ledger.set_foreign(pod.metadata.uid, pod.spec.node_name, shape)
+            leaves = pod.metadata.deletion_timestamp is not None
+            node = pod.spec.node_name
+            news = self.ledger.set_foreign(pod.metadata.uid, node, shape, leaves=leaves)
         else:
             news = self.ledger.drop_foreign(pod.metadata.uid)
         if news:
@@ -242,7 +245,10 @@ class Controller:
             return
         began_s = time.perf_counter()
         self._decide(now_s)
-        until_s = to_s(self.ledger.state.until_us)
+        standing = self.ledger.standing
+        until_s = min(to_s(self.ledger.state.until_us), standing.look_s)
+        if standing.has_more:
+            self.work.wake()
         self.work.step_at_s = until_s if until_s > now_s else inf
         self.metrics.plan_seconds.observe(time.perf_counter() - began_s)
         self._wake_refused()

@@ -35,6 +35,16 @@ class Metrics:
             ["gang"],
             registry=r,
         )
+        self.head_waits = Gauge(
+            "muster_head_waits_seconds",
+            "Age of the first gang in the queue; 0 if none waits",
+            registry=r,
+        )
+        self.aside = Gauge(
+            "muster_aside",
+            "Gangs that no node can take as the cluster stands, and that others pass",
+            registry=r,
+        )
         self.reservations = Gauge(
             "muster_reservations", "Nodes promised to pods that are not bound yet", registry=r
         )

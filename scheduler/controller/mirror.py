@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from scheduler.controller.devices import DeviceBook
 from scheduler.controller.parts import Held, Request, held_by, placement_of
+from scheduler.controller.standing import Standing
 from scheduler.core.decisions import Admit, Decision, Explanation, Reserve, Wait
 from scheduler.core.events import (
     Admitted,
@@ -26,7 +27,9 @@ from scheduler.core.events import (
     GangCancelled,
     GangInterrupted,
     GangResized,
+    GangSetAside,
     GangSubmitted,
+    GangTakenUp,
     MemberAppeared,
     MemberLost,
     NodeAdded,
@@ -82,8 +85,10 @@ class Ledger:
             self.resource, self.nodes, self._recount, self._occupy_as, self._doubt
         )
         self._facts: dict[str, Node] = {}
-        self._foreign: dict[str, tuple[str, PodShape]] = {}
+        self._foreign: dict[str, tuple[str, PodShape, bool]] = {}
         self._foreign_on: dict[str, PodShape] = {}
+        self._leaving_on: dict[str, PodShape] = {}  #: of that, what ends by itself
+        self.standing = Standing(self._facts, self._lasting, self.policy.placer)
         self._stale: set[str] = set()  #: nodes whose foreign occupant has to be told anew
         self._short: set[str] = set()  #: nodes with more on them than they have
         self._inflated: set[str] = set()  #: nodes that hold more than they have
@@ -111,9 +116,11 @@ class Ledger:
         elif old is None and not self._start_over:
             self._tell(NodeAdded(fact))
             self._stale.add(name)
+            self.standing.change(name)
         elif old is not None and _placed(old) == _placed(fact) and not self._start_over:
             closed = fact.status is not NodeStatus.SCHEDULABLE
             self._tell(NodeCordoned(name) if closed else NodeReturned(name))
+            self.standing.change(name)
         else:
             self._start_over = True
         return True
@@ -218,38 +225,52 @@ class Ledger:
         return any(news)
 
     def _occupy_as(self, name: str, node: str, shape: PodShape) -> bool:
-        return self.set_foreign(name, node, shape) if node else self.drop_foreign(name)
+        # what a claim holds for pods of a gang ends with the gang
+        return self.set_foreign(name, node, shape, leaves=True) if node else self.drop_foreign(name)
 
     def _doubt(self) -> None:
         self.version += 1
 
     # -- foreign pods ------------------------------------------------------------------------
 
-    def set_foreign(self, pod: str, node: str, shape: PodShape) -> bool:
-        """Count a bound pod that no request holds; return whether that is news."""
+    def set_foreign(self, pod: str, node: str, shape: PodShape, *, leaves: bool = False) -> bool:
+        """Count a bound pod that no request holds; return whether that is news.
+
+        One that `leaves` is about to end, or ends with a gang.
+        """
         old = self._foreign.get(pod)
-        if old == (node, shape):
+        if old == (node, shape, leaves):
             return False
         if old is not None:
             self.drop_foreign(pod)
-        self._foreign[pod] = (node, shape)
-        self._foreign_on[node] = self._foreign_on.get(node, ZERO).plus(shape)
-        self._stale.add(node)
+        self._foreign[pod] = (node, shape, leaves)
+        self._count_foreign(node, shape, leaves, 1)
         return True
+
+    def _count_foreign(self, node: str, shape: PodShape, leaves: bool, times: int) -> None:
+        for on, counts in ((self._foreign_on, True), (self._leaving_on, leaves)):
+            if counts:
+                total = on.pop(node, ZERO).plus(shape, times)
+                if total != ZERO:
+                    on[node] = total
+        self._stale.add(node)
+        self.standing.change(node)
+
+    def _lasting(self, node: str) -> PodShape:
+        """Return what pods of no gang take of a node for good."""
+        foreign = self._foreign_on.get(node, ZERO)
+        leaving = self._leaving_on.get(node)
+        return foreign if leaving is None else foreign.plus(leaving, -1)
 
     def foreign_node(self, pod: str) -> str:
         """Return where a foreign pod counts, or nothing."""
-        return self._foreign.get(pod, ("", ZERO))[0]
+        return self._foreign.get(pod, ("", ZERO, False))[0]
 
     def drop_foreign(self, pod: str) -> bool:
         """Stop counting it; return whether that is news."""
         old = self._foreign.pop(pod, None)
         if old is not None:
-            node, shape = old
-            left = self._foreign_on.pop(node).plus(shape, -1)
-            if left != ZERO:
-                self._foreign_on[node] = left
-            self._stale.add(node)
+            self._count_foreign(*old, -1)
         return old is not None
 
     def _occupy(self, name: str) -> None:
@@ -416,6 +437,7 @@ class Ledger:
         """Make the core's state anew from the facts; what runs is counted first."""
         self._start_over = False
         self._keep_counts()
+        self.standing.begin_anew()
         self.version += 1
         self.num_rebuilds += 1
         self.classes.forget_classes()
@@ -469,7 +491,11 @@ class Ledger:
         self.settle(now_s)
         now_us = to_us(now_s)
         placed: list[Placed] = []
+        self.standing.look_s = inf
+        for name in self.standing.returning(self.state):
+            self._tell(GangTakenUp(name))
         for _ in range(MAX_DECISIONS):
+            self._set_aside(now_s)
             for decision in core.decide(self.state, self.policy, now_us):
                 match decision:
                     case Admit():
@@ -483,6 +509,14 @@ class Ledger:
                     case _:
                         raise ValueError(f"the core decides {decision}, which nobody carries out")
         raise AssertionError(f"no end of decisions after {MAX_DECISIONS}")
+
+    def _set_aside(self, now_s: float) -> None:
+        """Let others pass a head that no end of gangs makes room for."""
+        while (head := self.state.queue.head()) is not None:
+            if not self.standing.bars(self.state, head, now_s):
+                return
+            self._tell(GangSetAside(head.gang.name))
+            self.standing.set_aside(head.gang.name)
 
     def _admit(self, decision: Admit, now_s: float) -> Placed:
         """Carry a decision out: each pod that asked gets its node."""

@@ -103,7 +103,7 @@ class Tables:
         """Have the core know what a gang holds and asks for."""
         for slot in gang.slots:
             if slot.state is SlotState.ENDING:  # in the way as any pod of no gang
-                self.ledger.set_foreign(slot.uid, slot.node, slot.shape)
+                self.ledger.set_foreign(slot.uid, slot.node, slot.shape, leaves=True)
             else:
                 self.ledger.drop_foreign(slot.uid)
         request = request_of(gang, asks, self.find, self.work.zero_unix_s)

@@ -96,7 +96,7 @@ def _validate_gangs(state: ClusterState) -> None:
             assert member.held or not lacks, f"gang {name!r} runs on nothing"
         if member.phase is Phase.WAITING:
             assert waits and not member.held, f"gang {name!r} waits outside the queue"
-        if member.phase in (Phase.GATHERING, Phase.IMPOSSIBLE):
+        if member.phase in (Phase.GATHERING, Phase.IMPOSSIBLE, Phase.ASIDE):
             assert not waits, f"gang {name!r} is queued before it can be admitted"
     running = sorted(
         (m.expected_end_us, m.gang.ordinal, m.gang.name) for m in state.gangs.values() if m.held

@@ -176,6 +176,7 @@ class Explanation:
     start_us: int | None  #: promised latest start, if a policy gave one
     short: Shortage | None = None  #: what binds, where it waits for capacity or fragmentation
     unmet: Unmet | None = None  #: what no node offers, where it can never fit
+    aside: bool = False  #: no end of gangs makes room for it; it lets others pass
 
 
 #: `decide` ends a complete pass with `Considered`

@@ -183,6 +183,23 @@ class Overtaken:
 
 
 @dataclass(slots=True)
+class GangSetAside:
+    """The gang cannot be placed as the cluster stands, whichever gangs end: it leaves the queue.
+
+    It blocks nobody and keeps its age. The driver knows; what no driver says never happens.
+    """
+
+    gang: str
+
+
+@dataclass(slots=True)
+class GangTakenUp:
+    """A gang that was set aside is queued again, at its old place."""
+
+    gang: str
+
+
+@dataclass(slots=True)
 class Considered:
     """The pass over this state is complete and its decisions are applied; `decide` ends with it.
 
@@ -213,5 +230,7 @@ ClusterEvent = (
     | ReservationReleased
     | Admitted
     | Overtaken
+    | GangSetAside
+    | GangTakenUp
     | Considered
 )

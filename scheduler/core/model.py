@@ -269,3 +269,4 @@ class Phase(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     IMPOSSIBLE = "impossible"  #: larger than the whole cluster
+    ASIDE = "aside"  #: cannot be placed as the cluster stands, and blocks nobody

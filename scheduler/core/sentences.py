@@ -12,6 +12,8 @@ PoolName = Callable[[str], str]
 
 #: said of pods whose constraints no node meets, where it is not known which
 UNMATCHED = "no node matches its node selector, its affinity and its tolerations"
+#: said of gangs that no node could take as the cluster stands
+ASIDE = "whichever gangs end, there is no room for it as the cluster stands: it lets others pass"
 _NOUNS = {"gpus": "GPUs", "cpu": "CPUs", "memory": "memory", "pods": "places for pods"}
 _BINARY = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
@@ -64,6 +66,8 @@ def why(said: Explanation, present: int, name_of: PoolName = str, unmatched: str
     """Say why a gang waits; `present` of the pods that it lacks exist. For the rest see `never`."""
     short = said.short
     need = f"needs {_need(said, short)} for {_pods(said.need_pods)}"
+    if said.aside:
+        return f"{need}; {ASIDE}"
     match said.reason:
         case PendingReason.NEVER_FITS:
             return never(said.unmet, name_of, unmatched) if said.unmet is not None else need

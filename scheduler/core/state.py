@@ -22,7 +22,9 @@ from scheduler.core.events import (
     GangFinished,
     GangInterrupted,
     GangResized,
+    GangSetAside,
     GangSubmitted,
+    GangTakenUp,
     MemberAppeared,
     MemberLost,
     NodeAdded,
@@ -539,6 +541,22 @@ def _priority_changed(state: ClusterState, event: PriorityChanged) -> None:
         _enqueue(state, member)
 
 
+def _set_aside(state: ClusterState, event: GangSetAside) -> None:
+    member = _gang(state, event.gang)
+    if event.gang not in state.queue.members:
+        raise ValueError(f"gang {event.gang!r} is not in the queue; it stands in nobody's way")
+    state.queue.discard(member)
+    _drop_reservation(state, event.gang)
+    member.phase = Phase.ASIDE
+
+
+def _taken_up(state: ClusterState, event: GangTakenUp) -> None:
+    member = _gang(state, event.gang)
+    if member.phase is not Phase.ASIDE:
+        raise ValueError(f"gang {event.gang!r} was not set aside; it is {member.phase}")
+    _enqueue(state, member)
+
+
 # -- nodes and foreign pods ------------------------------------------------------------------
 
 
@@ -699,5 +717,7 @@ _HANDLERS: dict[type, Callable[[ClusterState, Any], None]] = {
     Admitted: _admitted,
     Wait: _waited,
     Overtaken: _overtaken,
+    GangSetAside: _set_aside,
+    GangTakenUp: _taken_up,
     Considered: _considered,
 }

@@ -20,10 +20,11 @@ from scheduler.core.events import (
     ClusterEvent,
     ForeignPodBound,
     GangResized,
+    GangSetAside,
     GangSubmitted,
     Overtaken,
 )
-from scheduler.core.model import Gang, Node, Placement
+from scheduler.core.model import Gang, Node, Phase, Placement
 from scheduler.core.queueing import GangState
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import FOREVER_US
@@ -212,6 +213,8 @@ def _events_of_gang(member: GangState) -> Iterator[ClusterEvent]:
         yield Overtaken(gang.name, member.overtaken)
     if member.saved_us > -FOREVER_US:
         yield CheckpointSaved(gang.name, member.saved_us)
+    if member.phase is Phase.ASIDE:
+        yield GangSetAside(gang.name)
 
 
 def holding(member: GangState) -> tuple[Gang, Placement]:

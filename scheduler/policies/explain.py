@@ -36,6 +36,8 @@ def explain(state: ClusterState, gang: str) -> Explanation:
     else:
         outlook = _outlook(member)
         reason = outlook.reason(member.size)
+        if member.phase is Phase.ASIDE and reason is PendingReason.BEHIND_HEAD:
+            reason = PendingReason.CAPACITY  # others of its size that are in the queue fit
         head = state.queue.head()
         if reason is not PendingReason.BEHIND_HEAD:
             short = _short(state, member, outlook)
@@ -53,6 +55,7 @@ def explain(state: ClusterState, gang: str) -> Explanation:
         start_us=promise.start_us if promise is not None else None,
         short=short,
         unmet=impossible,
+        aside=member.phase is Phase.ASIDE,
     )
 
 

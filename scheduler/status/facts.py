@@ -15,6 +15,7 @@ from scheduler.controller.controller import Controller
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.metrics import Metrics
 from scheduler.controller.mirror import Ledger
+from scheduler.core.times import to_s
 from scheduler.journal import lines as journals
 from scheduler.journal.file import Journal
 from scheduler.journal.history import events_of
@@ -221,6 +222,10 @@ class ClusterFacts:
             metrics.short_pods.labels(resource=resource).set(count)
         queue = self._service.ledger.state.queue
         metrics.queue_length.set(len(queue.members))
+        head = queue.head()
+        waits_s = self._now_s() - to_s(head.gang.submit_us) if head is not None else 0.0
+        metrics.head_waits.set(max(0.0, waits_s))
+        metrics.aside.set(self._service.ledger.standing.num_aside(self._service.ledger.state))
         metrics.queue_position.clear()
         for at, member in enumerate(islice(queue.in_order(), MOST_POSITIONS), 1):
             metrics.queue_position.labels(gang=member.gang.name).set(at)

@@ -206,7 +206,8 @@ class Publisher:
         """Tell of one gang if it is time; return in how many seconds it will be, if not."""
         admitted = seen.phase in ("starting", "running")
         short = seen.short.resource if seen.short else ""
-        what = "admitted" if admitted else f"{seen.phase} {seen.reason} {short} {gang.problem}"
+        reason = "SetAside" if seen.aside else _camel(seen.reason)
+        what = "admitted" if admitted else f"{seen.phase} {reason} {short} {gang.problem}"
         told = self._told.get(gang.name)
         if told is None:
             if admitted:
@@ -226,8 +227,9 @@ class Publisher:
         told.until_s = now_s + told.gap_s
         self._condition(gang, seen, admitted)
         if told.what != what and not admitted:
-            bad = gang.problem or seen.reason == PendingReason.NEVER_FITS or seen.pods_bound
-            self._event(gang, _camel(seen.reason), seen.text, "Warning" if bad else "Normal")
+            never = seen.reason == PendingReason.NEVER_FITS
+            bad = gang.problem or never or seen.aside or seen.pods_bound
+            self._event(gang, reason, seen.text, "Warning" if bad else "Normal")
             self.note(gang, "degraded" if seen.phase == "degraded" else "waits", seen.text)
         told.what, told.pod = what, pod
         return inf

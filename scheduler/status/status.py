@@ -17,7 +17,7 @@ from scheduler.core.times import FOREVER_US, to_s
 from scheduler.policies.explain import explain as explain_gang
 from scheduler.status.story import Moment
 from scheduler.status.unmatched import unmatched
-from scheduler.status.way_out import Head, WayOut, sentences, way_out
+from scheduler.status.way_out import Head, WayOut, closed_by, sentences, way_out
 
 log = logging.getLogger("muster.status")
 
@@ -55,6 +55,7 @@ class GangView(msgspec.Struct):
     short: Shortage | None  #: the resource that binds, where it waits for one
     starts_in_s: float | None
     waited_s: float
+    aside: bool = False  #: no end of gangs makes room for it, and others pass it
     pods: list[PodView] = []
     way_out: WayOut | None = None  #: what would have to change; only where one gang is asked for
     advice: list[str] = []  #: the same in sentences
@@ -128,6 +129,7 @@ def _view(
     position = ahead = free_gpus = starts_in_s = None
     lacks_pods = lacks_gpus = 0
     short: Shortage | None = None
+    aside = False
     if gang.problem or gang.size is None:
         phase, reason = "waiting", PendingReason.MEMBERS
         text = gang.problem or "the object that says how many pods it needs cannot be read yet"
@@ -138,7 +140,7 @@ def _view(
         lacks_pods, lacks_gpus = said.need_pods, said.need_gpus
         if said.start_us is not None and said.start_us < FOREVER_US:
             starts_in_s = max(0.0, to_s(said.start_us) - now_s)
-        short = said.short
+        short, aside = said.short, said.aside
         text = sentence(ledger, request, said)
     elif any(not pod.spec.node_name for pod in live):
         phase, reason = "starting", PendingReason.CONTROL_PLANE
@@ -182,6 +184,7 @@ def _view(
         short=short,
         starts_in_s=starts_in_s,
         waited_s=max(0.0, now_s - submit_s),
+        aside=aside,
         pods=[
             PodView(
                 pod.metadata.name,
@@ -228,7 +231,11 @@ def sentence(ledger: Ledger, request: Request, said: Explanation) -> str:
         asking = (part.pod for part in request.parts if part.pod is not None)
         found = (unmatched(pod, nodes) for pod in asking)
         no_match = next(filter(None, found), UNMATCHED)
-    return why(said, request.asking, partial(pool_name, ledger), no_match)
+    text = why(said, request.asking, partial(pool_name, ledger), no_match)
+    if not said.aside:
+        return text
+    member = ledger.state.gangs[request.name]
+    return f"{text}; {ledger.standing.cause(member, partial(closed_by, ledger))}"
 
 
 def pool_name(ledger: Ledger, pool: str) -> str:

@@ -315,6 +315,8 @@ class Recorder:
                 self._waited(at, stand, PendingReason.MEMBERS, stand.since_s, now_s)
             case Phase.IMPOSSIBLE:
                 self._waited(at, stand, PendingReason.NEVER_FITS, stand.since_s, now_s)
+            case Phase.ASIDE:
+                self._waited(at, stand, PendingReason.CAPACITY, stand.since_s, now_s)
             case Phase.WAITING:
                 assert stand.demand is not None, "what waits is queued"
                 told_s = self._told_s.get(stand.demand[0], inf)
@@ -479,7 +481,7 @@ def _stand(member: GangState) -> _Stand:
     holds = bool(member.held)
     if not lacks:
         return _Stand(held_gpus, holds, Phase.RUNNING, 0, 0, None)
-    if member.phase in (Phase.GATHERING, Phase.IMPOSSIBLE):
+    if member.phase in (Phase.GATHERING, Phase.IMPOSSIBLE, Phase.ASIDE):
         pods = min(max(0, member.present - (member.gang.num_pods - lacks)), lacks)
         return _Stand(held_gpus, holds, member.phase, pods, gpus * pods // lacks, None)
     demand = (member.family.key, member.size, lacks, gpus)

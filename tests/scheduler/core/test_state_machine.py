@@ -29,7 +29,9 @@ from scheduler.core.events import (
     GangFinished,
     GangInterrupted,
     GangResized,
+    GangSetAside,
     GangSubmitted,
+    GangTakenUp,
     MemberAppeared,
     MemberLost,
     NodeAdded,
@@ -451,6 +453,29 @@ class ClusterMachine(RuleBasedStateMachine):
         apply(self.state, PriorityChanged(name, priority))
         self.gangs[name] = self.gangs[name]._replace(priority=priority)
         self.disturb()
+
+    @precondition(lambda self: self.waiting())
+    @rule(data=st.data())
+    def gang_is_set_aside(self, data: st.DataObject) -> None:
+        """It blocks nobody, and comes back to the place that its age gives it."""
+        name = data.draw(st.sampled_from(self.waiting()))
+        before = self.waiting()
+        self.drop_reservation(name)
+        apply(self.state, GangSetAside(name))
+        assert sorted(self.waiting()) == sorted(set(before) - {name})
+        assert explain(self.state, name).aside
+        self.disturb()
+
+    @rule(data=st.data())
+    def gang_is_taken_up(self, data: st.DataObject) -> None:
+        aside = [n for n, m in self.state.gangs.items() if m.phase is Phase.ASIDE]
+        if aside:
+            name = data.draw(st.sampled_from(aside))
+            apply(self.state, GangTakenUp(name))
+            first = min(self.waiting(), key=lambda other: self.key(self.gangs[other]))
+            head = self.state.queue.head()
+            assert head is not None and head.gang.name == first
+            self.disturb()
 
     @rule(data=st.data(), how=st.sampled_from(["lost", "cordoned", "returned"]))
     def node_changes(self, data: st.DataObject, how: str) -> None:

@@ -24,7 +24,9 @@ from scheduler.core.events import (
     GangFinished,
     GangInterrupted,
     GangResized,
+    GangSetAside,
     GangSubmitted,
+    GangTakenUp,
     MemberAppeared,
     MemberLost,
     NodeAdded,
@@ -177,11 +179,15 @@ class Play:
             return None
         member = state.gangs[self.pick(sorted(state.gangs))]
         name = member.gang.name
-        kind = self.pick(["appear", "lose", "resize", "priority", "save", "overtaken"])
+        kind = self.pick(["appear", "lose", "resize", "priority", "save", "overtaken", "aside"])
         if kind == "appear":
             return MemberAppeared(name)
         if kind == "priority":
             return PriorityChanged(name, self.pick([0, 1, 2]))
+        if kind == "aside":
+            if member.phase is Phase.ASIDE:
+                return GangTakenUp(name)
+            return GangSetAside(name) if name in state.queue.members else None
         if kind == "overtaken":
             return Overtaken(name, 2)
         if kind == "resize":

@@ -1,0 +1,203 @@
+"""What the cluster could hold if every gang ended: nodes in service, less what other pods take.
+
+A gang that does not fit there waits for somebody to mend nodes or to move pods, not for its turn.
+At the head of a queue it would block everybody; so it is set aside, and looked at again once a node
+or a pod of no gang may have made room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import inf
+
+from scheduler.core.capacity import Capacity
+from scheduler.core.model import FamilyKey, Node, Phase, PodShape, Role, Slice
+from scheduler.core.nodegroup import NodeGroup
+from scheduler.core.placement import Placer, place
+from scheduler.core.queueing import GangState
+from scheduler.core.state import ClusterState
+
+ZERO = PodShape(0)
+MOST_LOOKED_AT = 200  #: gangs set aside that one pass looks at again
+MOST_NAMED = 3
+
+#: what pods of no gang take of a node; those that are about to end left out
+Lasting = Callable[[str], PodShape]
+
+
+class Standing:
+    """Says of the head of the queue whether it waits for its turn."""
+
+    def __init__(self, nodes: Mapping[str, Node], lasting: Lasting, placer: Placer) -> None:
+        self._nodes = nodes
+        self._lasting = lasting
+        self._placer = placer
+        #: a gang that could be placed keeps its turn for so long when that ends, as nodes blink
+        self.patience_s = 0.0
+        self.look_s = inf  #: time alone may set the head aside then
+        self._capacity: Capacity | None = None  #: made once a head does not fit
+        self._taken: dict[str, PodShape] = {}
+        self._stale: set[str] = set()
+        self._rooms: dict[FamilyKey, int] = {}  #: the largest size that could be placed
+        self._aside: dict[str, None] = {}
+        self._unseen: list[str] = []  #: of them, those to be looked at since there is more room
+        self._grew = False
+        self._turn = ""  #: the last head that could be placed
+        self._since_s = inf  #: since when it cannot be
+
+    # -- facts -------------------------------------------------------------------------------
+
+    def begin_anew(self) -> None:
+        """Forget all nodes and who was set aside: the core's state is made anew."""
+        self._capacity = None
+        self._stale.clear()
+        self._aside.clear()
+        self._unseen = []
+
+    def change(self, node: str) -> None:
+        """Note that a node, or what pods of no gang take of it, is another than it was."""
+        self._stale.add(node)
+
+    def _up_to_date(self) -> Capacity:
+        """Return the cluster without gangs."""
+        capacity = self._capacity
+        if capacity is None:
+            self._rooms.clear()
+            self._taken.clear()
+            self._grew = True
+            capacity = self._capacity = Capacity(self._nodes.values())
+            self._stale = {name for name in capacity.index_of if self._lasting(name) != ZERO}
+        if self._stale:
+            self._rooms.clear()
+            while self._stale:
+                self._bring(capacity, self._stale.pop())
+        return capacity
+
+    def _bring(self, capacity: Capacity, name: str) -> None:
+        fact, at = self._nodes.get(name), capacity.index_of.get(name)
+        if fact is None:
+            return  # the state is made anew soon
+        if at is None:
+            at = capacity.add_node(fact)
+            self._grew = True
+        elif capacity.set_status(at, fact.status):
+            self._grew = True
+        here = (Slice(0, at, at + 1, 1),)
+        told = self._taken.pop(name, ZERO)
+        takes = self._lasting(name).least(capacity.nodes[at].capacity)
+        if takes != told:
+            capacity.give_back((Role(1, told),), here)
+            capacity.take((Role(1, takes),), here)
+            self._grew = self._grew or not takes.covers(told)
+        if takes != ZERO:
+            self._taken[name] = takes
+
+    # -- questions ---------------------------------------------------------------------------
+
+    def holds(self, member: GangState) -> bool:
+        """True if what a gang misses could be placed, did all others end."""
+        capacity = self._up_to_date()
+        if member.held:
+            return self._holds_the_rest(capacity, member)
+        family = member.family
+        room = self._rooms.get(family.key)
+        if room is None:
+            room = self._rooms[family.key] = self._room(capacity, family.roles)
+        return member.size <= room
+
+    def _room(self, capacity: Capacity, roles: tuple[Role, ...]) -> int:
+        if len(roles) == 1:
+            return capacity.slots(roles[0].pod, roles[0].selector)
+        return int(place(capacity, roles, self._placer) is not None)
+
+    def _holds_the_rest(self, capacity: Capacity, member: GangState) -> bool:
+        roles = member.gang.roles
+        with capacity.trial():
+            for role, lo, hi, pods in member.held:
+                for at in range(lo, hi):
+                    take = roles[role].pod
+                    if not capacity.free_on(at).holds(take) >= pods:
+                        return True  # more is there than the node has: nothing is known of it
+                    capacity.take(roles, (Slice(role, at, at + 1, pods),))
+            return place(capacity, member.missing, self._placer) is not None
+
+    def bars(self, state: ClusterState, head: GangState, now_s: float) -> bool:
+        """True if the head waits for more than its turn, and has for as long as it may."""
+        self.look_s = inf
+        if self._fits(state, head) or self.holds(head):
+            self._turn, self._since_s = head.gang.name, inf
+            return False
+        if head.gang.name == self._turn:
+            self._since_s = min(self._since_s, now_s)
+            if now_s < self._since_s + self.patience_s:
+                self.look_s = self._since_s + self.patience_s
+                return False
+        return True
+
+    def _fits(self, state: ClusterState, head: GangState) -> bool:
+        """True if it is known that the head fits now."""
+        roles = head.family.roles
+        return len(roles) == 1 and state.capacity.fits_of(roles[0]).pods() >= head.size
+
+    # -- those set aside ---------------------------------------------------------------------
+
+    def set_aside(self, name: str) -> None:
+        """Note that a gang was set aside."""
+        self._aside[name] = None
+
+    def returning(self, state: ClusterState) -> list[str]:
+        """Return gangs that were set aside and could be placed by now; some, if there are many."""
+        if not self._aside:
+            return []
+        self._up_to_date()
+        if self._grew:
+            self._grew = False
+            self._unseen = list(self._aside)
+        found = []
+        looked_at, self._unseen = self._unseen[:MOST_LOOKED_AT], self._unseen[MOST_LOOKED_AT:]
+        for name in looked_at:
+            member = state.gangs.get(name)
+            if member is None or member.phase is not Phase.ASIDE:
+                self._aside.pop(name, None)
+            elif self.holds(member):
+                del self._aside[name]
+                found.append(name)
+        return found
+
+    @property
+    def has_more(self) -> bool:
+        """True if gangs that were set aside are still to be looked at."""
+        return bool(self._unseen)
+
+    def num_aside(self, state: ClusterState) -> int:
+        """Return how many gangs are set aside."""
+        found = (state.gangs.get(name) for name in self._aside)
+        return sum(member is not None and member.phase is Phase.ASIDE for member in found)
+
+    def cause(self, member: GangState, closed_by: Callable[[str], str]) -> str:
+        """Say what keeps a gang from the nodes that it may use; `closed_by` names why one is."""
+        capacity = self._up_to_date()
+        role = max(member.missing, key=lambda role: (role.gpus, role.count))
+        groups = capacity.eligible(role.selector)
+        num_nodes = sum(group.num_nodes for group in groups)
+        closed = [
+            name
+            for at in sorted(capacity.unschedulable)
+            if _among(capacity.group_of[at], groups) and capacity.nodes[at].capacity.holds(role.pod)
+            for name in (capacity.nodes[at].name,)
+        ]
+        fit = min(role.count, capacity.slots(role.pod, role.selector))
+        said = f"of its {role.count:,} pods"
+        beside = "beside the pods of no gang that are there"
+        if not closed:
+            return f"the {num_nodes:,} nodes that it may use hold {fit:,} {said} {beside}"
+        named = ", ".join(f"{name} is {closed_by(name)}" for name in closed[:MOST_NAMED])
+        if len(closed) > MOST_NAMED:
+            named += f", and {len(closed) - MOST_NAMED:,} more take no pods"
+        if len(closed) == num_nodes:
+            return f"no node that it may use takes pods: {named}"
+        return f"{named}; the other nodes that it may use hold {fit:,} {said} {beside}"
+
+
+def _among(group: NodeGroup, groups: list[NodeGroup]) -> bool:
+    return any(group is one for one in groups)

@@ -1,0 +1,232 @@
+"""A head that no end of gangs makes room for lets others pass, and comes back. Facts alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from scheduler.controlplane.objects import node as played
+from scheduler.core.model import Phase
+from scheduler.kube.objects import NodeObject, Pod
+from scheduler.kube.watch import Change
+from scheduler.status.status import explain, view
+from tests.scheduler.controller.rig import Rig, pod, tried
+
+HOST = "kubernetes.io/hostname"
+
+
+def lone(name: str, gpus: int = 8, at: str = "00", cpu: str = "", **spec: Any) -> Pod:
+    """Return a pod that is a gang of its own, created at a second of one minute."""
+    said = {"muster.dev/group": name, "muster.dev/min-member": "1"}
+    made = pod(name, annotations=said, gpus=gpus, **spec)
+    made.metadata.creation_timestamp = f"2026-01-01T00:00:{at}Z"
+    if cpu:
+        made.spec.containers[0].resources.requests = {"cpu": cpu}
+    return made
+
+
+def node(rig: Rig, number: int, *, cordoned: bool = False, ready: bool = True, **more: Any) -> None:
+    """Tell of a node with its name as a label."""
+    item = played(number, 8)
+    item["metadata"].setdefault("labels", {})[HOST] = item["metadata"]["name"]
+    item["spec"] = {"unschedulable": cordoned}
+    item["status"]["conditions"] = [{"type": "Ready", "status": "True" if ready else "Unknown"}]
+    item["status"]["allocatable"] |= more
+    rig.control.on_node(Change.MODIFIED, msgspec.convert(item, NodeObject))
+
+
+def daemon(number: int, cpu: str = "100m", ending: bool = False, **spec: Any) -> Pod:
+    """Return a pod of a DaemonSet on a node."""
+    where = f"node-{number:05d}"
+    made = pod(f"daemon-{number}", node=where, gpus=0, owner=("DaemonSet", "d", "uid-d"), **spec)
+    made.spec.containers[0].resources.requests = {"cpu": cpu}
+    if ending:
+        made.metadata.deletion_timestamp = "2026-01-01T00:01:00Z"
+    return made
+
+
+def text(rig: Rig, gang: str) -> str:
+    return view(rig.control.names[f"n/{gang}"], rig.ledger, rig.control.now_s()).text
+
+
+@pytest.mark.parametrize("closed", [{"cordoned": True}, {"ready": False}], ids=["cordoned", "lost"])
+def test_a_pod_for_a_closed_node_blocks_nobody_and_goes_there_once_it_opens(
+    closed: dict[str, bool],
+) -> None:
+    async def story(rig: Rig) -> None:
+        for number in range(4):
+            node(rig, number)
+        node(rig, 0, **closed)
+        rig.see(lone("bad", 0, nodeSelector={HOST: "node-00000"}))
+        await rig.settle()
+        rig.see(lone("b", at="01"), lone("c", at="02"))
+        await rig.settle()
+        assert set(rig.placed()) == {"b", "c"}
+        assert rig.ledger.state.gangs["n/bad"].phase is Phase.ASIDE
+        word = "cordoned" if "cordoned" in closed else "not ready"
+        assert f"no node that it may use takes pods: node-00000 is {word}" in text(rig, "bad")
+        assert "lets others pass" in text(rig, "bad")
+        seen = explain(rig.control.names["n/bad"], rig.ledger, rig.control.now_s())
+        assert seen.aside and any("node-00000" in line for line in seen.advice)
+        node(rig, 0)
+        await rig.settle()
+        assert rig.placed()["bad"] == "node-00000"
+        assert len([p for m, p, _ in rig.api.requests if m == "PATCH" and p.endswith("bad")]) == 1
+
+    tried(story)
+
+
+def test_what_daemons_leave_on_each_node_counts() -> None:
+    """All of a node's CPUs, of which a DaemonSet has a tenth of one everywhere."""
+
+    async def story(rig: Rig) -> None:
+        for number in range(4):
+            node(rig, number, cpu="96")
+        rig.see(*(daemon(number) for number in range(4)))
+        rig.see(lone("mistake", cpu="96"), lone("b", at="01"))
+        await rig.settle()
+        assert set(rig.placed()) == {"b"}
+        said = "the 4 nodes that it may use hold 0 of its 1 pods beside the pods of no gang"
+        assert said in text(rig, "mistake")
+        rig.lose(daemon(3))
+        await rig.settle()
+        assert rig.placed()["mistake"] == "node-00003"
+
+    tried(story)
+
+
+def test_pods_that_are_about_to_end_are_waited_for() -> None:
+    async def story(rig: Rig) -> None:
+        for number in range(2):
+            node(rig, number, cpu="96")
+        rig.see(daemon(0, ending=True), daemon(1, ending=True))
+        rig.see(lone("first", cpu="96"), lone("b", at="01"))
+        await rig.settle()
+        assert rig.placed() == {}, "b behind the head"
+        rig.lose(daemon(1))
+        await rig.settle()
+        assert rig.placed()["first"] == "node-00001"
+
+    tried(story, nodes=2)
+
+
+def test_a_head_that_waits_for_gangs_alone_keeps_its_turn() -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(lone("runs"))
+        await rig.settle()
+        rig.see(lone("runs", node=rig.placed()["runs"]))
+        said = {"muster.dev/group": "big", "muster.dev/min-member": "4"}
+        rig.see(*(pod(f"big-{n}", annotations=said, gpus=8) for n in range(4)))
+        late = lone("late")
+        late.metadata.creation_timestamp = "2026-01-02T00:00:00Z"
+        rig.see(late)
+        await rig.pass_s(1000.0)
+        assert set(rig.placed()) == {"runs"}
+
+    tried(story)
+
+
+def test_a_node_that_blinks_costs_the_head_nothing() -> None:
+    """It is as large as the cluster, and may start once what runs has ended."""
+
+    async def story(rig: Rig) -> None:
+        for number in range(4):
+            node(rig, number)
+        rig.see(lone("runs"))
+        await rig.settle()
+        rig.see(lone("runs", node=rig.placed()["runs"]))
+        said = {"muster.dev/group": "big", "muster.dev/min-member": "4"}
+        rig.see(*(pod(f"big-{n}", annotations=said, gpus=8) for n in range(4)))
+        late = lone("late")
+        late.metadata.creation_timestamp = "2026-01-02T00:00:00Z"
+        rig.see(late)
+        await rig.settle()
+        for _ in range(2):
+            node(rig, 3)
+            await rig.settle()
+            node(rig, 3, ready=False)
+            await rig.settle()
+            await rig.pass_s(9.0)
+        assert set(rig.placed()) == {"runs"}
+        await rig.pass_s(1.0)
+        assert set(rig.placed()) == {"runs", "late"}, "blocked for 10 s, and no longer"
+
+    tried(story, timeouts={"bind_s": 10.0})
+
+
+def test_many_that_can_go_nowhere_block_nobody_together() -> None:
+    async def story(rig: Rig) -> None:
+        for number in range(4):
+            node(rig, number, cordoned=number == 0)
+        where = {HOST: "node-00000"}
+        rig.see(*(lone(f"bad-{n}", 0, f"{n % 60:02}", nodeSelector=where) for n in range(500)))
+        rig.see(lone("honest", at="59"))
+        await rig.settle()
+        assert set(rig.placed()) == {"honest"}
+        node(rig, 0)
+        await rig.settle()
+        assert len(rig.placed()) == 501 or rig.ledger.state.queue.head() is not None
+
+    tried(story)
+
+
+def test_a_running_gang_whose_lost_rank_has_nowhere_to_go_blocks_nobody() -> None:
+    async def story(rig: Rig) -> None:
+        for number in range(3):
+            node(rig, number)
+        said = {"muster.dev/group": "g", "muster.dev/min-member": "2"}
+        both = [pod(f"g-{n}", annotations=said, gpus=8) for n in range(2)]
+        rig.see(*both)
+        await rig.settle()
+        where = rig.placed()
+        at = [pod(f"g-{n}", annotations=said, gpus=8, node=where[f"g-{n}"]) for n in range(2)]
+        rig.see(*at)
+        await rig.settle()
+        lost = int(where["g-1"][-1])
+        other = next(n for n in range(3) if f"node-{n:05d}" not in where.values())
+        node(rig, lost, cordoned=True)
+        node(rig, other, cordoned=True)
+        rig.lose(at[1])
+        rig.see(pod("g-1", uid="anew", annotations=said, gpus=8))
+        await rig.settle()
+        rig.see(lone("small", gpus=0, at="30"))
+        await rig.pass_s(30.0)
+        assert "small" in rig.placed()
+        assert rig.ledger.state.gangs["n/g"].phase is Phase.ASIDE
+
+    tried(story, nodes=3)
+
+
+def test_a_muster_that_starts_anew_knows_it_at_once() -> None:
+    async def story(rig: Rig) -> None:
+        for number in range(4):
+            node(rig, number, cordoned=number == 0)
+        rig.see(lone("bad", 0, nodeSelector={HOST: "node-00000"}), lone("b", at="01"))
+        await rig.settle()
+        anew = rig.restarted()
+        anew.see(lone("c", at="02"))
+        await anew.settle()
+        assert "c" in anew.placed()
+        assert anew.ledger.state.gangs["n/bad"].phase is Phase.ASIDE
+        anew.replay()
+
+    tried(story)
+
+
+def test_an_event_tells_it_once() -> None:
+    async def story(rig: Rig) -> None:
+        for number in range(4):
+            node(rig, number, cordoned=number == 0)
+        rig.see(lone("bad", 0, nodeSelector={HOST: "node-00000"}))
+        await rig.settle()
+        gangs = list(rig.control.gangs.values())
+        for at_s in (10.0, 1000.0):
+            await rig.publisher.look(
+                gangs, lambda gang: view(gang, rig.ledger, rig.control.now_s()), at_s
+            )
+        ((reason, said),) = rig.events()
+        assert reason == "SetAside" and "node-00000 is cordoned" in said
+
+    tried(story)
