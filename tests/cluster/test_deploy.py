@@ -91,6 +91,7 @@ def unwrapped(item: Any) -> Any:
 PLURALS = {
     "NetworkPolicy": "networkpolicies",
     "MutatingAdmissionPolicy": "mutatingadmissionpolicies",
+    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
 }
 
 

@@ -11,6 +11,19 @@ links to them, so that the two ways to install cannot differ. Call with (list $ 
 {{- mergeOverwrite (include "muster.shipped" (list . "muster.toml") | fromToml) .Values.settings | toToml -}}
 {{- end -}}
 
+{{/* The policy of tenants, in the namespaces that the values name. */}}
+{{- define "muster.tenants" -}}
+{{- $selector := .Values.tenants -}}
+{{- range $text := splitList "\n---\n" (include "muster.shipped" (list . "tenants.yaml")) -}}
+{{- $item := fromYaml $text -}}
+{{- if eq $item.kind "ValidatingAdmissionPolicyBinding" -}}
+{{- $_ := set $item.spec.matchResources "namespaceSelector" $selector -}}
+{{- end }}
+---
+{{ toYaml $item }}
+{{- end -}}
+{{- end -}}
+
 {{/* The policy of gangs; beside a second scheduler with what the overlay adds to it. */}}
 {{- define "muster.admission" -}}
 {{- $managed := .Values.managed.enabled -}}
