@@ -10,7 +10,7 @@ from scheduler.controller.membership import LiveGang
 from scheduler.controller.parts import Part, Request, Wanted
 from scheduler.kube.objects import Pod, unix_s
 from scheduler.workloads.gangs import OWN_QUEUE, WALLTIME, Find, is_name
-from scheduler.workloads.sizes import training_job, wishes
+from scheduler.workloads.sizes import priority_of, queue_of, training_job
 
 #: nine digits at most: what is longer is no duration, and no float either
 _DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s?)?")
@@ -37,8 +37,13 @@ def wanted(gang: LiveGang, free: list[Pod]) -> Wanted:
     return Wanted(free[:lacking], max(0, lacking - len(free)), later)
 
 
-def request_of(gang: LiveGang, asks: Wanted, find: Find, zero_unix_s: float) -> Request | None:
-    """Return what a gang holds, by its slots, and what it asks for; None if neither."""
+def request_of(
+    gang: LiveGang, asks: Wanted, find: Find, zero_unix_s: float, *, jobs_rank: bool = False
+) -> Request | None:
+    """Return what a gang holds, by its slots, and what it asks for; None if neither.
+
+    With `jobs_rank` the priority class that a training job names counts, too.
+    """
     parts: dict[str, Part] = {}
     for slot in gang.slots:
         if slot.is_held:
@@ -64,6 +69,7 @@ def request_of(gang: LiveGang, asks: Wanted, find: Find, zero_unix_s: float) -> 
         said = known  # a gang that was admitted keeps its place
     else:
         said = _said(gang, asks.pods or gang.live_pods(), find, zero_unix_s)
+        said.priority = _priority(gang, find, jobs_rank=jobs_rank)
     said = replace(said, parts=sorted(parts.values(), key=_in_order))
     said.admitted_s, said.saved_s = gang.admitted_s, gang.saved_s
     return said
@@ -79,13 +85,26 @@ def _said(gang: LiveGang, pods: list[Pod], find: Find, zero_unix_s: float) -> Re
     created_s = min(unix_s(p.metadata.creation_timestamp) for p in pods) - zero_unix_s
     gang.submit_s = min(gang.submit_s, created_s)
     meta = pods[0].metadata
-    queue, priority = wishes(training_job(pods[0], find)[1], find)
+    queue = queue_of(training_job(pods[0], find)[1])
     own = meta.annotations.get(OWN_QUEUE, "")
     return Request(
         name=gang.name,
         parts=[],
         submit_s=gang.submit_s,
-        priority=max(p.spec.priority for p in pods) or priority,
+        ordinal=gang.ordinal,
         queue=meta.labels.get("kueue.x-k8s.io/queue-name") or (own if is_name(own) else queue),
         walltime_s=duration_s(meta.annotations.get(WALLTIME, "")),
     )
+
+
+def _priority(gang: LiveGang, find: Find, *, jobs_rank: bool) -> int:
+    """Return a gang's priority: the lowest of its pods with GPUs, which admission and quotas saw.
+
+    A pod of a high class, perhaps without a GPU, does not lift the others.
+    """
+    pods = [pod for pod in gang.pods.values() if not pod.ended]
+    with_gpus = [pod for pod in pods if gang.facts(pod).shape.gpus]
+    own = min((pod.spec.priority for pod in with_gpus or pods), default=0)
+    if own or not jobs_rank:
+        return own
+    return priority_of(training_job(pods[0], find)[1], find)

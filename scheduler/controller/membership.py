@@ -83,6 +83,7 @@ class LiveGang:
     key: GangKey
     name: str  #: namespace/name, what people call it
     resource: str
+    ordinal: int = 0  #: counts gangs as they are seen: creation times have whole seconds only
     pods: dict[str, Pod] = field(default_factory=dict)
     slots: list[Slot] = field(default_factory=list)
     request: Request | None = None  #: what the core was told of it; none: it knows of no such gang

@@ -58,6 +58,7 @@ class Request:
     name: str
     parts: list[Part]
     submit_s: float
+    ordinal: int = 0  #: among gangs submitted in the same second
     priority: int = 0
     queue: str = ""
     walltime_s: float = inf
@@ -98,7 +99,7 @@ class Request:
         """Return all that the core is told of it."""
         return (
             [(p.name, p.shape, p.avoid, p.nodes, p.uids, p.to_come) for p in self.parts],
-            (self.submit_s, self.priority, self.queue, self.walltime_s),
+            (self.submit_s, self.ordinal, self.priority, self.queue, self.walltime_s),
             (self.admitted_s, self.saved_s),
         )
 
@@ -123,6 +124,7 @@ class Request:
             walltime_us=to_us(self.walltime_s),
             priority=self.priority,
             queue=self.queue,
+            ordinal=self.ordinal,
         )
 
 

@@ -90,6 +90,9 @@ class LiveSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     #: whose pods muster binds itself, where it can check all that they ask for
     direct_schedulers: tuple[str, ...] = ("muster-direct",)
     direct_queues: tuple[str, ...] = ()  #: the same, by the queue of the gang
+    #: where pods have no priority, the class counts that their training job names; nothing but
+    #: muster looks at that field, so that whoever may create jobs may name any class
+    job_priority: bool = False
     requests_in_flight: int = 64
     policy: PolicySpec = POLICY
     serve: ServeSettings = ServeSettings()

@@ -29,6 +29,7 @@ class Tables:
         self.slot_of: dict[str, tuple[LiveGang, Slot]] = {}
         self.things: dict[tuple[str, str, str], Thing] = {}
         self._refusals: dict[GangKey, tuple[Refusals, str]] = {}
+        self._num_seen = 0  #: gangs
         self.num_unbound = 0  #: 0 only if no slot awaits its bind
 
     def find(self, kind: str, namespace: str, name: str) -> Thing | None:
@@ -61,7 +62,8 @@ class Tables:
             number = 2
             while name in self.names:
                 name, number = f"{plain}~{number}", number + 1
-            gang = self.gangs[key] = LiveGang(key, name, self.settings.resource)
+            self._num_seen += 1
+            gang = self.gangs[key] = LiveGang(key, name, self.settings.resource, self._num_seen)
             gang.avoid, gang.refusal = self._refusals.pop(key, ({}, ""))
             self.names[name] = gang
         return gang
@@ -106,7 +108,8 @@ class Tables:
                 self.ledger.set_foreign(slot.uid, slot.node, slot.shape, leaves=True)
             else:
                 self.ledger.drop_foreign(slot.uid)
-        request = request_of(gang, asks, self.find, self.work.zero_unix_s)
+        zero_unix_s, jobs_rank = self.work.zero_unix_s, self.settings.job_priority
+        request = request_of(gang, asks, self.find, zero_unix_s, jobs_rank=jobs_rank)
         if request is None:
             self.withdraw(gang)
             return

@@ -301,13 +301,22 @@ def kubeflow_size(job: Thing) -> Size | None:
     return Size(least, total, by_role=first if num_first <= least < total else ())
 
 
-def wishes(job: Thing | None, find: Find) -> tuple[str, int]:
-    """Return queue and priority of a training job's scheduling policy; its operator drops both."""
+def _policy_of(job: Thing | None) -> dict[str, Any]:
+    """Return the scheduling policy of a training job; its operator drops queue and priority."""
     run_policy = (job.spec.get("runPolicy") if job is not None else None) or {}
-    policy = run_policy.get("schedulingPolicy") or {}
-    known = find("PriorityClass", "", str(policy.get("priorityClass") or ""))
-    queue = str(policy.get("queue") or "")
-    return queue if is_name(queue) else "", known.value if known is not None else 0
+    return run_policy.get("schedulingPolicy") or {}
+
+
+def queue_of(job: Thing | None) -> str:
+    """Return the queue of a training job's scheduling policy, if it is a name."""
+    queue = str(_policy_of(job).get("queue") or "")
+    return queue if is_name(queue) else ""
+
+
+def priority_of(job: Thing | None, find: Find) -> int:
+    """Return the priority that a training job's scheduling policy names; 0 if it names none."""
+    known = find("PriorityClass", "", str(_policy_of(job).get("priorityClass") or ""))
+    return known.value if known is not None else 0
 
 
 def _jobset_size(jobset: Thing | None, only: str | None) -> Size | None:

@@ -138,10 +138,8 @@ def test_46_minimum_available_of_the_scheduling_policy(kube: Kube, space: str) -
     kube.until("one more runs", lambda: len(bound(kube, space, "least")) == 3)
 
 
-def test_queue_and_priority_that_the_operator_drops_are_read_from_the_job(
-    kube: Kube, full: str
-) -> None:
-    """The operator passes neither on; the job's policy counts, else what its pods say."""
+def test_the_jobs_queue_counts_and_the_priority_of_its_pods(kube: Kube, full: str) -> None:
+    """The operator passes neither on. A class that the job names was admitted by nobody."""
     want_priority(kube)
     kube.create(pytorchjob(full, "plain", 1, 8))
     story(kube, full, "plain", "capacity", pods_present=2, position=1, priority=0, queue="")
@@ -149,18 +147,25 @@ def test_queue_and_priority_that_the_operator_drops_are_read_from_the_job(
     policy = {"queue": "research", "priorityClass": HIGH, "minAvailable": 2}
     dropped["spec"]["runPolicy"] = {"schedulingPolicy": policy}
     kube.create(dropped)
-    found = story(kube, full, "dropped", "capacity", pods_present=2, position=1)
-    assert (found["priority"], found["queue"]) == (1000, "research")
+    found = story(kube, full, "dropped", "capacity", pods_present=2, position=2)
+    assert (found["priority"], found["queue"]) == (0, "research")
     made = kube.call("GET", GROUPS.format(full, "dropped"))
     assert not {"queue", "priorityClass", "priorityClassName"} & set(made["spec"])
+
+    lifted = cpu_master(full, "lifted", 1)
+    master = lifted["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    master["priorityClassName"] = HIGH
+    kube.create(lifted)
+    found = story(kube, full, "lifted", "capacity", pods_present=2, position=3)
+    assert found["priority"] == 0, "one pod without a GPU lifts nobody"
 
     urgent = pytorchjob(full, "urgent", 1, 8, annotations={"muster.dev/queue": "research"})
     for replicas in urgent["spec"]["pytorchReplicaSpecs"].values():
         replicas["template"]["spec"]["priorityClassName"] = HIGH
     kube.create(urgent)
-    found = story(kube, full, "urgent", "capacity", pods_present=2, position=2)
+    found = story(kube, full, "urgent", "capacity", pods_present=2, position=1)
     assert (found["priority"], found["queue"]) == (1000, "research")
-    story(kube, full, "plain", "capacity", position=3)
+    story(kube, full, "plain", "capacity", position=2)
 
 
 def test_47_pod_group_that_the_operator_rewrites(kube: Kube, full: str) -> None:

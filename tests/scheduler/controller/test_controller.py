@@ -11,7 +11,7 @@ import pytest
 from scheduler.controller.asking import duration_s
 from scheduler.controller.plans import PlanRecord, record_name
 from scheduler.extender.binds import BindArgs, Binds
-from scheduler.kube.objects import Pod
+from scheduler.kube.objects import Pod, Thing
 from scheduler.kube.watch import Change
 from scheduler.status.status import view
 from scheduler.workloads.gangs import KUEUE_COUNT, KUEUE_GROUP, LWS, LWS_SIZE
@@ -241,6 +241,65 @@ def test_what_is_no_name_is_that_gangs_problem_and_is_shown_to_nobody(
         assert len(rig.ledger.requests) == 1
 
     tried(story)
+
+
+# -- rank ---------------------------------------------------------------------------------------
+
+
+def test_one_pod_of_a_high_class_does_not_lift_its_gang() -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(
+            own("a-0", "a", 3, gpus=0, priority=2_000_001_000),  # type: ignore[arg-type]
+            own("a-1", "a", 3, priority=1_000),  # type: ignore[arg-type]
+            own("a-2", "a", 3, priority=10),  # type: ignore[arg-type]
+            own("b-0", "b", 1, gpus=0, priority=7),  # type: ignore[arg-type]
+        )
+        await rig.settle()
+        said = {name: request.priority for name, request in rig.ledger.requests.items()}
+        assert said == {"n/a": 10, "n/b": 7}
+
+    tried(story)
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_the_class_that_a_job_names_counts_only_where_its_operator_says_so(counts: bool) -> None:
+    """Admission and quotas look at pods alone: whoever may create jobs may name any class."""
+
+    async def story(rig: Rig) -> None:
+        rig.control.on_thing(
+            "PriorityClass",
+            Change.ADDED,
+            msgspec.convert({"metadata": {"name": "top"}, "value": 2_000_001_000}, Thing),
+        )
+        policy = {"schedulingPolicy": {"priorityClass": "top", "queue": "research"}}
+        rig.thing("PyTorchJob", "j", {**replicas(Worker=2), "runPolicy": policy})
+        rig.see(kubeflow("j", 0), kubeflow("j", 1))
+        await rig.settle()
+        asked = rig.ledger.requests["n/j"]
+        assert (asked.priority, asked.queue) == (2_000_001_000 if counts else 0, "research")
+        rig.see(*(kubeflow("k", i, priority=5) for i in range(2)))
+        rig.thing("PyTorchJob", "k", {**replicas(Worker=2), "runPolicy": policy})
+        await rig.settle()
+        assert rig.ledger.requests["n/k"].priority == 5, "what pods say stands before it"
+
+    tried(story, job_priority=counts)
+
+
+def test_gangs_of_one_second_start_in_the_order_in_which_they_were_made() -> None:
+    """Creation times have whole seconds: a name must not decide who is first."""
+
+    async def story(rig: Rig) -> None:
+        rig.see(own("filler", "filler"))  # type: ignore[arg-type]
+        await rig.settle()
+        rig.see(own("z", "z"))  # type: ignore[arg-type]
+        rig.see(own("a", "a"))  # type: ignore[arg-type]
+        await rig.settle()
+        assert set(rig.placed()) == {"filler"}
+        rig.lose(own("filler", "filler"))  # type: ignore[arg-type]
+        await rig.settle()
+        assert set(rig.placed()) == {"filler", "z"}
+
+    tried(story, nodes=1)
 
 
 # -- runs that end, and those that follow under the same name -------------------------------------

@@ -558,7 +558,7 @@ def test_a_pod_that_is_ending_when_muster_starts_holds_its_node() -> None:
     async def story(rig: Rig) -> None:
         other = {"muster.dev/group": "x", "muster.dev/min-member": "1"}
         ends = going(pod("x-0", node="node-00000", annotations=other))
-        rig.see(ends, member(0, 1, schedulerName="muster-direct"))
+        rig.see(member(0, 1, schedulerName="muster-direct"), ends)
         await rig.settle()
         assert bound(rig) == []
         rig.see(pod("x-0", uid="anew", annotations=other))
