@@ -323,10 +323,14 @@ def _refuse_overwrite(out: Path, force: bool) -> None:
         raise ValueError(f"--out {str(out)!r} is a file; give a folder")
     if not out.is_dir() or not any(out.iterdir()):
         return
-    if not (out / "manifest.json").is_file():
+    from sim.runs import owned
+    from sim.runs.folder import is_run
+
+    if not is_run(out):
         raise ValueError(f"--out {str(out)!r} is not empty and holds no run; give another folder")
     if not force:
         raise ValueError(f"--out {str(out)!r} holds an earlier run; give --force to replace it")
+    owned.refuse_strangers(out, owned.RUN)
 
 
 def _print_run(result: RunResult, out: Path) -> None:
@@ -359,6 +363,7 @@ def study(
     ] = True,
 ) -> None:
     """Simulate cluster sizes x workloads x arms and write a report; finished points stay."""
+    from sim.runs import owned
     from sim.study.study import Study, outcome, run_study
     from sim.study.sweep import Shard, available_cores
 
@@ -369,6 +374,8 @@ def study(
         out = Path(f"runs/study-{form}")
     chosen = Study.load(settings)
     chosen = chosen.shortened() if quick else chosen.full() if full else chosen
+    if report:  # before hours of simulation, not after them
+        owned.refuse_foreign(out, owned.PAGES)
     if merge:
         status = outcome(chosen, out)
     else:

@@ -109,6 +109,9 @@ def _prepare(out: Path, force: bool) -> None:
                 f"--out {str(out)!r} is not empty and holds no training run; give another folder"
             )
         if force:
+            from sim.runs import owned
+
+            owned.refuse_strangers(out, owned.TRAINING)
             shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
 

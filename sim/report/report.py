@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -39,13 +38,16 @@ from sim.report.wording import (
     number,
     percent,
 )
-from sim.runs import metrics
+from sim.runs import metrics, owned
 from sim.runs.folder import RunResult
 from sim.runs.metrics import SIZE_CLASSES, TAU_S, Quantile
 
 ADMISSIONS = ("pod", "permit", "gang")  #: the order in which arms are shown
 PICTURES = "pictures"
 TABLES = "tables"
+TABLE_NAMES = (
+    "headline", "reasons", "delay_by_size", "curves", "peaks", "growth", "episodes",
+)  # fmt: skip
 GROWTH_COLUMNS = ["workload", "arm", "window_days", "exponent", "exponent_low", "exponent_high"]
 
 
@@ -63,6 +65,7 @@ def build_report(
     Raises:
         ValueError: no run is given, or a folder is not a finished run.
     """
+    owned.refuse_foreign(out, owned.PAGES)
     heads = read_heads(runs)
     digests = [
         digest(head, shared_window(head, heads), (known or {}).get(head.folder)) for head in heads
@@ -82,8 +85,10 @@ def build_report(
     by_workload = [[one for one in digests if one.head.workload == name] for name in workloads]
     has_goodput = any(one.whole.held is not None for one in digests)
     parts = [_part(group, arms, has_goodput=has_goodput) for group in by_workload]
-    out.mkdir(parents=True, exist_ok=True)
-    _write_pictures([picture for part in parts for picture in part.pictures()], out / PICTURES)
+    pictures = [picture for part in parts for picture in part.pictures()]
+    _make_room(out, pictures)
+    for picture in pictures:
+        picture.write(out / PICTURES)
     files = _write_tables(digests, parts, out / TABLES)
     page = {
         "title": title or _title(digests),
@@ -109,7 +114,7 @@ def build_report(
         keep_trailing_newline=True,
     )
     environment.filters["data_uri"] = _data_uri
-    for name in ("report.html", "report.md"):
+    for name in owned.PAGES:
         text = environment.get_template(f"{name}.j2").render(page)
         (out / name).write_text(text, "utf-8")
     return out / "report.html"
@@ -458,19 +463,29 @@ def _short(shares: dict[str, float]) -> str:
 # -- files -------------------------------------------------------------------------------------
 
 
-def _write_pictures(pictures: Sequence[plots.Picture], folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for picture in pictures:
-        picture.write(folder)
+def _make_room(out: Path, pictures: Sequence[plots.Picture]) -> None:
+    """Remove what the last report wrote, and note what this one writes.
+
+    Raises:
+        ValueError: something else has one of its names.
+    """
+    files = [f"{PICTURES}/{one.name}.{form}" for one in pictures for form in ("png", "svg")]
+    files += [f"{TABLES}/{name}.{form}" for name in TABLE_NAMES for form in ("parquet", "csv")]
+    files += owned.PAGES
+    owned.refuse_foreign(out, files)
+    for folder in (out, out / PICTURES, out / TABLES):
+        if folder.is_symlink() and folder != out:
+            raise ValueError(f"{str(folder)!r} is a link; it stays: choose another --out")
+    owned.remove_listed(out)
+    for folder in (out / PICTURES, out / TABLES):
+        folder.mkdir(parents=True, exist_ok=True)
+    owned.mark(out, files)
 
 
 def _write_tables(
     digests: Sequence[Digest], parts: Sequence[Part], folder: Path
 ) -> list[dict[str, str]]:
     """Write tidy tables as Parquet and CSV; return their names and what they hold."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     headline = [
         {**headline_row(one, figures), "is_shared_window": figures is one.shared}
         for one in digests
@@ -511,6 +526,7 @@ def _write_tables(
         ),
     }
     written = []
+    assert tuple(tables) == TABLE_NAMES
     for name, (what, table) in tables.items():
         table.to_parquet(folder / f"{name}.parquet", index=False)
         table.to_csv(folder / f"{name}.csv", index=False)

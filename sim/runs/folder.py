@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scheduler import compiled
-from sim.runs import timeline
+from sim.runs import owned, timeline
 from sim.schema import tables
 from sim.schema.cluster import Cluster
 from sim.schema.config import RunConfig, recorded
@@ -48,27 +46,22 @@ class RunResult:
         """Write the run folder; it appears whole or not at all, and replaces an earlier one.
 
         Raises:
-            ValueError: `path` exists and is not a run folder.
+            ValueError: `path` exists and is not a run folder, or something else is in it.
         """
         target = Path(path)
-        if target.exists() and not (target / MANIFEST).is_file() and any(target.iterdir()):
-            raise ValueError(f"{str(target)!r} exists and holds no run; choose another --out")
-        part = target.with_name(f"{target.name}.partial")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        for name, schema in tables.schemas(has_goodput=self.config.costs is not None).items():
-            write_parquet(getattr(self, name), schema, part / f"{name}.parquet")
-        if len(self.rejected):
-            self.rejected.to_csv(part / "rejected.csv", index=False)
-        settings = {"run": msgspec.to_builtins(self.config), **msgspec.to_builtins(self.cluster)}
-        (part / "config.toml").write_bytes(msgspec.toml.encode(_without_none(settings)))
-        _write_json(part / "summary.json", self.summary)
-        timeline.write(self.attempts, self.jobs, self.pending, part / "timeline.json")
-        _write_json(part / MANIFEST, {**self.manifest, **({"point": point} if point else {})})
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(part, target)
+        owned.put(target, _check_replaceable, lambda folder: self._write(folder, point))
         return target
+
+    def _write(self, folder: Path, point: Mapping[str, object] | None) -> None:
+        for name, schema in tables.schemas(has_goodput=self.config.costs is not None).items():
+            write_parquet(getattr(self, name), schema, folder / f"{name}.parquet")
+        if len(self.rejected):
+            self.rejected.to_csv(folder / "rejected.csv", index=False)
+        settings = {"run": msgspec.to_builtins(self.config), **msgspec.to_builtins(self.cluster)}
+        (folder / "config.toml").write_bytes(msgspec.toml.encode(_without_none(settings)))
+        _write_json(folder / "summary.json", self.summary)
+        timeline.write(self.attempts, self.jobs, self.pending, folder / "timeline.json")
+        _write_json(folder / MANIFEST, {**self.manifest, **({"point": point} if point else {})})
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -102,6 +95,22 @@ def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) ->
         ValueError: it cannot be read, or unpacks to too much.
     """
     return read_parquet(folder / f"{name}.parquet", columns)
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Raise ValueError unless a folder is empty, or holds a run and nothing else."""
+    if any(folder.iterdir()) and not is_run(folder):
+        raise ValueError(f"{str(folder)!r} exists and holds no run; choose another --out")
+    owned.refuse_strangers(folder, owned.RUN)
+
+
+def is_run(folder: Path) -> bool:
+    """True if muster wrote a run there: others have files of the name manifest.json, too."""
+    try:
+        made_with = read_manifest(folder).get("versions")
+    except ValueError:
+        return False
+    return isinstance(made_with, dict) and "muster-scheduler" in made_with
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

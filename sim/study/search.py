@@ -6,7 +6,6 @@ random numbers), so that bisection sees the effect of the size and not of anothe
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 
 from scheduler.core.reasons import TABLE
 from scheduler.core.times import DAY_S
+from sim.runs import owned
 from sim.runs.experiment import run
 from sim.runs.progress import Callback
 from sim.study import settings
@@ -73,9 +73,7 @@ class Evaluator:
         measured = self._run(seed, value, progress)
         path = self._path(seed, value)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        part.write_bytes(msgspec.json.encode(_with_infinity_as_text(measured)))
-        os.replace(part, path)
+        owned.put_file(path, msgspec.json.encode(_with_infinity_as_text(measured)))
         return Evaluation(value, seed, measured)
 
     def stored(self, seed: int, index: int) -> Evaluation:

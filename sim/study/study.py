@@ -16,6 +16,7 @@ import msgspec
 import pandas as pd
 
 from scheduler.core.times import DAY_S
+from sim.runs import owned
 from sim.runs.experiment import run
 from sim.runs.folder import read_manifest
 from sim.runs.progress import Callback
@@ -243,7 +244,7 @@ def make_jobs(point: Point, out: Path) -> pd.DataFrame:
         jobs = point.workload.make(point.num_gpus, point.seed)
         jobs.to_parquet(part, compression="zstd", index=False)
         with suppress(FileNotFoundError):  # another process was first and took ours away
-            os.replace(part, path)
+            owned.put_part(part, path)
     return read_parquet(path)
 
 
@@ -269,8 +270,7 @@ def run_point(point: Point, out: Path, progress: Callback | None = None) -> Path
     result.save(part, point=point.identity())
     folder = point.folder(out)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(part, folder)
+    owned.publish(part, folder, partial(owned.refuse_strangers, form=owned.RUN))
     return folder
 
 
