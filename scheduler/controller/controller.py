@@ -97,6 +97,7 @@ class Controller:
             self.ledger.remove_node(node.metadata.name)
         elif not self.ledger.set_node(node):
             return  # a heartbeat
+        self.tables.may_have_room(node.metadata.name)
         tainted = old is not None and old.spec.taints != node.spec.taints
         if tainted or not self.ledger.usable(node.metadata.name):
             for gang, slot in list(self.slot_of.values()):
@@ -151,6 +152,8 @@ class Controller:
         """Take in a pod."""
         uid = pod.metadata.uid
         old_key = self.key_of_pod.get(uid)
+        if pod.spec.node_name and (pod.ended or change is Change.DELETED):
+            self.tables.may_have_room(pod.spec.node_name)
         if change is Change.DELETED:
             self.pods.pop(uid, None)
             self.key_of_pod.pop(uid, None)

@@ -15,6 +15,7 @@ import msgspec
 
 from scheduler.controller.parts import Request, Wanted
 from scheduler.controller.pins import pinned_to, unpinned
+from scheduler.controller.refusals import Refusals
 from scheduler.controller.slots import Slot
 from scheduler.core.model import PodShape
 from scheduler.kube.objects import PLAN, Pod
@@ -22,8 +23,6 @@ from scheduler.workloads.eligibility import Avoid, unmodelled
 from scheduler.workloads.gangs import JOBSET_ATTEMPT, GangKey, Rank, rank_of
 from scheduler.workloads.requests import pod_shape
 from scheduler.workloads.sizes import Size
-
-Refusals = dict[tuple[str, int], dict[Avoid, float]]
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -112,9 +111,7 @@ class LiveGang:
     #: by uid, of pods that are there: nodes that muster pinned them to, or that a record of its
     #: names; a pin that it did not write is a demand of the pod's owner, and nothing else
     pins: dict[str, str] = field(default_factory=dict)
-    #: by role and number of a rank: what kube-scheduler did not want for it, and until when
-    avoid: Refusals = field(default_factory=dict)
-    refusal: str = ""  #: what kube-scheduler said when it last refused a pod of this gang its node
+    refusals: Refusals = field(default_factory=Refusals)
     problem: str = ""  #: why it cannot be considered, if that is so
     trouble: str = ""  #: what the core failed on; holds until `hold_until_s`
     _part_of: dict[bytes, str] = field(default_factory=dict)
@@ -241,25 +238,6 @@ class LiveGang:
         pod = self.pods.get(slot.uid)
         return pod is not None and pod.metadata.deletion_timestamp is not None
 
-    def avoided(self, rank: Rank) -> Avoid:
-        """Return what to keep off for a rank."""
-        known = self.avoid and self.avoid.get((rank.role, rank.number))
-        return frozenset().union(*known) if known else frozenset()
-
-    def keep_off(self, rank: Rank, what: Avoid, until_s: float) -> None:
-        """Do not plan a rank there for a while."""
-        self.avoid.setdefault((rank.role, rank.number), {})[what] = until_s
-
-    def forget_refusals(self, now_s: float) -> None:
-        """Give places another chance whose time is up."""
-        for rank, known in list(self.avoid.items()):
-            for what in [what for what, until_s in known.items() if until_s <= now_s]:
-                del known[what]
-            if not known:
-                del self.avoid[rank]
-        if not self.avoid:
-            self.refusal = ""
-
     def asks(self) -> Wanted:
         """Return what it asks for, as far as that is still there and has no node."""
         if self.request is None:
@@ -275,7 +253,7 @@ class LiveGang:
         The name of a part holds for as long as the gang is there.
         """
         rank, alike = facts.rank, facts.alike
-        avoid = self.avoided(rank)
+        avoid = self.refusals.avoided(rank)
         alike += _encode(sorted(avoid)) if avoid else b""
         name = self._part_of.get(alike)
         if name is None:

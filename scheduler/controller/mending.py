@@ -206,7 +206,7 @@ class Mending:
 
     def _ask(self, gang: LiveGang, free: list[Pod], now_s: float) -> None:
         """Let what has no node yet wait for one."""
-        gang.forget_refusals(now_s)
+        gang.refusals.forget_past(now_s)
         free = without_surplus(free, self._tables.find)
         free, stuck = self._recovery.resume(gang, free, now_s)
         if now_s >= gang.hold_until_s:

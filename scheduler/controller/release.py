@@ -14,6 +14,7 @@ from scheduler.controller.metrics import Metrics
 from scheduler.controller.mirror import Placed
 from scheduler.controller.parts import Wanted
 from scheduler.controller.plans import PlanRecords
+from scheduler.controller.refusals import MANY_PLANS, at_odds, is_of_nodes
 from scheduler.controller.slots import IllegalStepError, Plan, Slot, SlotState
 from scheduler.controller.tables import Tables
 from scheduler.controller.telling import Telling
@@ -24,7 +25,6 @@ from scheduler.workloads.eligibility import shunned
 
 log = logging.getLogger("muster.release")
 MOST_TOLD = 3  #: times that a pod is told of its slot
-AVOID_S = 600.0  #: a node on which kube-scheduler refused a pod is tried again after that
 
 
 class Release:
@@ -273,6 +273,7 @@ class Release:
     def completed(self, gang: LiveGang, now_s: float) -> None:
         """Note that every pod of a gang has its node."""
         gang.num_aborts = 0
+        gang.refusals.started()
         self.metrics.bind_seconds.observe(now_s - gang.planned_s)
         self.forget_record(gang)
         nodes = len({slot.node for slot in gang.slots})
@@ -322,7 +323,9 @@ class Release:
         if gang.given_up_in == slot.plan.generation:
             return
         gang.given_up_in = slot.plan.generation
-        if usable and not refused:
+        gang.refusals.num_plans += refused
+        again = refused and is_of_nodes(pod.refusal) and gang.refusals.num_plans < MANY_PLANS
+        if usable and not again:
             self._back_off(gang, now_s)
         if told and self._work.active:
             self.telling.event(
@@ -352,19 +355,26 @@ class Release:
         """
         said = pod.refusal
         shape = gang.facts(pod).shape
-        full = "Insufficient" in said or self._ledger.overfull(slot.node, shape)
+        full = "Insufficient" in said or "Too many pods" in said
+        full = full or self._ledger.overfull(slot.node, shape)
         return bool(said) and WAITS not in said and not full
 
     def _keep_off(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> None:
         """Plan a rank elsewhere for a while than where kube-scheduler refused it."""
-        what = shunned(pod, self._ledger.nodes[slot.node])
-        gang.keep_off(slot.rank, what, now_s + AVOID_S)
-        gang.refusal = (
-            f"kube-scheduler refused pod {pod.metadata.name} on {slot.node}: {pod.refusal}"
-        )
-        self.telling.event(gang, "Refused", gang.refusal[:1000])
+        refusals, odds = gang.refusals, at_odds(pod)
+        refusals.is_remade = pod.metadata.controller() is not None
+        refusals.said = (
+            f"kube-scheduler refused pod {pod.metadata.name} on {slot.node}: {pod.refusal[:1000]}"
+        ) + (f" (it asks for {odds})" if odds else "")
+        self.telling.event(gang, "Refused", refusals.said)
         self.metrics.aborts.labels(cause="refused").inc()
-        self._work.look_again(gang.key, now_s + AVOID_S)
+        if not is_of_nodes(pod.refusal):
+            return  # it is no better off elsewhere
+        what = shunned(pod, self._ledger.nodes[slot.node])
+        alone = not any(one.node == slot.node and one is not slot for one in gang.slots)
+        until_s = refusals.keep_off(slot.rank, what, now_s, alone=alone)
+        self._tables.keep_off(gang, slot.node)
+        self._work.look_again(gang.key, until_s)
 
     def drop(self, gang: LiveGang, cause: str) -> None:
         """Give back all that a gang holds, and ask for nothing."""

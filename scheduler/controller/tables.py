@@ -5,14 +5,17 @@ from __future__ import annotations
 from math import inf
 
 from scheduler.controller.asking import request_of
-from scheduler.controller.membership import LiveGang, Refusals, attempt_of
+from scheduler.controller.membership import LiveGang, attempt_of
 from scheduler.controller.mirror import Ledger
 from scheduler.controller.parts import Wanted
+from scheduler.controller.refusals import Refusals
 from scheduler.controller.settings import LiveSettings
 from scheduler.controller.slots import Slot, SlotState
 from scheduler.controller.work import Work
 from scheduler.kube.objects import Pod, Thing, scheduled_unix_s
 from scheduler.workloads.gangs import GangKey
+
+MOST_KEPT = 10_000  #: gangs without pods of which it is known what was refused
 
 
 class Tables:
@@ -28,7 +31,8 @@ class Tables:
         self.pods: dict[str, Pod] = {}
         self.slot_of: dict[str, tuple[LiveGang, Slot]] = {}
         self.things: dict[tuple[str, str, str], Thing] = {}
-        self._refusals: dict[GangKey, tuple[Refusals, str]] = {}
+        self._refusals: dict[GangKey, Refusals] = {}  #: of gangs without pods
+        self._kept_off: dict[str, set[GangKey]] = {}  #: by node: gangs that it was refused to
         self._num_seen = 0  #: gangs
         self.num_unbound = 0  #: 0 only if no slot awaits its bind
 
@@ -64,20 +68,45 @@ class Tables:
                 name, number = f"{plain}~{number}", number + 1
             self._num_seen += 1
             gang = self.gangs[key] = LiveGang(key, name, self.settings.resource, self._num_seen)
-            gang.avoid, gang.refusal = self._refusals.pop(key, ({}, ""))
+            gang.refusals = refusals = self._refusals.pop(key, gang.refusals)
+            gang.num_aborts, gang.hold_until_s = refusals.num_aborts, refusals.hold_until_s
             self.names[name] = gang
         return gang
 
     def forget_gang(self, gang: LiveGang) -> None:
-        """Forget a gang without pods, but not where kube-scheduler refused them."""
-        if gang.avoid:
-            self._refusals[gang.key] = (gang.avoid, gang.refusal)
-            now_s = self.work.now_s()
-            for key, (avoid, _) in list(self._refusals.items()):
-                if all(end_s <= now_s for known in avoid.values() for end_s in known.values()):
-                    del self._refusals[key]
+        """Forget a gang without pods, but not where kube-scheduler refused them, and how often."""
+        if gang.refusals or gang.refusals.num_plans:
+            refusals, now_s = gang.refusals, self.work.now_s()
+            if refusals.is_remade:
+                refusals.num_aborts, refusals.hold_until_s = gang.num_aborts, gang.hold_until_s
+            self._refusals[gang.key] = refusals
+            for key in [key for key, one in self._refusals.items() if one.is_over(now_s)]:
+                del self._refusals[key]
+            if len(self._refusals) > MOST_KEPT:
+                del self._refusals[next(iter(self._refusals))]
         del self.gangs[gang.key]
         del self.names[gang.name]
+
+    def keep_off(self, gang: LiveGang, node: str) -> None:
+        """Note that a gang keeps off a node until that may have changed."""
+        self._kept_off.setdefault(node, set()).add(gang.key)
+
+    def may_have_room(self, node: str) -> None:
+        """Note that a pod left a node, or that the node changed: what was refused may pass now."""
+        keys = self._kept_off.get(node)
+        if not keys:
+            return
+        now_s = self.work.now_s()
+        for key in list(keys):
+            gang = self.gangs.get(key)
+            refusals = gang.refusals if gang is not None else self._refusals.get(key)
+            at_s = refusals.lift(node, now_s) if refusals is not None else None
+            if at_s is None:
+                keys.discard(key)
+            else:
+                self.work.look_again(key, at_s)
+        if not keys:
+            del self._kept_off[node]
 
     def give_slots(self, gang: LiveGang, slots: list[Slot]) -> None:
         """Note which pods have which nodes; the caller tells the core, or heard it from there."""

@@ -142,6 +142,14 @@ def _view(
             starts_in_s = max(0.0, to_s(said.start_us) - now_s)
         short, aside = said.short, said.aside
         text = sentence(ledger, request, said)
+        if reason is PendingReason.NEVER_FITS and gang.refusals:
+            again_s = gang.refusals.next_s() - now_s
+            reason, aside = PendingReason.CAPACITY, True
+            text = (
+                f"needs room for {lacks_pods:,} pods, which kube-scheduler refuses on every node "
+                "that has it: it lets others pass, and is tried again once a pod leaves such a "
+                f"node, or in {max(0.0, again_s):.0f} s"
+            )
     elif any(not pod.spec.node_name for pod in live):
         phase, reason = "starting", PendingReason.CONTROL_PLANE
         text = f"admitted; {len(live) - bound} of {len(live)} pods are not bound yet"
@@ -156,8 +164,8 @@ def _view(
     else:
         phase, reason, text = "running", None, "all pods run"
     notes = [gang.size.conflict] if gang.size and gang.size.conflict else []
-    if gang.refusal and reason:
-        notes.append(gang.refusal)
+    if gang.refusals.said and reason:
+        notes.append(gang.refusals.said)
     if lacks_pods and ledger.devices.not_understood:
         what, why = min(ledger.devices.not_understood.items())
         more = len(ledger.devices.not_understood) - 1

@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 
 from scheduler.controller.pins import pin
+from scheduler.core.decisions import PendingReason
 from scheduler.kube.objects import PLAN, Pod, PodCondition
+from scheduler.status.status import GangView, view
 from tests.scheduler.controller.rig import Rig, pod, tried
 
 JOB = ("Job", "j", "uid-j")
@@ -125,3 +127,158 @@ def test_a_successor_does_not_lengthen_the_time_of_those_that_wait() -> None:
         assert "j-1" in rig.deleted(), "it was told 30 s ago"
 
     tried(story, timeouts={"repair_s": 60.0, "bind_s": 30.0})
+
+
+def look(rig: Rig, gang: str = "n/j") -> GangView:
+    return view(rig.control.names[gang], rig.ledger, rig.control.now_s())
+
+
+async def refused_everywhere(rig: Rig, holders: list[Pod], said: str = PORTS) -> int:
+    """Have a job of one pod refused on every node, as each has what it asks for; count plans."""
+    rig.see(*holders)
+    for number in range(10):
+        uid = f"try-{number}"
+        rig.see(member(0, uid, annotations={"muster.dev/min-member": "1"}))
+        before = len(rig.api.requests)
+        await rig.settle()
+        if not any(method == "PATCH" for method, _, _ in rig.api.requests[before:]):
+            return number
+        where = rig.placed()["j-0"]
+        at = released(0, where, uid, said)
+        rig.see(at)
+        await rig.pass_s(30.0)
+        rig.lose(at)
+        await rig.settle()
+    raise AssertionError("it is tried without end")
+
+
+def holder(number: int) -> Pod:
+    """Return a pod of no gang that has the port on a node."""
+    return pod(f"holder-{number}", gpus=0, node=f"node-{number:05d}", annotations=IGNORED)
+
+
+IGNORED = {"muster.dev/ignore": "yes"}
+
+
+def test_what_is_refused_on_every_node_is_not_called_impossible() -> None:
+    async def story(rig: Rig) -> None:
+        tries = await refused_everywhere(rig, [holder(n) for n in range(2)])
+        assert tries == 2, "each node is tried once"
+        seen = look(rig)
+        assert seen.reason == PendingReason.CAPACITY and seen.aside
+        assert "kube-scheduler refuses on every node" in seen.text and PORTS in seen.text
+        rig.see(pod("other", gpus=8, annotations={"muster.dev/group": "other"} | ONE))
+        await rig.settle()
+        assert "other" in rig.placed(), "others pass"
+
+    tried(story, nodes=2)
+
+
+ONE = {"muster.dev/min-member": "1"}
+
+
+def test_a_refusal_passes_with_the_pod_that_leaves_its_node() -> None:
+    async def story(rig: Rig) -> None:
+        holders = [holder(n) for n in range(2)]
+        await refused_everywhere(rig, holders)
+        before = len(rig.api.requests)
+        rig.lose(holders[1])
+        await rig.pass_s(10.0)
+        written = [body for method, _, body in rig.api.requests[before:] if method == "PATCH"]
+        assert "node-00001" in str(written), "10 s, not 600"
+
+    tried(story, nodes=2)
+
+
+def test_a_node_that_refuses_again_and_again_is_not_tried_at_each_pod_that_leaves_it() -> None:
+    async def story(rig: Rig) -> None:
+        tries = 0
+        for number in range(40):
+            uid = f"try-{number}"
+            if number == 0 or "j-0" not in {p.metadata.name for p in rig.control.pods.values()}:
+                rig.see(member(0, uid, annotations=ONE))
+            before = len(rig.api.requests)
+            passing = pod(f"cron-{number}", gpus=0, node="node-00000", annotations=IGNORED)
+            rig.see(passing)
+            rig.lose(passing)
+            await rig.pass_s(30.0)
+            if any(m == "PATCH" and p.endswith("/j-0") for m, p, _ in rig.api.requests[before:]):
+                tries += 1
+                (now,) = [p for p in rig.control.pods.values() if p.metadata.name == "j-0"]
+                at = released(0, "node-00000", now.metadata.uid, PORTS)
+                rig.see(at)
+                await rig.pass_s(30.0)
+                rig.lose(at)
+                await rig.settle()
+        assert 2 <= tries <= 9, "a pod left the node 40 times"
+
+    tried(story, nodes=1)
+
+
+CLAIMS = "0/6 nodes are available: 1 cannot allocate all claims, 5 node(s) didn't match"
+
+
+def test_a_claim_that_half_of_the_nodes_serve_is_named_and_each_node_is_tried_once() -> None:
+    """Ranks of one role are alike: what refuses one refuses the others."""
+
+    async def story(rig: Rig) -> None:
+        claim = {"resourceClaims": [{"name": "fast", "resourceClaimTemplateName": "nic"}]}
+        serve = {f"node-{number:05d}" for number in (4, 5)}
+        begun_s = rig.clock_s
+        banned: list[str] = []
+        for number in range(10):
+            both = [f"{rank}-{number}" for rank in (0, 1)]
+            rig.see(*(pod_of(rank, uid, **claim) for rank, uid in enumerate(both)))
+            await rig.pass_s(1.0)
+            where = [rig.placed()[f"j-{rank}"] for rank in (0, 1)]
+            if set(where) <= serve:
+                break
+            assert not set(where) & set(banned), "no node is tried twice"
+            banned += [node for node in where if node not in serve]
+            at = [
+                released(rank, node, uid, "" if node in serve else CLAIMS, **claim)
+                for rank, (node, uid) in enumerate(zip(where, both, strict=True))
+            ]
+            rig.see(*at)
+            await rig.pass_s(30.0)
+            rig.lose(*at)
+            await rig.settle()
+        else:
+            raise AssertionError("it never starts")
+        assert rig.clock_s - begun_s < 200.0
+        said = " ".join(text for reason, text in rig.events() if reason == "Refused")
+        assert "resource claim nic" in said
+
+    tried(story, nodes=6, gpus=4)
+
+
+def pod_of(rank: int, uid: str, **more: Any) -> Pod:
+    return member(rank, uid, **more)
+
+
+VOLUME = '0/4 nodes are available: persistentvolumeclaim "data" not found. not found'
+
+
+def test_what_a_pod_lacks_itself_bans_no_node_and_is_tried_later_and_later() -> None:
+    async def story(rig: Rig) -> None:
+        tries, begun_s = 0, rig.clock_s
+        for number in range(60):
+            uid = f"try-{number}"
+            if not [p for p in rig.control.pods.values() if p.metadata.name == "j-0"]:
+                rig.see(member(0, uid, annotations=ONE))
+            before = len(rig.api.requests)
+            await rig.pass_s(10.0)
+            if any(m == "PATCH" and p.endswith("/j-0") for m, p, _ in rig.api.requests[before:]):
+                tries += 1
+                (now,) = [p for p in rig.control.pods.values() if p.metadata.name == "j-0"]
+                at = released(0, rig.placed()["j-0"], now.metadata.uid, VOLUME)
+                rig.see(at)
+                await rig.pass_s(30.0)
+                rig.lose(at)
+                await rig.settle()
+        assert rig.clock_s - begun_s > 600.0
+        assert 2 <= tries <= 7
+        assert not rig.control.names["n/j"].refusals
+        assert VOLUME in look(rig).text
+
+    tried(story)
