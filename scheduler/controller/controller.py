@@ -149,7 +149,17 @@ class Controller:
                     self.on_pod(Change.MODIFIED, pod)
 
     def on_pod(self, change: Change, pod: Pod) -> None:
-        """Take in a pod."""
+        """Take in a pod; its gang is mended also where what it says cannot be read."""
+        try:
+            self._take_in(change, pod)
+        except Exception:
+            key = self.key_of_pod.get(pod.metadata.uid)
+            if key is not None:
+                self.work.touch(key)
+                self.work.wake()
+            raise
+
+    def _take_in(self, change: Change, pod: Pod) -> None:
         uid = pod.metadata.uid
         old_key = self.key_of_pod.get(uid)
         if pod.spec.node_name and (pod.ended or change is Change.DELETED):
@@ -239,6 +249,7 @@ class Controller:
         now_s = self.now_s()
         self.ledger.now_s = now_s
         self.ledger.forget_heard()
+        self.tables.vacancies.forget(now_s)
         for key in self.work.take():
             gang = self.gangs.get(key)
             if gang is not None:
@@ -261,7 +272,10 @@ class Controller:
         try:
             self.mending.mend(gang, now_s)
         except Exception as error:
-            self.mending.let_go(gang, now_s)
+            try:
+                self.mending.let_go(gang, now_s)
+            except Exception:
+                log.exception("gang %s keeps what its pods held that are gone", gang.name)
             self.set_aside(gang, error, "mend")
 
     def _decide(self, now_s: float) -> None:

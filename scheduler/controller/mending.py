@@ -72,8 +72,16 @@ class Mending:
                 self._empty(gang, slot, now_s)
             if slot.state is SlotState.VACANT and self._is_over(slot, now_s):
                 self._tables.give_back(gang, [slot], now_s, "no pod came after it")
+        self._keep_within(gang, now_s)
         if len(gang.slots) < before:
             self._tables.tell(gang, Wanted([]))
+
+    def _keep_within(self, gang: LiveGang, now_s: float) -> None:
+        """Give the oldest empty slots back of a namespace that keeps more than it had pods for."""
+        for other, slot in self._tables.vacancies.beyond(gang.key.namespace):
+            self._tables.give_back(other, [slot], now_s, "its namespace keeps as much for others")
+            if other is not gang:
+                self._tables.tell(other, other.asks())
 
     def _is_over(self, slot: Slot, now_s: float) -> bool:
         """True if a node was kept for long enough for a pod that comes after one that is gone."""
@@ -121,6 +129,7 @@ class Mending:
                 slot.bound(now_s, pod.spec.node_name)
             elif pod is not None:
                 self._try(gang, slot, pod, now_s)
+        self._keep_within(gang, now_s)
         if gang.request is not None and gang.request.nodes:
             self._tables.tell(gang, gang.asks())
 
@@ -152,6 +161,7 @@ class Mending:
             return
         self._tables.slot_of.pop(slot.uid, None)
         slot.vacated(now_s)
+        self._tables.vacancies.add(gang, slot, self._tables.gangs.values(), now_s)
         self._tables.num_unbound += 1
         self._work.look_again(gang.key, now_s + self._timeouts.repair_s)
 
@@ -161,6 +171,7 @@ class Mending:
         old = slot.attempt < gang.attempt
         if pod is not None and not old and self._ledger.takes(slot.node, pod):
             free.remove(pod)
+            self._tables.vacancies.remove(gang, slot)
             slot.filled(now_s, pod.metadata.uid, rank_of(pod))
             gang.look_at(slot)
             self._tables.num_unbound += 1

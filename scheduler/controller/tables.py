@@ -11,6 +11,7 @@ from scheduler.controller.parts import Wanted
 from scheduler.controller.refusals import Refusals
 from scheduler.controller.settings import LiveSettings
 from scheduler.controller.slots import Slot, SlotState
+from scheduler.controller.vacancies import Vacancies
 from scheduler.controller.work import Work
 from scheduler.kube.objects import Pod, Thing, scheduled_unix_s
 from scheduler.workloads.gangs import GangKey
@@ -34,6 +35,7 @@ class Tables:
         self._refusals: dict[GangKey, Refusals] = {}  #: of gangs without pods
         self._kept_off: dict[str, set[GangKey]] = {}  #: by node: gangs that it was refused to
         self._num_seen = 0  #: gangs
+        self.vacancies = Vacancies(settings.timeouts.repair_s)
         self.num_unbound = 0  #: 0 only if no slot awaits its bind
 
     def find(self, kind: str, namespace: str, name: str) -> Thing | None:
@@ -167,5 +169,6 @@ class Tables:
             if place is not None and place[1] is slot:  # else a later plan has the pod
                 del self.slot_of[slot.uid]
             self.ledger.drop_foreign(slot.uid)
+            self.vacancies.remove(gang, slot)
             slot.gone(now_s, cause)
         gang.slots = [slot for slot in gang.slots if slot.state is not SlotState.GONE]
