@@ -179,6 +179,8 @@ class Controller:
         if before is not None and before.spec.node_name and not pod.spec.node_name:
             return  # older than what was read meanwhile: no pod leaves its node but by its end
         self.pods[uid] = pod
+        if pod.spec.node_name:
+            self.tables.note_bound(pod)
         key = old_key
         if key is None and IGNORE not in pod.metadata.annotations:
             key = key_of(pod, self.find)

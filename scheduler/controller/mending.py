@@ -18,8 +18,10 @@ from scheduler.controller.slots import Plan, Slot, SlotState
 from scheduler.controller.tables import Tables
 from scheduler.controller.worldsize import misfits
 from scheduler.kube.objects import Pod
-from scheduler.workloads.gangs import rank_of
+from scheduler.workloads.gangs import rank_of, shown
 from scheduler.workloads.sizes import Size, size_of, without_surplus
+
+LOOK_S = 60.0  #: schedulers that come later are noticed after so long
 
 
 class Mending:
@@ -250,9 +252,20 @@ class Mending:
         return found.problem
 
     def _unserved(self, gang: LiveGang, free: list[Pod]) -> str:
-        """Return why nobody can bind a pod that asks for muster alone; nothing if muster can."""
-        alone = self._tables.settings.direct_schedulers
+        """Return why nobody would bind a pod, were it told of a node; nothing if somebody would.
+
+        Once it is told, its node is kept for it, and neither its node nor its scheduler can be
+        changed.
+        """
+        alone, served = self._tables.settings.direct_schedulers, self._tables.schedulers
         for pod in free:
+            if pod.spec.scheduler_name not in served:
+                self._work.look_again(gang.key, self._work.now_s() + LOOK_S)
+                return (
+                    f"pod {pod.metadata.name} names a scheduler, {shown(pod.spec.scheduler_name)}, "
+                    "that was never seen to bind a pod here; have it made anew with another "
+                    "schedulerName, or add that one to `schedulers` in muster's settings"
+                )
             if pod.spec.scheduler_name in alone and (what := self._tables.unchecked(gang, pod)):
                 return (
                     f"pod {pod.metadata.name} has {what}, which only kube-scheduler checks, "

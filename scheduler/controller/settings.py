@@ -89,6 +89,8 @@ class LiveSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     journal_max_bytes: int = 64 << 20
     #: whose pods muster binds itself, where it can check all that they ask for
     direct_schedulers: tuple[str, ...] = ("muster-direct",)
+    #: that ask muster's extender; others serve gangs once they were seen to bind a pod
+    schedulers: tuple[str, ...] = ("default-scheduler", "muster")
     direct_queues: tuple[str, ...] = ()  #: the same, by the queue of the gang
     #: where pods have no priority, the class counts that their training job names; nothing but
     #: muster looks at that field, so that whoever may create jobs may name any class

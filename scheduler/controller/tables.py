@@ -16,6 +16,7 @@ from scheduler.controller.work import Work
 from scheduler.kube.objects import Pod, Thing, scheduled_unix_s
 from scheduler.workloads.gangs import GangKey
 
+MOST_SCHEDULERS = 100  #: whoever creates pods chooses such names
 MOST_KEPT = 10_000  #: gangs without pods of which it is known what was refused
 
 
@@ -36,11 +37,19 @@ class Tables:
         self._kept_off: dict[str, set[GangKey]] = {}  #: by node: gangs that it was refused to
         self._num_seen = 0  #: gangs
         self.vacancies = Vacancies(settings.timeouts.repair_s)
+        #: schedulers that serve: those of the settings, and those that bound a pod
+        self.schedulers = {"", *settings.schedulers, *settings.direct_schedulers}
         self.num_unbound = 0  #: 0 only if no slot awaits its bind
 
     def find(self, kind: str, namespace: str, name: str) -> Thing | None:
         """Return a watched object."""
         return self.things.get((kind, namespace, name))
+
+    def note_bound(self, pod: Pod) -> None:
+        """Note that a pod's scheduler binds pods."""
+        name = pod.spec.scheduler_name
+        if name not in self.schedulers and len(self.schedulers) < MOST_SCHEDULERS:
+            self.schedulers.add(name)
 
     def unchecked(self, gang: LiveGang, pod: Pod) -> str:
         """Return what of a pod only kube-scheduler checks or hands out; empty if nothing."""

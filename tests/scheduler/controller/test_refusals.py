@@ -282,3 +282,35 @@ def test_what_a_pod_lacks_itself_bans_no_node_and_is_tried_later_and_later() -> 
         assert VOLUME in look(rig).text
 
     tried(story)
+
+
+def test_a_scheduler_that_nobody_runs_gets_no_node() -> None:
+    """A pod keeps the name of its scheduler for life: it would keep its node for as long."""
+
+    async def story(rig: Rig) -> None:
+        wrong = {"schedulerName": "defualt-scheduler"}
+        said = {"muster.dev/group": "bare", "muster.dev/min-member": "2"}
+        rig.see(*(pod(f"bare-{n}", annotations=said, **wrong) for n in range(2)))
+        await rig.settle()
+        right = {"schedulerName": "default-scheduler"}
+        rig.see(pod("other", annotations={"muster.dev/group": "other"} | ONE, **right))
+        await rig.settle()
+        assert set(rig.placed()) == {"other"}
+        ((reason, text),) = [event for event in rig.events() if event[0] != "Started"]
+        assert reason == "NotServed" and "'defualt-scheduler'" in text
+        assert look(rig, "n/bare").text == text
+
+    tried(story, nodes=2)
+
+
+def test_a_scheduler_that_binds_pods_serves() -> None:
+    async def story(rig: Rig) -> None:
+        own = {"schedulerName": "own"}
+        rig.see(pod("gang", annotations={"muster.dev/group": "g"} | ONE, **own))
+        await rig.settle()
+        assert rig.placed() == {}
+        rig.see(pod("any", gpus=0, node="node-00000", annotations=IGNORED, **own))
+        await rig.pass_s(60.0)
+        assert set(rig.placed()) == {"gang"}
+
+    tried(story)
