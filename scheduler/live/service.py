@@ -10,8 +10,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
 from scheduler.controller.controller import Controller
 from scheduler.controller.metrics import Metrics
 from scheduler.controller.mirror import Ledger
@@ -36,6 +34,7 @@ from scheduler.kube.devices import (
 from scheduler.kube.lease import Lease, LeaseLostError
 from scheduler.kube.objects import NodeObject, Pod, Thing
 from scheduler.kube.watch import Change, Informer
+from scheduler.live.doors import Bounds, Door, Guarded, bounds_of_verbs, server_behind
 from scheduler.policies import catalog
 from scheduler.status.facts import ClusterFacts
 from scheduler.status.pages import Breath
@@ -147,9 +146,10 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         status, serve = self.settings.status, self.settings.serve
-        servers = [_server(status_app(self.facts), status.host, status.port)]
+        servers = [server_behind(Door(Bounds()), status_app(self.facts), status.host, status.port)]
         verbs = ExtenderApp(self.extender, self.metrics, serve.max_body_bytes)
-        servers.append(_server(verbs, serve.host, serve.port, self.certificates))
+        door = Door(bounds_of_verbs(), self.certificates)
+        servers.append(server_behind(door, verbs, serve.host, serve.port))
         with contextlib.suppress(asyncio.CancelledError):
             async with asyncio.TaskGroup() as group:
                 for server in servers:
@@ -162,7 +162,7 @@ class Service:
             raise LeaseLostError("the lease was lost to another replica, or could not be renewed")
 
     async def _end(
-        self, stop: asyncio.Event, group: asyncio.TaskGroup, servers: list[uvicorn.Server]
+        self, stop: asyncio.Event, group: asyncio.TaskGroup, servers: list[Guarded]
     ) -> None:
         waits = [asyncio.create_task(event.wait()) for event in (stop, self.lease.lost)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -285,27 +285,6 @@ class Service:
         self.journal.flush()
         if self.journal.failing and self.journal.writable():
             self.ledger.begin_anew()
-
-
-def _server(
-    app: object, host: str, port: int, certificates: Certificates | None = None
-) -> uvicorn.Server:
-    config = uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        host=host,
-        port=port,
-        ssl_context_factory=(lambda *_: certificates.context) if certificates else None,
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=5,
-        backlog=1024,
-    )
-    server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
-    return server
 
 
 def on_trouble(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from scheduler.controller.settings import ServeSettings, load
 from scheduler.controlplane.certificates import Authority
 from scheduler.controlplane.processes import free_ports
 from scheduler.extender.certificates import Certificates
-from scheduler.live.service import _server
+from scheduler.live.doors import Bounds, Door, server_behind
 
 
 class Files:
@@ -80,7 +80,8 @@ async def served(files: Files) -> AsyncIterator[Certificates]:
         await send({"type": "http.response.body", "body": b"well"})
 
     certificates = Certificates(files.settings)
-    server = _server(app, files.settings.host, files.settings.port, certificates)
+    door = Door(Bounds(), certificates)
+    server = server_behind(door, app, files.settings.host, files.settings.port)
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
