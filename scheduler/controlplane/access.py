@@ -22,6 +22,21 @@ USERS = {
 }
 
 
+def write_etcd(cluster: Cluster) -> None:
+    """Write keys for etcd and its one client, unless they are there; nobody else is let in.
+
+    Whoever may write into etcd is the cluster's master, whatever the API server would allow.
+    """
+    folder = cluster.dir / "certificates" / "etcd"
+    done = folder / "done"  # the last that is written
+    if done.exists():
+        return
+    authority = Authority(folder)
+    for name in ("etcd", "client"):
+        authority.issue(name)
+    done.touch()
+
+
 def write(cluster: Cluster) -> None:
     """Write all of it into the cluster's folder, unless it is there."""
     path = cluster.dir / "tokens.csv"  # the last that is written

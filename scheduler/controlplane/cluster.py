@@ -76,7 +76,7 @@ def _alone(folder: Path) -> Iterator[Path]:
 
 def _ended(folder: Path) -> Path:
     """Return where an ended cluster lies while it is removed."""
-    return folder.with_name(folder.name + ".ended")
+    return folder.with_name(f".{folder.name}.muster-ended")
 
 
 def up(
@@ -118,6 +118,7 @@ def up(
                     f"{folder} is not empty and holds no cluster; name another --dir, or empty it"
                 )
             folder.mkdir(mode=0o700, exist_ok=True)
+            folder.chmod(0o700)  # it may have been there
             cluster = Cluster(
                 str(folder.resolve()),
                 nodes,
@@ -144,6 +145,7 @@ def up(
             cluster.network = network.make(network.tag_of(folder))
             cluster.save()
         access.write(cluster)
+        access.write_etcd(cluster)
         _start_api(cluster, programs, native_gangs, audited, say)
         if kubelets:
             real_nodes.launch(cluster, programs)
@@ -161,7 +163,7 @@ def _start_api(
     cluster: Cluster, programs: dict[str, Path], native_gangs: bool, audited: bool, say: Say
 ) -> None:
     ports, keys = cluster.ports, cluster.dir / "certificates"
-    client, peers = (f"http://127.0.0.1:{port}" for port in (ports.etcd, ports.etcd_peers))
+    client, peers = (f"https://127.0.0.1:{port}" for port in (ports.etcd, ports.etcd_peers))
     cluster.run(
         "etcd",
         [
@@ -172,6 +174,7 @@ def _start_api(
             f"--listen-peer-urls={peers}",
             f"--initial-advertise-peer-urls={peers}",
             f"--initial-cluster=default={peers}",
+            *_etcd_keys(keys / "etcd"),
             "--unsafe-no-fsync",
             "--quota-backend-bytes=8000000000",
             "--log-level=warn",
@@ -185,6 +188,9 @@ def _start_api(
         [
             str(programs["kube-apiserver"]),
             f"--etcd-servers={client}",
+            f"--etcd-cafile={keys}/etcd/ca.crt",
+            f"--etcd-certfile={keys}/etcd/client.crt",
+            f"--etcd-keyfile={keys}/etcd/client.key",
             f"--secure-port={ports.api}",
             f"--bind-address={cluster.host}",
             f"--tls-cert-file={keys}/kube-apiserver.crt",
@@ -205,6 +211,20 @@ def _start_api(
         ],
     )
     await_well(cluster, "kube-apiserver", say)
+
+
+def _etcd_keys(folder: Path) -> list[str]:
+    """Have etcd talk to nobody without a key of its own authority: others use this machine, too."""
+    return [
+        flag
+        for kind in ("", "peer-")
+        for flag in (
+            f"--{kind}cert-file={folder}/etcd.crt",
+            f"--{kind}key-file={folder}/etcd.key",
+            f"--{kind}trusted-ca-file={folder}/ca.crt",
+            f"--{kind}client-cert-auth",
+        )
+    ]
 
 
 def _audit_flags(cluster: Cluster) -> list[str]:

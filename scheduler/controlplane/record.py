@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -94,7 +94,10 @@ class Cluster(msgspec.Struct):
         """Write it down."""
         path = self.dir / "cluster.json"
         partial = path.with_suffix(".partial")
-        partial.write_bytes(msgspec.json.encode(self))
+        with partial.open("wb") as file:
+            file.write(msgspec.json.encode(self))
+            file.flush()
+            os.fsync(file.fileno())  # the record is whole after a power cut, the old or the new
         partial.replace(path)
 
     def process(self, name: str) -> Process:
@@ -133,7 +136,7 @@ class Cluster(msgspec.Struct):
         """True if a component answers that it is well."""
         ports = self.ports
         urls = {
-            "etcd": f"http://127.0.0.1:{ports.etcd}/health",
+            "etcd": f"https://127.0.0.1:{ports.etcd}/health",
             "kube-apiserver": f"{self.api_url}/readyz",
             "kube-controller-manager": f"https://127.0.0.1:{ports.controllers}/healthz",
             "kube-scheduler": f"https://127.0.0.1:{ports.scheduler}/healthz",
@@ -146,22 +149,25 @@ class Cluster(msgspec.Struct):
             for index in range(self.kubelets):
                 where = f"{self.network.node(index)}:{nodes.HEALTH_PORT}"
                 urls[nodes.name_of(index)] = f"http://{where}/healthz"
-        return self.process(name).alive() and answers(urls[name])
+        keys = self.dir / "certificates" / "etcd" if name == "etcd" else None
+        return self.process(name).alive() and answers(urls[name], keys)
 
 
-@cache
 def _any_certificate() -> ssl.SSLContext:
-    """Return TLS settings for health checks; to make them takes longer than a check."""
-    tls = ssl.create_default_context()
+    """Return TLS settings for health checks."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     tls.check_hostname = False
     tls.verify_mode = ssl.CERT_NONE
     return tls
 
 
-def answers(url: str) -> bool:
-    """True if the address answers 200."""
+def answers(url: str, keys: Path | None = None) -> bool:
+    """True if the address answers 200, to one who shows the client's key of a folder."""
+    tls = _any_certificate()
     try:
-        with urllib.request.urlopen(url, timeout=3, context=_any_certificate()) as reply:
+        if keys is not None:
+            tls.load_cert_chain(keys / "client.crt", keys / "client.key")
+        with urllib.request.urlopen(url, timeout=3, context=tls) as reply:
             return bool(reply.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane.processes import (
     marked,
 )
-from scheduler.controlplane.record import Cluster, load
+from scheduler.controlplane.record import Cluster, answers, load
 from tests.cluster.conftest import Kube, missing
 from tests.cluster.typed import Typed, typing_on
 from tests.waiting import until
@@ -122,6 +125,26 @@ def test_a_running_cluster_is_not_erased_and_a_lost_supervisor_leaves_nothing(
     log = str(typed.folder.resolve() / "muster.log")
     assert [name for _, name in marked()].count(log) == 2, "one supervisor with one muster"
     os.kill(int(typed.status()["muster"]["pid"]), signal.SIGKILL)  # the fixture's `down` ends both
+
+
+@pytest.mark.k8s
+@pytest.mark.slow
+def test_no_other_user_of_the_machine_gets_into_etcd(cluster: Cluster) -> None:
+    """What is written there is believed, so who may write there is root on real nodes."""
+    own, keys = cluster.dir / "certificates" / "etcd", cluster.dir / "certificates"
+    assert answers(f"https://127.0.0.1:{cluster.ports.etcd}/health", own)
+    for port in (cluster.ports.etcd, cluster.ports.etcd_peers):
+        for path in ("/health", "/version", "/members", "/metrics"):
+            assert not answers(f"http://127.0.0.1:{port}{path}")
+            assert not answers(f"https://127.0.0.1:{port}{path}")
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+            tls.load_cert_chain(keys / "muster.crt", keys / "muster.key")
+            with pytest.raises(OSError, match=r"alert|reset|closed|EOF") as refused:
+                urllib.request.urlopen(f"https://127.0.0.1:{port}{path}", context=tls, timeout=3)
+            assert not isinstance(refused.value, urllib.error.HTTPError)
+    assert cluster.dir.stat().st_mode & 0o077 == 0
+    assert all(path.stat().st_mode & 0o077 == 0 for path in own.glob("*.key"))
 
 
 @pytest.mark.k8s
