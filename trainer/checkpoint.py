@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `step_%08d`. It is committed once `.metadata` exists, which is written
 last; each rank then adds checksums of what it wrote. The newest committed checkpoint that can be
-read is the one to restore.
+read is the one to restore. It is read by `index.json`, never by torch's pickled index.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 
 from trainer.config import CheckpointConfig
 from trainer.goodput import GoodputLog
+from trainer.index import INDEX, SHARE, Planner, Reader, Writer
 from trainer.saved import Saved
 
 COMMITTED = ".metadata"
@@ -102,13 +103,22 @@ class Checkpointer:
 
         if mode == "async":
             self._saving = dcp.async_save(
-                state, checkpoint_id=path, process_group=self._group, async_stager=self._stager
+                state,
+                checkpoint_id=path,
+                storage_writer=Writer(path),
+                process_group=self._group,
+                async_stager=self._stager,
             )
         else:
             self._saving = Future()
             try:
                 self._saving.set_result(
-                    dcp.save(state, checkpoint_id=path, process_group=self._group)
+                    dcp.save(
+                        state,
+                        checkpoint_id=path,
+                        storage_writer=Writer(path),
+                        process_group=self._group,
+                    )
                 )
             except dcp.CheckpointException as error:
                 self._saving.set_exception(error)
@@ -175,7 +185,7 @@ class Checkpointer:
 
     def _write_checksums(self, path: Path) -> None:
         own = sorted(path.glob(f"__{self._rank}_*"))
-        own += [path / COMMITTED] if self._rank == 0 else []
+        own += [path / INDEX, path / COMMITTED] if self._rank == 0 else []
         sums = {file.name: _checksum(file) for file in own}
         (path / f"checksums_{self._rank}.json").write_text(json.dumps(sums), encoding="utf-8")
 
@@ -201,7 +211,7 @@ class Checkpointer:
         One that cannot be read is set aside as `step_*.damaged`, and the one before is taken.
 
         Raises:
-            ValueError: it is of another model or number of ranks.
+            ValueError: it is of another model or number of ranks, or has a pickled index only.
         """
         began_s = time.monotonic()
         found = [self.committed() if self._rank == 0 else None]
@@ -235,14 +245,26 @@ class Checkpointer:
     def _load(self, step: int, state: dict[str, Any]) -> str | None:
         """Fill `state` from a checkpoint; return on all ranks why that is not possible."""
         path = self.path(step)
+        if self._agree(None if (path / INDEX).is_file() else INDEX) is not None:
+            raise ValueError(
+                f"checkpoint {str(path)!r} has no {INDEX}: an earlier version or another program "
+                "wrote it, with an index that is a pickle, and reading that runs what is in it; if "
+                f"you trust it: python -m trainer.index {path}"
+            )
         problem = self._agree(self._damage(path))
         if problem is not None:
             return problem
+        reader = Reader(path)
         try:
-            reader = dcp.FileSystemReader(path)
+            metadata = reader.read_metadata()
+        except ValueError as error:
+            problem = str(error)
+        if (problem := self._agree(problem)) is not None:
+            return problem
+        try:
             self._check_world(path, reader)
-            _check_model(path, reader.read_metadata(), state["model"])
-            dcp.load(state, storage_reader=reader, process_group=self._group)
+            _check_model(path, metadata, state["model"])
+            dcp.load(state, storage_reader=reader, planner=Planner(), process_group=self._group)
         except dcp.CheckpointException as error:
             problem = _cause(error)
         return self._agree(problem)
@@ -254,9 +276,11 @@ class Checkpointer:
             for file in sorted(path.glob("checksums_*.json")):
                 sums |= json.loads(file.read_text(encoding="utf-8"))
             for at, (name, expected) in enumerate(sorted(sums.items())):
+                if not (SHARE.fullmatch(name) or name in (INDEX, COMMITTED)):
+                    return f"{name!r} is no file of a checkpoint"
                 if at % self._world_size == self._rank and _checksum(path / name) != expected:
                     return f"{name} is not as it was written"
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             return f"{error}"
         return None
 
@@ -268,7 +292,12 @@ class Checkpointer:
 
     def _check_world(self, path: Path, reader: Any) -> None:
         saved = {"world_size": torch.zeros(1, dtype=torch.int64)}
-        dcp.load({"run": saved}, storage_reader=reader, process_group=self._group)
+        dcp.load(
+            {"run": saved},
+            storage_reader=reader,
+            planner=Planner(),
+            process_group=self._group,
+        )
         ranks = int(saved["world_size"])
         if ranks != self._world_size and not self._config.resize:
             raise ValueError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -98,7 +100,7 @@ def test_a_checkpoint_of_another_number_of_ranks_needs_leave(run: Make) -> None:
     assert events(resized.out, 0, "restore")[-1]["from_step"] == 2
 
 
-@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata"])
+@pytest.mark.parametrize("name", ["__0_0.distcp", "index.json", ".metadata"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(run: Make, name: str) -> None:
     straight = run("straight", steps=9)
     assert straight.start(2).wait(START_S) == [0, 0]
@@ -115,6 +117,79 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(run: Make, name: str) 
     assert events(damaged.out, 0, "restore")[-1]["from_step"] == 3
     assert (damaged.out / "checkpoints" / "step_00000006.damaged").is_dir()
     assert final_digest(damaged.out, 2) == final_digest(straight.out, 2)
+
+
+HOSTILE = """
+import pickle, sys, pathlib
+
+class Runs:
+    def __reduce__(self):
+        return (pathlib.Path.touch, (pathlib.Path(sys.argv[2]),))
+
+pathlib.Path(sys.argv[1]).write_bytes(pickle.dumps(Runs()))
+"""
+
+
+def test_a_checkpoint_of_somebody_runs_nothing(run: Make, tmp_path: Path) -> None:
+    """Its pickled index is not read; without our own it is refused, and stays."""
+    given = run(**{"checkpoint.every_steps": 2, "checkpoint.keep": 3})
+    assert given.start(1, {"steps": 4}).wait(START_S) == [0]
+    folder, ran = given.out / "checkpoints" / "step_00000004", tmp_path / "it ran"
+    hostile = [sys.executable, "-c", HOSTILE, str(folder / ".metadata"), str(ran)]
+    subprocess.run(hostile, check=True)
+    for sums in folder.glob("checksums_*"):
+        sums.unlink()
+    assert given.start(1, {"steps": 5}).wait(START_S) == [0]
+    assert events(given.out, 0, "restore")[-1]["from_step"] == 4
+    newest = given.out / "checkpoints" / "step_00000005"
+    for name in ("index.json", "checksums_0.json"):
+        (newest / name).unlink()
+    subprocess.run([*hostile[:-2], str(newest / ".metadata"), str(ran)], check=True)
+    refused = given.start(1, {"steps": 6})
+    assert refused.wait(START_S) == [1]
+    text = refused.text()
+    assert "step_00000005' has no index.json" in text
+    assert "if you trust it: python -m trainer.index" in text
+    assert newest.is_dir()
+    assert not ran.exists()
+
+
+def test_a_checkpoint_of_torch_can_be_given_an_index(run: Make) -> None:
+    given = run(**{"checkpoint.every_steps": 2})
+    assert given.start(1, {"steps": 4}).wait(START_S) == [0]
+    folder = given.out / "checkpoints" / "step_00000004"
+    whole = (folder / "index.json").read_bytes()
+    for name in ("index.json", "checksums_0.json"):
+        (folder / name).unlink()
+    subprocess.run([sys.executable, "-m", "trainer.index", str(folder)], check=True)
+    assert (folder / "index.json").read_bytes() == whole
+    assert given.start(1, {"steps": 5}).wait(START_S) == [0]
+    assert events(given.out, 0, "restore")[-1]["from_step"] == 4
+
+
+@pytest.mark.parametrize(
+    ("was", "is_now"),
+    [
+        ('"__0_0.distcp"', '"../../../secret"'),
+        ('"float32"', '"load"'),
+        ('"begin":0', '"begin":-1'),
+        ('"version":1', '"version":' + "[" * 2000 + "]" * 2000),
+    ],
+)
+def test_an_index_that_cannot_be_gives_way_to_the_checkpoint_before(
+    run: Make, was: str, is_now: str
+) -> None:
+    given = run(**{"checkpoint.every_steps": 2, "checkpoint.keep": 3})
+    assert given.start(1, {"steps": 4}).wait(START_S) == [0]
+    folder = given.out / "checkpoints" / "step_00000004"
+    text = (folder / "index.json").read_text("utf-8")
+    assert was in text
+    (folder / "index.json").write_text(text.replace(was, is_now), "utf-8")
+    (folder / "checksums_0.json").unlink()
+    again = given.start(1, {"steps": 5})
+    assert again.wait(START_S) == [0]
+    assert "index.json: " in again.text()
+    assert events(given.out, 0, "restore")[-1]["from_step"] == 2
 
 
 def test_a_cut_file_is_noticed_without_checksums(run: Make) -> None:
