@@ -22,9 +22,10 @@ from scheduler.core.events import (
     GangResized,
     GangSetAside,
     GangSubmitted,
+    NodeAdded,
     Overtaken,
 )
-from scheduler.core.model import Gang, Node, Phase, Placement
+from scheduler.core.model import Gang, Node, Phase, Placement, PodShape, Role
 from scheduler.core.queueing import GangState
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import FOREVER_US
@@ -35,8 +36,8 @@ from scheduler.journal.lines import (
     decode_nodes,
     decode_policy,
     encode,
-    lines,
     snapshot,
+    told_lines,
     with_bytes,
 )
 from scheduler.policies import catalog
@@ -44,7 +45,10 @@ from scheduler.policies.policy import Policy
 from scheduler.policies.spec import PolicySpec
 
 #: what lines raise that nobody wrote, or somebody else
-UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
+UNREADABLE = (
+    ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError, AssertionError,
+)  # fmt: skip
+MOST = (1 << 31) - 1  #: pods of a gang, and GPUs of a pod or a node, as Kubernetes counts
 WRONG_FILES = "give all files of one journal, the oldest first"
 
 
@@ -59,12 +63,19 @@ class Begin:
 
 
 @dataclass(frozen=True, slots=True)
+class Aside:
+    """A line that cannot be taken in, and why."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One line."""
 
     place: str  #: file and line
     now_s: float
-    item: Begin | Gap | ClusterEvent | Decision
+    item: Begin | Gap | Aside | ClusterEvent | Decision
 
 
 class _Snapshot(msgspec.Struct):
@@ -79,7 +90,8 @@ def read(paths: Sequence[Path]) -> Iterator[Entry]:
     """Yield the entries of a journal whose files are given in order.
 
     Where a process began anew and the snapshot says when (`zero_unix_s`), the time between is kept;
-    where it does not, the new life follows the old one at once.
+    where it does not, the new life follows the old one at once. A line that cannot be read is an
+    `Aside`; after a snapshot that cannot be, nothing can be followed until the next.
 
     Raises:
         ValueError: a file is no journal, or they are not in order; the text names file and line.
@@ -87,27 +99,50 @@ def read(paths: Sequence[Path]) -> Iterator[Entry]:
     for path in paths:
         if not path.is_file():
             raise ValueError(f"journal {str(path)!r}: no such file")
-    yield from told((f"{path}:{number}", line) for path in paths for number, line in lines(path))
+    yield from _entries(
+        (f"{path}:{number}", line, problem)
+        for path in paths
+        for number, line, problem in told_lines(path)
+    )
 
 
 def told(numbered: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Entry]:
     """Yield the entries of journal lines, each given with the place where it stands."""
+    return _entries((place, line, "") for place, line in numbered)
+
+
+def _entries(numbered: Iterable[tuple[str, dict[str, Any], str]]) -> Iterator[Entry]:
     offset_s = last_s = last_line_s = 0.0
     zero_unix_s: float | None = None
-    begun = False
+    begun = blind = False
     form = FORMAT
-    for place, line in numbered:
+    for place, line, problem in numbered:
+        seen: _Snapshot | None = None
+        item: object = None
+        what = "" if problem else "no journal line: "
         try:
+            if problem:
+                raise ValueError(problem)
             line_s = float(line["t"])
             if line["is"] == "Snapshot":
                 seen = _begin(line)
+                what = ""
+                nodes, policy = _nodes(seen), decode_policy(seen.policy)
                 form = seen.format
             elif begun or line["is"] == "Gap":
                 item = decode_item(line["is"], line["v"])
                 item = with_bytes(item) if form == 1 else item
+                check(item)
         except UNREADABLE as error:
-            raise ValueError(f"{place}: no journal line: {error}") from None
-        if line["is"] == "Snapshot":
+            text = f"{what}{error}"
+            if not begun:
+                raise ValueError(f"{place}: {text}") from None
+            blind = blind or line.get("is") == "Snapshot"
+            yield Entry(place, last_s, Aside(text))
+            continue
+        entry: Any = item
+        now_s = 0.0 if not begun else line_s + offset_s
+        if seen is not None:
             if not begun:
                 offset_s = -line_s
                 zero_unix_s = seen.zero_unix_s
@@ -117,20 +152,17 @@ def told(numbered: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Entry]:
             elif line_s < last_line_s:  # another process, at an unknown time
                 offset_s = last_s - line_s
                 zero_unix_s = seen.zero_unix_s
-            begun = True
+            begun, blind = True, False
             zero_s = None if zero_unix_s is None else zero_unix_s - offset_s
-            entry = Begin(_nodes(seen, place), _policy(seen, place), offset_s, zero_s)
+            entry = Begin(nodes, policy, offset_s, zero_s)
             now_s = line_s + offset_s
-        elif not begun and line["is"] == "Gap":  # it could not be written from the start
-            entry, now_s = item, 0.0  # type: ignore[assignment]
-        elif not begun:
+        elif not begun and line["is"] != "Gap":  # it could not be written from the start
             raise ValueError(f"{place}: a journal begins with a snapshot; {WRONG_FILES}")
-        else:
-            entry = item  # type: ignore[assignment]
-            now_s = line_s + offset_s
         if now_s < last_s - 1e-3:
             raise ValueError(f"{place}: time goes back by {last_s - now_s:.3f} s; {WRONG_FILES}")
         last_s, last_line_s = max(now_s, last_s), line_s
+        if blind:
+            entry = Aside("it follows a snapshot that cannot be read")
         yield Entry(place, last_s, entry)
     if not begun:
         raise ValueError(f"the journal is empty; {WRONG_FILES}")
@@ -143,19 +175,48 @@ def _begin(line: dict[str, Any]) -> _Snapshot:
     return seen
 
 
-def _nodes(seen: _Snapshot, place: str) -> list[Node]:
+def _nodes(seen: _Snapshot) -> list[Node]:
     try:
         nodes = decode_nodes(seen.nodes)
-        return [with_bytes(node) for node in nodes] if seen.format == 1 else nodes
-    except UNREADABLE as error:
-        raise ValueError(f"{place}: nodes of the snapshot: {error}") from None
+    except msgspec.ValidationError as error:
+        raise ValueError(f"nodes of the snapshot: {error}") from None
+    for node in nodes:
+        _check_shape(node.capacity)
+    return [with_bytes(node) for node in nodes] if seen.format == 1 else nodes
 
 
-def _policy(seen: _Snapshot, place: str) -> PolicySpec:
-    try:
-        return decode_policy(seen.policy)
-    except UNREADABLE as error:
-        raise ValueError(f"{place}: {error}") from None
+def check(item: object) -> None:
+    """Raise ValueError for counts that no cluster has; earlier versions did not refuse them."""
+    match item:
+        case GangSubmitted():
+            roles: tuple[Role, ...] = item.gang.roles
+        case GangResized():
+            roles = item.roles
+        case ForeignPodBound():
+            _check_shape(item.shape)
+            return
+        case NodeAdded():
+            _check_shape(item.node.capacity)
+            return
+        case _:
+            return
+    num_pods = sum(role.count for role in roles)
+    if not 0 < num_pods <= MOST or any(role.count < 0 for role in roles):
+        raise ValueError(f"a gang of {shortened(num_pods)} pods")
+    for role in roles:
+        _check_shape(role.pod)
+
+
+def _check_shape(shape: PodShape) -> None:
+    for name, amount in shape.amounts().items():
+        most = MOST if name in ("gpus", "pods") else MOST * MOST
+        if abs(amount) > most:
+            raise ValueError(f"{shortened(amount)} {name}")
+
+
+def shortened(number: int) -> str:
+    """Return a number; one that Python would not spell out, by its size."""
+    return f"{number:,}" if abs(number) < 1 << 64 else f"2^{number.bit_length() - 1} or more"
 
 
 class Follower:
@@ -176,9 +237,9 @@ class Follower:
             if isinstance(item, Begin):
                 self.policy = catalog.policy(item.policy)
                 self.state = ClusterState(item.nodes, order=self.policy.order)
-            elif not isinstance(item, (Admit, Preempt, Gap)):
+            elif not isinstance(item, (Admit, Preempt, Gap, Aside)):
                 apply(self.state, item)
-        except (ValueError, KeyError) as error:
+        except UNREADABLE as error:
             raise ValueError(f"{entry.place}: {error}; {WRONG_FILES}") from None
 
 

@@ -207,6 +207,14 @@ def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         ValueError: a line is no journal line, or one is missing. A last line that was cut off is
             left out.
     """
+    for number, content, problem in told_lines(path):
+        if problem:
+            raise ValueError(f"{path}:{number}: {problem}")
+        yield number, content
+
+
+def told_lines(path: Path) -> Iterator[tuple[int, dict[str, Any], str]]:
+    """Yield the same with what is wrong with a line, or before it; its content is empty then."""
     last: int | None = None
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -215,17 +223,23 @@ def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             try:
                 content = msgspec.json.decode(line, type=dict[str, Any])
                 content["t"], content["is"]
-            except (msgspec.DecodeError, RecursionError, KeyError) as error:
-                raise ValueError(f"{path}:{number}: no journal line: {error}") from None
+            except (msgspec.DecodeError, ValueError, RecursionError, KeyError) as error:
+                last = None
+                yield number, {}, f"no journal line: {error}"
+                continue
             own = content.get("n")  # journals of earlier versions are not numbered
+            if not isinstance(own, int):
+                own = None
             if own and last is not None and own != last + 1:
-                raise ValueError(
-                    f"{path}:{number}: line {own} of its snapshot follows line {last}; "
-                    "lines were taken out, or come from another file"
+                yield (
+                    number,
+                    {},
+                    f"line {own} of its snapshot follows line {last}; "
+                    "lines were taken out, or come from another file",
                 )
             last = own
             if content["is"] not in (TOLD, PENDING):
-                yield number, content
+                yield number, content, ""
 
 
 def ends_whole(path: Path) -> bool:

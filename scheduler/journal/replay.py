@@ -12,7 +12,7 @@ from scheduler.core.events import Admitted, Considered, GangResized, GangSubmitt
 from scheduler.core.model import Gang, PodShape, Role, of_one_shape
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import to_us
-from scheduler.journal.history import UNREADABLE
+from scheduler.journal.history import UNREADABLE, check
 from scheduler.journal.lines import (
     FORMAT,
     Gap,
@@ -104,6 +104,7 @@ class _Feed:
         if line["is"] == "Snapshot":
             return self._begin(line)
         item = decode_item(line["is"], line["v"])
+        check(item)
         if isinstance(item, Gap):
             self._gaps.append(f"{place}: {item.lost} lines lost: {item.why}")
             self._state = None

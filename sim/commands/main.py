@@ -428,7 +428,10 @@ def report(
     if journal:
         from sim.journals.recorded import recorded
 
-        folders.append(recorded(journal).save(out / "live"))
+        live = recorded(journal)
+        for line in live.manifest["set_aside"]:
+            print(f"muster: set aside: {_one_line(line)}", file=sys.stderr)
+        folders.append(live.save(out / "live"))
     print(f"report  {_build_report(folders, out, title=title)}")
 
 

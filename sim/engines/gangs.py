@@ -25,6 +25,7 @@ from scheduler.core.events import (
     GangFinished,
     GangInterrupted,
     GangSubmitted,
+    NodeCordoned,
     NodeLost,
     NodeReturned,
 )
@@ -120,6 +121,10 @@ class GangSimulation:
         row = self.row_of[job] = self.attempts.open(job, 0.0, 0.0, 0.0, inf, 0.0, 0.0, 0.0)
         self.attempts.hold(row, placement, self.work.role_gpus[job])
         self.agenda.at(left_us, self._finish, (job, row))
+
+    def change_node(self, at_us: int, node: int, is_open: bool | None) -> None:
+        """Have a node open, close for new pods, or go away (None) then, as a live one did."""
+        self.agenda.at(at_us, self._node_changed, (node, is_open))
 
     def run(self) -> Records:
         """Simulate and return the records."""
@@ -249,12 +254,30 @@ class GangSimulation:
         self.down.append((now_us / 1e6, end_us / 1e6, node))
         if self._plane.pull_cold_s and not self._is_cold(node, node + 1):
             self._cold.add(node, node + 1)
-        if not self._is_over():
+        if end_us < FOREVER_US and not self._is_over():
             self._at(end_us, self._node_returned, node)
         self._settle(now_us)
 
     def _node_returned(self, node: Any) -> None:
         apply(self.state, NodeReturned(self.state.capacity.nodes[node].name))
+        self._settle(self.agenda.now_us)
+
+    def _node_changed(self, change: Any) -> None:
+        node, is_open = change
+        if self._is_over():
+            self._overslept = True
+            return
+        name = self.state.capacity.nodes[node].name
+        now_s = self.agenda.now_us / 1e6
+        if is_open is None:
+            if node in self.state.capacity.unschedulable:
+                apply(self.state, NodeReturned(name))
+            self._node_lost((node, FOREVER_US))
+            return
+        for at, (down_s, up_again_s, other) in enumerate(self.down):
+            if other == node and up_again_s > now_s:
+                self.down[at] = (down_s, now_s, node)
+        apply(self.state, NodeReturned(name) if is_open else NodeCordoned(name))
         self._settle(self.agenda.now_us)
 
     def _is_over(self) -> bool:

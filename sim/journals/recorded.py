@@ -34,7 +34,7 @@ from scheduler.core.queueing import GangState
 from scheduler.core.sentences import UNMATCHED, never
 from scheduler.core.shortage import unmet
 from scheduler.core.times import FOREVER_US, to_s
-from scheduler.journal.history import Begin, Entry, Follower, read
+from scheduler.journal.history import Aside, Begin, Entry, Follower, read
 from scheduler.journal.lines import Gap
 from scheduler.policies.spec import PolicySpec
 from sim.engines.accounting import check_accounting
@@ -52,6 +52,7 @@ Floats = NDArray[np.float64]
 Demand = tuple[FamilyKey, int, int, int]
 #: a node's GPUs held by gangs, and those that a gang could have
 Share = tuple[int, int]
+MOST_NAMED = 20  #: lines set aside that a run names
 CREATION_STEP_S = 1.0  #: Kubernetes notes creation in whole seconds, rounded down
 
 
@@ -119,6 +120,9 @@ class Recorder:
         self.epochs: list[dict[str, str]] = []  #: class of each node, while classes had these names
         self.zero_unix_s: float | None = None
         self.gaps: list[tuple[Gap, float, float]] = []  #: what is not told, from when to when
+        self.aside: list[str] = []  #: lines that were left out, and why
+        #: whether each node takes pods, from when on; None while it is not there
+        self.doors: dict[str, list[tuple[float, bool | None]]] = {}
         self._touched: dict[str, None] = {}
         self._touched_nodes: dict[str, None] = {}
         self._foreign: dict[str, int] = {}  #: GPUs of pods of no gang, by node
@@ -137,8 +141,15 @@ class Recorder:
             self.before_s = self.end_s
             self.end_s = entry.now_s
         self.num_lines += 1
+        if isinstance(entry.item, Aside):
+            self.aside.append(f"{entry.place}: {entry.item.why}")
+            return
         self._note_before(entry)
-        self.follower.follow(entry)
+        try:
+            self.follower.follow(entry)
+        except ValueError as error:  # a line before it is missing, or was set aside
+            self.aside.append(str(error))
+            return
         self._note_after(entry)
         self.line_s = self.end_s - self._offset_s
 
@@ -258,7 +269,15 @@ class Recorder:
             told = self.shares.setdefault(name, [])
             if not told or told[-1][1:] != share:
                 told.append((now_s, *share))
+            doors, is_open = self.doors.setdefault(name, []), self._is_open(name)
+            if not doors or doors[-1][1] is not is_open:
+                doors.append((now_s, is_open))
         self._touched_nodes.clear()
+
+    def _is_open(self, name: str) -> bool | None:
+        capacity = self.follower.state.capacity
+        at = capacity.index_of.get(name)
+        return None if at is None else at not in capacity.unschedulable
 
     def _share(self, name: str) -> Share:
         capacity = self.follower.state.capacity
@@ -506,6 +525,8 @@ def recorded(paths: Sequence[Path], label: str = "live") -> RunResult:
     for entry in read(paths):
         recorder.take(entry)
     recorder.close()
+    if not recorder.jobs and recorder.aside:
+        raise ValueError(recorder.aside[0])
     if not recorder.jobs:
         names = ", ".join(str(path) for path in paths)
         raise ValueError(f"{names}: no gang in {recorder.num_lines} lines; nothing to report")
@@ -545,6 +566,8 @@ def recorded(paths: Sequence[Path], label: str = "live") -> RunResult:
                 {"from_s": from_s, "to_s": min(to_s, end_s), "lost": gap.lost, "why": gap.why}
                 for gap, from_s, to_s in recorder.gaps
             ],
+            "num_set_aside": len(recorder.aside),
+            "set_aside": recorder.aside[:MOST_NAMED],
             "window_s": [window.start_s, window.end_s],
             "label": label,
             "seed": 0,

@@ -18,7 +18,7 @@ import msgspec
 import pandas as pd
 
 from scheduler.core.events import ForeignPodBound
-from scheduler.core.model import Gang, Node, NodeStatus, Phase, Placement, Role, Selector
+from scheduler.core.model import Gang, Node, NodeStatus, Phase, Placement, Role, Selector, Slice
 from scheduler.core.state import apply
 from scheduler.core.times import FOREVER_US, to_s, to_us
 from scheduler.journal.history import Entry, holding, read, told
@@ -70,6 +70,9 @@ class Scene:
     gangs: list[Gang] = field(default_factory=list)  #: those that run first, then by submission
     duration_s: list[float] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)  #: of the first gangs
+    #: when nodes open, close, or are gone (None), by the journal: those that come later, too
+    doors: list[tuple[float, str, bool | None]] = field(default_factory=list)
+    aside: list[str] = field(default_factory=list)  #: lines of the journal that were left out
     num_assumed: int = 0  #: gangs whose run time nobody knows
     num_left_out: int = 0
 
@@ -88,6 +91,11 @@ class Scene:
             text.append(f"{self.num_left_out} left out (pods missing, or taken back)")
         if num_closed:
             text.append(f"{num_closed} nodes take no pods")
+        if self.doors:
+            text.append(f"{len(self.doors)} times a node joins, opens, closes or leaves")
+        if self.aside:
+            more = f" and {len(self.aside) - 1} more" if len(self.aside) > 1 else ""
+            text.append(f"set aside: {self.aside[0]}{more}")
         if foreign:
             text.append(f"{foreign} GPUs stay with pods of no gang")
         return "; ".join(text)
@@ -104,8 +112,8 @@ class _State(msgspec.Struct):
 def scene(snapshot: Path | None, journal: Sequence[Path], assumed_s: float) -> Scene:
     """Return what a run begins with.
 
-    Where both are given, gangs of the journal arrive that came after the snapshot; all of them, if
-    the journal ends before it.
+    Where both are given, gangs of the journal arrive that came after the snapshot; none, if the
+    journal ends before it. Nodes come and go as in the journal.
 
     Raises:
         ValueError: a file is not what it should be; the text says which and why.
@@ -132,7 +140,8 @@ def scene(snapshot: Path | None, journal: Sequence[Path], assumed_s: float) -> S
             from_s = _moment(state, later, entries)
     assert found is not None, "a snapshot or a journal is given"
     nodes, foreign, policy, epochs, present = found
-    built = Scene(nodes, foreign, policy)
+    doors = _doors(nodes, later, from_s)
+    built = Scene(nodes, foreign, policy, doors=doors, aside=later.aside)
     pools = _Pools(nodes, [*epochs, *later.epochs])
     _add_present(built, present, pools, later, from_s, assumed_s)
     names = {one.gang.name for one in present}
@@ -203,12 +212,32 @@ def _present(recorder: Recorder, now_s: float) -> _Found:
 
 
 def _moment(state: _State, later: Recorder, entries: Sequence[Entry]) -> float:
-    """Return when in the journal the snapshot was taken; 0 if the journal does not reach it."""
+    """Return when in the journal the snapshot was taken: 0 before its first line."""
     if later.zero_unix_s is not None:
         at_s = state.zero_unix_s + state.now_s - later.zero_unix_s
     else:
         at_s = state.now_s - later.line_s + later.end_s
-    return at_s if 0.0 <= at_s < later.end_s else 0.0
+    return max(at_s, 0.0)
+
+
+def _doors(
+    nodes: list[Node], later: Recorder, from_s: float
+) -> list[tuple[float, str, bool | None]]:
+    """Return the changes of nodes after `from_s`; nodes that come later are added to `nodes`.
+
+    Those are there from the start, and away until they come, so that no gang is too large for ever.
+    """
+    known = {node.name for node in nodes}
+    found: list[tuple[float, str, bool | None]] = []
+    for name, doors in later.doors.items():
+        changes = [(at_s - from_s, name, is_open) for at_s, is_open in doors if at_s > from_s]
+        if name not in known:
+            if not any(is_open is not None for _, _, is_open in changes):
+                continue  # it left before
+            nodes.append(replace(later.nodes[name], status=NodeStatus.SCHEDULABLE))
+            changes.insert(0, (0.0, name, None))
+        found += changes
+    return sorted(found, key=lambda change: change[0])
 
 
 def _run_s(job: Job, from_s: float) -> float | None:
@@ -367,9 +396,24 @@ def _resumed(
     simulation = GangSimulation(work, built.nodes, config, [], progress)
     for pod in built.foreign:
         apply(simulation.state, pod)
+    at = simulation.state.capacity.index_of
+    place = [at[node.name] for node in built.nodes]  # nodes are numbered anew: there may be more
     for held in built.held:
-        simulation.go_on(held.placement, to_us(held.expected_s), to_us(held.left_s))
+        moved = _moved(held.placement, place)
+        simulation.go_on(moved, to_us(held.expected_s), to_us(held.left_s))
+    for time_s, name, is_open in built.doors:
+        simulation.change_node(to_us(time_s), at[name], is_open)
     return simulation
+
+
+def _moved(placement: Placement, place: list[int]) -> Placement:
+    """Return a placement on nodes that have other numbers."""
+    nodes = [
+        Slice(role, place[node], place[node] + 1, pods)
+        for role, lo, hi, pods in placement
+        for node in range(lo, hi)
+    ]
+    return tuple(sorted(nodes)) if place != list(range(len(place))) else placement
 
 
 def resume(

@@ -135,6 +135,10 @@ def _origin(digests: Sequence[Digest]) -> str:
     return "Recorded on a live cluster" if True in kinds else "Simulated"
 
 
+def _lines(number: int) -> str:
+    return "1 line" if number == 1 else f"{exact(number)} lines"
+
+
 def _gaps(digests: Sequence[Digest]) -> list[str]:
     """Say what live journals do not tell, because they could not be written."""
     return [
@@ -143,6 +147,11 @@ def _gaps(digests: Sequence[Digest]) -> list[str]:
         "and what stood before it is shown until its end."
         for one in digests
         for gap in one.manifest.get("gaps", ())
+    ] + [
+        f"{_lines(one.manifest['num_set_aside'])} of the journal cannot be read or do not follow "
+        f"from those before, and were set aside, the first at {one.manifest['set_aside'][0]}."
+        for one in digests
+        if one.manifest.get("num_set_aside")
     ]
 
 
