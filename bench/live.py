@@ -37,7 +37,7 @@ from bench.sim import write_between
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import objects
 from scheduler.controlplane.record import Cluster, load
-from scheduler.kube.api import MERGE, Api, ApiError
+from scheduler.kube.api import MERGE, Api, ApiError, Turn
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "bench" / "out" / "live.json"
@@ -166,7 +166,6 @@ async def burst(
         os.kill(muster, signal.SIGSTOP)
     total = gangs * size
     async with await objects.connect(cluster.kubeconfig) as api:
-        api._in_flight = asyncio.Semaphore(64)
         listed = msgspec.json.decode(await api.call("GET", f"{PODS}?limit=1"))
         bound_s: dict[str, float] = {}
         free_s: dict[str, float] = {}
@@ -187,9 +186,12 @@ async def burst(
             for i in range(size)
         }
 
+        in_flight = asyncio.Semaphore(64)  # whatever the server answers: that is the load
+
         async def create(name: str) -> None:
             try:
-                await api.persist("POST", PODS, bodies[name])
+                async with in_flight:
+                    await api.persist("POST", PODS, bodies[name], turn=Turn.NOW)
             except ApiError as error:
                 if error.code != 409:  # an earlier try was done, and its answer came too late
                     raise
@@ -329,7 +331,6 @@ async def fill(cluster: Cluster) -> None:
             for gpus in ((2, 3, 3) if 3 * number < 2 * cluster.nodes else (4, 4))]  # fmt: skip
     gangs = [full[first : first + 100] for first in range(0, len(full), 100)]
     async with await objects.connect(cluster.kubeconfig) as api:
-        api._in_flight = asyncio.Semaphore(64)
         makes = []
         for index, members in enumerate(gangs):
             name = f"runs-{index:04d}"

@@ -26,7 +26,7 @@ from scheduler.controller.tables import Tables
 from scheduler.controller.telling import Telling
 from scheduler.controller.work import Work
 from scheduler.core.times import to_s
-from scheduler.kube.api import Api, ApiError
+from scheduler.kube.api import Api
 from scheduler.kube.devices import DeviceClass, ResourceClaim, ResourceSlice
 from scheduler.kube.objects import IGNORE, NodeObject, Pod, Thing
 from scheduler.kube.watch import Change
@@ -58,6 +58,7 @@ class Controller:
         self.lanes = Lanes(api)
         self.work = Work(clock)
         self.tables = Tables(settings, ledger, self.work)
+        self.progress = self.tables.progress
         self.release = Release(
             self.tables, self.lanes, plans, telling, metrics, self.on_pod, self.set_aside
         )
@@ -194,6 +195,8 @@ class Controller:
         known = gang.pods.get(uid)
         gang.pods[uid] = pod
         place = self.slot_of.get(uid)
+        if place is not None and not place[1].is_bound and (pod.spec.node_name or pod.refusal):
+            self.progress.reached(pod.spec.scheduler_name, place[1], self.now_s())
         is_resized = known is not None and resized(known, pod, self.settings.resource)
         if is_resized:
             gang.look_anew(uid)
@@ -338,13 +341,7 @@ class Controller:
         for uid in refused:
             pod = self.pods.get(uid)
             if pod is not None and not pod.spec.node_name:
-                self.work.start(self._poke(pod))
-
-    async def _poke(self, pod: Pod) -> None:
-        try:
-            await self.lanes.poke(pod, f"look-{self._num_freed}")
-        except ApiError as error:
-            log.info("pod not woken: %s", error, extra={"pod": pod.where})
+                self.release.poke(pod, f"look-{self._num_freed}")
 
 
 def _alike(one: Pod, other: Pod) -> bool:

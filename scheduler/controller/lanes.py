@@ -9,7 +9,7 @@ import msgspec
 
 from scheduler.controller.pins import pin
 from scheduler.controller.slots import Slot
-from scheduler.kube.api import MERGE, Api, ApiError
+from scheduler.kube.api import MERGE, Api, ApiError, Turn
 from scheduler.kube.objects import GATE, PLAN, Pod
 from scheduler.kube.reading import UNREADABLE, decode
 
@@ -94,7 +94,8 @@ class Lanes:
     ) -> None:
         """Bind a pod; a write that got no answer is looked up before it is called lost.
 
-        With `once` neither is asked again: the caller decides whether it still may be written.
+        With `once` neither is asked again, and both go first: kube-scheduler waits, and the caller
+        decides whether it still may be written.
 
         Raises:
             ApiError: 409 if the pod is bound elsewhere, gated, or another one; 404 if it is gone.
@@ -113,7 +114,7 @@ class Lanes:
                 "target": {"apiVersion": "v1", "kind": "Node", "name": node},
             }
         )
-        ask = self._api.call if once else partial(self._api.persist, within_s=10.0)
+        ask = partial(self._api.call, turn=Turn.BIND) if once else self._api.persist
         try:
             await ask("POST", path + "/binding", body, unless=unless)
         except ApiError as error:

@@ -107,7 +107,11 @@ class LiveGang:
     degraded_since_s: float = 0.0
     hold_until_s: float = 0.0  #: not asked for before: its last plan failed
     num_aborts: int = 0
-    given_up: set[str] = field(default_factory=set)  #: uids of pods told of a node in vain
+    #: by uid of pods that were told of a node in vain: why they did not get it
+    given_up: dict[str, str] = field(default_factory=dict)
+    #: uids of pods that were deleted for that, of owners that count each as a failure
+    cost_a_failure: set[str] = field(default_factory=set)
+    tell_again_s: float = 0.0  #: nobody is told before: the last plan record was refused
     #: by uid, of pods that are there: nodes that muster pinned them to, or that a record of its
     #: names; a pin that it did not write is a demand of the pod's owner, and nothing else
     pins: dict[str, str] = field(default_factory=dict)
@@ -147,7 +151,7 @@ class LiveGang:
         self.pods.pop(uid, None)
         self._facts.pop(uid, None)
         self.pins.pop(uid, None)
-        self.given_up.discard(uid)
+        self.given_up.pop(uid, None)
         self._counted.discard(uid)
 
     def note_success(self, pod: Pod, *, done: bool) -> None:

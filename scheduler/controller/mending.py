@@ -10,7 +10,7 @@ from collections import Counter
 from math import inf
 
 from scheduler.controller.asking import wanted
-from scheduler.controller.membership import LiveGang
+from scheduler.controller.membership import Lane, LiveGang
 from scheduler.controller.parts import Wanted
 from scheduler.controller.recovery import Recovery
 from scheduler.controller.release import Release
@@ -148,10 +148,27 @@ class Mending:
     def _is_lost(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> bool:
         """True if a pod cannot use its slot any more, or did not in time."""
         told = slot.is_told  # then kube-scheduler, or a look, says who has the node
-        late = 0 < slot.deadline_s <= now_s and (told or slot.num_told > 0)
-        if late or not self._ledger.takes(slot.node, pod):
+        if not self._ledger.takes(slot.node, pod) or self._is_late(gang, slot, pod, now_s):
             return True
         return not told and self._ledger.overfull(slot.node, gang.facts(pod).shape)
+
+    def _is_late(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> bool:
+        """True if a pod did not get its node in time, and not because others are late."""
+        if not 0 < slot.deadline_s <= now_s:
+            return False
+        if not slot.is_told:
+            return slot.num_told > 0
+        if slot.is_void or self._release.refused(gang, slot, pod):
+            return True
+        own = slot.state is SlotState.TELLING or self._release.lane(gang, slot) is Lane.DIRECT
+        if own and not slot.num_writing:  # muster's write was refused, or not answered
+            return True
+        if slot.num_writing:  # its bind is under way
+            slot.deadline_s = now_s + self._timeouts.bind_s
+        elif self._tables.progress.is_late(pod.spec.scheduler_name, slot, now_s):
+            return True
+        self._work.look_again(gang.key, slot.deadline_s)
+        return False
 
     def _empty(self, gang: LiveGang, slot: Slot, now_s: float) -> None:
         """Take a slot from a pod that is gone, and keep its node for the one that comes after."""
@@ -286,7 +303,7 @@ class Mending:
         if not lacks:
             gang.degraded_since_s = 0.0
             return
-        if gang.releasing:
+        if gang.releasing or self._awaits(gang, now_s):
             gang.degraded_since_s = 0.0
             return
         repair_s = self._timeouts.repair_s
@@ -309,6 +326,16 @@ class Mending:
                 slot.ending(now_s)
                 self._release.evict(gang, gang.pods[slot.uid], slot)
         self._tables.tell(gang, gang.asks())
+
+    def _awaits(self, gang: LiveGang, now_s: float) -> bool:
+        """True if its scheduler may yet bind a pod of a gang: it is late, and nothing is lost."""
+        return any(
+            slot.is_told
+            and slot.deadline_s > now_s
+            and (pod := gang.pods.get(slot.uid)) is not None
+            and not self._release.refused(gang, slot, pod)
+            for slot in gang.slots
+        )
 
     def _plan_anew(self, gang: LiveGang, now_s: float) -> bool:
         """Let go of nodes on which kube-scheduler does not want the rest; True if there are any.

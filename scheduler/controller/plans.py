@@ -8,21 +8,27 @@ that lets only one of two leaders commit.
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import logging
+import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from scheduler.controller.membership import LiveGang
-from scheduler.kube.api import MERGE, Api, ApiError
+from scheduler.kube.api import MERGE, Api, ApiError, Turn
 from scheduler.kube.objects import PLAN_LABEL, Thing
 from scheduler.workloads.gangs import GangKey, Rank, Source
 
 log = logging.getLogger("muster.plans")
 FORMAT = "1"
 ERASE_AGAIN_S = 5.0
+#: a record up to this long is written as it is, one that is longer under `PACKED`
+PLAIN_BYTES, PACKED = 600_000, "plan.json.zlib"
+MOST_BYTES = 64 << 20  #: of a record that was compressed
 
 
 class SlotRecord(msgspec.Struct, array_like=True):
@@ -94,11 +100,12 @@ class PlanRecords:
             ],
         )
         name = record_name(gang.name)
-        body = {
+        written = await _packed(msgspec.json.encode(plan))
+        body: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": name, "labels": {PLAN_LABEL: "true"}},
-            "data": {"plan": msgspec.json.encode(plan).decode()},
+            **written,
         }
         known = self._versions.get(gang.name)
         if known is None:
@@ -112,11 +119,11 @@ class PlanRecords:
                 if known is None:
                     raise
         if known is not None:
-            del body["metadata"]
+            body = {"data": {"plan": None}, "binaryData": {PACKED: None}} | written
             reply = await self._swap(gang.name, known, body, unless)
         self._versions[gang.name] = _written.decode(reply).metadata.resource_version
 
-    async def commit(self, gang: LiveGang, generation: int) -> None:
+    async def commit(self, gang: LiveGang, generation: int, *, turn: Turn = Turn.WRITE) -> None:
         """Mark a plan as carried out from here on; only one of two leaders gets past this.
 
         Raises:
@@ -125,7 +132,7 @@ class PlanRecords:
         # the generation, because a record outlives it and the annotation stays
         mark = f"{generation} {self.epoch}"
         body = {"metadata": {"annotations": {"muster.dev/committed": mark}}}
-        reply = await self._swap(gang.name, self._versions[gang.name], body)
+        reply = await self._swap(gang.name, self._versions[gang.name], body, turn=turn)
         self._versions[gang.name] = _written.decode(reply).metadata.resource_version
 
     async def _swap(
@@ -134,6 +141,7 @@ class PlanRecords:
         version: str,
         body: dict[str, Any],
         unless: Callable[[], str] | None = None,
+        turn: Turn = Turn.WRITE,
     ) -> bytes:
         """Change a record if it is still of this version, or of one that this leader wrote since.
 
@@ -142,15 +150,16 @@ class PlanRecords:
         """
         path = f"{self._path}/{record_name(name)}"
         meta = body.get("metadata", {})
+        patch = partial(self._api.persist, content_type=MERGE, unless=unless, turn=turn)
         try:
             body["metadata"] = {**meta, "resourceVersion": version}
-            return await self._api.persist("PATCH", path, body, content_type=MERGE, unless=unless)
+            return await patch("PATCH", path, body)
         except ApiError as error:
             mine = await self._mine(name) if error.code == 409 else None
             if mine is None or mine == version:
                 raise
         body["metadata"] = {**meta, "resourceVersion": mine}
-        return await self._api.persist("PATCH", path, body, content_type=MERGE, unless=unless)
+        return await patch("PATCH", path, body)
 
     async def _mine(self, name: str) -> str | None:
         """Return the version of a record if this leader wrote it."""
@@ -162,8 +171,8 @@ class PlanRecords:
             raise
         found = _written.decode(reply)
         try:
-            plan = msgspec.json.decode(found.data.get("plan", ""), type=PlanRecord)
-        except msgspec.DecodeError:
+            plan = _unpacked(found)
+        except ValueError:
             return None
         return found.metadata.resource_version if plan.epoch == self.epoch else None
 
@@ -212,11 +221,11 @@ class PlanRecords:
         unreadable: list[str] = []
         for item in _listed.decode(reply).items:
             try:
-                plan = msgspec.json.decode(item.data.get("plan", ""), type=PlanRecord)
+                plan = _unpacked(item)
                 if plan.format != FORMAT:
                     raise ValueError(f"format {plan.format!r}")
                 plan.gang()
-            except (msgspec.DecodeError, ValueError):
+            except ValueError:
                 unreadable.append(item.metadata.name)
                 continue
             self._versions[plan.unit] = item.metadata.resource_version
@@ -226,6 +235,30 @@ class PlanRecords:
     async def erase_named(self, name: str) -> None:
         """Remove a record that cannot be read."""
         await self._api.persist("DELETE", f"{self._path}/{name}")
+
+
+async def _packed(plan: bytes) -> dict[str, Any]:
+    """Return a record's part of a ConfigMap, which holds 1 MiB: a long one is compressed."""
+    if len(plan) <= PLAIN_BYTES:
+        return {"data": {"plan": plan.decode()}}
+    small = await asyncio.to_thread(zlib.compress, plan)
+    return {"binaryData": {PACKED: base64.b64encode(small).decode()}}
+
+
+def _unpacked(item: Thing) -> PlanRecord:
+    """Return the plan in a ConfigMap.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    plan = item.data.get("plan", "").encode()
+    if small := item.binary_data.get(PACKED):
+        unpack = zlib.decompressobj()
+        try:
+            plan = unpack.decompress(base64.b64decode(small), MOST_BYTES)
+        except zlib.error as error:
+            raise ValueError(str(error)) from None
+    return msgspec.json.decode(plan, type=PlanRecord)
 
 
 class _Listed(msgspec.Struct):

@@ -6,6 +6,9 @@ nothing: its pod waits with its gang, as any pod does whose owner wants it on on
 
 from __future__ import annotations
 
+from math import inf
+
+from scheduler.controller.lanes import WAITS
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.pins import pinned_to
 from scheduler.controller.plans import PlanRecord
@@ -13,7 +16,9 @@ from scheduler.controller.release import Release
 from scheduler.controller.slots import Plan, Slot, SlotState
 from scheduler.controller.tables import Tables
 from scheduler.kube.objects import Pod
-from scheduler.workloads.gangs import GangKey, rank_of
+from scheduler.workloads.gangs import Find, GangKey, rank_of
+
+USUAL_LIMIT = 6  #: of failures, where a Job names none
 
 
 class Recovery:
@@ -32,11 +37,10 @@ class Recovery:
         if plans is not None and self._go_on(gang, plans, free, now_s):
             free = [p for p in free if p.metadata.uid not in self._tables.slot_of]
         pinned = [p for p in free if not p.gated and gang.pinned(p)]
-        stuck = [self._keep_pin(gang, pod, now_s) for pod in pinned]
         if pinned:
             kept = {pod.metadata.uid for pod in pinned}
             free = [p for p in free if p.metadata.uid not in kept]
-        return free, next(filter(None, stuck), "")
+        return free, self._keep_pins(gang, pinned, now_s)
 
     def forget(self, gang: LiveGang) -> None:
         """Erase what a predecessor planned for a gang that has ended."""
@@ -90,31 +94,91 @@ class Recovery:
                 gang.pins[pod.metadata.uid] = node
                 gang.look_anew(pod.metadata.uid)
 
-    def _keep_pin(self, gang: LiveGang, pod: Pod, now_s: float) -> str:
-        """Keep the node of a pod that was pinned and not bound, or have the pod made anew.
+    def _keep_pins(self, gang: LiveGang, pods: list[Pod], now_s: float) -> str:
+        """Keep the nodes of pods that were pinned and not bound, or have the pods made anew.
 
-        A pin cannot be changed. Returns why the pod can only wait, or nothing.
+        A pin cannot be changed. To delete a pod is right where it never can be bound, and where its
+        owner makes another for nothing. Returns why one can only wait, or nothing.
         """
-        uid, owned = pod.metadata.uid, pod.metadata.controller() is not None
-        node = gang.pins[uid]
-        if not self._ledger.takes(node, pod):
-            wrong = "is gone or closed"
-        elif not self._ledger.has_room(node, gang.facts(pod).shape):
-            wrong = "has no room for it"
-        elif owned and uid in gang.given_up:
-            wrong = "did not get it in time"
-        else:
-            plan = Plan(gang.generation, 1)
-            slot = Slot(rank_of(pod), node, uid, plan, now_s, SlotState.RELEASED, "found pinned")
-            slot.deadline_s = now_s + self._tables.settings.timeouts.bind_s
-            self._tables.hold(gang, [slot])
-            self._work.look_again(gang.key, slot.deadline_s)
-            return ""
-        if owned:
-            self._release.delete(gang, pod)
+        stuck = {
+            pod.metadata.uid: (pod, why)
+            for pod in pods
+            if (why := self._keep_pin(gang, pod, now_s))
+        }
+        for uid in self._to_delete(gang, [pod for pod, _ in stuck.values()]):
+            self._release.delete(gang, stuck.pop(uid)[0])
+        if not stuck:
             return ""
         self._work.look_again(gang.key, now_s + self._tables.settings.timeouts.repair_s)
-        return (
-            f"pod {pod.metadata.name} is pinned to {node}, which {wrong}, and has no owner that "
-            "would make it anew; delete it and create it again to have it planned elsewhere"
-        )
+        pod, why = next(iter(stuck.values()))
+        text = f"pod {pod.metadata.name} is pinned to {gang.pins[pod.metadata.uid]}, {why}"
+        if text != gang.problem:
+            self._release.telling.event(gang, "SetAside", text)
+        return text
+
+    def _to_delete(self, gang: LiveGang, stuck: list[Pod]) -> list[str]:
+        """Return the uids of pods to delete that cannot have the nodes they are pinned to."""
+        find, gone, other = self._tables.find, [], []
+        for pod in stuck:
+            uid = pod.metadata.uid
+            if pod.metadata.controller() is None:
+                continue
+            if gang.pins[uid] not in self._ledger.nodes:
+                gone.append(uid)
+            elif gang.given_up.get(uid) != "":  # else it is its scheduler that is late
+                other.append(pod)
+        counted = {pod.metadata.uid for pod in other if _may_fail(pod, find) < inf}
+        counted |= gang.cost_a_failure
+        if not all(len(counted) <= _may_fail(pod, find) for pod in other):
+            return gone
+        gang.cost_a_failure = counted
+        return [*gone, *(pod.metadata.uid for pod in other)]
+
+    def _keep_pin(self, gang: LiveGang, pod: Pod, now_s: float) -> str:
+        """Keep the node of a pod that was pinned and not bound; return why not, or nothing."""
+        uid = pod.metadata.uid
+        node = gang.pins[uid]
+        if not self._ledger.takes(node, pod):
+            return f"which is gone or closed{_way_out(pod)}"
+        if not self._ledger.has_room(node, gang.facts(pod).shape):
+            return f"which has no room for it{_way_out(pod)}"
+        if (said := gang.given_up.get(uid)) is not None:
+            if said:
+                return f"where kube-scheduler refuses it: {said}{_way_out(pod)}"
+            name = pod.spec.scheduler_name
+            return f"and its scheduler, {name!r}, does not bind it; it starts once that does"
+        plan = Plan(gang.generation, 1)
+        slot = Slot(rank_of(pod), node, uid, plan, now_s, SlotState.RELEASED, "found pinned")
+        slot.deadline_s = now_s + self._tables.settings.timeouts.bind_s
+        self._tables.hold(gang, [slot])
+        self._work.look_again(gang.key, slot.deadline_s)
+        if WAITS in pod.refusal:  # said to its scheduler when the node was not the pod's
+            self._release.poke(pod, f"look-{now_s:.0f}")
+        return ""
+
+
+def _may_fail(pod: Pod, find: Find) -> float:
+    """Return how many pods muster may delete of who made one, without bringing it to its end.
+
+    A Job counts a pod that is deleted as one that failed, though it never ran; muster spends half
+    of what it may.
+    """
+    owner = pod.metadata.controller()
+    if owner is None:
+        return 0
+    if owner.kind != "Job":
+        return inf
+    if "." in owner.api_version:  # another group's; what that counts is not known
+        return 0
+    job = find("Job", pod.metadata.namespace, owner.name)
+    spec = job.spec if job is not None and job.metadata.uid == owner.uid else {}
+    limit = spec.get("backoffLimitPerIndex", spec.get("backoffLimit"))
+    return (limit if isinstance(limit, int) else USUAL_LIMIT) // 2
+
+
+def _way_out(pod: Pod) -> str:
+    if pod.metadata.controller() is None:
+        how = "has no owner that would make it anew; delete it and create it again"
+    else:
+        how = "its owner may count a pod that is deleted as a failure; delete it"
+    return f", and {how} to have it planned elsewhere"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
@@ -25,6 +26,7 @@ from scheduler.workloads.eligibility import shunned
 
 log = logging.getLogger("muster.release")
 MOST_TOLD = 3  #: times that a pod is told of its slot
+LONGEST_PAUSE_S, JITTER = 300.0, 0.2  #: of a gang whose plan failed
 
 
 class Release:
@@ -90,7 +92,8 @@ class Release:
 
     def tell(self, gang: LiveGang) -> None:
         """Start telling pods of their slots that were not told yet."""
-        if gang.releasing or not self._work.active:
+        waits = gang.releasing or self._work.now_s() < gang.tell_again_s
+        if waits or not self._work.active:
             return
         slots = [s for s in gang.slots if s.state is SlotState.PLANNED and s.num_told < MOST_TOLD]
         if slots:
@@ -130,7 +133,7 @@ class Release:
             slots = [slot for slot in slots if slot.state is SlotState.PLANNED]
             if not slots:
                 return
-            direct = {s.plan.generation for s in slots if self._lane(gang, s) is Lane.DIRECT}
+            direct = {s.plan.generation for s in slots if self.lane(gang, s) is Lane.DIRECT}
             for generation in sorted(direct):
                 await self.plans.commit(gang, generation)
             going = all(self._can_go(gang, slot) for slot in slots)
@@ -161,6 +164,8 @@ class Release:
         if not dropped:
             log.warning("plan not carried out: %s", error, extra={"gang": gang.name})
             self.metrics.aborts.labels(cause="plan record").inc()
+            if error.code not in (0, 429) and error.code < 500:
+                self._refused_record(gang, error)
         # without an answer the record may be there all the same
         gang.recorded = gang.recorded or error.code == 0 or error.code >= 500
         begun = gang.begun()
@@ -173,7 +178,16 @@ class Release:
             self._tables.give_back(gang, lost, self._work.now_s(), f"no plan record: {error}")
             self._tables.tell(gang, Wanted([]))
 
-    def _lane(self, gang: LiveGang, slot: Slot) -> Lane:
+    def _refused_record(self, gang: LiveGang, error: ApiError) -> None:
+        """Say that a plan may not be written down, and leave the gang alone for a while."""
+        text = f"its plan cannot be written down: {error}"
+        if text != gang.trouble:
+            self.telling.event(gang, "PlanRefused", text)
+        self._back_off(gang, self._work.now_s())
+        gang.trouble, gang.tell_again_s = text, gang.hold_until_s
+
+    def lane(self, gang: LiveGang, slot: Slot) -> Lane:
+        """Return how the pod of a slot gets to its node."""
         pod = gang.pods.get(slot.uid)
         if pod is None:
             return Lane.EXTENDER
@@ -223,7 +237,7 @@ class Release:
         plan, node = plan_text(gang.name, slot), slot.node
         meta = pod.metadata
         unless = partial(self.void, slot, meta.uid, node)
-        lane = self._lane(gang, slot)
+        lane = self.lane(gang, slot)
         # from now on somebody may bind it, and the watch that would tell may be behind
         slot.telling(work.now_s(), lane)
         slot.num_writing += 1
@@ -312,11 +326,11 @@ class Release:
         told = slot.state is SlotState.CLEARED
         cause = "not bound in time" if usable else "node lost"
         self.metrics.aborts.labels(cause=cause).inc()
-        if told:
-            gang.given_up.add(slot.uid)
-            if not pod.gated and gang.pinned(pod) is None:
-                self._work.start(self._nominate(pod, "", ""))
         refused = usable and self.refused(gang, slot, pod)
+        if told and usable:
+            gang.given_up[slot.uid] = pod.refusal if refused else ""
+        if told and not pod.gated and gang.pinned(pod) is None:
+            self._work.start(self._nominate(pod, "", ""))
         if refused:
             self._keep_off(gang, slot, pod, now_s)
         self._tables.give_back(gang, [slot], now_s, cause)
@@ -328,14 +342,18 @@ class Release:
         if usable and not again:
             self._back_off(gang, now_s)
         if told and self._work.active:
+            pinned = usable and gang.pinned(pod) is not None
+            then = "set aside" if pinned else "planned anew"
             self.telling.event(
-                gang, "Replanned", f"{pod.metadata.name}: {cause} on {slot.node}; planned anew"
+                gang, "Replanned", f"{pod.metadata.name}: {cause} on {slot.node}; {then}"
             )
 
     def _back_off(self, gang: LiveGang, now_s: float) -> None:
         """Leave a gang alone for a while whose plan failed though its nodes may be used."""
         gang.num_aborts += 1
-        gang.hold_until_s = now_s + min(300.0, 5.0 * 2**gang.num_aborts)
+        pause_s = min(LONGEST_PAUSE_S, 5.0 * 2.0 ** min(gang.num_aborts, 10))
+        # those that were refused together come back apart
+        gang.hold_until_s = now_s + pause_s * random.uniform(1.0 - JITTER, 1.0)
         self._work.look_again(gang.key, gang.hold_until_s)
 
     def give_up_whole(self, gang: LiveGang, slots: list[Slot], now_s: float) -> None:
@@ -347,6 +365,13 @@ class Release:
         if usable:
             self._back_off(gang, now_s)
         self._tables.give_back(gang, slots, now_s, cause)
+
+    def is_wanted(self, uid: str) -> None:
+        """Note that its scheduler has come to a pod: one that was given up may have its node."""
+        gang = self._tables.gangs[self._tables.key_of_pod[uid]]
+        if gang.given_up.pop(uid, None) is not None:
+            self._work.touch(gang.key)
+            self._work.wake()
 
     def refused(self, gang: LiveGang, slot: Slot, pod: Pod) -> bool:
         """True if kube-scheduler refused a pod its node though there was room.
@@ -395,6 +420,16 @@ class Release:
         other = self._tables.names.get(name)
         if self._work.active and not (other is not None and other.recorded):
             self._work.start(self.plans.erase(name, lambda: self._work.active))
+
+    def poke(self, pod: Pod, text: str) -> None:
+        """Have its scheduler look at a pod again that it may bind after all."""
+        self._work.start(self._poke(pod, text))
+
+    async def _poke(self, pod: Pod, text: str) -> None:
+        try:
+            await self.lanes.poke(pod, text)
+        except ApiError as error:
+            log.info("pod not woken: %s", error, extra={"pod": pod.where})
 
     def delete(self, gang: LiveGang, pod: Pod) -> None:
         """Have a pod made anew by its owner."""

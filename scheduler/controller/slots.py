@@ -74,8 +74,9 @@ class Slot:
     """A node for one rank."""
 
     __slots__ = (
-        "attempt", "deadline_s", "node", "num_lives", "num_told", "num_writing", "part", "plan",
-        "rank", "shape", "since_s", "state", "story", "uid",
+        "attempt", "deadline_s", "is_passed", "is_void", "node", "num_lives", "num_told",
+        "num_writing", "part", "plan", "queued_s", "rank", "shape", "since_s", "state", "story",
+        "told_s", "uid",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +97,10 @@ class Slot:
         self.shape = PodShape(0)
         self.attempt = 0  #: of a JobSet that starts again, which counts them
         self.deadline_s = 0.0  #: told by then or not, its pod is bound, or gives it up; 0: not told
+        self.told_s = now_s  #: since when its scheduler may bind it
+        self.queued_s = now_s  #: since when it stands in its scheduler's queue
+        self.is_passed = False  #: by its scheduler, in favour of pods that were told later
+        self.is_void = False  #: its plan must not be carried out
         self.num_told = 0  #: attempts to tell this pod
         self.num_writing = 0  #: binds under way: what the API server says may change yet
         self.num_lives = 1  #: pods that had it
@@ -138,7 +143,13 @@ class Slot:
     def released(self, now_s: float) -> None:
         """The pod was told."""
         if self.state is not _BOUND:  # the watch may have been faster than the answer
+            self.told_s = now_s
+            self.queues(now_s)
             self._step(_RELEASED, now_s, "the pod was told", _TELLING, _RELEASED)
+
+    def queues(self, now_s: float) -> None:
+        """Its scheduler puts the pod behind all others: it was told, or could not be bound yet."""
+        self.queued_s, self.is_passed = now_s, False
 
     def cleared(self, now_s: float) -> None:
         """The API server says that the pod is not bound, and no write is under way."""

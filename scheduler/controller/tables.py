@@ -8,6 +8,7 @@ from scheduler.controller.asking import request_of
 from scheduler.controller.membership import LiveGang, attempt_of
 from scheduler.controller.mirror import Ledger
 from scheduler.controller.parts import Wanted
+from scheduler.controller.progress import Progress
 from scheduler.controller.refusals import Refusals
 from scheduler.controller.settings import LiveSettings
 from scheduler.controller.slots import Slot, SlotState
@@ -33,6 +34,7 @@ class Tables:
         self.pods: dict[str, Pod] = {}
         self.slot_of: dict[str, tuple[LiveGang, Slot]] = {}
         self.things: dict[tuple[str, str, str], Thing] = {}
+        self.progress = Progress(settings.timeouts.bind_s)
         self._refusals: dict[GangKey, Refusals] = {}  #: of gangs without pods
         self._kept_off: dict[str, set[GangKey]] = {}  #: by node: gangs that it was refused to
         self._num_seen = 0  #: gangs
@@ -48,6 +50,7 @@ class Tables:
     def note_bound(self, pod: Pod) -> None:
         """Note that a pod's scheduler binds pods."""
         name = pod.spec.scheduler_name
+        self.progress.works(name)
         if name not in self.schedulers and len(self.schedulers) < MOST_SCHEDULERS:
             self.schedulers.add(name)
 

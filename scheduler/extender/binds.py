@@ -1,7 +1,8 @@
 """The bind verb: a pod of an ungated gang is bound only together with all of its gang.
 
-Calls of one plan wait for each other. Nothing is written for a call whose caller hung up or soon
-will, and nothing for a plan of which that happened before it was committed.
+Calls of one plan wait for each other. No write begins for a call whose caller hung up or soon will,
+and none for a plan of which that happened before it was committed. One that is under way goes on,
+and the next call for its pod waits for its outcome.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from scheduler.controller.controller import Controller
 from scheduler.controller.lanes import plan_text
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.slots import IllegalStepError, Plan, Slot
-from scheduler.kube.api import ApiError
+from scheduler.kube.api import ApiError, Turn
 from scheduler.kube.objects import Pod
 from scheduler.workloads.requests import pod_shape
 
 MARGIN_S = 1.0  #: before kube-scheduler hangs up, its answer is on the way
-TRY_S = 2.0  #: for one Binding
-LOOK_S = 0.25  #: a plan may change without a call
+LOOK_S = 0.25  #: a plan may change without a call, and a watch be faster than an answer
 PAUSE_S = 0.1
 CHANGED = "the plan changed"
 RESERVED = "reserved for a gang"
+LOST = "muster does not lead any more"
 HUNG_UP = "kube-scheduler does not wait any more"
 
 
@@ -62,6 +63,16 @@ class Call:
             return HUNG_UP
         late = asyncio.get_running_loop().time() >= self.deadline_s
         return "no time is left before kube-scheduler hangs up" if late else ""
+
+
+@dataclass(eq=False, slots=True)
+class Writing:
+    """A Binding that is being written; calls for its pod come and go meanwhile."""
+
+    node: str
+    call: Call  #: the last of them; nothing more is begun once it is over
+    outcome: asyncio.Future[BindResult]
+    task: asyncio.Task[None] | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -99,6 +110,7 @@ class Binds:
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self._barriers: dict[tuple[str, int], Barrier] = {}  #: by gang and generation of its plan
+        self._writings: dict[str, Writing] = {}  #: by uid
 
     async def bind(self, args: BindArgs, arrived_s: float, gone: asyncio.Future[Any]) -> BindResult:
         """Bind a pod; one of an ungated gang only together with all of its gang."""
@@ -122,9 +134,12 @@ class Binds:
         pod = gang.pods.get(slot.uid)
         if pod is None or pod.metadata.deletion_timestamp:  # the next step takes its slot from it
             return BindResult("this pod is gone")
+        control.progress.reached(pod.spec.scheduler_name, slot, control.now_s())
         if not slot.is_bound and control.ledger.overfull(slot.node, gang.facts(pod).shape):
             return BindResult(f"there is no room left on {slot.node}")
-        if gang.pinned(pod) != slot.node:  # else all of the plan were told
+        # all of a plan were told by pins; a pod that still has its gate is seen as it was before
+        seen_late = pod.gated and slot.is_told and gang.pins.get(slot.uid) == slot.node
+        if gang.pinned(pod) != slot.node and not seen_late:
             refusal = await self._pass(gang, slot, call)
             if refusal:
                 return BindResult(refusal)
@@ -133,13 +148,17 @@ class Binds:
         except IllegalStepError as error:
             control.set_aside(gang, error, "bind")
             return BindResult(str(error))
-        slot.num_writing += 1
-        try:
-            plan = plan_text(gang.name, slot)
-            unless = partial(control.release.void, slot, args.pod_u_i_d, args.node)
-            return await self._write(args, plan, call, unless)
-        finally:
+        unless = partial(control.release.void, slot, args.pod_u_i_d, args.node)
+
+        def begin() -> None:
+            slot.num_writing += 1
+
+        def end(_: BindResult, is_over: bool) -> None:
             slot.num_writing -= 1
+            if is_over:  # and not refused: kube-scheduler comes to it again after all others
+                slot.queues(control.now_s())
+
+        return await self._write(args, plan_text(gang.name, slot), call, unless, begin, end)
 
     async def _bind_alone(self, args: BindArgs, pod: Pod, call: Call) -> BindResult:
         """Bind a pod of no gang, unless gangs need the room; it counts from now on.
@@ -163,17 +182,18 @@ class Binds:
         counted = control.ledger.foreign_node(uid)
         if counted not in ("", args.node):  # by a call whose answer, or whose effect, is on its way
             return BindResult(f"it is being bound to {counted}")
-        control.being_bound[uid] += 1
-        control.ledger.set_foreign(uid, args.node, shape)
-        result = BindResult("interrupted")
-        try:
-            result = await self._write(args, "", call, unless)
-            return result
-        finally:
+
+        def begin() -> None:
+            control.being_bound[uid] += 1
+            control.ledger.set_foreign(uid, args.node, shape)
+
+        def end(result: BindResult, _: bool) -> None:
             # one that succeeded counts until the watch tells of it
             if result.error and uid in control.being_bound:
                 control.being_bound[uid] -= 1
                 control.count_foreign(control.pods[uid])
+
+        return await self._write(args, "", call, unless, begin, end)
 
     # -- waiting for the others --------------------------------------------------------------
 
@@ -248,7 +268,7 @@ class Binds:
         """Return why the plan must not be carried out now, or nothing."""
         control = self._controller
         if not control.active:
-            return "muster does not lead any more"
+            return LOST
         slots = barrier.unbound
         if not barrier.slots or any(slot.uid not in barrier.calls for slot in slots):
             return CHANGED
@@ -278,7 +298,8 @@ class Binds:
         first_s = min(call.deadline_s for _, call in barrier.calls.values())
         try:
             async with asyncio.timeout_at(first_s):
-                await self._controller.plans.commit(barrier.gang, barrier.plan.generation)
+                plans = self._controller.plans
+                await plans.commit(barrier.gang, barrier.plan.generation, turn=Turn.BIND)
         except (ApiError, KeyError) as error:
             return f"the plan could not be committed: {error}"
         except TimeoutError:
@@ -294,35 +315,89 @@ class Binds:
         control.metrics.aborts.labels(cause="barrier").inc()
         if barrier.slots:
             for slot in barrier.unbound:
-                slot.deadline_s = control.now_s()
+                slot.deadline_s, slot.is_void = control.now_s(), True
             control.work.touch(barrier.gang.key)
             control.work.wake()
 
     # -- writing -----------------------------------------------------------------------------
 
     async def _write(
-        self, args: BindArgs, plan: str, call: Call, unless: Callable[[], str]
+        self,
+        args: BindArgs,
+        plan: str,
+        call: Call,
+        unless: Callable[[], str],
+        begin: Callable[[], None],
+        end: Callable[[BindResult, bool], None],
     ) -> BindResult:
-        """Bind, again and again while kube-scheduler waits; what it is told is the truth."""
+        """Bind, or wait for the write of an earlier call; what kube-scheduler is told is the truth.
+
+        Around the write `begin` and `end` are called, `end` with whether nobody waits any more.
+        """
+        uid = args.pod_u_i_d
+        loop = asyncio.get_running_loop()
+        writing = self._writings.get(uid)
+        if writing is None:
+            writing = self._writings[uid] = Writing(args.node, call, loop.create_future())
+            begin()
+            writing.task = asyncio.create_task(self._bind(args, plan, writing, unless, end))
+        elif writing.node != args.node:
+            return BindResult(f"it is being bound to {writing.node}")
+        else:
+            writing.call = call
+        waits = {writing.outcome, call.gone}
+        while not writing.outcome.done():
+            if over := call.over():
+                return BindResult(f"{over}: the API server has not answered yet")
+            pod = self._controller.pods.get(uid)
+            if pod is not None and pod.spec.node_name == args.node:  # the answer is late
+                return BindResult()
+            left_s = call.deadline_s - loop.time()
+            await asyncio.wait(
+                waits, timeout=min(LOOK_S, left_s), return_when=asyncio.FIRST_COMPLETED
+            )
+        return writing.outcome.result()
+
+    async def _bind(
+        self,
+        args: BindArgs,
+        plan: str,
+        writing: Writing,
+        unless: Callable[[], str],
+        end: Callable[[BindResult, bool], None],
+    ) -> None:
+        """Write a Binding, again and again while kube-scheduler waits."""
+        result = BindResult("interrupted")
+        try:
+            result = await self._tried(args, plan, writing, unless)
+        finally:
+            del self._writings[args.pod_u_i_d]
+            end(result, bool(writing.call.over()))
+            if not writing.outcome.done():
+                writing.outcome.set_result(result)
+
+    async def _tried(
+        self, args: BindArgs, plan: str, writing: Writing, unless: Callable[[], str]
+    ) -> BindResult:
         control = self._controller
         where = (args.pod_namespace, args.pod_name, args.pod_u_i_d, args.node, plan)
         why = ""
+
+        def may_not() -> str:  # its turn may come late
+            return (unless() if control.active else LOST) or writing.call.over()
+
         while True:
-            over = "" if control.active else "muster does not lead any more"
-            over = over or call.over()
+            over = "" if control.active else LOST
+            over = over or writing.call.over()
             if over:
                 return BindResult(f"{over}: {why}" if why else over)
             pause_s = PAUSE_S
             try:
-                left_s = call.deadline_s - asyncio.get_running_loop().time()
-                async with asyncio.timeout(min(TRY_S, left_s)):
-                    await control.lanes.bind(*where, once=True, unless=unless)
+                await control.lanes.bind(*where, once=True, unless=may_not)
                 return BindResult()
-            except TimeoutError:  # the next try finds out whether it took place
-                why = why or f"no answer within {TRY_S:.0f} s"
             except ApiError as error:
                 if error.code not in (0, 429) and error.code < 500:
                     return BindResult(str(error))
                 why = str(error) if error.code else why or str(error)
                 pause_s = max(pause_s, error.retry_after_s)
-            await asyncio.wait({call.gone}, timeout=pause_s)
+            await asyncio.wait({writing.call.gone}, timeout=pause_s)

@@ -90,6 +90,7 @@ class Extender:
         place = control.slot_of.get(uid)
         if place is not None:
             gang, slot = place
+            control.progress.reached(args.pod.spec.scheduler_name, slot, control.now_s())
             # as text: names hold no quotes, and thousands of them need not be taken apart
             if msgspec.json.encode(slot.node) in bytes(args.node_names):
                 return FilterResult([slot.node])
@@ -100,6 +101,7 @@ class Extender:
                 return FilterResult([], {"muster": WAITS})
             return FilterResult([], {"muster": "its planned node is not among the candidates"})
         if uid in control.key_of_pod:
+            control.release.is_wanted(uid)
             return FilterResult([], {"muster": WAITS})
         if uid not in control.pods and key_of(args.pod, control.find) is not None:
             return FilterResult([], {"muster": WAITS})  # the watch has not brought it yet

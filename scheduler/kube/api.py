@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import nullcontext
+from enum import Enum
+from math import inf
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,6 +19,8 @@ from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import Configuration
 from yarl import URL
 
+from scheduler.kube.flow import Flow
+
 MERGE = "application/merge-patch+json"
 STATUS_MERGE = MERGE
 PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -23,6 +29,13 @@ DENIES_S = 5.0  #: an API server that has just started denies what its rules, on
 #: said with 403 of what is made in a namespace that ends: no right is missing, all of it is going
 ENDING = b'"NamespaceTerminating"'
 TOKEN_FOR_S = 30.0  #: tokens in files change before they expire
+#: the API server itself gives up on a request after 60 s; what is cut off sooner may be under way,
+#: and sent again is done twice by a server that is late already
+ANSWER_S = 65.0
+#: whether the other side is alive is asked by TCP: a machine that is gone, not one that is slow
+DEAD_S, IDLE_S, PROBE_S, PROBES = 15.0, 10, 3, 3
+JITTER = 0.25  #: a pause is longer by up to this share: those refused together come back apart
+MEASURED_BYTES = 1 << 16  #: a larger body takes its own time
 _encode = msgspec.json.Encoder().encode
 
 
@@ -34,6 +47,14 @@ class ApiError(Exception):
         self.code = code
         self.text = text
         self.retry_after_s = retry_after_s
+
+
+class Turn(Enum):
+    """What a request waits for."""
+
+    NOW = "now"  #: nothing: it keeps the replica alive, or is the only one of its kind
+    BIND = "bind"  #: other binds: kube-scheduler waits for the answer
+    WRITE = "write"  #: binds, and the writes before it
 
 
 async def access(kubeconfig: str, context: str = "") -> Configuration:
@@ -77,7 +98,8 @@ class Api:
                 tls.load_cert_chain(configuration.cert_file, configuration.key_file)
             self._tls = tls
         self._session: aiohttp.ClientSession | None = None
-        self._in_flight = asyncio.Semaphore(in_flight)
+        binds = Flow(in_flight)
+        self.flows = {Turn.BIND: binds, Turn.WRITE: Flow(in_flight, before=binds)}
         self._token: dict[str, str] = {}
         self._token_until_s = 0.0
         self.calls: dict[tuple[str, int], int] = {}
@@ -85,7 +107,9 @@ class Api:
 
     async def __aenter__(self) -> Api:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._tls, limit=0, keepalive_timeout=60),
+            connector=aiohttp.TCPConnector(
+                ssl=self._tls, limit=0, keepalive_timeout=60, socket_factory=_socket
+            ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent",),
@@ -121,14 +145,15 @@ class Api:
         *,
         content_type: str = "application/json",
         accept: str = "application/json",
-        timeout_s: float = 10.0,
+        timeout_s: float = ANSWER_S,
         unless: Callable[[], str] | None = None,
-        at_once: bool = False,
+        turn: Turn = Turn.WRITE,
+        again: bool = False,
     ) -> bytes:
         """Make one request; it waits for its turn, and `unless` is asked when that has come.
 
-        With `at_once` it waits for no other: what keeps a replica alive must not stand behind a
-        burst of writes.
+        One that is made `again` stands before those that are new. The time of `timeout_s` begins
+        with its turn.
 
         Raises:
             ApiError: the answer is no 2xx, or there is none within `timeout_s`. 404 also stands for
@@ -141,27 +166,53 @@ class Api:
         if body is not None:
             headers["Content-Type"] = content_type
             data = body if isinstance(body, bytes) else _encode(body)
-        code = 0
-        async with self._in_flight if not at_once else nullcontext():
+        flow = self.flows.get(turn)
+        if flow is not None:
+            await flow.turn(again=again)
+        try:
             if unless is not None and (why := unless()):
                 raise ApiError(409, why)
-            try:
-                async with (
-                    asyncio.timeout(timeout_s),
-                    self._session.request(
-                        method, URL(self.url + path, encoded=True), data=data, headers=headers
-                    ) as reply,
-                ):
-                    code = reply.status
-                    content = await reply.read()
-                    if code == 403 and ENDING in content:
-                        code = 404
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise ApiError(0, f"{type(error).__name__}: {error}") from error
-            finally:
-                self.calls[method, code] = self.calls.get((method, code), 0) + 1
+            return await self._send(method, path, data, headers, timeout_s, flow)
+        finally:
+            if flow is not None:
+                flow.over()
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        data: bytes | None,
+        headers: dict[str, str],
+        timeout_s: float,
+        flow: Flow | None,
+    ) -> bytes:
+        """Send a request and read the answer; `flow` learns from it."""
+        assert self._session is not None
+        code, retry_after, cut = 0, "", True
+        sent_s = time.monotonic()
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._session.request(
+                    method, URL(self.url + path, encoded=True), data=data, headers=headers
+                ) as reply,
+            ):
+                content = await reply.read()
+                code, retry_after = reply.status, reply.headers.get("Retry-After", "")
+            cut = False
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            code, cut = 0, False
+            raise ApiError(0, f"{type(error).__name__}: {error}") from error
+        finally:
+            self.calls[method, code] = self.calls.get((method, code), 0) + 1
+            # a disruption budget says 429, too, and no server has too much to do for that
+            told = not path.endswith("/eviction") and (data is None or len(data) < MEASURED_BYTES)
+            if flow is not None and told and not cut:
+                flow.answered(method, sent_s, code, _seconds(retry_after))
+        if code == 403 and ENDING in content:
+            code = 404
         if code >= 300:
-            raise _refusal(code, content, reply.headers.get("Retry-After", ""))
+            raise _refusal(code, content, retry_after)
         return content
 
     async def persist(
@@ -173,21 +224,29 @@ class Api:
         content_type: str = "application/json",
         within_s: float = 30.0,
         unless: Callable[[], str] | None = None,
+        turn: Turn = Turn.WRITE,
     ) -> bytes:
         """Make one request again until the server takes or refuses it.
 
         429 waits as told, a server's error or silence a little longer each time; so does 403, but
-        not for long. Every try asks `unless`, and whether this replica still may write.
+        not for long. Every try asks `unless`, and whether this replica still may write. No try
+        begins later than `within_s` after the first; one that is under way is waited for.
 
         Raises:
             ApiError: refused, or `within_s` is over.
         """
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
-        end_s = began_s + within_s
+        now_s = asyncio.get_running_loop().time
+        began_s = inf
         pause_s = 0.1
+
+        def may_not() -> str:
+            nonlocal began_s
+            began_s = min(began_s, now_s())
+            if method != "GET" and not self.may_write():
+                raise ApiError(0, "this replica does not lead any more")
+            return unless() if unless is not None else ""
+
         while True:
-            left_s = min(10.0, max(0.1, end_s - loop.time()))
             if method != "GET" and not self.may_write():
                 raise ApiError(0, "this replica does not lead any more")
             try:
@@ -196,15 +255,17 @@ class Api:
                     path,
                     body,
                     content_type=content_type,
-                    timeout_s=left_s,
-                    unless=unless,
+                    unless=may_not,
+                    turn=turn,
+                    again=began_s < inf,
                 )
             except ApiError as error:
-                denied = error.code == 403 and loop.time() - began_s < DENIES_S
+                began_s = min(began_s, now_s())
+                denied = error.code == 403 and now_s() - began_s < DENIES_S
                 if not denied and error.code not in (0, 429) and error.code < 500:
                     raise
-                wait_s = max(pause_s, error.retry_after_s)
-                if loop.time() + wait_s > end_s:
+                wait_s = max(pause_s, error.retry_after_s) * (1.0 + JITTER * random.random())
+                if now_s() + wait_s > began_s + within_s:
                     raise
             await asyncio.sleep(wait_s)
             pause_s = min(2 * pause_s, 5.0)
@@ -234,16 +295,35 @@ class Api:
             raise ApiError(0, f"{type(error).__name__}: {error}") from error
 
 
+def _socket(info: Any) -> socket.socket:
+    """Return a socket that ends once its other side is dead, and waits for one that is slow."""
+    family, kind, protocol, *_ = info
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", IDLE_S),
+        ("TCP_KEEPINTVL", PROBE_S),
+        ("TCP_KEEPCNT", PROBES),
+        ("TCP_USER_TIMEOUT", int(1000 * DEAD_S)),
+    ):
+        if hasattr(socket, option):  # not everywhere
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return made
+
+
+def _seconds(retry_after: str) -> float:
+    try:
+        return max(0.0, float(retry_after or 0))
+    except ValueError:  # a date
+        return 1.0
+
+
 def _refusal(code: int, content: bytes, retry_after: str) -> ApiError:
     try:
         text = msgspec.json.decode(content).get("message") or content[:300].decode(errors="replace")
     except (msgspec.DecodeError, AttributeError):
         text = content[:300].decode(errors="replace")
-    try:
-        retry_after_s = float(retry_after or 0)
-    except ValueError:
-        retry_after_s = 1.0
-    return ApiError(code, text, retry_after_s)
+    return ApiError(code, text, _seconds(retry_after))
 
 
 def merge(**parts: Any) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from scheduler.kube.api import MERGE, Api, ApiError
+from scheduler.kube.api import MERGE, Api, ApiError, Turn
 
 log = logging.getLogger("muster.lease")
 
@@ -84,7 +84,7 @@ class Lease:
             return True  # one write, no read, while nobody else touches it
         self._mine = ""
         try:
-            lease = msgspec.json.decode(await self._api.call("GET", self._path, at_once=True))
+            lease = msgspec.json.decode(await self._api.call("GET", self._path, turn=Turn.NOW))
         except ApiError as error:
             if error.code != 404:
                 raise
@@ -110,7 +110,7 @@ class Lease:
         content_type = MERGE if method == "PATCH" else "application/json"
         try:
             reply = await self._api.call(
-                method, path, body, content_type=content_type, at_once=True
+                method, path, body, content_type=content_type, turn=Turn.NOW
             )
         except ApiError as error:
             if error.code == 409:

@@ -260,6 +260,7 @@ class Thing(_Object):
     kind: str = ""
     spec: dict[str, Any] = {}
     data: dict[str, str] = {}
+    binary_data: dict[str, str] = {}
     value: int = 0  #: of a PriorityClass
 
 

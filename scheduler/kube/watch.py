@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 from urllib.parse import urlencode
 
-from scheduler.kube.api import Api, ApiError
+from scheduler.kube.api import Api, ApiError, Turn
 from scheduler.kube.objects import Meta
 from scheduler.kube.reading import BOOKMARK, ERROR, Reader
 
@@ -113,7 +113,7 @@ class Informer(Generic[T]):
             if more:
                 query["continue"] = more
             reply = await self.api.call(
-                "GET", f"{self.path}?{urlencode(query)}", accept=self.accept, timeout_s=60.0
+                "GET", f"{self.path}?{urlencode(query)}", accept=self.accept, turn=Turn.NOW
             )
             try:
                 page = self._reader.page(reply)

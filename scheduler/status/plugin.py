@@ -73,7 +73,7 @@ class _Muster:
         namespace = os.environ.get("MUSTER_NAMESPACE", "muster-system")
         async with Api(await access(chosen(self._kubeconfig), self._context)) as api:
             try:
-                return await api.call("GET", PROXY.format(namespace) + path)
+                return await api.call("GET", PROXY.format(namespace) + path, timeout_s=10.0)
             except ApiError as error:
                 if error.code == 404 and "/queue lists the gangs" in error.text:
                     raise ValueError(_message(error.text.encode())) from None

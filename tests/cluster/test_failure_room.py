@@ -48,12 +48,12 @@ def test_27_it_is_given_up_in_time_where_nothing_else_happens(kube: Kube, space:
     planned(kube, space, "idle", 2)
     told_s = time.monotonic()
     before = {one["metadata"]["uid"] for one in kube.pods(space).values()}
-
-    def anew() -> bool:
-        return before.isdisjoint(one["metadata"]["uid"] for one in kube.pods(space).values())
-
-    kube.until("its pods are made anew", anew)
+    kube.create(*gang(space, "next", NODES))
+    kube.until("its nodes are others'", lambda: len(bound(kube, space, "next")) == NODES)
     assert time.monotonic() - told_s < 20, "they were to be bound within 10 s"
+    pods = kube.pods(space)
+    assert before <= {one["metadata"]["uid"] for one in pods.values()}, "they live"
+    assert "'nobody', does not bind it" in kube.explain(space, "idle")["problem"]
 
 
 def test_30_a_more_important_gang_takes_no_promise(kube: Kube, space: str) -> None:

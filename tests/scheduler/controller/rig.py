@@ -75,8 +75,10 @@ class Recorder:
                 self.records.pop(name, None)
             return known or {"metadata": {}}
         meta = {"name": name, "resourceVersion": str(next(self._version))}
-        data = body.get("data") or (known or {}).get("data", {})
-        self.records[name] = {"metadata": meta, "data": data}
+        self.records[name] = {"metadata": meta}
+        for part in ("data", "binaryData"):
+            given = {**(known or {}).get(part, {}), **(body.get(part) or {})}
+            self.records[name][part] = {k: v for k, v in given.items() if v is not None}
         return self.records[name]
 
     persist = call

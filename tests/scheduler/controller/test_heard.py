@@ -678,7 +678,7 @@ def test_a_slot_is_not_given_away_while_its_bind_may_still_be_made() -> None:
         assert "j-0" in rig.control.slot_of
         go_on.set()
         assert await asked == ""
-        await rig.pass_s(1.0)
+        await rig.pass_s(20 * 30.0)
         assert "j-0" not in rig.control.slot_of, "nobody heard that it is bound"
 
     tried(story)

@@ -1,0 +1,222 @@
+"""How many requests are under way, against servers that are simulated, in time that leaps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kubernetes.aio.client import Configuration
+
+from scheduler.kube.api import Api, ApiError, Turn
+from scheduler.kube.flow import LEAST, MANY, SLACK, Flow
+
+
+class Leaping(asyncio.SelectorEventLoop):
+    """Nobody waits: when nothing is to be done, it is later at once."""
+
+    now_s = 0.0
+
+    def time(self) -> float:
+        """Return the time, in seconds."""
+        return self.now_s
+
+    def _run_once(self) -> None:
+        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
+            self.now_s = max(self.now_s, self._scheduled[0]._when)  # type: ignore[attr-defined]
+        super()._run_once()  # type: ignore[misc]
+
+
+def leap(story: Callable[[Leaping], Awaitable[None]]) -> None:
+    """Run a story in leaping time."""
+    loop = Leaping()
+    try:
+        loop.run_until_complete(story(loop))
+    finally:
+        loop.close()
+
+
+class Server:
+    """Works on so many requests at a time, each for so long; the others wait in it."""
+
+    def __init__(self, seats: int, takes_s: float) -> None:
+        self.seats = asyncio.Semaphore(seats)
+        self.takes_s = takes_s
+        self.inside = self.most_inside = 0
+
+    async def answer(self) -> int:
+        """Return a status."""
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        async with self.seats:
+            await asyncio.sleep(self.takes_s)
+        self.inside -= 1
+        return 200
+
+
+async def write(flow: Flow, server: Any, loop: Leaping) -> None:
+    """Make one request."""
+    await flow.turn()
+    sent_s = loop.time()
+    code = await server.answer()
+    flow.answered("PATCH", sent_s, code, 1.0 if code == 429 else 0.0)
+    flow.over()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seats=st.integers(1, 200), takes_s=st.floats(0.001, 1.0), most=st.integers(1, 64))
+def test_a_server_is_used_and_not_flooded(seats: int, takes_s: float, most: int) -> None:
+    async def story(loop: Leaping) -> None:
+        flow, server = Flow(most, clock=loop.time), Server(seats, takes_s)
+        await asyncio.gather(*(write(flow, server, loop) for _ in range(1000)))
+        assert server.most_inside <= most
+        assert flow.under_way == flow.num_waiting == 0
+        began_s, server.most_inside = loop.time(), 0
+        await asyncio.gather(*(write(flow, server, loop) for _ in range(1000)))
+        could_s = 1000 * takes_s / min(seats, most)
+        assert loop.time() - began_s <= 1.25 * could_s + 2 * takes_s
+        # an answer may take twice the quickest, which some were under way for; half as many more
+        # are let go before the first answer shows that it is too much
+        assert server.most_inside <= 1.5 * (SLACK * max(LEAST, seats) + MANY)
+
+    leap(story)
+
+
+def test_a_server_that_becomes_slow_gets_less_and_later_more_again() -> None:
+    async def story(loop: Leaping) -> None:
+        flow, server = Flow(64, clock=loop.time), Server(64, 0.01)
+        await asyncio.gather(*(write(flow, server, loop) for _ in range(2000)))
+        assert flow.limit > 48
+        server.takes_s = 0.5
+        await asyncio.gather(*(write(flow, server, loop) for _ in range(2000)))
+        assert flow.limit < 24
+        server.takes_s = 0.01
+        await asyncio.gather(*(write(flow, server, loop) for _ in range(4000)))
+        assert flow.limit > 48
+
+    leap(story)
+
+
+def test_what_a_refusal_says_is_obeyed_by_all() -> None:
+    """Nothing is sent before the time it names, and less than before; one refusal counts once."""
+
+    async def story(loop: Leaping) -> None:
+        flow, sent_s = Flow(64, clock=loop.time), []
+
+        class Refuses(Server):
+            async def answer(self) -> int:
+                sent_s.append(loop.time())
+                await asyncio.sleep(0.01)
+                return 429 if len(sent_s) <= 40 else 200
+
+        server = Refuses(64, 0.01)
+        flow.limit = 40.0
+        await asyncio.gather(*(write(flow, server, loop) for _ in range(100)))
+        assert len({at for at in sent_s if at < 1.0}) == 1, "nobody came before a second was over"
+        assert sum(1.0 <= at < 1.015 for at in sent_s) == 20, "half of those before"
+
+    leap(story)
+
+
+def test_binds_go_before_writes_that_came_first() -> None:
+    async def story(loop: Leaping) -> None:
+        binds = Flow(64, clock=loop.time)
+        writes, done = Flow(64, before=binds, clock=loop.time), []
+        binds.limit = writes.limit = 4.0
+
+        async def one(flow: Flow, name: str) -> None:
+            await flow.turn()
+            await asyncio.sleep(0.1)
+            done.append(name)
+            flow.over()
+
+        tasks = [asyncio.create_task(one(writes, f"write {i}")) for i in range(100)]
+        await asyncio.sleep(0.05)
+        tasks += [asyncio.create_task(one(binds, f"bind {i}")) for i in range(8)]
+        await asyncio.gather(*tasks)
+        assert {f"bind {i}" for i in range(4)} <= set(done[:8]), "beside the writes under way"
+        assert {f"bind {i}" for i in range(8)} <= set(done[:16])
+
+    leap(story)
+
+
+@pytest.mark.parametrize("when", ["before its turn", "in its turn", "as its turn comes"])
+def test_a_request_that_is_given_up_leaves_its_place_to_the_next(when: str) -> None:
+    async def story(loop: Leaping) -> None:
+        flow = Flow(1, clock=loop.time)
+        await flow.turn()
+        tries = [asyncio.create_task(flow.turn()) for _ in range(3)]
+        await asyncio.sleep(0)
+        if when == "as its turn comes":
+            flow.over()
+        else:
+            tries[0].cancel()
+            await asyncio.sleep(0)
+            if when == "in its turn":
+                flow.over()
+                await asyncio.sleep(0)
+                assert tries[1].done() and not tries[2].done()
+                return
+            flow.over()
+        tries[0].cancel()
+        await asyncio.gather(*tries[:2], return_exceptions=True)
+        assert (flow.under_way, flow.num_waiting) == (1, 1)
+
+    leap(story)
+
+
+class Scripted(Api):
+    """Answers from a list of codes, and notes when each try was sent."""
+
+    def __init__(self, loop: Leaping, *codes: int, takes_s: float = 0.0) -> None:
+        super().__init__(Configuration())
+        for flow in self.flows.values():
+            flow._clock = loop.time
+        self._loop, self._codes, self._takes_s = loop, list(codes), takes_s
+        self._session = object()  # type: ignore[assignment]
+        self.sent_s: list[float] = []
+
+    async def _headers(self) -> dict[str, str]:
+        return {}
+
+    async def _send(self, *_: Any) -> bytes:
+        self.sent_s.append(self._loop.time())
+        await asyncio.sleep(self._takes_s)
+        code = self._codes.pop(0) if self._codes else 200
+        if code != 200:
+            raise ApiError(code, "no", 2.0 if code == 429 else 0.0)
+        return b""
+
+
+def test_the_time_for_a_write_begins_when_it_is_sent() -> None:
+    """However many stand before it: what waits for its turn is not late."""
+
+    async def story(loop: Leaping) -> None:
+        api = Scripted(loop, *[503] * 3, takes_s=1.0)
+        api.flows[Turn.WRITE].limit = 1.0
+        await asyncio.gather(*(api.persist("PATCH", f"/{i}", {}, within_s=5.0) for i in range(100)))
+        assert len(api.sent_s) == 103 and loop.time() > 100.0
+
+    leap(story)
+
+
+def test_an_answer_is_waited_for_however_late_it_is() -> None:
+    async def story(loop: Leaping) -> None:
+        api = Scripted(loop, takes_s=50.0)
+        await api.persist("PATCH", "/x", {}, within_s=5.0)
+        assert len(api.sent_s) == 1, "it may be under way: to send it again is to do it twice"
+
+    leap(story)
+
+
+def test_those_refused_together_come_back_apart_and_no_sooner_than_told() -> None:
+    async def story(loop: Leaping) -> None:
+        api = Scripted(loop, *[429] * 8)
+        await asyncio.gather(*(api.persist("PATCH", f"/{i}", {}) for i in range(8)))
+        again_s = [at for at in api.sent_s if at > 0]
+        assert min(again_s) >= 2.0 and len(set(again_s)) == 8
+
+    leap(story)
