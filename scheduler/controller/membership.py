@@ -87,6 +87,7 @@ class LiveGang:
     slots: list[Slot] = field(default_factory=list)
     request: Request | None = None  #: what the core was told of it; none: it knows of no such gang
     later: list[str] = field(default_factory=list)  #: pods that ask next, the last one first
+    came_s: float = 0.0  #: when muster met it
     submit_s: float = inf  #: when the first of its pods was created
     admitted_s: float = 0.0  #: since when it holds nodes
     saved_s: float = -inf  #: until when its work is saved, since then
@@ -116,6 +117,7 @@ class LiveGang:
     #: names; a pin that it did not write is a demand of the pod's owner, and nothing else
     pins: dict[str, str] = field(default_factory=dict)
     refusals: Refusals = field(default_factory=Refusals)
+    owner_says: str = ""  #: why whoever makes its pods makes no more of them
     problem: str = ""  #: why it cannot be considered, if that is so
     trouble: str = ""  #: what the core failed on; holds until `hold_until_s`
     _part_of: dict[bytes, str] = field(default_factory=dict)

@@ -178,6 +178,9 @@ class Mending:
         if slot.state is SlotState.ENDING:
             self._tables.give_back(gang, [slot], now_s, "its pod ended with its gang")
             return
+        if any(one is not slot and one.uid and _of_one_rank(one, slot) for one in gang.slots):
+            self._tables.give_back(gang, [slot], now_s, "the pod after it has another node")
+            return
         self._tables.slot_of.pop(slot.uid, None)
         slot.vacated(now_s)
         self._tables.vacancies.add(gang, slot, self._tables.gangs.values(), now_s)
@@ -373,6 +376,11 @@ class Mending:
             return f"{len(bound)} of {need} pods"
         gang.started_min, gang.started_roles = need, by_role
         return ""
+
+
+def _of_one_rank(one: Slot, other: Slot) -> bool:
+    same = one.rank[:2] == other.rank[:2] and one.is_held
+    return same and (one.rank.pod == other.rank.pod or bool(one.rank.number))
 
 
 def _same(slot: Slot, pod: Pod) -> bool:

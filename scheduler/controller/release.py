@@ -290,10 +290,18 @@ class Release:
         gang.refusals.started()
         self.metrics.bind_seconds.observe(now_s - gang.planned_s)
         self.forget_record(gang)
-        nodes = len({slot.node for slot in gang.slots})
-        self.telling.event(
-            gang, "Started", f"all {len(gang.slots)} pods are bound, on {nodes} nodes"
+        bound, nodes = len(gang.slots), len({slot.node for slot in gang.slots})
+        num_pods = max(bound, gang.size.total - gang.num_succeeded if gang.size is not None else 0)
+        many = f"all {bound:,}" if bound == num_pods else f"{bound:,} of {num_pods:,}"
+        # a muster that starts anew may find the rest of its plan just not carried out
+        whole = gang.size is None or gang.num_placed() >= min(
+            gang.size.min_member, gang.started_min or gang.size.min_member
         )
+        text = f"{many} pods are bound, on {nodes} nodes"
+        if whole:
+            self.telling.event(gang, "Started", text)
+        else:
+            self.telling.note(gang, "bound", text)
 
     def find_out(self, gang: LiveGang, slot: Slot, pod: Pod) -> None:
         """Ask the API server whether a bind took place before its node is given to others."""

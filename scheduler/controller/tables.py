@@ -14,11 +14,25 @@ from scheduler.controller.settings import LiveSettings
 from scheduler.controller.slots import Slot, SlotState
 from scheduler.controller.vacancies import Vacancies
 from scheduler.controller.work import Work
-from scheduler.kube.objects import Pod, Thing, scheduled_unix_s
-from scheduler.workloads.gangs import GangKey
+from scheduler.kube.objects import PLAN, Pod, Thing, scheduled_unix_s, unix_s
+from scheduler.workloads.gangs import GangKey, is_name
 
 MOST_SCHEDULERS = 100  #: whoever creates pods chooses such names
 MOST_KEPT = 10_000  #: gangs without pods of which it is known what was refused
+
+
+def _age(gang: LiveGang) -> tuple[float, GangKey]:
+    made_s = (unix_s(pod.metadata.creation_timestamp) for pod in gang.pods.values())
+    return min(made_s, default=inf), gang.key
+
+
+def _called(gang: LiveGang, plain: str) -> str:
+    """Return the name that pods of a gang carry, if it is one of those that it may have."""
+    for pod in gang.pods.values():
+        name = pod.metadata.annotations.get(PLAN, "").rpartition("/")[0].rpartition("/")[0]
+        if name == plain or (name.startswith(f"{plain}~") and is_name(name[len(plain) + 1 :])):
+            return name
+    return ""
 
 
 class Tables:
@@ -74,18 +88,48 @@ class Tables:
         """Return a gang, which is new if nobody asked for it before."""
         gang = self.gangs.get(key)
         if gang is None:
-            plain = name = f"{key.namespace}/{key.name}"
-            if name in self.names:
-                name = plain = f"{name}~{key.owner[:8] or key.source.split('.')[0].lower()}"
-            number = 2
-            while name in self.names:
-                name, number = f"{plain}~{number}", number + 1
+            name = self._free_name(key)
             self._num_seen += 1
             gang = self.gangs[key] = LiveGang(key, name, self.settings.resource, self._num_seen)
             gang.refusals = refusals = self._refusals.pop(key, gang.refusals)
             gang.num_aborts, gang.hold_until_s = refusals.num_aborts, refusals.hold_until_s
+            gang.came_s = self.work.now_s()
             self.names[name] = gang
         return gang
+
+    def _free_name(self, key: GangKey) -> str:
+        """Return what people call a gang: others of its name had it before."""
+        plain = name = f"{key.namespace}/{key.name}"
+        if name in self.names:
+            name = plain = f"{name}~{key.owner[:8] or key.source.split('.')[0].lower()}"
+        number = 2
+        while name in self.names:
+            name, number = f"{plain}~{number}", number + 1
+        return name
+
+    def name_anew(self) -> None:
+        """Name gangs of one name as the muster before did, for all it left: it met them by age.
+
+        Nothing was told of them yet. Pods that were released say what their gang is called.
+        """
+        alike: dict[str, list[LiveGang]] = {}
+        for gang in self.gangs.values():
+            alike.setdefault(f"{gang.key.namespace}/{gang.key.name}", []).append(gang)
+        for plain, gangs in alike.items():
+            if len(gangs) == 1 and gangs[0].name == plain and not _called(gangs[0], plain):
+                continue
+            for gang in gangs:
+                del self.names[gang.name]
+            gangs.sort(key=_age)
+            for called in (True, False):
+                for gang in gangs:
+                    name = _called(gang, plain)
+                    if called and name and name not in self.names:
+                        gang.name = name
+                        self.names[name] = gang
+                    elif not called and self.names.get(gang.name) is not gang:
+                        gang.name = self._free_name(gang.key)
+                        self.names[gang.name] = gang
 
     def forget_gang(self, gang: LiveGang) -> None:
         """Forget a gang without pods, but not where kube-scheduler refused them, and how often."""

@@ -248,6 +248,7 @@ class Service:
             await control.plans.erase_named(name)
         for plan in plans:
             control.old_plans.setdefault(plan.gang(), []).append(plan)
+        control.tables.name_anew()
         control.active = self.publisher.active = True
         for key, stale in list(control.old_plans.items()):
             if key not in control.gangs:

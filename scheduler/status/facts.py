@@ -29,6 +29,7 @@ from scheduler.status.status import GangView, places
 from scheduler.status.status import explain as explain_gang
 from scheduler.status.status import view as describe
 from scheduler.status.story import Memory
+from scheduler.status.unmatched import no_gang, no_gang_job
 from scheduler.status.way_out import closed_by
 
 MOST_POSITIONS = 100  #: places in the queue that are metrics
@@ -114,6 +115,18 @@ class ClusterFacts:
         seen.story = [came, *self._service.memory.story(gang.name, came.unix_s)]
         return seen
 
+    def unknown(self, name: str) -> str:
+        """Say what a thing is that is no gang and of none, as far as muster knows of it."""
+        control = self._service.controller
+        for pod in control.pods.values():
+            if pod.where == name:
+                return no_gang(pod)
+        namespace, _, short = name.partition("/")
+        job = control.find("Job", namespace, short)
+        if job is not None:
+            return no_gang_job(job)
+        return f"no gang or pod {name!r}"
+
     async def _views(self, breath: Breath) -> list[GangView]:
         """Describe all gangs that have pods."""
         views = []
@@ -125,7 +138,7 @@ class ClusterFacts:
 
     async def _queue_page(self, breath: Breath) -> bytes:
         """All gangs: those that are not running whole first, in queue order."""
-        order = {"degraded": 0, "starting": 1, "waiting": 2, "running": 3}
+        order = {"degraded": 0, "starting": 1, "waiting": 2, "running": 3, "ending": 4}
         views = await self._views(breath)
         views.sort(key=lambda v: (order[v.phase], v.position or 1 << 30, v.gang))
         return await array(views, breath)

@@ -167,7 +167,9 @@ def why(
 
 def _state(gang: GangView) -> str:
     if gang.phase == "running":
-        return "runs"
+        return f"runs, and lacks {many(gang.lacks_pods, 'pod')}" if gang.lacks_pods else "runs"
+    if gang.phase == "ending":
+        return "ends"
     return f"is {gang.phase} since {duration(gang.waited_s)}: {label(gang.reason)}"
 
 
@@ -177,7 +179,7 @@ def queue(
 ) -> None:
     """List what waits, in order. Example: kubectl muster queue"""
     found = _Muster(url, kubeconfig, context).gangs(namespace)
-    waiting = [gang for gang in found if gang.phase != "running"]
+    waiting = [gang for gang in found if gang.reason]
     if not waiting:
         print("nothing waits")
         return

@@ -204,6 +204,8 @@ class Publisher:
 
     def _consider(self, gang: LiveGang, seen: GangView, pod: str, now_s: float) -> float:
         """Tell of one gang if it is time; return in how many seconds it will be, if not."""
+        if seen.phase == "ending":
+            return inf  # nobody waits for it any more
         admitted = seen.phase in ("starting", "running")
         short = seen.short.resource if seen.short else ""
         reason = "SetAside" if seen.aside else _camel(seen.reason)

@@ -30,6 +30,9 @@ class Facts(Protocol):
     def explain(self, name: str) -> object | None:
         """Return the story of a gang, or of the gang of a pod."""
 
+    def unknown(self, name: str) -> str:
+        """Say what a thing is that is no gang and of none."""
+
     def journal(self, *, whole: bool = False) -> AsyncIterator[bytes]:
         """Yield the journal from its last snapshot on, or all files of it."""
 
@@ -48,7 +51,8 @@ def status_app(facts: Facts) -> Starlette:
         name = f"{request.path_params['namespace']}/{request.path_params['gang']}"
         found = facts.explain(name)
         if found is None:
-            return JSONResponse({"error": f"no gang or pod {name!r}; /queue lists the gangs"}, 404)
+            error = f"{facts.unknown(name)}; /queue lists the gangs"
+            return JSONResponse({"error": error}, 404)
         return Response(_encode(found), media_type="application/json")
 
     async def page_of(request: Request) -> Response:

@@ -14,10 +14,11 @@ from scheduler.controller.parts import Request
 from scheduler.core.decisions import Explanation, PendingReason, Shortage
 from scheduler.core.sentences import UNMATCHED, why
 from scheduler.core.times import FOREVER_US, to_s
+from scheduler.kube.objects import Pod, node_ready
 from scheduler.policies.explain import explain as explain_gang
 from scheduler.status.story import Moment
 from scheduler.status.unmatched import unmatched
-from scheduler.status.way_out import Head, WayOut, closed_by, sentences, way_out
+from scheduler.status.way_out import MOST_NAMED, Head, WayOut, closed_by, sentences, way_out
 
 log = logging.getLogger("muster.status")
 
@@ -37,7 +38,7 @@ class GangView(msgspec.Struct):
 
     gang: str
     source: str
-    phase: str  #: waiting, starting, running or degraded
+    phase: str  #: waiting, starting, running, degraded, or ending: no pod of it is to stay
     reason: str  #: a PendingReason, or empty once all pods run
     text: str
     pods_present: int
@@ -54,7 +55,7 @@ class GangView(msgspec.Struct):
     free_gpus: int | None
     short: Shortage | None  #: the resource that binds, where it waits for one
     starts_in_s: float | None
-    waited_s: float
+    waited_s: float  #: since it was created; of one in part, since then
     aside: bool = False  #: no end of gangs makes room for it, and others pass it
     pods: list[PodView] = []
     way_out: WayOut | None = None  #: what would have to change; only where one gang is asked for
@@ -125,16 +126,23 @@ def _view(
     bound = sum(1 for pod in live if pod.spec.node_name)
     request = gang.request
     need = gang.size.min_member if gang.size else 0
-    submit_s = request.submit_s if request is not None else now_s
+    since_s = request.submit_s if request is not None else gang.came_s
     position = ahead = free_gpus = starts_in_s = None
     lacks_pods = lacks_gpus = 0
     short: Shortage | None = None
     aside = False
-    if gang.problem or gang.size is None:
+    if all(pod.metadata.deletion_timestamp for pod in live):
+        phase, reason, text = "ending", None, _over(live)
+    elif gang.size is None and bound == len(live):
+        phase, reason = "running", None
+        text = "all its pods run; the object that says how many it needs is gone or cannot be read"
+    elif gang.problem or gang.size is None:
         phase, reason = "waiting", PendingReason.MEMBERS
         text = gang.problem or "the object that says how many pods it needs cannot be read yet"
     elif request is not None and (said := ledger.explain(gang.name)) is not None:
         phase, reason = "degraded" if bound else "waiting", said.reason
+        if bound and bound + gang.num_succeeded >= _least(gang, need):
+            phase = "running"  # what it needs to
         position = ledger.position(gang.name) if at is None else at.get(gang.name)
         ahead, free_gpus = said.ahead, said.free_gpus
         lacks_pods, lacks_gpus = said.need_pods, said.need_gpus
@@ -142,6 +150,8 @@ def _view(
             starts_in_s = max(0.0, to_s(said.start_us) - now_s)
         short, aside = said.short, said.aside
         text = sentence(ledger, request, said)
+        if phase == "running":
+            text = f"{bound} pods run; another {text}"
         if reason is PendingReason.NEVER_FITS and gang.refusals:
             again_s = gang.refusals.next_s() - now_s
             reason, aside = PendingReason.CAPACITY, True
@@ -158,12 +168,18 @@ def _view(
     elif any(pod.status.phase == "Pending" for pod in live):
         phase, reason = "starting", PendingReason.STARTING
         text = "all pods are bound; some are still starting"
-    elif bound + gang.num_succeeded < need:
+    elif bound + gang.num_succeeded < _least(gang, need):
         phase, reason = "degraded", PendingReason.MEMBERS
         text = f"{bound} of {need} pods run; waiting for the others to be created again"
     else:
         phase, reason, text = "running", None, "all pods run"
+    if phase == "degraded":
+        since_s = gang.degraded_since_s or now_s
     notes = [gang.size.conflict] if gang.size and gang.size.conflict else []
+    if gang.owner_says and reason is PendingReason.MEMBERS:
+        notes.append(gang.owner_says)
+    if phase != "ending":
+        notes += _unwell(ledger, live)
     if gang.refusals.said and reason:
         notes.append(gang.refusals.said)
     if lacks_pods and ledger.devices.not_understood:
@@ -191,7 +207,7 @@ def _view(
         free_gpus=free_gpus,
         short=short,
         starts_in_s=starts_in_s,
-        waited_s=max(0.0, now_s - submit_s),
+        waited_s=0.0 if phase == "ending" else max(0.0, now_s - since_s),
         aside=aside,
         pods=[
             PodView(
@@ -207,6 +223,32 @@ def _view(
         if pods
         else [],
     )
+
+
+def _over(live: list[Pod]) -> str:
+    """Say that a gang is about to be gone, or has done what it was made for."""
+    if not live:
+        return "its pods have ended"
+    pods = "its last pod is" if len(live) == 1 else f"its {len(live):,} pods are"
+    return f"{pods} being deleted"
+
+
+def _least(gang: LiveGang, need: int) -> int:
+    """Return how many pods it needs to run: what was asked for later it can do without."""
+    return min(need, gang.started_min or need)
+
+
+def _unwell(ledger: Ledger, live: list[Pod]) -> list[str]:
+    """Say which nodes under pods are gone or not ready; kubelet may not tell the pods any more."""
+    under = {pod.spec.node_name for pod in live if pod.spec.node_name}
+    said = []
+    for name in sorted(name for name in under if not ledger.usable(name)):
+        node = ledger.nodes.get(name)
+        if node is None:
+            said.append(f"node {name} is gone")
+        elif not node_ready(node):
+            said.append(f"node {name} is not ready")
+    return said[:MOST_NAMED] + ([f"and {len(said) - MOST_NAMED} more"] if said[MOST_NAMED:] else [])
 
 
 def explain(gang: LiveGang, ledger: Ledger, now_s: float) -> GangView:

@@ -1,4 +1,4 @@
-"""Which of a pod's constraints no node meets, and what nodes have instead."""
+"""What is said of pods that match nothing: no node by their constraints, or no gang."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from scheduler.core.sentences import UNMATCHED
-from scheduler.kube.objects import NodeObject, Pod, Toleration
+from scheduler.kube.objects import IGNORE, NodeObject, Pod, Thing, Toleration
 from scheduler.workloads.eligibility import may_use
 
 MOST_NAMED = 5  #: values of a label, or taints
@@ -74,3 +74,31 @@ def _pairs(labels: Mapping[str, str]) -> str:
 def _few(names: list[str]) -> str:
     rest = len(names) - MOST_NAMED
     return ", ".join(names[:MOST_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def no_gang(pod: Pod) -> str:
+    """Say of a pod of no gang who places it, and how far that is."""
+    by = pod.spec.scheduler_name or "default-scheduler"
+    said = f"pod {pod.where} is of no gang"
+    if IGNORE in pod.metadata.annotations:
+        said += f", as its annotation {IGNORE} asks"
+    said += f": scheduler {by!r} places it, and it waits in no queue"
+    if pod.ended:
+        return f"{said}; it has ended"
+    if pod.spec.node_name:
+        return f"{said}; it is on node {pod.spec.node_name}"
+    return f"{said}; it has no node yet" + (f": {pod.refusal[:500]}" if pod.refusal else "")
+
+
+def no_gang_job(job: Thing) -> str:
+    """Say why the pods of a Job are no gang."""
+    at_once, all_of_it = job.spec.get("parallelism", 1), job.spec.get("completions")
+    said = f"Job {job.metadata.namespace}/{job.metadata.name} is no gang"
+    if job.spec.get("completionMode") != "Indexed":
+        return f"{said}: it is not Indexed, so its pods are placed one by one"
+    if at_once == all_of_it:
+        return f"{said}: " + ("it has one pod" if at_once == 1 else "muster knows of no pod of it")
+    return (
+        f"{said}: it runs {at_once} of its {all_of_it} pods at once, one after the other, and so "
+        "each is placed by itself; with parallelism as large as completions they start together"
+    )

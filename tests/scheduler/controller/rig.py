@@ -217,6 +217,7 @@ class Rig:
         anew.see(*self.pods_written())
         for plan in self.records_written():
             anew.found(plan)
+        anew.control.tables.name_anew()
         anew.control.active = True
         return anew
 
