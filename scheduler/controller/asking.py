@@ -72,6 +72,7 @@ def request_of(
         said.priority = _priority(gang, find, jobs_rank=jobs_rank)
     said = replace(said, parts=sorted(parts.values(), key=_in_order))
     said.admitted_s, said.saved_s = gang.admitted_s, gang.saved_s
+    said.mends = gang.mends and bool(said.nodes) and bool(asks.pods)
     return said
 
 

@@ -16,7 +16,7 @@ import msgspec
 from scheduler.controller.parts import Request, Wanted
 from scheduler.controller.pins import pinned_to, unpinned
 from scheduler.controller.refusals import Refusals
-from scheduler.controller.slots import Slot
+from scheduler.controller.slots import Slot, SlotState
 from scheduler.core.model import PodShape
 from scheduler.kube.objects import PLAN, Pod
 from scheduler.workloads.eligibility import Avoid, unmodelled
@@ -106,6 +106,16 @@ class LiveGang:
     started_roles: dict[str, int] = field(default_factory=dict)  #: the same by role, if roles count
     remade: dict[tuple[str, str, int], Remade] = field(default_factory=dict)  #: by size and rank
     degraded_since_s: float = 0.0
+    #: since when it lacks ranks though it ran whole; inf while it lacks none
+    lacks_since_s: float = inf
+    mends: bool = False  #: it comes before gangs that hold nothing
+    why_evicted: str = ""  #: what is said once the first pod of it goes
+    kept_by: str = ""  #: who forbids to evict it, and says why
+    num_refused: int = 0  #: tries to evict it, one after the other
+    refused_until_s: float = 0.0  #: nothing of it is evicted before
+    evict_at_s: float = 0.0  #: it is evicted then, if it still runs in part
+    #: muster ended pods of it, so that those that come after them are as old as they were
+    sent_away: bool = False
     hold_until_s: float = 0.0  #: not asked for before: its last plan failed
     num_aborts: int = 0
     #: by uid of pods that were told of a node in vain: why they did not get it
@@ -234,6 +244,16 @@ class LiveGang:
     def is_placed(self) -> bool:
         """True once all its slots are bound."""
         return all(slot.is_bound for slot in reversed(self.slots))  # most bind in rank order
+
+    def lacks(self) -> bool:
+        """True if it ran whole and now runs in part, with GPUs."""
+        if self.size is None or not self.started_min:
+            return False
+        bound = [s for s in self.slots if s.state is SlotState.BOUND and not self.is_going(s)]
+        need = min(self.size.min_member, self.started_min)
+        if not bound or len(bound) + self.num_succeeded >= need:
+            return False
+        return any(slot.shape.gpus for slot in bound)
 
     def num_placed(self) -> int:
         """Pods with a slot that is to stay, plus those that ended well."""

@@ -43,7 +43,7 @@ class Mending:
         """
         pods = gang.live_pods()
         if not pods:
-            self._end(gang)
+            self._end(gang, now_s)
             return
         old, gang.size = gang.size, size_of(gang.key, pods, self._tables.find)
         if old is None and gang.size is not None:
@@ -57,6 +57,7 @@ class Mending:
         self._mend_slots(gang, pods, now_s)
         self._adopt(gang, pods, now_s)
         self._note_saved(gang, now_s)
+        gang.mends = self._comes_first(gang, now_s)
         free = [pod for pod in self._without_slot(pods) if not pod.spec.node_name]
         self._ask(gang, free, now_s)
         self._release.tell(gang)
@@ -96,18 +97,31 @@ class Mending:
             if pod.metadata.uid not in self._tables.slot_of and not pod.metadata.deletion_timestamp
         ]
 
-    def _end(self, gang: LiveGang) -> None:
+    def _end(self, gang: LiveGang, now_s: float) -> None:
         """Forget a gang without pods."""
         self._release.drop(gang, "no pod of its gang is left")
         self._recovery.forget(gang)
         for uid in gang.pods:
             self._ledger.drop_foreign(uid)
         gang.started_min, gang.started_roles, gang.degraded_since_s = 0, {}, 0.0
-        gang.later, gang.submit_s = [], inf
+        gang.lacks_since_s, gang.mends = inf, False
+        gang.later = []
+        self._tables.keep_age(gang, now_s)
         gang.problem, gang.size = "", None
         if not gang.pods:
             self._tables.forget_gang(gang)
             self._release.telling.forget(gang)
+
+    def _comes_first(self, gang: LiveGang, now_s: float) -> bool:
+        """True if a gang lacks ranks of late: it gets nodes for them before others start.
+
+        Not for longer than it is mended: one that may not be evicted would be first for good.
+        """
+        if not gang.lacks():
+            gang.lacks_since_s = inf
+            return False
+        gang.lacks_since_s = min(gang.lacks_since_s, now_s)
+        return now_s - gang.lacks_since_s < self._timeouts.repair_s
 
     def _mend_slots(self, gang: LiveGang, pods: list[Pod], now_s: float) -> None:
         """Free slots whose pod ended, hand others to successors, note pods bound elsewhere."""
@@ -204,8 +218,8 @@ class Mending:
             if old
             else "its pod cannot use it"
             if any(_same(slot, p) for p in free)
-            else "its node is closed"
-            if not self._ledger.usable(slot.node)
+            else "its node is gone"
+            if slot.node not in self._ledger.nodes
             else "no pod came after it"
             if self._is_over(slot, now_s)
             else ""
@@ -304,26 +318,23 @@ class Mending:
             return
         lacks = self._lacks(gang, gang.size, bound)
         if not lacks:
-            gang.degraded_since_s = 0.0
+            gang.degraded_since_s, gang.kept_by = 0.0, ""
             return
         if gang.releasing or self._awaits(gang, now_s):
             gang.degraded_since_s = 0.0
             return
         repair_s = self._timeouts.repair_s
         if not gang.degraded_since_s:
-            gang.degraded_since_s = now_s
-            self._work.look_again(gang.key, now_s + repair_s)
+            gang.degraded_since_s, gang.evict_at_s = now_s, now_s + repair_s
+            self._work.look_again(gang.key, gang.evict_at_s)
             return
-        if now_s - gang.degraded_since_s < repair_s or not self._work.active:
+        if now_s < gang.evict_at_s or not self._work.active:
             return
-        gang.degraded_since_s = now_s
-        self._work.look_again(gang.key, now_s + repair_s)
+        gang.evict_at_s = now_s + repair_s
+        self._work.look_again(gang.key, gang.evict_at_s)
         if self._plan_anew(gang, now_s):
             return
-        self._release.metrics.aborts.labels(cause="degraded").inc()
-        self._release.telling.event(
-            gang, "Evicted", f"{lacks} ran for {repair_s:.0f} s without the others"
-        )
+        gang.why_evicted = f"{lacks} ran for {repair_s:.0f} s without the others"
         for slot in gang.slots:
             if slot.state is SlotState.BOUND:  # what comes after its pod waits for the whole gang
                 slot.ending(now_s)

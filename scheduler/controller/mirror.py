@@ -26,6 +26,7 @@ from scheduler.core.events import (
     ForeignPodGone,
     GangCancelled,
     GangInterrupted,
+    GangMends,
     GangResized,
     GangSetAside,
     GangSubmitted,
@@ -407,6 +408,9 @@ class Ledger:
             self._tell(GangResized(name, roles, request.present))
         elif member.present < request.present:
             self._tell(MemberAppeared(name, request.present - member.present))
+        member = self.state.gangs[name]
+        if member.mends != request.mends and (member.held or member.mends):
+            self._tell(GangMends(name, request.mends))
 
     def _roles(self, request: Request) -> tuple[Role, ...]:
         """Return the parts of a gang as the core's roles.
@@ -524,6 +528,7 @@ class Ledger:
         if not any(part.nodes for part in request.parts):
             request.admitted_s = now_s
             request.saved_s = -inf
+        request.mends = False
         parts = {part.name: part for part in request.parts}
         nodes: list[tuple[str, str, str]] = []
         for index, role in enumerate(self.state.gangs[decision.gang].missing):

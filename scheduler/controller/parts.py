@@ -64,6 +64,7 @@ class Request:
     walltime_s: float = inf
     admitted_s: float = 0.0  #: since when it holds nodes
     saved_s: float = -inf  #: until when its work is saved
+    mends: bool = False  #: it runs in part, and comes before gangs that hold nothing
     overtaken: int = 0  #: what the core's state counted when it was made anew
 
     @property
@@ -100,7 +101,7 @@ class Request:
         return (
             [(p.name, p.shape, p.avoid, p.nodes, p.uids, p.to_come) for p in self.parts],
             (self.submit_s, self.ordinal, self.priority, self.queue, self.walltime_s),
-            (self.admitted_s, self.saved_s),
+            (self.admitted_s, self.saved_s, self.mends),
         )
 
     def on(self, nodes: Container[str]) -> Request:

@@ -20,6 +20,9 @@ from scheduler.workloads.gangs import GangKey, is_name
 MOST_SCHEDULERS = 100  #: whoever creates pods chooses such names
 MOST_KEPT = 10_000  #: gangs without pods of which it is known what was refused
 
+#: pods that come so long after muster ended those before them are as old as they were
+AGE_S = 600.0
+
 
 def _age(gang: LiveGang) -> tuple[float, GangKey]:
     made_s = (unix_s(pod.metadata.creation_timestamp) for pod in gang.pods.values())
@@ -49,6 +52,8 @@ class Tables:
         self.slot_of: dict[str, tuple[LiveGang, Slot]] = {}
         self.things: dict[tuple[str, str, str], Thing] = {}
         self.progress = Progress(settings.timeouts.bind_s)
+        #: of gangs whose pods muster ended: when they came, and until when that is kept
+        self._ages: dict[GangKey, tuple[float, int, float]] = {}
         self._refusals: dict[GangKey, Refusals] = {}  #: of gangs without pods
         self._kept_off: dict[str, set[GangKey]] = {}  #: by node: gangs that it was refused to
         self._num_seen = 0  #: gangs
@@ -95,6 +100,9 @@ class Tables:
             gang.num_aborts, gang.hold_until_s = refusals.num_aborts, refusals.hold_until_s
             gang.came_s = self.work.now_s()
             self.names[name] = gang
+            submit_s, ordinal, until_s = self._ages.pop(key, (inf, 0, 0.0))
+            if self.work.now_s() < until_s:
+                gang.submit_s, gang.ordinal = submit_s, ordinal
         return gang
 
     def _free_name(self, key: GangKey) -> str:
@@ -130,6 +138,18 @@ class Tables:
                     elif not called and self.names.get(gang.name) is not gang:
                         gang.name = self._free_name(gang.key)
                         self.names[gang.name] = gang
+
+    def keep_age(self, gang: LiveGang, now_s: float) -> None:
+        """Let a gang without pods begin anew, but one that muster sent away at its old age."""
+        for key, (_, _, until_s) in list(self._ages.items()):
+            if until_s <= now_s:
+                del self._ages[key]
+        if gang.sent_away and gang.submit_s < inf:
+            self._ages[gang.key] = (gang.submit_s, gang.ordinal, now_s + AGE_S)
+            self.work.look_again(gang.key, now_s + AGE_S)
+        else:
+            gang.submit_s = inf
+        gang.sent_away = False
 
     def forget_gang(self, gang: LiveGang) -> None:
         """Forget a gang without pods, but not where kube-scheduler refused them, and how often."""

@@ -6,7 +6,7 @@ from collections import Counter
 
 from scheduler.core.model import NodeStatus, Phase, PodShape
 from scheduler.core.queueing import family_key, family_size
-from scheduler.core.state import ClusterState
+from scheduler.core.state import ClusterState, place_in_queue
 from scheduler.core.times import FOREVER_US
 
 
@@ -133,7 +133,7 @@ def _validate_queue(state: ClusterState) -> None:
             assert demand.entries == sorted(demand.entries, key=lambda e: e[0])
             assert demand.entries, "an empty demand is kept"
             for key, member in demand.entries:
-                assert key == member.key == state.order(member.gang)
+                assert key == member.key == place_in_queue(state, member)
                 assert family_key(member.missing) == family.key
                 assert family_size(member.missing) == size
     for name, reservation in state.reservations.items():

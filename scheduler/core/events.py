@@ -183,6 +183,18 @@ class Overtaken:
 
 
 @dataclass(slots=True)
+class GangMends:
+    """Whether a gang, which runs, lacks ranks that it cannot do without: then it comes first.
+
+    Whatever the order, it stands before all that hold nothing, until it has what it misses. The
+    driver knows; what no driver says never happens.
+    """
+
+    gang: str
+    first: bool
+
+
+@dataclass(slots=True)
 class GangSetAside:
     """The gang cannot be placed as the cluster stands, whichever gangs end: it leaves the queue.
 
@@ -230,6 +242,7 @@ ClusterEvent = (
     | ReservationReleased
     | Admitted
     | Overtaken
+    | GangMends
     | GangSetAside
     | GangTakenUp
     | Considered

@@ -39,6 +39,7 @@ class GangState:
         "gang",
         "held",
         "key",
+        "mends",
         "missing",
         "overtaken",
         "phase",
@@ -62,6 +63,7 @@ class GangState:
         self.saved_us = -FOREVER_US  #: what it did in that time until then would outlive a stop
         self.expected_end_us = FOREVER_US  #: start plus walltime
         self.overtaken = 0  #: gangs started past it while it headed the queue, this time
+        self.mends = False  #: it runs in part, and comes before gangs that hold nothing
 
     def copied(self) -> GangState:
         """Return another gang that is as this one is now."""
@@ -84,6 +86,7 @@ class GangState:
         self.saved_us = other.saved_us
         self.expected_end_us = other.expected_end_us
         self.overtaken = other.overtaken
+        self.mends = other.mends
 
 
 class Demand:

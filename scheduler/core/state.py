@@ -21,6 +21,7 @@ from scheduler.core.events import (
     GangCancelled,
     GangFinished,
     GangInterrupted,
+    GangMends,
     GangResized,
     GangSetAside,
     GangSubmitted,
@@ -39,6 +40,7 @@ from scheduler.core.model import (
     FamilyKey,
     Node,
     NodeStatus,
+    OrderKey,
     Phase,
     Placement,
     PodShape,
@@ -267,8 +269,14 @@ def _enqueue(state: ClusterState, member: GangState) -> None:
         member.phase = Phase.IMPOSSIBLE
         return
     member.phase = Phase.RUNNING if member.held else Phase.WAITING
-    member.key = state.order(member.gang)
+    member.key = place_in_queue(state, member)
     state.queue.add(member)
+
+
+def place_in_queue(state: ClusterState, member: GangState) -> OrderKey:
+    """Return the key of a gang: by the order, but those that run in part come first."""
+    key = state.order(member.gang)
+    return (-FOREVER_US, *key) if member.mends and member.held else key
 
 
 def _is_too_large(state: ClusterState, member: GangState) -> bool:
@@ -313,6 +321,7 @@ def _admitted(state: ClusterState, event: Admitted) -> None:
         member.admitted_us = event.now_us
     member.held = placement
     member.missing = ()
+    member.mends = False
     member.phase = Phase.RUNNING
     member.expected_end_us = expected_end_us
     if state._ends is not None:
@@ -373,6 +382,7 @@ def _forget_times(member: GangState) -> None:
     """A gang that holds nothing was not admitted, and a checkpoint of before is of no help."""
     member.admitted_us = member.expected_end_us = FOREVER_US
     member.saved_us = -FOREVER_US
+    member.mends = False
 
 
 def _finished(state: ClusterState, event: GangFinished | GangCancelled) -> None:
@@ -537,6 +547,17 @@ def _priority_changed(state: ClusterState, event: PriorityChanged) -> None:
     queued = event.gang in state.queue.members
     state.queue.discard(member)
     member.gang = member.gang._replace(priority=event.priority)
+    if queued:
+        _enqueue(state, member)
+
+
+def _mends(state: ClusterState, event: GangMends) -> None:
+    member = _gang(state, event.gang)
+    if event.first and not member.held:
+        raise ValueError(f"gang {event.gang!r} holds nothing; it is in its place in the queue")
+    queued = event.gang in state.queue.members
+    state.queue.discard(member)
+    member.mends = event.first
     if queued:
         _enqueue(state, member)
 
@@ -717,6 +738,7 @@ _HANDLERS: dict[type, Callable[[ClusterState, Any], None]] = {
     Admitted: _admitted,
     Wait: _waited,
     Overtaken: _overtaken,
+    GangMends: _mends,
     GangSetAside: _set_aside,
     GangTakenUp: _taken_up,
     Considered: _considered,

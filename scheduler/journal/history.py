@@ -19,6 +19,7 @@ from scheduler.core.events import (
     CheckpointSaved,
     ClusterEvent,
     ForeignPodBound,
+    GangMends,
     GangResized,
     GangSetAside,
     GangSubmitted,
@@ -272,6 +273,8 @@ def _events_of_gang(member: GangState) -> Iterator[ClusterEvent]:
             yield GangResized(gang.name, gang.roles, member.present)
     if member.overtaken:
         yield Overtaken(gang.name, member.overtaken)
+    if member.mends:
+        yield GangMends(gang.name, first=True)
     if member.saved_us > -FOREVER_US:
         yield CheckpointSaved(gang.name, member.saved_us)
     if member.phase is Phase.ASIDE:

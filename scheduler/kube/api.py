@@ -318,10 +318,28 @@ def _seconds(retry_after: str) -> float:
         return 1.0
 
 
+class _Cause(msgspec.Struct):
+    message: str = ""
+
+
+class _Details(msgspec.Struct):
+    causes: list[_Cause] = []
+
+
+class _Said(msgspec.Struct):
+    """The part of a Status that is for people."""
+
+    message: str = ""
+    details: _Details | None = None
+
+
 def _refusal(code: int, content: bytes, retry_after: str) -> ApiError:
     try:
-        text = msgspec.json.decode(content).get("message") or content[:300].decode(errors="replace")
-    except (msgspec.DecodeError, AttributeError):
+        said = msgspec.json.decode(content, type=_Said)
+        # of an eviction only the causes name the budget
+        causes = [one.message for one in (said.details or _Details()).causes if one.message]
+        text = "; ".join([said.message, *causes][-2:]) or content[:300].decode(errors="replace")
+    except (msgspec.DecodeError, RecursionError):
         text = content[:300].decode(errors="replace")
     return ApiError(code, text, _seconds(retry_after))
 

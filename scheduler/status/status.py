@@ -182,6 +182,8 @@ def _view(
         notes += _unwell(ledger, live)
     if gang.refusals.said and reason:
         notes.append(gang.refusals.said)
+    if gang.kept_by:
+        notes.append(gang.kept_by)
     if lacks_pods and ledger.devices.not_understood:
         what, why = min(ledger.devices.not_understood.items())
         more = len(ledger.devices.not_understood) - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ import pytest
 from scheduler.controller import plans
 from scheduler.kube.api import ApiError
 from scheduler.kube.objects import Pod
+from scheduler.status.status import view
 from tests.scheduler.controller.rig import Rig, pod, tried
 
 REPAIR_S = 60.0
@@ -106,6 +108,43 @@ def test_a_gang_that_may_not_be_evicted_is_mended(monkeypatch: pytest.MonkeyPatc
         rig.see(rank(1, 1))
         await rig.settle()
         assert rig.placed() == {"g-1": pods[1].spec.node_name}
+
+    tried(story, nodes=SIZE)
+
+
+def test_a_refused_eviction_is_said_as_it_is_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    budget = "Cannot evict pod; The disruption budget frail needs 4 healthy pods and has 3"
+
+    async def story(rig: Rig) -> None:
+        pods = await running(rig)
+        take, tried_at = rig.api.call, []
+        allowed = False
+
+        async def refuse(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if path.endswith("/eviction") and not allowed:
+                tried_at.append(rig.control.now_s())
+                raise ApiError(429, budget)
+            return await take(method, path, body, **more)
+
+        monkeypatch.setattr(rig.api, "call", refuse)
+        rig.see(told_to_go(pods[1]))
+        await rig.settle()
+        rig.events()
+        for _ in range(int(REPAIR_S) + 200):
+            await rig.pass_s(1.0)
+        gaps_s = [after - before for before, after in pairwise(sorted(set(tried_at)))]
+        assert gaps_s == [10.0, 20.0, 40.0, 80.0]
+        said = rig.events()
+        assert [reason for reason, _ in said] == ["NotEvicted"], "once, and no word of Evicted"
+        assert budget in said[0][1]
+        (gang,) = rig.control.gangs.values()
+        assert budget in view(gang, rig.ledger, rig.control.now_s()).text
+        allowed = True
+        await rig.pass_s(170.0)
+        assert sorted(rig.evicted()) == ["g-0", "g-2", "g-3"]
+        assert [reason for reason, _ in rig.events()] == ["Evicted"]
 
     tried(story, nodes=SIZE)
 

@@ -16,6 +16,7 @@ from scheduler.core.events import (
     GangCancelled,
     GangFinished,
     GangInterrupted,
+    GangMends,
     GangResized,
     GangSubmitted,
     MemberAppeared,
@@ -31,6 +32,7 @@ from scheduler.core.events import (
 from scheduler.core.model import Gang, Node, Phase, PodShape, Role, Slice
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import to_us
+from scheduler.journal.history import events_of
 from scheduler.policies import catalog
 from scheduler.policies.explain import explain
 from scheduler.policies.spec import PolicySpec
@@ -48,6 +50,7 @@ SKIP = catalog.policy(PolicySpec(discipline="skip"))
         (Admitted("x", (), 0, 1), "gang 'x' is unknown"),
         (PriorityChanged("x", 1), "gang 'x' is unknown"),
         (Overtaken("x", 1), "gang 'x' is unknown"),
+        (GangMends("x", first=True), "gang 'x' is unknown"),
         (NodeLost("x"), "node 'x' is unknown; add it first"),
         (NodeCordoned("x"), "node 'x' is unknown"),
         (NodeReturned("x"), "node 'x' is unknown"),
@@ -277,3 +280,26 @@ def test_since_when_a_gang_is_admitted_and_what_it_saved_is_kept_while_it_holds_
     let_pass(state, STRICT, 20.0)
     assert member.admitted_us == to_us(20.0)
     validate(state)
+
+
+def test_a_gang_that_runs_in_part_comes_first_until_it_is_whole() -> None:
+    state = ClusterState(nodes(4))
+    for each in (gang("first", 3, 8), gang("runs", 2, 8, submit_s=5.0)):
+        submit(state, each)
+    with pytest.raises(ValueError, match="gang 'runs' holds nothing"):
+        apply(state, GangMends("runs", first=True))
+    apply(state, Admitted("runs", (Slice(0, 0, 2, 1),), 0, 99))
+    apply(state, MemberLost("runs", 0, "n1"))
+    assert [m.gang.name for m in state.queue.in_order()] == ["first", "runs"]
+    apply(state, GangMends("runs", first=True))
+    assert [m.gang.name for m in state.queue.in_order()] == ["runs", "first"]
+    again = ClusterState(state.capacity.nodes)
+    for event in events_of(state):
+        apply(again, event)
+    assert [m.gang.name for m in again.queue.in_order()] == ["runs", "first"]
+    apply(state, Admitted("runs", (Slice(0, 1, 2, 1),), 0, 99))
+    apply(state, MemberLost("runs", 0, "n1"))
+    assert [m.gang.name for m in state.queue.in_order()] == ["first", "runs"], "not for good"
+    apply(state, GangMends("runs", first=True))
+    apply(state, GangInterrupted("runs"))
+    assert [m.gang.name for m in state.queue.in_order()] == ["first", "runs"], "it runs no more"

@@ -28,6 +28,7 @@ from scheduler.core.events import (
     GangCancelled,
     GangFinished,
     GangInterrupted,
+    GangMends,
     GangResized,
     GangSetAside,
     GangSubmitted,
@@ -139,7 +140,8 @@ class ClusterMachine(RuleBasedStateMachine):
             "sjf": (gang.walltime_us,),
             "smallest": (sum(role.count * role.pod.gpus for role in gang.roles),),
         }[self.order]
-        return (*first, gang.submit_us, gang.name)
+        mends = self.state.gangs[gang.name].mends and bool(self.where.get(gang.name))
+        return (not mends, *first, gang.submit_us, gang.name)
 
     def waiting(self) -> list[str]:
         return [name for name in self.gangs if name in self.state.queue.members]
@@ -464,6 +466,19 @@ class ClusterMachine(RuleBasedStateMachine):
         apply(self.state, GangSetAside(name))
         assert sorted(self.waiting()) == sorted(set(before) - {name})
         assert explain(self.state, name).aside
+        self.disturb()
+
+    @precondition(lambda self: self.running())
+    @rule(data=st.data(), first=st.booleans())
+    def gang_mends(self, data: st.DataObject, first: bool) -> None:
+        """One that runs in part stands before all others, as long as its driver says so."""
+        name = data.draw(st.sampled_from(self.running()))
+        apply(self.state, GangMends(name, first=first))
+        waiting = self.waiting()
+        if waiting:
+            head = self.state.queue.head()
+            foremost = min(waiting, key=lambda other: self.key(self.gangs[other]))
+            assert head is not None and head.gang.name == foremost
         self.disturb()
 
     @rule(data=st.data())

@@ -23,6 +23,7 @@ from scheduler.core.events import (
     GangCancelled,
     GangFinished,
     GangInterrupted,
+    GangMends,
     GangResized,
     GangSetAside,
     GangSubmitted,
@@ -179,7 +180,9 @@ class Play:
             return None
         member = state.gangs[self.pick(sorted(state.gangs))]
         name = member.gang.name
-        kind = self.pick(["appear", "lose", "resize", "priority", "save", "overtaken", "aside"])
+        kind = self.pick(
+            ["appear", "lose", "resize", "priority", "save", "overtaken", "aside", "mends"]
+        )
         if kind == "appear":
             return MemberAppeared(name)
         if kind == "priority":
@@ -197,6 +200,8 @@ class Play:
             return None
         if kind == "save":
             return CheckpointSaved(name, max(self.now_us, member.admitted_us))
+        if kind == "mends":
+            return GangMends(name, first=self.pick([False, True]))
         piece = self.pick(list(member.held))
         return MemberLost(name, piece.role, state.capacity.nodes[piece.hi - 1].name)
 

@@ -1,0 +1,113 @@
+"""Running gangs that lose ranks: what is kept for them, and who is ended for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.cluster.conftest import NODES, Kube, gang
+from tests.cluster.test_failure_pods import bound, fill, reason, remove
+from tests.cluster.test_rules import events
+
+pytestmark = [pytest.mark.k8s, pytest.mark.slow]
+
+REPAIR_S = 6.0  #: of the cluster that tests share
+
+
+@contextmanager
+def cordoned(kube: Kube, *nodes: str) -> Iterator[None]:
+    """Close nodes, and open them again."""
+    for node in nodes:
+        kube.patch(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": True}})
+    try:
+        yield
+    finally:
+        for node in nodes:
+            kube.patch(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": None}})
+
+
+def wait_s(kube: Kube, what: str, seconds: float) -> None:
+    """Let time go by in which nothing must happen."""
+    until_s = time.monotonic() + seconds
+    kube.until(what, lambda: time.monotonic() > until_s)
+
+
+def test_a_lost_rank_gets_a_node_before_the_gang_that_waits(kube: Kube, space: str) -> None:
+    """Its own node is closed, and the head of the queue cannot use the ones that are free."""
+    fill(kube, space, NODES - 4)
+    whole = gang(space, "runs", 2)
+    kube.create(*whole)
+    kube.until("runs is bound", lambda: len(bound(kube, space, "runs")) == 2)
+    kube.create(*gang(space, "waits", 4))
+    reason(kube, space, "waits", "capacity")
+    with cordoned(kube, bound(kube, space, "runs")["runs-1"]):
+        remove(kube, space, "runs-1")
+        kube.create(whole[2])
+        kube.until("it is bound again", lambda: len(bound(kube, space, "runs")) == 2)
+        wait_s(kube, "a repair would be over", REPAIR_S + 2.0)
+        assert len(bound(kube, space, "runs")) == 2
+        assert kube.explain(space, "runs")["phase"] == "running"
+        assert not bound(kube, space, "waits")
+
+
+def test_a_node_that_opens_again_is_the_lost_ranks_and_no_fillers(kube: Kube, space: str) -> None:
+    fill(kube, space, NODES - 2)
+    whole = gang(space, "runs", 2)
+    kube.create(*whole)
+    kube.until("runs is bound", lambda: len(bound(kube, space, "runs")) == 2)
+    kube.create(*gang(space, "next", 1))
+    reason(kube, space, "next", "capacity")
+    with cordoned(kube, bound(kube, space, "runs")["runs-1"]):
+        remove(kube, space, "runs-1")
+        reason(kube, space, "runs", "members")
+    kube.create(whole[2])
+    kube.until("it is bound again", lambda: len(bound(kube, space, "runs")) == 2)
+    assert not bound(kube, space, "next")
+
+
+def test_an_evicted_gang_stands_before_those_that_came_after_it(kube: Kube, space: str) -> None:
+    fill(kube, space, NODES - 2)
+    whole = gang(space, "old", 2)
+    kube.create(*whole)
+    kube.until("old is bound", lambda: len(bound(kube, space, "old")) == 2)
+    wait_s(kube, "the next second", 1.1)
+    kube.create(*gang(space, "young", 2))
+    reason(kube, space, "young", "capacity")
+    with cordoned(kube, bound(kube, space, "old")["old-1"]):
+        remove(kube, space, "old-1")
+        kube.create(whole[2])
+        kube.until("old is evicted", lambda: not bound(kube, space, "old"))
+        kube.create(whole[1])
+        kube.until("both wait", lambda: kube.explain(space, "old").get("pods_present") == 2)
+        assert not bound(kube, space, "young")
+    kube.until("old runs again", lambda: len(bound(kube, space, "old")) == 2)
+    assert not bound(kube, space, "young")
+
+
+def test_a_budget_that_forbids_an_eviction_is_named(kube: Kube, space: str) -> None:
+    label = {"scheduling.x-k8s.io/pod-group": "frail"}
+    budget = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "keep", "namespace": space},
+        "spec": {"minAvailable": 2, "selector": {"matchLabels": label}},
+    }
+    kube.create(budget, *gang(space, "frail", 2))
+    kube.until("frail is bound", lambda: len(bound(kube, space, "frail")) == 2)
+    remove(kube, space, "frail-1")
+    said = "pod frail-0 may not be evicted: "
+    text = kube.until(
+        "why it is not evicted is said",
+        lambda: said in (found := kube.explain(space, "frail").get("text", "")) and found,
+    )
+    assert "The disruption budget keep needs 2 healthy pods" in text
+    kube.until("an Event says so, too", lambda: events(kube, space, "NotEvicted"))
+    assert not events(kube, space, "Evicted"), "nothing was"
+    assert set(bound(kube, space, "frail")) == {"frail-0"}
+    path = f"/apis/policy/v1/namespaces/{space}/poddisruptionbudgets/keep"
+    kube.patch(path, {"spec": {"minAvailable": 0}})
+    kube.until("it is evicted", lambda: not bound(kube, space, "frail"))
+    kube.until("an Event says so", lambda: events(kube, space, "Evicted"))
