@@ -7,10 +7,11 @@ brings a gang in line with its pods, `release` carries plans out, `recovery` goe
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import inf
 
 from scheduler.controller.lanes import Lanes
@@ -34,6 +35,7 @@ from scheduler.workloads.gangs import GangKey, Source, has_done_its_work, key_of
 from scheduler.workloads.requests import pod_shape, resized
 
 log = logging.getLogger("muster.controller")
+TURN_S = 0.015  #: a step gives others their turn after so long
 SET_ASIDE_S = 60.0  #: a gang that cannot be read or decided is tried again after so long
 
 
@@ -220,7 +222,7 @@ class Controller:
         here = pod.spec.node_name
         is_news = known is None or known.spec.node_name != here
         if here and is_news and not pod.ended and (place is None or place[1].node != here):
-            self.ledger.hear(here, gang.facts(pod).shape)
+            self.ledger.hear(key, here, gang.facts(pod).shape)
         self.work.touch(key)
         self.work.wake()
 
@@ -246,23 +248,46 @@ class Controller:
         while True:
             await self.work.something()
             began_s = time.perf_counter()
-            self.step()
+            await self.step_in_turns()
             self.work.stepped(time.perf_counter() - began_s)
 
+    async def step_in_turns(self) -> None:
+        """Make a step, and let others have their turn before it takes long."""
+        began_s = time.perf_counter()
+        for _ in self.turns():
+            if time.perf_counter() - began_s > TURN_S:
+                await asyncio.sleep(0)
+                began_s = time.perf_counter()
+
     def step(self) -> None:
-        """Mend every gang that something happened to, then let the core decide."""
+        """Make a step at once."""
+        for _ in self.turns():
+            pass
+
+    def turns(self) -> Iterator[None]:
+        """Mend every gang that something happened to, then let the core decide.
+
+        Between two turns others may tell of facts, and ask.
+        """
         now_s = self.now_s()
         self.ledger.now_s = now_s
-        self.ledger.forget_heard()
         self.tables.vacancies.forget(now_s)
         for key in self.work.take():
+            self.ledger.forget_heard(key)
             gang = self.gangs.get(key)
             if gang is not None:
                 self._mend(gang, now_s)
+                yield
         self.work.step_at_s = inf
         if not self.active:
             return
         began_s = time.perf_counter()
+        try:
+            yield from self.ledger.settling(now_s)
+        except Exception as error:
+            log.warning("the core's state cannot be made: %s", error)  # nor can it just below
+        if not self.active:
+            return
         self._decide(now_s)
         standing = self.ledger.standing
         until_s = min(to_s(self.ledger.state.until_us), standing.look_s)

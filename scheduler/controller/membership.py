@@ -6,6 +6,7 @@ The core knows one gang for it through its whole life: see `asking.request_of`.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
@@ -21,6 +22,7 @@ from scheduler.core.model import PodShape
 from scheduler.kube.objects import PLAN, Pod
 from scheduler.workloads.eligibility import Avoid, unmodelled
 from scheduler.workloads.gangs import JOBSET_ATTEMPT, GangKey, Rank, rank_of
+from scheduler.workloads.limits import excess
 from scheduler.workloads.requests import pod_shape
 from scheduler.workloads.sizes import Size
 
@@ -43,6 +45,7 @@ class Facts(NamedTuple):
     alike: bytes  #: equal for pods that the core need not tell apart
     gated: bool
     unmodelled: str  #: what of its constraints only kube-scheduler checks
+    excess: str  #: what it has too much of for muster to look at; empty if nothing
 
 
 @dataclass(slots=True)
@@ -129,8 +132,10 @@ class LiveGang:
     refusals: Refusals = field(default_factory=Refusals)
     owner_says: str = ""  #: why whoever makes its pods makes no more of them
     problem: str = ""  #: why it cannot be considered, if that is so
+    kinds: frozenset[bytes] = frozenset()  #: of pods that wait, as its namespace's count has them
     trouble: str = ""  #: what the core failed on; holds until `hold_until_s`
     _part_of: dict[bytes, str] = field(default_factory=dict)
+    _num_parts: Counter[str] = field(default_factory=Counter)  #: by role
     _facts: dict[str, Facts] = field(default_factory=dict)
     _counted: set[str] = field(default_factory=set)  #: pods that ended well, of any attempt
 
@@ -144,8 +149,8 @@ class LiveGang:
             own = bound_by_plan or self.pinned(pod) is not None
             affinity = (unpinned(pod) if own else spec.affinity or {}).get("nodeAffinity")
             alike = _encode([rank.role, shape, spec.node_selector, spec.tolerations, affinity])
-            unchecked = unmodelled(pod)
-            known = Facts(rank, shape, alike, bool(spec.scheduling_gates), unchecked)
+            unchecked, much = unmodelled(pod), excess(pod)
+            known = Facts(rank, shape, alike, bool(spec.scheduling_gates), unchecked, much)
             self._facts[uid] = known
         return known
 
@@ -283,7 +288,8 @@ class LiveGang:
         alike += _encode(sorted(avoid)) if avoid else b""
         name = self._part_of.get(alike)
         if name is None:
-            same = sum(name.partition("#")[0] == rank.role for name in self._part_of.values())
+            same = self._num_parts[rank.role]
+            self._num_parts[rank.role] += 1
             name = self._part_of[alike] = f"{rank.role}#{same}" if same else rank.role
         return name, avoid
 

@@ -21,7 +21,7 @@ from scheduler.kube.objects import Pod
 from scheduler.workloads.gangs import rank_of, shown
 from scheduler.workloads.sizes import Size, size_of, without_surplus
 
-LOOK_S = 60.0  #: schedulers that come later are noticed after so long
+LOOK_S = 60.0  #: schedulers that come later, and room in a budget, are noticed after so long
 
 
 class Mending:
@@ -269,6 +269,10 @@ class Mending:
         """Return why the gang must not be considered; mends what can be mended."""
         if gang.size is None:
             return "the object that says how many pods it needs cannot be read yet"
+        if much := self._too_much(gang, free, now_s):
+            if much != gang.problem:
+                self._release.telling.event(gang, "TooMuch", much)
+            return much
         if unserved := self._unserved(gang, free):
             if unserved != gang.problem:
                 self._release.telling.event(gang, "NotServed", unserved)
@@ -284,6 +288,17 @@ class Mending:
         if found.event and found.problem != gang.problem:
             self._release.telling.event(gang, found.event, found.problem)
         return found.problem
+
+    def _too_much(self, gang: LiveGang, free: list[Pod], now_s: float) -> str:
+        """Return why to look at these pods would take work that others would wait for."""
+        facts = [gang.facts(pod) for pod in free]
+        for pod, known in zip(free, facts, strict=True):
+            if known.excess:
+                return f"pod {pod.metadata.name} has {known.excess}"
+        much = self._tables.budget.count(gang, frozenset(known.alike for known in facts))
+        if much:
+            self._work.look_again(gang.key, now_s + LOOK_S)
+        return much
 
     def _unserved(self, gang: LiveGang, free: list[Pod]) -> str:
         """Return why nobody would bind a pod, were it told of a node; nothing if somebody would.

@@ -8,7 +8,7 @@ by step (a node that left, a new size or class) is a state built anew from the s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import NamedTuple
@@ -46,13 +46,16 @@ from scheduler.kube.objects import NodeObject, Pod, node_ready
 from scheduler.policies import decide as core
 from scheduler.policies.explain import explain
 from scheduler.policies.policy import Policy
-from scheduler.workloads.eligibility import TOPOLOGY_KEYS, NodeClasses, may_use
+from scheduler.workloads.eligibility import TOPOLOGY_KEYS, may_use
+from scheduler.workloads.nodeclasses import NodeClasses
 from scheduler.workloads.requests import node_shape
 
 ZERO = PodShape(0)
 #: what changes no room
 _LEAVES_ROOM = (Wait, Reserve, Considered)
 MAX_DECISIONS = 10_000  #: of one pass; more would be a loop without end
+MAX_TRIES = 3  #: to make a state while facts change
+SLICE = 16  #: nodes or gangs that are told before others get their turn
 
 
 class Placed(NamedTuple):
@@ -60,6 +63,14 @@ class Placed(NamedTuple):
 
     name: str
     nodes: list[tuple[str, str, str]]  #: part, uid, node
+
+
+@dataclass(slots=True)
+class _Meanwhile:
+    """What is heard while the core's state is made anew."""
+
+    nodes: set[str] = field(default_factory=set)
+    gangs: set[str] = field(default_factory=set)
 
 
 #: told every event and decision, in order
@@ -92,10 +103,15 @@ class Ledger:
         self.standing = Standing(self._facts, self._lasting, self.policy.placer)
         self._stale: set[str] = set()  #: nodes whose foreign occupant has to be told anew
         self._short: set[str] = set()  #: nodes with more on them than they have
-        self._inflated: set[str] = set()  #: nodes that hold more than they have
+        #: by gang: pods on nodes that have no room for them beside what was there before
+        self._beyond: dict[str, dict[str, PodShape]] = {}
+        self._look_anew: set[str] = set()  #: gangs of which such a node has got room
         self._left: set[str] = set()  #: nodes that went away under a request
         self._heard: dict[str, PodShape] = {}  #: by node: pods of gangs that are news there
+        self._heard_of: dict[object, list[tuple[str, PodShape]]] = {}  #: the same by gang
         self._start_over = True
+        self._making: Iterator[None] | None = None  #: the state that is made at present
+        self._meanwhile: _Meanwhile | None = None
         self._once_more = False
         self.now_s = 0.0
         self.version = 0  #: grows whenever a node may have got more or less room
@@ -106,13 +122,24 @@ class Ledger:
         """Take in a node as it is now; return whether that is news to the core."""
         name = node.metadata.name
         self.nodes[name] = node
-        fact = self._fact(node)
+        fact, is_new_class = self._fact(node)
         old = self._facts.get(name)
         if fact == old:
             return False
         self._facts[name] = fact
+        if self._meanwhile is not None:
+            self._meanwhile.nodes.add(name)
+        else:
+            self._tell_node(old, fact, is_new_class)
+        return True
+
+    def _tell_node(self, old: Node | None, fact: Node, is_new_class: bool) -> None:
+        """Tell the core how a node differs from what it was told, if it can follow."""
+        name = fact.name
         if name in self._left:  # what still stands on it is counted again
             self._left.discard(name)
+            self._start_over = True
+        elif is_new_class:  # who may use it is worked out for all
             self._start_over = True
         elif old is None and not self._start_over:
             self._tell(NodeAdded(fact))
@@ -124,7 +151,6 @@ class Ledger:
             self.standing.change(name)
         else:
             self._start_over = True
-        return True
 
     def remove_node(self, name: str) -> None:
         """Forget a node that left the cluster."""
@@ -177,13 +203,17 @@ class Ledger:
             room = room.plus(more, -1)
         return room.is_overdrawn and not set(room.overdrawn()).isdisjoint(ZERO.short_of(shape))
 
-    def hear(self, name: str, shape: PodShape) -> None:
+    def hear(self, gang: object, name: str, shape: PodShape) -> None:
         """Count a gang's pod on a node for now; the next step finds out whose slot it has."""
         self._heard[name] = self._heard.get(name, ZERO).plus(shape)
+        self._heard_of.setdefault(gang, []).append((name, shape))
 
-    def forget_heard(self) -> None:
-        """Stop counting what was heard: from now on it is looked at."""
-        self._heard.clear()
+    def forget_heard(self, gang: object) -> None:
+        """Stop counting what was heard of a gang: it is looked at now."""
+        for name, shape in self._heard_of.pop(gang, ()):
+            left = self._heard.pop(name).plus(shape, -1)
+            if left != ZERO:
+                self._heard[name] = left
 
     def has_room(self, name: str, shape: PodShape) -> bool:
         """True if the node has room for such a pod beside all that is there or promised."""
@@ -200,17 +230,20 @@ class Ledger:
         """True if this pod may go to the node, were there room."""
         return self.usable(name) and may_use(pod, self.nodes[name])
 
-    def _fact(self, node: NodeObject) -> Node:
+    def _fact(self, node: NodeObject) -> tuple[Node, bool]:
+        """Return a node as the core knows it, and whether nodes of its class are news."""
         labels = node.metadata.labels
+        pool, is_new = self.classes.class_of(node)
         usable = not node.spec.unschedulable and node_ready(node)
-        return Node(
+        fact = Node(
             name=node.metadata.name,
             capacity=node_shape(node, self.resource, self.devices.of(node)),
-            pool=self.classes.class_of(node),
+            pool=pool,
             gpu_model=labels.get("nvidia.com/gpu.product", ""),
             topology=tuple(labels.get(key, "") for key in TOPOLOGY_KEYS),
             status=NodeStatus.SCHEDULABLE if usable else NodeStatus.CORDONED,
         )
+        return fact, is_new
 
     # -- devices -----------------------------------------------------------------------------
 
@@ -245,10 +278,11 @@ class Ledger:
         if old is not None:
             self.drop_foreign(pod)
         self._foreign[pod] = (node, shape, leaves)
-        self._count_foreign(node, shape, leaves, 1)
+        self._count_on(node, shape, leaves, 1)
         return True
 
-    def _count_foreign(self, node: str, shape: PodShape, leaves: bool, times: int) -> None:
+    def _count_on(self, node: str, shape: PodShape, leaves: bool, times: int) -> None:
+        """Count pods of no gang, or that the core counts as such, on a node, or no longer."""
         for on, counts in ((self._foreign_on, True), (self._leaving_on, leaves)):
             if counts:
                 total = on.pop(node, ZERO).plus(shape, times)
@@ -271,7 +305,7 @@ class Ledger:
         """Stop counting it; return whether that is news."""
         old = self._foreign.pop(pod, None)
         if old is not None:
-            self._count_foreign(*old, -1)
+            self._count_on(*old, -1)
         return old is not None
 
     def _occupy(self, name: str) -> None:
@@ -302,25 +336,41 @@ class Ledger:
             if old.says() == request.says():
                 return old
             request.overtaken = old.overtaken
-        for part in request.parts:
-            if part.asks and part.pod is not None and self.classes.learn(part.pod, part.avoid):
-                self._start_over = True
         self.requests[request.name] = request
         if old is not None and old.held() - request.held():
             self.num_freed += 1
-        if self._start_over:
+        if self._is_told_later(request.name):
             return request
         try:
-            self._tell_gang(request)
+            self._take_in(request)
         except Exception:
             del self.requests[request.name]
             self._start_over = True
             raise
         return request
 
+    def _take_in(self, request: Request) -> None:
+        """Tell the core of a gang, unless that takes another state."""
+        for part in request.parts:
+            if part.asks and part.pod is not None and self.classes.learn(part.pod, part.avoid):
+                self._start_over = True
+        if not self._start_over:
+            self._tell_gang(request)
+
+    def _is_told_later(self, gang: str) -> bool:
+        """True if the core hears of a gang by a state that is made anew."""
+        if self._meanwhile is not None:
+            self._meanwhile.gangs.add(gang)
+            return True
+        return self._start_over
+
     def ask_more(self, request: Request) -> None:
         """Take in that a gang, which is kept here, asks for more pods of parts that it has."""
-        if not self._start_over:
+        if self._is_told_later(request.name):
+            return
+        if request.name in self._beyond:
+            self._tell_gang(request)
+        else:
             self._tell_asked(request)
 
     def drop_gang(self, name: str) -> None:
@@ -329,21 +379,29 @@ class Ledger:
         if request is None:
             return
         self.num_freed += bool(request.nodes)
-        if self._start_over or name not in self.state.gangs:  # its nodes may be gone
-            return
-        self._tell(GangCancelled(name))
-        self._freed(request.nodes)
+        if not self._is_told_later(name):
+            self._tell_end(name)
 
-    def _freed(self, nodes: tuple[str, ...]) -> None:
+    def _tell_end(self, name: str) -> None:
+        """Tell the core that a gang is no more."""
+        self._count_beyond(name, Counter())
+        member = self.state.gangs.get(name)
+        if member is not None:  # else its nodes are gone
+            nodes = {node for _, node in held_by(self.state, member)}
+            self._tell(GangCancelled(name))
+            self._freed(nodes)
+
+    def _freed(self, nodes: Collection[str]) -> None:
         """Look again at nodes that had more on them than they have."""
         self._stale.update(self._short.intersection(nodes))
-        if self._inflated.intersection(nodes):
-            self._start_over = True
+        for gang, beyond in self._beyond.items():
+            if not beyond.keys().isdisjoint(nodes):
+                self._look_anew.add(gang)
 
     def _tell_gang(self, request: Request) -> None:
         """Tell the core what changed of a gang: what it lost, what it has, what it asks for."""
         self._left |= {name for name in request.nodes if name not in self._facts}
-        wanted = request.on(self._facts)
+        wanted = request.on(self.state.capacity.index_of)
         name, gang = request.name, request.gang(())
         member = self.state.gangs.get(name)
         if member is not None and member.gang._replace(roles=()) != gang:
@@ -354,10 +412,13 @@ class Ledger:
         held = wanted.held()
         if lost := told - held:
             self._tell_lost(name, lost, not +(told - lost))
-        if gained := held - told:
+        gained = held - told
+        if gained or name in self._beyond:
+            beyond = self._find_beyond(wanted, gained)
+            self._count_beyond(name, beyond, wanted)
+            wanted, gained = wanted.without(beyond), gained - beyond
+        if gained:
             self._tell_held(wanted.running(), gained)
-            if self._start_over:
-                return
         if not wanted.parts:
             if name in self.state.gangs:
                 self._tell(GangCancelled(name))
@@ -385,9 +446,7 @@ class Ledger:
         if name in self.state.gangs:
             self._tell(GangResized(name, gang.roles, request.present))
         placement = placement_of(self.state.capacity, gang.roles, gained)
-        if placement is None:
-            self._start_over = True
-            return
+        assert placement is not None, "what has no room is not among what is held"
         if name not in self.state.gangs:
             self._tell(GangSubmitted(gang))
         missing = [role.name for role in self.state.gangs[name].missing]
@@ -395,6 +454,47 @@ class Ledger:
         placement = tuple(piece._replace(role=index[piece.role]) for piece in placement)
         now_us = to_us(request.admitted_s)
         self._tell(Admitted(name, placement, now_us, ends_us(now_us, gang.walltime_us)))
+
+    def _find_beyond(self, request: Request, gained: Held) -> Held:
+        """Return the pods that a node has no room for, whoever bound them there.
+
+        A kubelet may still refuse them; the node does not grow by them. Pods of no gang make room.
+        """
+        shapes = {part.name: part.shape for part in request.parts}
+        capacity = self.state.capacity
+        beyond: Held = Counter()
+        left: dict[str, PodShape] = {}
+        for (part, node), count in gained.items():
+            shape = shapes[part]
+            room = left.get(node)
+            if room is None:
+                room = capacity.free_on(capacity.index_of[node])
+            fits = min(count, room.holds(shape))
+            if fits < count and node in self.state.foreign:
+                without = room.plus(self.state.foreign[node][1])
+                if without.holds(shape) > fits:
+                    room, fits = without, min(count, without.holds(shape))
+                    self._tell(ForeignPodGone(node))
+                    self._stale.add(node)
+            if fits < count:
+                beyond[part, node] = count - fits
+            left[node] = room.plus(shape, -fits)
+        return beyond
+
+    def _count_beyond(self, name: str, beyond: Held, request: Request | None = None) -> None:
+        """Count what a gang has beyond the room of its nodes as pods of no gang, from now on."""
+        for node, shape in self._beyond.pop(name, {}).items():
+            self._count_on(node, shape, True, -1)
+        if not beyond:
+            return
+        assert request is not None
+        shapes = {part.name: part.shape for part in request.parts}
+        taken: dict[str, PodShape] = {}
+        for (part, node), count in beyond.items():
+            taken[node] = taken.get(node, ZERO).plus(shapes[part], count)
+        self._beyond[name] = taken
+        for node, shape in taken.items():
+            self._count_on(node, shape, True, 1)
 
     def _tell_asked(self, request: Request) -> None:
         """Tell which pods the gang has and which of them are there."""
@@ -437,39 +537,75 @@ class Ledger:
             self.version += 1
         self.record(self.now_s, event)
 
-    def _rebuild(self) -> None:
-        """Make the core's state anew from the facts; what runs is counted first."""
-        self._start_over = False
+    def _rebuild(self) -> Iterator[None]:
+        """Make the core's state anew from the facts, bit by bit.
+
+        Until it is whole everybody sees the state that was; what is heard meanwhile comes after it.
+        """
+        self._start_over = self._once_more = False
         self._keep_counts()
-        self.standing.begin_anew()
-        self.version += 1
         self.num_rebuilds += 1
-        self.classes.forget_classes()
-        for name, node in self.nodes.items():
-            pool, fact = self.classes.class_of(node), self._facts[name]
+        self._meanwhile = meanwhile = _Meanwhile()
+        facts, nodes = dict(self._facts), dict(self.nodes)
+        before = self.state, self.classes
+        try:
+            for _ in self._make(facts, nodes):
+                made = self.state, self.classes
+                self.state, self.classes = before
+                yield
+                self.state, self.classes = made
+        except BaseException:
+            self.state, self.classes = before
+            self._start_over = True
+            raise
+        finally:
+            self._meanwhile = None
+        self.version += 1
+        self.standing.begin_anew()
+        for name in self._facts.keys() & facts.keys():
+            self._facts[name] = facts[name]
+        for name in meanwhile.gangs:
+            request = self.requests.get(name)
+            if request is not None:
+                self._take_in(request)
+            else:
+                self._tell_end(name)
+        for name in meanwhile.nodes & self.nodes.keys():
+            self._facts[name], is_new_class = self._fact(self.nodes[name])
+            self._tell_node(facts.get(name), self._facts[name], is_new_class)
+
+    def _make(self, facts: dict[str, Node], nodes: dict[str, NodeObject]) -> Iterator[None]:
+        """Put classes of nodes and a state in place at once, then tell it all; what runs is first.
+
+        `facts` get the classes of their nodes.
+        """
+        beyond = self._beyond
+        requests = sorted(self.requests.values(), key=lambda r: (not r.nodes, r.name in beyond))
+        asked = [(p.pod, p.avoid) for r in requests for p in r.parts if p.asks and p.pod]
+        for classes in self.classes.sorted_anew([nodes[name] for name in facts], asked):
+            self.classes = classes
+            yield
+        for number, (name, fact) in enumerate(facts.items()):
+            pool, _ = self.classes.class_of(nodes[name])
             if pool != fact.pool:
-                self._facts[name] = replace(fact, pool=pool)
-        held: dict[str, PodShape] = {}
-        for request in self.requests.values():
-            for part in request.parts:
-                for name in part.nodes:
-                    held[name] = held.get(name, ZERO).plus(part.shape)
-        self._inflated = set()
-        nodes = []
-        for name, fact in self._facts.items():
-            least = held.get(name)
-            if least is not None and not fact.capacity.covers(least):
-                self._inflated.add(name)
-                capacity = least.most(fact.capacity)
-                fact = Node(name, capacity, fact.pool, fact.gpu_model, fact.topology, fact.status)
-            nodes.append(fact)
-        self.state = ClusterState(nodes, order=self.policy.order)
+                facts[name] = replace(fact, pool=pool)
+            if number % SLICE == 0:
+                yield
+        self.state = ClusterState(facts.values(), order=self.policy.order)
+        yield
         self.rebuilt(self.now_s, self.state)
-        for request in sorted(self.requests.values(), key=lambda request: not request.nodes):
-            self._tell_gang(request)
-        assert not self._start_over, "a rebuilt state must hold what runs"
+        yield
         self._short.clear()
-        self._stale.update(self._foreign_on)
+        for gang in self._beyond.keys() - self.requests.keys():
+            self._count_beyond(gang, Counter())
+        for number, request in enumerate(requests):
+            self._tell_gang(request)
+            if number % SLICE == 0:
+                yield
+        for number, name in enumerate(list(self._foreign_on)):
+            self._occupy(name)
+            if number % SLICE == 0:
+                yield
 
     def _keep_counts(self) -> None:
         """Note what the core's state counted by itself, before another takes its place."""
@@ -479,16 +615,38 @@ class Ledger:
 
     def settle(self, now_s: float) -> None:
         """Bring the core's state up to date with the facts."""
+        for _ in self.settling(now_s):
+            pass
+
+    def settling(self, now_s: float) -> Iterator[None]:
+        """Do the same bit by bit; others may tell of facts, and ask, between two of them."""
         self.now_s = now_s
-        if self._start_over or self._once_more:
-            self._once_more = False
-            self._rebuild()
-        while self._stale:
-            self._occupy(self._stale.pop())
-        if self._start_over:
-            self._rebuild()
+        tries = 0
+        while self._making or self._start_over or self._once_more or self._look_anew or self._stale:
+            if self._making or self._start_over or self._once_more:
+                tries += 1
+                for _ in self._made_anew():
+                    if tries <= MAX_TRIES:  # what changes all the time must be told, too
+                        yield
+            while self._look_anew and not self._start_over:
+                request = self.requests.get(self._look_anew.pop())
+                if request is not None:
+                    self._tell_gang(request)
             while self._stale:
                 self._occupy(self._stale.pop())
+                if len(self._stale) % SLICE == 0:
+                    yield
+
+    def _made_anew(self) -> Iterator[None]:
+        """Go on with the state that is being made, or begin one."""
+        if self._making is None:
+            self._making = self._rebuild()
+        try:
+            yield from self._making
+            self._making = None
+        except Exception:
+            self._making = None
+            raise
 
     def decide(self, now_s: float) -> list[Placed]:
         """Make a pass; return the gangs that it admitted, each with the nodes of its pods."""

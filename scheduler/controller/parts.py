@@ -111,6 +111,22 @@ class Request:
         parts = [replace(p, nodes=[node for node in p.nodes if node in nodes]) for p in self.parts]
         return replace(self, parts=[part for part in parts if part.count])
 
+    def without(self, held: Held) -> Request:
+        """Return it without so many pods of these parts on these nodes."""
+        if not held:
+            return self
+        parts = []
+        for part in self.parts:
+            left = Counter({node: n for (name, node), n in held.items() if name == part.name})
+            nodes = []
+            for node in part.nodes:
+                if left[node]:
+                    left[node] -= 1
+                else:
+                    nodes.append(node)
+            parts.append(replace(part, nodes=nodes))
+        return replace(self, parts=[part for part in parts if part.count])
+
     def running(self) -> Request:
         """Return it with the pods that have a node alone."""
         parts = [replace(part, uids=[], to_come=0) for part in self.parts if part.nodes]

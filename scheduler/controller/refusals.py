@@ -17,6 +17,7 @@ from scheduler.workloads.gangs import Rank
 AVOID_S = 600.0  #: a node on which kube-scheduler refused a pod is tried again after that
 PAUSE_S = 5.0  #: the first ban lasts at least so long; each further one of a node twice as long
 MOST_NAMED = 3
+MOST_BANS = 64  #: of a gang, the latest: each may tell nodes apart
 MANY_PLANS = 3  #: refused one after the other: the next ones wait longer and longer
 #: a message that counts nodes is about them, and one that does not about the pod, wherever it goes
 _OF_NODES = re.compile(r"\d+/\d+ nodes are available: \d+ ")
@@ -70,6 +71,10 @@ class Refusals:
         least_s = min(AVOID_S, PAUSE_S * 2.0 ** min(times - 1, 10))
         ban = _Ban(now_s, now_s + AVOID_S, least_s)
         self._bans.setdefault((rank.role, None if alone else rank.number), {})[what] = ban
+        if sum(map(len, self._bans.values())) > MOST_BANS:
+            oldest = min(self._bans.values(), key=lambda known: next(iter(known.values())).since_s)
+            del oldest[next(iter(oldest))]
+            self._bans = {rank: known for rank, known in self._bans.items() if known}
         return ban.until_s
 
     def lift(self, node: str, now_s: float) -> float | None:

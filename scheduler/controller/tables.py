@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from math import inf
 
 from scheduler.controller.asking import request_of
+from scheduler.controller.budget import Budget
 from scheduler.controller.membership import LiveGang, attempt_of
 from scheduler.controller.mirror import Ledger
 from scheduler.controller.parts import Wanted
@@ -19,6 +21,7 @@ from scheduler.workloads.gangs import GangKey, is_name
 
 MOST_SCHEDULERS = 100  #: whoever creates pods chooses such names
 MOST_KEPT = 10_000  #: gangs without pods of which it is known what was refused
+LOOKED_AT = 10  #: of them, whenever one more comes: the oldest
 
 #: pods that come so long after muster ended those before them are as old as they were
 AGE_S = 600.0
@@ -54,6 +57,7 @@ class Tables:
         self.progress = Progress(settings.timeouts.bind_s)
         #: of gangs whose pods muster ended: when they came, and until when that is kept
         self._ages: dict[GangKey, tuple[float, int, float]] = {}
+        self.budget = Budget()
         self._refusals: dict[GangKey, Refusals] = {}  #: of gangs without pods
         self._kept_off: dict[str, set[GangKey]] = {}  #: by node: gangs that it was refused to
         self._num_seen = 0  #: gangs
@@ -158,10 +162,12 @@ class Tables:
             if refusals.is_remade:
                 refusals.num_aborts, refusals.hold_until_s = gang.num_aborts, gang.hold_until_s
             self._refusals[gang.key] = refusals
-            for key in [key for key, one in self._refusals.items() if one.is_over(now_s)]:
-                del self._refusals[key]
+            for key in list(islice(self._refusals, LOOKED_AT)):
+                if self._refusals[key].is_over(now_s):
+                    del self._refusals[key]
             if len(self._refusals) > MOST_KEPT:
                 del self._refusals[next(iter(self._refusals))]
+        self.budget.count(gang, frozenset())
         del self.gangs[gang.key]
         del self.names[gang.name]
 

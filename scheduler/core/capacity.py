@@ -75,6 +75,7 @@ class Capacity:
             raise ValueError(f"node {twice!r} is listed twice; give every node its own name")
         self.groups: list[NodeGroup] = []
         self.group_of: list[NodeGroup] = []
+        self._group_of_kind: dict[tuple[str, str, int], NodeGroup] = {}
         self.unschedulable: dict[int, NodeStatus] = {}
         self._free: list[int] = []  #: what is free on each node, as its group numbers it
         self._eligible: dict[Selector, list[NodeGroup]] = {}
@@ -89,10 +90,10 @@ class Capacity:
 
     def _group_for(self, node: Node) -> NodeGroup:
         kind = (node.pool, node.gpu_model, node.capacity.gpus)
-        for group in reversed(self.groups):
-            if (group.pool, group.gpu_model, group.gpus_each) == kind:
-                return group
-        group = NodeGroup(*kind)
+        known = self._group_of_kind.get(kind)
+        if known is not None:
+            return known
+        group = self._group_of_kind[kind] = NodeGroup(*kind)
         self.groups.append(group)
         self._eligible.clear()
         self._forget_fits()
@@ -129,7 +130,13 @@ class Capacity:
         """Return the groups that pods with this selector may use."""
         groups = self._eligible.get(selector)
         if groups is None:
-            groups = self._eligible[selector] = [g for g in self.groups if g.allows(selector)]
+            pools = set(selector.pool.split("|"))  # once: there may be as many as groups
+            groups = self._eligible[selector] = [
+                group
+                for group in self.groups
+                if (not selector.pool or group.pool in pools or group.pool == selector.pool)
+                and selector.gpu_model in ("", group.gpu_model)
+            ]
         return groups
 
     def fits(self, pod: PodShape, selector: Selector) -> list[Fit]:
@@ -391,5 +398,6 @@ class Capacity:
             del group.capacities[node.capacity]
         if not group.num_nodes:
             self.groups.remove(group)
+            del self._group_of_kind[group.pool, group.gpu_model, group.gpus_each]
             self._eligible.clear()
         self._forget_fits()

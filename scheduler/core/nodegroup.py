@@ -191,7 +191,7 @@ class NodeGroup:
     def allows(self, selector: Selector) -> bool:
         """True if pods with this selector may use these nodes."""
         pools = selector.pool
-        named = pools in ("", self.pool) or self.pool in pools.split("|")
+        named = pools in ("", self.pool) or f"|{self.pool}|" in f"|{pools}|"
         return named and selector.gpu_model in ("", self.gpu_model)
 
     def slots(self, pod: PodShape) -> int:

@@ -154,7 +154,8 @@ def unmet(capacity: Capacity, roles: tuple[Role, ...]) -> Unmet | None:
 
 def _unmet_together(capacity: Capacity, roles: tuple[Role, ...]) -> Unmet:
     """Return of what roles that fit one by one ask for more than there is, if a sum tells."""
-    groups = [g for g in capacity.groups if any(g.allows(role.selector) for role in roles)]
+    allowed = {id(group) for role in roles for group in capacity.eligible(role.selector)}
+    groups = [group for group in capacity.groups if id(group) in allowed]
     need: dict[str, int] = {}
     for role in roles:
         for name, amount in role.pod.amounts().items():
@@ -184,7 +185,7 @@ def _unmet_of(capacity: Capacity, role: Role) -> Unmet | None:
     there = [group for group in capacity.groups if group.num_nodes]
     if not there:
         return Unmet(Lack.NODES, selector, pods, pod)
-    groups = [group for group in there if group.allows(selector)]
+    groups = [group for group in capacity.eligible(selector) if group.num_nodes]
     if not groups:
         return _unmet_selector(there, role)
     num_nodes = sum(group.num_nodes for group in groups)

@@ -259,7 +259,7 @@ class Service:
             "leading: %d nodes, %d pods, %d gangs",
             len(self.ledger.nodes), len(control.pods), len(control.gangs),
         )  # fmt: skip
-        control.step()
+        await control.step_in_turns()
         gc.collect()
         gc.freeze()  # what the cluster is now lives long; do not walk it again and again
         gc.set_threshold(50_000, 20, 50)

@@ -1,7 +1,6 @@
-"""Which nodes a pod may use: nodes that no waiting pod can tell apart form one class.
+"""Which nodes a pod may use, by its node selector, required node affinity and tolerations.
 
-The core knows pools, not labels and taints. A class is a pool to it; a pod's node selector,
-required affinity and tolerations become the list of classes it may use.
+For all nodes at once `nodeclasses` answers.
 """
 
 from __future__ import annotations
@@ -9,13 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
-from scheduler.core.model import Selector
 from scheduler.kube.objects import NodeObject, Pod, Taint, Toleration
 
-#: always told apart, because people ask for free GPUs by them
-USUAL_KEYS = ("muster.dev/pool", "nvidia.com/gpu.product")
 TOPOLOGY_KEYS = ("topology.kubernetes.io/zone", "muster.dev/block", "muster.dev/rack")
 #: said by `spec.unschedulable` and the Ready condition, which the ledger reads itself
 _STATUS_TAINTS = (
@@ -23,88 +17,35 @@ _STATUS_TAINTS = (
     "node.kubernetes.io/not-ready",
     "node.kubernetes.io/unreachable",
 )
-_NAME_FIELD = "metadata.name"
-_OTHER = "*"  #: a value that no pod mentions
+NAME_FIELD = "metadata.name"
 ZONE = "topology.kubernetes.io/zone"
 
 #: labels, with their values, of nodes on which kube-scheduler did not want a pod
 Avoid = frozenset[tuple[str, str]]
 
-_encode = msgspec.json.Encoder(order="deterministic").encode
 
+class Tolerated:
+    """The taints that a pod tolerates; to ask for one costs the same however many they are."""
 
-class NodeClasses:
-    """Classes of nodes, told apart as finely as the pods seen so far require."""
+    __slots__ = ("_any", "_equal")
 
-    def __init__(self) -> None:
-        self._mentioned: dict[str, set[str] | None] = dict.fromkeys(USUAL_KEYS)  #: None: all values
-        self._class_of: dict[str, str] = {}
-        self._example: dict[str, tuple[dict[str, str], list[Taint]]] = {}
-        self._name_of: dict[bytes, str] = {}
-        self._selectors: dict[bytes, Selector] = {}
+    def __init__(self, tolerations: Iterable[Toleration]) -> None:
+        self._any: set[tuple[str, str]] = set()  #: key and effect, where any value will do
+        self._equal: set[tuple[str, str, str]] = set()
+        for one in tolerations:
+            if one.operator == "Exists":
+                self._any.add((one.key, one.effect))
+            else:
+                self._equal.add((one.key, one.value, one.effect))
 
-    def class_of(self, node: NodeObject) -> str:
-        """Return the class of a node; the empty string for the first one met."""
-        seen, taints = self._seen(node), _taints(node)
-        key = _encode([seen, sorted((t.key, t.value, t.effect) for t in taints)])
-        name = self._name_of.get(key)
-        if name is None:
-            name = self._name_of[key] = f"class{len(self._name_of)}"
-            self._example[name] = (seen, taints)
-            self._selectors.clear()
-        return name
-
-    def labels_of(self, name: str) -> dict[str, str]:
-        """Return the labels that tell a class of nodes from others."""
-        example = self._example.get(name)
-        return example[0] if example is not None else {}
-
-    def _seen(self, node: NodeObject) -> dict[str, str]:
-        labels = node.metadata.labels
-        seen: dict[str, str] = {}
-        for key, values in self._mentioned.items():
-            value = node.metadata.name if key == _NAME_FIELD else labels.get(key)
-            if value is not None:
-                seen[key] = value if values is None or value in values else _OTHER
-        return seen
-
-    def learn(self, pod: Pod, avoid: Avoid = frozenset()) -> bool:
-        """Tell nodes apart by what this pod asks for; True if that may split classes."""
-        news = False
-        others: list[tuple[str, set[str] | None]] = [(key, {value}) for key, value in avoid]
-        for key, values in (*_mentions(pod), *others):
-            known = self._mentioned.get(key, set())
-            if known is None or (values is not None and key in self._mentioned and values <= known):
-                continue
-            self._mentioned[key] = None if values is None else known | values
-            news = True
-        if news:
-            self._selectors.clear()
-        return news
-
-    def forget_classes(self) -> None:
-        """Name the classes anew; the caller asks for the class of every node again."""
-        self._name_of.clear()
-        self._example.clear()
-        self._selectors.clear()
-
-    def selector(self, pod: Pod, avoid: Avoid = frozenset()) -> Selector:
-        """Return the classes that the pod may use, as the core's selector."""
-        spec = pod.spec
-        key = _encode([spec.node_selector, _required(pod), spec.tolerations, sorted(avoid)])
-        selector = self._selectors.get(key)
-        if selector is None:
-            fits = [
-                name
-                for name, (labels, taints) in self._example.items()
-                if _tolerates(taints, spec.tolerations)
-                and _matches(pod, labels)
-                and avoid.isdisjoint(labels.items())
-            ]
-            everywhere = len(fits) == len(self._example)
-            selector = Selector(pool="" if everywhere else "|".join(fits) or "none")
-            self._selectors[key] = selector
-        return selector
+    def has(self, taint: Taint) -> bool:
+        """True if the pod tolerates a taint."""
+        return any(
+            (taint.key, effect) in self._any
+            or ("", effect) in self._any
+            or (taint.key, taint.value, effect) in self._equal
+            for effect in (taint.effect, "")
+        )
 
 
 def unmodelled(pod: Pod) -> str:
@@ -142,20 +83,21 @@ def shunned(pod: Pod, node: NodeObject) -> Avoid:
     zone = node.metadata.labels.get(ZONE, "")
     if zone and pod.claims_volumes:
         return frozenset({(ZONE, zone)})
-    return frozenset({(_NAME_FIELD, node.metadata.name)})
+    return frozenset({(NAME_FIELD, node.metadata.name)})
 
 
 def may_use(pod: Pod, node: NodeObject) -> bool:
     """True if the node's taints and labels let the pod there, as they are now."""
-    taints = _taints(node)
-    if taints and not _tolerates(taints, pod.spec.tolerations):
+    taints = hard_taints(node)
+    if taints and not all(map(Tolerated(pod.spec.tolerations).has, taints)):
         return False
-    if not pod.spec.node_selector and not _required(pod):
+    if not pod.spec.node_selector and not required_terms(pod):
         return True
-    return _matches(pod, {**node.metadata.labels, _NAME_FIELD: node.metadata.name})
+    return _matches(pod, {**node.metadata.labels, NAME_FIELD: node.metadata.name})
 
 
-def _taints(node: NodeObject) -> list[Taint]:
+def hard_taints(node: NodeObject) -> list[Taint]:
+    """Return the taints that keep pods off."""
     return [
         taint
         for taint in node.spec.taints
@@ -163,35 +105,33 @@ def _taints(node: NodeObject) -> list[Taint]:
     ]
 
 
-def _required(pod: Pod) -> list[dict[str, Any]]:
+def required_terms(pod: Pod) -> list[dict[str, Any]]:
+    """Return the alternatives of a pod's node affinity."""
     affinity = (pod.spec.affinity or {}).get("nodeAffinity") or {}
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
     return required.get("nodeSelectorTerms") or []
 
 
-def _mentions(pod: Pod) -> Iterable[tuple[str, set[str] | None]]:
-    """Yield the label keys a pod's constraints read, with the values they compare, or None."""
-    for key, value in pod.spec.node_selector.items():
-        yield key, {value}
-    for term in _required(pod):
-        for clause in (*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ())):
-            compared = clause.get("operator") in ("Gt", "Lt")
-            yield clause.get("key", ""), None if compared else set(clause.get("values") or ())
-
-
 def _matches(pod: Pod, labels: dict[str, str]) -> bool:
     if any(labels.get(key) != value for key, value in pod.spec.node_selector.items()):
         return False
-    terms = _required(pod)
-    return not terms or any(_term_matches(term, labels) for term in terms)
+    terms = required_terms(pod)
+    return not terms or any(term_matches(term, labels) for term in terms)
 
 
-def _term_matches(term: dict[str, Any], labels: dict[str, str]) -> bool:
-    clauses = (*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ()))
-    return bool(clauses) and all(_clause_matches(clause, labels) for clause in clauses)
+def term_matches(term: dict[str, Any], labels: dict[str, str]) -> bool:
+    """True if labels, of which the node's name is one, are as a term has them."""
+    clauses = clauses_of(term)
+    return bool(clauses) and all(clause_matches(clause, labels) for clause in clauses)
 
 
-def _clause_matches(clause: dict[str, Any], labels: dict[str, str]) -> bool:
+def clauses_of(term: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what a term demands, all of it."""
+    return [*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ())]
+
+
+def clause_matches(clause: dict[str, Any], labels: dict[str, str]) -> bool:
+    """True if labels are as one clause has them."""
     value = labels.get(clause.get("key", ""))
     values = clause.get("values") or []
     match clause.get("operator"):
@@ -210,17 +150,3 @@ def _clause_matches(clause: dict[str, Any], labels: dict[str, str]) -> bool:
                 return False
             return have > bound if operator == "Gt" else have < bound
     return False
-
-
-def _tolerates(taints: list[Taint], tolerations: list[Toleration]) -> bool:
-    return all(any(_one_tolerates(t, taint) for t in tolerations) for taint in taints)
-
-
-def _one_tolerates(toleration: Toleration, taint: Taint) -> bool:
-    if toleration.effect not in ("", taint.effect):
-        return False
-    if toleration.key not in ("", taint.key):
-        return False
-    if toleration.operator == "Exists":
-        return True
-    return toleration.key == taint.key and toleration.value == taint.value

@@ -1,0 +1,199 @@
+"""What one object, or one namespace, can make the controller do is bounded."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from scheduler.controller.budget import ALWAYS, Budget
+from scheduler.controller.membership import LiveGang
+from scheduler.controller.refusals import MOST_BANS, Refusals
+from scheduler.core.audit import validate
+from scheduler.kube.watch import Change
+from scheduler.workloads.gangs import GangKey, Rank, Source
+from tests.scheduler.controller.rig import Rig, pod, tried
+
+HOST = "kubernetes.io/hostname"
+
+
+def own(gang: str, size: int = 1) -> dict[str, Any]:
+    return {
+        "labels": {"muster.dev/group": gang},
+        "annotations": {"muster.dev/min-member": f"{size}"},
+    }
+
+
+def free_gpus(rig: Rig) -> int:
+    capacity = rig.ledger.state.capacity
+    return sum(capacity.free_on(at).gpus for at in range(len(capacity.nodes)))
+
+
+def test_a_gang_whose_pod_lists_too_much_is_set_aside_and_told_so() -> None:
+    async def story(rig: Rig) -> None:
+        monster = pod("m", **own("m"), nodeSelector={f"k{n}": "v" for n in range(5000)})
+        rig.see(monster, pod("a", **own("a")))
+        await rig.settle()
+        assert rig.problem("n/m").startswith("pod m has 5,000 node selector keys, and muster looks")
+        assert ("TooMuch", rig.problem("n/m")) in rig.events()
+        assert set(rig.placed()) == {"a"}
+        assert rig.ledger.classes.num_known == 1
+        rig.lose(monster)
+        await rig.settle()
+
+    tried(story)
+
+
+def test_pods_with_ever_new_values_cost_no_new_state_each() -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(pod("first", **own("first")))
+        await rig.settle()
+        before = rig.ledger.num_rebuilds
+        for number in range(50):
+            rig.see(pod(f"p{number}", **own(f"g{number}"), nodeSelector={"job": f"j{number}"}))
+            await rig.settle()
+        assert rig.ledger.num_rebuilds == before
+
+    tried(story)
+
+
+def test_one_namespace_may_have_so_many_kinds_of_pods_wait() -> None:
+    def gang(number: int, namespace: str = "n") -> LiveGang:
+        return LiveGang(GangKey(namespace, f"g{number}", Source.OWN), f"n/g{number}", "gpu")
+
+    budget = Budget()
+    kinds = [f"kind {number}".encode() for number in range(10_000)]
+    first = gang(0)
+    assert not budget.count(first, frozenset(kinds[:1000]))
+    assert "pods of more than 1,000 kinds of namespace n would wait" in budget.count(
+        gang(1), frozenset(kinds[1000:1001])
+    )
+    assert not budget.count(gang(2), frozenset(kinds[:500])), "they are known"
+    for other in range(3):
+        mine = frozenset(kinds[1000 * (other + 1) : 1000 * (other + 2)])
+        assert not budget.count(gang(0, f"other-{other}"), mine)
+    late = gang(0, "late")
+    assert "4,000 kinds of the cluster" in budget.count(late, frozenset(kinds[5000:5100]))
+    assert not budget.count(late, frozenset(kinds[5000 : 5000 + ALWAYS]))
+    assert not budget.count(first, frozenset())
+    assert budget.num_kinds == 3500 + ALWAYS
+
+
+def test_a_gang_beyond_the_budget_waits_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scheduler.controller.budget.MOST_KINDS", 3)
+
+    async def story(rig: Rig) -> None:
+        rig.see(*(pod(f"w{n}", **own(f"w{n}"), gpus=9 + n) for n in range(4)))
+        await rig.settle()
+        said = [name for name in rig.control.names if "kinds of pods" in rig.problem(name)]
+        assert len(said) == 1
+        rig.lose(*(rig.control.pods[f"w{n}"] for n in range(4) if f"n/w{n}" not in said))
+        await rig.settle()
+        await rig.pass_s(61.0)
+        assert not rig.problem(said[0])
+
+    tried(story)
+
+
+def test_where_kube_scheduler_refused_a_gang_is_kept_within_bounds() -> None:
+    refusals = Refusals()
+    for number in range(1000):
+        what = frozenset({("metadata.name", f"node-{number}")})
+        refusals.keep_off(Rank("worker", number % 10, ""), what, float(number), alone=True)
+    kept = set().union(*(refusals.avoided(Rank("worker", number, "")) for number in range(10)))
+    assert kept == {("metadata.name", f"node-{number}") for number in range(1000 - MOST_BANS, 1000)}
+
+
+def test_pods_that_nobody_planned_do_not_make_a_node_larger() -> None:
+    """A user names the node, its kubelet refuses the pod, and a ReplicaSet makes the next one."""
+
+    async def story(rig: Rig) -> None:
+        rig.see(*(pod(f"a{n}", **own("a", 4), node=f"node-{n:05d}") for n in range(4)))
+        await rig.settle()
+        rebuilds, lines = rig.ledger.num_rebuilds, len(rig.lines)
+        for number in range(100):
+            forced = pod(f"x{number}", **own("x"), node="node-00000")
+            rig.see(forced)
+            await rig.settle()
+            assert free_gpus(rig) == 0
+            assert all(node.capacity.gpus == 8 for node in rig.ledger.state.capacity.nodes)
+            rig.see(pod(f"x{number}", **own("x"), node="node-00000", phase="Failed"))
+            await rig.settle()
+            rig.lose(forced)
+            await rig.settle()
+        assert rig.ledger.num_rebuilds == rebuilds
+        assert sum(map(len, rig.lines[lines:])) < 100 * 1000
+        rig.lose(*(rig.control.pods[f"a{n}"] for n in range(4)))
+        await rig.pass_s(3600.0)
+        assert free_gpus(rig) == 32
+
+    tried(story)
+
+
+def test_a_pod_beyond_what_its_node_has_is_counted_as_the_gangs_once_there_is_room() -> None:
+    async def story(rig: Rig) -> None:
+        first, second = (pod(name, **own(name), node="node-00000") for name in "ab")
+        rig.see(first, second)
+        await rig.settle()
+        assert free_gpus(rig) == 0
+        assert rig.ledger.num_rebuilds == 1
+        rig.lose(first)
+        await rig.pass_s(3600.0)
+        assert free_gpus(rig) == 0
+        assert rig.ledger.state.gangs["n/b"].held
+        rig.lose(second)
+        await rig.pass_s(3600.0)
+        assert free_gpus(rig) == 8
+
+    tried(story, nodes=1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_heard_while_a_state_is_made_ends_in_the_same_state(seed: int) -> None:
+    """Nodes and pods come, go and change between any two turns of a step."""
+    draw = random.Random(seed)
+
+    async def story(rig: Rig) -> None:
+        num_nodes, number = 30, 0
+        for _ in range(6):
+            for _ in range(draw.randrange(1, 6)):
+                name, node = f"p{number}", f"node-{draw.randrange(30):05d}"
+                number += 1
+                where = draw.choice([{"node": node}, {"nodeSelector": {HOST: node}}, {}])
+                rig.see(pod(name, **own(name), gpus=draw.choice([1, 4, 8]), **where))
+            rig.ledger.begin_anew()
+            for _ in rig.control.turns():
+                match draw.randrange(60):
+                    case 0:
+                        rig.node(draw.randrange(num_nodes), change=Change.DELETED)
+                    case 1:
+                        rig.node(draw.randrange(num_nodes), gpus=draw.choice([4, 8]))
+                    case 2:
+                        rig.see(pod(f"l{number}", node=f"node-{draw.randrange(30):05d}", gpus=1))
+                        number += 1
+                    case 3:
+                        rig.lose(draw.choice(list(rig.control.pods.values())))
+                    case 4 if rig.ledger.requests:
+                        gang = rig.control.names.get(draw.choice(list(rig.ledger.requests)))
+                        if gang is not None and not gang.slots:
+                            rig.control.tables.ask_nothing(gang)
+            await rig.settle()
+            validate(rig.ledger.state)
+        seen = {
+            node.name: (node, rig.ledger.state.capacity.free_on(at))
+            for at, node in enumerate(rig.ledger.state.capacity.nodes)
+        }
+        gangs = {name: member.held and True for name, member in rig.ledger.state.gangs.items()}
+        rig.ledger.begin_anew()
+        rig.ledger.settle(rig.control.now_s())
+        for at, node in enumerate(rig.ledger.state.capacity.nodes):
+            was, free = seen.pop(node.name)
+            assert free == rig.ledger.state.capacity.free_on(at), node.name
+            assert was.capacity == node.capacity
+        assert not seen
+        assert gangs == {
+            name: member.held and True for name, member in rig.ledger.state.gangs.items()
+        }
+
+    tried(story, nodes=30)
