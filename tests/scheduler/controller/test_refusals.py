@@ -277,6 +277,9 @@ def test_what_a_pod_lacks_itself_bans_no_node_and_is_tried_later_and_later() -> 
                 await rig.pass_s(30.0)
                 rig.lose(at)
                 await rig.settle()
+        if "n/j" not in rig.control.names:  # the last try was in the last round
+            rig.see(member(0, "last", annotations=ONE))
+            await rig.settle()
         assert rig.clock_s - begun_s > 600.0
         assert 2 <= tries <= 7
         assert not rig.control.names["n/j"].refusals
