@@ -50,6 +50,8 @@ class StatusSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     host: str = "127.0.0.1"
     port: int = 8080
+    #: whoever is on this machine, or in this pod, may read all; `kubectl port-forward` comes so
+    trust_loopback: bool = True
 
 
 class LeaderSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -149,6 +149,7 @@ class Api:
         unless: Callable[[], str] | None = None,
         turn: Turn = Turn.WRITE,
         again: bool = False,
+        headers: dict[str, str] | None = None,
     ) -> bytes:
         """Make one request; it waits for its turn, and `unless` is asked when that has come.
 
@@ -160,8 +161,7 @@ class Api:
                 a namespace that ends and takes nothing new, 409 for a reason of `unless`.
         """
         assert self._session is not None
-        headers = await self._headers()
-        headers["Accept"] = accept
+        headers = {**await self._headers(), **(headers or {}), "Accept": accept}
         data = None
         if body is not None:
             headers["Content-Type"] = content_type

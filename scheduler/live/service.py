@@ -41,6 +41,7 @@ from scheduler.status.pages import Breath
 from scheduler.status.publish import Publisher
 from scheduler.status.serving import status_app
 from scheduler.status.story import STEP_S, Memory
+from scheduler.status.visitors import Guard, Visitors
 from scheduler.workloads.gangs import KINDS
 
 log = logging.getLogger("muster")
@@ -146,7 +147,11 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         status, serve = self.settings.status, self.settings.serve
-        servers = [server_behind(Door(Bounds()), status_app(self.facts), status.host, status.port)]
+        visitors = Visitors(
+            self.api, self.settings.namespace, trusts_loopback=status.trust_loopback
+        )
+        pages = Guard(status_app(self.facts), visitors)
+        servers = [server_behind(Door(Bounds()), pages, status.host, status.port)]
         verbs = ExtenderApp(self.extender, self.metrics, serve.max_body_bytes)
         door = Door(bounds_of_verbs(), self.certificates)
         servers.append(server_behind(door, verbs, serve.host, serve.port))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 from itertools import islice
 from typing import Protocol
 
@@ -22,7 +23,7 @@ from scheduler.journal.history import events_of
 from scheduler.kube.api import Api
 from scheduler.kube.watch import Informer
 from scheduler.policies.spec import PolicySpec
-from scheduler.status.pages import Breath, Page, array, mapping
+from scheduler.status.pages import Breath, Kept, Page, array, mapping
 from scheduler.status.publish import Publisher
 from scheduler.status.shapes import shapes
 from scheduler.status.status import GangView, places
@@ -35,6 +36,7 @@ from scheduler.status.way_out import closed_by
 MOST_POSITIONS = 100  #: places in the queue that are metrics
 PLACES_FOR_S = 0.05  #: places in the queue are counted again after this
 CHUNK_BYTES = 1 << 20
+MOST_EXPLAINED = 256  #: gangs and pods whose last answer is kept
 _encode = msgspec.json.Encoder().encode
 
 
@@ -71,6 +73,8 @@ class ClusterFacts:
         self._service = service
         self._place_of: dict[str, int] = {}
         self._placed_s = -1.0
+        self._uids = Kept(self._uids_by_name)
+        self._explained: dict[str, Page] = {}
         self.pages = {
             "/queue": Page(self._queue_page),
             "/nodes": Page(self._nodes_page),
@@ -98,29 +102,41 @@ class ClusterFacts:
             self._place_of, self._placed_s = places(self._service.ledger), now_s
         return self._place_of
 
-    def explain(self, name: str) -> object | None:
-        """Return the story of a gang, or of the gang of a pod."""
+    async def explain(self, name: str) -> bytes:
+        """Return the story of a gang, or of the gang of a pod; nothing if there is none."""
+        page = self._explained.pop(name, None) or Page(partial(self._explain, name))
+        self._explained[name] = page
+        while len(self._explained) > MOST_EXPLAINED:
+            del self._explained[next(iter(self._explained))]
+        return await page.get()
+
+    async def _uids_by_name(self, breath: Breath) -> dict[str, str]:
+        """Return the uids of all pods by where they are."""
+        found = {}
+        for uid, pod in list(self._service.controller.pods.items()):
+            found[pod.where] = uid
+            await breath()
+        return found
+
+    async def _explain(self, name: str, _: Breath) -> bytes:
         control = self._service.controller
         gang = control.names.get(name)
         if gang is None:
-            for pod in control.pods.values():
-                if pod.where == name:
-                    key = control.key_of_pod.get(pod.metadata.uid)
-                    gang = control.gangs.get(key) if key is not None else None
-                    break
+            key = control.key_of_pod.get((await self._uids.get()).get(name, ""))
+            gang = control.gangs.get(key) if key is not None else None
         if gang is None or not gang.pods:
-            return None
+            return b""
         seen = explain_gang(gang, self._service.ledger, control.now_s())
         came = self._service.publisher.came(gang)
         seen.story = [came, *self._service.memory.story(gang.name, came.unix_s)]
-        return seen
+        return _encode(seen)
 
-    def unknown(self, name: str) -> str:
+    async def unknown(self, name: str) -> str:
         """Say what a thing is that is no gang and of none, as far as muster knows of it."""
         control = self._service.controller
-        for pod in control.pods.values():
-            if pod.where == name:
-                return no_gang(pod)
+        pod = control.pods.get((await self._uids.get()).get(name, ""))
+        if pod is not None:
+            return no_gang(pod)
         namespace, _, short = name.partition("/")
         job = control.find("Job", namespace, short)
         if job is not None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 SLICE_S = 0.002  #: so long a page may hold the event loop at once
 KEPT_TIMES = 10.0  #: a page is kept so many times as long as it took to build
 _encode = msgspec.json.Encoder().encode
+T = TypeVar("T")
 
 
 class Breath:
@@ -32,16 +33,16 @@ class Breath:
             self._began_s = perf_counter()
 
 
-class Page:
+class Kept(Generic[T]):
     """Content that is built when it is asked for and has become old."""
 
-    def __init__(self, build: Callable[[Breath], Awaitable[bytes]]) -> None:
+    def __init__(self, build: Callable[[Breath], Awaitable[T]]) -> None:
         self._build = build
         self._lock = asyncio.Lock()
-        self._content = b""
+        self._content: T
         self._until_s = 0.0
 
-    async def get(self) -> bytes:
+    async def get(self) -> T:
         """Return the content; readers who come at once share it."""
         async with self._lock:
             began_s = perf_counter()
@@ -50,6 +51,10 @@ class Page:
                 done_s = perf_counter()
                 self._until_s = done_s + KEPT_TIMES * (done_s - began_s)
             return self._content
+
+
+class Page(Kept[bytes]):
+    """Content as it is sent."""
 
 
 async def array(items: Iterable[Any], breath: Breath) -> bytes:

@@ -1,17 +1,22 @@
 """`kubectl muster`: why a pod waits, the queue, the gangs, the nodes.
 
-Reads muster's status through the API server's service proxy, so that whoever may do that needs
-nothing else; `--url` or MUSTER_URL names another address. The cluster is found as kubectl finds it.
+Reads muster's status through the API server's service proxy. That passes nobody's identity on, so
+the plugin has the API server make a token that is good for muster alone, and shows it: whoever has
+the Role muster-viewer needs nothing else, whatever they log in with. `--url` or MUSTER_URL names
+another address, MUSTER_TOKEN a token for it. The cluster is found as kubectl finds it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
-from typing import Annotated, Any
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import msgspec
@@ -19,10 +24,16 @@ import typer
 
 from scheduler.core.reasons import label
 from scheduler.status.shapes import NodeClass, Shapes, WaitingShape
+from scheduler.status.shown import AUDIENCE, TOKEN_HEADER, is_loopback_host
 from scheduler.status.status import GangView
 from scheduler.status.way_out import duration, many
 
+if TYPE_CHECKING:
+    from scheduler.kube.api import Api
+
 PROXY = "/api/v1/namespaces/{}/services/muster:status/proxy"
+TOKENS = "/api/v1/namespaces/{}/serviceaccounts/muster-viewer/token"
+TOKEN_FOR_S = 600  #: the least that the API server makes
 app = typer.Typer(
     name="kubectl-muster",
     no_args_is_help=True,
@@ -47,6 +58,8 @@ class _Muster:
         self._url = url.rstrip("/")
         self._kubeconfig = kubeconfig
         self._context = context
+        self._token = ""
+        self._token_until_s = 0.0
 
     def get(self, path: str) -> bytes:
         """Return an answer of muster's.
@@ -57,7 +70,10 @@ class _Muster:
         if not self._url:
             return asyncio.run(self._by_proxy(path))
         try:
-            with urllib.request.urlopen(self._url + path, timeout=10) as reply:
+            own = os.environ.get("MUSTER_TOKEN", "")
+            shown = {"Authorization": f"Bearer {own}"} if own else {}
+            asked = urllib.request.Request(self._url + path, headers=shown)
+            with urllib.request.urlopen(asked, timeout=10) as reply:
                 return bytes(reply.read())
         except urllib.error.HTTPError as error:
             raise ValueError(_message(error.read())) from None
@@ -73,7 +89,13 @@ class _Muster:
         namespace = os.environ.get("MUSTER_NAMESPACE", "muster-system")
         async with Api(await access(chosen(self._kubeconfig), self._context)) as api:
             try:
-                return await api.call("GET", PROXY.format(namespace) + path, timeout_s=10.0)
+                if time.monotonic() > self._token_until_s:
+                    self._token = await _token(api, namespace)
+                    self._token_until_s = time.monotonic() + TOKEN_FOR_S / 2
+                shown = {TOKEN_HEADER.decode(): self._token}
+                within_s = 120.0 if path.startswith("/journal") else 10.0  # what muster allows
+                where = PROXY.format(namespace) + path
+                return await api.call("GET", where, headers=shown, timeout_s=within_s)
             except ApiError as error:
                 if error.code == 404 and "/queue lists the gangs" in error.text:
                     raise ValueError(_message(error.text.encode())) from None
@@ -96,6 +118,14 @@ class _Muster:
         return [
             gang for gang in found if gang.gang.startswith(f"{namespace}/" if namespace else "")
         ]
+
+
+async def _token(api: Api, namespace: str) -> str:
+    """Have the API server make a token that muster takes, and nobody else."""
+    spec = {"audiences": [AUDIENCE], "expirationSeconds": TOKEN_FOR_S}
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+    reply = await api.call("POST", TOKENS.format(namespace), body)
+    return str(msgspec.json.decode(reply)["status"]["token"])
 
 
 def _message(content: bytes) -> str:
@@ -281,6 +311,60 @@ def _fragmentation(waiting: list[WaitingShape]) -> None:
         for seen in waiting
     ]
     _table(["SHAPE", "NODES", "GANGS", "PODS FIT", "FREE GPUS", "FRAGMENTATION"], rows)
+
+
+@app.command()
+def get(
+    path: Annotated[
+        str, typer.Argument(help="/queue, /state, /nodes, /classes, /curve, /journal.")
+    ],
+    url: Url = "",
+    kubeconfig: Kubeconfig = "",
+    context: Context = "",
+) -> None:
+    """Print an answer of the status port as it is. Example: kubectl muster get /state"""
+    sys.stdout.buffer.write(_Muster(url, kubeconfig, context).get(path))
+
+
+TYPES = {"/": "text/html", "/metrics": "text/plain", "/journal": "application/x-ndjson"}
+
+
+@app.command()
+def page(
+    port: Annotated[int, typer.Option(help="Of this machine; 0: any that is free.")] = 0,
+    url: Url = "",
+    kubeconfig: Kubeconfig = "",
+    context: Context = "",
+) -> None:
+    """Serve the status page to a browser on this machine. Example: kubectl muster page"""
+    muster = _Muster(url, kubeconfig, context)
+    muster.get("/")  # or say at once why not
+
+    class Passed(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """Pass a request on, if it is for this machine and no page of another name."""
+            if not is_loopback_host(self.headers.get("Host", "")):
+                self.send_error(403)
+                return
+            code, content = 200, b""
+            try:
+                content = muster.get(self.path)
+            except ValueError as error:
+                code, content = 502, msgspec.json.encode({"error": str(error)})
+            kind = TYPES.get(self.path.partition("?")[0], "application/json")
+            self.send_response(code)
+            self.send_header("Content-Type", kind if code == 200 else "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing of each request."""
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Passed) as server:
+        print(f"http://127.0.0.1:{server.server_address[1]}/ until Ctrl-C", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 def main() -> None:

@@ -12,10 +12,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from scheduler.core.reasons import TABLE
 from scheduler.status.pages import Page
 
+MOST_JOURNALS = 2  #: that are sent at once
 _encode = msgspec.json.Encoder().encode
 
 
@@ -27,18 +29,46 @@ class Facts(Protocol):
     def ready(self) -> tuple[bool, str]:
         """Return whether this replica acts, or why not."""
 
-    def explain(self, name: str) -> object | None:
-        """Return the story of a gang, or of the gang of a pod."""
+    async def explain(self, name: str) -> bytes:
+        """Return the story of a gang, or of the gang of a pod; nothing if there is none."""
 
-    def unknown(self, name: str) -> str:
+    async def unknown(self, name: str) -> str:
         """Say what a thing is that is no gang and of none."""
 
     def journal(self, *, whole: bool = False) -> AsyncIterator[bytes]:
         """Yield the journal from its last snapshot on, or all files of it."""
 
 
+class _Journals:
+    """Hands out the journal to few at once: it is long, and read from disk."""
+
+    def __init__(self) -> None:
+        self.num = 0
+
+    def answer(self, lines: AsyncIterator[bytes]) -> Response:
+        """Return the journal, or why it cannot be had now."""
+        if self.num >= MOST_JOURNALS:
+            said = f"{self.num} others fetch the journal; come again"
+            return JSONResponse({"error": said}, 429, {"retry-after": "10"})
+        return _Journal(self, lines)
+
+
+class _Journal(StreamingResponse):
+    def __init__(self, journals: _Journals, lines: AsyncIterator[bytes]) -> None:
+        super().__init__(lines, media_type="application/x-ndjson")
+        self._journals = journals
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._journals.num += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._journals.num -= 1
+
+
 def status_app(facts: Facts) -> Starlette:
     """Return the read-only application."""
+    journals = _Journals()
 
     async def healthz(_: Request) -> Response:
         return Response("ok")
@@ -49,11 +79,11 @@ def status_app(facts: Facts) -> Starlette:
 
     async def explain(request: Request) -> Response:
         name = f"{request.path_params['namespace']}/{request.path_params['gang']}"
-        found = facts.explain(name)
-        if found is None:
-            error = f"{facts.unknown(name)}; /queue lists the gangs"
+        found = await facts.explain(name)
+        if not found:
+            error = f"{await facts.unknown(name)}; /queue lists the gangs"
             return JSONResponse({"error": error}, 404)
-        return Response(_encode(found), media_type="application/json")
+        return Response(found, media_type="application/json")
 
     async def page_of(request: Request) -> Response:
         path = request.url.path
@@ -62,7 +92,7 @@ def status_app(facts: Facts) -> Starlette:
 
     async def journal(request: Request) -> Response:
         whole = request.query_params.get("files") == "all"
-        return StreamingResponse(facts.journal(whole=whole), media_type="application/x-ndjson")
+        return journals.answer(facts.journal(whole=whole))
 
     async def front(_: Request) -> Response:
         text = resources.files("scheduler.status").joinpath("page.html").read_text(encoding="utf-8")

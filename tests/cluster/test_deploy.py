@@ -29,6 +29,7 @@ KUSTOMIZE = components.Component("kustomize", "deploy", "sigs.k8s.io/kustomize/k
 HELM = components.Component("helm", "deploy", "helm.sh/helm/v3/cmd/helm")
 NEEDED = (KUSTOMIZE, HELM)  #: built before the first test
 EVERYTHING = "managed.enabled=true,certificates=cert-manager,dashboards=true,monitors=true"
+HOSTS = "controlPlane={192.0.2.10/32,192.0.2.11/32,192.0.2.12/32}"
 Manifest = dict[str, Any]
 
 
@@ -57,6 +58,20 @@ def documents(text: str) -> list[Manifest]:
 def kustomized(folder: Path) -> list[Manifest]:
     """Return the objects of a Kustomize folder."""
     return documents(output(program(KUSTOMIZE), "build", folder))
+
+
+def installed(way: str, folder: Path) -> list[Manifest]:
+    """Return the objects of a way to install, with what its user has to say."""
+    if "chart" in way:
+        return charted(EVERYTHING if way == "whole chart" else HOSTS)
+    if way == "base":
+        return kustomized(DEPLOY / "base")
+    own = folder / "deploy"
+    shutil.copytree(DEPLOY, own, symlinks=True)
+    overlay = own / "overlays" / way
+    if way == "own-control-plane":
+        shutil.copy(overlay / "control-plane.example.yaml", overlay / "control-plane.yaml")
+    return kustomized(overlay)
 
 
 def charted(values: str = "", namespace: str = "muster-system") -> list[Manifest]:
@@ -114,11 +129,8 @@ def apply(kube: Kube, item: Manifest, *, really: bool = True) -> None:
 @pytest.mark.k8s
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["base", "own-control-plane", "managed", "chart", "whole chart"])
-def test_the_api_server_takes_every_manifest(kube: Kube, way: str) -> None:
-    if "chart" in way:
-        items = charted(EVERYTHING if way == "whole chart" else "")
-    else:
-        items = kustomized(DEPLOY / "base" if way == "base" else DEPLOY / "overlays" / way)
+def test_the_api_server_takes_every_manifest(kube: Kube, way: str, tmp_path: Path) -> None:
+    items = installed(way, tmp_path)
     assert len(items) >= 12
     for item in items:
         if item["apiVersion"] not in FOREIGN:
@@ -128,15 +140,16 @@ def test_the_api_server_takes_every_manifest(kube: Kube, way: str) -> None:
 @pytest.mark.k8s
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["own-control-plane", "managed"])
-def test_helm_and_kustomize_install_the_same(way: str) -> None:
-    ours = named(kustomized(DEPLOY / "overlays" / way))
-    theirs = named(charted("managed.enabled=true" if way == "managed" else ""))
+def test_helm_and_kustomize_install_the_same(way: str, tmp_path: Path) -> None:
+    ours = named(installed(way, tmp_path))
+    theirs = named(charted("managed.enabled=true" if way == "managed" else HOSTS))
     ours.pop(("Namespace", "muster-system"))  # Helm makes it by --create-namespace
     assert ours.keys() == theirs.keys()
     for key, item in ours.items():
         mine, other = item.get("spec") or item, theirs[key].get("spec") or theirs[key]
         if key[0] == "NetworkPolicy":
             assert len(mine["ingress"]) == 2, "verbs and status"
+            assert all(rule["from"] for rule in mine["ingress"]), "open to some, not to everyone"
         if key[0] == "ConfigMap":
             mine, other = item["data"], theirs[key]["data"]
             if "muster.toml" in mine:
@@ -155,8 +168,22 @@ def test_helm_and_kustomize_install_the_same(way: str) -> None:
 
 @pytest.mark.k8s
 @pytest.mark.slow
+def test_what_would_open_ports_to_everyone_does_not_render() -> None:
+    """Only its user knows the addresses of the control plane."""
+    overlay = DEPLOY / "overlays" / "own-control-plane"
+    chart = [program(HELM), "template", "muster", CHART, "--kube-version", "1.37.2"]
+    for command, said in (
+        ([program(KUSTOMIZE), "build", overlay], "control-plane.yaml"),
+        (chart, "name the addresses of your control plane's hosts"),
+    ):
+        done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=60)
+        assert done.returncode != 0 and said in done.stderr
+
+
+@pytest.mark.k8s
+@pytest.mark.slow
 def test_the_chart_follows_its_values(tmp_path: Path) -> None:
-    output(program(HELM), "lint", "--strict", CHART)
+    output(program(HELM), "lint", "--strict", CHART, "--set", HOSTS)
     values = "image=here/muster:7,replicas=3,resource=amd.com/gpu,settings.policy.backfill=easy"
     items = named(charted(f"{values},managed.enabled=true", namespace="gangs"))
     text = json.dumps(list(items.values()))

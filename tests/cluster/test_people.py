@@ -11,6 +11,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
@@ -358,6 +361,9 @@ def test_the_plugin_needs_the_viewer_role_and_the_shipped_service_alone(
             "the role counts",
             lambda: kubectl_muster("queue", KUBECONFIG=str(file)).returncode == 0,
         )
+        proxied = "/api/v1/namespaces/muster-system/services/muster:status/proxy/queue"
+        with pytest.raises(urllib.error.HTTPError, match="kubectl muster"):
+            kube.call("GET", proxied)  # an administrator; the proxy tells muster nothing of that
         for done in (
             kubectl_muster("why", "large", KUBECONFIG=str(file)),
             kubectl_muster("why", "large", KUBECONFIG=f"{tmp_path}/none:{file}"),
@@ -373,6 +379,90 @@ def test_the_plugin_needs_the_viewer_role_and_the_shipped_service_alone(
     finally:
         kube.delete(f"{bindings}/readers")
         kube.delete(f"{accounts}/reader")
+
+
+def test_the_page_is_read_with_a_certificate(
+    kube: Kube, busy: str, service: None, tmp_path: Path
+) -> None:
+    """`kubectl muster page` logs in as kubectl does; a page of another name reads nothing of it."""
+    keys, names = kube.cluster.dir / "certificates", ("muster.crt", "muster.key")
+    access = access_of(kube, "", busy)
+    pair = dict(zip(("client-certificate", "client-key"), map(keys.joinpath, names), strict=True))
+    access["users"][0]["user"] = {key: str(path) for key, path in pair.items()}
+    file = tmp_path / "config"
+    file.write_text(json.dumps(access))
+    subject = x509.load_pem_x509_certificate((keys / names[0]).read_bytes()).subject
+    (name,) = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/muster-system/rolebindings"
+    group = "rbac.authorization.k8s.io"
+    bound = {
+        "metadata": {"name": "by-certificate"},
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": "muster-viewer"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": str(name.value)}],
+    }
+    kube.call("POST", bindings, bound)
+    kept = {k: v for k, v in os.environ.items() if k not in ("MUSTER_URL", "KUBECONFIG")}
+    try:
+        kube.until(
+            "the role counts",
+            lambda: kubectl_muster("queue", KUBECONFIG=str(file)).returncode == 0,
+        )
+        with subprocess.Popen(
+            [sys.executable, "-m", "scheduler.status.plugin", "page"],
+            env={**kept, "KUBECONFIG": str(file)},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as served:
+            assert served.stdout is not None
+            try:
+                url = served.stdout.readline().split()[0]
+                with urllib.request.urlopen(url, timeout=20) as reply:
+                    assert b"<html" in reply.read().lower()
+                with urllib.request.urlopen(f"{url}queue", timeout=20) as reply:
+                    assert f"{busy}/large" in {gang["gang"] for gang in json.loads(reply.read())}
+                led = urllib.request.Request(f"{url}queue", headers={"Host": "elsewhere.example"})
+                with pytest.raises(urllib.error.HTTPError, match="403"):
+                    urllib.request.urlopen(led, timeout=20)
+            finally:
+                served.terminate()
+    finally:
+        kube.delete(f"{bindings}/by-certificate")
+
+
+def test_who_reaches_the_port_reads_what_the_api_server_lets_them(kube: Kube, space: str) -> None:
+    """From elsewhere than this machine: health and metrics are open, all else is asked about."""
+    accounts = f"/api/v1/namespaces/{space}/serviceaccounts"
+    kube.call("POST", accounts, {"metadata": {"name": "somebody"}})
+    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    somebody = kube.call("POST", f"{accounts}/somebody/token", asked)["status"]["token"]
+    asked["spec"] = {"audiences": ["muster.dev"]}
+    viewer = "/api/v1/namespaces/muster-system/serviceaccounts/muster-viewer/token"
+    for_muster = kube.call("POST", viewer, asked)["status"]["token"]
+    address = own_address()
+
+    def code(path: str, token: str) -> int:
+        shown = {"Host": "muster.muster-system.svc:8080"}
+        shown |= {"Authorization": f"Bearer {token}"} if token else {}
+        url = f"http://{address}:{port}{path}"
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, headers=shown)) as reply:
+                return int(reply.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    with served_at(address, kube.cluster.ports.status) as port:
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert code(path, "") == 200
+        for path in ("/", "/queue", "/state", "/journal", "/explain/a/b", "/classes", "/curve"):
+            assert code(path, "") == 401
+        assert code("/queue", "nonsense") == 401
+        assert code("/queue", somebody) == 403
+        assert code("/queue", for_muster) == code("/state", for_muster) == 200
+        assert code("/queue", kube._token) == 200, "an administrator's own token"
+    stranger = Kube(kube.cluster)
+    stranger._token = for_muster
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        stranger.call("GET", "/api/v1/pods")
 
 
 def test_ungate_finds_the_cluster_as_kubectl_does(kube: Kube, space: str, tmp_path: Path) -> None:

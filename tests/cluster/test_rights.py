@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -130,6 +131,14 @@ def be_in_the_way(kube: Kube, space: str) -> None:
         kube.delete(f"{RECORDS}/{name}")
 
 
+def be_read(kube: Kube) -> None:
+    """Read as somebody who is not here: muster asks whose the token is, and what they may."""
+    shown = {"Authorization": f"Bearer {kube._token}", "Host": "muster"}
+    asked = urllib.request.Request(f"{kube.cluster.status_url}/queue", headers=shown)
+    with urllib.request.urlopen(asked, timeout=10) as reply:
+        assert reply.status == 200
+
+
 def lose_a_rank(kube: Kube, space: str) -> None:
     """End a rank that nobody makes anew: the rest is evicted."""
     kube.create(*gang(space, "torn", 2, schedulerName="muster-direct"))
@@ -162,6 +171,7 @@ def test_each_right_is_used_and_none_is_missing(kube: Kube, space: str) -> None:
     kube.until("muster is ready", lambda: kube.cluster.healthy("muster"))
     be_looked_up(kube, space)
     be_in_the_way(kube, space)
+    be_read(kube)
     lose_a_rank(kube, space)
     scale_what_waits(kube, space)
 

@@ -17,7 +17,8 @@ from prometheus_client import Counter, Histogram
 from scheduler.controller import settings
 from scheduler.controller.metrics import Metrics
 from scheduler.core.decisions import PendingReason
-from scheduler.status.plugin import PROXY
+from scheduler.status.plugin import PROXY, TOKENS
+from scheduler.status.visitors import RESOURCE
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 Manifest = dict[str, Any]
@@ -44,12 +45,16 @@ def test_the_plugin_asks_the_service_that_is_shipped_by_a_right_that_is_shipped(
     (viewer,) = [
         item
         for item in documents((DEPLOY / "base" / "rbac.yaml").read_text())
-        if item["metadata"]["name"] == "muster-viewer"
+        if (item["kind"], item["metadata"]["name"]) == ("Role", "muster-viewer")
     ]
-    (rule,) = viewer["rules"]
-    assert asked[1] in rule["resourceNames"]
-    assert (rule["resources"], rule["verbs"]) == (["services/proxy"], ["get"])
-    assert not any("verbs" in name for name in rule["resourceNames"])
+    proxy, tokens, status = viewer["rules"]
+    assert asked[1] in proxy["resourceNames"]
+    assert (proxy["resources"], proxy["verbs"]) == (["services/proxy"], ["get"])
+    assert not any("verbs" in name for name in proxy["resourceNames"])
+    assert re.search(r"serviceaccounts/([^/]+)/token", TOKENS)[1] in tokens["resourceNames"]  # type: ignore[index]
+    assert (tokens["resources"], tokens["verbs"]) == (["serviceaccounts/token"], ["create"])
+    told = {"group": status["apiGroups"], "resource": status["resources"], "verb": status["verbs"]}
+    assert told == {key: [value] for key, value in RESOURCE.items()}
 
 
 def test_the_api_server_may_reach_the_status_port() -> None:
@@ -57,8 +62,25 @@ def test_the_api_server_may_reach_the_status_port() -> None:
     policy = yaml.safe_load((DEPLOY / "base" / "network.yaml").read_text())
     (status,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"][0]["port"] == "status"]
     assert "konnectivity-agent" in json.dumps(status["from"])
-    patch = yaml.safe_load((DEPLOY / "overlays/own-control-plane/network.yaml").read_text())
-    assert {"ports": [{"protocol": "TCP", "port": "status"}]} in patch["spec"]["ingress"]
+    file = DEPLOY / "overlays/own-control-plane/control-plane.example.yaml"
+    (both,) = yaml.safe_load(file.read_text())["spec"]["ingress"][:1]
+    assert {port["port"] for port in both["ports"]} == {"verbs", "status"}
+
+
+def test_no_port_is_open_to_everyone() -> None:
+    """An overlay that would have to open one needs addresses that only its user knows."""
+    for file in DEPLOY.rglob("*.yaml"):
+        if "templates" in file.parts:
+            continue
+        for item in documents(file.read_text()):
+            for rule in item.get("spec", {}).get("ingress", ()) if isinstance(item, dict) else ():
+                assert rule.get("from"), file
+                assert "0.0.0.0/0" not in json.dumps(rule), file
+    overlay = DEPLOY / "overlays" / "own-control-plane"
+    (patch,) = yaml.safe_load((overlay / "kustomization.yaml").read_text())["patches"]
+    assert not (overlay / patch["path"]).exists(), "it is its user's to make"
+    ignored = (DEPLOY.parent / ".gitignore").read_text().splitlines()
+    assert f"deploy/overlays/own-control-plane/{patch['path']}" in ignored
 
 
 def test_settings_and_ports_belong_together() -> None:

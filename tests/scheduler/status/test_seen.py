@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -193,9 +194,9 @@ def test_a_rank_that_came_again_elsewhere_leaves_its_old_node_to_others() -> Non
     tried(story)
 
 
-def seen_by(found: Service, name: str) -> str:
-    assert found.facts.explain(name) is None
-    return found.facts.unknown(name)
+async def seen_by(found: Service, name: str) -> str:
+    assert not await found.facts.explain(name)
+    return await found.facts.unknown(name)
 
 
 def test_a_pod_of_no_gang_is_known_for_one() -> None:
@@ -203,9 +204,9 @@ def test_a_pod_of_no_gang_is_known_for_one() -> None:
     lone = pod("plain", gpus=1, gated=False, schedulerName="default-scheduler")
     found.controller.on_pod(Change.ADDED, lone)
     said = "pod n/plain is of no gang: scheduler 'default-scheduler' places it"
-    assert said in seen_by(found, "n/plain")
-    assert "it has no node yet" in seen_by(found, "n/plain")
-    assert seen_by(found, "n/other") == "no gang or pod 'n/other'"
+    told = asyncio.run(seen_by(found, "n/plain"))
+    assert said in told and "it has no node yet" in told
+    assert asyncio.run(seen_by(found, "n/other")) == "no gang or pod 'n/other'"
 
 
 def test_a_job_that_is_no_gang_says_why() -> None:
@@ -214,6 +215,6 @@ def test_a_job_that_is_no_gang_says_why() -> None:
         spec = {"parallelism": 2, "completions": 4, "completionMode": "Indexed"}
         rig.thing("Job", "j", spec)
         found.controller.tables.things.update(rig.control.tables.things)
-        assert "it runs 2 of its 4 pods at once" in seen_by(found, "n/j")
+        assert "it runs 2 of its 4 pods at once" in await seen_by(found, "n/j")
 
     tried(story)

@@ -11,6 +11,20 @@ links to them, so that the two ways to install cannot differ. Call with (list $ 
 {{- mergeOverwrite (include "muster.shipped" (list . "muster.toml") | fromToml) .Values.settings | toToml -}}
 {{- end -}}
 
+{{/* The network policy on an own control plane, with the addresses of its hosts. */}}
+{{- define "muster.network" -}}
+{{- $blocks := list -}}
+{{- if not .Values.controlPlane -}}
+{{- fail "controlPlane: name the addresses of your control plane's hosts, as [10.0.0.1/32, ...], or set networkPolicy=false (values.yaml)" -}}
+{{- end -}}
+{{- range .Values.controlPlane -}}
+{{- $blocks = append $blocks (dict "ipBlock" (dict "cidr" .)) -}}
+{{- end -}}
+{{- $policy := include "muster.shipped" (list . "control-plane.yaml") | fromYaml -}}
+{{- $_ := set (first $policy.spec.ingress) "from" $blocks -}}
+{{- mergeOverwrite (include "muster.shipped" (list . "network.yaml") | fromYaml) $policy | toYaml -}}
+{{- end -}}
+
 {{/* The policy of tenants, in the namespaces that the values name. */}}
 {{- define "muster.tenants" -}}
 {{- $selector := .Values.tenants -}}
