@@ -36,6 +36,7 @@ from scheduler.workloads.requests import pod_shape, resized
 
 log = logging.getLogger("muster.controller")
 TURN_S = 0.015  #: a step gives others their turn after so long
+AGAIN_S = 1.0  #: after a step in which nothing could be decided
 SET_ASIDE_S = 60.0  #: a gang that cannot be read or decided is tried again after so long
 
 
@@ -77,6 +78,7 @@ class Controller:
         self.zero_unix_s = self.work.zero_unix_s
         self.now_s = self.work.now_s
         self.finish_work = self.work.finish
+        self.num_failed = 0  #: the latest steps, if nothing could be decided in them
         self.refused: set[str] = set()  #: lone pods that the extender left without a node
         self.being_bound: Counter[str] = Counter()  #: by uid of pods of no gang: binds under way
         self._num_freed = 0
@@ -248,8 +250,13 @@ class Controller:
         while True:
             await self.work.something()
             began_s = time.perf_counter()
-            await self.step_in_turns()
-            self.work.stepped(time.perf_counter() - began_s)
+            try:
+                await self.step_in_turns()
+            except Exception:
+                self.num_failed += 1
+                raise
+            finally:
+                self.work.stepped(time.perf_counter() - began_s)
 
     async def step_in_turns(self) -> None:
         """Make a step, and let others have their turn before it takes long."""
@@ -288,12 +295,14 @@ class Controller:
             log.warning("the core's state cannot be made: %s", error)  # nor can it just below
         if not self.active:
             return
-        self._decide(now_s)
+        self.num_failed = 0 if self._decide(now_s) else self.num_failed + 1
         standing = self.ledger.standing
         until_s = min(to_s(self.ledger.state.until_us), standing.look_s)
         if standing.has_more:
             self.work.wake()
         self.work.step_at_s = until_s if until_s > now_s else inf
+        if self.num_failed:
+            self.work.step_at_s = now_s + AGAIN_S
         self.metrics.plan_seconds.observe(time.perf_counter() - began_s)
         self._wake_refused()
         self.telling.wake()
@@ -308,19 +317,23 @@ class Controller:
                 log.exception("gang %s keeps what its pods held that are gone", gang.name)
             self.set_aside(gang, error, "mend")
 
-    def _decide(self, now_s: float) -> None:
+    def _decide(self, now_s: float) -> bool:
+        """Let the core decide; return whether it could."""
         try:
             self._carry_out(now_s)
+            return True
         except Exception:
             log.exception("the core failed; looking for the gang that it fails on")
             try:
                 for name, error in self.ledger.find_broken(now_s).items():
                     self.set_aside(self.names[name], error, "decide")
                 self._carry_out(now_s)
+                return True
             except Exception:
                 log.exception("the core failed again; nothing is planned in this step")
                 self.metrics.set_aside.labels(where="step").inc()
                 self.ledger.begin_anew()
+                return False
 
     def _carry_out(self, now_s: float) -> None:
         """Decide until nobody asks for more, then tell the pods that were planned."""

@@ -92,6 +92,12 @@ class Metrics:
             ["where"],
             registry=r,
         )
+        self.failures = Counter(
+            "muster_failures",
+            "Times that work which goes on for ever failed, and was begun anew",
+            ["work"],
+            registry=r,
+        )
         self.api_requests = Counter(
             "muster_api_requests", "Requests to the API server", ["verb", "code"], registry=r
         )

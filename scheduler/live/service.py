@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import signal
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from scheduler.kube.lease import Lease, LeaseLostError
 from scheduler.kube.objects import NodeObject, Pod, Thing
 from scheduler.kube.watch import Change, Informer
 from scheduler.live.doors import Bounds, Door, Guarded, bounds_of_verbs, server_behind
+from scheduler.live.guard import kept
 from scheduler.policies import catalog
 from scheduler.status.facts import ClusterFacts
 from scheduler.status.pages import Breath
@@ -120,7 +122,13 @@ class Service:
         self, group: asyncio.TaskGroup, kind: str, informer: Informer[object]
     ) -> None:
         self.informers[kind] = informer
-        group.create_task(informer.run(), name=f"watch {kind}")
+        self._keep(group, f"watch of {kind}", informer.run)
+
+    def _keep(
+        self, group: asyncio.TaskGroup, what: str, work: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Have work done beside the rest that one failure does not end."""
+        group.create_task(kept(what, work, self.metrics.failures), name=what)
 
     def _things(self, kind: str) -> Informer[object]:
         def handler(change: Change, thing: object) -> None:
@@ -160,7 +168,7 @@ class Service:
                 for server in servers:
                     group.create_task(server.serve())
                 if self.certificates is not None:
-                    group.create_task(self.certificates.keep_looking())
+                    self._keep(group, "look at certificates", self.certificates.keep_looking)
                 group.create_task(self._watch_and_act(group))
                 group.create_task(self._end(stop, group, servers))
         if self.lease.lost.is_set() and not stop.is_set():
@@ -198,7 +206,7 @@ class Service:
                 if where.crd == crd.metadata.name and kind not in self.informers:
                     informer = self._things(kind)
                     self.informers[kind] = informer
-                    group.create_task(informer.run())
+                    self._keep(group, f"watch of {kind}", informer.run)
 
         crds: Informer[object] = Informer(
             self.api, CRDS, Thing, on_crd, stalled_s=stalled_s, optional=True
@@ -268,21 +276,28 @@ class Service:
         gc.collect()
         gc.freeze()  # what the cluster is now lives long; do not walk it again and again
         gc.set_threshold(50_000, 20, 50)
-        group.create_task(control.run())
-        group.create_task(self.publisher.send())
-        group.create_task(
-            self.publisher.watch_reasons(lambda: list(control.gangs.values()), self.facts.view)
-        )
-        group.create_task(self._draw_curve())
+        self._keep(group, "steps", control.run)
+        self._keep(group, "messages", self.publisher.send)
+        self._keep(group, "reasons", self._tell_reasons)
+        self._keep(group, "pending curve", self._draw_curve)
+        if self.journal is not None:
+            self._keep(group, "journal", self._write_journal)
+
+    async def _tell_reasons(self) -> None:
+        gangs = self.controller.gangs
+        await self.publisher.watch_reasons(lambda: list(gangs.values()), self.facts.view)
 
     async def _draw_curve(self) -> None:
         while True:
             pods, *_ = await self.facts.pending(Breath())
             self.memory.point(pods)
             self.memory.forget_old(self.controller.names)
-            for _ in range(int(STEP_S / FLUSH_STEP_S)):
-                self._flush()
-                await asyncio.sleep(FLUSH_STEP_S)
+            await asyncio.sleep(STEP_S)
+
+    async def _write_journal(self) -> None:
+        while True:
+            self._flush()
+            await asyncio.sleep(FLUSH_STEP_S)
 
     def _flush(self) -> None:
         """Write the journal; one that failed goes on with the next step, once it can."""

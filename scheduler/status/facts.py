@@ -35,6 +35,7 @@ from scheduler.status.way_out import closed_by
 
 MOST_POSITIONS = 100  #: places in the queue that are metrics
 PLACES_FOR_S = 0.05  #: places in the queue are counted again after this
+MANY_FAILED = 3  #: steps, one after the other: no accident
 CHUNK_BYTES = 1 << 20
 MOST_EXPLAINED = 256  #: gangs and pods whose last answer is kept
 _encode = msgspec.json.Encoder().encode
@@ -91,6 +92,13 @@ class ClusterFacts:
         """Return whether this replica acts, or why not."""
         active = self._service.controller.active
         return active, "ok" if active else self._service.why_not_ready
+
+    def alive(self) -> tuple[bool, str]:
+        """Return whether this process does its work, or why not; a standby waits, and is well."""
+        failed = self._service.controller.num_failed
+        if failed < MANY_FAILED:
+            return True, "ok"
+        return False, f"the last {failed} steps failed: nothing is decided; the log says why"
 
     def view(self, gang: LiveGang) -> GangView:
         return describe(gang, self._service.ledger, self._now_s(), at=self._places())

@@ -26,6 +26,9 @@ class Facts(Protocol):
 
     pages: dict[str, Page]  #: by path
 
+    def alive(self) -> tuple[bool, str]:
+        """Return whether this process does its work, or why not."""
+
     def ready(self) -> tuple[bool, str]:
         """Return whether this replica acts, or why not."""
 
@@ -71,7 +74,8 @@ def status_app(facts: Facts) -> Starlette:
     journals = _Journals()
 
     async def healthz(_: Request) -> Response:
-        return Response("ok")
+        alive, text = facts.alive()
+        return Response(text, 200 if alive else 503)
 
     async def readyz(_: Request) -> Response:
         ready, text = facts.ready()
