@@ -12,6 +12,7 @@ from scheduler.controller.lanes import WAITS
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.pins import pinned_to
 from scheduler.controller.plans import PlanRecord
+from scheduler.controller.refusals import NODES, is_of_nodes
 from scheduler.controller.release import Release
 from scheduler.controller.slots import Plan, Slot, SlotState
 from scheduler.controller.tables import Tables
@@ -125,8 +126,8 @@ class Recovery:
                 continue
             if gang.pins[uid] not in self._ledger.nodes:
                 gone.append(uid)
-            elif gang.given_up.get(uid) != "":  # else it is its scheduler that is late
-                other.append(pod)
+            elif is_of_nodes(gang.given_up.get(uid, NODES)):
+                other.append(pod)  # else its scheduler is late, or it would be no better off anew
         counted = {pod.metadata.uid for pod in other if _may_fail(pod, find) < inf}
         counted |= gang.cost_a_failure
         if not all(len(counted) <= _may_fail(pod, find) for pod in other):
@@ -143,6 +144,8 @@ class Recovery:
         if not self._ledger.has_room(node, gang.facts(pod).shape):
             return f"which has no room for it{_way_out(pod)}"
         if (said := gang.given_up.get(uid)) is not None:
+            if said and not is_of_nodes(said):
+                return f"and kube-scheduler refuses it wherever it goes: {said}"
             if said:
                 return f"where kube-scheduler refuses it: {said}{_way_out(pod)}"
             name = pod.spec.scheduler_name

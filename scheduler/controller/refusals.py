@@ -20,6 +20,7 @@ MOST_NAMED = 3
 MOST_BANS = 64  #: of a gang, the latest: each may tell nodes apart
 MANY_PLANS = 3  #: refused one after the other: the next ones wait longer and longer
 #: a message that counts nodes is about them, and one that does not about the pod, wherever it goes
+NODES = "0/1 nodes are available: 1 node(s) "  #: how the former begin
 _OF_NODES = re.compile(r"\d+/\d+ nodes are available: \d+ ")
 
 

@@ -318,3 +318,45 @@ def test_a_scheduler_that_binds_pods_serves() -> None:
         assert set(rig.placed()) == {"gang"}
 
     tried(story)
+
+
+def test_a_pod_that_would_be_no_better_off_anew_is_not_deleted() -> None:
+    """A Job counts a pod that is deleted as one that failed; it starts once the volume is there."""
+
+    async def story(rig: Rig) -> None:
+        rig.see(member(0, annotations=ONE))
+        await rig.settle()
+        where = rig.placed()["j-0"]
+        rig.see(released(0, where, said=VOLUME))
+        await rig.pass_s(30.0)
+        for _ in range(10):
+            await rig.pass_s(60.0)
+        assert rig.deleted() == []
+        assert f"refuses it wherever it goes: {VOLUME}" in look(rig).text
+        rig.see(
+            *(pod(f"other-{n}", annotations={"muster.dev/group": f"o{n}"} | ONE) for n in (0, 1))
+        )
+        await rig.settle()
+        assert {"other-0", "other-1"} <= set(rig.placed()), "it holds nothing"
+
+    tried(story, nodes=2)
+
+
+def test_a_bare_pod_that_was_refused_has_its_node_as_soon_as_its_scheduler_would_bind_it() -> None:
+    async def story(rig: Rig) -> None:
+        bare = {"muster.dev/group": "bare"} | ONE
+        rig.see(pod("bare", annotations=bare))
+        await rig.settle()
+        where = rig.placed()["bare"]
+        plan = bare | {PLAN: "n/bare/1/worker-0"}
+        at = pod("bare", annotations=plan, affinity=pin(None, where), gated=False)
+        at.status.conditions = [PodCondition("PodScheduled", "False", "Unschedulable", PORTS)]
+        rig.see(at)
+        await rig.pass_s(30.0)
+        assert not rig.control.names["n/bare"].slots
+        assert PORTS in look(rig, "n/bare").text
+        rig.control.release.is_wanted("bare")  # kube-scheduler asked: what it checks is met
+        await rig.settle()
+        assert [slot.node for slot in rig.control.names["n/bare"].slots] == [where]
+
+    tried(story, nodes=2)
