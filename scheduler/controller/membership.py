@@ -20,6 +20,7 @@ from scheduler.controller.refusals import Refusals
 from scheduler.controller.slots import Slot, SlotState
 from scheduler.core.model import PodShape
 from scheduler.kube.objects import PLAN, Pod
+from scheduler.workloads.completed import Completed
 from scheduler.workloads.eligibility import Avoid, unmodelled
 from scheduler.workloads.gangs import JOBSET_ATTEMPT, GangKey, Rank, rank_of
 from scheduler.workloads.limits import excess
@@ -104,6 +105,9 @@ class LiveGang:
     size: Size | None = None
     succeeded: dict[str, Success] = field(default_factory=dict)  #: by pod, in this attempt
     num_succeeded: int = 0
+    completed: Completed = frozenset()  #: ranks that are done by the word of their owner alone
+    #: ranks of which nobody knows more than that they ran: their pods were gone when muster began
+    presumed: int = 0
     attempt: int = 0  #: the latest of the pods that are there
     started_min: int = 0  #: pods that ran together when it started; 0 before
     started_roles: dict[str, int] = field(default_factory=dict)  #: the same by role, if roles count
@@ -189,14 +193,27 @@ class LiveGang:
         for success in self.succeeded.values():
             success.closed = True
 
-    def first_look(self) -> None:
-        """Tell a run that is over from the next one of that name, when both are seen at once."""
-        live = [pod for pod in self.pods.values() if not pod.ended]
-        if self._all_succeeded() and not any(pod.spec.node_name for pod in live):
-            self._close_attempt()
+    def first_look(self, *, knows_all: bool) -> None:
+        """Tell a run that is over from the next one of that name, when both are seen at once.
 
-    def count_succeeded(self) -> None:
-        """Count ranks that ended well in this attempt and are not run again.
+        A gang that runs was started whole. Which of its ranks have ended since, a muster that has
+        just begun does not know, unless it `knows_all`: it ends nobody for that.
+        """
+        live = [pod for pod in self.pods.values() if not pod.ended]
+        runs = [pod for pod in live if pod.spec.node_name]
+        if self._all_succeeded() and not runs:
+            self._close_attempt()
+        self.presumed = 0
+        if not knows_all and runs and all(PLAN in pod.metadata.annotations for pod in runs):
+            self.presumed = self._num_absent(live)
+
+    def _num_absent(self, live: list[Pod]) -> int:
+        """Return how many ranks of the minimum are neither there nor known to have ended."""
+        known = len(live) + len(self.succeeded) + len(self.completed)
+        return max(0, self.size.min_member - known) if self.size is not None else 0
+
+    def count_succeeded(self, done: Completed) -> None:
+        """Count ranks that ended well in this attempt and are not run again; `done`, by the owner.
 
         They count even when their pods are gone. Those of an attempt that was over count only if
         the controller that ran them runs the rest, too: it does not run them again.
@@ -215,7 +232,13 @@ class LiveGang:
                 and done.attempt >= self.attempt
                 and (not done.closed or done.run_by in runs)
             }
-        self.num_succeeded = len(self.succeeded)
+        self.completed = frozenset()
+        if done:
+            seen = {(one.run_by, *one.rank[:2]) for one in self.succeeded.values()}
+            seen |= {(_run_by(pod), *self.facts(pod).rank[:2]) for pod in live}
+            self.completed = done - seen
+        self.presumed = min(self.presumed, self._num_absent(live))
+        self.num_succeeded = len(self.succeeded) + len(self.completed) + self.presumed
 
     def live_pods(self) -> list[Pod]:
         """Return pods that run or will, in rank order; first those that a role cannot lack."""

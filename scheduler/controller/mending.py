@@ -18,6 +18,7 @@ from scheduler.controller.slots import Plan, Slot, SlotState
 from scheduler.controller.tables import Tables
 from scheduler.controller.worldsize import misfits
 from scheduler.kube.objects import Pod
+from scheduler.workloads.completed import Completed, completed
 from scheduler.workloads.gangs import rank_of, shown
 from scheduler.workloads.sizes import Size, size_of, without_surplus
 
@@ -46,9 +47,11 @@ class Mending:
             self._end(gang, now_s)
             return
         old, gang.size = gang.size, size_of(gang.key, pods, self._tables.find)
+        done = self._completed(gang, pods)
         if old is None and gang.size is not None:
-            gang.first_look()
-        gang.count_succeeded()
+            planned = gang.key in self._recovery.old_plans
+            gang.first_look(knows_all=done is not None or planned)
+        gang.count_succeeded(done or frozenset())
         if gang.size is not None and gang.size.by_role:
             pods = gang.live_pods()  # minima of roles change who goes first
         said = gang.size.conflict if gang.size is not None else ""
@@ -64,6 +67,12 @@ class Mending:
         if gang.recorded and gang.slots and gang.is_placed() and not gang.releasing:
             self._release.completed(gang, now_s)
         self._judge(gang, now_s)
+
+    def _completed(self, gang: LiveGang, pods: list[Pod]) -> Completed | None:
+        """Return the ranks that are done by the word of the gang's owner; None if none says."""
+        if gang.size is None or len(pods) + len(gang.succeeded) >= gang.size.total:
+            return frozenset()  # none is missing
+        return completed(gang.key, pods[0], gang.size, self._tables.find)
 
     def let_go(self, gang: LiveGang, now_s: float) -> None:
         """Give back what pods held that are gone; reads no object of a gang that cannot be read."""
@@ -389,13 +398,14 @@ class Mending:
         """
         roles = Counter(slot.rank.role for slot in bound)
         roles.update(done.rank.role for done in gang.succeeded.values())
+        roles.update(role for _, role, _ in gang.completed)
         started = gang.started_roles
         by_role = {
             role: min(least, started.get(role, least if not started else 0))
             for role, least in size.by_role
         }
         for role, least in by_role.items():
-            if roles[role] < least:
+            if roles[role] + gang.presumed < least:
                 return f"{roles[role]} of {least} pods of role {role.lstrip('!')}"
         need = min(size.min_member, gang.started_min or size.min_member)
         if len(bound) + gang.num_succeeded < need:

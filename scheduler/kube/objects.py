@@ -253,12 +253,17 @@ class NodeObject(_Object):
     status: NodeObjectStatus = msgspec.field(default_factory=NodeObjectStatus)
 
 
+class ThingStatus(_Object):
+    completed_indexes: str | None = None  #: of a Job: "1,3-5"
+
+
 class Thing(_Object):
     """An object of which the owner's numbers are read: PodGroups, jobs and the like."""
 
     metadata: Meta
     kind: str = ""
     spec: dict[str, Any] = {}
+    status: ThingStatus | None = None
     data: dict[str, str] = {}
     binary_data: dict[str, str] = {}
     value: int = 0  #: of a PriorityClass

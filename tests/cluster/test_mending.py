@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
+from scheduler.controlplane.record import Cluster
 from tests.cluster.conftest import NODES, Kube, gang
 from tests.cluster.test_failure_pods import bound, fill, reason, remove
 from tests.cluster.test_rules import events
@@ -111,3 +113,74 @@ def test_a_budget_that_forbids_an_eviction_is_named(kube: Kube, space: str) -> N
     kube.patch(path, {"spec": {"minAvailable": 0}})
     kube.until("it is evicted", lambda: not bound(kube, space, "frail"))
     kube.until("an Event says so", lambda: events(kube, space, "Evicted"))
+
+
+def restart(kube: Kube, cluster: Cluster) -> None:
+    """Kill muster, and let the next one read what there is."""
+    cluster.restart("muster")
+    kube.until("muster is ready", lambda: cluster.healthy("muster"))
+
+
+def indexed(space: str, name: str, completions: int) -> dict[str, Any]:
+    """Return an Indexed Job of which index 0 is done after a second."""
+    container = {"name": "main", "image": "train:1"}
+    container["resources"] = {"limits": {"nvidia.com/gpu": "8"}}  # type: ignore[assignment]
+    template = {
+        "metadata": {"labels": {"of": name}},
+        "spec": {"restartPolicy": "Never", "containers": [container]},
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": space},
+        "spec": {
+            "completions": completions,
+            "parallelism": completions,
+            "completionMode": "Indexed",
+            "template": template,
+        },
+    }
+
+
+def end_well(kube: Kube, space: str, name: str) -> None:
+    """Have a pod succeed, as if its container had exited with 0, and remove what is left of it."""
+    path = f"/api/v1/namespaces/{space}/pods/{name}"
+    kube.patch(f"{path}/status", {"status": {"phase": "Succeeded"}})
+
+    def seen() -> bool:
+        return not any(
+            f.startswith("batch.kubernetes.io")
+            for f in kube.call("GET", path)["metadata"].get("finalizers", ())
+        )
+
+    kube.until("its owner has seen it", seen)
+    kube.delete(path)
+
+
+@pytest.mark.parametrize("of", ["Job", "PodGroup"])
+def test_a_success_whose_pod_is_gone_outlives_muster(
+    kube: Kube, space: str, cluster: Cluster, of: str
+) -> None:
+    if of == "Job":
+        kube.create(indexed(space, "early", 3))
+    else:
+        kube.create(*gang(space, "early", 3))
+    kube.until("early is bound", lambda: len(bound(kube, space, "early")) == 3)
+    first, *others = sorted(bound(kube, space, "early"))
+    kube.until(
+        "all run",
+        lambda: all(p["status"]["phase"] == "Running" for p in kube.pods(space).values()),
+    )
+    end_well(kube, space, first)
+    kube.until("it is gone", lambda: first not in kube.pods(space))
+    restart(kube, cluster)
+    wait_s(kube, "a repair would be over", 2 * REPAIR_S)
+    assert sorted(bound(kube, space, "early")) == others
+    assert kube.explain(space, "early")["phase"] == "running"
+    assert not events(kube, space, "Evicted")
+    if of == "Job":  # it goes on: what is lost comes again, and runs
+        remove(kube, space, others[0])
+        kube.until(
+            "rank 1 is bound again",
+            lambda: len(found := bound(kube, space, "early")) == 2 and others[0] not in found,
+        )
