@@ -16,7 +16,6 @@ SEED ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-UV_VERSION := 0.13.9
 
 # A virtual environment stays with its folder and its Python: a new one is made after a move, after
 # an upgrade, and when PYTHON names another version.
@@ -88,13 +87,15 @@ chaos: $(VENV)/dev.stamp $(GO) ## random faults on a real control plane (MINUTES
 
 lock: ## write requirements/*.lock anew from pyproject.toml
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip --disable-pip-version-check --quiet install uv==$(UV_VERSION)
+	build/lock/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes \
+		-r requirements/uv.lock
 	$(COMPILE) requirements/core.lock $(PROJECT) --extra live
 	$(COMPILE) requirements/dev.lock $(PROJECT) --extra dev --constraint requirements/core.lock
 	$(COMPILE) requirements/train.lock $(PROJECT) --extra train --constraint requirements/dev.lock
 	$(COMPILE) requirements/compile.lock requirements/compile.in \
 		--constraint requirements/dev.lock --constraint requirements/train.lock
 	$(COMPILE) requirements/go.lock requirements/go.in
+	$(COMPILE) requirements/uv.lock requirements/uv.in
 
 PROJECT := pyproject.toml requirements/build.in
 COMPILE = build/lock/bin/uv pip compile \

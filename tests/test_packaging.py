@@ -43,13 +43,26 @@ def test_locks_pin_what_is_declared(
     assert not missing, f"requirements/{name}.lock is older than pyproject.toml; run `make lock`"
 
 
-@pytest.mark.parametrize("name", ["core", "dev", "train", "go", "compile"])
+@pytest.mark.parametrize("name", ["core", "dev", "train", "go", "compile", "uv"])
 def test_locks_carry_hashes_and_no_addresses(repository: Path, name: str) -> None:
     text = lock(repository, name)
     blocks = re.split(r"^(?=[a-z0-9-]+==)", text, flags=re.MULTILINE)[1:]
     assert len(blocks) == len(pins(text))
     assert all("--hash=sha256:" in block for block in blocks)
     assert not re.search(r"://|--index|--find-links|--extra-index|--trusted-host", text)
+
+
+def test_nothing_is_installed_that_has_no_hash(repository: Path) -> None:
+    """But for torch without CUDA, which has an index of its own, and nothing else from there."""
+    files = [repository / "Makefile", *(repository / "deploy").rglob("Dockerfile")]
+    for file in files:
+        text = file.read_text().replace("\\\n", " ")
+        for command in re.findall(r"(?:bin/pip|-m pip|\$\(PIP\))[^\n]* install [^\n]*", text):
+            own = "--no-deps" in command and (
+                "--no-build-isolation" in command or "torch.txt" in command
+            )
+            assert "--require-hashes" in command or own, f"{file}: {command}"
+            assert "--extra-index-url" not in command
 
 
 def test_the_study_installs_only_what_it_needs(repository: Path) -> None:

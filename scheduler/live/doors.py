@@ -2,7 +2,8 @@
 
 uvicorn has none of these with httptools: headers without end are kept, half a request is waited for
 as long as its sender likes, and so is a TLS handshake. Whoever waits for a request, or for a
-handshake, longest makes room for who comes, so that those who do send one are served meanwhile.
+handshake, longest makes room for who comes; where nobody waits, whose answer takes longest. So
+those are served meanwhile who send a request and read its answer.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Door:
 
     bounds: Bounds
     certificates: Certificates | None = None
-    inside: set[Visit] = field(default_factory=set)
+    inside: dict[Visit, None] = field(default_factory=dict)  #: who came first, first
     waiting: dict[Visit, None] = field(default_factory=dict)  #: the longest first
     _listeners: list[socket.socket] = field(default_factory=list)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -102,10 +103,9 @@ class Door:
             visit = Visit(self, _loop=loop, **more)
             visit.comes_by = there
             visit.coming = loop.create_task(self._let_in(visit, there))
-            self.inside.add(visit)
-            self.waiting[visit] = None
-            if len(self.inside) > self.bounds.connections:
-                next(iter(self.waiting)).end()
+            if len(self.inside) >= self.bounds.connections:
+                next(iter(self.waiting or self.inside)).end()
+            self.inside[visit] = self.waiting[visit] = None
 
     async def _let_in(self, visit: Visit, there: socket.socket) -> None:
         """Shake hands, where there are certificates."""
@@ -123,7 +123,7 @@ class Door:
 
     def left(self, visit: Visit) -> None:
         """Count somebody no more."""
-        self.inside.discard(visit)
+        self.inside.pop(visit, None)
         self.waiting.pop(visit, None)
 
 
@@ -252,6 +252,7 @@ def server_behind(door: Door, app: object, host: str, port: int) -> Guarded:
         access_log=False,
         proxy_headers=False,  # or whoever is here could say to be somewhere else
         lifespan="off",
+        ws="none",  # or an upgrade would leave all bounds behind
         timeout_keep_alive=int(door.bounds.idle_s),
         timeout_graceful_shutdown=5,
     )
