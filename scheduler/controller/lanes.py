@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -15,6 +17,7 @@ from scheduler.kube.reading import UNREADABLE, decode
 
 _encode = msgspec.json.Encoder().encode
 _pod = msgspec.json.Decoder(Pod)
+LOOK_AFTER_S = 10.0  #: a Binding of muster's own has no answer
 #: said to kube-scheduler of pods that wait: constant, because a text that changes makes it ask
 #: again at once, without end
 WAITS = "waiting for room for the whole gang"
@@ -114,15 +117,44 @@ class Lanes:
                 "target": {"apiVersion": "v1", "kind": "Node", "name": node},
             }
         )
-        ask = partial(self._api.call, turn=Turn.BIND) if once else self._api.persist
+        where = path + "/binding"
         try:
-            await ask("POST", path + "/binding", body, unless=unless)
+            if once:
+                await self._api.call("POST", where, body, unless=unless, turn=Turn.BIND)
+            else:
+                await self._bind_or_look(
+                    where, body, unless, partial(self._is_bound, path, uid, node)
+                )
         except ApiError as error:
             if error.code not in (0, 409) and error.code < 500:
                 raise
-            found = _read(await ask("GET", path))
-            if found.metadata.uid != uid or found.spec.node_name != node:
+            if not await self._is_bound(path, uid, node):
                 raise
+
+    async def _bind_or_look(
+        self, where: str, body: bytes, unless: Unless, is_bound: Callable[[], Awaitable[bool]]
+    ) -> None:
+        """Bind; while there is no answer, look now and then whether it took place."""
+        sent = False
+
+        def may_not() -> str:
+            nonlocal sent
+            sent = True
+            return unless() if unless is not None else ""
+
+        asked = asyncio.ensure_future(self._api.persist("POST", where, body, unless=may_not))
+        try:
+            while not (await asyncio.wait({asked}, timeout=LOOK_AFTER_S))[0]:
+                with suppress(ApiError):
+                    if sent and await is_bound():
+                        return
+            await asked
+        finally:
+            asked.cancel()
+
+    async def _is_bound(self, path: str, uid: str, node: str) -> bool:
+        found = _read(await self._api.call("GET", path, turn=Turn.BIND))
+        return found.metadata.uid == uid and found.spec.node_name == node
 
     async def read(self, pod: Pod) -> Pod | None:
         """Return the pod as the API server has it; None if it is gone.
