@@ -82,7 +82,7 @@ class Mending:
             is_gone = pod is None or pod.ended
             if slot.uid and is_gone and slot.state is not SlotState.GONE:
                 self._empty(gang, slot, now_s)
-            if slot.state is SlotState.VACANT and self._is_over(slot, now_s):
+            if slot.state is SlotState.VACANT and self._is_over(gang, slot, now_s):
                 self._tables.give_back(gang, [slot], now_s, "no pod came after it")
         self._keep_within(gang, now_s)
         if len(gang.slots) < before:
@@ -95,9 +95,14 @@ class Mending:
             if other is not gang:
                 self._tables.tell(other, other.asks())
 
-    def _is_over(self, slot: Slot, now_s: float) -> bool:
+    def _is_over(self, gang: LiveGang, slot: Slot, now_s: float) -> bool:
         """True if a node was kept for long enough for a pod that comes after one that is gone."""
-        return now_s - slot.since_s >= self._timeouts.repair_s
+        if now_s - slot.since_s < self._timeouts.repair_s:
+            return False
+        left_s = self._timeouts.repair_s - self._work.waited_s(slot.since_s)
+        if left_s > 0:  # nobody could make one while the API server was away
+            self._work.look_again(gang.key, now_s + left_s)
+        return left_s <= 0
 
     def _without_slot(self, pods: list[Pod]) -> list[Pod]:
         return [
@@ -230,7 +235,7 @@ class Mending:
             else "its node is gone"
             if slot.node not in self._ledger.nodes
             else "no pod came after it"
-            if self._is_over(slot, now_s)
+            if self._is_over(gang, slot, now_s)
             else ""
         )
         if cause:
@@ -353,6 +358,9 @@ class Mending:
             self._work.look_again(gang.key, gang.evict_at_s)
             return
         if now_s < gang.evict_at_s or not self._work.active:
+            return
+        if (left_s := repair_s - self._work.waited_s(gang.degraded_since_s)) > 0:
+            self._work.look_again(gang.key, now_s + left_s)
             return
         gang.evict_at_s = now_s + repair_s
         self._work.look_again(gang.key, gang.evict_at_s)

@@ -101,6 +101,15 @@ class Metrics:
         self.api_requests = Counter(
             "muster_api_requests", "Requests to the API server", ["verb", "code"], registry=r
         )
+        self.api_limit = Gauge(
+            "muster_api_writes_at_once",
+            "Writes to the API server that may be under way, as it answers now",
+            ["of"],
+            registry=r,
+        )
+        self.api_waiting = Gauge(
+            "muster_api_writes_waiting", "Writes that wait for their turn", ["of"], registry=r
+        )
         self.journal_failing = Gauge(
             "muster_journal_failing", "1 while the journal cannot be written", registry=r
         )

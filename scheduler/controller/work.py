@@ -27,6 +27,9 @@ class Work:
         self.admitted = False  #: has read the cluster and was made leader
         self.leads: Callable[[], bool] = lambda: True  #: still, by the clock
         self.zero_unix_s = time.time()
+        #: when the API server was last away, on the monotonic clock: what others were to do in that
+        #: time they could not
+        self.served_since_s: Callable[[], float] = lambda: -inf
         self._clock = clock
         self._zero_s = clock()
         self._touched: set[GangKey] = set()
@@ -49,6 +52,10 @@ class Work:
     def now_s(self) -> float:
         """Seconds since this process's zero, by the monotonic clock, in whole microseconds."""
         return round(self._clock() - self._zero_s, 6)
+
+    def waited_s(self, since_s: float) -> float:
+        """Return for how long others could have done something since then."""
+        return self.now_s() - max(since_s, self.served_since_s() - self._zero_s)
 
     def wake(self) -> None:
         """Have the next step made soon."""

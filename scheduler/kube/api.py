@@ -35,6 +35,7 @@ ANSWER_S = 65.0
 #: whether the other side is alive is asked by TCP: a machine that is gone, not one that is slow
 DEAD_S, IDLE_S, PROBE_S, PROBES = 15.0, 10, 3, 3
 JITTER = 0.25  #: a pause is longer by up to this share: those refused together come back apart
+AWAY_S = 20.0  #: without any answer: the lease alone has one every 12 s
 MEASURED_BYTES = 1 << 16  #: a larger body takes its own time
 _encode = msgspec.json.Encoder().encode
 
@@ -103,6 +104,8 @@ class Api:
         self._token: dict[str, str] = {}
         self._token_until_s = 0.0
         self.calls: dict[tuple[str, int], int] = {}
+        self.answered_s = -inf  #: when the server last answered, on the monotonic clock
+        self.served_since_s = -inf  #: since when it does so all the time
         self.may_write: Callable[[], bool] = lambda: True  #: asked before each try of `persist`
 
     async def __aenter__(self) -> Api:
@@ -200,6 +203,7 @@ class Api:
                 content = await reply.read()
                 code, retry_after = reply.status, reply.headers.get("Retry-After", "")
             cut = False
+            self._answered()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             code, cut = 0, False
             raise ApiError(0, f"{type(error).__name__}: {error}") from error
@@ -214,6 +218,12 @@ class Api:
         if code >= 300:
             raise _refusal(code, content, retry_after)
         return content
+
+    def _answered(self) -> None:
+        now_s = time.monotonic()
+        if now_s > self.answered_s + AWAY_S:
+            self.served_since_s = now_s
+        self.answered_s = now_s
 
     async def persist(
         self,
@@ -287,6 +297,7 @@ class Api:
                     raise _refusal(reply.status, await reply.read(), "")
                 left = b""
                 async for chunk in reply.content.iter_any():
+                    self._answered()
                     *whole, left = (left + chunk).split(b"\n") if left else chunk.split(b"\n")
                     for line in whole:
                         if line:

@@ -255,6 +255,7 @@ class Service:
             await self.lease.acquired.wait()
             control.plans.epoch = self.lease.epoch
             self.api.may_write = control.work.leads = lambda: self.lease.held
+            control.work.served_since_s = lambda: self.api.served_since_s
         plans, unreadable = await control.plans.read_all()
         for name in unreadable:
             log.warning("plan record %s is of another version and is erased", name)

@@ -284,6 +284,9 @@ class ClusterFacts:
             if informer.heard_s:
                 metrics.watch_age.labels(kind=kind).set(now_s - informer.heard_s)
             metrics.watch_skipped.labels(kind=kind).set(informer.skipped)
+        for turn, flow in self._service.api.flows.items():
+            metrics.api_limit.labels(of=turn.value).set(int(flow.limit))
+            metrics.api_waiting.labels(of=turn.value).set(flow.num_waiting)
         for (verb, code), count in self._service.api.calls.items():
             child = metrics.api_requests.labels(verb=verb, code=str(code))
             child.inc(count - child._value.get())

@@ -123,6 +123,34 @@ def test_those_that_run_are_not_ended_while_the_rest_waits_for_its_scheduler() -
     tried(story, timeouts={"bind_s": BIND_S, "repair_s": 6.0})
 
 
+def test_nobody_is_late_with_what_the_api_server_was_not_there_for() -> None:
+    """A rank is lost, then the API server: its successor has `repair_s` from the return on."""
+
+    async def story(rig: Rig) -> None:
+        pods = await released(rig, member(0), member(1))
+        for one in pods:
+            bound(rig, one)
+        await rig.settle()
+        rig.lose(pods[0])
+        await rig.pass_s(1.0)
+        kept = rig.control.names["n/j"].slots[0].node
+        rig.clock_s += 300.0
+        back_s = rig.clock_s
+        rig.control.work.served_since_s = lambda: back_s
+        await rig.pass_s(0.0)
+        await rig.pass_s(59.0)
+        assert untouched(rig)
+        rig.see(member(0, uid="anew"))
+        await rig.settle()
+        assert rig.placed()["j-0"] == kept
+        rig.lose(member(0, uid="anew"))
+        await rig.settle()
+        await rig.pass_s(61.0)
+        assert rig.evicted() == ["j-1"]
+
+    tried(story, timeouts=TIMES)
+
+
 @pytest.mark.parametrize("how", ["nobody serves it", "it is passed over", "it is never taken"])
 def test_a_pod_that_its_scheduler_does_not_take_is_set_aside_within_a_bound(how: str) -> None:
     """Its GPUs are others' then, and it lives: its Job would count it as failed."""
