@@ -87,6 +87,7 @@ class Proxy:
         self._expire = asyncio.Event()
         self.fault = ""  #: 429, 500, lost (forwarded, and the answer thrown away), or none
         self.share = 0.0
+        self.delay_s = 0.0  #: before each answer, but those to watches
         self.num_spoilt: dict[str, int] = {}
         self.rules: list[Rule] = []
         self._streams: list[Stream] = []
@@ -178,6 +179,7 @@ class Proxy:
                         return self._hang_up(request)
                 kept = {k: v for k, v in reply.headers.items() if k.lower() not in HOP}
                 if not watch:
+                    await asyncio.sleep(self.delay_s)
                     content = await reply.read()
                     if "Content-Encoding" in reply.headers:
                         kept["Content-Encoding"] = reply.headers["Content-Encoding"]
