@@ -31,7 +31,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import live_curves, live_steps
+from bench import live_curves, live_jobs, live_steps
 from bench.live_curves import Trace
 from bench.sim import write_between
 from scheduler.controlplane import cluster as clusters
@@ -49,6 +49,7 @@ EVENTS_PER_S = 50  #: of nodes, while filter is timed
 CPU_SHARE = "muster CPU / API server CPU"
 GATING = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings/muster-gate"
 PATHS = ("stock", "native", "pinned", "direct")
+ROUNDS = 10  #: bursts of Jobs
 _BURSTS = itertools.count()
 
 
@@ -233,10 +234,10 @@ async def burst(
 
 
 @contextmanager
-def running(folder: Path, **options: Any) -> Iterator[Cluster]:
+def running(folder: Path, *, with_kwok: bool = False, **options: Any) -> Iterator[Cluster]:
     """A cluster for some rows."""
     cluster = clusters.up(
-        folder, say=lambda text: None, with_kwok=False, with_operator=False, **options
+        folder, say=lambda text: None, with_kwok=with_kwok, with_operator=False, **options
     )
     try:
         await_quiet(cluster)
@@ -377,6 +378,7 @@ def measure(nodes: int, gangs: int, size: int, waiting: int) -> list[dict[str, A
     try:
         rows += lane_rows(measure_paths(folder, PATHS, nodes, gangs, size))
         rows += live_curves.rows(OUT.parent, "make bench-live")
+        rows += job_rows(folder / "jobs", min(nodes, live_jobs.NODES), gangs, size, ROUNDS)
         with running(folder / "muster", nodes=nodes, bind_verb=False) as cluster:
             rows += filter_rows(cluster, "no GPU held")
             asyncio.run(fill(cluster))
@@ -439,6 +441,29 @@ def lane_rows(figures: pd.DataFrame) -> list[dict[str, Any]]:
         at_most(f"{CPU_SHARE}, pinned", share["pinned"], 0.2, "x"),
         at_most(f"{CPU_SHARE}, direct", share["direct"], 0.2, "x"),
     ]
+
+
+def job_rows(folder: Path, nodes: int, jobs: int, size: int, rounds: int) -> list[dict[str, Any]]:
+    """Compare bursts of Jobs with those of stock; both control planes run side by side."""
+    with (
+        running(folder / "stock", nodes=nodes, with_kwok=True, with_muster=False) as stock,
+        running(folder / "muster", nodes=nodes, with_kwok=True) as muster,
+    ):
+        lanes = {"stock": stock, "muster": muster}
+        figures = live_jobs.measure(lanes, jobs, size, rounds, cpu_s, say)
+    figures.to_csv(OUT.parent / "live-jobs.csv", index=False)
+    medians = figures.groupby("lane").median(numeric_only=True)
+    rate, used = medians["pods_per_s"], medians["kube-apiserver_s"]
+    dead = figures[figures["lane"] == "muster"]["dead"].sum()
+    what = f"{jobs} Jobs x {size} pods at once, {nodes:,} nodes"
+    return [
+        row(f"{what}, stock", rate["stock"], "pods/s"),
+        row(f"{what}, muster as shipped", rate["muster"], "pods/s"),
+        at_most(f"Jobs that died in {rounds} such bursts", dead, 0, "jobs"),
+        at_least("muster / stock, Jobs at once", rate["muster"] / rate["stock"], 1.0),
+        at_most("API server CPU, muster / stock, Jobs at once", used["muster"] / used["stock"],
+                1.6, "x"),
+    ]  # fmt: skip
 
 
 async def extender_rows(cluster: Cluster, gangs: int, size: int) -> list[dict[str, Any]]:
@@ -534,6 +559,13 @@ def main() -> int:
         "--curves", nargs="*", choices=live_curves.LANES, help="only bursts, of these lanes or all"
     )
     parser.add_argument(
+        "--jobs",
+        nargs="?",
+        type=int,
+        const=ROUNDS,
+        help="only bursts of Jobs, so many under muster",
+    )
+    parser.add_argument(
         "--publish", action="store_true", help="put control planes, picture and table in place"
     )
     parser.add_argument("--stream", nargs=2, metavar=("FOLDER", "PER_S"), help=argparse.SUPPRESS)
@@ -544,17 +576,21 @@ def main() -> int:
         asyncio.run(stream(Path(given.stream[0]), float(given.stream[1])))
     shape = (1000, 10, 30, 100) if given.quick else (7500, 30, 100, 1000)
     OUT.parent.mkdir(exist_ok=True)
-    if given.curves is None:
+    if given.curves is None and given.jobs is None:
         rows = measure(*shape)
         OUT.write_text(json.dumps(rows, indent=1) + "\n")
     else:
-        lanes = given.curves or list(live_curves.LANES)
         folder = Path(tempfile.mkdtemp(prefix="muster-bench-"))
         try:
-            measure_paths(folder, lanes, *shape[:3])
+            if given.jobs is not None:
+                nodes = min(shape[0], live_jobs.NODES)
+                rows = job_rows(folder, nodes, *shape[1:3], given.jobs)
+            else:
+                lanes = given.curves or list(live_curves.LANES)
+                measure_paths(folder, lanes, *shape[:3])
+                rows = live_curves.rows(OUT.parent, "python bench/live.py --curves")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        rows = live_curves.rows(OUT.parent, "python bench/live.py --curves")
         live_curves.replace_rows(OUT, rows)
     if given.publish:
         live_curves.publish(OUT.parent)
