@@ -27,6 +27,7 @@ from scheduler.controller.membership import LiveGang
 from scheduler.core.decisions import PendingReason
 from scheduler.kube.api import Api, ApiError
 from scheduler.kube.objects import unix_s
+from scheduler.status.owners import Owners
 from scheduler.status.pages import Breath
 from scheduler.status.status import GangView
 from scheduler.status.story import Memory, Moment
@@ -68,6 +69,7 @@ class Publisher:
     def __init__(self, api: Api, identity: str) -> None:
         self._api = api
         self._identity = identity
+        self._owners = Owners(api)
         self._queue: asyncio.Queue[tuple[str, bytes, str]] = asyncio.Queue(maxsize=5000)
         self._numbers = itertools.count()
         self._wake = asyncio.Event()
@@ -84,6 +86,7 @@ class Publisher:
     def forget(self, gang: LiveGang) -> None:
         """Note that a gang is gone."""
         self._told.pop(gang.name, None)
+        self._owners.forget(gang.name)
 
     def note(self, gang: LiveGang, what: str, text: str) -> None:
         """Put a moment into the gang's story."""
@@ -193,13 +196,20 @@ class Publisher:
         self._tokens = min(BURST, self._tokens + PER_MINUTE * minutes)
         self._filled_s = now_s
         wait_s = inf
+        self._owners.begin()
         breath = Breath()
         for gang in gangs:
             await breath()
             pods = gang.live_pods()
             if not pods:
                 continue
-            wait_s = min(wait_s, self._consider(gang, view(gang), pods[0].metadata.uid, now_s))
+            seen = view(gang)
+            if _lacks_pods(seen):
+                wait_s = min(wait_s, await self._owners.ask(gang, now_s) - now_s)
+                seen = view(gang)
+            else:
+                gang.owner_says = ""
+            wait_s = min(wait_s, self._consider(gang, seen, pods[0].metadata.uid, now_s))
         return wait_s
 
     def _consider(self, gang: LiveGang, seen: GangView, pod: str, now_s: float) -> float:
@@ -209,7 +219,8 @@ class Publisher:
         admitted = seen.phase in ("starting", "running")
         short = seen.short.resource if seen.short else ""
         reason = "SetAside" if seen.aside else _camel(seen.reason)
-        what = "admitted" if admitted else f"{seen.phase} {reason} {short} {gang.problem}"
+        why = gang.problem or gang.owner_says
+        what = "admitted" if admitted else f"{seen.phase} {reason} {short} {why}"
         told = self._told.get(gang.name)
         if told is None:
             if admitted:
@@ -230,7 +241,7 @@ class Publisher:
         self._condition(gang, seen, admitted)
         if told.what != what and not admitted:
             never = seen.reason == PendingReason.NEVER_FITS
-            bad = gang.problem or never or seen.aside or seen.pods_bound
+            bad = why or never or seen.aside or seen.pods_bound
             self._event(gang, reason, seen.text, "Warning" if bad else "Normal")
             self.note(gang, "degraded" if seen.phase == "degraded" else "waits", seen.text)
         told.what, told.pod = what, pod
@@ -250,6 +261,12 @@ class Publisher:
         path = f"/api/v1/namespaces/{meta.namespace}/pods/{meta.name}/status"
         body = {"metadata": {"uid": meta.uid}, "status": {"conditions": [condition]}}
         self._put(path, _encode(body), "PATCH")
+
+
+def _lacks_pods(seen: GangView) -> bool:
+    """True of a gang that waits for pods to be made."""
+    late = seen.waited_s >= LATE_S and seen.reason == PendingReason.MEMBERS
+    return late and seen.pods_present < seen.pods_needed
 
 
 def _reference(kind: str, name: str, uid: str, version: str) -> dict[str, str]:

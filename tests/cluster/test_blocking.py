@@ -87,3 +87,78 @@ def test_a_port_that_is_taken_everywhere_is_named_and_used_as_soon_as_it_is_free
     freed_s = time.monotonic()
     kube.until("it starts", lambda: len(bound(kube, space, "bare")) == 2, 30.0)
     assert time.monotonic() - freed_s < 30.0
+
+
+def indexed(space: str, name: str, size: int) -> dict[str, Any]:
+    """Return an Indexed Job whose pods start together."""
+    made = pod(space, name, 8)
+    template = {"spec": made["spec"] | {"restartPolicy": "Never"}}
+    spec = {"completionMode": "Indexed", "parallelism": size, "completions": size}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": space},
+        "spec": {**spec, "template": template},
+    }
+
+
+def test_jobs_that_a_quota_keeps_half_made_say_so(kube: Kube, space: str) -> None:
+    quota = {"hard": {"requests.nvidia.com/gpu": "24"}}
+    body = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": quota}
+    kube.call("POST", f"/api/v1/namespaces/{space}/resourcequotas", body)
+    kube.create(indexed(space, "one", 4))
+    kube.until(
+        "it names the quota",
+        lambda: "exceeded quota: few" in kube.explain(space, "one").get("text", ""),
+    )
+
+
+CLASS = "/apis/resource.k8s.io/v1/deviceclasses"
+SLICES = "/apis/resource.k8s.io/v1/resourceslices"
+
+
+@pytest.fixture
+def cards(kube: Kube) -> Iterator[set[str]]:
+    """Have every other node offer a device of the class `nic`; return those nodes."""
+    names = [f"node-{number:05d}" for number in range(1, NODES, 2)]
+    match = {"cel": {"expression": "device.driver == 'nic.example.com'"}}
+    version = {"apiVersion": "resource.k8s.io/v1"}
+    item = {**version, "kind": "DeviceClass", "metadata": {"name": "nic"}}
+    kube.call("POST", CLASS, {**item, "spec": {"selectors": [match]}})
+    for name in names:
+        spec = {
+            "driver": "nic.example.com",
+            "nodeName": name,
+            "pool": {"name": name, "generation": 1, "resourceSliceCount": 1},
+            "devices": [{"name": "nic-0"}],
+        }
+        item = {**version, "kind": "ResourceSlice", "metadata": {"name": name}, "spec": spec}
+        kube.call("POST", SLICES, item)
+    yield set(names)
+    kube.delete(f"{CLASS}/nic")
+    for name in names:
+        kube.delete(f"{SLICES}/{name}")
+
+
+def test_claims_that_half_of_the_nodes_serve_are_named_and_found(
+    kube: Kube, space: str, cards: set[str]
+) -> None:
+    wants = {"requests": [{"name": "nic", "exactly": {"deviceClassName": "nic"}}]}
+    item = {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceClaimTemplate",
+        "metadata": {"name": "nic"},
+        "spec": {"spec": {"devices": wants}},
+    }
+    path = f"/apis/resource.k8s.io/v1/namespaces/{space}/resourceclaimtemplates"
+    kube.call("POST", path, item)
+    job = indexed(space, "net", 2)
+    spec = job["spec"]["template"]["spec"]
+    spec["resourceClaims"] = [{"name": "fast", "resourceClaimTemplateName": "nic"}]
+    spec["containers"][0]["resources"]["claims"] = [{"name": "fast"}]
+    kube.create(job)
+    found = kube.until("bound", lambda: len(b := bound(kube, space, "net")) == 2 and b, 120.0)
+    assert set(found.values()) <= cards
+    items = kube.call("GET", f"/apis/events.k8s.io/v1/namespaces/{space}/events")["items"]
+    said = [e["note"] for e in items if e["reason"] == "Refused"]
+    assert said and all("resource claim nic" in note for note in said)

@@ -218,3 +218,36 @@ def test_a_job_that_is_no_gang_says_why() -> None:
         assert "it runs 2 of its 4 pods at once" in await seen_by(found, "n/j")
 
     tried(story)
+
+
+QUOTA = "exceeded quota: gpus, requested: requests.nvidia.com/gpu=8, used: 32, limited: 32"
+
+
+def test_a_quota_that_keeps_pods_from_being_made_is_named() -> None:
+    """The Job says it in Events alone, of which each names another pod that was not made."""
+
+    async def story(rig: Rig) -> None:
+        asked: list[str] = []
+        answer = rig.api.call
+
+        async def call(method: str, path: str, *rest: Any, **more: Any) -> bytes:
+            if method != "GET":
+                return await answer(method, path, *rest, **more)
+            asked.append(path)
+            note = f'Error creating: pods "j-1-{len(asked)}" is forbidden: {QUOTA}'
+            return msgspec.json.encode({"items": [{"reason": "FailedCreate", "note": note}]})
+
+        rig.api.call = call  # type: ignore[method-assign]
+        spec = {"parallelism": 2, "completions": 2, "completionMode": "Indexed"}
+        rig.thing("Job", "j", spec)
+        rig.see(pod("j-0", labels={"batch.kubernetes.io/job-completion-index": "0"}, owner=JOB))
+        await rig.settle()
+        for at_s in (110.0, 111.0, 140.0):
+            events = await told(rig, at_s)
+            if at_s == 110.0:
+                ((reason, text),) = events
+        assert len(asked) == 1 and "regarding.uid%3Duid-j" in asked[0]
+        assert reason == "Members" and f"Job j cannot make more: {QUOTA}" in text
+        assert QUOTA in look(rig, "n/j").text
+
+    tried(story)
