@@ -19,6 +19,7 @@ from scheduler.core.state import ClusterState
 
 ZERO = PodShape(0)
 MOST_LOOKED_AT = 200  #: gangs set aside that one pass looks at again
+MOST_CHANGED = 500  #: nodes that are told one by one: to begin anew costs less than more of them
 MOST_NAMED = 3
 
 #: what pods of no gang take of a node; those that are about to end left out
@@ -61,17 +62,30 @@ class Standing:
     def _up_to_date(self) -> Capacity:
         """Return the cluster without gangs."""
         capacity = self._capacity
-        if capacity is None:
+        if capacity is None or len(self._stale) > MOST_CHANGED:
             self._rooms.clear()
-            self._taken.clear()
+            self._stale.clear()
             self._grew = True
-            capacity = self._capacity = Capacity(self._nodes.values())
-            self._stale = {name for name in capacity.index_of if self._lasting(name) != ZERO}
+            self._taken = {
+                name: takes for name in self._nodes if (takes := self._takes(name)) != ZERO
+            }
+            capacity = self._capacity = Capacity(map(self._without, self._nodes.values()))
         if self._stale:
             self._rooms.clear()
             while self._stale:
                 self._bring(capacity, self._stale.pop())
         return capacity
+
+    def _takes(self, name: str) -> PodShape:
+        return self._lasting(name).least(self._nodes[name].capacity)
+
+    def _without(self, node: Node) -> Node:
+        """Return a node as large as pods of no gang leave it: to take so much costs more."""
+        takes = self._taken.get(node.name)
+        if takes is None:
+            return node
+        left = node.capacity.plus(takes, -1)
+        return Node(node.name, left, node.pool, node.gpu_model, node.topology, node.status)
 
     def _bring(self, capacity: Capacity, name: str) -> None:
         fact, at = self._nodes.get(name), capacity.index_of.get(name)
@@ -84,7 +98,7 @@ class Standing:
             self._grew = True
         here = (Slice(0, at, at + 1, 1),)
         told = self._taken.pop(name, ZERO)
-        takes = self._lasting(name).least(capacity.nodes[at].capacity)
+        takes = self._takes(name)
         if takes != told:
             capacity.give_back((Role(1, told),), here)
             capacity.take((Role(1, takes),), here)
