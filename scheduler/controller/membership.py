@@ -246,8 +246,8 @@ class LiveGang:
         for at, (uid, pod) in enumerate(self.pods.items()):
             if pod.ended or (pod.metadata.deletion_timestamp and not pod.spec.node_name):
                 continue
-            facts = known.get(uid) or self.facts(pod)
-            ranked.append((facts.rank, at, pod))
+            facts = known.get(uid)
+            ranked.append((self._rank(pod) if facts is None else facts.rank, at, pod))
         ranked.sort()
         pods = [pod for _, _, pod in ranked]
         if self.size is None or not self.size.by_role:
@@ -255,10 +255,17 @@ class LiveGang:
         left = dict(self.size.by_role)
         beyond: dict[str, bool] = {}
         for pod in pods:
-            role = self.facts(pod).rank.role
+            role = self._rank(pod).role
             left[role] = left.get(role, 0) - 1
             beyond[pod.metadata.uid] = left[role] < 0
         return sorted(pods, key=lambda pod: beyond[pod.metadata.uid])
+
+    def _rank(self, pod: Pod) -> Rank:
+        """Return a pod's place, also of one whose requests cannot be read."""
+        try:
+            return self.facts(pod).rank
+        except ValueError:
+            return rank_of(pod)
 
     def begun(self) -> bool:
         """True if a pod of the present attempt runs, or may know its node."""

@@ -200,17 +200,27 @@ class Publisher:
         breath = Breath()
         for gang in gangs:
             await breath()
-            pods = gang.live_pods()
-            if not pods:
-                continue
-            seen = view(gang)
-            if _lacks_pods(seen):
-                wait_s = min(wait_s, await self._owners.ask(gang, now_s) - now_s)
-                seen = view(gang)
-            else:
-                gang.owner_says = ""
-            wait_s = min(wait_s, self._consider(gang, seen, pods[0].metadata.uid, now_s))
+            try:
+                wait_s = min(wait_s, await self._look_at(gang, view, now_s))
+            except Exception:  # one gang must not end the word to all others
+                log.exception("nothing is said of a gang", extra={"gang": gang.name})
         return wait_s
+
+    async def _look_at(
+        self, gang: LiveGang, view: Callable[[LiveGang], GangView], now_s: float
+    ) -> float:
+        """Tell of one gang what may be told; return in how many seconds more may be."""
+        pods = gang.live_pods()
+        if not pods:
+            return inf
+        wait_s = inf
+        seen = view(gang)
+        if _lacks_pods(seen):
+            wait_s = await self._owners.ask(gang, now_s) - now_s
+            seen = view(gang)
+        else:
+            gang.owner_says = ""
+        return min(wait_s, self._consider(gang, seen, pods[0].metadata.uid, now_s))
 
     def _consider(self, gang: LiveGang, seen: GangView, pod: str, now_s: float) -> float:
         """Tell of one gang if it is time; return in how many seconds it will be, if not."""
