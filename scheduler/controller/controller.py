@@ -167,7 +167,7 @@ class Controller:
     def _take_in(self, change: Change, pod: Pod) -> None:
         uid = pod.metadata.uid
         old_key = self.key_of_pod.get(uid)
-        if pod.spec.node_name and (pod.ended or change is Change.DELETED):
+        if self.tables.kept_off and (change is Change.DELETED or pod.ended):
             self.tables.may_have_room(pod.spec.node_name)
         if change is Change.DELETED:
             self.pods.pop(uid, None)
@@ -184,7 +184,7 @@ class Controller:
         if before is not None and before.spec.node_name and not pod.spec.node_name:
             return  # older than what was read meanwhile: no pod leaves its node but by its end
         self.pods[uid] = pod
-        if pod.spec.node_name:
+        if pod.spec.scheduler_name not in self.tables.schedulers and pod.spec.node_name:
             self.tables.note_bound(pod)
         key = old_key
         if key is None and IGNORE not in pod.metadata.annotations:

@@ -59,7 +59,7 @@ class Tables:
         self._ages: dict[GangKey, tuple[float, int, float]] = {}
         self.budget = Budget()
         self._refusals: dict[GangKey, Refusals] = {}  #: of gangs without pods
-        self._kept_off: dict[str, set[GangKey]] = {}  #: by node: gangs that it was refused to
+        self.kept_off: dict[str, set[GangKey]] = {}  #: by node: gangs that it was refused to
         self._num_seen = 0  #: gangs
         self.vacancies = Vacancies(settings.timeouts.repair_s)
         #: schedulers that serve: those of the settings, and those that bound a pod
@@ -74,7 +74,7 @@ class Tables:
         """Note that a pod's scheduler binds pods."""
         name = pod.spec.scheduler_name
         self.progress.works(name)
-        if name not in self.schedulers and len(self.schedulers) < MOST_SCHEDULERS:
+        if len(self.schedulers) < MOST_SCHEDULERS:
             self.schedulers.add(name)
 
     def unchecked(self, gang: LiveGang, pod: Pod) -> str:
@@ -173,11 +173,11 @@ class Tables:
 
     def keep_off(self, gang: LiveGang, node: str) -> None:
         """Note that a gang keeps off a node until that may have changed."""
-        self._kept_off.setdefault(node, set()).add(gang.key)
+        self.kept_off.setdefault(node, set()).add(gang.key)
 
     def may_have_room(self, node: str) -> None:
         """Note that a pod left a node, or that the node changed: what was refused may pass now."""
-        keys = self._kept_off.get(node)
+        keys = self.kept_off.get(node)
         if not keys:
             return
         now_s = self.work.now_s()
@@ -190,7 +190,7 @@ class Tables:
             else:
                 self.work.look_again(key, at_s)
         if not keys:
-            del self._kept_off[node]
+            del self.kept_off[node]
 
     def give_slots(self, gang: LiveGang, slots: list[Slot]) -> None:
         """Note which pods have which nodes; the caller tells the core, or heard it from there."""

@@ -162,3 +162,54 @@ def test_claims_that_half_of_the_nodes_serve_are_named_and_found(
     items = kube.call("GET", f"/apis/events.k8s.io/v1/namespaces/{space}/events")["items"]
     said = [e["note"] for e in items if e["reason"] == "Refused"]
     assert said and all("resource claim nic" in note for note in said)
+
+
+def test_a_volume_that_is_not_there_holds_nothing_and_is_used_once_it_is(
+    kube: Kube, space: str
+) -> None:
+    """The Job's pods are not made anew for it: each that is deleted counts as one that failed."""
+    job = indexed(space, "data", 2)
+    disk = {"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}
+    job["spec"]["template"]["spec"]["volumes"] = [disk]
+    kube.create(job)
+    kube.until("refused", lambda: '"disk" not found' in kube.explain(space, "data").get("text", ""))
+    kube.create(*gang(space, "whole", NODES))
+    kube.until("others start", lambda: len(bound(kube, space, "whole")) == NODES, 20.0)
+    uids = {one["metadata"]["uid"] for one in kube.pods(space).values()}
+    for rank in range(NODES):
+        kube.delete(f"/api/v1/namespaces/{space}/pods/whole-{rank}")
+    size = {"storage": "1Gi"}
+    shared = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
+    volume = {
+        **shared,
+        "capacity": size,
+        "persistentVolumeReclaimPolicy": "Retain",
+        "claimRef": {"namespace": space, "name": "disk"},
+        "hostPath": {"path": "/nowhere"},
+    }
+    claim = {**shared, "volumeName": space, "resources": {"requests": size}}
+    item = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": space}}
+    kube.create({**item, "spec": volume})
+    item = {"apiVersion": "v1", "kind": "PersistentVolumeClaim"}
+    kube.create({**item, "metadata": {"name": "disk", "namespace": space}, "spec": claim})
+    try:
+        kube.until("it starts", lambda: len(bound(kube, space, "data")) == 2, 40.0)
+        assert {one["metadata"]["uid"] for one in kube.pods(space).values()} <= uids
+    finally:
+        kube.delete(f"/api/v1/namespaces/{space}/persistentvolumeclaims/disk")
+        kube.delete(f"/api/v1/persistentvolumes/{space}")
+
+
+def test_a_claim_that_nobody_serves_holds_nothing_and_is_named(kube: Kube, space: str) -> None:
+    wants = {"requests": [{"name": "one", "exactly": {"deviceClassName": "none"}}]}
+    item = {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim"}
+    path = f"/apis/resource.k8s.io/v1/namespaces/{space}/resourceclaims"
+    kube.call("POST", path, {**item, "metadata": {"name": "c"}, "spec": {"devices": wants}})
+    for rank in range(2):
+        wants_it = bare(space, f"bare-{rank}")
+        wants_it["spec"]["resourceClaims"] = [{"name": "own", "resourceClaimName": "c"}]
+        wants_it["spec"]["containers"][0]["resources"]["claims"] = [{"name": "own"}]
+        kube.create(wants_it)
+    kube.until("named", lambda: "resource claim c" in kube.explain(space, "bare").get("text", ""))
+    kube.create(*gang(space, "whole", NODES))
+    kube.until("others start", lambda: len(bound(kube, space, "whole")) == NODES, 20.0)
