@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from math import inf
 
 from scheduler.core.capacity import Capacity
-from scheduler.core.model import FamilyKey, Node, Phase, PodShape, Role, Slice
+from scheduler.core.model import FamilyKey, Node, Phase, Placement, PodShape, Role, Slice
 from scheduler.core.nodegroup import NodeGroup
 from scheduler.core.placement import Placer, place
 from scheduler.core.queueing import GangState
@@ -20,6 +20,7 @@ from scheduler.core.state import ClusterState
 ZERO = PodShape(0)
 MOST_LOOKED_AT = 200  #: gangs set aside that one pass looks at again
 MOST_CHANGED = 500  #: nodes that are told one by one: to begin anew costs less than more of them
+MOST_TOLD = 5000  #: each leaves its shape in the index, which is made anew after so many
 MOST_NAMED = 3
 
 #: what pods of no gang take of a node; those that are about to end left out
@@ -39,7 +40,10 @@ class Standing:
         self._capacity: Capacity | None = None  #: made once a head does not fit
         self._taken: dict[str, PodShape] = {}
         self._stale: set[str] = set()
+        self._num_told = 0  #: changes since it was made
         self._rooms: dict[FamilyKey, int] = {}  #: the largest size that could be placed
+        #: what a gang held and missed when it was asked for last, and whether it could be placed
+        self._rest: tuple[Placement, tuple[Role, ...], bool] | None = None
         self._aside: dict[str, None] = {}
         self._unseen: list[str] = []  #: of them, those to be looked at since there is more room
         self._grew = False
@@ -62,8 +66,10 @@ class Standing:
     def _up_to_date(self) -> Capacity:
         """Return the cluster without gangs."""
         capacity = self._capacity
-        if capacity is None or len(self._stale) > MOST_CHANGED:
-            self._rooms.clear()
+        much = len(self._stale) > MOST_CHANGED or self._num_told > MOST_TOLD
+        if capacity is None or much:
+            self._forget_answers()
+            self._num_told = 0
             self._stale.clear()
             self._grew = True
             self._taken = {
@@ -71,10 +77,15 @@ class Standing:
             }
             capacity = self._capacity = Capacity(map(self._without, self._nodes.values()))
         if self._stale:
-            self._rooms.clear()
+            self._forget_answers()
+            self._num_told += len(self._stale)
             while self._stale:
                 self._bring(capacity, self._stale.pop())
         return capacity
+
+    def _forget_answers(self) -> None:
+        self._rooms.clear()
+        self._rest = None
 
     def _takes(self, name: str) -> PodShape:
         return self._lasting(name).least(self._nodes[name].capacity)
@@ -112,7 +123,11 @@ class Standing:
         """True if what a gang misses could be placed, did all others end."""
         capacity = self._up_to_date()
         if member.held:
-            return self._holds_the_rest(capacity, member)
+            held, missing, found = self._rest or ((), (), False)
+            if held is not member.held or missing is not member.missing:
+                found = self._holds_the_rest(capacity, member)
+                self._rest = (member.held, member.missing, found)
+            return found
         family = member.family
         room = self._rooms.get(family.key)
         if room is None:

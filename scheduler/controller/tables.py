@@ -173,7 +173,10 @@ class Tables:
 
     def keep_off(self, gang: LiveGang, node: str) -> None:
         """Note that a gang keeps off a node until that may have changed."""
-        self.kept_off.setdefault(node, set()).add(gang.key)
+        keys = self.kept_off.setdefault(node, set())
+        keys.add(gang.key)
+        if len(keys) > MOST_KEPT:
+            keys &= self.gangs.keys() | self._refusals.keys()
 
     def may_have_room(self, node: str) -> None:
         """Note that a pod left a node, or that the node changed: what was refused may pass now."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from math import inf
+from urllib.parse import quote
 
 import msgspec
 
@@ -62,7 +63,7 @@ class Owners:
         self._asked_s[gang.name] = now_s
         path = (
             f"/apis/events.k8s.io/v1/namespaces/{gang.key.namespace}/events"
-            f"?fieldSelector=regarding.uid%3D{owner.uid}%2Ctype%3DWarning&limit=100"
+            f"?fieldSelector=regarding.uid%3D{quote(owner.uid, safe='')}%2Ctype%3DWarning&limit=100"
         )
         try:
             found = decode(_events, await self._api.call("GET", path)).items

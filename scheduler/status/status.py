@@ -8,6 +8,7 @@ from functools import partial
 
 import msgspec
 
+from scheduler.controller.lanes import WAITS
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.mirror import Ledger
 from scheduler.controller.parts import Request
@@ -165,6 +166,8 @@ def _view(
         text = f"admitted; {len(live) - bound} of {len(live)} pods are not bound yet"
         if now_s < gang.hold_until_s:
             text = f"its last plan failed; planned again in {gang.hold_until_s - now_s:.0f} s"
+        elif refused := next((pod for pod in live if _is_refused(pod)), None):
+            text += f"; kube-scheduler on pod {refused.metadata.name}: {refused.refusal[:500]}"
     elif any(pod.status.phase == "Pending" for pod in live):
         phase, reason = "starting", PendingReason.STARTING
         text = "all pods are bound; some are still starting"
@@ -225,6 +228,11 @@ def _view(
         if pods
         else [],
     )
+
+
+def _is_refused(pod: Pod) -> bool:
+    """True if kube-scheduler found no node for a pod that may have one."""
+    return not pod.spec.node_name and not pod.gated and WAITS not in (pod.refusal or WAITS)
 
 
 def _over(live: list[Pod]) -> str:

@@ -342,6 +342,23 @@ def test_a_pod_that_would_be_no_better_off_anew_is_not_deleted() -> None:
     tried(story, nodes=2)
 
 
+def test_what_kube_scheduler_says_of_a_released_pod_is_shown_at_once() -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(member(0, annotations=ONE))
+        await rig.settle()
+        rig.see(
+            released(0, rig.placed()["j-0"], said="0/2 nodes are available: 1 Insufficient cpu")
+        )
+        await rig.settle()
+        seen = look(rig)
+        assert (seen.phase, seen.reason) == ("starting", "control_plane")
+        assert seen.text.endswith(
+            "kube-scheduler on pod j-0: 0/2 nodes are available: 1 Insufficient cpu"
+        )
+
+    tried(story, nodes=2)
+
+
 def test_a_bare_pod_that_was_refused_has_its_node_as_soon_as_its_scheduler_would_bind_it() -> None:
     async def story(rig: Rig) -> None:
         bare = {"muster.dev/group": "bare"} | ONE

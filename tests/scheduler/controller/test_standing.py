@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import msgspec
 import pytest
 
+from scheduler.controller import standing
+from scheduler.controller.standing import Standing
 from scheduler.controlplane.objects import node as played
-from scheduler.core.model import Phase
+from scheduler.core.model import Gang, Node, NodeStatus, Phase, PodShape, Role, Selector
+from scheduler.core.placement import pack
+from scheduler.core.queueing import Family, GangState
 from scheduler.kube.objects import NodeObject, Pod
 from scheduler.kube.watch import Change
 from scheduler.status.status import explain, view
@@ -230,3 +236,30 @@ def test_an_event_tells_it_once() -> None:
         assert reason == "SetAside" and "node-00000 is cordoned" in said
 
     tried(story)
+
+
+@pytest.mark.parametrize("most", [3, 500], ids=["anew", "one by one"])
+def test_what_was_told_bit_by_bit_is_what_a_fresh_look_says(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standing, "MOST_CHANGED", most)
+    monkeypatch.setattr(standing, "MOST_TOLD", 40)
+    chance = Random(7)
+    nodes = {f"n{i}": Node(f"n{i}", PodShape(8, 96), "ab"[i % 2]) for i in range(12)}
+    takes = dict.fromkeys(nodes, PodShape(0))
+    known = Standing(nodes, takes.__getitem__, pack)
+    for step in range(200):
+        for name in chance.sample(sorted(nodes), chance.randint(1, 5)):
+            if chance.random() < 0.3:
+                closed = chance.choice(list(NodeStatus))
+                nodes[name] = replace(nodes[name], status=closed)
+            takes[name] = PodShape(chance.randint(0, 9), chance.randint(0, 99))
+            known.change(name)
+        fresh = Standing(nodes, takes.__getitem__, pack)
+        for pool, gpus, cpu in (("", 8, 1), ("a", 4, 90), ("b", 0, 50)):
+            role = Role(1, PodShape(gpus, cpu), Selector(pool))
+            family = Family((role.pod, role.selector), (role,), 12)
+            for count in (1, 3, 6):
+                asks = Gang("g", (replace(role, count=count),))
+                member = GangState(asks, count, family, count)
+                assert known.holds(member) == fresh.holds(member), step
