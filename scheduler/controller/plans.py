@@ -1,8 +1,8 @@
 """Plan records: which rank goes to which node, written down before anybody is told.
 
-One ConfigMap per plan in muster's own namespace. It is created before the release, so that a muster
-that starts anew knows what its predecessor promised; its resource version is the compare-and-swap
-that lets only one of two leaders commit.
+One ConfigMap per plan, in a namespace that holds nothing else. It is created before the release, so
+that a muster that starts anew knows what its predecessor promised; its resource version is the
+compare-and-swap that lets only one of two leaders commit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import base64
 import hashlib
 import logging
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -66,12 +67,27 @@ def record_name(gang: str) -> str:
     return f"muster-plan-{hashlib.sha256(gang.encode()).hexdigest()[:20]}"
 
 
+def records_of(namespace: str) -> str:
+    """Return where the records in a namespace are listed."""
+    return f"/api/v1/namespaces/{namespace}/configmaps"
+
+
+@contextmanager
+def suppress_codes(*codes: int) -> Iterator[None]:
+    """Take a refusal with one of these codes for an answer."""
+    try:
+        yield
+    except ApiError as error:
+        if error.code not in codes:
+            raise
+
+
 class PlanRecords:
     """The records in the API."""
 
     def __init__(self, api: Api, namespace: str, epoch: str) -> None:
         self._api = api
-        self._path = f"/api/v1/namespaces/{namespace}/configmaps"
+        self._path = records_of(namespace)
         self.epoch = epoch
         self._versions: dict[str, str] = {}
         self._again = asyncio.Lock()  #: one record after the other is tried again
@@ -213,6 +229,27 @@ class PlanRecords:
                 log.warning("plan record not removed yet: %s", error, extra={"gang": name})
             return error.code in (404, 409)
         return True
+
+    async def move_from(self, namespace: str) -> None:
+        """Move records here that an earlier version left in another namespace."""
+        there = records_of(namespace)
+        if there == self._path:
+            return
+        reply = await self._api.persist("GET", f"{there}?labelSelector={PLAN_LABEL}%3Dtrue")
+        for item in msgspec.json.decode(reply)["items"]:
+            meta = item["metadata"]
+            kept = {key: item[key] for key in ("data", "binaryData") if key in item}
+            body = {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": meta["name"], "labels": meta["labels"]},
+                **kept,
+            }
+            with suppress_codes(409):  # it was moved before, or a newer one is here
+                await self._api.persist("POST", self._path, body)
+            seen = {"preconditions": {"resourceVersion": meta["resourceVersion"]}}
+            with suppress_codes(404, 409):
+                await self._api.persist("DELETE", f"{there}/{meta['name']}", seen)
 
     async def read_all(self) -> tuple[list[PlanRecord], list[str]]:
         """Return the records that are there, and the names of those that cannot be read."""

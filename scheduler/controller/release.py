@@ -23,6 +23,7 @@ from scheduler.kube.api import ApiError
 from scheduler.kube.objects import Pod
 from scheduler.kube.watch import Change
 from scheduler.workloads.eligibility import shunned
+from scheduler.workloads.gangs import SYSTEM
 
 log = logging.getLogger("muster.release")
 EVICT_AGAIN_S = 10.0  #: an eviction that was refused is tried again then, and ever later
@@ -432,7 +433,8 @@ class Release:
 
     def poke(self, pod: Pod, text: str) -> None:
         """Have its scheduler look at a pod again that it may bind after all."""
-        self._work.start(self._poke(pod, text))
+        if pod.metadata.namespace != SYSTEM:
+            self._work.start(self._poke(pod, text))
 
     async def _poke(self, pod: Pod, text: str) -> None:
         try:

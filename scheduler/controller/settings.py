@@ -84,7 +84,8 @@ class LiveSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """All settings of `muster live`."""
 
     kubeconfig: str = ""  #: empty: the service account of the pod muster runs in
-    namespace: str = "muster-system"  #: of plan records and the lease
+    namespace: str = "muster-system"  #: of the lease
+    plans_namespace: str = ""  #: of plan records; empty: that of the lease, and "-plans"
     identity: str = ""  #: of this replica; empty: host name and port, of which only one can run
     resource: str = "nvidia.com/gpu"
     journal: str = ""  #: file for events and decisions; empty: none
@@ -103,6 +104,10 @@ class LiveSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     status: StatusSettings = StatusSettings()
     leader: LeaderSettings = LeaderSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
+
+    def plans_in(self) -> str:
+        """Return the namespace of plan records."""
+        return self.plans_namespace or f"{self.namespace}-plans"
 
     def who(self) -> str:
         """Name this replica: a process that takes the place of a dead one takes its lease, too."""

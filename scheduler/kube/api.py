@@ -202,6 +202,8 @@ class Api:
             ):
                 content = await reply.read()
                 code, retry_after = reply.status, reply.headers.get("Retry-After", "")
+                if code == 403 and ENDING in content:
+                    code = 404
             cut = False
             self._answered()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -213,8 +215,6 @@ class Api:
             told = not path.endswith("/eviction") and (data is None or len(data) < MEASURED_BYTES)
             if flow is not None and told and not cut:
                 flow.answered(method, sent_s, code, _seconds(retry_after))
-        if code == 403 and ENDING in content:
-            code = 404
         if code >= 300:
             raise _refusal(code, content, retry_after)
         return content

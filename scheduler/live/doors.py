@@ -71,7 +71,9 @@ class Door:
             listener.setblocking(False)
             listener.bind(address)
             listener.listen(BACKLOG)
-            self._tasks.append(loop.create_task(self._accept(listener, server)))
+            task = loop.create_task(self._accept(listener, server))
+            task.add_done_callback(lambda _, listener=listener: listener.close())  # type: ignore[misc]
+            self._tasks.append(task)
 
     @property
     def port(self) -> int:
@@ -82,8 +84,6 @@ class Door:
         """Let nobody in any more."""
         for task in self._tasks:
             task.cancel()
-        for listener in self._listeners:
-            listener.close()
         for visit in [visit for visit in self.waiting if visit.comes_by is not None]:
             visit.end()
 

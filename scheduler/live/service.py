@@ -78,7 +78,7 @@ class Service:
         self.publisher = Publisher(api, who)
         self.memory = Memory(self.journal.write if self.journal is not None else None)
         self.publisher.memory = self.memory
-        plans = PlanRecords(api, settings.namespace, who)
+        plans = PlanRecords(api, settings.plans_in(), who)
         self.controller = Controller(
             settings, api, self.ledger, plans, self.publisher, self.metrics
         )
@@ -256,6 +256,7 @@ class Service:
             control.plans.epoch = self.lease.epoch
             self.api.may_write = control.work.leads = lambda: self.lease.held
             control.work.served_since_s = lambda: self.api.served_since_s
+        await control.plans.move_from(self.settings.namespace)
         plans, unreadable = await control.plans.read_all()
         for name in unreadable:
             log.warning("plan record %s is of another version and is erased", name)

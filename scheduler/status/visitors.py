@@ -95,8 +95,9 @@ class Visitors:
         self._clock = clock
         self._known: dict[bytes, tuple[float, int, str]] = {}  #: until when, code, why not
         self._asking: dict[bytes, asyncio.Task[tuple[int, str]]] = {}
-        self._requests = Rate(per_s=20.0, burst=100.0)
-        self._reviews = Rate(per_s=2.0, burst=20.0)
+        # all who come by the API server's proxy have its address, and kubectl muster a token each
+        self._requests = Rate(per_s=50.0, burst=200.0)
+        self._reviews = Rate(per_s=10.0, burst=50.0)
 
     async def refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Return the status and the reason with which a request is refused, or nothing."""

@@ -128,9 +128,14 @@ class Rank(NamedTuple):
     pod: str  #: breaks ties where nothing says the index
 
 
+SYSTEM = "kube-system"  #: where muster changes no pod, as deploy/base/fence.yaml has it
+
+
 def key_of(pod: Pod, find: Find) -> GangKey | None:
-    """Return the gang of a pod; None if nothing says that it belongs to one."""
+    """Return the gang of a pod; None if nothing says that it is of one, or none may be here."""
     meta, labels = pod.metadata, pod.metadata.labels
+    if meta.namespace == SYSTEM:
+        return None
     owner = meta.controller()
     uid = owner.uid if owner is not None else ""
     if (group := pod.spec.scheduling_group) is not None and group.pod_group_name:

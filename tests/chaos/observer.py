@@ -32,7 +32,7 @@ GANG_LABELS = ("scheduling.x-k8s.io/pod-group", "training.kubeflow.org/job-name"
 TRAINER_STEP = "trainer.kubeflow.org/trainjob-ancestor-step"
 GROUPS = "/apis/scheduling.x-k8s.io/v1alpha1/podgroups"
 JOBS = "/apis/kubeflow.org/v1/pytorchjobs"
-PLANS = "/api/v1/namespaces/muster-system/configmaps?labelSelector=muster.dev%2Fplan%3Dtrue"
+PLANS = "/api/v1/namespaces/muster-system-plans/configmaps?labelSelector=muster.dev%2Fplan%3Dtrue"
 
 
 def gpus_of(pod: Object) -> int:

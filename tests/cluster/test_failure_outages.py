@@ -88,13 +88,13 @@ def test_64_a_storm_of_node_updates(kube: Kube, space: str) -> None:
 
 
 def test_68_plan_records_of_another_version_are_erased(kube: Kube, space: str) -> None:
-    path = "/api/v1/namespaces/muster-system/configmaps"
+    path = "/api/v1/namespaces/muster-system-plans/configmaps"
     record = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {
             "name": "from-another-version",
-            "namespace": "muster-system",
+            "namespace": "muster-system-plans",
             "labels": {"muster.dev/plan": "true"},
         },
         "data": {"plan": '{"version": 99, "what": ["is", "this"]}'},

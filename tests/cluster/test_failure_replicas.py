@@ -75,7 +75,7 @@ def test_19_a_leader_that_slept_commits_nothing_when_it_wakes(
 ) -> None:
     """Stopped with its commit on the way, it comes back to a gang that another has started."""
     first = leader(kube, "muster-system", "muster")
-    commit = rules("PATCH", "/namespaces/muster-system/configmaps/", hold="request")
+    commit = rules("PATCH", "/namespaces/muster-system-plans/configmaps/", hold="request")
     kube.create(*gang(space, "one", 3, schedulerName="muster-direct"))
     assert commit.met.wait(30)
     promised = record_of(kube, space, "one")

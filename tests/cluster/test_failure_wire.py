@@ -21,7 +21,7 @@ from tests.cluster.watcher import Watcher
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
 
 Lay = Callable[..., Rule]
-RECORDS = "/api/v1/namespaces/muster-system/configmaps"
+RECORDS = "/api/v1/namespaces/muster-system-plans/configmaps"
 #: the three writes by which a gang starts, with the scheduler that makes muster use them
 WRITES = {
     "record": ("POST", RECORDS + "$", "default-scheduler"),

@@ -118,10 +118,10 @@ def be_in_the_way(kube: Kube, space: str) -> None:
     config = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": name, "namespace": "muster-system"},
+        "metadata": {"name": name, "namespace": "muster-system-plans"},
         "data": {},
     }
-    right = Right("", "configmaps", "get", "muster-system")
+    right = Right("", "configmaps", "get", "muster-system-plans")
     kube.create(config)
     try:
         kube.create(*gang(space, "taken", 2))

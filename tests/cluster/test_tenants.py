@@ -69,6 +69,7 @@ def change_refused(who: Kube, path: str, body: Manifest) -> str:
     return ""
 
 
+CLASS = {"limits": {"deviceclass.resource.kubernetes.io/gpu": "1"}}
 CLAIM = {"name": "gpu", "resourceClaimName": "mine"}
 INIT = {"name": "first", "image": "i", "resources": {"limits": {"nvidia.com/gpu": "8"}}}
 LEAVING: dict[str, tuple[Manifest, str]] = {
@@ -81,6 +82,15 @@ LEAVING: dict[str, tuple[Manifest, str]] = {
         {"gpus": 0, "nodeName": "node-00000", "resourceClaims": [CLAIM]},
         "spec.nodeName",
     ),
+    "a node by name with a class of devices": (
+        {
+            "gpus": 0,
+            "nodeName": "node-00000",
+            "initContainers": [{"name": "first", "image": "i", "resources": CLASS}],
+        },
+        "spec.nodeName",
+    ),
+    "a plan that says nothing": ({"annotations": {"muster.dev/plan": ""}}, "muster.dev/plan"),
     "a scheduler of its own": ({"schedulerName": "mine"}, "spec.schedulerName"),
     "ignored": ({"annotations": {"muster.dev/ignore": ""}}, "muster.dev/ignore"),
     "a plan of its own": (

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +22,12 @@ from scheduler.controller.pins import pin
 from scheduler.controlplane.processes import start, stop
 from scheduler.controlplane.record import Cluster, answers
 from tests.cluster.conftest import NODES, Kube, gang, group, pod
+from tests.cluster.test_deploy import DEPLOY, apply, documents
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
 
-RECORDS = "/api/v1/namespaces/muster-system/configmaps"
+RECORDS = "/api/v1/namespaces/muster-system/configmaps"  #: where the earlier version has them
+PLACES = (RECORDS, "/api/v1/namespaces/muster-system-plans/configmaps")
 GATE = "muster.dev/queued"
 REPAIR_S = 6.0  #: at least what the cluster's muster waits before it ends a gang in part
 
@@ -39,6 +42,12 @@ def between(kube: Kube) -> Iterator[None]:
     if not kube.cluster.healthy("muster"):
         kube.cluster.run("muster", old.command, **old.environment)
         kube.until("muster runs again", lambda: kube.cluster.healthy("muster"))
+
+
+def rights(kube: Kube, deploy: Path) -> None:
+    """Give muster the rights of a version."""
+    for item in documents((deploy / "base" / "rbac.yaml").read_text()):
+        apply(kube, item)
 
 
 def update(kube: Kube) -> None:
@@ -89,7 +98,11 @@ def bind(kube: Kube, space: str, name: str, node: str, plan: str) -> None:
 
 def units(kube: Kube) -> list[str]:
     """Return what there are plan records of."""
-    items = kube.call("GET", f"{RECORDS}?labelSelector=muster.dev/plan%3Dtrue")["items"]
+    items = [
+        item
+        for place in PLACES
+        for item in kube.call("GET", f"{place}?labelSelector=muster.dev/plan%3Dtrue")["items"]
+    ]
     return sorted(json.loads(item["data"]["plan"])["unit"] for item in items)
 
 
@@ -178,6 +191,7 @@ def test_68_the_earlier_version_itself_hands_its_gangs_over(
     command = [sys.executable, "-P", "-m", "sim.cli", "live", "--config", config]
     earlier = start("earlier", command, cluster.dir, {"PYTHONPATH": folder})
     scheduler = kube.cluster.process("kube-scheduler")
+    rights(kube, Path(folder) / "deploy")
     try:
         kube.until("it leads", lambda: answers(f"{cluster.status_url}/readyz"))
         label = {"scheduling.x-k8s.io/pod-group": "runs"}
@@ -195,6 +209,7 @@ def test_68_the_earlier_version_itself_hands_its_gangs_over(
     finally:
         earlier.signal(signal.SIGKILL)
         stop([earlier])
+        rights(kube, DEPLOY)
         kube.cluster.run("kube-scheduler", scheduler.command, **scheduler.environment)
     before = {name: one["metadata"]["uid"] for name, one in kube.pods(space).items()}
     assert [one for one in units(kube) if one.startswith(f"{space}/half")]

@@ -83,6 +83,31 @@ def test_no_port_is_open_to_everyone() -> None:
     assert f"deploy/overlays/own-control-plane/{patch['path']}" in ignored
 
 
+def test_policies_name_who_and_what_there_is() -> None:
+    base = DEPLOY / "base"
+    shipped = settings.load(base / "muster.toml")
+    rights = documents((base / "rbac.yaml").read_text())
+    (account,) = [
+        i for i in rights if (i["kind"], i["metadata"]["name"]) == ("ServiceAccount", "muster")
+    ]
+    fence = (base / "fence.yaml").read_text()
+    assert f"'system:serviceaccount:{shipped.namespace}:{account['metadata']['name']}'" in fence
+    assert f"'{shipped.plans_in()}'" in fence
+    writes = {i["metadata"].get("namespace", "") for i in rights if "configmaps" in json.dumps(i)}
+    assert writes == {shipped.namespace, shipped.plans_in()}
+    (kept,) = [i for i in rights if i["metadata"].get("namespace") == shipped.namespace
+               and "configmaps" in json.dumps(i)]  # fmt: skip
+    (rule,) = [r for r in kept["rules"] if r["resources"] == ["configmaps"]]
+    assert rule["verbs"] == ["list", "delete"], "of an earlier version, to be moved"
+    tenants = (base / "tenants.yaml").read_text()
+    asked = yaml.safe_load((DEPLOY / "overlays/own-control-plane/kube-scheduler.yaml").read_text())
+    names = {profile["schedulerName"] for profile in asked["profiles"]}
+    served = re.search(r"schedulerName in \[([^]]*)\]", tenants)
+    assert served is not None
+    found = set(re.findall(r"'([^']*)'", served[1]))
+    assert found == names | {"", *shipped.direct_schedulers}
+
+
 def test_settings_and_ports_belong_together() -> None:
     shipped = settings.load(DEPLOY / "base" / "muster.toml")
     deployment = yaml.safe_load((DEPLOY / "base" / "deployment.yaml").read_text())

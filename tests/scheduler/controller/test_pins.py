@@ -139,3 +139,14 @@ def test_a_gate_that_its_owner_takes_off_starts_nothing() -> None:
         assert (await bind(rig, "g-1", "node-00001")).error
 
     tried(story)
+
+
+def test_pods_of_kube_system_are_left_alone() -> None:
+    async def story(rig: Rig) -> None:
+        one = pod("one", labels=GROUP, gated=False)
+        one.metadata.namespace = "kube-system"
+        rig.see(one)
+        await rig.settle()
+        assert not rig.control.gangs and not rig.api.requests
+
+    tried(story)

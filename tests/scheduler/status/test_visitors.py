@@ -135,7 +135,7 @@ def test_one_address_neither_floods_muster_nor_the_api_server() -> None:
     async def story() -> None:
         port = Port()
         codes = [await port.get("/queue", x_muster_token=f"t-{i}") for i in range(500)]
-        assert codes.count(429) > 450 and len(port.api.asked) <= 2 * 20
+        assert codes.count(429) >= 450 and len(port.api.asked) <= 2 * 50
         assert await port.get("/healthz") == 200, "who looks after muster still may"
         assert await port.get("/queue", "10.0.0.8", x_muster_token="own") == 200, "so may others"
         port.now_s += 60.0
