@@ -204,6 +204,7 @@ class LiveGang:
         if self._all_succeeded() and not runs:
             self._close_attempt()
         self.presumed = 0
+        knows_all = knows_all or bool(self.slots)  # it saw them run
         if not knows_all and runs and all(PLAN in pod.metadata.annotations for pod in runs):
             self.presumed = self._num_absent(live)
 

@@ -50,8 +50,9 @@ async def running(rig: Rig, group: str, size: int, second: int = 0) -> dict[str,
     return {one.spec.node_name: one for one in pods}
 
 
+@pytest.mark.parametrize("discipline", ["strict", "skip", "easy"])
 @pytest.mark.parametrize("order", ["priority", "fifo", "smallest"])
-def test_a_lost_rank_gets_a_node_before_the_head_of_the_queue(order: str) -> None:
+def test_a_lost_rank_gets_a_node_before_the_head_of_the_queue(order: str, discipline: str) -> None:
     async def story(rig: Rig) -> None:
         runs = await running(rig, "g", 2, 10)
         where, lost = next(iter(runs.items()))
@@ -68,7 +69,7 @@ def test_a_lost_rank_gets_a_node_before_the_head_of_the_queue(order: str) -> Non
         await rig.pass_s(2 * REPAIR_S)
         assert len(rig.evicted()) <= 1, "not for what was lost"
 
-    policy = {"order": order}
+    policy = {"order": order, "discipline": discipline}
     tried(story, nodes=4, policy=policy)
 
 

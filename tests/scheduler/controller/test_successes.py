@@ -146,6 +146,33 @@ def test_a_rank_that_was_lost_while_muster_was_down_is_waited_for(kind: str) -> 
     tried(story)
 
 
+def test_a_rank_that_was_lost_while_its_group_was_gone_is_lost() -> None:
+    """This muster saw it run: that nobody says the size for a while is no reason to forget it."""
+
+    async def story(rig: Rig) -> None:
+        label = {"scheduling.x-k8s.io/pod-group": "g"}
+        rig.thing("coscheduling", "g", {"minMember": SIZE})
+        rig.see(*(pod(f"g-{i}", labels=label) for i in range(SIZE)))
+        await rig.settle()
+        plan = {"muster.dev/plan": "n/g/1/worker-0"}
+        nodes = rig.placed()
+        runs = [
+            pod(f"g-{i}", labels=label, node=nodes[f"g-{i}"], annotations=plan) for i in range(SIZE)
+        ]
+        rig.see(*runs)
+        await rig.settle()
+        rig.no_thing("coscheduling", "g")
+        rig.lose(runs[0])
+        await rig.settle()
+        rig.thing("coscheduling", "g", {"minMember": SIZE})
+        await rig.settle()
+        for _ in range(3):
+            await rig.pass_s(REPAIR_S + 1.0)
+        assert sorted(rig.evicted()) == ["g-1", "g-2"]
+
+    tried(story)
+
+
 def test_what_somebody_else_bound_in_part_is_ended_as_ever() -> None:
     async def story(rig: Rig) -> None:
         rig.see(*(member("labelled", i, node=f"node-0000{i}") for i in range(2)))
