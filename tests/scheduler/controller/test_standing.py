@@ -263,3 +263,26 @@ def test_what_was_told_bit_by_bit_is_what_a_fresh_look_says(
                 asks = Gang("g", (replace(role, count=count),))
                 member = GangState(asks, count, family, count)
                 assert known.holds(member) == fresh.holds(member), step
+
+
+@pytest.mark.parametrize("discipline", ["strict", "skip", "easy"])
+def test_a_node_whose_places_are_taken_is_used_as_soon_as_one_is_free(discipline: str) -> None:
+    async def story(rig: Rig) -> None:
+        for number in range(2):
+            node(rig, number, pods="2")
+        rig.see(*(daemon(0), daemon(1)))
+        taken = [pod(f"cpu-{n}", gpus=0, node="node-00000", annotations=OTHER) for n in range(1)]
+        rig.see(*taken)
+        rig.see(lone("first", nodeSelector={HOST: "node-00000"}), lone("b", at="01"))
+        await rig.settle()
+        assert set(rig.placed()) == {"b"}
+        assert view(rig.control.names["n/first"], rig.ledger, 0.0).reason == "capacity"
+        rig.lose(*taken)
+        await rig.settle()
+        assert rig.placed()["first"] == "node-00000"
+
+    policy = {"order": "priority", "discipline": discipline, "placement": "pack"}
+    tried(story, nodes=2, policy=policy)
+
+
+OTHER = {"muster.dev/ignore": "yes"}
