@@ -19,7 +19,15 @@ from scheduler.kube.objects import Pod, node_ready
 from scheduler.policies.explain import explain as explain_gang
 from scheduler.status.story import Moment
 from scheduler.status.unmatched import unmatched
-from scheduler.status.way_out import MOST_NAMED, Head, WayOut, closed_by, sentences, way_out
+from scheduler.status.way_out import (
+    MOST_NAMED,
+    Head,
+    WayOut,
+    closed_by,
+    many,
+    sentences,
+    way_out,
+)
 
 log = logging.getLogger("muster.status")
 
@@ -157,8 +165,8 @@ def _view(
             again_s = gang.refusals.next_s() - now_s
             reason, aside = PendingReason.CAPACITY, True
             text = (
-                f"needs room for {lacks_pods:,} pods, which kube-scheduler refuses on every node "
-                "that has it: it lets others pass, and is tried again once a pod leaves such a "
+                f"needs room for {many(lacks_pods, 'pod')}, and kube-scheduler refuses that on every "
+                "node: it lets others pass, and is tried again once a pod leaves such a "
                 f"node, or in {max(0.0, again_s):.0f} s"
             )
     elif any(not pod.spec.node_name for pod in live):
@@ -267,6 +275,8 @@ def explain(gang: LiveGang, ledger: Ledger, now_s: float) -> GangView:
     if not seen.lacks_pods:
         return seen
     reason = PendingReason(seen.reason)
+    if seen.aside and gang.refusals:
+        return seen  # no end of gangs, no node in service is what it lacks
     found = way_out(ledger, gang.name, reason, now_s)
     first = ledger.state.queue.head()
     if reason is PendingReason.BEHIND_HEAD and first is not None and first.gang.name != gang.name:

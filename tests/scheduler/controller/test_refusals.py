@@ -9,7 +9,7 @@ import msgspec
 from scheduler.controller.pins import pin
 from scheduler.core.decisions import PendingReason
 from scheduler.kube.objects import PLAN, Pod, PodCondition
-from scheduler.status.status import GangView, view
+from scheduler.status.status import GangView, explain, view
 from tests.scheduler.controller.rig import Rig, pod, tried
 
 JOB = ("Job", "j", "uid-j")
@@ -167,7 +167,12 @@ def test_what_is_refused_on_every_node_is_not_called_impossible() -> None:
         assert tries == 2, "each node is tried once"
         seen = look(rig)
         assert seen.reason == PendingReason.CAPACITY and seen.aside
-        assert "kube-scheduler refuses on every node" in seen.text and PORTS in seen.text
+        assert (
+            "1 pod, and kube-scheduler refuses that on every node" in seen.text
+            and PORTS in seen.text
+        )
+        more = explain(rig.control.names["n/j"], rig.ledger, rig.control.now_s())
+        assert more.aside and more.advice == []
         rig.see(pod("other", gpus=8, annotations={"muster.dev/group": "other"} | ONE))
         await rig.settle()
         assert "other" in rig.placed(), "others pass"
