@@ -600,6 +600,8 @@ class Ledger:
             self._count_beyond(gang, Counter())
         for number, request in enumerate(requests):
             self._tell_gang(request)
+            if request.name in self.standing.aside and request.name in self.state.queue.members:
+                self._tell(GangSetAside(request.name))
             if number % SLICE == 0:
                 yield
         for number, name in enumerate(list(self._foreign_on)):
@@ -653,7 +655,7 @@ class Ledger:
         self.settle(now_s)
         now_us = to_us(now_s)
         placed: list[Placed] = []
-        self.standing.look_s = inf
+        self.standing.begin()
         for name in self.standing.returning(self.state):
             self._tell(GangTakenUp(name))
         for _ in range(MAX_DECISIONS):
@@ -678,7 +680,8 @@ class Ledger:
             if not self.standing.bars(self.state, head, now_s):
                 return
             self._tell(GangSetAside(head.gang.name))
-            self.standing.set_aside(head.gang.name)
+            if not self.standing.set_aside(head.gang.name):
+                return
 
     def _admit(self, decision: Admit, now_s: float) -> Placed:
         """Carry a decision out: each pod that asked gets its node."""

@@ -19,6 +19,7 @@ from scheduler.core.state import ClusterState
 
 ZERO = PodShape(0)
 MOST_LOOKED_AT = 200  #: gangs set aside that one pass looks at again
+MOST_SET_ASIDE = 500  #: gangs of one pass: the next goes on
 MOST_CHANGED = 500  #: nodes that are told one by one: to begin anew costs less than more of them
 MOST_TOLD = 5000  #: each leaves its shape in the index, which is made anew after so many
 MOST_NAMED = 3
@@ -44,7 +45,8 @@ class Standing:
         self._rooms: dict[FamilyKey, int] = {}  #: the largest size that could be placed
         #: what a gang held and missed when it was asked for last, and whether it could be placed
         self._rest: tuple[Placement, tuple[Role, ...], bool] | None = None
-        self._aside: dict[str, None] = {}
+        self.aside: dict[str, None] = {}  #: gangs that were set aside, and some that are gone
+        self._num_new = 0  #: in this pass
         self._unseen: list[str] = []  #: of them, those to be looked at since there is more room
         self._grew = False
         self._turn = ""  #: the last head that could be placed
@@ -53,11 +55,9 @@ class Standing:
     # -- facts -------------------------------------------------------------------------------
 
     def begin_anew(self) -> None:
-        """Forget all nodes and who was set aside: the core's state is made anew."""
+        """Forget all nodes: the core's state is made anew. Who was set aside is so there, too."""
         self._capacity = None
         self._stale.clear()
-        self._aside.clear()
-        self._unseen = []
 
     def change(self, node: str) -> None:
         """Note that a node, or what pods of no gang take of it, is another than it was."""
@@ -152,7 +152,6 @@ class Standing:
 
     def bars(self, state: ClusterState, head: GangState, now_s: float) -> bool:
         """True if the head waits for more than its turn, and has for as long as it may."""
-        self.look_s = inf
         if self._fits(state, head) or self.holds(head):
             self._turn, self._since_s = head.gang.name, inf
             return False
@@ -170,37 +169,44 @@ class Standing:
 
     # -- those set aside ---------------------------------------------------------------------
 
-    def set_aside(self, name: str) -> None:
-        """Note that a gang was set aside."""
-        self._aside[name] = None
+    def begin(self) -> None:
+        """Note that a pass begins."""
+        self.look_s = inf
+        self._num_new = 0
+
+    def set_aside(self, name: str) -> bool:
+        """Note that a gang was set aside; False if that is enough for one pass."""
+        self.aside[name] = None
+        self._num_new += 1
+        return self._num_new < MOST_SET_ASIDE
 
     def returning(self, state: ClusterState) -> list[str]:
         """Return gangs that were set aside and could be placed by now; some, if there are many."""
-        if not self._aside:
+        if not self.aside:
             return []
         self._up_to_date()
         if self._grew:
             self._grew = False
-            self._unseen = list(self._aside)
+            self._unseen = list(self.aside)
         found = []
         looked_at, self._unseen = self._unseen[:MOST_LOOKED_AT], self._unseen[MOST_LOOKED_AT:]
         for name in looked_at:
             member = state.gangs.get(name)
             if member is None or member.phase is not Phase.ASIDE:
-                self._aside.pop(name, None)
+                self.aside.pop(name, None)
             elif self.holds(member):
-                del self._aside[name]
+                del self.aside[name]
                 found.append(name)
         return found
 
     @property
     def has_more(self) -> bool:
-        """True if gangs that were set aside are still to be looked at."""
-        return bool(self._unseen)
+        """True if the next pass has more gangs to set aside, or to look at again."""
+        return bool(self._unseen) or self._num_new >= MOST_SET_ASIDE
 
     def num_aside(self, state: ClusterState) -> int:
         """Return how many gangs are set aside."""
-        found = (state.gangs.get(name) for name in self._aside)
+        found = (state.gangs.get(name) for name in self.aside)
         return sum(member is not None and member.phase is Phase.ASIDE for member in found)
 
     def cause(self, member: GangState, closed_by: Callable[[str], str]) -> str:

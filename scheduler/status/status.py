@@ -165,8 +165,8 @@ def _view(
             again_s = gang.refusals.next_s() - now_s
             reason, aside = PendingReason.CAPACITY, True
             text = (
-                f"needs room for {many(lacks_pods, 'pod')}, and kube-scheduler refuses that on every "
-                "node: it lets others pass, and is tried again once a pod leaves such a "
+                f"needs room for {many(lacks_pods, 'pod')}, and kube-scheduler refuses that on "
+                "every node: it lets others pass, and is tried again once a pod leaves such a "
                 f"node, or in {max(0.0, again_s):.0f} s"
             )
     elif any(not pod.spec.node_name for pod in live):

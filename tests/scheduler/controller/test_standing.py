@@ -167,13 +167,26 @@ def test_many_that_can_go_nowhere_block_nobody_together() -> None:
         for number in range(4):
             node(rig, number, cordoned=number == 0)
         where = {HOST: "node-00000"}
-        rig.see(*(lone(f"bad-{n}", 0, f"{n % 60:02}", nodeSelector=where) for n in range(500)))
+        rig.see(*(lone(f"bad-{n}", 0, f"{n % 60:02}", nodeSelector=where) for n in range(1200)))
         rig.see(lone("honest", at="59"))
         await rig.settle()
         assert set(rig.placed()) == {"honest"}
-        node(rig, 0)
+        assert sum(b'"GangSetAside"' in line for line in rig.lines) == 1200
+        begun = len(rig.lines)
+        rig.ledger.begin_anew()
+        rig.see(lone("next", at="59"))
+        rig.control.step()
+        made = [line[:60] for line in rig.lines[begun:]]
+        first_pass = next(at for at, line in enumerate(made) if b'"Considered"' in line)
+        set_aside = [at for at, line in enumerate(made) if b'"GangSetAside"' in line]
+        assert len(set_aside) == 1200 and set_aside[-1] < first_pass
+        assert not any(b'"GangTakenUp"' in line for line in made)
         await rig.settle()
-        assert len(rig.placed()) == 501 or rig.ledger.state.queue.head() is not None
+        assert set(rig.placed()) == {"honest", "next"}
+        node(rig, 0)
+        for _ in range(10):  # 200 are looked at in each pass
+            await rig.settle()
+        assert len(rig.placed()) > 100, "a node takes 110 pods"
 
     tried(story)
 
