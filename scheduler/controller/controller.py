@@ -184,7 +184,7 @@ class Controller:
         if before is not None and before.spec.node_name and not pod.spec.node_name:
             return  # older than what was read meanwhile: no pod leaves its node but by its end
         self.pods[uid] = pod
-        if pod.spec.scheduler_name not in self.tables.schedulers and pod.spec.node_name:
+        if pod.spec.node_name and pod.spec.scheduler_name not in self.progress.seen_s:
             self.tables.note_bound(pod)
         key = old_key
         if key is None and IGNORE not in pod.metadata.annotations:
@@ -199,7 +199,7 @@ class Controller:
         known = gang.pods.get(uid)
         gang.pods[uid] = pod
         place = self.slot_of.get(uid)
-        if place is not None and not place[1].is_bound and (pod.spec.node_name or pod.refusal):
+        if place is not None and not pod.spec.node_name and pod.refusal:
             self.progress.reached(pod.spec.scheduler_name, place[1], self.now_s())
         is_resized = known is not None and resized(known, pod, self.settings.resource)
         if is_resized:
@@ -214,7 +214,9 @@ class Controller:
             _, slot = place
             if slot.node == pod.spec.node_name:
                 if not slot.is_bound:
-                    slot.bound(self.now_s(), slot.node)
+                    now_s = self.now_s()
+                    self.progress.reached(pod.spec.scheduler_name, slot, now_s)
+                    slot.bound(now_s, slot.node)
                     if gang.is_placed():
                         self.work.touch(key)
                         self.work.wake()

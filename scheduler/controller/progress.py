@@ -24,32 +24,32 @@ class Progress:
 
     def __init__(self, bind_s: float) -> None:
         self._bind_s = bind_s
-        self._seen_s: dict[str, float] = {}  #: when it last came to a pod
+        self.seen_s: dict[str, float] = {}  #: when it last came to a pod
         self._front_s: dict[str, float] = {}  #: when the latest pod was told that it has come to
 
     def works(self, name: str) -> None:
         """Note that a scheduler has bound a pod, whenever that was."""
-        if name not in self._seen_s:
-            if len(self._seen_s) >= MOST_NAMES:
-                self._seen_s.clear()
-            self._seen_s[name] = -inf
+        if name not in self.seen_s and len(self.seen_s) < MOST_NAMES:
+            self.seen_s[name] = self._front_s[name] = -inf
 
     def reached(self, name: str, slot: Slot, now_s: float) -> None:
         """Note that a scheduler has come to the pod of a slot."""
-        self.works(name)
-        self._seen_s[name] = now_s
-        self._front_s[name] = max(slot.queued_s, self._front_s.get(name, -inf))
-        if len(self._front_s) > MOST_NAMES:
-            self._front_s.clear()
+        if name not in self.seen_s:
+            self.works(name)
+            if name not in self.seen_s:
+                return  # one of too many
+        self.seen_s[name] = now_s
+        if slot.queued_s > self._front_s[name]:
+            self._front_s[name] = slot.queued_s
 
     def is_late(self, name: str, slot: Slot, now_s: float) -> bool:
         """Judge a pod whose deadline has passed; if it is not late, it has `bind_s` more."""
-        seen_s = self._seen_s.get(name)
+        seen_s = self.seen_s.get(name)
         if seen_s is None or now_s - slot.told_s >= MOST * self._bind_s:
             return True
         # a scheduler that did nothing since the last look is away, or has nothing to do
         goes_on = seen_s > slot.deadline_s - self._bind_s
-        if goes_on and self._front_s.get(name, -inf) > slot.queued_s:
+        if goes_on and self._front_s[name] > slot.queued_s:
             if slot.is_passed:
                 return True
             slot.is_passed = True

@@ -143,8 +143,8 @@ class Slot:
     def released(self, now_s: float) -> None:
         """The pod was told."""
         if self.state is not _BOUND:  # the watch may have been faster than the answer
-            self.told_s = now_s
-            self.queues(now_s)
+            self.told_s = self.queued_s = now_s
+            self.is_passed = False
             self._step(_RELEASED, now_s, "the pod was told", _TELLING, _RELEASED)
 
     def queues(self, now_s: float) -> None:
