@@ -28,6 +28,7 @@ from scheduler.workloads.gangs import SYSTEM
 log = logging.getLogger("muster.release")
 EVICT_AGAIN_S = 10.0  #: an eviction that was refused is tried again then, and ever later
 MOST_TOLD = 3  #: times that a pod is told of its slot
+MOST_NOT_DELETED = 10_000  #: pods that are remembered
 LONGEST_PAUSE_S, JITTER = 300.0, 0.2  #: of a gang whose plan failed
 
 
@@ -55,6 +56,7 @@ class Release:
         self._on_pod = on_pod
         self._set_aside = set_aside
         self._deleting: set[str] = set()
+        self._not_deleted: dict[str, tuple[float, float]] = {}  #: by uid: when again, pause after
         self._reading: set[str] = set()
 
     def planned(self, gang: LiveGang, placed: Placed) -> None:
@@ -264,6 +266,7 @@ class Release:
             about = {"gang": gang.name, "pod": pod.where, "node": node}
             log.warning("pod not released: %s", error, extra=about)
             self.metrics.aborts.labels(cause=f"release {error.code}").inc()
+            gang.not_told = f"pod {meta.name} cannot be told of its node: {error}"
         finally:
             slot.num_writing -= 1
 
@@ -288,7 +291,7 @@ class Release:
 
     def completed(self, gang: LiveGang, now_s: float) -> None:
         """Note that every pod of a gang has its node."""
-        gang.num_aborts = 0
+        gang.num_aborts, gang.not_told = 0, ""
         gang.refusals.started()
         self.metrics.bind_seconds.observe(now_s - gang.planned_s)
         self.forget_record(gang)
@@ -365,6 +368,9 @@ class Release:
         # those that were refused together come back apart
         gang.hold_until_s = now_s + pause_s * random.uniform(1.0 - JITTER, 1.0)
         self._work.look_again(gang.key, gang.hold_until_s)
+        if gang.not_told:
+            gang.trouble, gang.not_told = gang.not_told, ""
+            self.telling.event(gang, "NotReleased", gang.trouble)
 
     def give_up_whole(self, gang: LiveGang, slots: list[Slot], now_s: float) -> None:
         """Take back a plan of which nobody was told yet; the caller tells the core."""
@@ -444,8 +450,10 @@ class Release:
 
     def delete(self, gang: LiveGang, pod: Pod) -> None:
         """Have a pod made anew by its owner."""
-        if self._work.active and pod.metadata.uid not in self._deleting:
-            self._deleting.add(pod.metadata.uid)
+        uid = pod.metadata.uid
+        again_s, _ = self._not_deleted.get(uid, (0.0, 0.0))
+        if self._work.active and uid not in self._deleting and self._work.now_s() >= again_s:
+            self._deleting.add(uid)
             gang.sent_away = True
             self._work.start(self._delete(gang, pod))
 
@@ -455,7 +463,13 @@ class Release:
         except ApiError as error:
             about = {"gang": gang.name, "pod": pod.where}
             log.warning("pod not deleted: %s", error, extra=about)
-            self._work.look_again(gang.key, self._work.now_s() + 1.0)
+            _, pause_s = self._not_deleted.pop(pod.metadata.uid, (0.0, 1.0))
+            again_s = self._work.now_s() + pause_s
+            if len(self._not_deleted) >= MOST_NOT_DELETED:
+                self._not_deleted.clear()
+            pause_s = min(2.0 * pause_s, LONGEST_PAUSE_S)
+            self._not_deleted[pod.metadata.uid] = again_s, pause_s
+            self._work.look_again(gang.key, again_s)
         finally:
             self._deleting.discard(pod.metadata.uid)
 

@@ -5,7 +5,7 @@ SIGCOMM 1994; Netflix's concurrency-limits does so for requests): by how much lo
 than the quickest of its kind, it says how many requests wait in the server. What is quick is
 found out anew with few requests every half minute (as BBR does, Cardwell and others, CACM 2017): a
 server under constant load must not pass for a slow one. A refusal for too much work halves the
-limit, and nothing is sent before the time that it names.
+limits of all flows, for a while, and nothing is sent before the time that it names.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ FEW, MANY = 8.0, 16.0  #: requests that wait in the server: one more may go, one
 SLACK = 2.0  #: an answer that takes twice as long as the quickest shows no queue yet
 QUICKEST_FOR_S = 30.0  #: so long, and up to twice as long, the quickest answer counts
 HALF = 0.5
+STAYS_S = 10.0  #: a limit that was halved does not grow so long: each try may cost such a rest
 LONGEST_REST_S = 30.0
 
 
@@ -42,6 +43,7 @@ class Flow:
         self._counts_from_s = -inf  #: answers to what was sent before say nothing
         self._doubles = True  #: nothing has shown yet how much is too much
         self._halved_s = -inf
+        self._grows_from_s = -inf
         self._rests_until_s = 0.0
         self._wakes = False
         self._before = before
@@ -83,19 +85,19 @@ class Flow:
     def answered(self, kind: str, sent_s: float, code: int, retry_after_s: float = 0.0) -> None:
         """Learn from an answer to a request sent at `sent_s`; code 0 is none."""
         now_s = self._clock()
-        if code == 429:
+        if code == 429:  # by flow control, which does not tell flows apart
             rest_s = min(max(retry_after_s, 0.1), LONGEST_REST_S)
-            self._rests_until_s = max(self._rests_until_s, now_s + rest_s)
-        if code in (0, 429) or code >= 500:
-            if sent_s >= self._halved_s:  # else it was sent before the limit was lowered
-                self._halved_s = now_s
-                self._doubles = False
-                self.limit = max(self._least, HALF * self.limit)
+            for flow in filter(None, (self, self._before, self._after)):
+                flow._rests_until_s = max(flow._rests_until_s, now_s + rest_s)
+                flow._halve(sent_s, now_s, 1.0)
+            return
+        if code == 0 or code >= 500:
+            self._halve(sent_s, now_s, self._least)
             return
         if now_s - self._since_s > QUICKEST_FOR_S:  # from when few are left under way
             self._since_s, self._counts_from_s = now_s, inf
             self._quickest_before, self._quickest = self._quickest, {}
-            self.limit, self._doubles = self._least, True
+            self.limit, self._doubles = min(self.limit, self._least), True
         if self._counts_from_s == inf and self.under_way <= self._least:
             self._counts_from_s = now_s
         if sent_s < self._counts_from_s:
@@ -105,8 +107,15 @@ class Flow:
         if queue > MANY:
             self._doubles = False
             self.limit = max(self._least, self.limit - 1.0 / self.limit)
-        elif queue < FEW and 2 * self.under_way >= self.limit:  # else it was not tried
+        elif queue < FEW and 2 * self.under_way >= self.limit and now_s >= self._grows_from_s:
             self.limit = min(self._most, self.limit + (1.0 if self._doubles else 1.0 / self.limit))
+
+    def _halve(self, sent_s: float, now_s: float, least: float) -> None:
+        if sent_s < self._halved_s:  # before the limit was lowered
+            return
+        self._halved_s, self._grows_from_s = now_s, now_s + STAYS_S
+        self._doubles = False
+        self.limit = max(least, HALF * self.limit)
 
     def _quickest_s(self, kind: str, took_s: float) -> float:
         """Return the quickest answer of late, this one included; the server may get slower."""
@@ -116,7 +125,12 @@ class Flow:
     def _may_go(self) -> bool:
         if self.under_way >= int(self.limit) or self._clock() < self._rests_until_s:
             return False
-        return self._before is None or not self._before._waiting
+        if self._before is not None and self._before._waiting:
+            return False
+        other = self._before or self._after
+        if other is None or self.limit >= self._least:
+            return True
+        return self.under_way + other.under_way < int(self.limit)  # next to nothing, for both
 
     def _go(self) -> None:
         """Let those go on whose turn has come."""
@@ -129,8 +143,10 @@ class Flow:
         if self._waiting and rest_s > 0 and not self._wakes:
             self._wakes = True
             asyncio.get_running_loop().call_later(rest_s, self._woken)
-        if self._after is not None and not self._waiting:
+        if self._after is not None and not self._waiting and self._after._waiting:
             self._after._go()
+        if self._before is not None and self.limit < self._least and self._before._waiting:
+            self._before._go()
 
     def _woken(self) -> None:
         self._wakes = False

@@ -36,6 +36,7 @@ from scheduler.workloads.gangs import Find, Source
 log = logging.getLogger("muster.publish")
 CONDITION = "muster.dev/Admitted"
 STRATEGIC = "application/strategic-merge-patch+json"
+WITHIN_S = 10.0  #: a message that the API server does not take is dropped
 LATE_S = 5.0  #: gangs admitted sooner need no condition
 LOOK_S = 1.0  #: reasons that change together are looked at together
 #: changes of reason that are told of; the burst is for a queue that turns at once
@@ -169,7 +170,9 @@ class Publisher:
             path, body, method = await self._queue.get()
             content_type = STRATEGIC if method == "PATCH" else "application/json"
             try:
-                await self._api.call(method, path, body, content_type=content_type)
+                await self._api.persist(
+                    method, path, body, content_type=content_type, within_s=WITHIN_S
+                )
             except ApiError as error:
                 log.info("message not taken: %s", error)
 

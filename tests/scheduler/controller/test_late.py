@@ -387,3 +387,48 @@ def test_a_record_of_8300_ranks_with_long_names_fits() -> None:
         assert record["data"] and not record["binaryData"]
 
     tried(story, timeouts=TIMES)
+
+
+@pytest.mark.parametrize("code", [403, 422])
+def test_a_refused_release_is_said_and_backs_off(code: int) -> None:
+    async def story(rig: Rig) -> None:
+        tries, plain = [], rig.api.call
+
+        async def persist(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if method == "PATCH" and "/pods/" in path:
+                tries.append(rig.clock_s)
+                raise ApiError(code, "denied the request: no")
+            return await plain(method, path, body, **more)
+
+        rig.api.persist = persist  # type: ignore[method-assign]
+        rig.see(member(0), member(1))
+        for _ in range(600):
+            await rig.pass_s(1.0)
+        assert 6 <= len(tries) <= 40
+        assert [text for reason, text in rig.events() if reason == "NotReleased"]
+        assert untouched(rig)
+        rig.api.persist = rig.api.call  # type: ignore[method-assign]
+        await rig.pass_s(400.0)
+        assert len(rig.placed()) == 2
+
+    tried(story, timeouts=TIMES)
+
+
+def test_a_refused_deletion_is_tried_less_and_less() -> None:
+    async def story(rig: Rig) -> None:
+        tries, plain = [], rig.api.call
+
+        async def persist(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if method == "DELETE" and "/pods/" in path:
+                tries.append(rig.clock_s)
+                raise ApiError(403, "denied the request: no")
+            return await plain(method, path, body, **more)
+
+        rig.api.persist = persist  # type: ignore[method-assign]
+        await released(rig, member(0), member(1))
+        rig.node(int(rig.control.slot_of["j-0"][1].node[-5:]), change=Change.DELETED)
+        for _ in range(600):
+            await rig.pass_s(1.0)
+        assert 5 <= len(tries) <= 12
+
+    tried(story, timeouts=TIMES)

@@ -121,6 +121,44 @@ def test_what_a_refusal_says_is_obeyed_by_all() -> None:
     leap(story)
 
 
+@pytest.mark.parametrize("seats", [1, 3, 20])
+def test_flow_control_with_few_seats_is_used_and_seldom_hit(seats: int) -> None:
+    """It refuses what comes while all seats are taken, and has everybody rest for a second."""
+
+    class Refuses(Server):
+        refused = 0
+
+        async def answer(self) -> int:
+            if self.inside >= seats:
+                self.refused += 1
+                return 429
+            return await super().answer()
+
+    async def story(loop: Leaping) -> None:
+        binds = Flow(64, clock=loop.time)
+        writes, server = Flow(64, before=binds, clock=loop.time), Refuses(seats, 0.01)
+
+        async def one(flow: Flow, again: bool = False) -> None:
+            await flow.turn(again=again)
+            sent_s = loop.time()
+            code = await server.answer()
+            flow.answered("PATCH" if flow is writes else "POST", sent_s, code, 1.0)
+            flow.over()
+            if code == 429:
+                await asyncio.sleep(1.0)
+                await one(flow, again=True)
+
+        async def both() -> None:
+            await one(writes)
+            await one(binds)
+
+        await asyncio.gather(*(both() for _ in range(2000)))
+        assert loop.time() < 4 * 4000 * 0.01 / seats + 20.0
+        assert server.refused < 200
+
+    leap(story)
+
+
 def test_binds_go_before_writes_that_came_first() -> None:
     async def story(loop: Leaping) -> None:
         binds = Flow(64, clock=loop.time)
