@@ -9,7 +9,7 @@ from math import inf
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.parts import Part, Request, Wanted
 from scheduler.kube.objects import Pod, unix_s
-from scheduler.workloads.gangs import OWN_QUEUE, WALLTIME, Find, is_name
+from scheduler.workloads.gangs import KUEUE_QUEUE, OWN_QUEUE, WALLTIME, Find, is_name
 from scheduler.workloads.sizes import priority_of, queue_of, training_job
 
 #: nine digits at most: what is longer is no duration, and no float either
@@ -93,7 +93,7 @@ def _said(gang: LiveGang, pods: list[Pod], find: Find, zero_unix_s: float) -> Re
         parts=[],
         submit_s=gang.submit_s,
         ordinal=gang.ordinal,
-        queue=meta.labels.get("kueue.x-k8s.io/queue-name") or (own if is_name(own) else queue),
+        queue=meta.labels.get(KUEUE_QUEUE) or (own if is_name(own) else queue),
         walltime_s=duration_s(meta.annotations.get(WALLTIME, "")),
     )
 

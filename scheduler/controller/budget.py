@@ -13,7 +13,9 @@ from scheduler.controller.membership import LiveGang
 
 MOST_KINDS = 1000  #: that wait at once, of one namespace
 MOST_IN_ALL = 4000
-ALWAYS = 32  #: of one namespace, however many others have
+ALWAYS = 8  #: of one namespace, however many others have
+#: kinds of pods times classes of nodes: how many of the ones fit into the others is counted
+MOST_FITS = 500_000
 
 
 class Budget:
@@ -23,7 +25,7 @@ class Budget:
         self._gangs_with: dict[str, Counter[bytes]] = {}
         self.num_kinds = 0
 
-    def count(self, gang: LiveGang, kinds: frozenset[bytes]) -> str:
+    def count(self, gang: LiveGang, kinds: frozenset[bytes], num_classes: int = 1) -> str:
         """Count these kinds for a gang instead of those it had, or say why they are too many."""
         if kinds == gang.kinds:
             return ""
@@ -33,9 +35,10 @@ class Budget:
         others = self._gangs_with.get(namespace, Counter())
         more = sum(kind not in others for kind in kinds)
         num = len(others) + more
-        if num > MOST_KINDS or (num > ALWAYS and self.num_kinds + more > MOST_IN_ALL):
+        in_all = min(MOST_IN_ALL, MOST_FITS // max(1, num_classes))
+        if num > MOST_KINDS or (num > ALWAYS and self.num_kinds + more > in_all):
             whose = f"namespace {namespace}" if num > MOST_KINDS else "the cluster"
-            most = MOST_KINDS if num > MOST_KINDS else MOST_IN_ALL
+            most = MOST_KINDS if num > MOST_KINDS else in_all
             return (
                 f"with its {len(kinds):,} kinds of pods, pods of more than {most:,} kinds of "
                 f"{whose} would wait at once; let pods ask for the same, or let others start first"

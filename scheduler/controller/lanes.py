@@ -14,6 +14,7 @@ from scheduler.controller.slots import Slot
 from scheduler.kube.api import MERGE, Api, ApiError, Turn
 from scheduler.kube.objects import GATE, PLAN, Pod
 from scheduler.kube.reading import UNREADABLE, decode
+from scheduler.workloads.lean import lean_pod
 
 _encode = msgspec.json.Encoder().encode
 _pod = msgspec.json.Decoder(Pod)
@@ -211,7 +212,8 @@ def _read(reply: bytes) -> Pod:
         ApiError: it cannot be read, so that nothing is known of it.
     """
     try:
-        return decode(_pod, reply)
+        found = decode(_pod, reply)
+        return lean_pod(found) or found
     except UNREADABLE as error:
         raise ApiError(0, f"the answer is no pod that muster can read: {error}") from None
 

@@ -309,7 +309,8 @@ class Mending:
         for pod, known in zip(free, facts, strict=True):
             if known.excess:
                 return f"pod {pod.metadata.name} has {known.excess}"
-        much = self._tables.budget.count(gang, frozenset(known.alike for known in facts))
+        kinds = frozenset(known.alike for known in facts)
+        much = self._tables.budget.count(gang, kinds, self._ledger.classes.num_classes)
         if much:
             self._work.look_again(gang.key, now_s + LOOK_S)
         return much

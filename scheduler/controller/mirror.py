@@ -16,6 +16,7 @@ from typing import NamedTuple
 from scheduler.controller.devices import DeviceBook
 from scheduler.controller.parts import Held, Request, held_by, placement_of
 from scheduler.controller.standing import Standing
+from scheduler.core.capacity import in_order
 from scheduler.core.decisions import Admit, Decision, Explanation, Reserve, Wait
 from scheduler.core.events import (
     Admitted,
@@ -55,7 +56,6 @@ ZERO = PodShape(0)
 _LEAVES_ROOM = (Wait, Reserve, Considered)
 MAX_DECISIONS = 10_000  #: of one pass; more would be a loop without end
 MAX_TRIES = 3  #: to make a state while facts change
-SLICE = 16  #: nodes or gangs that are told before others get their turn
 
 
 class Placed(NamedTuple):
@@ -585,29 +585,28 @@ class Ledger:
         for classes in self.classes.sorted_anew([nodes[name] for name in facts], asked):
             self.classes = classes
             yield
-        for number, (name, fact) in enumerate(facts.items()):
+        for name, fact in facts.items():
             pool, _ = self.classes.class_of(nodes[name])
             if pool != fact.pool:
                 facts[name] = replace(fact, pool=pool)
-            if number % SLICE == 0:
-                yield
-        self.state = ClusterState(facts.values(), order=self.policy.order)
-        yield
+            yield
+        self.state = ClusterState((), order=self.policy.order)
+        for node in in_order(facts.values()):
+            self.state.capacity.add_node(node)
+            yield
         self.rebuilt(self.now_s, self.state)
         yield
         self._short.clear()
         for gang in self._beyond.keys() - self.requests.keys():
             self._count_beyond(gang, Counter())
-        for number, request in enumerate(requests):
+        for request in requests:
             self._tell_gang(request)
             if request.name in self.standing.aside and request.name in self.state.queue.members:
                 self._tell(GangSetAside(request.name))
-            if number % SLICE == 0:
-                yield
-        for number, name in enumerate(list(self._foreign_on)):
+            yield
+        for name in list(self._foreign_on):
             self._occupy(name)
-            if number % SLICE == 0:
-                yield
+            yield
 
     def _keep_counts(self) -> None:
         """Note what the core's state counted by itself, before another takes its place."""
@@ -624,7 +623,7 @@ class Ledger:
         """Do the same bit by bit; others may tell of facts, and ask, between two of them."""
         self.now_s = now_s
         tries = 0
-        while self._making or self._start_over or self._once_more or self._look_anew or self._stale:
+        while True:
             if self._making or self._start_over or self._once_more:
                 tries += 1
                 for _ in self._made_anew():
@@ -636,8 +635,11 @@ class Ledger:
                     self._tell_gang(request)
             while self._stale:
                 self._occupy(self._stale.pop())
-                if len(self._stale) % SLICE == 0:
-                    yield
+                yield
+            if self.state.queue.head() is not None:  # it is asked whether it could be placed
+                yield from self.standing.brought_up_to_date()
+            if not (self._start_over or self._once_more or self._look_anew or self._stale):
+                return
 
     def _made_anew(self) -> Iterator[None]:
         """Go on with the state that is being made, or begin one."""

@@ -7,10 +7,10 @@ or a pod of no gang may have made room.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import inf
 
-from scheduler.core.capacity import Capacity
+from scheduler.core.capacity import Capacity, in_order
 from scheduler.core.model import FamilyKey, Node, Phase, Placement, PodShape, Role, Slice
 from scheduler.core.nodegroup import NodeGroup
 from scheduler.core.placement import Placer, place
@@ -39,6 +39,7 @@ class Standing:
         self.patience_s = 0.0
         self.look_s = inf  #: time alone may set the head aside then
         self._capacity: Capacity | None = None  #: made once a head does not fit
+        self._life = 0  #: times the core's state was made anew
         self._taken: dict[str, PodShape] = {}
         self._stale: set[str] = set()
         self._num_told = 0  #: changes since it was made
@@ -57,6 +58,7 @@ class Standing:
     def begin_anew(self) -> None:
         """Forget all nodes: the core's state is made anew. Who was set aside is so there, too."""
         self._capacity = None
+        self._life += 1
         self._stale.clear()
 
     def change(self, node: str) -> None:
@@ -65,23 +67,44 @@ class Standing:
 
     def _up_to_date(self) -> Capacity:
         """Return the cluster without gangs."""
-        capacity = self._capacity
+        for _ in self.brought_up_to_date():
+            pass
+        assert self._capacity is not None
+        return self._capacity
+
+    def brought_up_to_date(self) -> Iterator[None]:
+        """Count what changed of nodes bit by bit; others may tell of more between two of them."""
+        life = self._life
         much = len(self._stale) > MOST_CHANGED or self._num_told > MOST_TOLD
-        if capacity is None or much:
+        if self._capacity is None or much:
+            self._life = life = life + 1
+            self._stale.clear()
+            taken: dict[str, PodShape] = {}
+            left = []
+            for node in list(self._nodes.values()):
+                takes = self._lasting(node.name).least(node.capacity)
+                if takes != ZERO:
+                    taken[node.name] = takes
+                    node = _without(node, takes)
+                left.append(node)
+                yield
+            made = Capacity(())
+            for node in in_order(left):
+                made.add_node(node)
+                yield
+            if life != self._life:
+                return  # somebody was in a hurry, or all begins anew
             self._forget_answers()
             self._num_told = 0
-            self._stale.clear()
             self._grew = True
-            self._taken = {
-                name: takes for name in self._nodes if (takes := self._takes(name)) != ZERO
-            }
-            capacity = self._capacity = Capacity(map(self._without, self._nodes.values()))
+            self._taken, self._capacity = taken, made
+        capacity = self._capacity
         if self._stale:
             self._forget_answers()
             self._num_told += len(self._stale)
-            while self._stale:
+            while self._stale and life == self._life:
                 self._bring(capacity, self._stale.pop())
-        return capacity
+                yield
 
     def _forget_answers(self) -> None:
         self._rooms.clear()
@@ -89,14 +112,6 @@ class Standing:
 
     def _takes(self, name: str) -> PodShape:
         return self._lasting(name).least(self._nodes[name].capacity)
-
-    def _without(self, node: Node) -> Node:
-        """Return a node as large as pods of no gang leave it: to take so much costs more."""
-        takes = self._taken.get(node.name)
-        if takes is None:
-            return node
-        left = node.capacity.plus(takes, -1)
-        return Node(node.name, left, node.pool, node.gpu_model, node.topology, node.status)
 
     def _bring(self, capacity: Capacity, name: str) -> None:
         fact, at = self._nodes.get(name), capacity.index_of.get(name)
@@ -111,7 +126,8 @@ class Standing:
         told = self._taken.pop(name, ZERO)
         takes = self._takes(name)
         if takes != told:
-            capacity.give_back((Role(1, told),), here)
+            if told != ZERO:
+                capacity.give_back((Role(1, told),), here)
             capacity.take((Role(1, takes),), here)
             self._grew = self._grew or not takes.covers(told)
         if takes != ZERO:
@@ -236,3 +252,9 @@ class Standing:
 
 def _among(group: NodeGroup, groups: list[NodeGroup]) -> bool:
     return any(group is one for one in groups)
+
+
+def _without(node: Node, takes: PodShape) -> Node:
+    """Return a node as large as pods of no gang leave it: to take so much costs more."""
+    left = node.capacity.plus(takes, -1)
+    return Node(node.name, left, node.pool, node.gpu_model, node.topology, node.status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from scheduler.core.model import UNLIMITED, Node, NodeStatus, PodShape, Role, Selector, Slice
-from scheduler.core.nodegroup import UNKNOWN, Asked, Fit, NodeGroup, RoleFits
+from scheduler.core.nodegroup import FEW, UNKNOWN, Asked, Fit, NodeGroup, RoleFits
 from scheduler.core.nodeset import NodeSet
 
 #: so many free shapes are remembered for one shape of pods
@@ -24,6 +24,11 @@ Undo = tuple[int, int, int, int]
 _STATUS = -1
 _JOINED = -2
 STATUSES = tuple(NodeStatus)
+
+
+def in_order(nodes: Iterable[Node]) -> list[Node]:
+    """Return nodes as they are numbered: by pool, model, GPUs and topology."""
+    return sorted(nodes, key=lambda n: (n.pool, n.gpu_model, n.capacity.gpus, n.topology, n.name))
 
 
 class Rooms(dict[PodShape, int]):
@@ -65,9 +70,7 @@ class Capacity:
 
     def __init__(self, nodes: Iterable[Node], *, all_in_service: bool = False) -> None:
         self._ignores_status = all_in_service
-        self.nodes: list[Node] = sorted(
-            nodes, key=lambda n: (n.pool, n.gpu_model, n.capacity.gpus, n.topology, n.name)
-        )
+        self.nodes: list[Node] = in_order(nodes)
         self.index_of = {node.name: i for i, node in enumerate(self.nodes)}
         if len(self.index_of) != len(self.nodes):
             seen: set[str] = set()
@@ -205,7 +208,9 @@ class Capacity:
         """
         found = self._asked.get((pod, selector))
         if found is None:
-            here = [has.amounts() for group in self.eligible(selector) for has in group.capacities]
+            # machines of few kinds, though each may be a group of its own
+            kinds = {has: None for group in self.eligible(selector) for has in group.capacities}
+            here = [has.amounts() for has in kinds]
             amounts = {
                 name: amount
                 for name, amount in pod.amounts().items()
@@ -260,7 +265,10 @@ class Capacity:
             if fit is None or fit.group is not group or index != role or pods_per_node != each:
                 if fit is not None and moved:
                     fit.group.recount(moved, was, now)
-                fit = self.fits_of(roles[index]).on(group)
+                if len(self.groups) <= FEW:
+                    fit = self.fits_of(roles[index]).on(group)
+                else:  # the others need not be known
+                    fit = group.fit(roles[index].pod)
                 role, each, was, moved = index, pods_per_node, -1, 0
                 times = sign * pods_per_node
                 then = fit.then(times)

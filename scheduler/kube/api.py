@@ -40,6 +40,9 @@ MEASURED_BYTES = 1 << 16  #: a larger body takes its own time
 _encode = msgspec.json.Encoder().encode
 
 
+TOO_LARGE = 413  #: stands for an answer that is longer than it may be
+
+
 class ApiError(Exception):
     """The API server refused; `code` is the HTTP status, 0 if it did not answer."""
 
@@ -81,6 +84,17 @@ async def access(kubeconfig: str, context: str = "") -> Configuration:
         where = repr(kubeconfig) if kubeconfig else "this pod's service account"
         raise ValueError(f"{where}: {error}; name a kubeconfig in the settings") from None
     return configuration
+
+
+async def _bounded(reply: aiohttp.ClientResponse, most: int) -> bytes:
+    """Return what an answer says, if it is not too long to be kept in memory as a whole."""
+    parts, length = [], 0
+    async for part in reply.content.iter_any():
+        parts.append(part)
+        length += len(part)
+        if length > most:
+            raise ApiError(TOO_LARGE, f"the answer is longer than {most:,} bytes")
+    return b"".join(parts)
 
 
 class Api:
@@ -153,6 +167,7 @@ class Api:
         turn: Turn = Turn.WRITE,
         again: bool = False,
         headers: dict[str, str] | None = None,
+        most_bytes: int = 0,
     ) -> bytes:
         """Make one request; it waits for its turn, and `unless` is asked when that has come.
 
@@ -161,7 +176,8 @@ class Api:
 
         Raises:
             ApiError: the answer is no 2xx, or there is none within `timeout_s`. 404 also stands for
-                a namespace that ends and takes nothing new, 409 for a reason of `unless`.
+                a namespace that ends and takes nothing new, 409 for a reason of `unless`, and
+                `TOO_LARGE` for an answer of more than `most_bytes`.
         """
         assert self._session is not None
         headers = {**await self._headers(), **(headers or {}), "Accept": accept}
@@ -175,7 +191,7 @@ class Api:
         try:
             if unless is not None and (why := unless()):
                 raise ApiError(409, why)
-            return await self._send(method, path, data, headers, timeout_s, flow)
+            return await self._send(method, path, data, headers, timeout_s, flow, most_bytes)
         finally:
             if flow is not None:
                 flow.over()
@@ -188,6 +204,7 @@ class Api:
         headers: dict[str, str],
         timeout_s: float,
         flow: Flow | None,
+        most_bytes: int = 0,
     ) -> bytes:
         """Send a request and read the answer; `flow` learns from it."""
         assert self._session is not None
@@ -200,7 +217,7 @@ class Api:
                     method, URL(self.url + path, encoded=True), data=data, headers=headers
                 ) as reply,
             ):
-                content = await reply.read()
+                content = await (_bounded(reply, most_bytes) if most_bytes else reply.read())
                 code, retry_after = reply.status, reply.headers.get("Retry-After", "")
                 if code == 403 and ENDING in content:
                     code = 404

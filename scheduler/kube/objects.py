@@ -165,6 +165,7 @@ class Pod(_Object):
     metadata: Meta
     spec: PodSpec = msgspec.field(default_factory=PodSpec)
     status: PodStatus = msgspec.field(default_factory=PodStatus)
+    excess: str = ""  #: what it had too much of, where that is not kept; no field of the API
 
     @property
     def saved_unix_s(self) -> float:

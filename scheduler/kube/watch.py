@@ -11,12 +11,15 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 from urllib.parse import urlencode
 
-from scheduler.kube.api import Api, ApiError, Turn
+from scheduler.kube.api import TOO_LARGE, Api, ApiError, Turn
 from scheduler.kube.objects import Meta
 from scheduler.kube.reading import BOOKMARK, ERROR, Reader
 
 log = logging.getLogger("muster.watch")
-PAGE = "500"
+PAGE, FIRST_PAGE = 500, 50  #: objects of a list that are asked for at once
+PAGE_BYTES = 8 << 20  #: that these are to be
+MOST_BYTES = 64 << 20  #: that are read of one; with more, fewer objects are asked for
+AT_ONCE = 100  #: objects of a list that are told before others get their turn
 
 
 class Change(StrEnum):
@@ -54,6 +57,8 @@ class Informer(Generic[T]):
     missed: str = ""  #: what goes wrong without an optional kind; said once where it is denied
     accept: str = "application/json"
     accept_line: str = "application/json"  #: of a watch, whose objects come one by one
+    #: what is kept of an object, which it may change; None: nothing, as if it were not there
+    lean: Callable[[T], T | None] = lambda item: item
     synced: asyncio.Event = field(default_factory=asyncio.Event)
     heard_s: float = 0.0  #: loop time of the last line
     relists: int = 0
@@ -106,34 +111,56 @@ class Informer(Generic[T]):
     async def _list(self) -> str:
         """Report the difference between what is there and what was known; return its version."""
         found: dict[str, T] = {}
-        more = ""
+        more, limit = "", FIRST_PAGE
         self.relists += 1
         while True:
-            query = self._query(limit=PAGE)
+            query = self._query(limit=str(limit))
             if more:
                 query["continue"] = more
-            reply = await self.api.call(
-                "GET", f"{self.path}?{urlencode(query)}", accept=self.accept, turn=Turn.NOW
-            )
+            try:
+                reply = await self.api.call(
+                    "GET",
+                    f"{self.path}?{urlencode(query)}",
+                    accept=self.accept,
+                    turn=Turn.NOW,
+                    most_bytes=MOST_BYTES,
+                )
+            except ApiError as error:
+                if error.code != TOO_LARGE or limit == 1:
+                    raise
+                limit = max(1, limit // 10)
+                continue
             try:
                 page = self._reader.page(reply)
             except ValueError as error:
                 raise ApiError(0, str(error)) from None
             for item in page.items:
-                found[item.metadata.uid] = item  # type: ignore[attr-defined]
+                kept = self._lean(item)
+                if kept is None:
+                    continue
+                meta: Meta = kept.metadata  # type: ignore[attr-defined]
+                old = self._known.get(meta.uid)
+                same = old is not None and _version(old) == meta.resource_version
+                found[meta.uid] = old if old is not None and same else kept
             # what became unreadable is still there: as it was known
             found |= {uid: self._known[uid] for uid in page.unread if uid in self._known}
             more = page.more
             if not more:
                 break
-        for uid in self._known.keys() - found.keys():
+            per_item = len(reply) // (len(page.items) + len(page.unread) or 1)
+            limit = min(PAGE, max(1, PAGE_BYTES // max(1, per_item)))
+        for number, uid in enumerate(self._known.keys() - found.keys()):
             self._tell(Change.DELETED, self._known[uid])
-        for uid, item in found.items():
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+        for number, (uid, item) in enumerate(found.items()):
             old = self._known.get(uid)
             if old is None:
                 self._tell(Change.ADDED, item)
-            elif old.metadata.resource_version != item.metadata.resource_version:  # type: ignore[attr-defined]
+            elif _version(old) != _version(item):
                 self._tell(Change.MODIFIED, item)
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
         self._known = found
         self.heard_s = asyncio.get_running_loop().time()
         return page.version
@@ -169,13 +196,7 @@ class Informer(Generic[T]):
                         version = told.version
                         if told.change == BOOKMARK:
                             continue
-                        item = told.item
-                        if told.change == Change.DELETED:
-                            item = self._known.pop(told.uid, None) or item
-                        elif item is not None:
-                            self._known[told.uid] = item
-                        if item is not None:
-                            self._tell(Change(told.change), item)
+                        self._follow(Change(told.change), told.uid, told.item)
                 # the server ends a watch after timeoutSeconds; go on where it ended
             except TimeoutError:
                 log.warning(
@@ -191,6 +212,25 @@ class Informer(Generic[T]):
             finally:
                 await lines.aclose()  # type: ignore[attr-defined]
 
+    def _follow(self, change: Change, uid: str, item: T | None) -> None:
+        """Take in one change; without the object if it cannot be read."""
+        kept = self._lean(item) if item is not None else None
+        if item is not None and kept is None:
+            change = Change.DELETED
+        if change is Change.DELETED:
+            kept = self._known.pop(uid, None) or kept
+        elif kept is not None:
+            self._known[uid] = kept
+        if kept is not None:
+            self._tell(change, kept)
+
+    def _lean(self, item: T) -> T | None:
+        try:
+            return self.lean(item)
+        except Exception:
+            log.exception("%s %s kept whole", self.path, _where(item.metadata))  # type: ignore[attr-defined]
+            return item
+
     def _forget_all(self) -> None:
         for item in list(self._known.values()):
             self._tell(Change.DELETED, item)
@@ -205,6 +245,11 @@ class Informer(Generic[T]):
             self._untaken += 1
             meta: Meta = item.metadata  # type: ignore[attr-defined]
             log.exception("%s of %s %s not taken in", change, self.path, _where(meta))
+
+
+def _version(item: object) -> str:
+    version: str = item.metadata.resource_version  # type: ignore[attr-defined]
+    return version
 
 
 def _where(meta: Meta) -> str:

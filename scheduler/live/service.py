@@ -45,6 +45,7 @@ from scheduler.status.serving import status_app
 from scheduler.status.story import STEP_S, Memory
 from scheduler.status.visitors import Guard, Visitors
 from scheduler.workloads.gangs import KINDS
+from scheduler.workloads.lean import lean_pod, lean_thing
 
 log = logging.getLogger("muster")
 RECENT_LINES = 20_000  #: of the journal, where no file is set
@@ -142,6 +143,7 @@ class Service:
             handler,
             stalled_s=self.settings.timeouts.stalled_watch_s,
             optional=True,
+            lean=lean_thing,  # type: ignore[arg-type]
         )
 
     async def run(self) -> None:
@@ -246,6 +248,7 @@ class Service:
             Pod,
             control.on_pod,  # type: ignore[arg-type]
             stalled_s=stalled_s,
+            lean=lean_pod,  # type: ignore[arg-type]
         )
         await self._informer(group, "pods", pods)
         await pods.synced.wait()

@@ -15,12 +15,14 @@ from scheduler.workloads.eligibility import clauses_of, required_terms
 
 MOST_LISTED = 64  #: of what nobody has many of
 MOST_CLAUSES = 256  #: of all terms of a pod's node affinity together
-MOST_VALUES = 2048  #: of all its clauses together; a list of bad nodes may be long
+MOST_VALUES = 1024  #: of all its clauses together; a list of bad nodes may be long
 MOST_PARTS = 256  #: containers, ports, volumes: what a pod is made of
 
 
 def excess(pod: Pod) -> str:
     """Return what a pod has too much of, and how to mend it; empty if all is well."""
+    if pod.excess:
+        return pod.excess
     for what, count, most in _counts(pod):
         if count > most:
             return f"{count:,} {what}, and muster looks at {most:,} at most; name fewer"
