@@ -41,7 +41,8 @@ def granted() -> set[Right]:
     """Return what muster's own roles grant."""
     found = set()
     for item in yaml.safe_load_all(RBAC.read_text()):
-        if item["kind"] not in ("ClusterRole", "Role") or item["metadata"]["name"] != "muster":
+        is_ours = item["metadata"]["name"] in ("muster", "muster-plans")
+        if item["kind"] not in ("ClusterRole", "Role") or not is_ours:
             continue
         inside = item["metadata"].get("namespace", "")
         for rule in item["rules"]:

@@ -12,10 +12,12 @@ import os
 import signal
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from scheduler.controller.pins import pin
@@ -187,8 +189,11 @@ def test_68_the_earlier_version_itself_hands_its_gangs_over(
 ) -> None:
     """The same with the code of that version: it plans, releases, and is killed."""
     folder = os.environ["MUSTER_EARLIER"]
-    config = str(cluster.dir / "muster.toml")
-    command = [sys.executable, "-P", "-m", "sim.cli", "live", "--config", config]
+    config = cluster.dir / "earlier.toml"
+    known = tomllib.loads((cluster.dir / "muster.toml").read_text())
+    known.pop("schedulers", None)  # it has no such setting
+    config.write_bytes(msgspec.toml.encode(known))
+    command = [sys.executable, "-P", "-m", "sim.cli", "live", "--config", str(config)]
     earlier = start("earlier", command, cluster.dir, {"PYTHONPATH": folder})
     scheduler = kube.cluster.process("kube-scheduler")
     rights(kube, Path(folder) / "deploy")
