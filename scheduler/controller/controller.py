@@ -127,22 +127,17 @@ class Controller:
             things[where] = thing
             if old is not None and (old.spec, old.value) == (thing.spec, thing.value):
                 return
-        for gang in list(self.gangs.values()):
-            if kind == "PriorityClass" or (
-                gang.key.namespace == where[1]
-                and (gang.key.name.startswith(where[2]) or where[2] in _owner_names(gang))
-            ):
-                self.work.touch(gang.key)
+        everyone = kind == "PriorityClass"
+        for gang in self.gangs.values() if everyone else self.tables.about(*where[1:]):
+            self.work.touch(gang.key)
         if kind in ("Job", "JobSet"):
             self._sort_anew(*where[1:])
         self.work.wake()
 
     def _sort_anew(self, namespace: str, name: str) -> None:
         """Find the gangs anew of pods that were there before the object that says which it is."""
-        for gang in list(self.gangs.values()):
+        for gang in self.tables.about(namespace, name):
             key = gang.key
-            if key.namespace != namespace or not key.name.startswith(name):
-                continue  # pods and gangs of a job begin with its name
             if key.source not in (Source.JOB, Source.JOBSET, Source.LONE):
                 continue
             for uid, pod in list(gang.pods.items()):
@@ -198,6 +193,8 @@ class Controller:
             self.work.wake()  # what makes it a gang's came after it
         known = gang.pods.get(uid)
         gang.pods[uid] = pod
+        if known is None or known.metadata.owner_references != pod.metadata.owner_references:
+            self.tables.note_names(gang, pod)
         place = self.slot_of.get(uid)
         if place is not None and not pod.spec.node_name and pod.refusal:
             self.progress.reached(pod.spec.scheduler_name, place[1], self.now_s())
@@ -393,11 +390,3 @@ def _alike(one: Pod, other: Pod) -> bool:
         and one.metadata.labels == other.metadata.labels
         and one.metadata.annotations == other.metadata.annotations
     )
-
-
-def _owner_names(gang: LiveGang) -> set[str]:
-    if gang.key.source not in (Source.JOB, Source.JOBSET, Source.COSCHEDULING):
-        return set()
-    return {
-        owner.name for pod in gang.pods.values() if (owner := pod.metadata.controller()) is not None
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from itertools import islice
 from math import inf
 
@@ -17,7 +18,14 @@ from scheduler.controller.slots import Slot, SlotState
 from scheduler.controller.vacancies import Vacancies
 from scheduler.controller.work import Work
 from scheduler.kube.objects import PLAN, Pod, Thing, scheduled_unix_s, unix_s
-from scheduler.workloads.gangs import GangKey, is_name
+from scheduler.workloads.gangs import (
+    JOBSET,
+    KUBEFLOW_JOB,
+    POD_GROUP,
+    VOLCANO_GROUP,
+    GangKey,
+    is_name,
+)
 
 MOST_SCHEDULERS = 100  #: whoever creates pods chooses such names
 MOST_KEPT = 10_000  #: gangs without pods of which it is known what was refused
@@ -58,6 +66,8 @@ class Tables:
         #: of gangs whose pods muster ended: when they came, and until when that is kept
         self._ages: dict[GangKey, tuple[float, int, float]] = {}
         self.budget = Budget()
+        #: by namespace and name of objects: the gangs of which these may say something
+        self._about: dict[tuple[str, str], dict[GangKey, None]] = {}
         self._refusals: dict[GangKey, Refusals] = {}  #: of gangs without pods
         self.kept_off: dict[str, set[GangKey]] = {}  #: by node: gangs that it was refused to
         self._num_seen = 0  #: gangs
@@ -111,13 +121,34 @@ class Tables:
 
     def _free_name(self, key: GangKey) -> str:
         """Return what people call a gang: others of its name had it before."""
-        plain = name = f"{key.namespace}/{key.name}"
-        if name in self.names:
-            name = plain = f"{name}~{key.owner[:8] or key.source.split('.')[0].lower()}"
+        plain = f"{key.namespace}/{key.name}"
+        first = key.owner[:8] or key.source.split(".")[0].lower()
+        # who writes an owner's uid may let many begin alike, or write what is none
+        text = f"{key.source} {key.owner}".encode(errors="replace")
+        whole = hashlib.sha256(text).hexdigest()[:16]
+        for name in (plain, f"{plain}~{first}", f"{plain}~{whole}"):
+            if name not in self.names and is_name(name.rpartition("~")[2].rpartition("/")[2]):
+                return name
         number = 2
-        while name in self.names:
-            name, number = f"{plain}~{number}", number + 1
+        while (name := f"{plain}~{whole}~{number}") in self.names:
+            number += 1
         return name
+
+    def note_names(self, gang: LiveGang, pod: Pod) -> None:
+        """Note the names of objects that may say something of a gang."""
+        meta = pod.metadata
+        owner = meta.controller()
+        names = {meta.labels.get(label, "") for label in (POD_GROUP, KUBEFLOW_JOB, JOBSET)}
+        names |= {gang.key.name, meta.annotations.get(VOLCANO_GROUP, "")}
+        if owner is not None:
+            names.add(owner.name)
+        for name in names - gang.objects:
+            self._about.setdefault((gang.key.namespace, name), {})[gang.key] = None
+        gang.objects |= names
+
+    def about(self, namespace: str, name: str) -> list[LiveGang]:
+        """Return the gangs of which an object of this name may say something."""
+        return [self.gangs[key] for key in self._about.get((namespace, name), ())]
 
     def name_anew(self) -> None:
         """Name gangs of one name as the muster before did, for all it left: it met them by age.
@@ -168,6 +199,11 @@ class Tables:
             if len(self._refusals) > MOST_KEPT:
                 del self._refusals[next(iter(self._refusals))]
         self.budget.count(gang, frozenset())
+        for name in gang.objects:
+            where = gang.key.namespace, name
+            del self._about[where][gang.key]
+            if not self._about[where]:
+                del self._about[where]
         del self.gangs[gang.key]
         del self.names[gang.name]
 

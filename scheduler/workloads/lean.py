@@ -82,6 +82,9 @@ def lean_pod(pod: Pod) -> Pod | None:
     meta.labels = meta.labels if waits and len(meta.labels) <= MOST_LISTED else _share(read)
     meta.namespace = _share(meta.namespace)
     owner = meta.controller()
+    if owner is not None:
+        owner.name, owner.uid = owner.name[:MOST_TEXT], owner.uid[:MOST_TEXT]
+        owner.kind, owner.api_version = owner.kind[:MOST_TEXT], owner.api_version[:MOST_TEXT]
     meta.owner_references = _share([owner]) if owner is not None else []
     status.conditions = [one for one in status.conditions if one.type in CONDITIONS]
     for condition in status.conditions:

@@ -12,6 +12,7 @@ from scheduler.controller.membership import LiveGang
 from scheduler.controller.refusals import MOST_BANS, Refusals
 from scheduler.core.audit import validate
 from scheduler.kube.watch import Change
+from scheduler.workloads import gangs
 from scheduler.workloads.gangs import GangKey, Rank, Source
 from tests.scheduler.controller.rig import Rig, pod, tried
 
@@ -197,3 +198,39 @@ def test_what_is_heard_while_a_state_is_made_ends_in_the_same_state(seed: int) -
         }
 
     tried(story, nodes=30)
+
+
+def test_one_object_has_its_own_gangs_looked_at_and_no_others() -> None:
+    async def story(rig: Rig) -> None:
+        group = "scheduling.x-k8s.io/pod-group"
+        rig.see(*(pod(f"p{n}", labels={group: f"g-{n}"}, gpus=1) for n in range(50)))
+        jobs = ("Job", "g", "uid-g")
+        rig.see(pod("mine", labels={group: "g"}, gpus=1), pod("by", **own("by"), owner=jobs))
+        rig.see(pod("step", labels={group: "g", gangs.TRAIN_STEP: "dataset-initializer"}, gpus=1))
+        await rig.settle()
+        rig.thing("coscheduling", "g", {"minMember": 1})
+        touched = {key.name for key in rig.control.work.take()}
+        assert touched == {"g", "by", "g-dataset-initializer"}
+        rig.lose(*list(rig.control.pods.values()))
+        await rig.settle()
+        assert not rig.control.tables._about
+
+    tried(story)
+
+
+def test_gangs_of_one_name_are_told_apart_at_once_whatever_their_owners_are_called() -> None:
+    tables = Rig().control.tables
+    keys = [GangKey("n", "g", Source.KUBEFLOW, f"uid-alike-{n}") for n in range(3000)]
+
+    class Names(dict[str, LiveGang]):
+        looks = 0
+
+        def __contains__(self, key: object) -> bool:
+            Names.looks += 1
+            return super().__contains__(key)
+
+    tables.names = Names()
+    assert len({tables.gang(key).name for key in keys}) == 3000
+    assert Names.looks < 5 * 3000
+    odd = tables.gang(GangKey("n", "g", Source.KUBEFLOW, "\x1b[2J\n"))
+    assert odd.name.isprintable()
