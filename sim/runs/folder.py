@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 import numpy as np
@@ -24,7 +25,39 @@ from sim.schema.config import RunConfig, recorded
 from traces.unpacking import read_parquet
 
 MANIFEST = "manifest.json"
-NUMBERS = ("num_nodes", "num_gpus", "seed", "end_s")  #: that every manifest has
+Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+#: columns that runs of earlier versions lack
+LATER = re.compile(r"short_.*|unmet")
+
+
+class _Gap(msgspec.Struct):
+    from_s: float
+    to_s: float
+    lost: Whole
+    why: str
+
+
+class _Manifest(msgspec.Struct):
+    """What is read of a manifest, in the form that it has."""
+
+    num_nodes: Whole
+    num_gpus: Whole
+    seed: Whole
+    end_s: float
+    label: str = ""
+    input: str = ""
+    input_sha256: str = ""
+    is_live: bool = False
+    point: dict[str, Any] = {}
+    versions: dict[str, Any] = {}
+    gaps: list[_Gap] = []
+    window_s: tuple[float, float] | None = None
+    set_aside: list[str] = []
+    num_set_aside: Whole = 0
+
+    def __post_init__(self) -> None:
+        if bool(self.num_set_aside) != bool(self.set_aside):
+            raise ValueError("num_set_aside and set_aside contradict each other")
 
 
 @dataclass
@@ -73,10 +106,7 @@ class RunResult:
         folder = Path(path)
         manifest = read_manifest(folder)
         config, cluster = _read_config(folder)
-        frames = {
-            name: read_table(folder, name)
-            for name in ("jobs", "attempts", "pending", "allocation", "nodes")
-        }
+        frames = {name: read_table(folder, name) for name in tables.schemas(has_goodput=False)}
         rejected = folder / "rejected.csv"
         return cls(
             config=config,
@@ -92,9 +122,21 @@ def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) ->
     """Return a table of a run, or some of its columns.
 
     Raises:
-        ValueError: it cannot be read, or unpacks to too much.
+        ValueError: it cannot be read, unpacks to too much, or lacks a column, or numbers in one.
     """
-    return read_parquet(folder / f"{name}.parquet", columns)
+    path = folder / f"{name}.parquet"
+    frame = read_parquet(path, columns)
+    for one in tables.schemas(has_goodput=False)[name]:
+        if columns is not None and one.name not in columns:
+            continue
+        if one.name not in frame:
+            if not LATER.fullmatch(one.name):
+                raise ValueError(f"{str(path)!r} has no column {one.name!r}; run it again")
+        elif (
+            pa.types.is_integer(one.type) or pa.types.is_floating(one.type)
+        ) and not pd.api.types.is_numeric_dtype(frame[one.name]):
+            raise ValueError(f"{str(path)!r}: column {one.name!r} holds no numbers; run it again")
+    return frame
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -121,10 +163,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     try:
         found = _read_json(folder / MANIFEST)
-        if not all(isinstance(found[name], int | float) for name in NUMBERS):
-            raise TypeError
+        msgspec.convert(found, _Manifest)
         return found
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, RecursionError):
         raise ValueError(
             f"{str(folder)!r} is not a finished run: it has no readable {MANIFEST}; "
             "give a folder written by `muster run` or `muster study`"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -95,3 +97,32 @@ def test_a_goodput_log(depth: int, tmp_path: Path, capsys: pytest.CaptureFixture
     path = tmp_path / "rank.jsonl"
     path.write_text(f'{{"v":1,"event":"step","dur_s":{deep(depth)}}}\n')
     assert "rank.jsonl:1" in refused(capsys, "calibrate", path, "--out", tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("point", [1]), ("gaps", 3), ("num_nodes", 10**400), ("window_s", "ab"), ("num_set_aside", 3)],
+)
+def test_a_manifest_of_another_form(
+    name: str, value: object, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, name: value}))
+    assert "is not a finished run" in refused(capsys, "report", folder, "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize("table", ["jobs", "attempts", "pending", "allocation", "nodes"])
+def test_tables_of_another_form(
+    table: str, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    path = folder / f"{table}.parquet"
+    whole = pd.read_parquet(path)
+    numbers = whole.select_dtypes("number").columns[0]
+    for changed in (whole.drop(columns=[numbers]), whole.assign(**{numbers: "x"})):
+        changed.to_parquet(path)
+        said = refused(capsys, "report", folder, "--out", tmp_path / "out")
+        assert f"{table}.parquet" in said and numbers in said
