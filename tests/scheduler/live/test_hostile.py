@@ -65,7 +65,8 @@ def _timed(run: Callable[[Any], None]) -> Callable[[Any], None]:
         took_s = time.thread_time() - began_s
         if took_s > handle._loop.longest_s:
             handle._loop.longest_s = took_s
-            handle._loop.culprit = repr(handle)[:300]
+            task = getattr(handle._callback, "__self__", handle)
+            handle._loop.culprit = repr(task)[:300]
         return None
 
     return timed
@@ -153,6 +154,20 @@ class Life:
         except OSError:
             return 0, b""
 
+    def asked(self, verb: str, pod: object) -> tuple[int, bytes]:
+        """Ask a verb about a pod, as kube-scheduler does; return code and answer."""
+        nodes = [f"node-{number:05d}" for number in range(NODES)]
+        victims: dict[str, object] = {node: {"Pods": [], "NumPDBViolations": 0} for node in nodes}
+        body = {"Pod": pod, "NodeNames": nodes, "NodeNameToMetaVictims": victims}
+        url = f"http://127.0.0.1:{self.ports[0]}/v1/{verb}"
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(url, msgspec.json.encode(body), headers)
+        try:
+            with urllib.request.urlopen(request, timeout=WITHIN_S) as reply:
+                return reply.status, reply.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
     def until(self, what: str, holds: Callable[[], object]) -> None:
         """Wait for something; fail with what muster says if it does not come."""
         end_s = time.monotonic() + WITHIN_S
@@ -194,6 +209,21 @@ class Life:
                 assert len(content) < 1 << 20, f"{path} has {len(content):,} bytes"
             if path != "/metrics" and path in pages:
                 json.loads(content)
+
+    def verbs_answer(self) -> None:
+        """Demand an answer to kube-scheduler about every pod, and the right one about an honest."""
+        for pod in self.api.all(PODS):
+            for verb in ("filter", "preempt"):
+                code, said = self.asked(verb, pod)
+                assert code in (200, 400), (verb, code, said[:300])
+        alone = member("alone", "alone")
+        alone["metadata"].update(uid="alone", labels={}, annotations={})
+        alone["spec"]["schedulingGates"] = []
+        alone["spec"]["containers"][0]["resources"]["limits"][GPU] = "1"
+        code, said = self.asked("filter", alone)
+        assert code == 200, said
+        found = json.loads(said)
+        assert found["nodeNames"] if "nodeNames" in found else found["NodeNames"], found
 
     def is_empty(self) -> bool:
         """True if muster holds nothing, knows nobody, and has written no plan that stays."""
@@ -489,6 +519,7 @@ def judge(life: Life, script: list[tuple[Any, ...]]) -> None:
             carry_out(life, act, made)
         life.starts_a_gang()
         life.pages_answer()
+        life.verbs_answer()
         life.lives()
     finally:
         for path, namespace, name in made:
