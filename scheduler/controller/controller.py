@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from math import inf
 
+from scheduler.controller.evicting import Evicting
 from scheduler.controller.lanes import Lanes
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.mending import Mending
@@ -23,6 +24,7 @@ from scheduler.controller.plans import PlanRecords
 from scheduler.controller.recovery import Recovery
 from scheduler.controller.release import Release
 from scheduler.controller.settings import LiveSettings
+from scheduler.controller.suspending import Suspending
 from scheduler.controller.tables import Tables
 from scheduler.controller.telling import Telling
 from scheduler.controller.work import Work
@@ -62,11 +64,21 @@ class Controller:
         self.work = Work(clock)
         self.tables = Tables(settings, ledger, self.work)
         self.progress = self.tables.progress
+        self.suspending = Suspending(self.tables, self.lanes)
         self.release = Release(
-            self.tables, self.lanes, plans, telling, metrics, self.on_pod, self.set_aside
+            self.tables,
+            self.lanes,
+            plans,
+            telling,
+            metrics,
+            self.on_pod,
+            self.set_aside,
         )
         self.recovery = Recovery(self.tables, self.release)
-        self.mending = Mending(self.tables, self.release, self.recovery)
+        evicting = Evicting(
+            self.work, self.suspending, self.lanes, telling, metrics, self.release.start
+        )
+        self.mending = Mending(self.tables, self.release, evicting, self.recovery)
         self.gangs = self.tables.gangs
         self.names = self.tables.names
         self.key_of_pod = self.tables.key_of_pod
@@ -120,6 +132,7 @@ class Controller:
         """Take in an object that says how large gangs are."""
         where = (kind, thing.metadata.namespace, thing.metadata.name)
         things = self.tables.things
+        self.suspending.see(kind, change, thing)
         if change is Change.DELETED:
             things.pop(where, None)
         else:
@@ -296,7 +309,8 @@ class Controller:
             return
         self.num_failed = 0 if self._decide(now_s) else self.num_failed + 1
         standing = self.ledger.standing
-        until_s = min(to_s(self.ledger.state.until_us), standing.look_s)
+        resume_s = self.suspending.go_on(now_s)
+        until_s = min(to_s(self.ledger.state.until_us), standing.look_s, resume_s)
         if standing.has_more:
             self.work.wake()
         self.work.step_at_s = until_s if until_s > now_s else inf

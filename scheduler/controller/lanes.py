@@ -19,6 +19,8 @@ from scheduler.workloads.lean import lean_pod
 _encode = msgspec.json.Encoder().encode
 _pod = msgspec.json.Decoder(Pod)
 LOOK_AFTER_S = 10.0  #: a Binding of muster's own has no answer
+#: annotation of a job that muster suspended: source and name of the gang that must be gone first
+SUSPENDED = "muster.dev/suspended"
 #: said to kube-scheduler of pods that wait: constant, because a text that changes makes it ask
 #: again at once, without end
 WAITS = "waiting for room for the whole gang"
@@ -186,17 +188,30 @@ class Lanes:
             if error.code not in (404, 409):
                 raise
 
-    async def evict(self, pod: Pod) -> None:
-        """Ask for a running pod to go, as its disruption budget allows.
+    async def suspend(self, path: str, uid: str, gang: str | None, spec: dict[str, object]) -> None:
+        """Suspend or resume a job, and note on it for which gang muster did that.
+
+        Raises:
+            ApiError: 404 or 409 if it is not that one any more; 403 if muster may not.
+        """
+        meta = {"uid": uid, "annotations": {SUSPENDED: gang}}
+        body = _encode({"metadata": meta, "spec": spec})
+        await self._api.persist("PATCH", path, body, content_type=MERGE)
+
+    async def evict(self, pod: Pod, *, only_ask: bool = False) -> None:
+        """Ask for a running pod to go, as its disruption budget allows; or only whether it may.
 
         Raises:
             ApiError: 429 while a budget forbids it.
         """
+        options: dict[str, object] = {"preconditions": {"uid": pod.metadata.uid}}
+        if only_ask:
+            options["dryRun"] = ["All"]
         body = {
             "apiVersion": "policy/v1",
             "kind": "Eviction",
             "metadata": {"name": pod.metadata.name, "namespace": pod.metadata.namespace},
-            "deleteOptions": {"preconditions": {"uid": pod.metadata.uid}},
+            "deleteOptions": options,
         }
         try:
             await self._api.call("POST", pod_path(pod) + "/eviction", body)

@@ -10,6 +10,7 @@ from collections import Counter
 from math import inf
 
 from scheduler.controller.asking import wanted
+from scheduler.controller.evicting import Evicting, Pods
 from scheduler.controller.membership import Lane, LiveGang
 from scheduler.controller.parts import Wanted
 from scheduler.controller.recovery import Recovery
@@ -28,12 +29,15 @@ LOOK_S = 60.0  #: schedulers that come later, and room in a budget, are noticed 
 class Mending:
     """Mends one gang at a time."""
 
-    def __init__(self, tables: Tables, release: Release, recovery: Recovery) -> None:
+    def __init__(
+        self, tables: Tables, release: Release, evicting: Evicting, recovery: Recovery
+    ) -> None:
         self._tables = tables
         self._work = tables.work
         self._ledger = tables.ledger
         self._timeouts = tables.settings.timeouts
         self._release = release
+        self._evicting = evicting
         self._recovery = recovery
 
     def mend(self, gang: LiveGang, now_s: float) -> None:
@@ -292,10 +296,11 @@ class Mending:
                 self._release.telling.event(gang, "NotServed", unserved)
             return unserved
         found = misfits(gang, free, self._tables.find, now_s)
+        early: Pods = [(None, pod) for pod in found.remake if pod.spec.node_name]
+        if early:
+            self._evicting.evict_whole(gang, early)
         for pod in found.remake:
-            if pod.spec.node_name:
-                self._release.evict(gang, pod)
-            else:
+            if not pod.spec.node_name:
                 self._release.delete(gang, pod)
         if found.look_s:
             self._work.look_again(gang.key, found.look_s)
@@ -368,10 +373,13 @@ class Mending:
         if self._plan_anew(gang, now_s):
             return
         gang.why_evicted = f"{lacks} ran for {repair_s:.0f} s without the others"
+        ending: Pods = []
         for slot in gang.slots:
             if slot.state is SlotState.BOUND:  # what comes after its pod waits for the whole gang
                 slot.ending(now_s)
-                self._release.evict(gang, gang.pods[slot.uid], slot)
+                ending.append((slot, gang.pods[slot.uid]))
+        if ending:
+            self._evicting.evict_whole(gang, ending)
         self._tables.tell(gang, gang.asks())
 
     def _awaits(self, gang: LiveGang, now_s: float) -> bool:

@@ -26,7 +26,6 @@ from scheduler.workloads.eligibility import shunned
 from scheduler.workloads.gangs import SYSTEM
 
 log = logging.getLogger("muster.release")
-EVICT_AGAIN_S = 10.0  #: an eviction that was refused is tried again then, and ever later
 MOST_TOLD = 3  #: times that a pod is told of its slot
 MOST_NOT_DELETED = 10_000  #: pods that are remembered
 LONGEST_PAUSE_S, JITTER = 300.0, 0.2  #: of a gang whose plan failed
@@ -104,9 +103,9 @@ class Release:
             gang.releasing = True
             for slot in slots:
                 slot.deadline_s = 0.0
-            self._start(gang, partial(self._release, gang, slots))
+            self.start(gang, partial(self._release, gang, slots))
 
-    def _start(self, gang: LiveGang, work: Callable[[], Awaitable[None]]) -> None:
+    def start(self, gang: LiveGang, work: Callable[[], Awaitable[None]]) -> None:
         """Run a write beside the steps; a gang on which it fails is set aside."""
 
         async def watched() -> None:
@@ -312,7 +311,7 @@ class Release:
         """Ask the API server whether a bind took place before its node is given to others."""
         if slot.uid not in self._reading and self._work.active:
             self._reading.add(slot.uid)
-            self._start(gang, partial(self._read, gang, slot, pod))
+            self.start(gang, partial(self._read, gang, slot, pod))
 
     async def _read(self, gang: LiveGang, slot: Slot, pod: Pod) -> None:
         try:
@@ -472,42 +471,3 @@ class Release:
             self._work.look_again(gang.key, again_s)
         finally:
             self._deleting.discard(pod.metadata.uid)
-
-    def evict(self, gang: LiveGang, pod: Pod, slot: Slot | None = None) -> None:
-        """Ask for a running pod to go; it keeps a slot that ends with it if it may not."""
-        going = pod.metadata.deletion_timestamp or pod.metadata.uid in self._deleting
-        if self._work.active and not going and self._work.now_s() >= gang.refused_until_s:
-            self._deleting.add(pod.metadata.uid)
-            gang.sent_away = True
-            self._start(gang, partial(self._evict, gang, pod, slot))
-
-    async def _evict(self, gang: LiveGang, pod: Pod, slot: Slot | None) -> None:
-        try:
-            await self.lanes.evict(pod)
-            if gang.why_evicted:
-                self.metrics.aborts.labels(cause="degraded").inc()
-                self.telling.event(gang, "Evicted", gang.why_evicted)
-            gang.why_evicted, gang.num_refused = "", 0
-        except ApiError as error:
-            about = {"pod": pod.where, "node": pod.spec.node_name}
-            log.warning("pod not evicted: %s", error, extra=about)
-            self._not_evicted(gang, pod, error)
-            if slot is not None and slot.state is SlotState.ENDING:
-                slot.stays(self._work.now_s())
-                self._work.touch(gang.key)
-                self._work.wake()
-        finally:
-            self._deleting.discard(pod.metadata.uid)
-
-    def _not_evicted(self, gang: LiveGang, pod: Pod, error: ApiError) -> None:
-        """Say who keeps a pod where it is, and try again later: a budget may allow it then."""
-        now_s = self._work.now_s()
-        if now_s >= gang.refused_until_s:  # the first of this try
-            again_s = min(300.0, EVICT_AGAIN_S * 2 ** min(gang.num_refused, 8))
-            gang.num_refused += 1
-            gang.refused_until_s = gang.evict_at_s = now_s + again_s
-            self._work.look_again(gang.key, gang.evict_at_s)
-        kept_by = f"pod {pod.metadata.name} may not be evicted: {error.text[:500]}"
-        if not gang.kept_by:
-            self.telling.event(gang, "NotEvicted", f"{kept_by}; this is tried again")
-        gang.kept_by = kept_by

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import time
+import urllib.error
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,8 +13,9 @@ from typing import Any
 import pytest
 
 from scheduler.controlplane.record import Cluster
-from tests.cluster.conftest import NODES, Kube, gang
+from tests.cluster.conftest import NODES, Kube, gang, pytorchjob
 from tests.cluster.test_failure_pods import bound, fill, reason, remove
+from tests.cluster.test_operator import JOBS
 from tests.cluster.test_rules import events
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
@@ -184,3 +188,75 @@ def test_a_success_whose_pod_is_gone_outlives_muster(
             "rank 1 is bound again",
             lambda: len(found := bound(kube, space, "early")) == 2 and others[0] not in found,
         )
+
+
+def condition(kube: Kube, space: str, name: str, kind: str) -> str:
+    """Return the status of a condition of a training job."""
+    job = kube.call("GET", JOBS.format(space, name))
+    conditions = job.get("status", {}).get("conditions", ())
+    return next((c["status"] for c in conditions if c["type"] == kind), "")
+
+
+def test_a_job_that_muster_ends_half_way_resumes(
+    kube: Kube, space: str, cluster: Cluster, request: pytest.FixtureRequest
+) -> None:
+    """Its master exits with 0 when it is told to end, which its operator takes for success."""
+    fill(kube, space, NODES - 2)
+    kube.create(pytorchjob(space, "half", 1, 8))
+    kube.until("half is bound", lambda: len(bound(kube, space, "half")) == 2)
+    kube.until("it runs", lambda: condition(kube, space, "half", "Running") == "True")
+    master, worker = "half-master-0", "half-worker-0"
+    path = f"/api/v1/namespaces/{space}/pods/{master}"
+    uid = kube.pods(space)[master]["metadata"]["uid"]
+    # while nobody plays its node a pod that is told to end does so when the test says it
+    cluster.process("kwok").signal(signal.SIGSTOP)
+    request.addfinalizer(lambda: cluster.process("kwok").signal(signal.SIGCONT))
+    with cordoned(kube, bound(kube, space, "half")[worker]):
+        remove(kube, space, worker)
+        kube.until(
+            "the rest is told to end",
+            lambda: kube.call("GET", path)["metadata"].get("deletionTimestamp"),
+        )
+        kube.patch(f"{path}/status", {"status": {"phase": "Succeeded"}})
+        wait_s(kube, "its operator has seen it", 3.0)
+        assert condition(kube, space, "half", "Succeeded") != "True"
+        assert condition(kube, space, "half", "Suspended") == "True"
+        kube.delete(path)
+
+    def again() -> bool:
+        pods = kube.pods(space)
+        anew = master in pods and pods[master]["metadata"]["uid"] != uid
+        return anew and set(bound(kube, space, "half")) == {master, worker}
+
+    kube.until("half runs again", again)
+    assert condition(kube, space, "half", "Succeeded") != "True"
+    job = kube.call("GET", JOBS.format(space, "half"))
+    assert not job["spec"]["runPolicy"].get("suspend")
+    assert "muster.dev/suspended" not in job["metadata"].get("annotations", {})
+
+
+def test_muster_changes_nothing_of_a_job_but_whether_it_is_suspended(
+    kube: Kube, space: str, cluster: Cluster
+) -> None:
+    config = json.loads((cluster.dir / "muster.kubeconfig").read_text())
+    muster = Kube(cluster)
+    muster._token = config["users"][0]["user"]["token"]
+    kube.create(pytorchjob(space, "a", 1, 0), indexed(space, "b", 2))
+    jobs = [JOBS.format(space, "a"), f"/apis/batch/v1/namespaces/{space}/jobs/b"]
+    parts = {
+        jobs[0]: [
+            {"spec": {"pytorchReplicaSpecs": {"Worker": {"replicas": 9}}}},
+            {"spec": {"runPolicy": {"cleanPodPolicy": "All"}}},
+        ],
+        jobs[1]: [
+            {"spec": {"parallelism": 1}},
+            {"spec": {"backoffLimit": 0}},
+        ],
+    }
+    for path in jobs:
+        more = [{"metadata": {"labels": {"a": "b"}}}, {"metadata": {"annotations": {"a": "b"}}}]
+        for body in (*parts[path], *more):
+            with pytest.raises(urllib.error.HTTPError, match="muster-jobs"):
+                muster.patch(path, body)
+        spec = {"runPolicy": {"suspend": True}} if path == jobs[0] else {"suspend": True}
+        muster.patch(path, {"metadata": {"annotations": {"muster.dev/x": "y"}}, "spec": spec})

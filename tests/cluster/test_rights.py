@@ -16,12 +16,13 @@ import yaml
 from scheduler.controller.plans import record_name
 from scheduler.controlplane import objects
 from scheduler.kube.api import ApiError
-from scheduler.workloads.gangs import KINDS
-from tests.cluster.conftest import NODES, Kube, gang, pytorchjob
-from tests.cluster.definitions import DEFINITIONS, definition
+from scheduler.workloads.gangs import KINDS, TRAINING_JOBS
+from tests.cluster.conftest import NODES, Kube, gang, pod, pytorchjob
+from tests.cluster.definitions import DEFINITIONS, create, definition, thing
 from tests.cluster.test_failure_extender import Verbs, planned
 from tests.cluster.test_failure_wire import RECORDS
 from tests.cluster.test_failures import kill_muster
+from tests.cluster.test_mending import cordoned, indexed
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
 
@@ -148,18 +149,49 @@ def lose_a_rank(kube: Kube, space: str) -> None:
     kube.until("the other goes, too", lambda: "torn-1" not in kube.pods(space))
 
 
+def end_jobs(kube: Kube, space: str) -> None:
+    """Let gangs of every kind of job run in part: the job is suspended, and the rest evicted."""
+    kube.create(pytorchjob(space, "pytorchjob", 1), indexed(space, "job", 2))
+    names = [kind.lower() for kind in TRAINING_JOBS]
+    for kind in TRAINING_JOBS:
+        if kind == "PyTorchJob":
+            continue  # its operator makes its pods
+        name = kind.lower()
+        spec = {f"{name}ReplicaSpecs": {"Worker": {"replicas": 2}}}
+        made = create(kube, thing(space, "kubeflow.org/v1", kind, name, spec))
+        owner = {"apiVersion": "kubeflow.org/v1", "kind": kind, "name": name, "controller": True}
+        for index in range(2):
+            labels = {
+                "training.kubeflow.org/job-name": name,
+                "training.kubeflow.org/replica-type": "worker",
+                "training.kubeflow.org/replica-index": str(index),
+            }
+            one = pod(space, f"{name}-worker-{index}", 1, labels=labels)
+            one["metadata"]["ownerReferences"] = [{**owner, "uid": made["metadata"]["uid"]}]
+            kube.create(one)
+    all_run = 2 * (len(names) + 1)
+    kube.until("all are bound", lambda: len(kube.bound(space)) >= all_run)
+    wanted = {Right("kubeflow.org", f"{name}s", "patch", "") for name in names}
+    wanted.add(Right("batch", "jobs", "patch", ""))
+    with cordoned(kube, *(f"node-{i:05}" for i in range(NODES))):
+        lost = [p for p in kube.bound(space) if "worker-0" in p or p.startswith("job-0")]
+        for name in lost:
+            kube.delete(f"/api/v1/namespaces/{space}/pods/{name}")
+        kube.until("all are suspended", lambda: used(kube, wanted) == wanted)
+
+
 def scale_what_waits(kube: Kube, space: str) -> None:
     """Change a waiting job's size: its pods are deleted, to be made anew."""
-    kube.create(pytorchjob(space, "job", NODES, gpus=8))
-    kube.until("it waits", lambda: kube.explain(space, "job").get("reason"))
-    path = f"/apis/kubeflow.org/v1/namespaces/{space}/pytorchjobs/job"
+    kube.create(pytorchjob(space, "waits", NODES, gpus=8))
+    kube.until("it waits", lambda: kube.explain(space, "waits").get("reason"))
+    path = f"/apis/kubeflow.org/v1/namespaces/{space}/pytorchjobs/waits"
     before = {name: one["metadata"]["uid"] for name, one in kube.pods(space).items()}
     kube.patch(path, {"spec": {"pytorchReplicaSpecs": {"Worker": {"replicas": NODES + 2}}}})
 
     def anew() -> bool:
         pods = kube.pods(space)
         old = [n for n, uid in before.items() if n in pods and pods[n]["metadata"]["uid"] == uid]
-        return not [name for name in old if name.startswith("job-")]
+        return not [name for name in old if name.startswith("waits-")]
 
     kube.until("all its pods are made anew", anew)
 
@@ -174,6 +206,7 @@ def test_each_right_is_used_and_none_is_missing(kube: Kube, space: str) -> None:
     be_in_the_way(kube, space)
     be_read(kube)
     lose_a_rank(kube, space)
+    end_jobs(kube, space)
     scale_what_waits(kube, space)
 
     kube.until(

@@ -271,7 +271,11 @@ class Rig:
 
     def evicted(self) -> list[str]:
         """Return the pods that were asked to go."""
-        return [p.split("/")[-2] for m, p, _ in self.api.requests if p.endswith("/eviction")]
+        return [
+            path.split("/")[-2]
+            for _, path, body in self.api.requests
+            if path.endswith("/eviction") and "dryRun" not in body["deleteOptions"]
+        ]
 
     def events(self) -> list[tuple[str, str]]:
         """Return reason and text of Events written since the last call."""

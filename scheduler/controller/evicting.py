@@ -1,0 +1,123 @@
+"""Ending pods that run: as their disruption budgets allow, and so that their jobs resume."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from scheduler.controller.lanes import Lanes
+from scheduler.controller.membership import LiveGang
+from scheduler.controller.metrics import Metrics
+from scheduler.controller.slots import Slot, SlotState
+from scheduler.controller.suspending import Job, Suspending
+from scheduler.controller.telling import Telling
+from scheduler.controller.work import Work
+from scheduler.kube.api import ApiError
+from scheduler.kube.objects import Pod
+from scheduler.workloads.gangs import GangKey
+
+log = logging.getLogger("muster.evicting")
+#: pods, each with the slot that ends with it, if one does
+Pods = list[tuple[Slot | None, Pod]]
+EVICT_AGAIN_S = 10.0  #: an eviction that was refused is tried again then, and ever later
+
+
+class Evicting:
+    """Asks for pods to go, and says who forbids it."""
+
+    def __init__(
+        self,
+        work: Work,
+        suspending: Suspending,
+        lanes: Lanes,
+        telling: Telling,
+        metrics: Metrics,
+        start: Callable[[LiveGang, Callable[[], Awaitable[None]]], None],
+    ) -> None:
+        self._work = work
+        self._suspending = suspending
+        self._lanes = lanes
+        self._telling = telling
+        self._metrics = metrics
+        self._start = start  #: a write beside the steps
+        self._going: set[str] = set()
+        self._asking: set[GangKey] = set()
+
+    def evict_whole(self, gang: LiveGang, pods: Pods) -> None:
+        """Ask for running pods of a gang to go, so that their job resumes."""
+        may = self._work.active and self._work.now_s() >= gang.refused_until_s
+        if not may or gang.key in self._asking:
+            self._stay(gang, pods)
+            return
+        self._asking.add(gang.key)
+        self._start(gang, partial(self._evict_whole, gang, pods))
+
+    async def _evict_whole(self, gang: LiveGang, pods: Pods) -> None:
+        try:
+            job = self._suspending.job_of(gang)
+            if job is not None and not await self._suspended(gang, job, pods):
+                return
+            for slot, pod in pods:
+                self.evict(gang, pod, slot)
+        finally:
+            self._asking.discard(gang.key)
+
+    async def _suspended(self, gang: LiveGang, job: Job, pods: Pods) -> bool:
+        """Suspend a job, if all its pods may go; False if one may not."""
+        asked = (self._lanes.evict(pod, only_ask=True) for _, pod in pods)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for (_, pod), answer in zip(pods, answers, strict=True):
+            if isinstance(answer, ApiError):
+                self._not_evicted(gang, pod, answer)
+                self._stay(gang, pods)
+                return False
+        try:
+            await self._suspending.suspend(gang, job)
+        except ApiError as error:  # it is ended all the same: its GPUs do nothing
+            log.warning("job not suspended: %s", error, extra={"gang": gang.name})
+        return True
+
+    def _stay(self, gang: LiveGang, pods: Pods) -> None:
+        for slot, _ in pods:
+            if slot is not None and slot.state is SlotState.ENDING:
+                slot.stays(self._work.now_s())
+                self._work.touch(gang.key)
+                self._work.wake()
+
+    def evict(self, gang: LiveGang, pod: Pod, slot: Slot | None = None) -> None:
+        """Ask for a running pod to go; it keeps a slot that ends with it if it may not."""
+        going = pod.metadata.deletion_timestamp or pod.metadata.uid in self._going
+        if self._work.active and not going and self._work.now_s() >= gang.refused_until_s:
+            self._going.add(pod.metadata.uid)
+            gang.sent_away = True
+            self._start(gang, partial(self._evict, gang, pod, slot))
+
+    async def _evict(self, gang: LiveGang, pod: Pod, slot: Slot | None) -> None:
+        try:
+            await self._lanes.evict(pod)
+            if gang.why_evicted:
+                self._metrics.aborts.labels(cause="degraded").inc()
+                self._telling.event(gang, "Evicted", gang.why_evicted)
+            gang.why_evicted, gang.num_refused = "", 0
+        except ApiError as error:
+            about = {"pod": pod.where, "node": pod.spec.node_name}
+            log.warning("pod not evicted: %s", error, extra=about)
+            self._not_evicted(gang, pod, error)
+            self._stay(gang, [(slot, pod)])
+        finally:
+            self._going.discard(pod.metadata.uid)
+
+    def _not_evicted(self, gang: LiveGang, pod: Pod, error: ApiError) -> None:
+        """Say who keeps a pod where it is, and try again later: a budget may allow it then."""
+        now_s = self._work.now_s()
+        if now_s >= gang.refused_until_s:  # the first of this try
+            again_s = min(300.0, EVICT_AGAIN_S * 2 ** min(gang.num_refused, 8))
+            gang.num_refused += 1
+            gang.refused_until_s = gang.evict_at_s = now_s + again_s
+            self._work.look_again(gang.key, gang.evict_at_s)
+        kept_by = f"pod {pod.metadata.name} may not be evicted: {error.text[:500]}"
+        if not gang.kept_by:
+            self._telling.event(gang, "NotEvicted", f"{kept_by}; this is tried again")
+        gang.kept_by = kept_by

@@ -1,0 +1,176 @@
+"""A gang that muster ends is one whose job resumes, whatever its ranks exit with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from scheduler.controller.lanes import SUSPENDED
+from scheduler.kube.api import ApiError
+from scheduler.kube.objects import Pod, Thing
+from scheduler.kube.watch import Change
+from tests.scheduler.controller.rig import Rig, pod, tried
+
+REPAIR_S = 60.0
+SIZE = 3
+REPLICAS = {"Master": {"replicas": 1}, "Worker": {"replicas": SIZE - 1}}
+JOB = {"parallelism": SIZE, "completions": SIZE, "completionMode": "Indexed"}
+
+
+def see_job(rig: Rig, kind: str, *, suspend: bool = False, **meta: Any) -> None:
+    """Tell of the job as it is now."""
+    spec: dict[str, Any] = dict(JOB)
+    if kind == "Job":
+        spec["suspend"] = suspend
+    else:
+        spec = {"pytorchReplicaSpecs": REPLICAS, "runPolicy": {"suspend": suspend}}
+    meta = {"name": "j", "namespace": "n", "uid": "uid-j", **meta}
+    item = msgspec.convert({"metadata": meta, "spec": spec}, Thing)
+    rig.control.on_thing(kind, Change.MODIFIED, item)
+
+
+def member(kind: str, number: int, **more: Any) -> Pod:
+    owner = (kind, "j", "uid-j")
+    if kind == "Job":
+        labels = {"batch.kubernetes.io/job-completion-index": str(number)}
+        return pod(f"j-{number}", labels=labels, owner=owner, **more)
+    role, index = ("master", 0) if not number else ("worker", number - 1)
+    labels = {
+        "training.kubeflow.org/job-name": "j",
+        "training.kubeflow.org/replica-type": role,
+        "training.kubeflow.org/replica-index": str(index),
+    }
+    return pod(f"j-{number}", labels=labels, owner=owner, **more)
+
+
+def writes(rig: Rig) -> list[tuple[Any, Any]]:
+    """Return what was written to jobs: whether it is suspended, and for which gang."""
+    found = []
+    for method, path, body in rig.api.requests:
+        if method == "PATCH" and path.endswith("s/j"):
+            assert body["metadata"]["uid"] == "uid-j"
+            spec = body["spec"]
+            spec = spec.get("runPolicy", spec)
+            found.append((spec["suspend"], body["metadata"]["annotations"][SUSPENDED]))
+    return found
+
+
+async def in_part(rig: Rig, kind: str, **meta: Any) -> list[Pod]:
+    """Let a gang run, and lose a rank for longer than it is waited for; return the rest."""
+    see_job(rig, kind, **meta)
+    rig.see(*(member(kind, i) for i in range(SIZE)))
+    await rig.settle()
+    nodes = rig.placed()
+    pods = [member(kind, i, node=nodes[f"j-{i}"]) for i in range(SIZE)]
+    rig.see(*pods)
+    await rig.pass_s(1.0)
+    rig.lose(pods.pop())
+    await rig.settle()
+    await rig.pass_s(REPAIR_S + 1.0)
+    return pods
+
+
+GANG = {"Job": "Job/j", "PyTorchJob": "Kubeflow job/j"}
+
+
+@pytest.mark.parametrize("kind", GANG)
+@pytest.mark.parametrize("by", ["this muster", "the next"])
+def test_a_job_is_suspended_until_its_pods_are_gone(kind: str, by: str) -> None:
+    async def story(rig: Rig) -> None:
+        pods = await in_part(rig, kind)
+        assert writes(rig) == [(True, GANG[kind])]
+        order = [path for _, path, _ in rig.api.requests if path.endswith(("/eviction", "s/j"))]
+        assert order[len(pods)].endswith("s/j"), "after all were asked for, before any goes"
+        assert sorted(rig.evicted()) == ["j-0", "j-1"]
+        now = rig if by == "this muster" else rig.restarted()
+        see_job(now, kind, suspend=True, annotations={SUSPENDED: GANG[kind]})
+        await now.pass_s(30.0)
+        now.lose(pods[0])
+        await now.pass_s(30.0)
+        assert (False, None) not in writes(now), "one is still there"
+        now.lose(pods[1])
+        await now.settle()
+        assert (False, None) not in writes(now), "its controller may hear of that later"
+        await now.pass_s(1.5)
+        assert writes(now)[-1] == (False, None)
+        see_job(now, kind)
+        before = len(writes(now))
+        await now.pass_s(30.0)
+        assert len(writes(now)) == before
+        now.see(*(member(kind, i, uid=f"anew-{i}") for i in range(SIZE)))
+        await now.settle()
+        assert len(now.placed()) == SIZE
+
+    tried(story)
+
+
+def test_a_job_whose_budget_forbids_it_is_not_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(rig: Rig) -> None:
+        take = rig.api.call
+
+        async def refuse(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if path.endswith("j-1/eviction"):
+                raise ApiError(429, "its budget forbids it")
+            return await take(method, path, body, **more)
+
+        monkeypatch.setattr(rig.api, "call", refuse)
+        await in_part(rig, "PyTorchJob")
+        assert writes(rig) == [] and rig.evicted() == [], "all of them, or none"
+        assert [reason for reason, _ in rig.events()][-1] == "NotEvicted"
+        rig.see(member("PyTorchJob", 2, uid="again"))
+        await rig.settle()
+        assert "j-2" in rig.placed(), "the lost rank joins the others"
+
+    tried(story)
+
+
+@pytest.mark.parametrize("why", ["owned", "suspended", "of another uid", "forbidden"])
+def test_what_cannot_be_suspended_is_evicted_all_the_same(
+    why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(rig: Rig) -> None:
+        meta: dict[str, Any] = {}
+        if why == "owned":  # its owner says whether it runs
+            meta["ownerReferences"] = [{"kind": "CronJob", "uid": "c", "controller": True}]
+        elif why == "of another uid":
+            meta["uid"] = "its successor"
+        take = rig.api.persist
+
+        async def forbid(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if path.endswith("s/j"):
+                raise ApiError(403, "muster may not")
+            return await take(method, path, body, **more)
+
+        if why == "forbidden":
+            monkeypatch.setattr(rig.api, "persist", forbid)
+        if why == "suspended":
+            see_job(rig, "Job")
+            suspend = Rig.pass_s
+
+            async def first(self: Rig, seconds: float) -> None:
+                see_job(self, "Job", suspend=True)
+                await suspend(self, seconds)
+
+            monkeypatch.setattr(Rig, "pass_s", first)
+        await in_part(rig, "Job", **meta)
+        assert writes(rig) == []
+        assert sorted(rig.evicted()) == ["j-0", "j-1"]
+
+    tried(story)
+
+
+@pytest.mark.parametrize("said", ["", "x", "Job/j/k", "no source/j", "/"])
+def test_whatever_a_user_writes_there_ends_nobody(said: str) -> None:
+    """It is their own job that goes on."""
+
+    async def story(rig: Rig) -> None:
+        rig.see(member("Job", 0))
+        see_job(rig, "Job", suspend=True, annotations={SUSPENDED: said})
+        await rig.settle()
+        await rig.pass_s(1.5)
+        assert writes(rig) == [(False, None)]
+        assert rig.evicted() == []
+
+    tried(story)
