@@ -152,12 +152,23 @@ def test_claims_that_half_of_the_nodes_serve_are_named_and_found(
     }
     path = f"/apis/resource.k8s.io/v1/namespaces/{space}/resourceclaimtemplates"
     kube.call("POST", path, item)
-    job = indexed(space, "net", 2)
-    spec = job["spec"]["template"]["spec"]
-    spec["resourceClaims"] = [{"name": "fast", "resourceClaimTemplateName": "nic"}]
-    spec["containers"][0]["resources"]["claims"] = [{"name": "fast"}]
-    kube.create(job)
-    found = kube.until("bound", lambda: len(b := bound(kube, space, "net")) == 2 and b, 120.0)
+    made = bare(space, "net")
+    made["spec"]["resourceClaims"] = [{"name": "fast", "resourceClaimTemplateName": "nic"}]
+    made["spec"]["containers"][0]["resources"]["claims"] = [{"name": "fast"}]
+    labels = {"muster.dev/group": "bare"}
+    template = {"metadata": {"labels": labels, "annotations": GROUP}, "spec": made["spec"]}
+    item = {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "metadata": {"name": "net"},
+        "spec": {"replicas": 2, "selector": {"matchLabels": labels}, "template": template},
+    }
+    path = f"/apis/apps/v1/namespaces/{space}/replicasets"
+    kube.call("POST", path, item)
+    try:
+        found = kube.until("bound", lambda: len(b := bound(kube, space, "net")) == 2 and b, 90.0)
+    finally:
+        kube.delete(f"{path}/net")
     assert set(found.values()) <= cards
     items = kube.call("GET", f"/apis/events.k8s.io/v1/namespaces/{space}/events")["items"]
     said = [e["note"] for e in items if e["reason"] == "Refused"]
