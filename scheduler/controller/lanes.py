@@ -21,9 +21,6 @@ _pod = msgspec.json.Decoder(Pod)
 LOOK_AFTER_S = 10.0  #: a Binding of muster's own has no answer
 #: annotation of a job that muster suspended: source and name of the gang that must be gone first
 SUSPENDED = "muster.dev/suspended"
-#: said to kube-scheduler of pods that wait: constant, because a text that changes makes it ask
-#: again at once, without end
-WAITS = "waiting for room for the whole gang"
 #: says why a write must not be made any more, or nothing; asked when the write's turn has come
 Unless = Callable[[], str] | None
 

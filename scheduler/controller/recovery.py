@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from math import inf
 
-from scheduler.controller.lanes import WAITS
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.pins import pinned_to
 from scheduler.controller.plans import PlanRecord
-from scheduler.controller.refusals import NODES, is_of_nodes
+from scheduler.controller.refusals import NODES, WAITS, is_of_nodes
 from scheduler.controller.release import Release
 from scheduler.controller.slots import Plan, Slot, SlotState
 from scheduler.controller.tables import Tables

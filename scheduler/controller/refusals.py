@@ -14,6 +14,9 @@ from scheduler.kube.objects import Pod
 from scheduler.workloads.eligibility import Avoid
 from scheduler.workloads.gangs import Rank
 
+#: said to kube-scheduler of pods that wait: constant, because a text that changes makes it ask
+#: again at once, without end
+WAITS = "waiting for room for the whole gang"
 AVOID_S = 600.0  #: a node on which kube-scheduler refused a pod is tried again after that
 PAUSE_S = 5.0  #: the first ban lasts at least so long; each further one of a node twice as long
 MOST_NAMED = 3

@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
 
-from scheduler.controller.lanes import WAITS, Lanes, plan_text
+from scheduler.controller.lanes import Lanes, plan_text
 from scheduler.controller.membership import Lane, LiveGang
 from scheduler.controller.metrics import Metrics
 from scheduler.controller.mirror import Placed
 from scheduler.controller.parts import Wanted
 from scheduler.controller.plans import PlanRecords
-from scheduler.controller.refusals import MANY_PLANS, at_odds, is_of_nodes
+from scheduler.controller.refusals import MANY_PLANS, WAITS, at_odds, is_of_nodes
 from scheduler.controller.slots import IllegalStepError, Plan, Slot, SlotState
 from scheduler.controller.tables import Tables
 from scheduler.controller.telling import Telling

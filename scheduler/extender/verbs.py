@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from scheduler.controller.controller import Controller
-from scheduler.controller.lanes import WAITS
+from scheduler.controller.refusals import WAITS
 from scheduler.core.model import PodShape
 from scheduler.extender.binds import RESERVED, Binds
 from scheduler.kube.objects import Pod

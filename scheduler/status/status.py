@@ -8,10 +8,10 @@ from functools import partial
 
 import msgspec
 
-from scheduler.controller.lanes import WAITS
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.mirror import Ledger
 from scheduler.controller.parts import Request
+from scheduler.controller.refusals import WAITS
 from scheduler.core.decisions import Explanation, PendingReason, Shortage
 from scheduler.core.sentences import UNMATCHED, why
 from scheduler.core.times import FOREVER_US, to_s

@@ -120,23 +120,41 @@ def test_the_dockerfile_is_one(repository: Path) -> None:
     for word, rest in found:
         if word == "FROM":
             source, _, name = rest.partition(" AS ")
-            assert source in (*stages, "python:3.11-slim", "${VARIANT}")
+            assert source in (*stages, "${PYTHON}", "${VARIANT}")
             stages.append(name)
         if word == "COPY" and not rest.startswith("--from"):
             assert (repository / rest.split()[0]).exists()
         if word == "COPY" and rest.startswith("--from"):
             assert rest.split()[0].removeprefix("--from=") in stages
     assert {"cuda", "cpu"} <= set(stages)
+    assert ("ARG", "PYTHON=python:3.11-slim") in found
     assert ("USER", "65532:65532") in found
 
 
-def test_the_cpu_image_takes_versions_from_the_lock(repository: Path, tmp_path: Path) -> None:
-    steps = [rest for word, rest in instructions() if word == "RUN"]
-    (step,) = (rest for rest in steps if rest.startswith("grep"))
+@pytest.mark.parametrize("known", ["", "0" * 64])
+def test_the_cpu_image_takes_all_from_the_lock_and_only_torch_from_its_index(
+    repository: Path, tmp_path: Path, known: str
+) -> None:
+    """What pip is called with; pip itself stands aside, as both steps would install."""
     shutil.copytree(repository / "requirements", tmp_path / "requirements")
-    subprocess.run(["sh", "-c", step], cwd=tmp_path, check=True)
-    lines = (tmp_path / "versions.txt").read_text("utf-8").split()
-    assert [line.partition("==")[0] for line in lines] == ["msgspec", "numpy", "torch"]
+    pip = tmp_path / "pip"
+    pip.write_text('#!/bin/sh\necho "$*" >> calls.txt\n')
+    pip.chmod(0o755)
+    (at,) = (n for n, (word, rest) in enumerate(instructions()) if rest.endswith(" AS cpu"))
+    steps = [rest for word, rest in instructions()[at:] if word == "RUN"]
+    for step in steps:
+        script = step.replace("/opt/venv/bin/pip", str(pip))
+        env = {"PATH": "/usr/bin:/bin", "CPU_INDEX": "https://index", "TORCH_SHA256": known}
+        subprocess.run(["sh", "-c", script], cwd=tmp_path, env=env, check=True)
+    others = (tmp_path / "others.lock").read_text("utf-8")
+    locked = re.findall(r"^([a-z][^=\s]+)==", others, flags=re.MULTILINE)
+    assert {"msgspec", "numpy"} <= set(locked) and not {"torch", "triton"} & set(locked)
+    assert others.count("--hash=sha256:") >= len(locked)
+    (line,) = (tmp_path / "torch.txt").read_text("utf-8").splitlines()
+    assert line.startswith("torch==") and line.endswith(f" --hash=sha256:{known}" if known else "")
+    first, second = (tmp_path / "calls.txt").read_text("utf-8").splitlines()
+    assert "--require-hashes" in first and "index" not in first
+    assert "--index-url https://index" in second and "-r torch.txt" in second
 
 
 def test_the_image_starts_what_it_holds(repository: Path, tmp_path: Path) -> None:

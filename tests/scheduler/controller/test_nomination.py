@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from scheduler.controller.lanes import WAITS
+from scheduler.controller.refusals import WAITS
 from scheduler.controller.release import MOST_TOLD
 from scheduler.extender.verbs import Extender, FilterArgs
 from scheduler.kube.objects import Pod
