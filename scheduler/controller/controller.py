@@ -39,6 +39,7 @@ from scheduler.workloads.requests import pod_shape, resized
 log = logging.getLogger("muster.controller")
 TURN_S = 0.015  #: a step gives others their turn after so long
 AGAIN_S = 1.0  #: after a step in which nothing could be decided
+MOST_SAID = 1000  #: characters of what is wrong with a gang
 SET_ASIDE_S = 60.0  #: a gang that cannot be read or decided is tried again after so long
 
 
@@ -370,7 +371,7 @@ class Controller:
         """Leave a gang out that cannot be read or decided, say so, and try again later."""
         asked = isinstance(error, ValueError)  # its user wrote what nobody can read
         self.metrics.set_aside.labels(where="asked" if asked else where).inc()
-        text = str(error)
+        text = str(error)[:MOST_SAID]
         if not asked:
             text = f"muster fails on it ({type(error).__name__}: {error}); please report this"
         if text != gang.problem:

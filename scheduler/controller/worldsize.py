@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from scheduler.controller.membership import LiveGang, Remade
 from scheduler.kube.objects import Pod
-from scheduler.workloads.gangs import Find
+from scheduler.workloads.gangs import Find, shown
 from scheduler.workloads.sizes import environment, replicas_of, training_job
 
 WORLD = "WORLD_SIZE"
+MOST_LISTED = 5  #: sizes that a message names
 MAX_REMADE = 2  #: an owner that makes the same pod again and again means it
 #: and not before this long: right after a change an owner may still see the job as it was
 OWNER_SEES_S = 5.0
@@ -57,7 +58,7 @@ def misfits(gang: LiveGang, free: list[Pod], find: Find, now_s: float) -> Misfit
     if len(sizes) == 1:
         return Misfits()  # not what the job says, but they agree
     return Misfits(
-        f"its pods disagree on {WORLD} ({', '.join(sorted(sizes))}) and their owner makes them so "
+        f"its pods disagree on {WORLD} ({_listed(sizes)}) and their owner makes them so "
         f"again; remove {WORLD} from the pod templates of the job",
         "WorldSizesDisagree",
     )
@@ -68,13 +69,19 @@ def _beside(gang: LiveGang, job: str, running: set[str], free: list[Pod]) -> Mis
     if not other:
         return Misfits()
     return Misfits(
-        f"scaled while it runs: new pods were made for {WORLD} {', '.join(sorted(other))}, those "
-        f"that run for {', '.join(sorted(running))}; they would never meet, so the new ones are "
+        f"scaled while it runs: new pods were made for {WORLD} {_listed(other)}, those "
+        f"that run for {_listed(running)}; they would never meet, so the new ones are "
         "held. Set the replicas back, or have the running pods made anew to start all together: "
         f"kubectl -n {gang.key.namespace} delete pod --field-selector=status.phase=Running "
         f"-l training.kubeflow.org/job-name={job}",
         "ScaledWhileRunning",
     )
+
+
+def _listed(sizes: set[str]) -> str:
+    """Return sizes as pods have them, of which their owners may write anything."""
+    named = [size if size.isdecimal() and len(size) < 10 else shown(size) for size in sizes]
+    return ", ".join(sorted(named)[:MOST_LISTED])
 
 
 def _remade(gang: LiveGang, pod: Pod, world: str) -> Remade:

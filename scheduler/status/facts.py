@@ -35,6 +35,8 @@ from scheduler.status.way_out import closed_by
 
 MOST_POSITIONS = 100  #: places in the queue that are metrics
 PLACES_FOR_S = 0.05  #: places in the queue are counted again after this
+MOST_RESOURCES = 50  #: that are metrics by themselves
+MOST_LISTED = 20_000  #: gangs on one page
 MANY_FAILED = 3  #: steps, one after the other: no accident
 CHUNK_BYTES = 1 << 20
 MOST_EXPLAINED = 256  #: gangs and pods whose last answer is kept
@@ -161,11 +163,11 @@ class ClusterFacts:
         return views
 
     async def _queue_page(self, breath: Breath) -> bytes:
-        """All gangs: those that are not running whole first, in queue order."""
+        """The gangs, up to a bound: those that are not running whole first, in queue order."""
         order = {"degraded": 0, "starting": 1, "waiting": 2, "running": 3, "ending": 4}
         views = await self._views(breath)
         views.sort(key=lambda v: (order[v.phase], v.position or 1 << 30, v.gang))
-        return await array(views, breath)
+        return await array(views[:MOST_LISTED], breath)
 
     async def _state_page(self, breath: Breath) -> bytes:
         """Nodes and requests as they stand; `lines` are a journal that makes them anew."""
@@ -255,8 +257,12 @@ class ClusterFacts:
             for reason, count in counts.items():
                 gauge.labels(reason=reason).set(count)
         metrics.short_pods.clear()
-        for resource, count in short.items():
+        named = short.most_common(MOST_RESOURCES)
+        for resource, count in named:
             metrics.short_pods.labels(resource=resource).set(count)
+        if len(short) > len(named):  # users make up as many as they like
+            rest = short.total() - sum(count for _, count in named)
+            metrics.short_pods.labels(resource="others").set(rest)
         queue = self._service.ledger.state.queue
         metrics.queue_length.set(len(queue.members))
         head = queue.head()

@@ -23,6 +23,7 @@ import msgspec
 import typer
 
 from scheduler.core.reasons import label
+from scheduler.status.plain import plain
 from scheduler.status.shapes import NodeClass, Shapes, WaitingShape
 from scheduler.status.shown import AUDIENCE, TOKEN_HEADER, is_loopback_host
 from scheduler.status.status import GangView
@@ -150,7 +151,7 @@ def _no_answer(code: int, text: str, namespace: str) -> str:
 
 def _table(head: list[str], rows: list[list[object]]) -> None:
     """Print a table; columns of numbers stand to the right."""
-    cells = [head, *([str(cell) for cell in row] for row in rows)]
+    cells = [head, *([plain(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     right = [
         all(isinstance(row[i], (int, float)) or row[i] == "" for row in rows)
@@ -162,6 +163,11 @@ def _table(head: list[str], rows: list[list[object]]) -> None:
             for cell, width, number in zip(row, widths, right, strict=True)
         )
         print(line.rstrip())
+
+
+def _say(line: str) -> None:
+    """Print a line of texts that users wrote parts of."""
+    print(plain(line))
 
 
 @app.command()
@@ -178,21 +184,21 @@ def why(
     space, _, short = where.partition("/")
     path = f"/explain/{quote(space)}/{quote(short)}"
     gang = msgspec.json.decode(muster.get(path), type=GangView)
-    print(f"gang {gang.gang} ({gang.source}) {_state(gang)}")
-    print(f"  {gang.text}")
-    print(
+    _say(f"gang {gang.gang} ({gang.source}) {_state(gang)}")
+    _say(f"  {gang.text}")
+    _say(
         f"  pods: {gang.pods_bound} bound, {gang.pods_present} exist, "
         f"{gang.pods_needed} needed to start, {gang.pods_total} in all; {many(gang.gpus, 'GPU')}"
     )
     if gang.lacks_pods and gang.pods_bound:
-        print(f"  it lacks {many(gang.lacks_pods, 'pod')} with {many(gang.lacks_gpus, 'GPU')}")
+        _say(f"  it lacks {many(gang.lacks_pods, 'pod')} with {many(gang.lacks_gpus, 'GPU')}")
     if gang.position is not None:
         before = f", after {gang.ahead}" if gang.ahead else ""
-        print(f"  place in the queue: {gang.position}{before}; priority {gang.priority}")
+        _say(f"  place in the queue: {gang.position}{before}; priority {gang.priority}")
     if gang.starts_in_s is not None:
-        print(f"  starts within {duration(gang.starts_in_s)}, if running gangs keep their walltime")
+        _say(f"  starts within {duration(gang.starts_in_s)}, if running gangs keep their walltime")
     for line in gang.advice:
-        print(f"  {line}")
+        _say(f"  {line}")
 
 
 def _state(gang: GangView) -> str:
@@ -323,7 +329,12 @@ def get(
     context: Context = "",
 ) -> None:
     """Print an answer of the status port as it is. Example: kubectl muster get /state"""
-    sys.stdout.buffer.write(_Muster(url, kubeconfig, context).get(path))
+    content = _Muster(url, kubeconfig, context).get(path)
+    if sys.stdout.isatty():
+        for line in content.decode(errors="replace").split("\n"):
+            print(plain(line, len(line)))
+    else:
+        sys.stdout.buffer.write(content)
 
 
 TYPES = {"/": "text/html", "/metrics": "text/plain", "/journal": "application/x-ndjson"}
@@ -372,7 +383,7 @@ def main() -> None:
     try:
         app()
     except ValueError as error:
-        print(f"kubectl muster: {error}", file=sys.stderr)
+        print(f"kubectl muster: {plain(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 

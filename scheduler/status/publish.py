@@ -29,6 +29,7 @@ from scheduler.kube.api import Api, ApiError
 from scheduler.kube.objects import unix_s
 from scheduler.status.owners import Owners
 from scheduler.status.pages import Breath
+from scheduler.status.plain import plain
 from scheduler.status.status import GangView
 from scheduler.status.story import Memory, Moment
 from scheduler.workloads.gangs import Find, Source
@@ -117,7 +118,7 @@ class Publisher:
             "type": kind,
             "reason": reason,
             "action": reason,
-            "note": message[:1000],
+            "note": plain(message, 990),
             "regarding": {**self._regarding(gang), "namespace": namespace},
         }
         path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
@@ -267,7 +268,7 @@ class Publisher:
             "type": CONDITION,
             "status": "True" if admitted else "False",
             "reason": "Admitted" if admitted else _camel(seen.reason),
-            "message": f"gang {gang.name} {seen.text}"[:1000],
+            "message": plain(f"gang {gang.name} {seen.text}", 990),
             "lastTransitionTime": now,
         }
         meta = gang.live_pods()[0].metadata

@@ -17,6 +17,7 @@ from scheduler.core.sentences import UNMATCHED, why
 from scheduler.core.times import FOREVER_US, to_s
 from scheduler.kube.objects import Pod, node_ready
 from scheduler.policies.explain import explain as explain_gang
+from scheduler.status.plain import plain
 from scheduler.status.story import Moment
 from scheduler.status.unmatched import unmatched
 from scheduler.status.way_out import (
@@ -103,7 +104,9 @@ def _undescribed(gang: LiveGang, error: Exception) -> GangView:
         source=str(gang.key.source),
         phase="degraded" if bound else "waiting",
         reason=str(PendingReason.MEMBERS),
-        text=f"muster cannot describe it ({type(error).__name__}: {error}); please report this",
+        text=plain(
+            f"muster cannot describe it ({type(error).__name__}: {error}); please report this"
+        ),
         pods_present=len(gang.pods),
         pods_needed=0,
         pods_total=len(gang.pods),
@@ -205,7 +208,7 @@ def _view(
         source=str(gang.key.source),
         phase=phase,
         reason=str(reason) if reason else "",
-        text=f"{text} ({'; '.join(notes)})" if notes else text,
+        text=plain(f"{text} ({'; '.join(notes)})" if notes else text),
         pods_present=len(live),
         pods_needed=need,
         pods_total=gang.size.total if gang.size else len(live),

@@ -16,9 +16,11 @@ import msgspec
 
 from scheduler.core.times import DAY_S
 from scheduler.journal.lines import PENDING, TOLD
+from scheduler.status.plain import plain
 
 STEP_S = 60.0  #: between points of the curve
 MOST_MOMENTS = 40  #: of one gang; the first and the newest are kept
+MOST_STORIES = 20_000  #: of those told of last, there or gone
 _encode = msgspec.json.Encoder().encode
 
 
@@ -49,7 +51,7 @@ class Memory:
 
     def note(self, gang: str, what: str, text: str = "") -> None:
         """Remember that something happened just now."""
-        moment = Moment(round(time.time(), 3), what, text)
+        moment = Moment(round(time.time(), 3), what, plain(text, 1000))
         self._keep(gang, moment)
         self._save(TOLD, {"gang": gang, **msgspec.to_builtins(moment)})
 
@@ -107,7 +109,11 @@ class Memory:
         story.append(moment)
         if len(story) > MOST_MOMENTS:
             del story[1]
+        self._seen_unix_s.pop(gang, None)  # the one heard of last stands last
         self._seen_unix_s[gang] = moment.unix_s
+        if len(self._seen_unix_s) > MOST_STORIES:
+            oldest = next(iter(self._seen_unix_s))
+            del self._stories[oldest], self._seen_unix_s[oldest]
 
     def _save(self, kind: str, v: object) -> None:
         if self._write is not None:
