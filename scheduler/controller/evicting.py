@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 
 from scheduler.controller.lanes import Lanes
@@ -99,7 +100,9 @@ class Evicting:
             await self._lanes.evict(pod)
             if gang.why_evicted:
                 self._metrics.aborts.labels(cause="degraded").inc()
-                self._telling.event(gang, "Evicted", gang.why_evicted)
+                # its last pod may be gone before the answer is here, and it is about that pod then
+                whom = gang if gang.pods else replace(gang, pods={pod.metadata.uid: pod})
+                self._telling.event(whom, "Evicted", gang.why_evicted)
             gang.why_evicted, gang.num_refused = "", 0
         except ApiError as error:
             about = {"pod": pod.where, "node": pod.spec.node_name}

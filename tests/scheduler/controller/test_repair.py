@@ -149,6 +149,29 @@ def test_a_refused_eviction_is_said_as_it_is_and_tried_again(
     tried(story, nodes=SIZE)
 
 
+def test_an_eviction_is_told_of_though_the_last_pod_is_gone_before_its_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(rig: Rig) -> None:
+        pods = await running(rig)
+        take = rig.api.call
+
+        async def call(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if path.endswith("/eviction"):
+                rig.lose(*pods)
+                rig.control.step()
+            return await take(method, path, body, **more)
+
+        monkeypatch.setattr(rig.api, "call", call)
+        rig.lose(pods[1])
+        await rig.settle()
+        rig.events()
+        await rig.pass_s(REPAIR_S + 1.0)
+        assert [reason for reason, _ in rig.events()] == ["Evicted"]
+
+    tried(story, nodes=SIZE)
+
+
 def test_a_plan_record_goes_however_long_the_api_server_refuses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
