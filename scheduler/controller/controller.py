@@ -182,6 +182,7 @@ class Controller:
             self.pods.pop(uid, None)
             self.key_of_pod.pop(uid, None)
             self.being_bound.pop(uid, None)
+            self.tables.repelling.drop(uid)
             freed = self.ledger.drop_foreign(uid)
             if old_key is not None:
                 self.gangs[old_key].forget(uid)
@@ -193,6 +194,8 @@ class Controller:
         if before is not None and before.spec.node_name and not pod.spec.node_name:
             return  # older than what was read meanwhile: no pod leaves its node but by its end
         self.pods[uid] = pod
+        if pod.spec.affinity is not None:
+            self.tables.repelling.take(pod)
         if pod.spec.node_name and pod.spec.scheduler_name not in self.progress.seen_s:
             self.tables.note_bound(pod)
         key = old_key

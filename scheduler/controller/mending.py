@@ -336,6 +336,7 @@ class Mending:
                     "schedulerName, or add that one to `schedulers` in muster's settings"
                 )
             if pod.spec.scheduler_name in alone and (what := self._tables.unchecked(gang, pod)):
+                self._work.look_again(gang.key, self._work.now_s() + LOOK_S)
                 return (
                     f"pod {pod.metadata.name} has {what}, which only kube-scheduler checks, "
                     f"but schedulerName {pod.spec.scheduler_name}, which it does not serve; "

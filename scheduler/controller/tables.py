@@ -13,6 +13,7 @@ from scheduler.controller.mirror import Ledger
 from scheduler.controller.parts import Wanted
 from scheduler.controller.progress import Progress
 from scheduler.controller.refusals import Refusals
+from scheduler.controller.repelling import Repelling
 from scheduler.controller.settings import LiveSettings
 from scheduler.controller.slots import Slot, SlotState
 from scheduler.controller.vacancies import Vacancies
@@ -66,6 +67,7 @@ class Tables:
         #: of gangs whose pods muster ended: when they came, and until when that is kept
         self._ages: dict[GangKey, tuple[float, int, float]] = {}
         self.budget = Budget()
+        self.repelling = Repelling()
         #: by namespace and name of objects: the gangs of which these may say something
         self._about: dict[tuple[str, str], dict[GangKey, None]] = {}
         self._refusals: dict[GangKey, Refusals] = {}  #: of gangs without pods
@@ -92,7 +94,7 @@ class Tables:
         if what := gang.facts(pod).unmodelled:
             return what
         resource = self.ledger.devices.known.asked_by(pod)
-        return f"devices for {resource}" if resource else ""
+        return f"devices for {resource}" if resource else self.repelling.keeps_off(pod)
 
     def promised_nodes(self) -> set[str]:
         """Return nodes on which a pod with a slot is not bound yet."""

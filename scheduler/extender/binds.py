@@ -185,7 +185,8 @@ class Binds:
 
         def begin() -> None:
             control.being_bound[uid] += 1
-            control.ledger.set_foreign(uid, args.node, shape)
+            if control.ledger.set_foreign(uid, args.node, shape):
+                control.work.wake()  # the watch brings no news of it then, and people look
 
         def end(result: BindResult, _: bool) -> None:
             # one that succeeded counts until the watch tells of it

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import Any
 
+import msgspec
 import pytest
 
 from scheduler.controller.budget import ALWAYS, Budget
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.refusals import MOST_BANS, Refusals
 from scheduler.core.audit import validate
+from scheduler.extender.binds import BindArgs, Binds
+from scheduler.kube.objects import Pod
 from scheduler.kube.watch import Change
 from scheduler.workloads import gangs
 from scheduler.workloads.gangs import GangKey, Rank, Source
 from tests.scheduler.controller.rig import Rig, pod, tried
 
 HOST = "kubernetes.io/hostname"
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
 def own(gang: str, size: int = 1) -> dict[str, Any]:
@@ -234,3 +239,81 @@ def test_gangs_of_one_name_are_told_apart_at_once_whatever_their_owners_are_call
     assert Names.looks < 5 * 3000
     odd = tables.gang(GangKey("n", "g", Source.KUBEFLOW, "\x1b[2J\n"))
     assert odd.name.isprintable()
+
+
+def repelling(name: str, namespace: str = "n", **term: Any) -> Pod:
+    """Return a running pod of no gang that keeps others off its node."""
+    rule = {"labelSelector": {"matchLabels": {"app": "db"}}, "topologyKey": HOST, **term}
+    affinity = {"podAntiAffinity": {REQUIRED: [rule]}}
+    made = pod(name, node="node-00000", gpus=0, affinity=affinity)
+    made.metadata.namespace = namespace
+    return made
+
+
+@pytest.mark.parametrize(
+    ("term", "kept_off"),
+    [
+        ({}, True),
+        ({"labelSelector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]}}, True),
+        ({"labelSelector": {"matchLabels": {"app": "web"}}}, False),
+        ({"labelSelector": {}}, True),
+        ({"labelSelector": None}, False),
+        ({"namespaces": ["other"]}, False),
+        ({"namespaceSelector": {}}, True),
+    ],
+)
+def test_muster_binds_no_pod_by_itself_that_a_neighbour_keeps_off(
+    term: dict[str, Any], kept_off: bool
+) -> None:
+    async def story(rig: Rig) -> None:
+        there = repelling("db", **term)
+        rig.see(there)
+        labels = {"muster.dev/group": "a", "muster.dev/min-member": "1", "app": "db"}
+        rig.see(pod("a", labels=labels, schedulerName="muster"))
+        await rig.settle()
+        assert ("podAntiAffinity, as of n/db" in rig.problem("n/a")) is kept_off
+        assert ("a" in rig.placed()) is not kept_off
+        rig.lose(there)
+        await rig.pass_s(61.0)
+        assert rig.lanes()["a"] == "direct"
+        assert not rig.control.tables.repelling._terms
+
+    tried(story, nodes=1, direct_schedulers=["muster"])
+
+
+def test_a_pod_that_a_neighbour_keeps_off_is_left_to_kube_scheduler_where_it_serves_it() -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(repelling("db"))
+        labels = {"muster.dev/group": "a", "muster.dev/min-member": "1", "app": "db",
+                  "kueue.x-k8s.io/queue-name": "fast"}  # fmt: skip
+        rig.see(pod("a", labels=labels))
+        await rig.settle()
+        assert rig.lanes()["a"] == "pinned"
+
+    tried(story, nodes=1, direct_queues=["fast"])
+
+
+def test_what_muster_binds_for_others_is_seen_though_nothing_else_happens() -> None:
+    """A Deployment is scaled up: the watch tells what muster knows by its own binds already."""
+
+    async def story(rig: Rig) -> None:
+        pods = [pod(f"d{n}", gpus=1, gated=False) for n in range(20)]
+        rig.see(*pods)
+        await rig.settle()
+        assert free_gpus(rig) == 32
+        rig.control.work._wake.clear()
+        binds, gone = Binds(rig.control), asyncio.get_running_loop().create_future()
+        for number, one in enumerate(pods):
+            uid = one.metadata.uid
+            args = BindArgs(one.metadata.name, "n", uid, f"node-{number % 4:05d}")
+            assert not (await binds.bind(args, gone.get_loop().time(), gone)).error
+            rig.see(bound_to(one, args.node))
+        assert rig.control.work._wake.is_set()
+        await rig.settle()
+        assert free_gpus(rig) == 12
+
+    tried(story)
+
+
+def bound_to(one: Pod, node: str) -> Pod:
+    return msgspec.structs.replace(one, spec=msgspec.structs.replace(one.spec, node_name=node))
