@@ -12,6 +12,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
 from math import inf
 
 from scheduler.controller.evicting import Evicting
@@ -31,7 +32,7 @@ from scheduler.controller.work import Work
 from scheduler.core.times import to_s
 from scheduler.kube.api import Api
 from scheduler.kube.devices import DeviceClass, ResourceClaim, ResourceSlice
-from scheduler.kube.objects import IGNORE, NodeObject, Pod, Thing
+from scheduler.kube.objects import IGNORE, NodeObject, Pod, Thing, unix_s
 from scheduler.kube.watch import Change
 from scheduler.workloads.gangs import GangKey, Source, has_done_its_work, key_of
 from scheduler.workloads.requests import pod_shape, resized
@@ -95,6 +96,7 @@ class Controller:
         self.refused: set[str] = set()  #: lone pods that the extender left without a node
         self.being_bound: Counter[str] = Counter()  #: by uid of pods of no gang: binds under way
         self._num_freed = 0
+        self._leaving: list[tuple[float, str]] = []  #: a heap: by when pods of no gang are gone
         ledger.standing.patience_s = settings.timeouts.bind_s
 
     @property
@@ -251,13 +253,30 @@ class Controller:
         self.being_bound.pop(pod.metadata.uid, None)
         if pod.spec.node_name and not pod.ended:
             shape = pod_shape(pod, self.settings.resource)
-            leaves = pod.metadata.deletion_timestamp is not None
-            node = pod.spec.node_name
+            leaves, node = self._leaves(pod), pod.spec.node_name
             news = self.ledger.set_foreign(pod.metadata.uid, node, shape, leaves=leaves)
         else:
             news = self.ledger.drop_foreign(pod.metadata.uid)
         if news:
             self.work.wake()
+
+    def _leaves(self, pod: Pod) -> bool:
+        """True if a pod is about to be gone: one that is overdue may stay for ever."""
+        told = pod.metadata.deletion_timestamp
+        if told is None:
+            return False
+        due_s = unix_s(told) - self.zero_unix_s + self.settings.timeouts.bind_s
+        if due_s <= self.now_s():
+            return False
+        heappush(self._leaving, (due_s, pod.metadata.uid))
+        return True
+
+    def _count_overdue(self, now_s: float) -> None:
+        """Count pods for good that should be gone by now."""
+        while self._leaving and self._leaving[0][0] <= now_s:
+            pod = self.pods.get(heappop(self._leaving)[1])
+            if pod is not None and pod.metadata.uid not in self.key_of_pod:
+                self.count_foreign(pod)
 
     # -- steps -------------------------------------------------------------------------------
 
@@ -295,6 +314,7 @@ class Controller:
         now_s = self.now_s()
         self.ledger.now_s = now_s
         self.tables.vacancies.forget(now_s)
+        self._count_overdue(now_s)
         for key in self.work.take():
             self.ledger.forget_heard(key)
             gang = self.gangs.get(key)
@@ -315,6 +335,8 @@ class Controller:
         standing = self.ledger.standing
         resume_s = self.suspending.go_on(now_s)
         until_s = min(to_s(self.ledger.state.until_us), standing.look_s, resume_s)
+        if self._leaving:
+            until_s = min(until_s, self._leaving[0][0])
         if standing.has_more:
             self.work.wake()
         self.work.step_at_s = until_s if until_s > now_s else inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -49,7 +50,8 @@ def daemon(number: int, cpu: str = "100m", ending: bool = False, **spec: Any) ->
     made = pod(f"daemon-{number}", node=where, gpus=0, owner=("DaemonSet", "d", "uid-d"), **spec)
     made.spec.containers[0].resources.requests = {"cpu": cpu}
     if ending:
-        made.metadata.deletion_timestamp = "2026-01-01T00:01:00Z"
+        gone = datetime.now(UTC) + timedelta(seconds=20)
+        made.metadata.deletion_timestamp = gone.isoformat(timespec="seconds")
     return made
 
 
@@ -114,6 +116,22 @@ def test_pods_that_are_about_to_end_are_waited_for() -> None:
         rig.lose(daemon(1))
         await rig.settle()
         assert rig.placed()["first"] == "node-00001"
+
+    tried(story, nodes=2)
+
+
+def test_a_pod_that_should_be_gone_and_is_not_is_waited_for_no_longer() -> None:
+    async def story(rig: Rig) -> None:
+        node(rig, 0, cpu="96")
+        node(rig, 1, cpu="95")
+        rig.see(daemon(0, ending=True))
+        rig.see(lone("first", cpu="96"), lone("b", cpu="95", at="01"))
+        await rig.settle()
+        assert rig.placed() == {}
+        await rig.pass_s(51.0)  # its 20 s, and the time to bind
+        assert rig.placed() == {}
+        await rig.pass_s(30.0)
+        assert set(rig.placed()) == {"b"}
 
     tried(story, nodes=2)
 
