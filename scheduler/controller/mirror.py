@@ -636,7 +636,8 @@ class Ledger:
             while self._stale:
                 self._occupy(self._stale.pop())
                 yield
-            if self.state.queue.head() is not None:  # it is asked whether it could be placed
+            head = self.state.queue.head()
+            if head is not None and not self.standing.fits(self.state, head):
                 yield from self.standing.brought_up_to_date()
             if not (self._start_over or self._once_more or self._look_anew or self._stale):
                 return

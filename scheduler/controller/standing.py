@@ -168,7 +168,7 @@ class Standing:
 
     def bars(self, state: ClusterState, head: GangState, now_s: float) -> bool:
         """True if the head waits for more than its turn, and has for as long as it may."""
-        if self._fits(state, head) or self.holds(head):
+        if self.fits(state, head) or self.holds(head):
             self._turn, self._since_s = head.gang.name, inf
             return False
         if head.gang.name == self._turn:
@@ -178,7 +178,7 @@ class Standing:
                 return False
         return True
 
-    def _fits(self, state: ClusterState, head: GangState) -> bool:
+    def fits(self, state: ClusterState, head: GangState) -> bool:
         """True if it is known that the head fits now."""
         roles = head.family.roles
         return len(roles) == 1 and state.capacity.fits_of(roles[0]).pods() >= head.size
