@@ -145,8 +145,9 @@ class Flow:
             asyncio.get_running_loop().call_later(rest_s, self._woken)
         if self._after is not None and not self._waiting and self._after._waiting:
             self._after._go()
-        if self._before is not None and self.limit < self._least and self._before._waiting:
-            self._before._go()
+        before = self._before
+        if before is not None and before._waiting and before.limit < before._least:
+            before._go()  # which, with next to nothing for both, waited for these
 
     def _woken(self) -> None:
         self._wakes = False

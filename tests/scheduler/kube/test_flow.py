@@ -181,6 +181,33 @@ def test_binds_go_before_writes_that_came_first() -> None:
     leap(story)
 
 
+@pytest.mark.parametrize("limits", [(3.0, 5.0), (1.0, 1.0), (2.0, 16.0), (5.0, 3.0)])
+def test_a_bind_that_waits_for_writes_has_its_turn_once_they_end(
+    limits: tuple[float, float],
+) -> None:
+    """With few for both a bind waits for writes, and all writes wait behind it."""
+
+    async def story(loop: Leaping) -> None:
+        binds = Flow(64, clock=loop.time)
+        writes = Flow(64, before=binds, clock=loop.time)
+        under_way = 0
+        while writes._may_go():
+            await writes.turn()
+            under_way += 1
+            if under_way == 4:
+                break
+        binds.limit, writes.limit = limits
+        waiting = [asyncio.ensure_future(flow.turn()) for flow in (binds, writes)]
+        await asyncio.sleep(0)
+        for _ in range(under_way):
+            writes.over()
+        await asyncio.wait_for(waiting[0], 1.0)
+        binds.over()
+        await asyncio.wait_for(waiting[1], 1.0)
+
+    leap(story)
+
+
 @pytest.mark.parametrize("when", ["before its turn", "in its turn", "as its turn comes"])
 def test_a_request_that_is_given_up_leaves_its_place_to_the_next(when: str) -> None:
     async def story(loop: Leaping) -> None:
