@@ -12,11 +12,31 @@ from pathlib import Path
 
 from scheduler.controlplane.objects import node
 from scheduler.controlplane.record import Cluster
-from tests.chaos.load import GATED, OPERATED
+from tests.chaos.load import BURSTS, GATED, OPERATED
 from tests.chaos.proxy import Proxy
-from tests.chaos.wire import Wire
+from tests.chaos.wire import Object, Wire
 
 MERGE = "application/merge-patch+json"
+
+
+def job_of(name: str, size: int, gpus: int) -> Object:
+    """Return an Indexed Job whose pods succeed after a few seconds."""
+    container = {"name": "c", "image": "x", "resources": {"limits": {"nvidia.com/gpu": gpus}}}
+    pods = {
+        "metadata": {"annotations": {"muster.dev/run-for": "3s"}},
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "containers": [container],
+        },
+    }
+    spec = {"completionMode": "Indexed", "completions": size, "parallelism": size}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name},
+        "spec": {**spec, "backoffLimit": 100, "template": pods},
+    }
 
 
 class Faults:
@@ -33,6 +53,7 @@ class Faults:
         self._cluster, self._wire, self._proxy, self._rng = cluster, wire, proxy, rng
         self._clock_file = clock_file
         self._jump_s = 0
+        self.jobs: list[str] = []  #: addresses of the Jobs of bursts: each must complete
         self._restarting = asyncio.Lock()  # two at once would write the same record of the cluster
         self.kinds: dict[str, Callable[[], Awaitable[str]]] = {
             "muster killed": self.kill_muster,
@@ -47,6 +68,7 @@ class Faults:
             "429": self.busy,
             "500": self.broken,
             "answers lost": self.lost,
+            "burst of Jobs": self.burst,
         }
         if clock_file is not None:
             self.kinds["wall clock jumped"] = self.jump
@@ -162,6 +184,20 @@ class Faults:
         await asyncio.sleep(length_s)
         await self._wire.sure("DELETE", f"{path}/tight")
         return f"{count} pods, {length_s:.0f} s"
+
+    async def burst(self) -> str:
+        """Create Jobs at once, whose pods are made by the real controller; they come and go."""
+        number, size, gpus = (
+            self._rng.randint(4, 10),
+            self._rng.randint(2, 6),
+            self._rng.choice((1, 2)),
+        )
+        path = f"/apis/batch/v1/namespaces/{BURSTS}/jobs"
+        tag = f"burst-{len(self.jobs)}"
+        for index in range(number):
+            await self._wire.sure("POST", path, job_of(f"{tag}-{index}", size, gpus))
+            self.jobs.append(f"{path}/{tag}-{index}")
+        return f"{number} x {size} pods of {gpus} GPUs"
 
     async def expire(self) -> str:
         """End muster's watches with 410."""

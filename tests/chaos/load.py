@@ -14,6 +14,7 @@ GROUP = "scheduling.x-k8s.io/pod-group"
 UNGATED, GATED = "kubeflow", "chaos"
 #: no quota here: after a refusal the operator waits up to a quarter of an hour
 OPERATED = "chaos-operator"
+BURSTS = "chaos-bursts"  #: Jobs of the real controller
 
 
 @dataclass

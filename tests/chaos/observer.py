@@ -1,10 +1,12 @@
 """What must hold whatever happens, judged from the API alone.
 
 The observer shares no code with muster: it lists and watches nodes, pods, pod groups and plan
-records. Five things must hold. GPUs of bound pods never exceed what their node has; no gang is
-bound in part for longer than a repair takes, or starts incomplete; every reservation ends, in the
-records and on the pods; filter calls are few for each pod that is bound; and no pod is bound after
-its barrier failed: whom muster binds itself, as one of a gang, was of a plan that was committed.
+records, and asks muster what it keeps for whom. Seven things must hold. GPUs of bound pods never
+exceed what their node has; no gang is bound in part for longer than a repair takes, or starts
+incomplete; every reservation ends, in the records and on the pods; filter calls are few for each
+pod that is bound; no pod is bound after its barrier failed: whom muster binds itself, as one of a
+gang, was of a plan that was committed; no GPU is kept without a living pod for longer than a repair
+takes; and no gang waits while room that it could use goes to a later or lower one of others.
 
 Times are counted on a clock that runs only while no fault is in effect and all components are well,
 so that a limit is a promise about muster and not about the length of an outage.
@@ -50,6 +52,32 @@ def planned_node(pod: Object) -> bool:
     return any(term.get("matchFields") for term in required.get("nodeSelectorTerms") or ())
 
 
+def pinned_to(pod: Object) -> str:
+    """Return the node that the affinity of a pod ties it to, or nothing."""
+    affinity = (pod["spec"].get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    for term in required.get("nodeSelectorTerms") or ():
+        for rule in term.get("matchFields") or ():
+            return str((rule.get("values") or [""])[0])
+    return ""
+
+
+def held_by(state: Object) -> dict[tuple[str, str], int]:
+    """Return the GPUs that muster keeps for each gang, from what it answers at /state."""
+    roles: dict[str, list[int]] = {}
+    held: dict[tuple[str, str], int] = defaultdict(int)
+    for line in state.get("lines") or ():
+        if line["is"] == "GangSubmitted":
+            name, of, *_ = line["v"]["gang"]
+            roles[name] = [role["pod"][0] for role in of]
+        elif line["is"] == "Admitted":
+            name = line["v"]["gang"]
+            space, _, gang = name.partition("/")
+            for role, low, high, pods in line["v"]["placement"]:
+                held[space, gang] += (high - low) * pods * roles[name][role]
+    return dict(held)
+
+
 def num_filters(status_url: str) -> float:
     """Return how often muster's filter was asked since it started.
 
@@ -86,6 +114,10 @@ class Limits:
     partial_s: float = 60.0  #: a gang bound in part, counting the repair time and an eviction
     plan_s: float = 60.0  #: one generation of a plan record
     released_s: float = 60.0  #: a pod without gate and without node
+    empty_s: float = (
+        20.0  #: GPUs kept for pods that do not live: a repair, and what it takes to see
+    )
+    passed_s: float = 20.0  #: a gang still waits, though another got what it could use
     filters_per_bind: float = 10.0
 
 
@@ -119,6 +151,12 @@ class Observer:
         self._gap_s = time.monotonic()  #: when a watch last began anew
         self._broken: set[str] = set()  #: watches that broke off and were not listed anew yet
         self._filters_seen = 0.0
+        self.closed: set[str] = set()  #: nodes that take no pods
+        self.held: dict[tuple[str, str], int] = {}  #: GPUs that muster keeps for each gang
+        self._first_s: dict[tuple[str, str], float] = {}  #: when each gang was seen first
+        self._waits: dict[tuple[str, str], float] = {}  #: gangs that wait whole, and since when
+        self._decided: set[tuple[str, str]] = set()  #: gangs that have a node or were told of one
+        self._passed: dict[tuple[tuple[str, str], tuple[str, str]], float] = {}
 
     def _wrong(self, text: str) -> None:
         if text not in self.violations:
@@ -145,6 +183,7 @@ class Observer:
         """Note what nodes offer."""
         if change == "SYNC":
             self.allocatable = {}
+            self.closed.clear()
             for node in item["items"]:
                 self.on_node("ADDED", node)
         elif change == "DELETED":
@@ -154,6 +193,8 @@ class Observer:
             # of GPUs that a driver publishes as devices it has the test's word
             count += int(item["metadata"].get("annotations", {}).get(DEVICES, 0))
             self.allocatable[item["metadata"]["name"]] = count
+            closed = item.get("spec", {}).get("unschedulable")
+            (self.closed.add if closed else self.closed.discard)(item["metadata"]["name"])
 
     def on_group(self, change: str, item: Object) -> None:
         """Take the size of a gang from its group, where nobody else says it."""
@@ -328,9 +369,103 @@ class Observer:
             if now_s - erased_s > 2 * LATE_S:
                 del self._committed[plan]
 
+    # -- what is kept, and who is passed ---------------------------------------------------------
+
+    def _judge_held(self) -> None:
+        """No GPU may be kept for pods that do not live: of known gangs, and of each namespace."""
+        living: dict[tuple[str, str], int] = defaultdict(int)
+        of_space: dict[str, int] = defaultdict(int)
+        for pod in self.pods.values():
+            if not ended(pod):
+                gang = self._gang(pod)
+                if gang is not None:
+                    living[gang] += gpus_of(pod)
+                of_space[pod["metadata"]["namespace"]] += gpus_of(pod)
+        kept: dict[str, int] = defaultdict(int)
+        for gang, gpus in self.held.items():
+            kept[gang[0]] += gpus
+            if gang in self.sizes:
+                self._kept(gang, "/".join(gang), gpus, living[gang])
+        for space, gpus in kept.items():
+            self._kept(space, f"namespace {space}", gpus, of_space[space])
+        for what, key in list(self._since):
+            if what == "empty" and key not in self.held and key not in kept:
+                del self._since[what, key]
+
+    def _kept(self, key: Any, name: str, gpus: int, living: int) -> None:
+        text = f"GPUs are kept for {name} without a living pod"
+        self._lasts("empty", key, gpus > living, self.limits.empty_s, text)
+
+    def _place(self, gang: tuple[str, str]) -> tuple[int, str, float]:
+        """Return how a gang stands in the queue: the smaller, the earlier."""
+        pods = [self.pods[uid] for uid in self.by_gang[gang]]
+        priority = min(int(pod["spec"].get("priority") or 0) for pod in pods)
+        made = min(str(pod["metadata"].get("creationTimestamp", "")) for pod in pods)
+        return -priority, made, self._first_s[gang]
+
+    def _is_decided(self, pod: Object) -> bool:
+        gates = {gate["name"] for gate in pod["spec"].get("schedulingGates") or ()}
+        return bool(pod["spec"].get("nodeName")) or (planned_node(pod) and GATE not in gates)
+
+    def _room(self) -> dict[str, int]:
+        """Return the free GPUs of nodes that take pods; what is pinned to a node is not free."""
+        room = {n: has for n, has in self.allocatable.items() if n not in self.closed}
+        for pod in self.pods.values():
+            node = pod["spec"].get("nodeName") or pinned_to(pod)
+            if node in room and not ended(pod):
+                room[node] -= gpus_of(pod)
+        return room
+
+    def _judge_passing(self) -> None:
+        """No gang may wait while what it could use goes to a later or lower one of others."""
+        now_s = self.clock()
+        news = []
+        for gang, uids in self.by_gang.items():
+            pods = [self.pods[uid] for uid in uids]
+            live = [p for p in pods if not ended(p) and "deletionTimestamp" not in p["metadata"]]
+            if live:
+                self._first_s.setdefault(gang, now_s)
+            decided = any(map(self._is_decided, pods))
+            if decided and gang not in self._decided:
+                news.append(gang)
+            (self._decided.add if decided else self._decided.discard)(gang)
+            if not live or decided or len(live) < (self.needed(gang) or math.inf):
+                self._waits.pop(gang, None)
+            else:
+                self._waits.setdefault(gang, now_s)
+        for other in news:
+            self._note_passed(other, now_s)
+        for (gang, other), since_s in list(self._passed.items()):
+            if self._waits.get(gang, math.inf) > since_s:
+                del self._passed[gang, other]
+            elif now_s - since_s > self.limits.passed_s:
+                first, second = "/".join(gang), "/".join(other)
+                self._wrong(
+                    f"{first} waits, though {second}, later or lower, got what it could use"
+                )
+
+    def _note_passed(self, other: tuple[str, str], now_s: float) -> None:
+        """Note who waited already when a gang got its nodes, and would have fitted there."""
+        room = self._room()
+        for pod in (self.pods[uid] for uid in self.by_gang[other]):
+            node = pod["spec"].get("nodeName") or pinned_to(pod)
+            if node in room and not ended(pod):
+                room[node] += gpus_of(pod)
+        for gang, since_s in self._waits.items():
+            if gang[0] == other[0] or now_s - since_s < LATE_S:
+                continue
+            mine, its = self._place(gang), self._place(other)
+            if mine[0] > its[0] or (mine[0] == its[0] and (mine[1] >= its[1] or mine[2] >= its[2])):
+                continue
+            gpus = max(gpus_of(self.pods[uid]) for uid in self.by_gang[gang])
+            if gpus and sum(free // gpus for free in room.values()) >= self.needed(gang):
+                self._passed.setdefault((gang, other), now_s)
+
     def look(self) -> None:
         """Judge what may last only so long."""
         self._judge_binds()
+        self._judge_held()
+        self._judge_passing()
         for gang in self.sizes:
             size = self.needed(gang)
             pods = [self.pods[uid] for uid in self.by_gang[gang]]

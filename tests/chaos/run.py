@@ -24,9 +24,10 @@ from scheduler.controlplane.record import Cluster
 from scheduler.journal.replay import replay
 from tests.chaos.clock import own_clock
 from tests.chaos.faults import Faults
-from tests.chaos.load import GATED, OPERATED, Load
-from tests.chaos.observer import PLANS, Observer, num_filters
+from tests.chaos.load import BURSTS, GATED, OPERATED, Load
+from tests.chaos.observer import PLANS, Observer, held_by, num_filters
 from tests.chaos.proxy import Proxy
+from tests.chaos.tenant import Tenant
 from tests.chaos.wire import Wire
 
 NODES, GPUS = 12, 8
@@ -72,7 +73,7 @@ class Chaos:
             crt, key = (str(keys / f"muster.{kind}") for kind in ("crt", "key"))
             proxy = Proxy(wire, crt, key, random.Random(self._seed + 1))
             clock_file = await self._stand_between(cluster, await proxy.start())
-            for name in (GATED, OPERATED):
+            for name in (GATED, OPERATED, BURSTS):
                 namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
                 await wire.sure("POST", "/api/v1/namespaces", namespace)
             load = Load(wire, random.Random(self._seed + 2), NODES * GPUS)
@@ -85,16 +86,27 @@ class Chaos:
                 group.create_task(self._look(cluster, observer)),
             ]
             loading = group.create_task(load.run())
-            await self._harm(Faults(cluster, wire, proxy, rng, clock_file))
+            tenant = Tenant(
+                wire, random.Random(self._seed + 3), keys / "ca.crt", cluster.kubeconfig
+            )
+            await tenant.settle_in()
+            harming = group.create_task(tenant.run())
+            faults = Faults(cluster, wire, proxy, rng, clock_file)
+            await self._harm(faults)
+            harming.cancel()
+            await tenant.leave()
             self.say(f"faults are over; {len(load.gangs)} gangs are left")
             # it can be left waiting for pods of a job that it never made: no concern of muster's
             await asyncio.to_thread(cluster.restart, "training-operator")
             load.open = False
             end_s = time.monotonic() + DRAIN_S
-            while load.gangs and time.monotonic() < end_s:
+            jobs = set(faults.jobs)
+            while (load.gangs or jobs) and time.monotonic() < end_s:
+                jobs -= {path for path in jobs if await self._completed(wire, path)}
                 await asyncio.sleep(0.5)
             observer.end()
             wrong = list(observer.violations)
+            wrong += [f"{path} did not complete" for path in sorted(jobs)]
             for gang in load.gangs.values():
                 story = await asyncio.to_thread(self._story, cluster, gang.namespace, gang.name)
                 wrong.append(f"{gang.namespace}/{gang.name} did not finish: {story}")
@@ -103,13 +115,22 @@ class Chaos:
                 task.cancel()
             await proxy.stop()
         self._summary(observer, load, proxy)
+        acts = ", ".join(f"{n} x {what}" for what, n in sorted(tenant.done.items()))
+        print(f"{len(faults.jobs)} Jobs in bursts; the tenant: {acts}")
+        print(f"refused to the tenant: {dict(sorted(tenant.refused.items()))}")
         wrong += await asyncio.to_thread(self._replay, cluster)
         log = Path(cluster.process("muster").log).read_text(errors="replace")
         if not (observer.num_binds and observer.num_gangs_started and observer.num_committed):
             wrong.append("the observer saw no gang start: there was nothing to judge")
-        if "Traceback" in log:
-            wrong.append(f"muster failed {log.count('Traceback')} times: {last_error(log)}")
+        failures = [line for line in log.splitlines() if "Traceback" in line and not mistake(line)]
+        if failures:
+            wrong.append(f"muster failed {len(failures)} times: {last_error(failures[-1])}")
         return wrong
+
+    async def _completed(self, wire: Wire, path: str) -> bool:
+        code, job = await wire.call("GET", path)
+        told = (job.get("status") or {}).get("conditions") or () if code == 200 else ()
+        return any(c["type"] == "Complete" and c["status"] == "True" for c in told)
 
     async def _stand_between(self, cluster: Cluster, url: str) -> Path | None:
         """Send muster through the proxy, and give it a clock of its own where that is possible."""
@@ -167,6 +188,7 @@ class Chaos:
                 with contextlib.suppress(OSError):
                     url = cluster.status_url
                     observer.count_filters(await asyncio.to_thread(num_filters, url))
+                    observer.held = await asyncio.to_thread(held, url)
             else:
                 for process in list(cluster.processes):
                     if not process.alive() and not self._faulty:
@@ -212,6 +234,26 @@ class Chaos:
         print(f"filter calls per bind: {observer.filters_per_bind:.2f}")
         longest = ", ".join(f"{what} {s:.0f} s" for what, s in sorted(observer.longest.items()))
         print(f"longest while all was well: {longest}")
+
+
+def held(status_url: str) -> dict[tuple[str, str], int]:
+    """Return the GPUs that muster keeps for each gang.
+
+    Raises:
+        OSError: it does not say.
+    """
+    with urllib.request.urlopen(status_url + "/state", timeout=5) as reply:
+        return held_by(json.loads(reply.read()))
+
+
+def mistake(line: str) -> bool:
+    """True if a line of the log tells what the tenant wrote wrongly."""
+    try:
+        found = json.loads(line)
+        raised = str(found["error"]).strip().splitlines()[-1]
+    except (json.JSONDecodeError, KeyError, IndexError):
+        return False
+    return " set aside: " in str(found["message"]) and raised.startswith("ValueError: ")
 
 
 def last_error(log: str) -> str:

@@ -26,10 +26,22 @@ class Scene:
         self.observer.on_node("ADDED", {"metadata": {"name": "a"}, "status": status})
         self.now_s += 60.0
 
-    def pod(self, name: str, node: str = "", *, gpus: int = 4, plan: str = "", **spec: Any) -> None:
-        """Tell of a pod of the gang."""
-        meta = {"name": name, "namespace": "n", "uid": name, "labels": {}, "annotations": {}}
-        meta["labels"] = {"scheduling.x-k8s.io/pod-group": "g"}
+    def pod(
+        self,
+        name: str,
+        node: str = "",
+        *,
+        gpus: int = 4,
+        plan: str = "",
+        space: str = "n",
+        gang: str = "g",
+        made: str = "2026-01-01T00:00:00Z",
+        **spec: Any,
+    ) -> None:
+        """Tell of a pod of a gang."""
+        meta: dict[str, Any] = {"name": name, "namespace": space, "uid": name}
+        meta |= {"creationTimestamp": made}
+        meta["labels"] = {"scheduling.x-k8s.io/pod-group": gang}
         meta["annotations"] = {"muster.dev/plan": plan} if plan else {}
         spec |= {"containers": [{"resources": {"limits": {"nvidia.com/gpu": gpus}}}]}
         spec |= {"nodeName": node} if node else {}
@@ -150,3 +162,133 @@ def test_an_elastic_job_needs_its_minimum_and_no_less(scene: Scene) -> None:
     scene.observer.on_job("MODIFIED", {**job, "spec": {}})
     scene.after(1.0)
     assert "bound in part" in scene.after(600.0)
+
+
+# -- what is kept for nobody, and who is passed ------------------------------------------------
+
+
+def test_gpus_that_are_kept_for_nobody(scene: Scene) -> None:
+    for node in ("", "a"):
+        scene.pod("g-0", node)
+        scene.pod("g-1", node)
+    scene.observer.held = {GANG: 8}
+    assert scene.after(600.0) == ""
+    scene.observer.on_pod("DELETED", {"metadata": {"uid": "g-1"}})
+    scene.pod("g-1-again")
+    assert "kept" not in scene.after(40.0), "its successor lives"
+    scene.observer.on_pod("DELETED", {"metadata": {"uid": "g-1-again"}})
+    scene.after(1.0)
+    assert "kept" not in scene.after(19.0), "a successor has that long to come"
+    found = scene.after(2.0)
+    assert "GPUs are kept for n/g without a living pod for more than 20 s" in found
+    assert "GPUs are kept for namespace n without a living pod for more than 20 s" in found
+
+
+def test_gpus_that_a_tenant_holds_without_labels_count_for_its_namespace(scene: Scene) -> None:
+    """Pods of which the labels were taken off live, and those that were deleted do not."""
+    scene.observer.sizes.clear()
+    scene.pod("x-0", "a", space="t", gang="x")
+    scene.observer.held = {("t", "x"): 4}
+    meta = {"name": "x-0", "namespace": "t", "uid": "x-0"}
+    limits = {"containers": [{"resources": {"limits": {"nvidia.com/gpu": 4}}}]}
+    bare = {"metadata": meta, "spec": {"nodeName": "a", **limits}, "status": {"phase": "Running"}}
+    scene.observer.on_pod("MODIFIED", bare)
+    scene.after(1.0)
+    assert scene.after(600.0) == ""
+    scene.observer.on_pod("DELETED", bare)
+    scene.after(1.0)
+    assert "kept for namespace t" in scene.after(21.0)
+
+
+def test_what_is_kept_is_read_from_the_lines_of_the_state() -> None:
+    role = {"count": 2, "pod": [4, 0, 0], "selector": ["", ""], "name": "worker"}
+    lines = [
+        {"is": "Snapshot"},
+        {"is": "GangSubmitted", "v": {"gang": ["n/g", [role], 0], "present": 2}},
+        {"is": "Admitted", "v": {"gang": "n/g", "placement": [[0, 3, 5, 1]]}},
+        {"is": "GangSubmitted", "v": {"gang": ["n/waits", [role], 0], "present": 2}},
+    ]
+    assert observers.held_by({"lines": lines}) == {("n", "g"): 8}
+
+
+class Passing(Scene):
+    """A gang of n that waits for both of its pods, and one of another namespace."""
+
+    def wait(self) -> None:
+        for name in ("g-0", "g-1"):
+            self.pod(name, priority=5)
+
+    def other(self, *, node: str = "a", space: str = "t", priority: int = 0, gpus: int = 4) -> None:
+        made = "2026-01-01T01:00:00Z"
+        for name in ("h-0", "h-1"):
+            self.pod(name, node, space=space, gang="h", priority=priority, gpus=gpus, made=made)
+
+
+@pytest.fixture
+def passing(monkeypatch: pytest.MonkeyPatch) -> Passing:
+    """Return such a scene."""
+    return Passing(monkeypatch)
+
+
+PASSED = "n/g waits, though t/h, later or lower, got what it could use"
+
+
+@pytest.mark.parametrize("priority", [0, 5])
+def test_a_gang_that_is_passed_by_a_lower_or_later_one(passing: Passing, priority: int) -> None:
+    passing.wait()
+    passing.after(0.0)
+    passing.after(10.0)
+    passing.other(priority=priority)
+    assert passing.after(0.0) == ""
+    assert passing.after(21.0) == PASSED
+
+
+def test_one_that_starts_soon_was_not_passed(passing: Passing) -> None:
+    passing.wait()
+    passing.after(0.0)
+    passing.after(10.0)
+    passing.other()
+    passing.after(0.0)
+    for name in ("h-0", "h-1"):
+        passing.observer.on_pod("DELETED", {"metadata": {"uid": name}})
+    for name in ("g-0", "g-1"):
+        passing.pod(name, "a", priority=5)
+    assert passing.after(60.0) == ""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"priority": 9},  # higher
+        {"space": "n"},  # its own namespace's
+        {"gpus": 1, "node": "small"},  # nothing that it could use
+    ],
+)
+def test_what_is_no_passing(passing: Passing, other: dict[str, Any]) -> None:
+    status = {"allocatable": {"nvidia.com/gpu": "2"}}
+    passing.observer.on_node("ADDED", {"metadata": {"name": "small"}, "status": status})
+    if other.get("node"):
+        passing.pod("full-0", "a", space="m", gang="full", gpus=8)
+    passing.wait()
+    passing.after(0.0)
+    passing.after(10.0)
+    passing.other(**other)
+    passing.after(0.0)
+    assert "waits, though" not in passing.after(60.0)
+
+
+def test_nobody_is_passed_before_it_is_whole_or_on_closed_nodes(passing: Passing) -> None:
+    passing.pod("g-0", priority=5)
+    passing.after(0.0)
+    passing.after(10.0)
+    passing.other()
+    passing.after(0.0)
+    assert "waits, though" not in passing.after(60.0)
+    passing.wait()
+    passing.after(10.0)
+    status = {"allocatable": {"nvidia.com/gpu": "8"}}
+    closed = {"metadata": {"name": "b"}, "spec": {"unschedulable": True}, "status": status}
+    passing.observer.on_node("ADDED", closed)
+    passing.pod("i-0", "b", space="t", gang="i", made="2026-01-01T02:00:00Z")
+    passing.after(0.0)
+    assert "waits, though" not in passing.after(60.0)
