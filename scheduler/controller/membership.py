@@ -138,6 +138,7 @@ class LiveGang:
     owner_says: str = ""  #: why whoever makes its pods makes no more of them
     problem: str = ""  #: why it cannot be considered, if that is so
     objects: set[str] = field(default_factory=set)  #: names of those that may say something of it
+    named: tuple[str, ...] = ()  #: the same, as the last pod that was looked at has them
     kinds: frozenset[bytes] = frozenset()  #: of pods that wait, as its namespace's count has them
     trouble: str = ""  #: what the core failed on; holds until `hold_until_s`
     _part_of: dict[bytes, str] = field(default_factory=dict)

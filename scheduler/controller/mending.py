@@ -310,12 +310,13 @@ class Mending:
 
     def _too_much(self, gang: LiveGang, free: list[Pod], now_s: float) -> str:
         """Return why to look at these pods would take work that others would wait for."""
-        facts = [gang.facts(pod) for pod in free]
-        for pod, known in zip(free, facts, strict=True):
+        kinds = set()
+        for pod in free:
+            known = gang.facts(pod)
+            kinds.add(known.alike)
             if known.excess:
                 return f"pod {pod.metadata.name} has {known.excess}"
-        kinds = frozenset(known.alike for known in facts)
-        much = self._tables.budget.count(gang, kinds, self._ledger.classes.num_classes)
+        much = self._tables.budget.count(gang, frozenset(kinds), self._ledger.classes.num_classes)
         if much:
             self._work.look_again(gang.key, now_s + LOOK_S)
         return much

@@ -140,10 +140,17 @@ class Tables:
         """Note the names of objects that may say something of a gang."""
         meta = pod.metadata
         owner = meta.controller()
-        names = {meta.labels.get(label, "") for label in (POD_GROUP, KUBEFLOW_JOB, JOBSET)}
-        names |= {gang.key.name, meta.annotations.get(VOLCANO_GROUP, "")}
-        if owner is not None:
-            names.add(owner.name)
+        labels = meta.labels
+        named = (
+            owner.name if owner is not None else gang.key.name,
+            labels.get(POD_GROUP) or labels.get(KUBEFLOW_JOB) or "",
+            labels.get(JOBSET) or meta.annotations.get(VOLCANO_GROUP) or "",
+        )
+        if named == gang.named:
+            return  # as the pod before it
+        gang.named = named
+        names = {labels.get(label, "") for label in (POD_GROUP, KUBEFLOW_JOB, JOBSET)}
+        names |= {gang.key.name, meta.annotations.get(VOLCANO_GROUP, ""), named[0]}
         for name in names - gang.objects:
             self._about.setdefault((gang.key.namespace, name), {})[gang.key] = None
         gang.objects |= names

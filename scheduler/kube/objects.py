@@ -165,7 +165,9 @@ class Pod(_Object):
     metadata: Meta
     spec: PodSpec = msgspec.field(default_factory=PodSpec)
     status: PodStatus = msgspec.field(default_factory=PodStatus)
-    excess: str = ""  #: what it had too much of, where that is not kept; no field of the API
+    # no fields of the API
+    excess: str = ""  #: what it had too much of, where that is not kept
+    is_lean: bool = False  #: it is kept with what is read of it alone
 
     @property
     def saved_unix_s(self) -> float:

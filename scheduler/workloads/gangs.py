@@ -217,7 +217,8 @@ def rank_of(pod: Pod) -> Rank:
     if (worker := labels.get(LWS_WORKER)) is not None:
         return Rank("worker" if number_in(worker) else "!leader", number_in(worker), name)
     index = _index(pod)
-    role = _identity(pod.metadata.annotations.get(VOLCANO_ROLE) or "worker")
+    said = pod.metadata.annotations.get(VOLCANO_ROLE)
+    role = _identity(said) if said else "worker"
     if index is None:  # names that end in a number say the rank often enough
         index = name.rpartition("-")[2]
     return Rank(role, number_in(index), name)

@@ -63,8 +63,10 @@ def _share(value: T) -> T:
 def lean_pod(pod: Pod) -> Pod | None:
     """Return a pod as it is kept; None if it is of no gang and has ended: nothing is read of it."""
     meta, spec, status = pod.metadata, pod.spec, pod.status
-    if not spec.node_name and (much := excess(pod)):
-        pod.excess = much
+    if not pod.is_lean:
+        pod.excess = "" if spec.node_name else excess(pod)
+        pod.is_lean = True
+    if pod.excess:
         spec = pod.spec = PodSpec(
             scheduler_name=spec.scheduler_name,
             scheduling_gates=spec.scheduling_gates[:MOST_LISTED],

@@ -21,12 +21,25 @@ MOST_PARTS = 256  #: containers, ports, volumes: what a pod is made of
 
 def excess(pod: Pod) -> str:
     """Return what a pod has too much of, and how to mend it; empty if all is well."""
-    if pod.excess:
+    if pod.is_lean or _has_little(pod):
         return pod.excess
     for what, count, most in _counts(pod):
         if count > most:
             return f"{count:,} {what}, and muster looks at {most:,} at most; name fewer"
     return ""
+
+
+def _has_little(pod: Pod) -> bool:
+    """True for a pod that has few things altogether, as almost all have."""
+    spec = pod.spec
+    if spec.affinity or spec.init_containers or spec.overhead or spec.resources:
+        return False
+    few = len(spec.containers) + len(spec.volumes) + len(spec.node_selector)
+    few += len(spec.tolerations) + len(spec.scheduling_gates) + len(pod.metadata.owner_references)
+    few += len(spec.topology_spread_constraints) + len(spec.resource_claims)
+    for one in spec.containers:
+        few += len(one.ports) + len(one.resources.requests) + len(one.resources.limits)
+    return few <= MOST_LISTED
 
 
 def _counts(pod: Pod) -> Iterator[tuple[str, int, int]]:
