@@ -19,7 +19,6 @@ from scheduler.kube.api import ApiError
 from scheduler.workloads.gangs import KINDS, TRAINING_JOBS
 from tests.cluster.conftest import NODES, Kube, gang, pod, pytorchjob
 from tests.cluster.definitions import DEFINITIONS, create, definition, thing
-from tests.cluster.test_failure_extender import Verbs, planned
 from tests.cluster.test_failure_wire import RECORDS
 from tests.cluster.test_failures import kill_muster
 from tests.cluster.test_mending import cordoned, indexed
@@ -105,13 +104,22 @@ def define_all(kube: Kube) -> None:
 
 
 def be_looked_up(kube: Kube, space: str) -> None:
-    """Bind a pod that is bound elsewhere: muster asks what became of it."""
-    kube.create(*gang(space, "held", 1, schedulerName="nobody"))
-    where = planned(kube, space, "held", 1)["held-0"]
-    pod = kube.pods(space)["held-0"]
-    verbs = Verbs(kube.cluster)
-    assert verbs.bind(pod, where) == ""
-    assert verbs.bind(pod, where) == "", "it is bound there"
+    """Have kube-scheduler refuse a pod its node: muster asks what became of it before it goes."""
+    beside = {"labelSelector": {"matchLabels": {"there": "is-none"}}, "topologyKey": "no/such"}
+    affinity = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [beside]}}
+    kube.create(*gang(space, "held", 1, affinity=affinity))
+    kube.until("muster asks", lambda: used(kube, {Right("", "pods", "get", "")}))
+    kube.delete(f"/api/v1/namespaces/{space}/pods/held-0")
+
+
+OTHER = '{"version": 99}'
+
+
+def leave_a_record(kube: Kube) -> None:
+    """Have a plan record where earlier versions had theirs: the next muster moves it."""
+    meta = {"name": "of-an-earlier-version", "namespace": "muster-system"}
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"plan": OTHER}}
+    kube.create({**config, "metadata": {**meta, "labels": {"muster.dev/plan": "true"}}})
 
 
 def be_in_the_way(kube: Kube, space: str) -> None:
@@ -200,6 +208,7 @@ def test_each_right_is_used_and_none_is_missing(kube: Kube, space: str) -> None:
     rights = granted()
     assert len(rights) > 30
     define_all(kube)
+    leave_a_record(kube)
     kill_muster(kube)  # the next reads all there is
     kube.until("muster is ready", lambda: kube.cluster.healthy("muster"))
     be_looked_up(kube, space)
