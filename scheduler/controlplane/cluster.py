@@ -244,7 +244,7 @@ async def _fill(cluster: Cluster, programs: dict[str, Path], with_kwok: bool, sa
     async with await objects.connect(cluster.kubeconfig) as api:
         await objects.apply(api, objects.documents(HERE / "base.yaml", programs["crd"]))
         if cluster.with_muster:
-            for name in ("rbac.yaml", "admission.yaml", "tenants.yaml", "fence.yaml"):
+            for name in ("rbac.yaml", "admission.yaml", "tenants.yaml", "fence.yaml", "flow.yaml"):
                 await objects.apply(api, objects.documents(DEPLOY / "base" / name))
         if cluster.kubelets:
             await objects.apply(api, objects.documents(HERE / "nodes.yaml"))

@@ -83,6 +83,17 @@ def test_no_port_is_open_to_everyone() -> None:
     assert f"deploy/overlays/own-control-plane/{patch['path']}" in ignored
 
 
+def test_the_lease_has_a_priority_of_its_own() -> None:
+    (flow,) = documents((DEPLOY / "base" / "flow.yaml").read_text())
+    shipped = settings.load(DEPLOY / "base" / "muster.toml")
+    (rule,) = flow["spec"]["rules"]
+    (subject,), (leases,) = rule["subjects"], rule["resourceRules"]
+    account = {"name": "muster", "namespace": shipped.namespace}
+    assert (subject["kind"], subject["serviceAccount"]) == ("ServiceAccount", account)
+    assert (leases["resources"], leases["namespaces"]) == (["leases"], [shipped.namespace])
+    assert flow["spec"]["matchingPrecedence"] < 9000, "before that of all service accounts"
+
+
 def test_policies_name_who_and_what_there_is() -> None:
     base = DEPLOY / "base"
     shipped = settings.load(base / "muster.toml")
