@@ -35,7 +35,7 @@ ANSWER_S = 65.0
 #: whether the other side is alive is asked by TCP: a machine that is gone, not one that is slow
 DEAD_S, IDLE_S, PROBE_S, PROBES = 15.0, 10, 3, 3
 JITTER = 0.25  #: a pause is longer by up to this share: those refused together come back apart
-AWAY_S = 20.0  #: without any answer: the lease alone has one every 12 s
+AWAY_S = 20.0  #: without any answer; the lease alone has one every 12 s
 MEASURED_BYTES = 1 << 16  #: a larger body takes its own time
 _encode = msgspec.json.Encoder().encode
 
@@ -118,6 +118,7 @@ class Api:
         self._token: dict[str, str] = {}
         self._token_until_s = 0.0
         self.calls: dict[tuple[str, int], int] = {}
+        self.away_s = AWAY_S
         self.answered_s = -inf  #: when the server last answered, on the monotonic clock
         self.served_since_s = -inf  #: since when it does so all the time
         self.may_write: Callable[[], bool] = lambda: True  #: asked before each try of `persist`
@@ -238,7 +239,7 @@ class Api:
 
     def _answered(self) -> None:
         now_s = time.monotonic()
-        if now_s > self.answered_s + AWAY_S:
+        if now_s > self.answered_s + self.away_s:
             self.served_since_s = now_s
         self.answered_s = now_s
 

@@ -258,6 +258,7 @@ class Service:
             await self.lease.acquired.wait()
             control.plans.epoch = self.lease.epoch
             self.api.may_write = control.work.leads = lambda: self.lease.held
+            self.api.away_s = max(self.api.away_s, 2 * self.settings.leader.renew_s)
             control.work.served_since_s = lambda: self.api.served_since_s
         await control.plans.move_from(self.settings.namespace)
         plans, unreadable = await control.plans.read_all()
