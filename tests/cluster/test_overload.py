@@ -212,7 +212,10 @@ def test_73_a_plan_record_that_is_refused_is_told_of_and_holds_nothing(
         lambda: [e for e in events(kube, space, "Job", "refused") if e["reason"] == "PlanRefused"],
     )
     assert "there are enough of them" in said[0]["note"]
-    assert "there are enough of them" in kube.explain(space, "refused")["text"]
+    kube.until(
+        "and muster, too",
+        lambda: "there are enough of them" in kube.explain(space, "refused").get("text", ""),
+    )
     first = counted(kube.cluster, "muster_aborts_total{", "plan record")
     time.sleep(8.0)  # how often it is tried in that time is what is tested
     assert counted(kube.cluster, "muster_aborts_total{", "plan record") - first <= 1
