@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -335,5 +336,46 @@ def test_a_gang_of_5000_pods_at_an_api_server_that_takes_700_ms_for_each_answer(
         assert max(waits_s) < 3.0, "kube-scheduler waits for 10 s"
         assert len(api.sent_s) < 10_040, "nothing but the lease is sent beside them"
         renewing.cancel()
+
+    leap(story)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    codes=st.lists(st.sampled_from([0, 200, 200, 200, 429, 503]), min_size=1, max_size=40),
+    takes_s=st.floats(0.001, 40.0),
+    most=st.integers(1, 64),
+    cancelled=st.sets(st.integers(0, 299), max_size=40),
+)
+def test_whatever_is_answered_all_have_their_turn(
+    codes: list[int], takes_s: float, most: int, cancelled: set[int]
+) -> None:
+    """Requests of both kinds that are refused, not answered, and given up in their queue."""
+
+    async def story(loop: Leaping) -> None:
+        binds = Flow(most, clock=loop.time)
+        writes, answers = Flow(most, before=binds, clock=loop.time), itertools.cycle(codes)
+
+        async def one(flow: Flow) -> None:
+            for number in range(4):
+                await flow.turn(again=number > 0)
+                sent_s = loop.time()
+                try:
+                    await asyncio.sleep(takes_s)
+                    code = next(answers)
+                    flow.answered("PATCH", sent_s, code, 1.0)
+                finally:
+                    flow.over()
+                if code == 200:
+                    return
+                await asyncio.sleep(0.1)
+
+        tasks = [asyncio.create_task(one(binds if i % 3 else writes)) for i in range(300)]
+        await asyncio.sleep(takes_s / 2)
+        for number in cancelled:
+            tasks[number].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for flow in (binds, writes):
+            assert flow.under_way == flow.num_waiting == 0
 
     leap(story)
