@@ -119,7 +119,8 @@ class Controller:
             return  # a heartbeat
         self.tables.may_have_room(node.metadata.name)
         tainted = old is not None and old.spec.taints != node.spec.taints
-        if tainted or not self.ledger.usable(node.metadata.name):
+        closed = tainted or not self.ledger.usable(node.metadata.name)
+        if closed and self.tables.num_unbound:  # else every gang is placed
             for gang, slot in list(self.slot_of.values()):
                 if slot.node == node.metadata.name and not gang.is_placed():
                     self.work.touch(gang.key)
