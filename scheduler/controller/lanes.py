@@ -12,15 +12,13 @@ import msgspec
 from scheduler.controller.pins import pin
 from scheduler.controller.slots import Slot
 from scheduler.kube.api import MERGE, Api, ApiError, Turn
-from scheduler.kube.objects import GATE, PLAN, Pod
+from scheduler.kube.objects import GATE, PLAN, SUSPENDED, Pod
 from scheduler.kube.reading import UNREADABLE, decode
 from scheduler.workloads.lean import lean_pod
 
 _encode = msgspec.json.Encoder().encode
 _pod = msgspec.json.Decoder(Pod)
 LOOK_AFTER_S = 10.0  #: a Binding of muster's own has no answer
-#: annotation of a job that muster suspended: source and name of the gang that must be gone first
-SUSPENDED = "muster.dev/suspended"
 #: says why a write must not be made any more, or nothing; asked when the write's turn has come
 Unless = Callable[[], str] | None
 

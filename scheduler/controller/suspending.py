@@ -11,11 +11,11 @@ import logging
 from math import inf
 from typing import NamedTuple
 
-from scheduler.controller.lanes import SUSPENDED, Lanes
+from scheduler.controller.lanes import Lanes
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.tables import Tables
 from scheduler.kube.api import ApiError
-from scheduler.kube.objects import Thing
+from scheduler.kube.objects import SUSPENDED, Thing
 from scheduler.kube.watch import Change
 from scheduler.workloads.gangs import KINDS, TRAINING_JOBS, GangKey, Source
 from scheduler.workloads.sizes import training_job

@@ -15,6 +15,8 @@ PLAN = "muster.dev/plan"  #: annotation of a released pod: gang, generation, ran
 #: annotation of a pod: until when the work of its gang is saved, a time of RFC 3339
 SAVED = "muster.dev/saved"
 PLAN_LABEL = "muster.dev/plan"
+#: annotation of a job that muster suspended: source and name of the gang that must be gone first
+SUSPENDED = "muster.dev/suspended"
 
 
 class _Object(msgspec.Struct, rename="camel", gc=False):

@@ -15,6 +15,7 @@ from scheduler.kube.objects import (
     IGNORE,
     PLAN,
     SAVED,
+    SUSPENDED,
     Container,
     Pod,
     PodSpec,
@@ -157,9 +158,13 @@ def _repelling(affinity: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def lean_thing(thing: Thing) -> Thing:
-    """Return a job as it is kept: without the templates of its pods."""
+    """Return a job as it is kept: without the templates of its pods.
+
+    Of its annotations the one is kept that muster itself writes.
+    """
     thing.spec = _without_pods(thing.spec, DEEPEST)
-    thing.metadata.annotations = {}
+    said = thing.metadata.annotations.get(SUSPENDED)
+    thing.metadata.annotations = {} if said is None else {SUSPENDED: said[:MOST_TEXT]}
     return thing
 
 

@@ -12,6 +12,7 @@ from scheduler.kube.watch import Change
 from scheduler.status.status import view
 from scheduler.workloads.completed import completed
 from scheduler.workloads.gangs import GangKey, Source
+from scheduler.workloads.lean import lean_thing
 from scheduler.workloads.sizes import Size
 from tests.scheduler.controller.rig import Rig, pod, tried
 
@@ -27,7 +28,7 @@ def job(rig: Rig, name: str, done: str | None, **labels: str) -> None:
         "spec": {"parallelism": SIZE, "completions": SIZE, "completionMode": "Indexed"},
         "status": {"completedIndexes": done} if done is not None else {},
     }
-    rig.control.on_thing("Job", Change.MODIFIED, msgspec.convert(item, Thing))
+    rig.control.on_thing("Job", Change.MODIFIED, lean_thing(msgspec.convert(item, Thing)))
 
 
 def jobset(rig: Rig) -> None:

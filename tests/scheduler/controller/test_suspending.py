@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from scheduler.controller.lanes import SUSPENDED
 from scheduler.kube.api import ApiError
-from scheduler.kube.objects import Pod, Thing
+from scheduler.kube.objects import SUSPENDED, Pod, Thing
 from scheduler.kube.watch import Change
+from scheduler.workloads.lean import lean_thing
 from tests.scheduler.controller.rig import Rig, pod, tried
 
 REPAIR_S = 60.0
@@ -27,7 +27,7 @@ def see_job(rig: Rig, kind: str, *, suspend: bool = False, **meta: Any) -> None:
     else:
         spec = {"pytorchReplicaSpecs": REPLICAS, "runPolicy": {"suspend": suspend}}
     meta = {"name": "j", "namespace": "n", "uid": "uid-j", **meta}
-    item = msgspec.convert({"metadata": meta, "spec": spec}, Thing)
+    item = lean_thing(msgspec.convert({"metadata": meta, "spec": spec}, Thing))
     rig.control.on_thing(kind, Change.MODIFIED, item)
 
 
