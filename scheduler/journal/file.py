@@ -31,7 +31,8 @@ class Journal:
         self._held_bytes = 0
         self._file: int | None = None
         self._size = 0
-        self._number = 0
+        self._number = 0  #: also of lines for people that come before this process's first snapshot
+        self._begun = False
         self._why = ""  #: what the last write failed with
         self._unsaid = 0  #: lost lines that no gap in the file tells of
         self.num_lost = 0  #: since the start
@@ -44,7 +45,7 @@ class Journal:
 
     def write(self, line: bytes, *, rests: bool = False) -> None:
         """Append a line; where the state `rests`, between passes, lines may be written."""
-        self._number += 1
+        self._number += self._begun
         line = b'{"n":%d,%b\n' % (self._number, line[1:])
         self._held.append(line)
         self._held_bytes += len(line)
@@ -62,7 +63,7 @@ class Journal:
             gap = Gap(self._unsaid, self._why)
             self._why = ""
             self._held.append(encode(now_s, gap) + b"\n")
-        self._number = -1
+        self._number, self._begun = -1, True
         self.write(snapshot)
         self.flush()
 

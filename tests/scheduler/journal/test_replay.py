@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from scheduler import compiled
-from scheduler.core.events import Admitted, GangSubmitted
+from scheduler.core.events import Admitted, Considered, GangSubmitted
 from scheduler.core.model import Gang, Node, PodShape, Role, Selector, Slice
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import FOREVER_US, to_us
 from scheduler.journal.file import Journal
 from scheduler.journal.history import read
-from scheduler.journal.lines import Gap, decode_item, encode, snapshot
+from scheduler.journal.lines import Gap, decode_item, encode, lines, snapshot
 from scheduler.journal.replay import replay
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
@@ -284,3 +284,16 @@ def test_where_nothing_can_be_written_the_session_goes_on() -> None:
     assert told.journal.failing and not told.journal.writable()
     told.journal.close()
     assert told.journal.num_lost == 5, "a snapshot, an event, and a pass of two and an end"
+
+
+def test_a_word_before_the_first_snapshot_of_a_process_follows_nothing(tmp_path: Path) -> None:
+    """Another process wrote what stands before it, and did not say how many lines."""
+    state = ClusterState(())
+    for _ in range(3):
+        journal = Journal(tmp_path / "journal.jsonl", 1 << 20)
+        journal.write(b'{"t":0.0,"is":"Told","v":{}}')
+        journal.begin(0.0, snapshot(0.0, state, PolicySpec(), 1.0))
+        journal.write(encode(1.0, Considered()))
+        journal.write(encode(2.0, Considered()))
+        journal.close()
+    assert len(list(lines(tmp_path / "journal.jsonl"))) == 9
