@@ -97,6 +97,7 @@ class Controller:
         self.being_bound: Counter[str] = Counter()  #: by uid of pods of no gang: binds under way
         self._num_freed = 0
         self._leaving: list[tuple[float, str]] = []  #: a heap: by when pods of no gang are gone
+        self._gone_by_s: dict[str, float] = {}  #: the same by uid, also of those that are overdue
         ledger.standing.patience_s = settings.timeouts.bind_s
 
     @property
@@ -185,6 +186,7 @@ class Controller:
             self.pods.pop(uid, None)
             self.key_of_pod.pop(uid, None)
             self.being_bound.pop(uid, None)
+            self._gone_by_s.pop(uid, None)
             self.tables.repelling.drop(uid)
             freed = self.ledger.drop_foreign(uid)
             if old_key is not None:
@@ -262,15 +264,22 @@ class Controller:
             self.work.wake()
 
     def _leaves(self, pod: Pod) -> bool:
-        """True if a pod is about to be gone: one that is overdue may stay for ever."""
-        told = pod.metadata.deletion_timestamp
+        """True if a pod is about to be gone: one that is overdue may stay for ever.
+
+        Whoever deletes a pod chooses for how long it may stay. That is believed once for each pod,
+        and for no longer than a bind may take.
+        """
+        uid, told = pod.metadata.uid, pod.metadata.deletion_timestamp
         if told is None:
             return False
-        due_s = unix_s(told) - self.zero_unix_s + self.settings.timeouts.bind_s
-        if due_s <= self.now_s():
-            return False
-        heappush(self._leaving, (due_s, pod.metadata.uid))
-        return True
+        now_s, bind_s = self.now_s(), self.settings.timeouts.bind_s
+        due_s = self._gone_by_s.get(uid)
+        if due_s is None:
+            due_s = min(unix_s(told) - self.zero_unix_s, now_s + bind_s) + bind_s
+            self._gone_by_s[uid] = due_s
+            if due_s > now_s:
+                heappush(self._leaving, (due_s, uid))
+        return due_s > now_s
 
     def _count_overdue(self, now_s: float) -> None:
         """Count pods for good that should be gone by now."""

@@ -8,6 +8,7 @@ or a pod of no gang may have made room.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from math import inf
 
 from scheduler.core.capacity import Capacity, in_order
@@ -46,9 +47,10 @@ class Standing:
         self._rooms: dict[FamilyKey, int] = {}  #: the largest size that could be placed
         #: what a gang held and missed when it was asked for last, and whether it could be placed
         self._rest: tuple[Placement, tuple[Role, ...], bool] | None = None
-        self.aside: dict[str, None] = {}  #: gangs that were set aside, and some that are gone
+        #: gangs that were set aside, and some that are gone; those looked at of late come last
+        self.aside: dict[str, None] = {}
         self._num_new = 0  #: in this pass
-        self._unseen: list[str] = []  #: of them, those to be looked at since there is more room
+        self._num_unseen = 0  #: of them, those to be looked at since there is more room
         self._grew = False
         self._turn = ""  #: the last head that could be placed
         self._since_s = inf  #: since when it cannot be
@@ -203,22 +205,24 @@ class Standing:
         self._up_to_date()
         if self._grew:
             self._grew = False
-            self._unseen = list(self.aside)
+            self._num_unseen = len(self.aside)
         found = []
-        looked_at, self._unseen = self._unseen[:MOST_LOOKED_AT], self._unseen[MOST_LOOKED_AT:]
-        for name in looked_at:
+        for name in list(islice(self.aside, min(self._num_unseen, MOST_LOOKED_AT))):
+            self._num_unseen -= 1
+            del self.aside[name]
             member = state.gangs.get(name)
             if member is None or member.phase is not Phase.ASIDE:
-                self.aside.pop(name, None)
-            elif self.holds(member):
-                del self.aside[name]
+                continue
+            if self.holds(member):
                 found.append(name)
+            else:
+                self.aside[name] = None  # behind all others, who have their turn first
         return found
 
     @property
     def has_more(self) -> bool:
         """True if the next pass has more gangs to set aside, or to look at again."""
-        return bool(self._unseen) or self._num_new >= MOST_SET_ASIDE
+        return self._num_unseen > 0 or self._num_new >= MOST_SET_ASIDE
 
     def num_aside(self, state: ClusterState) -> int:
         """Return how many gangs are set aside."""

@@ -136,6 +136,64 @@ def test_a_pod_that_should_be_gone_and_is_not_is_waited_for_no_longer() -> None:
     tried(story, nodes=2)
 
 
+def test_a_grace_period_is_waited_for_no_longer_than_a_bind_whatever_it_says() -> None:
+    """Whoever deletes a pod may give it ten years, and may change it as often as they like."""
+
+    async def story(rig: Rig) -> None:
+        node(rig, 0, cpu="96")
+        node(rig, 1, cpu="95")
+        stays = daemon(0)
+        gone = datetime.now(UTC) + timedelta(days=3650)
+        stays.metadata.deletion_timestamp = gone.isoformat(timespec="seconds")
+        stays.metadata.deletion_grace_period_seconds = 3650 * 86400
+        rig.see(stays, lone("first", cpu="96"), lone("b", cpu="95", at="01"))
+        for number in range(100):
+            rig.clock_s += 0.5
+            again = msgspec.convert(msgspec.to_builtins(stays), Pod)
+            again.metadata.annotations["saved"] = f"{number}"
+            rig.see(again)
+            await rig.settle()
+        assert rig.placed() == {}
+        assert len(rig.control._leaving) == 1
+        for _ in range(2):  # its grace is believed for so long, and the head is patient
+            await rig.pass_s(31.0)
+        assert set(rig.placed()) == {"b"}
+        rig.see(stays)
+        await rig.settle()
+        assert rig.ledger.state.gangs["n/first"].phase is Phase.ASIDE
+        rig.lose(stays)
+        assert not rig.control._gone_by_s
+
+    tried(story, nodes=2)
+
+
+def test_gangs_set_aside_have_their_turn_however_often_there_is_more_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first two that are asked for can go nowhere; each step a pod of no gang comes or goes."""
+    monkeypatch.setattr(standing, "MOST_LOOKED_AT", 2)
+
+    async def story(rig: Rig) -> None:
+        for number in range(4):
+            node(rig, number, cordoned=number == 0, cpu="96")
+        where = {HOST: "node-00000"}
+        rig.see(*(lone(f"bad-{n}", 0, nodeSelector=where) for n in range(7)), daemon(1))
+        node(rig, 2, cordoned=True)
+        node(rig, 3, cordoned=True)
+        rig.see(lone("large", cpu="96", at="01"))
+        await rig.settle()
+        assert len(rig.ledger.standing.aside) == 8
+        rig.lose(daemon(1))
+        for number in range(4):
+            rig.see(daemon(2, cpu=f"{900 - number}m"))
+            rig.control.step()
+        assert rig.ledger.state.gangs["n/large"].phase is not Phase.ASIDE
+        await rig.settle()
+        assert rig.placed() == {"large": "node-00001"}
+
+    tried(story)
+
+
 def test_a_head_that_waits_for_gangs_alone_keeps_its_turn() -> None:
     async def story(rig: Rig) -> None:
         rig.see(lone("runs"))
