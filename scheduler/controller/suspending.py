@@ -116,7 +116,7 @@ class Suspending:
         gangs = self._tables.gangs
         for owner in (meta.uid, ""):
             gang = gangs.get(GangKey(meta.namespace, name, source, owner))  # type: ignore[arg-type]
-            if gang is not None and gang.pods:
+            if gang is not None and any(not pod.ended for pod in gang.pods.values()):
                 return True
         return False
 

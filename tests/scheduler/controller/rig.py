@@ -30,6 +30,7 @@ from scheduler.kube.objects import GATE, NodeObject, Pod, Thing
 from scheduler.kube.watch import Change
 from scheduler.policies import catalog
 from scheduler.status.publish import Publisher
+from scheduler.workloads.lean import lean_pod, lean_thing
 
 RESOURCE = "nvidia.com/gpu"
 
@@ -132,7 +133,7 @@ class Rig:
         """Tell of an object that sizes gangs."""
         meta = {"name": name, "namespace": "n", "uid": f"uid-{name}", **meta}
         item = msgspec.convert({"metadata": meta, "spec": spec}, Thing)
-        self.control.on_thing(kind, Change.MODIFIED, item)
+        self.control.on_thing(kind, Change.MODIFIED, lean_thing(item))
 
     def no_thing(self, kind: str, name: str) -> None:
         """Tell that such an object is gone."""
@@ -142,8 +143,12 @@ class Rig:
     def see(self, *pods: Pod) -> None:
         """Tell of pods as they are now."""
         for one in pods:
-            known = one.metadata.uid in self.control.pods
-            self.control.on_pod(Change.MODIFIED if known else Change.ADDED, one)
+            kept = _kept(one)
+            if kept is None:
+                self.lose(one)
+                continue
+            known = kept.metadata.uid in self.control.pods
+            self.control.on_pod(Change.MODIFIED if known else Change.ADDED, kept)
 
     def lose(self, *pods: Pod) -> None:
         """Tell that pods are gone."""
@@ -290,6 +295,15 @@ class Rig:
     def problem(self, gang: str) -> str:
         """Return why a gang is not considered."""
         return self.control.names[gang].problem
+
+
+def _kept(item: Pod) -> Pod | None:
+    """Return a pod as the service's informer hands it on."""
+    copied = msgspec.convert(msgspec.to_builtins(item), Pod)
+    try:
+        return lean_pod(copied)
+    except Exception:
+        return copied
 
 
 def pod(

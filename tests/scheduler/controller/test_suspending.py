@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import pytest
 
 from scheduler.kube.api import ApiError
-from scheduler.kube.objects import SUSPENDED, Pod, Thing
-from scheduler.kube.watch import Change
-from scheduler.workloads.lean import lean_thing
+from scheduler.kube.objects import SUSPENDED, Pod
 from tests.scheduler.controller.rig import Rig, pod, tried
 
 REPAIR_S = 60.0
@@ -26,9 +23,7 @@ def see_job(rig: Rig, kind: str, *, suspend: bool = False, **meta: Any) -> None:
         spec["suspend"] = suspend
     else:
         spec = {"pytorchReplicaSpecs": REPLICAS, "runPolicy": {"suspend": suspend}}
-    meta = {"name": "j", "namespace": "n", "uid": "uid-j", **meta}
-    item = lean_thing(msgspec.convert({"metadata": meta, "spec": spec}, Thing))
-    rig.control.on_thing(kind, Change.MODIFIED, item)
+    rig.thing(kind, "j", spec, **meta)
 
 
 def member(kind: str, number: int, **more: Any) -> Pod:
@@ -172,5 +167,24 @@ def test_whatever_a_user_writes_there_ends_nobody(said: str) -> None:
         await rig.pass_s(1.5)
         assert writes(rig) == [(False, None)]
         assert rig.evicted() == []
+
+    tried(story)
+
+
+@pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
+def test_a_pod_that_ended_does_not_keep_its_job_suspended(phase: str) -> None:
+    """Job pods stay once they ended, of tries before this one too."""
+
+    async def story(rig: Rig) -> None:
+        see_job(rig, "Job")
+        rig.see(member("Job", 0, uid="old", phase=phase, node="node-0"))
+        pods = await in_part(rig, "Job")
+        see_job(rig, "Job", suspend=True, annotations={SUSPENDED: "Job/j"})
+        await rig.pass_s(30.0)
+        assert (False, None) not in writes(rig)
+        rig.lose(*pods)
+        await rig.settle()
+        await rig.pass_s(1.5)
+        assert writes(rig)[-1] == (False, None)
 
     tried(story)
