@@ -20,6 +20,7 @@ PAGE, FIRST_PAGE = 500, 50  #: objects of a list that are asked for at once
 PAGE_BYTES = 8 << 20  #: that these are to be
 MOST_BYTES = 64 << 20  #: that are read of one; with more, fewer objects are asked for
 AT_ONCE = 100  #: objects of a list that are told before others get their turn
+TURN_S = 0.015  #: lines that came together give others their turn after so long
 
 
 class Change(StrEnum):
@@ -180,7 +181,7 @@ class Informer(Generic[T]):
                 ),
                 accept=self.accept_line,
             )
-            opened_s = heard_s = loop.time()
+            opened_s = heard_s = turn_s = loop.time()
             try:
                 async with asyncio.timeout(self.stalled_s) as silence:
                     async for line in lines:
@@ -197,6 +198,9 @@ class Informer(Generic[T]):
                         if told.change == BOOKMARK:
                             continue
                         self._follow(Change(told.change), told.uid, told.item)
+                        if now_s - turn_s > TURN_S:  # many lines may lie here already
+                            await asyncio.sleep(0)
+                            turn_s = loop.time()
                 # the server ends a watch after timeoutSeconds; go on where it ended
             except TimeoutError:
                 log.warning(

@@ -34,6 +34,7 @@ from scheduler.workloads.eligibility import (
 USUAL_KEYS = ("muster.dev/pool", "nvidia.com/gpu.product")
 #: what pods asked for that do not wait any more; it comes again, and costs no sorting then
 MOST_RECENT = 64
+TAINTS = ""  #: no label is called that
 #: nodes or selectors that are looked at before others get their turn
 SLICE = 64
 #: things that were asked for since the last sorting; with more it is time to forget some
@@ -49,16 +50,21 @@ class Asked(NamedTuple):
     terms: list[dict[str, Any]]
     tolerated: Tolerated
     avoid: Avoid
+    keys: frozenset[str]  #: of the labels that it names
 
     def wants(self, node: NodeObject) -> bool:
         """True if a node serves."""
         labels = {**node.metadata.labels, NAME_FIELD: node.metadata.name}
         return (
             all(labels.get(key) == value for key, value in self.selector.items())
-            and (not self.terms or any(term_matches(term, labels) for term in self.terms))
             and all(self.tolerated.has(taint) for taint in hard_taints(node))
             and self.avoid.isdisjoint(labels.items())
+            and (not self.terms or any(term_matches(term, labels) for term in self.terms))
         )
+
+    def may_differ(self, changed: set[str]) -> bool:
+        """True if it may think otherwise of a node of which this changed."""
+        return TAINTS in changed or not self.keys.isdisjoint(changed)
 
 
 class _Known(NamedTuple):
@@ -98,12 +104,14 @@ class NodeClasses:
         """Return the class of a node as it is now, and whether nobody was told of that class."""
         name = node.metadata.name
         at = self._place.get(name)
-        if at is not None and _says_the_same(self._nodes[at], node):
+        changed = _changed(self._nodes[at], node) if at is not None else None
+        if at is not None and not changed:
             self._nodes[at] = node
             return self._class_at[at], False
-        marks = self._marks(node)
+        wanted = self._wanted(node, at, changed)
+        marks = self._marks(node, wanted)
         found = self._named.get(marks)
-        is_new = found is None
+        is_new = found is None or not self._size[found]
         if found is None:
             found = self._named[marks] = f"class{len(self._named)}"
         if at is None:
@@ -112,14 +120,24 @@ class NodeClasses:
             self._class_at.append(found)
         else:
             self._nodes[at] = node
-            self._size[self._class_at[at]] -= 1
+            self._leave(at)
             self._class_at[at] = found
         self._size[found] += 1
         self._first[found] = at
-        self._note(node, at)
+        self._note(wanted, at)
         if is_new:
             self._selectors.clear()
         return found, is_new and bool(self._known)
+
+    def _leave(self, at: int) -> None:
+        """Take a place from its class; another one speaks for that class if this one did."""
+        old, self._class_at[at] = self._class_at[at], ""
+        self._size[old] -= 1
+        if self._first[old] == at:
+            if self._size[old]:
+                self._first[old] = self._class_at.index(old)
+            else:
+                del self._first[old]
 
     def labels_of(self, name: str) -> dict[str, str]:
         """Return the labels of a class by which people ask for nodes."""
@@ -137,22 +155,30 @@ class NodeClasses:
         """Things that pods ask of nodes and that are told apart."""
         return len(self._known)
 
-    def _marks(self, node: NodeObject) -> _Marks:
+    def _wanted(self, node: NodeObject, at: int | None, changed: set[str] | None) -> list[bool]:
+        """Return, for all that is known, whether a node serves; only what changed is looked at."""
+        return [
+            known.asked.wants(node)
+            if at is None or changed is None or known.asked.may_differ(changed)
+            else bool(known.nodes >> at & 1)
+            for known in self._known.values()
+        ]
+
+    def _marks(self, node: NodeObject, wanted: list[bool]) -> _Marks:
         marks = 0
-        for known in self._known.values():
-            if known.asked.wants(node) is not known.mostly:
+        for known, wants in zip(self._known.values(), wanted, strict=True):
+            if wants is not known.mostly:
                 marks |= known.bit
         return _usual(node), marks
 
-    def _note(self, node: NodeObject, at: int) -> None:
+    def _note(self, wanted: list[bool], at: int) -> None:
         """Count a node that came or changed among those that serve what is known."""
         self._keys = self._tainted = None
         self._having.clear()
-        for key, known in self._known.items():
-            nodes = known.nodes & ~(1 << at)
-            if known.asked.wants(node):
-                nodes |= 1 << at
-            self._known[key] = known._replace(nodes=nodes)
+        one = 1 << at
+        for (key, known), wants in zip(list(self._known.items()), wanted, strict=True):
+            if bool(known.nodes & one) is not wants:
+                self._known[key] = known._replace(nodes=known.nodes ^ one)
 
     # -- what pods ask for -------------------------------------------------------------------
 
@@ -333,8 +359,13 @@ def _usual(node: NodeObject) -> tuple[str, ...]:
     return tuple(labels.get(key, "") for key in USUAL_KEYS)
 
 
-def _says_the_same(old: NodeObject, node: NodeObject) -> bool:
-    return old.metadata.labels == node.metadata.labels and old.spec.taints == node.spec.taints
+def _changed(old: NodeObject, node: NodeObject) -> set[str]:
+    """Return the keys of labels that changed, and `TAINTS` if some of those did that keep off."""
+    tainted = old.spec.taints != node.spec.taints and hard_taints(old) != hard_taints(node)
+    changed = {TAINTS} if tainted else set()
+    if old.metadata.labels != node.metadata.labels:
+        changed |= {key for key, _ in old.metadata.labels.items() ^ node.metadata.labels.items()}
+    return changed
 
 
 def _key(pod: Pod, avoid: Avoid) -> bytes:
@@ -343,5 +374,7 @@ def _key(pod: Pod, avoid: Avoid) -> bytes:
 
 
 def _asked(pod: Pod, avoid: Avoid) -> Asked:
-    spec = pod.spec
-    return Asked(spec.node_selector, required_terms(pod), Tolerated(spec.tolerations), avoid)
+    spec, terms = pod.spec, required_terms(pod)
+    named = {clause.get("key", "") for term in terms for clause in clauses_of(term)}
+    keys = frozenset(named.union(spec.node_selector, (key for key, _ in avoid)))
+    return Asked(spec.node_selector, terms, Tolerated(spec.tolerations), avoid, keys)

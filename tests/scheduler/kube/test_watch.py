@@ -8,6 +8,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from aiohttp import web
 from kubernetes.aio.client import Configuration
 
@@ -121,6 +122,31 @@ def test_one_odd_object_does_not_end_the_watch_of_all_others() -> None:
         watch.cancel()
         assert heard == [("ADDED", "good"), ("DELETED", "good"), ("ADDED", "last")]
         assert informer.skipped == 6, "two of the list, two changes, and both ends of one object"
+
+    served(story)
+
+
+def test_lines_that_come_together_give_others_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scheduler.kube.watch.TURN_S", -1.0)
+
+    async def story(server: Server, api: Api) -> None:
+        turns, last, at = 0, asyncio.Event(), []
+
+        def handler(kind: Change, item: Thing) -> None:
+            at.append(turns)
+            if item.metadata.name == "last":
+                last.set()
+
+        informer = Informer(api, "/things", Thing, handler)
+        watch = asyncio.create_task(informer.run())
+        await informer.synced.wait()
+        lines = [change("ADDED", thing(f"t{at}", {}, at)) for at in range(50)]
+        server.changes.put_nowait(b"\n".join([*lines, change("ADDED", thing("last", {}, 99))]))
+        while not last.is_set():
+            turns += 1
+            await asyncio.sleep(0)
+        watch.cancel()
+        assert len(set(at)) == 51
 
     served(story)
 

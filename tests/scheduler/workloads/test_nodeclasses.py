@@ -10,7 +10,7 @@ import pytest
 
 from scheduler.controlplane.objects import node as played
 from scheduler.kube.objects import NodeObject, Pod
-from scheduler.workloads.eligibility import may_use
+from scheduler.workloads.eligibility import may_use, term_matches
 from scheduler.workloads.limits import MOST_CLAUSES, MOST_LISTED, MOST_VALUES, excess
 from scheduler.workloads.nodeclasses import MOST_RECENT, NodeClasses
 
@@ -160,6 +160,56 @@ def test_what_a_pod_lists_is_not_looked_for_on_every_node() -> None:
     Looks.num = 0
     classes.learn(monster)
     assert Looks.num <= 2 * len(nodes), "a label of each node is read once, for all terms and keys"
+
+
+@pytest.mark.parametrize(
+    ("taints", "labels", "num_looks"),
+    [
+        ([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}], {}, 0),
+        ([], {"version": "new"}, 0),
+        ([], {"zone": "new"}, 1),
+        ([{"key": "broken", "effect": "NoSchedule"}], {}, 0),  # for whom does not tolerate it
+    ],
+)
+def test_a_node_that_changes_is_looked_at_for_those_alone_who_ask_for_what_changed(
+    taints: Any, labels: dict[str, str], num_looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Any] = []
+    monkeypatch.setattr(
+        "scheduler.workloads.nodeclasses.term_matches",
+        lambda term, labels: looks.append(term) or term_matches(term, labels),
+    )
+    lists = [{"key": HOST, "operator": "NotIn", "values": [f"v{number}"]} for number in range(50)]
+    lists.append({"key": "zone", "operator": "NotIn", "values": ["old"]})
+    asked = [pod(affinity=near({"matchExpressions": [clause]})) for clause in lists]
+    classes = sort([node(number) for number in range(10)], *asked)
+    looks.clear()
+    classes.class_of(node(3, taints, **labels))
+    assert len(looks) == num_looks
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_after_changes_of_nodes_a_pod_may_use_what_it_may_use(seed: int) -> None:
+    draw = random.Random(seed)
+    asked = [some_pod(draw) for _ in range(20)]
+    nodes = {number: node(number) for number in range(20)}
+    classes = sort(list(nodes.values()), *asked)
+    for _ in range(60):
+        number = draw.randrange(24)
+        labels = {
+            key: draw.choice("0123x") for key in ("zone", "rack", "size") if draw.random() < 0.5
+        }
+        taints = [{"key": key, "effect": "NoSchedule"} for key in "ab" if draw.random() < 0.2]
+        nodes[number] = node(number, taints, **labels)
+        classes.class_of(nodes[number])
+    for one in asked:
+        pool = classes.selector(one).pool
+        fits = {
+            at
+            for at, name in nodes.items()
+            if not pool or classes.class_of(name)[0] in pool.split("|")
+        }
+        assert fits == {at for at, name in nodes.items() if may_use(one, name)}
 
 
 def test_between_two_turns_few_nodes_are_sorted() -> None:
