@@ -119,6 +119,8 @@ class Controller:
         elif not self.ledger.set_node(node):
             return  # a heartbeat
         self.tables.may_have_room(node.metadata.name)
+        if old is None or old.metadata.labels != node.metadata.labels:
+            self.tables.repelling.node_changed(node.metadata.name)
         tainted = old is not None and old.spec.taints != node.spec.taints
         closed = tainted or not self.ledger.usable(node.metadata.name)
         if closed and self.tables.num_unbound:  # else every gang is placed
@@ -180,7 +182,7 @@ class Controller:
     def _take_in(self, change: Change, pod: Pod) -> None:
         uid = pod.metadata.uid
         old_key = self.key_of_pod.get(uid)
-        if self.tables.kept_off and (change is Change.DELETED or pod.ended):
+        if self.tables.refused_on and (change is Change.DELETED or pod.ended):
             self.tables.may_have_room(pod.spec.node_name)
         if change is Change.DELETED:
             self.pods.pop(uid, None)
@@ -199,8 +201,7 @@ class Controller:
         if before is not None and before.spec.node_name and not pod.spec.node_name:
             return  # older than what was read meanwhile: no pod leaves its node but by its end
         self.pods[uid] = pod
-        if pod.spec.affinity is not None:
-            self.tables.repelling.take(pod)
+        self.tables.repelling.take(pod)
         if pod.spec.node_name and pod.spec.scheduler_name not in self.progress.seen_s:
             self.tables.note_bound(pod)
         key = old_key

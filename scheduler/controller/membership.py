@@ -21,7 +21,7 @@ from scheduler.controller.slots import Slot, SlotState
 from scheduler.core.model import PodShape
 from scheduler.kube.objects import PLAN, Pod
 from scheduler.workloads.completed import Completed
-from scheduler.workloads.eligibility import Avoid, unmodelled
+from scheduler.workloads.eligibility import Avoid, digest_of, unmodelled
 from scheduler.workloads.gangs import JOBSET_ATTEMPT, GangKey, Rank, rank_of
 from scheduler.workloads.limits import excess
 from scheduler.workloads.requests import pod_shape
@@ -141,6 +141,9 @@ class LiveGang:
     named: tuple[str, ...] = ()  #: the same, as the last pod that was looked at has them
     kinds: frozenset[bytes] = frozenset()  #: of pods that wait, as its namespace's count has them
     trouble: str = ""  #: what the core failed on; holds until `hold_until_s`
+    kept_off: Avoid = frozenset()  #: by neighbours of pods that muster binds by itself
+    neighbours: int = -1  #: that were looked at for it, as a version
+    avoids: Avoid = frozenset()  #: of that, what is planned around
     _part_of: dict[bytes, str] = field(default_factory=dict)
     _num_parts: Counter[str] = field(default_factory=Counter)  #: by role
     _facts: dict[str, Facts] = field(default_factory=dict)
@@ -320,6 +323,9 @@ class LiveGang:
         rank, alike = facts.rank, facts.alike
         avoid = self.refusals.avoided(rank)
         alike += _encode(sorted(avoid)) if avoid else b""
+        if self.avoids:  # many, but of all pods the same
+            alike += digest_of(self.avoids)
+            avoid = avoid | self.avoids if avoid else self.avoids
         name = self._part_of.get(alike)
         if name is None:
             same = self._num_parts[rank.role]

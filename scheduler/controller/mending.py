@@ -20,6 +20,7 @@ from scheduler.controller.tables import Tables
 from scheduler.controller.worldsize import misfits
 from scheduler.kube.objects import Pod
 from scheduler.workloads.completed import Completed, completed
+from scheduler.workloads.eligibility import Avoid
 from scheduler.workloads.gangs import rank_of, shown
 from scheduler.workloads.sizes import Size, size_of, without_surplus
 
@@ -182,7 +183,11 @@ class Mending:
         told = slot.is_told  # then kube-scheduler, or a look, says who has the node
         if not self._ledger.takes(slot.node, pod) or self._is_late(gang, slot, pod, now_s):
             return True
-        return not told and self._ledger.overfull(slot.node, gang.facts(pod).shape)
+        if told:
+            return False
+        if self._release.binds_alone(pod) and self._tables.kept_off(gang, slot.node):
+            return True
+        return self._ledger.overfull(slot.node, gang.facts(pod).shape)
 
     def _is_late(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> bool:
         """True if a pod did not get its node in time, and not because others are late."""
@@ -272,6 +277,7 @@ class Mending:
     def _ask(self, gang: LiveGang, free: list[Pod], now_s: float) -> None:
         """Let what has no node yet wait for one."""
         gang.refusals.forget_past(now_s)
+        gang.avoids = self._avoids(gang, free, now_s)
         free = without_surplus(free, self._tables.find)
         free, stuck = self._recovery.resume(gang, free, now_s)
         if now_s >= gang.hold_until_s:
@@ -282,6 +288,16 @@ class Mending:
             asks = wanted(gang, free)
         gang.later = [pod.metadata.uid for pod in reversed(asks.later)]
         self._tables.tell(gang, asks)
+
+    def _avoids(self, gang: LiveGang, free: list[Pod], now_s: float) -> Avoid:
+        """Return where neighbours keep pods off that nobody but muster binds."""
+        alone = self._tables.settings.direct_schedulers
+        if not alone or not any(pod.spec.scheduler_name in alone for pod in free):
+            return frozenset()
+        self._tables.look_at_neighbours(gang)
+        if gang.kept_off:  # those may go
+            self._work.look_again(gang.key, now_s + LOOK_S)
+        return gang.kept_off
 
     def _problem(self, gang: LiveGang, free: list[Pod], now_s: float) -> str:
         """Return why the gang must not be considered; mends what can be mended."""

@@ -136,6 +136,7 @@ class Release:
             slots = [slot for slot in slots if slot.state is SlotState.PLANNED]
             if not slots:
                 return
+            self._tables.look_at_neighbours(gang)
             direct = {s.plan.generation for s in slots if self.lane(gang, s) is Lane.DIRECT}
             for generation in sorted(direct):
                 await self.plans.commit(gang, generation)
@@ -198,7 +199,8 @@ class Release:
         wanted = pod.spec.scheduler_name in settings.direct_schedulers or (
             gang.request is not None and gang.request.queue in settings.direct_queues
         )
-        if wanted and not self._tables.unchecked(gang, pod):
+        tables = self._tables
+        if wanted and not tables.unchecked(gang, pod) and not tables.kept_off(gang, slot.node):
             return Lane.DIRECT
         return Lane.PINNED if pod.gated else Lane.EXTENDER
 
@@ -208,7 +210,13 @@ class Release:
         if pod is None:
             return True
         shape = gang.facts(pod).shape
-        return self._ledger.takes(slot.node, pod) and not self._ledger.overfull(slot.node, shape)
+        if not self._ledger.takes(slot.node, pod) or self._ledger.overfull(slot.node, shape):
+            return False
+        return not self.binds_alone(pod) or not self._tables.kept_off(gang, slot.node)
+
+    def binds_alone(self, pod: Pod) -> bool:
+        """True if nobody but muster binds a pod."""
+        return pod.spec.scheduler_name in self._tables.settings.direct_schedulers
 
     def void(self, slot: Slot, uid: str, node: str) -> str:
         """Return why a pod must not be told of a slot, or bound by it, any more; or nothing.
@@ -239,8 +247,14 @@ class Release:
             return
         plan, node = plan_text(gang.name, slot), slot.node
         meta = pod.metadata
-        unless = partial(self.void, slot, meta.uid, node)
         lane = self.lane(gang, slot)
+
+        def unless() -> str:
+            why = self.void(slot, meta.uid, node)
+            if not why and lane is Lane.DIRECT and self._tables.kept_off(gang, node):
+                return f"a neighbour keeps it off {node} by now"
+            return why
+
         # from now on somebody may bind it, and the watch that would tell may be behind
         slot.telling(work.now_s(), lane)
         slot.num_writing += 1

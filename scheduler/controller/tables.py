@@ -67,11 +67,11 @@ class Tables:
         #: of gangs whose pods muster ended: when they came, and until when that is kept
         self._ages: dict[GangKey, tuple[float, int, float]] = {}
         self.budget = Budget()
-        self.repelling = Repelling()
+        self.repelling = Repelling(ledger.nodes)
         #: by namespace and name of objects: the gangs of which these may say something
         self._about: dict[tuple[str, str], dict[GangKey, None]] = {}
         self._refusals: dict[GangKey, Refusals] = {}  #: of gangs without pods
-        self.kept_off: dict[str, set[GangKey]] = {}  #: by node: gangs that it was refused to
+        self.refused_on: dict[str, set[GangKey]] = {}  #: by node: gangs that it was refused to
         self._num_seen = 0  #: gangs
         self.vacancies = Vacancies(settings.timeouts.repair_s)
         #: schedulers that serve: those of the settings, and those that bound a pod
@@ -94,7 +94,21 @@ class Tables:
         if what := gang.facts(pod).unmodelled:
             return what
         resource = self.ledger.devices.known.asked_by(pod)
-        return f"devices for {resource}" if resource else self.repelling.keeps_off(pod)
+        return f"devices for {resource}" if resource else ""
+
+    def kept_off(self, gang: LiveGang, node: str) -> bool:
+        """True if a neighbour keeps those pods of a gang off a node that have none yet."""
+        if gang.neighbours != self.repelling.version:
+            self.look_at_neighbours(gang)
+        if not gang.kept_off or node not in self.ledger.nodes:
+            return False
+        return not gang.kept_off.isdisjoint(self.ledger.nodes[node].metadata.labels.items())
+
+    def look_at_neighbours(self, gang: LiveGang) -> None:
+        """Work out anew where neighbours keep a gang's pods off that have no node yet."""
+        gang.neighbours = self.repelling.version
+        waiting = (p for p in gang.pods.values() if not p.spec.node_name and not p.ended)
+        gang.kept_off = self.repelling.keeps_off(gang.key.namespace, waiting)
 
     def promised_nodes(self) -> set[str]:
         """Return nodes on which a pod with a slot is not bound yet."""
@@ -218,14 +232,14 @@ class Tables:
 
     def keep_off(self, gang: LiveGang, node: str) -> None:
         """Note that a gang keeps off a node until that may have changed."""
-        keys = self.kept_off.setdefault(node, set())
+        keys = self.refused_on.setdefault(node, set())
         keys.add(gang.key)
         if len(keys) > MOST_KEPT:
             keys &= self.gangs.keys() | self._refusals.keys()
 
     def may_have_room(self, node: str) -> None:
         """Note that a pod left a node, or that the node changed: what was refused may pass now."""
-        keys = self.kept_off.get(node)
+        keys = self.refused_on.get(node)
         if not keys:
             return
         now_s = self.work.now_s()
@@ -238,7 +252,7 @@ class Tables:
             else:
                 self.work.look_again(key, at_s)
         if not keys:
-            del self.kept_off[node]
+            del self.refused_on[node]
 
     def give_slots(self, gang: LiveGang, slots: list[Slot]) -> None:
         """Note which pods have which nodes; the caller tells the core, or heard it from there."""

@@ -196,6 +196,10 @@ def _view(
         notes += _unwell(ledger, live)
     if gang.refusals.said and reason:
         notes.append(gang.refusals.said)
+    if gang.avoids and reason:
+        label = "=".join(min(gang.avoids))
+        others = f" and {len(gang.avoids) - 1:,} like it" if len(gang.avoids) > 1 else ""
+        notes.append(f"neighbours keep it off nodes with {label}{others} (podAntiAffinity)")
     if gang.kept_by:
         notes.append(gang.kept_by)
     if lacks_pods and ledger.devices.not_understood:

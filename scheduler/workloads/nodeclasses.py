@@ -25,6 +25,7 @@ from scheduler.workloads.eligibility import (
     Tolerated,
     clause_matches,
     clauses_of,
+    digest_of,
     hard_taints,
     required_terms,
     term_matches,
@@ -370,7 +371,8 @@ def _changed(old: NodeObject, node: NodeObject) -> set[str]:
 
 def _key(pod: Pod, avoid: Avoid) -> bytes:
     spec = pod.spec
-    return _encode([spec.node_selector, required_terms(pod), spec.tolerations, sorted(avoid)])
+    asked = _encode([spec.node_selector, required_terms(pod), spec.tolerations])
+    return asked + digest_of(avoid) if avoid else asked
 
 
 def _asked(pod: Pod, avoid: Avoid) -> Asked:

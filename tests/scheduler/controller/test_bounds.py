@@ -9,13 +9,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from scheduler.controller import repelling as repel
 from scheduler.controller.budget import ALWAYS, Budget
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.refusals import MOST_BANS, Refusals
+from scheduler.controlplane.objects import node as played
 from scheduler.core.audit import validate
 from scheduler.extender.binds import BindArgs, Binds
-from scheduler.kube.objects import Pod
+from scheduler.kube.objects import NodeObject, Pod
 from scheduler.kube.watch import Change
+from scheduler.status.status import view
 from scheduler.workloads import gangs
 from scheduler.workloads.gangs import GangKey, Rank, Source
 from tests.scheduler.controller.rig import Rig, pod, tried
@@ -271,7 +274,10 @@ def test_muster_binds_no_pod_by_itself_that_a_neighbour_keeps_off(
         labels = {"muster.dev/group": "a", "muster.dev/min-member": "1", "app": "db"}
         rig.see(pod("a", labels=labels, schedulerName="muster"))
         await rig.settle()
-        assert ("podAntiAffinity, as of n/db" in rig.problem("n/a")) is kept_off
+        assert not rig.problem("n/a")
+        said = view(rig.control.names["n/a"], rig.ledger, rig.control.now_s()).text
+        kept = "neighbours keep it off nodes with kubernetes.io/hostname=node-00000"
+        assert (kept in said) is kept_off
         assert ("a" in rig.placed()) is not kept_off
         rig.lose(there)
         await rig.pass_s(61.0)
@@ -279,6 +285,82 @@ def test_muster_binds_no_pod_by_itself_that_a_neighbour_keeps_off(
         assert not rig.control.tables.repelling._terms
 
     tried(story, nodes=1, direct_schedulers=["muster"])
+
+
+@pytest.mark.parametrize(
+    ("topology", "where"),
+    [
+        ({"topologyKey": HOST}, {"node-00001", "node-00002"}),
+        ({"topologyKey": "rack"}, {"node-00002", "node-00003"}),
+        ({"topologyKey": "unheard-of"}, {"node-00000", "node-00001"}),
+    ],
+)
+def test_a_neighbour_that_keeps_everybody_off_closes_its_own_place_alone(
+    topology: dict[str, str], where: set[str]
+) -> None:
+    """Racks of two: a tenant's pod on the first node does not want to be beside anybody."""
+
+    async def story(rig: Rig) -> None:
+        for number in range(4):
+            item = played(number, 8)
+            item["metadata"]["labels"]["rack"] = f"r{number // 2}"
+            rig.control.on_node(Change.MODIFIED, msgspec.convert(item, NodeObject))
+        rig.see(repelling("db", "tenant", labelSelector={}, namespaceSelector={}, **topology))
+        rig.see(*(pod(f"a-{n}", **own("a", 2), schedulerName="muster") for n in range(2)))
+        await rig.settle()
+        assert set(rig.placed().values()) == where
+        assert set(rig.lanes().values()) == {"direct"}
+        rig.replay()
+
+    tried(story, nodes=0, direct_schedulers=["muster"])
+
+
+def test_a_neighbour_that_comes_between_a_plan_and_its_bind_is_heeded() -> None:
+    async def story(rig: Rig) -> None:
+        for number in range(2):
+            rig.node(number)
+        rig.see(*(pod(f"a-{n}", **own("a", 1), schedulerName="muster") for n in range(1)))
+        rig.control.step()  # it is planned; nothing is written before others have their turn
+        (slot,) = rig.control.names["n/a"].slots
+        there = repelling("db", "tenant", labelSelector={}, namespaceSelector={})
+        there.spec.node_name = slot.node
+        rig.see(there)
+        for _ in range(3):
+            await rig.pass_s(31.0)
+        (other,) = {"node-00000", "node-00001"} - {slot.node}
+        assert rig.placed() == {"a-0": other}
+
+    tried(story, nodes=0, direct_schedulers=["muster"])
+
+
+def test_more_selectors_than_are_looked_at_close_their_own_places_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(repel, "MOST_TERMS", 3)
+
+    async def story(rig: Rig) -> None:
+        for number in range(10):
+            app = {"matchLabels": {"app": f"x{number}"}}
+            rig.see(repelling(f"db-{number}", "tenant", labelSelector=app, namespaceSelector={}))
+        rig.see(pod("a", **own("a", 1), schedulerName="muster"))
+        await rig.settle()
+        assert rig.placed() == {"a": "node-00001"}
+
+    tried(story, nodes=2, direct_schedulers=["muster"])
+
+
+def test_labels_in_which_pods_of_a_gang_differ_may_be_meant_by_any_selector() -> None:
+    pods = [pod(f"a{n}", labels={"app": "db", "index": f"{n}"}) for n in range(3)]
+    for selector, kept_off in (
+        ({"matchLabels": {"index": "7"}}, True),
+        ({"matchLabels": {"app": "web", "index": "1"}}, False),
+        ({"matchExpressions": [{"key": "index", "operator": "NotIn", "values": ["1"]}]}, True),
+        ({"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}, False),
+    ):
+        rig = Rig()
+        rig.see(repelling("db", labelSelector=selector))
+        found = rig.control.tables.repelling.keeps_off("n", pods)
+        assert found == ({(HOST, "node-00000")} if kept_off else frozenset()), selector
 
 
 def test_a_pod_that_a_neighbour_keeps_off_is_left_to_kube_scheduler_where_it_serves_it() -> None:
