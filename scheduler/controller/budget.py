@@ -16,6 +16,7 @@ MOST_IN_ALL = 4000
 ALWAYS = 8  #: of one namespace, however many others have
 #: kinds of pods times classes of nodes: how many of the ones fit into the others is counted
 MOST_FITS = 500_000
+KIND_BYTES = 1024  #: a kind counts once for each so many of what it says: each is looked at
 
 
 class Budget:
@@ -23,6 +24,7 @@ class Budget:
 
     def __init__(self) -> None:
         self._gangs_with: dict[str, Counter[bytes]] = {}
+        self._num_of: Counter[str] = Counter()  #: kinds by namespace
         self.num_kinds = 0
 
     def count(self, gang: LiveGang, kinds: frozenset[bytes], num_classes: int = 1) -> str:
@@ -33,10 +35,12 @@ class Budget:
         self._change(namespace, gang.kinds, -1)
         gang.kinds = frozenset()
         others = self._gangs_with.get(namespace, Counter())
-        more = sum(kind not in others for kind in kinds)
-        num = len(others) + more
+        more = sum(_times(kind) for kind in kinds if kind not in others)
+        num = self._num_of[namespace] + more
         in_all = min(MOST_IN_ALL, MOST_FITS // max(1, num_classes))
-        if num > MOST_KINDS or (num > ALWAYS and self.num_kinds + more > in_all):
+        # what others had first leaves a namespace its share
+        share = max(ALWAYS, in_all // len(self._gangs_with.keys() | {namespace}))
+        if num > MOST_KINDS or (num > share and self.num_kinds + more > in_all):
             whose = f"namespace {namespace}" if num > MOST_KINDS else "the cluster"
             most = MOST_KINDS if num > MOST_KINDS else in_all
             return (
@@ -51,11 +55,19 @@ class Budget:
         if not kinds:
             return
         known = self._gangs_with.setdefault(namespace, Counter())
-        self.num_kinds -= len(known)
+        num = 0
         for kind in kinds:
             known[kind] += by
+            if known[kind] == max(0, by):  # it came, or the last of it went
+                num += by * _times(kind)
             if not known[kind]:
                 del known[kind]
-        self.num_kinds += len(known)
+        self.num_kinds += num
+        self._num_of[namespace] += num
         if not known:
-            del self._gangs_with[namespace]
+            del self._gangs_with[namespace], self._num_of[namespace]
+
+
+def _times(kind: bytes) -> int:
+    """Return how often a kind counts."""
+    return 1 + len(kind) // KIND_BYTES

@@ -38,7 +38,8 @@ MOST_RECENT = 64
 TAINTS = ""  #: no label is called that
 #: nodes or selectors that are looked at before others get their turn
 SLICE = 64
-#: things that were asked for since the last sorting; with more it is time to forget some
+#: of what was asked for since the last sorting; with more it is time to forget some: things, each
+#: KiB of which counts as another
 MOST_LEARNT = 1024
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -97,7 +98,7 @@ class NodeClasses:
         self._having: dict[str, dict[str, int]] = {}  #: nodes by label
         self._tainted: dict[tuple[str, str, str], int] | None = None
         self._num_bits = 0
-        self._num_sorted = 0  #: of what is known
+        self._num_learnt = 0  #: of what is known, since the sorting
 
     # -- nodes -------------------------------------------------------------------------------
 
@@ -189,7 +190,8 @@ class NodeClasses:
         if key in self._known:
             return False
         known = self._known[key] = self._look(_asked(pod, avoid))
-        return self._splits(known) or len(self._known) - self._num_sorted > MOST_LEARNT
+        self._num_learnt += 1 + len(key) // 1024
+        return self._splits(known) or self._num_learnt > MOST_LEARNT
 
     def selector(self, pod: Pod, avoid: Avoid = frozenset()) -> Selector:
         """Return the classes that the pod may use, as the core's selector."""
@@ -245,7 +247,6 @@ class NodeClasses:
                 yield fresh
         recent = [(key, known.asked) for key, known in self._known.items() if key not in wanted]
         wanted = {**dict(recent[-MOST_RECENT:]), **wanted}
-        fresh._num_sorted = len(wanted)
         marks = [0] * len(fresh._nodes)
         for key, one in wanted.items():
             known = fresh._known[key] = fresh._look(one)

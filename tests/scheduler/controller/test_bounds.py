@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from scheduler.controller import repelling as repel
-from scheduler.controller.budget import ALWAYS, Budget
+from scheduler.controller.budget import ALWAYS, KIND_BYTES, MOST_FITS, Budget
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.refusals import MOST_BANS, Refusals
 from scheduler.controlplane.objects import node as played
@@ -83,10 +83,35 @@ def test_one_namespace_may_have_so_many_kinds_of_pods_wait() -> None:
         mine = frozenset(kinds[1000 * (other + 1) : 1000 * (other + 2)])
         assert not budget.count(gang(0, f"other-{other}"), mine)
     late = gang(0, "late")
-    assert "4,000 kinds of the cluster" in budget.count(late, frozenset(kinds[5000:5100]))
+    assert "4,000 kinds of the cluster" in budget.count(late, frozenset(kinds[5000:6000]))
     assert not budget.count(late, frozenset(kinds[5000 : 5000 + ALWAYS]))
     assert not budget.count(first, frozenset())
     assert budget.num_kinds == 3500 + ALWAYS
+
+
+def test_what_one_namespace_has_leaves_others_their_shares_and_long_kinds_count_more() -> None:
+    def gang(number: int, namespace: str) -> LiveGang:
+        return LiveGang(GangKey(namespace, f"g{number}", Source.OWN), f"n/g{number}", "gpu")
+
+    budget, num_classes = Budget(), MOST_FITS // 600
+    kinds = [frozenset([f"kind {number}".encode()]) for number in range(2000)]
+    greedy = [gang(number, "greedy") for number in range(600)]
+    assert not any(map(budget.count, greedy, kinds))
+    took = sum(
+        not budget.count(gang(number, "honest"), kinds[number], num_classes)
+        for number in range(600)
+    )
+    assert took == 300, "half of what there is, as there are two of them"
+    assert budget.count(gang(600, "greedy"), kinds[600], num_classes)
+    for number in range(600):
+        assert not budget.count(greedy[number], frozenset())
+    assert budget.num_kinds == 300
+    long = gang(0, "long")
+    assert not budget.count(long, frozenset([b"x" * 100 * KIND_BYTES]))
+    assert budget.num_kinds == 401
+    assert not budget.count(long, frozenset())
+    assert budget.num_kinds == 300
+    assert budget.count(long, frozenset([b"x" * 1000 * KIND_BYTES]))
 
 
 def test_a_gang_beyond_the_budget_waits_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
