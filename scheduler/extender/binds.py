@@ -8,6 +8,7 @@ and the next call for its pod waits for its outcome.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from scheduler.kube.api import ApiError, Turn
 from scheduler.kube.objects import Pod
 from scheduler.workloads.requests import pod_shape
 
+log = logging.getLogger("muster.binds")
 MARGIN_S = 1.0  #: before kube-scheduler hangs up, its answer is on the way
 LOOK_S = 0.25  #: a plan may change without a call, and a watch be faster than an answer
 PAUSE_S = 0.1
@@ -31,6 +33,7 @@ CHANGED = "the plan changed"
 RESERVED = "reserved for a gang"
 LOST = "muster does not lead any more"
 HUNG_UP = "kube-scheduler does not wait any more"
+UNDECIDED = "muster could not decide whether the gang is whole"
 
 
 class BindArgs(msgspec.Struct, rename="pascal"):
@@ -229,6 +232,16 @@ class Binds:
         return barrier
 
     async def _watch(self, barrier: Barrier) -> None:
+        """Decide a barrier; whatever befalls this task, no call waits for it then."""
+        try:
+            await self._decide(barrier)
+        except Exception:
+            log.exception("the barrier is not decided", extra={"gang": barrier.gang.name})
+        finally:
+            if barrier.outcome is None and barrier.calls:
+                self._fail(barrier, UNDECIDED)
+
+    async def _decide(self, barrier: Barrier) -> None:
         """Decide a barrier: one look at all its calls, whenever something happened."""
         loop = asyncio.get_running_loop()
         while True:
@@ -339,8 +352,8 @@ class Binds:
         loop = asyncio.get_running_loop()
         writing = self._writings.get(uid)
         if writing is None:
-            writing = self._writings[uid] = Writing(args.node, call, loop.create_future())
             begin()
+            writing = self._writings[uid] = Writing(args.node, call, loop.create_future())
             writing.task = asyncio.create_task(self._bind(args, plan, writing, unless, end))
         elif writing.node != args.node:
             return BindResult(f"it is being bound to {writing.node}")
@@ -373,9 +386,9 @@ class Binds:
             result = await self._tried(args, plan, writing, unless)
         finally:
             del self._writings[args.pod_u_i_d]
-            end(result, bool(writing.call.over()))
             if not writing.outcome.done():
                 writing.outcome.set_result(result)
+            end(result, bool(writing.call.over()))
 
     async def _tried(
         self, args: BindArgs, plan: str, writing: Writing, unless: Callable[[], str]

@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 
 LEAST, FIRST = 4.0, 16.0
@@ -23,6 +24,7 @@ QUICKEST_FOR_S = 30.0  #: so long, and up to twice as long, the quickest answer 
 HALF = 0.5
 STAYS_S = 10.0  #: a limit that was halved does not grow so long: each try may cost such a rest
 LONGEST_REST_S = 30.0
+BEHIND_OTHERS_S = 1.0  #: so long a request that goes first waits for those under way, no longer
 
 
 class Flow:
@@ -44,8 +46,9 @@ class Flow:
         self._doubles = True  #: nothing has shown yet how much is too much
         self._halved_s = -inf
         self._grows_from_s = -inf
-        self._rests_until_s = 0.0
-        self._wakes = False
+        self._rests_until_s = -inf
+        self._patient_until_s = -inf  #: the first that waits goes beside others from then on
+        self._wakes_s = inf
         self._before = before
         self._after: Flow | None = None
         if before is not None:
@@ -62,6 +65,8 @@ class Flow:
             self.under_way += 1
             return
         asked = asyncio.get_running_loop().create_future()
+        if self._after is not None and not self._waiting:
+            self._patient_until_s = self._clock() + BEHIND_OTHERS_S
         if again:
             self._waiting.appendleft(asked)
         else:
@@ -71,7 +76,8 @@ class Flow:
             await asked
         except asyncio.CancelledError:
             if asked.cancelled():
-                self._waiting.remove(asked)
+                with suppress(ValueError):  # those before it went in the same turn of the loop
+                    self._waiting.remove(asked)
                 self._go()
             else:  # its turn had come
                 self.over()
@@ -115,7 +121,7 @@ class Flow:
             return
         self._halved_s, self._grows_from_s = now_s, now_s + STAYS_S
         self._doubles = False
-        self.limit = max(least, HALF * self.limit)
+        self.limit = min(self.limit, max(least, HALF * self.limit))
 
     def _quickest_s(self, kind: str, took_s: float) -> float:
         """Return the quickest answer of late, this one included; the server may get slower."""
@@ -128,9 +134,14 @@ class Flow:
         if self._before is not None and self._before._waiting:
             return False
         other = self._before or self._after
-        if other is None or self.limit >= self._least:
+        if other is None or max(self.limit, other.limit) >= self._least:
+            return True
+        if self._after is not None and not self.under_way and self._has_waited():
             return True
         return self.under_way + other.under_way < int(self.limit)  # next to nothing, for both
+
+    def _has_waited(self) -> bool:
+        return bool(self._waiting) and self._clock() >= self._patient_until_s
 
     def _go(self) -> None:
         """Let those go on whose turn has come."""
@@ -139,16 +150,17 @@ class Flow:
             if not asked.done():
                 self.under_way += 1
                 asked.set_result(None)
-        rest_s = self._rests_until_s - self._clock()
-        if self._waiting and rest_s > 0 and not self._wakes:
-            self._wakes = True
-            asyncio.get_running_loop().call_later(rest_s, self._woken)
-        if self._after is not None and not self._waiting and self._after._waiting:
+        if self._waiting:
+            now_s = self._clock()
+            later_s = [at for at in (self._rests_until_s, self._patient_until_s) if at > now_s]
+            if min(later_s, default=inf) < self._wakes_s:
+                self._wakes_s = min(later_s)
+                asyncio.get_running_loop().call_later(self._wakes_s - now_s, self._woken)
+        elif self._after is not None and self._after._waiting:
             self._after._go()
-        before = self._before
-        if before is not None and before._waiting and before.limit < before._least:
-            before._go()  # which, with next to nothing for both, waited for these
+        if self._before is not None and self._before._waiting:
+            self._before._go()  # it waited for these, if there is next to nothing for both
 
     def _woken(self) -> None:
-        self._wakes = False
+        self._wakes_s = inf
         self._go()

@@ -11,7 +11,7 @@ import pytest
 
 from scheduler.controller.metrics import Metrics
 from scheduler.extender import binds as barriers
-from scheduler.extender.binds import HUNG_UP, Barrier, BindArgs, Binds
+from scheduler.extender.binds import HUNG_UP, UNDECIDED, Barrier, BindArgs, Binds
 from scheduler.extender.serving import ExtenderApp
 from scheduler.extender.verbs import Extender
 from scheduler.kube.api import ApiError
@@ -198,6 +198,42 @@ def test_what_changes_while_the_plan_is_committed(when: str) -> None:
         slow.goes_on.set()
         await asyncio.sleep(0.05)
         assert one.num_bindings() == 0
+
+    tried(story, timeouts=SHORT)
+
+
+@pytest.mark.parametrize("how", ["an error", "cancelled"])
+def test_a_barrier_whose_task_ends_answers_its_calls(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ends it: calls that nobody answers are made again for ever."""
+
+    async def story(rig: Rig) -> None:
+        one = await Gang.made(rig, 2)
+        tried = asyncio.Event()
+
+        async def breaks(*_: Any, **__: Any) -> None:
+            tried.set()
+            if how == "an error":
+                raise RuntimeError("of no kind that anybody thought of")
+            await asyncio.Event().wait()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(rig.control.plans, "commit", breaks)
+            one.call(0)
+            one.call(1)
+            await tried.wait()
+            for barrier in one.binds._barriers.values():
+                assert barrier.task is not None
+                if how == "cancelled":
+                    barrier.task.cancel()
+            assert await asyncio.wait_for(one.errors(), 1.0) == [UNDECIDED] * 2
+        await rig.settle()
+        await rig.pass_s(11.0)
+        one.calls.clear()
+        for number in range(2):
+            one.call(number)
+        assert await one.errors() == ["", ""], "it is planned anew"
 
     tried(story, timeouts=SHORT)
 
