@@ -19,10 +19,13 @@ from scheduler.kube.objects import (
     Container,
     Pod,
     PodSpec,
+    Quantities,
+    Resources,
     Thing,
 )
 from scheduler.workloads import gangs
 from scheduler.workloads.limits import MOST_LISTED, excess
+from scheduler.workloads.requests import nano, pod_requests
 
 #: labels and annotations of pods that are read, whichever of the two they are
 READ = frozenset({
@@ -73,6 +76,7 @@ def lean_pod(pod: Pod) -> Pod | None:
             scheduling_gates=spec.scheduling_gates[:MOST_LISTED],
             scheduling_group=spec.scheduling_group,
             priority=spec.priority,
+            containers=[_as_one(pod)],
         )
     annotations = _read(meta.annotations)
     read = _read(meta.labels)
@@ -126,6 +130,20 @@ def _read(texts: dict[str, str]) -> dict[str, str]:
     return {key: text[:MOST_TEXT] for key, text in texts.items() if key in READ}
 
 
+def _as_one(pod: Pod) -> Container:
+    """Return a container that takes what all of a pod do: kube-scheduler may place it all the same.
+
+    Where that cannot be read it cannot be read of this one either.
+    """
+    try:
+        takes: Quantities = {
+            name: f"{amount}n" for name, amount in pod_requests(pod).items() if amount
+        }
+    except ValueError:
+        takes = {"cpu": "what cannot be read"}
+    return Container(resources=Resources(requests=takes))
+
+
 def _lighten(container: Container) -> None:
     if container.env:
         container.env = [one for one in container.env if one.name in VARIABLES]
@@ -133,9 +151,11 @@ def _lighten(container: Container) -> None:
             one.value = one.value[:MOST_TEXT]
     if container.ports:
         container.ports = [one for one in container.ports if one.host_port]
-    for quantities in (container.resources.requests, container.resources.limits):
-        for name in list(quantities)[MOST_LISTED:]:  # no node has so many
-            del quantities[name]
+    has = container.resources
+    if max(len(has.requests), len(has.limits)) > MOST_LISTED:
+        asked = (has.limits | has.requests).items()
+        some = [(name, text) for name, text in asked if nano(text)]  # none fits on any node
+        container.resources = Resources(requests=dict(some[:MOST_LISTED]))  # nor so many
 
 
 def _required(affinity: dict[str, Any] | None) -> dict[str, Any] | None:

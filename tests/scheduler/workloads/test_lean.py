@@ -159,6 +159,31 @@ def test_no_pod_takes_much(phase: str, gated: bool) -> None:
         assert "10,000 node affinity expressions" in kept.excess
 
 
+@pytest.mark.parametrize("node", ["", "node-00000"])
+@pytest.mark.parametrize("what", ["tolerations", "resources", "containers"])
+def test_a_pod_counts_for_what_it_takes_whatever_else_it_lists(what: str, node: str) -> None:
+    item = ordinary(0, 1)
+    has = {"requests": {"cpu": "3", "nvidia.com/gpu": "8"}, "limits": {"nvidia.com/gpu": "8"}}
+    many = {f"a.com/r{number}": "0" for number in range(300)}
+    item["spec"] |= {"nodeName": node, "containers": [{"name": "main", "resources": has}]}
+    match what:
+        case "tolerations":
+            item["spec"]["tolerations"] = [
+                {"key": f"k{n}", "operator": "Exists"} for n in range(300)
+            ]
+        case "resources":
+            has["requests"], has["limits"] = many | has["requests"], many | has["limits"]
+        case "containers":
+            item["spec"]["containers"] = [
+                {"name": f"c{n}", "resources": has if n == 299 else {}} for n in range(300)
+            ]
+    kept = lean_pod(pod(item))
+    assert kept is not None
+    assert bool(kept.excess) == (not node)
+    shape = pod_shape(kept, GPU)
+    assert (shape.gpus, shape.cpu_milli) == (8, 3000)
+
+
 def test_jobs_are_kept_without_the_templates_of_their_pods() -> None:
     template = {"spec": {"containers": [{"env": [{"name": "A", "value": "x" * 1000}]}]}}
     jobs = [
