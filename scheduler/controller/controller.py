@@ -40,6 +40,7 @@ from scheduler.workloads.requests import pod_shape, resized
 log = logging.getLogger("muster.controller")
 TURN_S = 0.015  #: a step gives others their turn after so long
 AGAIN_S = 1.0  #: after a step in which nothing could be decided
+MOST_PASSES = 3  #: of one step, if what stands is to be counted bit by bit between two of them
 MOST_SAID = 1000  #: characters of what is wrong with a gang
 SET_ASIDE_S = 60.0  #: a gang that cannot be read or decided is tried again after so long
 
@@ -336,13 +337,17 @@ class Controller:
         if not self.active:
             return
         began_s = time.perf_counter()
-        try:
-            yield from self.ledger.settling(now_s)
-        except Exception as error:
-            log.warning("the core's state cannot be made: %s", error)  # nor can it just below
-        if not self.active:
-            return
-        self.num_failed = 0 if self._decide(now_s) else self.num_failed + 1
+        for left in reversed(range(MOST_PASSES)):
+            try:
+                yield from self.ledger.settling(now_s)
+            except Exception as error:
+                log.warning("the core's state cannot be made: %s", error)  # nor can it just below
+            if not self.active:
+                return
+            self.ledger.may_pause = left > 0
+            self.num_failed = 0 if self._decide(now_s) else self.num_failed + 1
+            if self.num_failed or not self.ledger.has_to_count():
+                break
         standing = self.ledger.standing
         resume_s = self.suspending.go_on(now_s)
         until_s = min(to_s(self.ledger.state.until_us), standing.look_s, resume_s)

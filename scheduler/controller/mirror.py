@@ -114,6 +114,7 @@ class Ledger:
         self._meanwhile: _Meanwhile | None = None
         self._once_more = False
         self.now_s = 0.0
+        self.may_pause = False  #: a pass ends where much is to be counted; another goes on
         self.version = 0  #: grows whenever a node may have got more or less room
 
     # -- nodes -------------------------------------------------------------------------------
@@ -636,11 +637,19 @@ class Ledger:
             while self._stale:
                 self._occupy(self._stale.pop())
                 yield
-            head = self.state.queue.head()
-            if head is not None and not self.standing.fits(self.state, head):
+            if self.standing.aside or self._head_is_stuck():
                 yield from self.standing.brought_up_to_date()
             if not (self._start_over or self._once_more or self._look_anew or self._stale):
                 return
+
+    def _head_is_stuck(self) -> bool:
+        """True unless it is known that the head of the queue fits now, or nobody waits."""
+        head = self.state.queue.head()
+        return head is not None and not self.standing.fits(self.state, head)
+
+    def has_to_count(self) -> bool:
+        """True if what stands is to be counted before the pass that was made can go on."""
+        return self.standing.is_behind and self._head_is_stuck()
 
     def _made_anew(self) -> Iterator[None]:
         """Go on with the state that is being made, or begin one."""
@@ -662,6 +671,8 @@ class Ledger:
         for name in self.standing.returning(self.state):
             self._tell(GangTakenUp(name))
         for _ in range(MAX_DECISIONS):
+            if self.may_pause and self.has_to_count():
+                return placed
             self._set_aside(now_s)
             for decision in core.decide(self.state, self.policy, now_us):
                 match decision:

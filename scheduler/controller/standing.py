@@ -49,6 +49,7 @@ class Standing:
         self._rest: tuple[Placement, tuple[Role, ...], bool] | None = None
         #: gangs that were set aside, and some that are gone; those looked at of late come last
         self.aside: dict[str, None] = {}
+        self._causes: dict[str, str] = {}  #: what was said of some of them
         self._num_new = 0  #: in this pass
         self._num_unseen = 0  #: of them, those to be looked at since there is more room
         self._grew = False
@@ -67,6 +68,12 @@ class Standing:
         """Note that a node, or what pods of no gang take of it, is another than it was."""
         self._stale.add(node)
 
+    @property
+    def is_behind(self) -> bool:
+        """True if to answer is to count all nodes first, which is best done bit by bit."""
+        much = len(self._stale) > MOST_CHANGED or self._num_told > MOST_TOLD
+        return self._capacity is None or much
+
     def _up_to_date(self) -> Capacity:
         """Return the cluster without gangs."""
         for _ in self.brought_up_to_date():
@@ -77,8 +84,7 @@ class Standing:
     def brought_up_to_date(self) -> Iterator[None]:
         """Count what changed of nodes bit by bit; others may tell of more between two of them."""
         life = self._life
-        much = len(self._stale) > MOST_CHANGED or self._num_told > MOST_TOLD
-        if self._capacity is None or much:
+        if self.is_behind:
             self._life = life = life + 1
             self._stale.clear()
             taken: dict[str, PodShape] = {}
@@ -101,6 +107,7 @@ class Standing:
             self._grew = True
             self._taken, self._capacity = taken, made
         capacity = self._capacity
+        assert capacity is not None
         if self._stale:
             self._forget_answers()
             self._num_told += len(self._stale)
@@ -211,12 +218,12 @@ class Standing:
             self._num_unseen -= 1
             del self.aside[name]
             member = state.gangs.get(name)
-            if member is None or member.phase is not Phase.ASIDE:
-                continue
-            if self.holds(member):
+            if member is not None and member.phase is Phase.ASIDE:
+                if not self.holds(member):
+                    self.aside[name] = None  # behind all others, who have their turn first
+                    continue
                 found.append(name)
-            else:
-                self.aside[name] = None  # behind all others, who have their turn first
+            self._causes.pop(name, None)
         return found
 
     @property
@@ -230,8 +237,19 @@ class Standing:
         return sum(member is not None and member.phase is Phase.ASIDE for member in found)
 
     def cause(self, member: GangState, closed_by: Callable[[str], str]) -> str:
-        """Say what keeps a gang from the nodes that it may use; `closed_by` names why one is."""
-        capacity = self._up_to_date()
+        """Say what keeps a gang from the nodes that it may use; `closed_by` names why one is.
+
+        While the nodes are counted, what was said before stands: whoever asks is in no hurry.
+        """
+        name = member.gang.name
+        if not self.is_behind or name not in self._causes:
+            said = self._cause(self._up_to_date(), member, closed_by)
+            if name not in self.aside:
+                return said
+            self._causes[name] = said
+        return self._causes[name]
+
+    def _cause(self, capacity: Capacity, member: GangState, closed_by: Callable[[str], str]) -> str:
         role = max(member.missing, key=lambda role: (role.gpus, role.count))
         groups = capacity.eligible(role.selector)
         num_nodes = sum(group.num_nodes for group in groups)

@@ -327,6 +327,61 @@ def test_an_event_tells_it_once() -> None:
     tried(story)
 
 
+def most_counted_in_one_turn(rig: Rig, ask: bool = False) -> tuple[int, int]:
+    """Make a step; return how many nodes were counted between two turns at most, and in all."""
+    counted, most, in_all = [0], 0, 0
+    honest = rig.ledger.standing._lasting
+
+    def lasting(name: str) -> PodShape:
+        counted[0] += 1
+        return honest(name)
+
+    rig.ledger.standing._lasting = lasting
+    for _ in rig.control.turns():
+        if ask and "n/bad" in rig.control.names:
+            text(rig, "bad")
+        most, in_all, counted[0] = max(most, counted[0]), in_all + counted[0], 0
+    rig.ledger.standing._lasting = honest
+    return max(most, counted[0]), in_all + counted[0]
+
+
+def test_nodes_are_counted_bit_by_bit_also_in_the_middle_of_a_pass() -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(*(daemon(number) for number in range(20)))
+        await rig.settle()
+        said = {"muster.dev/group": "big", "muster.dev/min-member": "20"}
+        rig.see(lone("first"), *(pod(f"big-{n}", annotations=said, gpus=8) for n in range(20)))
+        rig.see(lone("late", at="30"))
+        most, in_all = most_counted_in_one_turn(rig)
+        assert in_all >= 20 and most <= 1
+        await rig.settle()
+        assert set(rig.placed()) == {"first"}, "big waits for it, and late for its turn"
+        rig.replay()
+
+    tried(story, nodes=20)
+
+
+def test_nodes_are_counted_bit_by_bit_also_for_those_set_aside_and_while_people_ask() -> None:
+    async def story(rig: Rig) -> None:
+        for number in range(20):
+            node(rig, number, cordoned=number == 0)
+        rig.see(lone("bad", 0, nodeSelector={HOST: "node-00000"}))
+        await rig.settle()
+        told = text(rig, "bad")
+        assert "node-00000 is cordoned" in told
+        for ask in (False, True):
+            rig.ledger.begin_anew()
+            most, in_all = most_counted_in_one_turn(rig, ask)
+            assert in_all >= 20 and most <= 1
+            assert text(rig, "bad") == told
+        node(rig, 0)
+        await rig.settle()
+        assert rig.placed() == {"bad": "node-00000"}
+        assert not rig.ledger.standing._causes
+
+    tried(story, nodes=20)
+
+
 @pytest.mark.parametrize("most", [3, 500], ids=["anew", "one by one"])
 def test_what_was_told_bit_by_bit_is_what_a_fresh_look_says(
     most: int, monkeypatch: pytest.MonkeyPatch
