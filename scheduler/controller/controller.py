@@ -183,8 +183,10 @@ class Controller:
     def _take_in(self, change: Change, pod: Pod) -> None:
         uid = pod.metadata.uid
         old_key = self.key_of_pod.get(uid)
-        if self.tables.refused_on and (change is Change.DELETED or pod.ended):
-            self.tables.may_have_room(pod.spec.node_name)
+        if change is Change.DELETED or pod.ended:
+            self.suspending.lost(pod)
+            if self.tables.refused_on:
+                self.tables.may_have_room(pod.spec.node_name)
         if change is Change.DELETED:
             self.pods.pop(uid, None)
             self.key_of_pod.pop(uid, None)

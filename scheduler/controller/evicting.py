@@ -22,6 +22,7 @@ from scheduler.workloads.gangs import GangKey
 log = logging.getLogger("muster.evicting")
 #: pods, each with the slot that ends with it, if one does
 Pods = list[tuple[Slot | None, Pod]]
+CHANGED_S = 2.0  #: a job that changed meanwhile is looked at again then
 EVICT_AGAIN_S = 10.0  #: an eviction that was refused is tried again then, and ever later
 
 
@@ -75,9 +76,15 @@ class Evicting:
                 self._stay(gang, pods)
                 return False
         try:
-            await self._suspending.suspend(gang, job)
-        except ApiError as error:  # it is ended all the same: its GPUs do nothing
+            await self._suspending.suspend(job)
+        except ApiError as error:
             log.warning("job not suspended: %s", error, extra={"gang": gang.name})
+            if error.code == 409:  # not known as it is now
+                gang.evict_at_s = self._work.now_s() + CHANGED_S
+                self._work.look_again(gang.key, gang.evict_at_s)
+                self._stay(gang, pods)
+                return False
+            # it is ended all the same: its GPUs do nothing
         return True
 
     def _stay(self, gang: LiveGang, pods: Pods) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from scheduler.controller.pins import pin
 from scheduler.controller.slots import Slot
 from scheduler.kube.api import MERGE, Api, ApiError, Turn
-from scheduler.kube.objects import GATE, PLAN, SUSPENDED, Pod
+from scheduler.kube.objects import GATE, PLAN, SUSPENDED, Meta, Pod
 from scheduler.kube.reading import UNREADABLE, decode
 from scheduler.workloads.lean import lean_pod
 
@@ -183,15 +183,20 @@ class Lanes:
             if error.code not in (404, 409):
                 raise
 
-    async def suspend(self, path: str, uid: str, gang: str | None, spec: dict[str, object]) -> None:
-        """Suspend or resume a job, and note on it for which gang muster did that.
+    async def suspend(
+        self, path: str, job: Meta, note: str | None, spec: dict[str, object], unless: Unless = None
+    ) -> None:
+        """Suspend or resume a job as it was seen, and note on it that muster did; None: no note.
 
         Raises:
-            ApiError: 404 or 409 if it is not that one any more; 403 if muster may not.
+            ApiError: 404 if it is gone; 409 if it has changed: who else suspends it has his way;
+                403 if muster may not.
         """
-        meta = {"uid": uid, "annotations": {SUSPENDED: gang}}
+        meta: dict[str, object] = {"uid": job.uid, "annotations": {SUSPENDED: note}}
+        if job.resource_version:
+            meta["resourceVersion"] = job.resource_version
         body = _encode({"metadata": meta, "spec": spec})
-        await self._api.persist("PATCH", path, body, content_type=MERGE)
+        await self._api.persist("PATCH", path, body, content_type=MERGE, unless=unless)
 
     async def evict(self, pod: Pod, *, only_ask: bool = False) -> None:
         """Ask for a running pod to go, as its disruption budget allows; or only whether it may.

@@ -8,6 +8,9 @@ its pods, and makes them again once it is resumed.
 from __future__ import annotations
 
 import logging
+import time
+from dataclasses import dataclass
+from heapq import heappop, heappush
 from math import inf
 from typing import NamedTuple
 
@@ -15,13 +18,19 @@ from scheduler.controller.lanes import Lanes
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.tables import Tables
 from scheduler.kube.api import ApiError
-from scheduler.kube.objects import SUSPENDED, Thing
+from scheduler.kube.objects import SUSPENDED, Pod, Thing, unix_s
 from scheduler.kube.watch import Change
-from scheduler.workloads.gangs import KINDS, TRAINING_JOBS, GangKey, Source
+from scheduler.workloads.gangs import KINDS, KUEUE_QUEUE, TRAINING_JOBS, Source
 from scheduler.workloads.sizes import training_job
 
 log = logging.getLogger("muster.suspending")
-LOOK_S = 1.0
+LOOK_S, LONGEST_S = 1.0, 300.0  #: a resume that was refused is tried again then, and ever later
+OVERDUE_S = 300.0  #: a pod that should be gone for so long may stay for ever
+MOST_WRITING = 50  #: resumes under way: whoever owns a job may write such a note
+TURN_S = 0.01  #: of a step, for all jobs together
+OWN_RUNNER = "kubernetes.io/job-controller"
+#: kind, namespace and name of a job
+Where = tuple[str, str, str]
 
 
 class Job(NamedTuple):
@@ -40,15 +49,46 @@ class Job(NamedTuple):
     @property
     def is_suspended(self) -> bool:
         """True while nobody wants it to run."""
+        return bool(self._policy.get("suspend"))
+
+    @property
+    def is_run_by_others(self) -> bool:
+        """True if somebody else says when it runs, such as Kueue: two would undo each other."""
+        runner = self._policy.get("managedBy") or OWN_RUNNER
+        others = self.kind == "Job" and runner != OWN_RUNNER
+        return others or KUEUE_QUEUE in self.thing.metadata.labels
+
+    @property
+    def is_noted(self) -> bool:
+        """True if muster suspended it; the note on a copy of it names another uid."""
+        meta = self.thing.metadata
+        said = meta.annotations.get(SUSPENDED)
+        if said is None or not (self.kind == "Job" or self.kind in TRAINING_JOBS):
+            return False
+        earlier = (f"{of}/{meta.name}" for of in (Source.JOB, Source.KUBEFLOW))
+        return said == meta.uid or said in earlier
+
+    @property
+    def _policy(self) -> dict[str, object]:
         spec = self.thing.spec
-        if self.kind in TRAINING_JOBS:
-            spec = spec.get("runPolicy") or {}
-        return bool(spec.get("suspend"))
+        policy = spec.get("runPolicy") if self.kind in TRAINING_JOBS else spec
+        return policy if isinstance(policy, dict) else {}
 
     def spec(self, *, suspend: bool) -> dict[str, object]:
         """Return what is to be written."""
         wanted = {"suspend": suspend}
         return {"runPolicy": wanted} if self.kind in TRAINING_JOBS else dict(wanted)
+
+
+@dataclass(slots=True)
+class _Noted:
+    """A job with a note of muster's."""
+
+    job: Job | None  #: none: the note is gone
+    since_s: float
+    lost_s: float  #: when muster last heard of the end of a pod
+    num_tries: int = 0
+    is_writing: bool = False
 
 
 class Suspending:
@@ -58,11 +98,13 @@ class Suspending:
         self._tables = tables
         self._work = tables.work
         self._lanes = lanes
-        self._suspended: dict[tuple[str, str, str], Job] = {}
-        self._gone_s: dict[str, float] = {}  #: by uid: since when no pod of a suspended job is left
+        self._noted: dict[Where, _Noted] = {}  #: jobs with a note of muster's
+        self._new: dict[Where, None] = {}  #: of them, those that are not in the heap yet
+        self._due: list[tuple[float, Where]] = []  #: a heap: when each of them is looked at
+        self._num_writing = 0
 
     def job_of(self, gang: LiveGang) -> Job | None:
-        """Return the job that makes the pods of a gang, if it can be suspended and is its own."""
+        """Return the job that makes the pods of a gang, if it is muster's to suspend."""
         find, pods = self._tables.find, gang.live_pods()
         owner = pods[0].metadata.controller() if pods else None
         if owner is None:
@@ -75,55 +117,110 @@ class Suspending:
         if thing is None or thing.metadata.uid != owner.uid:
             return None
         job = Job(kind, thing)
-        return None if job.is_suspended else job
+        return None if job.is_suspended or job.is_run_by_others else job
 
-    async def suspend(self, gang: LiveGang, job: Job) -> None:
+    async def suspend(self, job: Job) -> None:
         """Have a job make no pods, and judge none, until those that are there are gone.
 
         Raises:
-            ApiError: it may not be, or is another one by now.
+            ApiError: it may not be; 409 if it has changed, perhaps by who suspends it, too.
         """
-        key = gang.key
-        said = f"{key.source}/{key.name}"
-        await self._lanes.suspend(job.path, job.thing.metadata.uid, said, job.spec(suspend=True))
+        meta, spec = job.thing.metadata, job.spec(suspend=True)
+        await self._lanes.suspend(job.path, meta, meta.uid, spec, self._must_not)
 
     def see(self, kind: str, change: Change, thing: Thing) -> None:
         """Take in a job as it is now."""
-        where = (kind, thing.metadata.namespace, thing.metadata.name)
-        if self._suspended.pop(where, None) is not None:
-            self._gone_s.pop(thing.metadata.uid, None)
-        if change is not Change.DELETED and SUSPENDED in thing.metadata.annotations:
-            self._suspended[where] = Job(kind, thing)
+        job, meta = Job(kind, thing), thing.metadata
+        where = (kind, meta.namespace, meta.name)
+        known = self._noted.get(where)
+        if change is Change.DELETED or not job.is_noted:
+            if where in self._new:
+                del self._new[where], self._noted[where]
+            elif known is not None:
+                known.job = None  # forgotten when it is due, with how often it was tried
+            return
+        now_s = self._work.now_s()
+        if known is None:
+            self._noted[where] = _Noted(job, now_s, now_s)
+            self._new[where] = None
             self._work.wake()
+            return
+        if known.job is None:
+            known.since_s = known.lost_s = now_s
+        known.job = job
+
+    def lost(self, pod: Pod) -> None:
+        """Note that a pod has ended or is gone."""
+        owner = pod.metadata.controller() if self._noted else None
+        if owner is not None:
+            noted = self._noted.get((owner.kind, pod.metadata.namespace, owner.name))
+            if noted is not None:
+                noted.lost_s = self._work.now_s()
 
     def go_on(self, now_s: float) -> float:
         """Resume jobs whose pods are gone; return when to look again.
 
         Not at once: their controller may hear later than muster of the last pod.
         """
-        for job in self._suspended.values():
-            uid = job.thing.metadata.uid
-            if self._pods_are_there(job):
-                self._gone_s.pop(uid, None)
-            elif now_s - self._gone_s.setdefault(uid, now_s) >= LOOK_S:
-                self._gone_s[uid] = now_s  # if nothing comes of it, again after that
-                self._work.start(self._resume(job))
-        return now_s + LOOK_S if self._suspended else inf
+        due, until_s = self._due, time.perf_counter() + TURN_S
+        for where in self._new:
+            heappush(due, (now_s, where))
+        self._new.clear()
+        while due and due[0][0] <= now_s and time.perf_counter() < until_s:
+            _, where = heappop(due)
+            noted = self._noted[where]
+            if noted.job is None:
+                del self._noted[where]
+            else:
+                heappush(due, (now_s + self._look(noted, noted.job, now_s), where))
+        if due and due[0][0] <= now_s:
+            self._work.wake()
+        return due[0][0] if due else inf
 
-    def _pods_are_there(self, job: Job) -> bool:
+    def _look(self, noted: _Noted, job: Job, now_s: float) -> float:
+        """Resume a job if it is time; return how many seconds later to look again."""
+        if noted.is_writing or self._num_writing >= MOST_WRITING:
+            return LOOK_S
+        if job.is_suspended:  # else somebody has resumed it: who suspends it later is not muster
+            if self._pods_are_there(job, noted.since_s, now_s):
+                return LOOK_S
+            if (left_s := noted.lost_s + LOOK_S - now_s) > 0:
+                return left_s
+        noted.is_writing = True
+        self._num_writing += 1
+        self._work.start(self._resume(noted, job))
+        noted.num_tries += 1
+        return min(LONGEST_S, LOOK_S * 2.0 ** min(noted.num_tries, 10))
+
+    def _pods_are_there(self, job: Job, since_s: float, now_s: float) -> bool:
+        """True while a pod of a job may yet end, or say how it did.
+
+        One that is long overdue may stay for ever: its node is lost, or somebody keeps it.
+        """
         meta = job.thing.metadata
-        source, _, name = meta.annotations[SUSPENDED].partition("/")
-        gangs = self._tables.gangs
-        for owner in (meta.uid, ""):
-            gang = gangs.get(GangKey(meta.namespace, name, source, owner))  # type: ignore[arg-type]
-            if gang is not None and any(not pod.ended for pod in gang.pods.values()):
-                return True
+        for gang in self._tables.about(meta.namespace, meta.name):
+            for pod in gang.pods.values():
+                owner = pod.metadata.controller()
+                if pod.ended or owner is None or owner.uid != meta.uid:
+                    continue
+                told = pod.metadata.deletion_timestamp
+                due_s = max(since_s, unix_s(told) - self._work.zero_unix_s)
+                if told is None or now_s < due_s + OVERDUE_S:
+                    return True
         return False
 
-    async def _resume(self, job: Job) -> None:
-        uid = job.thing.metadata.uid
+    async def _resume(self, noted: _Noted, job: Job) -> None:
+        """Resume a job, or only take the note off one that runs."""
+        meta = job.thing.metadata
         try:
-            await self._lanes.suspend(job.path, uid, None, job.spec(suspend=False))
+            spec = job.spec(suspend=False)
+            await self._lanes.suspend(job.path, meta, None, spec, self._must_not)
         except ApiError as error:
-            about = {"job": f"{job.thing.metadata.namespace}/{job.thing.metadata.name}"}
+            about = {"job": f"{meta.namespace}/{meta.name}"}
             log.warning("job not resumed: %s", error, extra=about)
+        finally:
+            noted.is_writing = False
+            self._num_writing -= 1
+
+    def _must_not(self) -> str:
+        return "" if self._work.active else "this replica does not lead any more"

@@ -15,7 +15,7 @@ PLAN = "muster.dev/plan"  #: annotation of a released pod: gang, generation, ran
 #: annotation of a pod: until when the work of its gang is saved, a time of RFC 3339
 SAVED = "muster.dev/saved"
 PLAN_LABEL = "muster.dev/plan"
-#: annotation of a job that muster suspended: source and name of the gang that must be gone first
+#: annotation of a job that muster suspended until its pods are gone: the job's uid
 SUSPENDED = "muster.dev/suspended"
 
 

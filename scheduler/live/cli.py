@@ -84,20 +84,25 @@ def ungate(
     namespace: Annotated[str, typer.Option(help="Only pods of this namespace.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="Pods of all namespaces.")] = False,
 ) -> None:
-    """Give gated pods back to the stock scheduler. Example: muster ungate --all"""
+    """Give gated pods, and jobs that muster suspended, back. Example: muster ungate --all"""
     if bool(namespace) == everything:
         raise ValueError("name one: --namespace NAME or --all")
     import asyncio
 
+    from scheduler.live.uninstall import resume
     from scheduler.live.uninstall import ungate as take_off
 
-    count, unserved = asyncio.run(take_off(kubeconfig, context, namespace))
-    print(f"{count} pods ungated")
-    if unserved:
-        print(
-            f"{unserved} pods without a node name a scheduler that leaves with muster, and a pod's "
-            "scheduler cannot be changed: create them anew with another schedulerName"
-        )
+    try:
+        count, unserved = asyncio.run(take_off(kubeconfig, context, namespace))
+        print(f"{count} pods ungated")
+        if unserved:
+            print(
+                f"{unserved} pods without a node name a scheduler that leaves with muster, and a "
+                "pod's scheduler cannot be changed: create them anew with another schedulerName"
+            )
+    finally:
+        if resumed := asyncio.run(resume(kubeconfig, context, namespace)):
+            print(f"{resumed} jobs that muster had suspended are resumed")
 
 
 def replay(

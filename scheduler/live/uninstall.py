@@ -1,17 +1,21 @@
-"""Leaving a cluster: no pod stays behind muster's gate."""
+"""Leaving a cluster: no pod stays behind muster's gate, and no job suspended."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import TypeVar
 from urllib.parse import urlencode
 
 from scheduler.controller.lanes import Lanes
+from scheduler.controller.suspending import Job
 from scheduler.kube.api import Api, ApiError, access
 from scheduler.kube.kubeconfig import chosen
-from scheduler.kube.objects import Pod
+from scheduler.kube.objects import SUSPENDED, Meta, Pod, Thing
 from scheduler.kube.reading import Reader
 from scheduler.kube.watch import PAGE
+from scheduler.workloads.gangs import KINDS, TRAINING_JOBS
 
+T = TypeVar("T", Pod, Thing)
 ROUNDS = 4  #: pods come and change meanwhile
 
 
@@ -52,14 +56,57 @@ async def ungate(kubeconfig: str = "", context: str = "", namespace: str = "") -
     )
 
 
-async def _all(api: Api, path: str, reader: Reader[Pod]) -> list[Pod]:
-    """Return all pods, page by page, without those that cannot be read."""
-    pods: list[Pod] = []
+async def resume(kubeconfig: str = "", context: str = "", namespace: str = "") -> int:
+    """Resume the jobs that muster suspended, of one namespace or of all; return how many.
+
+    Raises:
+        ValueError: no cluster is named, see `kubeconfig.chosen`; or some jobs stay suspended.
+    """
+    configuration = await access(chosen(kubeconfig), context)
+    count, problems = 0, []
+    async with Api(configuration) as api:
+        for kind in ("Job", *TRAINING_JOBS):
+            root, _, plural = KINDS[kind].path.rpartition("/")
+            path = f"{root}/namespaces/{namespace}/{plural}" if namespace else KINDS[kind].path
+            try:
+                things = await _all(api, path, Reader(Thing, path))
+            except ApiError as error:
+                if error.code != 404:  # else the cluster knows no such jobs
+                    problems.append(f"{plural}: {error}")
+                continue
+            jobs = [job for thing in things if (job := Job(kind, thing)).is_noted]
+            tries = (_resume(Lanes(api), job) for job in jobs)
+            for problem in await asyncio.gather(*tries):
+                count += not problem
+                problems += [problem] if problem else []
+    if problems:
+        raise ValueError(
+            f"{count} jobs resumed, but {len(problems)} may stay suspended: {problems[0]}; "
+            f"set spec.suspend (runPolicy.suspend) to false where {SUSPENDED} is noted"
+        )
+    return count
+
+
+async def _resume(lanes: Lanes, job: Job) -> str:
+    """Resume a job; return why it stays suspended, or nothing."""
+    meta = job.thing.metadata
+    try:
+        # whatever changed since it was read, the note is muster's
+        await lanes.suspend(job.path, Meta(uid=meta.uid), None, job.spec(suspend=False))
+    except ApiError as error:
+        if error.code != 404:
+            return f"{job.kind} {meta.namespace}/{meta.name}: {error}"
+    return ""
+
+
+async def _all(api: Api, path: str, reader: Reader[T]) -> list[T]:
+    """Return all objects, page by page, without those that cannot be read."""
+    items: list[T] = []
     more = ""
     while True:
         query = urlencode({"limit": PAGE, **({"continue": more} if more else {})})
         page = reader.page(await api.persist("GET", f"{path}?{query}"))
-        pods += page.items
+        items += page.items
         more = page.more
         if not more:
-            return pods
+            return items

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from scheduler.kube.api import ApiError
@@ -67,20 +68,21 @@ async def in_part(rig: Rig, kind: str, **meta: Any) -> list[Pod]:
     return pods
 
 
-GANG = {"Job": "Job/j", "PyTorchJob": "Kubeflow job/j"}
+NOTE = {SUSPENDED: "uid-j"}
+EARLIER = {"Job": "Job/j", "PyTorchJob": "Kubeflow job/j"}  #: notes of earlier versions
 
 
-@pytest.mark.parametrize("kind", GANG)
+@pytest.mark.parametrize("kind", EARLIER)
 @pytest.mark.parametrize("by", ["this muster", "the next"])
 def test_a_job_is_suspended_until_its_pods_are_gone(kind: str, by: str) -> None:
     async def story(rig: Rig) -> None:
         pods = await in_part(rig, kind)
-        assert writes(rig) == [(True, GANG[kind])]
+        assert writes(rig) == [(True, "uid-j")]
         order = [path for _, path, _ in rig.api.requests if path.endswith(("/eviction", "s/j"))]
         assert order[len(pods)].endswith("s/j"), "after all were asked for, before any goes"
         assert sorted(rig.evicted()) == ["j-0", "j-1"]
         now = rig if by == "this muster" else rig.restarted()
-        see_job(now, kind, suspend=True, annotations={SUSPENDED: GANG[kind]})
+        see_job(now, kind, suspend=True, annotations=NOTE)
         await now.pass_s(30.0)
         now.lose(pods[0])
         await now.pass_s(30.0)
@@ -156,17 +158,133 @@ def test_what_cannot_be_suspended_is_evicted_all_the_same(
     tried(story)
 
 
-@pytest.mark.parametrize("said", ["", "x", "Job/j/k", "no source/j", "/"])
-def test_whatever_a_user_writes_there_ends_nobody(said: str) -> None:
-    """It is their own job that goes on."""
+@pytest.mark.parametrize("said", ["", "x", "Job/j/k", "no source/j", "/", "Job/k", "uid-k"])
+@pytest.mark.parametrize("kind", ["Job", "PyTorchJob"])
+def test_who_suspends_a_job_himself_has_his_way(kind: str, said: str) -> None:
+    """So does who copies a job with muster's note on it: that one has another uid."""
 
     async def story(rig: Rig) -> None:
         rig.see(member("Job", 0))
-        see_job(rig, "Job", suspend=True, annotations={SUSPENDED: said})
+        see_job(rig, kind, suspend=True, annotations={SUSPENDED: said})
+        see_job(rig, "JobSet", suspend=True, annotations=NOTE)
+        await rig.settle()
+        await rig.pass_s(600.0)
+        assert writes(rig) == []
+        assert rig.evicted() == []
+
+    tried(story)
+
+
+@pytest.mark.parametrize("kind", EARLIER)
+def test_a_job_that_an_earlier_version_suspended_is_resumed(kind: str) -> None:
+    async def story(rig: Rig) -> None:
+        see_job(rig, kind, suspend=True, annotations={SUSPENDED: EARLIER[kind]})
         await rig.settle()
         await rig.pass_s(1.5)
         assert writes(rig) == [(False, None)]
-        assert rig.evicted() == []
+
+    tried(story)
+
+
+@pytest.mark.parametrize("kind", EARLIER)
+def test_a_job_that_somebody_resumed_is_not_resumed_again_when_he_suspends_it(kind: str) -> None:
+    async def story(rig: Rig) -> None:
+        see_job(rig, kind, suspend=False, annotations=NOTE, resourceVersion="7")
+        rig.see(member(kind, 0, node="node-0"))
+        await rig.settle()
+        assert writes(rig) == [(False, None)], "the note goes at once"
+        body = next(body for _, path, body in rig.api.requests if path.endswith("s/j"))
+        assert body["metadata"]["resourceVersion"] == "7", "unless he suspended it meanwhile"
+        see_job(rig, kind, suspend=True)
+        await rig.pass_s(600.0)
+        assert len(writes(rig)) == 1
+
+    tried(story)
+
+
+def test_a_job_that_changed_meanwhile_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else may have suspended it: what is noted on it then would resume it."""
+
+    async def story(rig: Rig) -> None:
+        take = rig.api.persist
+        versions = []
+
+        async def changed(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if path.endswith("s/j"):
+                versions.append(msgspec.json.decode(body)["metadata"]["resourceVersion"])
+                raise ApiError(409, "the object has been modified")
+            return await take(method, path, body, **more)
+
+        monkeypatch.setattr(rig.api, "persist", changed)
+        await in_part(rig, "Job", resourceVersion="7")
+        assert versions == ["7"] and rig.evicted() == []
+        see_job(rig, "Job", suspend=True, resourceVersion="8")  # by its user
+        await rig.pass_s(3.0)
+        assert versions == ["7"] and sorted(rig.evicted()) == ["j-0", "j-1"]
+
+    tried(story)
+
+
+@pytest.mark.parametrize("by", ["Kueue", "a manager"])
+def test_a_job_that_others_suspend_and_resume_is_left_to_them(by: str) -> None:
+    async def story(rig: Rig) -> None:
+        meta: dict[str, Any] = {}
+        if by == "Kueue":
+            meta["labels"] = {"kueue.x-k8s.io/queue-name": "q"}
+        else:
+            monkey.setitem(JOB, "managedBy", "kueue.x-k8s.io/multikueue")
+        await in_part(rig, "Job", **meta)
+        assert writes(rig) == []
+        assert sorted(rig.evicted()) == ["j-0", "j-1"]
+
+    with pytest.MonkeyPatch.context() as monkey:
+        tried(story)
+
+
+def test_a_resume_that_is_refused_is_tried_ever_more_rarely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(rig: Rig) -> None:
+        tries = 0
+
+        async def refuse(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            nonlocal tries
+            tries += 1
+            raise ApiError(422, "no")
+
+        monkeypatch.setattr(rig.api, "persist", refuse)
+        for number in range(50):
+            uid = f"uid-{number}"
+            rig.thing(
+                "Job", f"k-{number}", {"suspend": True}, annotations={SUSPENDED: uid}, uid=uid
+            )
+        for _ in range(120):
+            await rig.pass_s(1.0)
+        assert 50 < tries <= 50 * 8
+        before = tries
+        for _ in range(20):
+            await rig.pass_s(30.0)
+        assert before < tries <= before + 50 * 5, "and never given up"
+
+    tried(story)
+
+
+def test_a_pod_that_is_long_overdue_or_of_another_does_not_keep_a_job_suspended() -> None:
+    """Its node may be lost for good; anybody may name the job in a label."""
+
+    async def story(rig: Rig) -> None:
+        see_job(rig, "PyTorchJob")
+        pods = await in_part(rig, "PyTorchJob")
+        rig.see(pod("x", labels=dict(pods[1].metadata.labels), node="node-3", uid="x"))
+        see_job(rig, "PyTorchJob", suspend=True, annotations=NOTE)
+        for one in pods:
+            one.metadata.deletion_timestamp = "2026-01-01T00:00:30Z"
+        rig.see(*pods)
+        await rig.pass_s(200.0)
+        assert (False, None) not in writes(rig)
+        await rig.pass_s(101.0)
+        await rig.pass_s(1.5)
+        assert writes(rig)[-1] == (False, None)
 
     tried(story)
 
@@ -179,7 +297,7 @@ def test_a_pod_that_ended_does_not_keep_its_job_suspended(phase: str) -> None:
         see_job(rig, "Job")
         rig.see(member("Job", 0, uid="old", phase=phase, node="node-0"))
         pods = await in_part(rig, "Job")
-        see_job(rig, "Job", suspend=True, annotations={SUSPENDED: "Job/j"})
+        see_job(rig, "Job", suspend=True, annotations=NOTE)
         await rig.pass_s(30.0)
         assert (False, None) not in writes(rig)
         rig.lose(*pods)

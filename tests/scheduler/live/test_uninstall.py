@@ -62,3 +62,63 @@ def test_a_pod_that_keeps_its_gate_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ValueError, match=r"19 pods ungated, but .* 4 rounds; pod n/p-3: 403: not"):
         ungated(monkeypatch, world)
     assert world.gated == {"p-3"}
+
+
+class Jobs(World):
+    """An API server with jobs, by path; what is written to them is kept."""
+
+    def __init__(self, **items: list[dict[str, Any]]) -> None:
+        super().__init__(0, once={}, always={})
+        self.items = items
+        self.written: dict[str, Any] = {}
+
+    async def persist(self, method: str, path: str, body: Any = None, **_: Any) -> bytes:
+        path, _, _ = path.partition("?")
+        name = path.rpartition("/")[2]
+        if method == "PATCH":
+            if name == "refused":
+                raise ApiError(403, "not you")
+            self.written[path] = msgspec.json.decode(body)
+            return b"{}"
+        if name not in self.items:
+            raise ApiError(404, "no such kind here")
+        return msgspec.json.encode({"metadata": {}, "items": self.items[name]})
+
+
+def suspended(name: str, note: str | None, **spec: Any) -> dict[str, Any]:
+    annotations = {} if note is None else {"muster.dev/suspended": note}
+    meta = {"name": name, "namespace": "n", "uid": f"uid-{name}", "annotations": annotations}
+    return {"metadata": meta, "spec": spec}
+
+
+def resumed(monkeypatch: pytest.MonkeyPatch, world: Jobs) -> int:
+    ungated(monkeypatch, World(0, once={}, always={}))
+    monkeypatch.setattr(uninstall, "Api", lambda _: world)
+    return asyncio.run(uninstall.resume())
+
+
+def test_jobs_that_muster_suspended_are_resumed_and_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = Jobs(
+        jobs=[
+            suspended("a", "uid-a", suspend=True),
+            suspended("by-its-user", None, suspend=True),
+            suspended("a-copy", "uid-a", suspend=True),
+        ],
+        pytorchjobs=[suspended("t", "uid-t", runPolicy={"suspend": True})],
+    )
+    assert resumed(monkeypatch, world) == 2
+    assert {path: body["spec"] for path, body in world.written.items()} == {
+        "/apis/batch/v1/namespaces/n/jobs/a": {"suspend": False},
+        "/apis/kubeflow.org/v1/namespaces/n/pytorchjobs/t": {"runPolicy": {"suspend": False}},
+    }
+    notes = [body["metadata"]["annotations"] for body in world.written.values()]
+    assert notes == [{"muster.dev/suspended": None}] * 2
+
+
+def test_a_job_that_stays_suspended_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = suspended("refused", "uid-refused", suspend=True)
+    world = Jobs(jobs=[refused, suspended("a", "uid-a", suspend=True)])
+    with pytest.raises(ValueError, match=r"1 jobs resumed, but 1 may stay .*Job n/refused: 403"):
+        resumed(monkeypatch, world)
