@@ -9,6 +9,7 @@ from functools import partial
 
 import msgspec
 
+from scheduler.controller.membership import TOGETHER, LiveGang
 from scheduler.controller.pins import pin
 from scheduler.controller.slots import Slot
 from scheduler.kube.api import MERGE, Api, ApiError, Turn
@@ -233,6 +234,7 @@ def _read(reply: bytes) -> Pod:
         raise ApiError(0, f"the answer is no pod that muster can read: {error}") from None
 
 
-def plan_text(gang: str, slot: Slot) -> str:
-    """Return the annotation that ties a pod to its plan."""
-    return f"{gang}/{slot.plan.generation}/{slot.rank.role}-{slot.rank.number}"
+def plan_text(gang: LiveGang, slot: Slot) -> str:
+    """Return the annotation that ties a pod to its plan, and says how many start together."""
+    least = f"{TOGETHER}{gang.least()}" if gang.size is not None else ""
+    return f"{gang.name}/{slot.plan.generation}/{slot.rank.role}-{slot.rank.number}{least}"

@@ -27,6 +27,8 @@ from scheduler.workloads.limits import excess
 from scheduler.workloads.requests import pod_shape
 from scheduler.workloads.sizes import Size
 
+TOGETHER = " of "  #: stands in a pod's plan before the number of pods that start together
+
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -66,6 +68,16 @@ class Remade:
 
     uids: set[str] = field(default_factory=set)
     last_s: float = -inf
+
+
+def _place(rank: Rank) -> tuple[str, int | str]:
+    return rank.role, rank.number or rank.pod
+
+
+def _told_least(pod: Pod) -> int:
+    """Return with how many others a pod was to run when it was told; 0 if its plan says none."""
+    least = pod.metadata.annotations[PLAN].rpartition(TOGETHER)[2]
+    return int(least) if least.isdecimal() and len(least) < 10 else 0
 
 
 def _run_by(pod: Pod) -> str:
@@ -110,6 +122,7 @@ class LiveGang:
     presumed: int = 0
     attempt: int = 0  #: the latest of the pods that are there
     started_min: int = 0  #: pods that ran together when it started; 0 before
+    begun_min: int = 0  #: the same by the word of a predecessor, or as it was found; 0: not known
     started_roles: dict[str, int] = field(default_factory=dict)  #: the same by role, if roles count
     remade: dict[tuple[str, str, int], Remade] = field(default_factory=dict)  #: by size and rank
     degraded_since_s: float = 0.0
@@ -199,25 +212,43 @@ class LiveGang:
         for success in self.succeeded.values():
             success.closed = True
 
-    def first_look(self, *, knows_all: bool) -> None:
+    def first_look(self, awaited: set[Rank], *, knows_all: bool) -> None:
         """Tell a run that is over from the next one of that name, when both are seen at once.
 
-        A gang that runs was started whole. Which of its ranks have ended since, a muster that has
-        just begun does not know, unless it `knows_all`: it ends nobody for that.
+        A gang that runs was started whole, but for the ranks that a record has as `awaited`. Which
+        of its ranks have ended since, a muster that has just begun does not know, unless it
+        `knows_all`; nor whether those that wait ever ran. It ends nobody for that.
         """
         live = [pod for pod in self.pods.values() if not pod.ended]
         runs = [pod for pod in live if pod.spec.node_name]
         if self._all_succeeded() and not runs:
             self._close_attempt()
         self.presumed = 0
-        knows_all = knows_all or bool(self.slots)  # it saw them run
-        if not knows_all and runs and all(PLAN in pod.metadata.annotations for pod in runs):
-            self.presumed = self._num_absent(live)
+        if self.slots or not runs or not all(PLAN in pod.metadata.annotations for pod in runs):
+            return  # it saw them run, or somebody else bound them
+        there = {_place(self._rank(pod)) for pod in live}
+        lost = sum(_place(rank) not in there for rank in awaited)
+        told = sum(PLAN in pod.metadata.annotations and not pod.gated for pod in live)
+        # an earlier version did not write down how many start together
+        self.begun_min = min(filter(None, map(_told_least, runs)), default=0)
+        self.begun_min = self.begun_min or told + lost + len(self.succeeded)
+        if not knows_all:
+            self.presumed = max(0, self._num_absent(live) - lost)
 
     def _num_absent(self, live: list[Pod]) -> int:
         """Return how many ranks of the minimum are neither there nor known to have ended."""
-        known = len(live) + len(self.succeeded) + len(self.completed)
-        return max(0, self.size.min_member - known) if self.size is not None else 0
+        if self.size is None:
+            return 0
+        known = len(self.succeeded) + len(self.completed)
+        least = self.least()
+        old = sum(self._rank(pod).number < least for pod in live)  # not by which it grew
+        return max(0, least - known - old, self.size.min_member - known - len(live))
+
+    def least(self) -> int:
+        """Return how many pods it needs to run: what was asked for later it can do without."""
+        assert self.size is not None
+        need = self.size.min_member
+        return min(need, self.started_min or self.begun_min or need)
 
     def count_succeeded(self, done: Completed) -> None:
         """Count ranks that ended well in this attempt and are not run again; `done`, by the owner.
@@ -244,7 +275,8 @@ class LiveGang:
             seen = {(one.run_by, *one.rank[:2]) for one in self.succeeded.values()}
             seen |= {(_run_by(pod), *self.facts(pod).rank[:2]) for pod in live}
             self.completed = done - seen
-        self.presumed = min(self.presumed, self._num_absent(live))
+        if self.presumed:
+            self.presumed = min(self.presumed, self._num_absent(live))
         self.num_succeeded = len(self.succeeded) + len(self.completed) + self.presumed
 
     def live_pods(self) -> list[Pod]:
@@ -269,6 +301,9 @@ class LiveGang:
 
     def _rank(self, pod: Pod) -> Rank:
         """Return a pod's place, also of one whose requests cannot be read."""
+        known = self._facts.get(pod.metadata.uid)
+        if known is not None:
+            return known.rank
         try:
             return self.facts(pod).rank
         except ValueError:
@@ -292,8 +327,7 @@ class LiveGang:
         if self.size is None or not self.started_min:
             return False
         bound = [s for s in self.slots if s.state is SlotState.BOUND and not self.is_going(s)]
-        need = min(self.size.min_member, self.started_min)
-        if not bound or len(bound) + self.num_succeeded >= need:
+        if not bound or len(bound) + self.num_succeeded >= self.least():
             return False
         return any(slot.shape.gpus for slot in bound)
 

@@ -54,8 +54,8 @@ class Mending:
         old, gang.size = gang.size, size_of(gang.key, pods, self._tables.find)
         done = self._completed(gang, pods)
         if old is None and gang.size is not None:
-            planned = gang.key in self._recovery.old_plans
-            gang.first_look(knows_all=done is not None or planned)
+            awaited = self._recovery.awaited(gang)
+            gang.first_look(awaited, knows_all=done is not None)
         gang.count_succeeded(done or frozenset())
         if gang.size is not None and gang.size.by_role:
             pods = gang.live_pods()  # minima of roles change who goes first
@@ -123,6 +123,7 @@ class Mending:
         for uid in gang.pods:
             self._ledger.drop_foreign(uid)
         gang.started_min, gang.started_roles, gang.degraded_since_s = 0, {}, 0.0
+        gang.begun_min = 0
         gang.lacks_since_s, gang.mends = inf, False
         gang.later = []
         self._tables.keep_age(gang, now_s)
@@ -434,16 +435,19 @@ class Mending:
         roles = Counter(slot.rank.role for slot in bound)
         roles.update(done.rank.role for done in gang.succeeded.values())
         roles.update(role for _, role, _ in gang.completed)
-        started = gang.started_roles
+        started, need = gang.started_roles, gang.least()
+        runs = len(bound) + gang.num_succeeded
         by_role = {
             role: min(least, started.get(role, least if not started else 0))
             for role, least in size.by_role
         }
+        if not gang.started_min and need < size.min_member and runs >= need:
+            # it has grown since a predecessor started it: whole with what it was found with
+            by_role = {role: min(least, roles[role]) for role, least in by_role.items()}
         for role, least in by_role.items():
             if roles[role] + gang.presumed < least:
                 return f"{roles[role]} of {least} pods of role {role.lstrip('!')}"
-        need = min(size.min_member, gang.started_min or size.min_member)
-        if len(bound) + gang.num_succeeded < need:
+        if runs < need:
             return f"{len(bound)} of {need} pods"
         gang.started_min, gang.started_roles = need, by_role
         return ""

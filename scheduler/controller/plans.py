@@ -40,6 +40,7 @@ class SlotRecord(msgspec.Struct, array_like=True):
     pod: str
     node: str
     uid: str
+    ran: bool = True  #: when this was written; earlier versions did not say
 
 
 class PlanRecord(msgspec.Struct):
@@ -109,11 +110,7 @@ class PlanRecords:
             key=(gang.key.namespace, gang.key.name, str(gang.key.source), gang.key.owner),
             generation=gang.generation,
             epoch=self.epoch,
-            slots=[
-                SlotRecord(s.rank.role, s.rank.number, s.rank.pod, s.node, s.uid)
-                for s in gang.slots
-                if s.is_held
-            ],
+            slots=[SlotRecord(*s.rank, s.node, s.uid, s.is_bound) for s in gang.slots if s.is_held],
         )
         name = record_name(gang.name)
         written = await _packed(msgspec.json.encode(plan))

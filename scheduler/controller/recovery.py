@@ -16,7 +16,7 @@ from scheduler.controller.release import Release
 from scheduler.controller.slots import Plan, Slot, SlotState
 from scheduler.controller.tables import Tables
 from scheduler.kube.objects import Pod
-from scheduler.workloads.gangs import Find, GangKey, rank_of
+from scheduler.workloads.gangs import Find, GangKey, Rank, rank_of
 
 USUAL_LIMIT = 6  #: of failures, where a Job names none
 
@@ -30,6 +30,11 @@ class Recovery:
         self._ledger = tables.ledger
         self._release = release
         self.old_plans: dict[GangKey, list[PlanRecord]] = {}
+
+    def awaited(self, gang: LiveGang) -> set[Rank]:
+        """Return the ranks that a predecessor wrote down and that did not run then."""
+        plans = self.old_plans.get(gang.key, ())
+        return {rank for plan in plans for rank, slot in plan.ranks().items() if not slot.ran}
 
     def resume(self, gang: LiveGang, free: list[Pod], now_s: float) -> tuple[list[Pod], str]:
         """Return the pods that still need a plan, and why one of the others can only wait."""

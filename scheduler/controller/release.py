@@ -245,7 +245,7 @@ class Release:
         slot.num_told += 1
         if not self._can_go(gang, slot):
             return
-        plan, node = plan_text(gang.name, slot), slot.node
+        plan, node = plan_text(gang, slot), slot.node
         meta = pod.metadata
         lane = self.lane(gang, slot)
 
@@ -289,7 +289,7 @@ class Release:
         if gang.releasing or not told or slot.num_told >= MOST_TOLD:
             return
         slot.num_told += 1
-        self._work.start(self._nominate(pod, slot.node, plan_text(gang.name, slot)))
+        self._work.start(self._nominate(pod, slot.node, plan_text(gang, slot)))
 
     async def _nominate(self, pod: Pod, node: str, plan: str) -> None:
         place = self._tables.slot_of.get(pod.metadata.uid)
@@ -312,9 +312,7 @@ class Release:
         num_pods = max(bound, gang.size.total - gang.num_succeeded if gang.size is not None else 0)
         many = f"all {bound:,}" if bound == num_pods else f"{bound:,} of {num_pods:,}"
         # a muster that starts anew may find the rest of its plan just not carried out
-        whole = gang.size is None or gang.num_placed() >= min(
-            gang.size.min_member, gang.started_min or gang.size.min_member
-        )
+        whole = gang.size is None or gang.num_placed() >= gang.least()
         text = f"{many} pods are bound, on {nodes} nodes"
         if whole:
             self.telling.event(gang, "Started", text)

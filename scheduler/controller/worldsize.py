@@ -38,7 +38,7 @@ def misfits(gang: LiveGang, free: list[Pod], find: Find, now_s: float) -> Misfit
     world = str(sum(replicas_of(job).values()) * (int(per_node) if per_node.isdecimal() else 1))
     planned = {slot.uid for slot in gang.slots}
     placed = [p for p in gang.live_pods() if p.spec.node_name or p.metadata.uid in planned]
-    works = gang.started_min or any(gang.facts(pod).shape.gpus for pod in placed)
+    works = gang.started_min or gang.begun_min or any(gang.facts(pod).shape.gpus for pod in placed)
     running = {size for pod in placed if (size := environment(pod, WORLD))} if works else set()
     if running:
         return _beside(gang, job.metadata.name, running, free)

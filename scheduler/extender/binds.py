@@ -161,7 +161,7 @@ class Binds:
             if is_over:  # and not refused: kube-scheduler comes to it again after all others
                 slot.queues(control.now_s())
 
-        return await self._write(args, plan_text(gang.name, slot), call, unless, begin, end)
+        return await self._write(args, plan_text(gang, slot), call, unless, begin, end)
 
     async def _bind_alone(self, args: BindArgs, pod: Pod, call: Call) -> BindResult:
         """Bind a pod of no gang, unless gangs need the room; it counts from now on.

@@ -11,7 +11,7 @@ import msgspec
 
 GATE = "muster.dev/queued"
 IGNORE = "muster.dev/ignore"
-PLAN = "muster.dev/plan"  #: annotation of a released pod: gang, generation, rank
+PLAN = "muster.dev/plan"  #: annotation of a released pod: gang, generation, rank, how many start
 #: annotation of a pod: until when the work of its gang is saved, a time of RFC 3339
 SAVED = "muster.dev/saved"
 PLAN_LABEL = "muster.dev/plan"

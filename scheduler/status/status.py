@@ -260,7 +260,7 @@ def _over(live: list[Pod]) -> str:
 
 def _least(gang: LiveGang, need: int) -> int:
     """Return how many pods it needs to run: what was asked for later it can do without."""
-    return min(need, gang.started_min or need)
+    return min(need, gang.started_min or gang.begun_min or need)
 
 
 def _unwell(ledger: Ledger, live: list[Pod]) -> list[str]:

@@ -1,0 +1,232 @@
+"""A muster that has just begun ends nobody for what only the one before it knew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler.kube.objects import PLAN, Pod, ThingStatus
+from scheduler.kube.watch import Change
+from tests.scheduler.controller.rig import Rig, pod, tried
+
+REPAIR_S = 60.0
+INDEX = "batch.kubernetes.io/job-completion-index"
+KUBEFLOW = "training.kubeflow.org/"
+KINDS = ("Job", "JobSet", "pod group", "numbered", "PyTorchJob", "tasks")
+
+
+class Run:
+    """A gang of some kind that grows, and whose ranks end well or are made anew."""
+
+    def __init__(self, rig: Rig, kind: str, size: int) -> None:
+        self.rig, self.kind, self.size = rig, kind, size
+        self.uids: dict[int, str] = {}
+        self.done: set[int] = set()
+        self._num_made = 0
+
+    def member(self, number: int, **more: Any) -> Pod:
+        """Return a rank of the gang."""
+        more = {"uid": self.uids[number], **more}
+        match self.kind:
+            case "Job":
+                labels = {INDEX: str(number)}
+                return pod(f"g-{number}", labels=labels, owner=("Job", "g", "uid-g"), **more)
+            case "JobSet":
+                said = {"jobset-name": "g", "replicatedjob-name": "w", "job-index": "0"}
+                labels = {f"jobset.sigs.k8s.io/{key}": value for key, value in said.items()}
+                labels[INDEX] = str(number)
+                owner = ("Job", "g-w-0", "uid-g-w-0")
+                return pod(f"g-{number}", labels=labels, owner=owner, **more)
+            case "PyTorchJob":
+                role, index = ("worker", number - 1) if number else ("master", 0)
+                said = {"job-name": "g", "replica-type": role, "replica-index": str(index)}
+                labels = {f"{KUBEFLOW}{key}": value for key, value in said.items()}
+                return pod(f"g-{number}", labels=labels, owner=("PyTorchJob", "g", "uid-g"), **more)
+            case "tasks":
+                said = {"volcano.sh/task-spec": "worker", "scheduling.k8s.io/group-name": "g"}
+                return pod(f"g-{number}", annotations=said, labels=said, **more)
+            case _:
+                labels = {"scheduling.x-k8s.io/pod-group": "g"}
+                labels |= {INDEX: str(number)} if self.kind == "numbered" else {}
+                return pod(f"g-{number}", labels=labels, **more)
+
+    def _tell_done(self) -> None:
+        job = self.rig.control.tables.things["Job", "n", "g"]
+        indexes = ",".join(map(str, sorted(self.done)))
+        status = ThingStatus(completed_indexes=indexes)
+        said = msgspec.structs.replace(job, status=status)
+        self.rig.control.on_thing("Job", Change.MODIFIED, said)
+
+    def says(self, size: int) -> None:
+        """Have the owner ask for so many ranks."""
+        self.size = size
+        match self.kind:
+            case "Job":
+                counts = {"parallelism": size, "completions": size, "completionMode": "Indexed"}
+                self.rig.thing("Job", "g", counts)
+                self._tell_done()
+            case "JobSet":
+                counts = {"parallelism": size, "completions": size, "completionMode": "Indexed"}
+                part = {"name": "w", "replicas": 1, "template": {"spec": counts}}
+                self.rig.thing("JobSet", "g", {"replicatedJobs": [part]})
+            case "PyTorchJob":
+                replicas = {"Master": {"replicas": 1}, "Worker": {"replicas": size - 1}}
+                self.rig.thing("PyTorchJob", "g", {"pytorchReplicaSpecs": replicas})
+            case "tasks":
+                least = {"minMember": size, "minTaskMember": {"worker": size}}
+                self.rig.thing("volcano", "g", least)
+            case _:
+                self.rig.thing("coscheduling", "g", {"minMember": size})
+
+    async def make(self, *numbers: int) -> None:
+        """Have pods made, anew if they were there."""
+        for number in numbers:
+            self._num_made += 1
+            self.uids[number] = f"g-{number}-{self._num_made}"
+        self.rig.see(*(self.member(number) for number in numbers))
+        await self.rig.settle()
+
+    async def bind(self, rig: Rig, *numbers: int) -> None:
+        """Have kube-scheduler bind pods that were told of their nodes."""
+        for one in rig.pods_written():
+            number = int(one.metadata.name.rpartition("-")[2])
+            if number in (numbers or self.uids) and not one.gated and not one.spec.node_name:
+                _, slot = rig.control.slot_of[one.metadata.uid]
+                item = msgspec.to_builtins(one)
+                item["spec"]["nodeName"] = slot.node
+                item["status"]["phase"] = "Running"
+                rig.see(msgspec.convert(item, Pod))
+        await rig.settle()
+
+    async def start(self) -> None:
+        """Have the gang made, and bound whole."""
+        self.says(self.size)
+        await self.make(*range(self.size))
+        await self.bind(self.rig)
+
+    async def lose(self, number: int) -> None:
+        """Remove a pod."""
+        self.rig.lose(self.rig.control.pods[self.uids.pop(number)])
+        await self.rig.settle()
+
+    async def end_well(self, number: int) -> None:
+        """Have a rank end well, and its pod be removed."""
+        one = msgspec.to_builtins(self.rig.control.pods[self.uids[number]])
+        one["status"]["phase"] = "Succeeded"
+        self.rig.see(msgspec.convert(one, Pod))
+        self.done.add(number)
+        if self.kind == "Job":
+            self._tell_done()
+        await self.rig.settle()
+        await self.lose(number)
+
+
+def of_an_earlier_version(rig: Rig) -> None:
+    """Take from plans what earlier versions did not write."""
+    for method, _, body in rig.api.requests:
+        notes = ((body or {}).get("metadata") or {}).get("annotations") or {}
+        if method == "PATCH" and PLAN in notes:
+            notes[PLAN] = notes[PLAN].partition(" of ")[0]
+
+
+async def passes(rig: Rig, seconds: float = 4 * REPAIR_S) -> list[str]:
+    """Let time go by; return what was ended."""
+    for _ in range(int(seconds // 20)):
+        await rig.pass_s(20.0)
+    return rig.evicted() + rig.deleted()
+
+
+@pytest.mark.parametrize("version", ["this", "an earlier one"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gang_that_asks_to_grow_runs_on_after_a_restart(kind: str, version: str) -> None:
+    async def story(rig: Rig) -> None:
+        run = Run(rig, kind, 3)
+        await run.start()
+        run.says(4)
+        await run.make(3)
+        assert await passes(rig) == []
+        if version != "this":
+            of_an_earlier_version(rig)
+        anew = rig.restarted()
+        await anew.settle()
+        assert await passes(anew) == []
+        (gang,) = anew.control.gangs.values()
+        assert gang.started_min == 3
+        run.rig = anew
+        await run.lose(1)
+        assert sorted(await passes(anew)) == ["g-0", "g-2"], "this muster saw it run"
+
+    tried(story, nodes=3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rank_that_was_being_made_anew_says_nothing_of_those_that_had_ended(kind: str) -> None:
+    async def story(rig: Rig) -> None:
+        run = Run(rig, kind, 3)
+        await run.start()
+        await run.end_well(1)
+        await run.lose(2)
+        await run.make(2)
+        assert rig.records_there()
+        anew = rig.restarted()
+        await anew.settle()
+        await run.bind(anew)
+        assert await passes(anew) == []
+
+    tried(story)
+
+
+KINDS_OF_STEPS = ["grow", "end well", "lose", "make", "bind", "wait"]
+STEPS = st.lists(st.tuples(st.sampled_from(KINDS_OF_STEPS), st.integers(0, 9)), max_size=8)
+
+
+async def lived(run: Run, steps: list[tuple[str, int]]) -> None:
+    """Let a gang start, and live through some steps that end nobody."""
+    await run.start()
+    for step, number in steps:
+        runs = sorted(run.uids)
+        which = runs[number % len(runs)]
+        is_bound = bool(run.rig.control.pods[run.uids[which]].spec.node_name)
+        gone = sorted(set(range(run.size)) - run.done - set(runs))
+        match step:
+            case "grow" if run.size < 6:
+                run.says(run.size + 1)
+                await run.make(run.size - 1)
+            case "end well" if len(runs) > 1 and is_bound:
+                await run.end_well(which)
+            case "lose" if len(runs) > 1:
+                await run.lose(which)
+            case "make" if gone:
+                await run.make(gone[number % len(gone)])
+            case "bind":
+                await run.bind(run.rig)
+            case "wait":
+                await run.rig.pass_s(10.0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(KINDS), st.integers(1, 4), st.integers(2, 5), STEPS)
+def test_nobody_is_ended_who_would_not_have_been_without_the_restart(
+    kind: str, size: int, nodes: int, steps: list[tuple[str, int]]
+) -> None:
+    ended: list[list[str]] = []
+
+    async def story(rig: Rig) -> None:
+        run = Run(rig, kind, size)
+        await lived(run, steps)
+        before = rig.evicted() + rig.deleted()
+        if not ended:
+            ended.append((await passes(rig))[len(before) :])
+            return
+        anew = rig.restarted()
+        await anew.settle()
+        ended.append(await passes(anew))
+
+    for _ in range(2):
+        tried(story, nodes=max(size, nodes))
+    without, with_one = map(set, ended)
+    assert with_one <= without
