@@ -136,17 +136,27 @@ class PlanRecords:
             reply = await self._swap(gang.name, known, body, unless)
         self._versions[gang.name] = _written.decode(reply).metadata.resource_version
 
-    async def commit(self, gang: LiveGang, generation: int, *, turn: Turn = Turn.WRITE) -> None:
+    async def commit(
+        self,
+        gang: LiveGang,
+        generation: int,
+        *,
+        turn: Turn = Turn.WRITE,
+        unless: Callable[[], str] | None = None,
+    ) -> None:
         """Mark a plan as carried out from here on; only one of two leaders gets past this.
 
         Raises:
-            ApiError: 409 if the record is not the one this leader wrote.
+            ApiError: 409 if the record is not the one this leader wrote, or for a reason of
+                `unless`.
         """
         # the generation, because a record outlives it and the annotation stays
         mark = f"{generation} {self.epoch}"
         body = {"metadata": {"annotations": {"muster.dev/committed": mark}}}
-        reply = await self._swap(gang.name, self._versions[gang.name], body, turn=turn)
-        self._versions[gang.name] = _written.decode(reply).metadata.resource_version
+        version = self._versions[gang.name]
+        reply = await self._swap(gang.name, version, body, unless, turn)
+        if self._versions.get(gang.name) == version:  # else it was erased or written meanwhile
+            self._versions[gang.name] = _written.decode(reply).metadata.resource_version
 
     async def _swap(
         self,
@@ -168,16 +178,16 @@ class PlanRecords:
             body["metadata"] = {**meta, "resourceVersion": version}
             return await patch("PATCH", path, body)
         except ApiError as error:
-            mine = await self._mine(name) if error.code == 409 else None
+            mine = await self._mine(name, turn) if error.code == 409 else None
             if mine is None or mine == version:
                 raise
         body["metadata"] = {**meta, "resourceVersion": mine}
         return await patch("PATCH", path, body)
 
-    async def _mine(self, name: str) -> str | None:
+    async def _mine(self, name: str, turn: Turn = Turn.WRITE) -> str | None:
         """Return the version of a record if this leader wrote it."""
         try:
-            reply = await self._api.persist("GET", f"{self._path}/{record_name(name)}")
+            reply = await self._api.persist("GET", f"{self._path}/{record_name(name)}", turn=turn)
         except ApiError as error:
             if error.code == 404:
                 return None

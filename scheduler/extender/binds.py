@@ -33,6 +33,7 @@ CHANGED = "the plan changed"
 RESERVED = "reserved for a gang"
 LOST = "muster does not lead any more"
 HUNG_UP = "kube-scheduler does not wait any more"
+NOT_COMMITTED = "the plan could not be committed in time"
 UNDECIDED = "muster could not decide whether the gang is whole"
 
 
@@ -233,12 +234,14 @@ class Binds:
 
     async def _watch(self, barrier: Barrier) -> None:
         """Decide a barrier; whatever befalls this task, no call waits for it then."""
+        decided = False
         try:
             await self._decide(barrier)
+            decided = True
         except Exception:
             log.exception("the barrier is not decided", extra={"gang": barrier.gang.name})
         finally:
-            if barrier.outcome is None and barrier.calls:
+            if not decided:
                 self._fail(barrier, UNDECIDED)
 
     async def _decide(self, barrier: Barrier) -> None:
@@ -265,9 +268,7 @@ class Binds:
         if refusal:
             self._fail(barrier, refusal)
             return
-        barrier.outcome = ""
-        for uid in list(barrier.calls):
-            barrier.answer(uid, "")
+        self._answer_all(barrier, "")
 
     def _drop_stale(self, barrier: Barrier) -> None:
         """Answer calls that cannot pass any more; the others may, with those that come instead."""
@@ -308,24 +309,40 @@ class Binds:
         return gang.num_placed() < gang.size.min_member
 
     async def _commit(self, barrier: Barrier) -> str:
-        """Pass the point of no return, once for the whole plan; return why not, or nothing."""
+        """Pass the point of no return, once for the whole plan; return why not, or nothing.
+
+        A write that is under way when the time of a call ends is not cut off: the calls are
+        answered, and the plan ends once it is known what became of it.
+        """
+        loop = asyncio.get_running_loop()
         first_s = min(call.deadline_s for _, call in barrier.calls.values())
+
+        def late() -> str:
+            return NOT_COMMITTED if loop.time() >= first_s else ""
+
+        commit = self._controller.plans.commit(
+            barrier.gang, barrier.plan.generation, turn=Turn.BIND, unless=late
+        )
+        task = asyncio.ensure_future(commit)
+        await asyncio.wait({task}, timeout=first_s - loop.time())
+        if not task.done():
+            self._answer_all(barrier, NOT_COMMITTED)
         try:
-            async with asyncio.timeout_at(first_s):
-                plans = self._controller.plans
-                await plans.commit(barrier.gang, barrier.plan.generation, turn=Turn.BIND)
+            await task
         except (ApiError, KeyError) as error:
             return f"the plan could not be committed: {error}"
-        except TimeoutError:
-            return "the plan could not be committed in time"
-        return ""
+        return barrier.outcome or ""
+
+    def _answer_all(self, barrier: Barrier, outcome: str) -> None:
+        """Let all calls go on, those that come later too."""
+        barrier.outcome = outcome
+        for uid in list(barrier.calls):
+            barrier.answer(uid, outcome)
 
     def _fail(self, barrier: Barrier, why: str) -> None:
         """Never bind a pod of this plan; have the gang planned anew."""
         control = self._controller
-        barrier.outcome = why
-        for uid in list(barrier.calls):
-            barrier.answer(uid, why)
+        self._answer_all(barrier, barrier.outcome or why)
         control.metrics.aborts.labels(cause="barrier").inc()
         if barrier.slots:
             for slot in barrier.unbound:

@@ -7,14 +7,16 @@ import json
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from scheduler.controller.metrics import Metrics
+from scheduler.controller.plans import PlanRecord
 from scheduler.extender import binds as barriers
-from scheduler.extender.binds import HUNG_UP, UNDECIDED, Barrier, BindArgs, Binds
+from scheduler.extender.binds import HUNG_UP, NOT_COMMITTED, UNDECIDED, Barrier, BindArgs, Binds
 from scheduler.extender.serving import ExtenderApp
 from scheduler.extender.verbs import Extender
-from scheduler.kube.api import ApiError
+from scheduler.kube.api import ApiError, Turn
 from tests.scheduler.controller.rig import Recorder, Rig, pod, tried
 
 GROUP = "scheduling.x-k8s.io/pod-group"
@@ -195,9 +197,14 @@ def test_what_changes_while_the_plan_is_committed(when: str) -> None:
         errors = await one.errors()
         assert all(errors) and len(set(errors)) == 1, errors
         assert time.monotonic() - began_s < 3.5
+        if when == "too late":
+            (barrier,) = one.binds._barriers.values()
+            assert barrier.task is not None and not barrier.task.done(), "no write is cut off"
+            assert (await one.call(0)).error == NOT_COMMITTED and not barrier.calls
+            assert not any(slot.is_void for slot in barrier.slots), "nor a plan made beside it"
         slow.goes_on.set()
         await asyncio.sleep(0.05)
-        assert one.num_bindings() == 0
+        assert one.num_bindings() == 0 and one.num_commits() == 1
 
     tried(story, timeouts=SHORT)
 
@@ -234,6 +241,44 @@ def test_a_barrier_whose_task_ends_answers_its_calls(
         for number in range(2):
             one.call(number)
         assert await one.errors() == ["", ""], "it is planned anew"
+
+    tried(story, timeouts=SHORT)
+
+
+@pytest.mark.parametrize("comes", ["too late", "in time"])
+def test_a_commit_goes_with_the_binds_and_begins_in_time_or_never(comes: str) -> None:
+    """An answer that was lost is looked up as it was asked: kube-scheduler waits."""
+
+    async def story(rig: Rig) -> None:
+        one = await Gang.made(rig, 2)
+        persist, turns, sent = rig.api.persist, [], []
+
+        async def waits(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if "/configmaps/" not in path:
+                return await persist(method, path, body, **more)
+            turns.append(more.get("turn"))
+            if method == "GET":
+                kept = PlanRecord("n/g", ("n", "g", "Job", ""), 1, rig.control.plans.epoch, [])
+                data = {"plan": json.dumps(msgspec.to_builtins(kept))}
+                meta = {"name": "x", "resourceVersion": "8"}
+                return json.dumps({"metadata": meta, "data": data}).encode()
+            if comes == "too late":
+                await asyncio.sleep(3.0)  # its turn
+            if why := more["unless"]():
+                raise ApiError(409, why)
+            sent.append(method)
+            if len(sent) == 1:
+                raise ApiError(409, "its answer was lost, and this is the second try")
+            return await persist(method, path, body, **more)
+
+        rig.control.plans._api.persist = waits  # type: ignore[method-assign]
+        one.call(0)
+        one.call(1)
+        errors = await one.errors()
+        await asyncio.sleep(1.0 if comes == "too late" else 0.0)
+        assert set(turns) == {Turn.BIND}
+        assert sent == ([] if comes == "too late" else ["PATCH", "PATCH"])
+        assert errors == [NOT_COMMITTED if comes == "too late" else ""] * 2
 
     tried(story, timeouts=SHORT)
 

@@ -209,9 +209,9 @@ def test_a_bind_that_waits_for_writes_has_its_turn_once_they_end(
         await asyncio.sleep(0)
         for _ in range(under_way):
             writes.over()
-        await asyncio.wait_for(waiting[0], 1.0)
+        await asyncio.wait_for(waiting[0], 0.1)
         binds.over()
-        await asyncio.wait_for(waiting[1], 1.0)
+        await asyncio.wait_for(waiting[1], 0.1)
 
     leap(story)
 
