@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
+from itertools import islice
 from math import inf
 
 from scheduler.controller.evicting import Evicting
@@ -29,6 +30,7 @@ from scheduler.controller.suspending import Suspending
 from scheduler.controller.tables import Tables
 from scheduler.controller.telling import Telling
 from scheduler.controller.work import Work
+from scheduler.core.model import PodShape
 from scheduler.core.times import to_s
 from scheduler.kube.api import Api
 from scheduler.kube.devices import DeviceClass, ResourceClaim, ResourceSlice
@@ -42,6 +44,8 @@ TURN_S = 0.015  #: a step gives others their turn after so long
 AGAIN_S = 1.0  #: after a step in which nothing could be decided
 MOST_PASSES = 3  #: of one step, if what stands is to be counted bit by bit between two of them
 MOST_SAID = 1000  #: characters of what is wrong with a gang
+WAKE_S = 1.0  #: lone pods are woken so many at once, and more after so long
+MOST_WOKEN, FEW_WOKEN = 100, 10  #: the latter also where the core sees no room
 SET_ASIDE_S = 60.0  #: a gang that cannot be read or decided is tried again after so long
 
 
@@ -94,9 +98,11 @@ class Controller:
         self.now_s = self.work.now_s
         self.finish_work = self.work.finish
         self.num_failed = 0  #: the latest steps, if nothing could be decided in them
-        self.refused: set[str] = set()  #: lone pods that the extender left without a node
+        self.refused: dict[str, None] = {}  #: lone pods that the extender left without a node
         self.being_bound: Counter[str] = Counter()  #: by uid of pods of no gang: binds under way
         self._num_freed = 0
+        self._to_wake: dict[str, None] = {}  #: of those refused: gangs gave nodes back since
+        self._wake_s = 0.0  #: no more are woken before
         self._leaving: list[tuple[float, str]] = []  #: a heap: by when pods of no gang are gone
         self._gone_by_s: dict[str, float] = {}  #: the same by uid, also of those that are overdue
         ledger.standing.patience_s = settings.timeouts.bind_s
@@ -189,6 +195,7 @@ class Controller:
                 self.tables.may_have_room(pod.spec.node_name)
         if change is Change.DELETED:
             self.pods.pop(uid, None)
+            self.refused.pop(uid, None)
             self.key_of_pod.pop(uid, None)
             self.being_bound.pop(uid, None)
             self._gone_by_s.pop(uid, None)
@@ -352,7 +359,8 @@ class Controller:
                 break
         standing = self.ledger.standing
         resume_s = self.suspending.go_on(now_s)
-        until_s = min(to_s(self.ledger.state.until_us), standing.look_s, resume_s)
+        woken_s = self._wake_refused(now_s)
+        until_s = min(to_s(self.ledger.state.until_us), standing.look_s, resume_s, woken_s)
         if self._leaving:
             until_s = min(until_s, self._leaving[0][0])
         if standing.has_more:
@@ -361,7 +369,6 @@ class Controller:
         if self.num_failed:
             self.work.step_at_s = now_s + AGAIN_S
         self.metrics.plan_seconds.observe(time.perf_counter() - began_s)
-        self._wake_refused()
         self.telling.wake()
 
     def _mend(self, gang: LiveGang, now_s: float) -> None:
@@ -427,16 +434,32 @@ class Controller:
         self.work.look_again(gang.key, again_s)
         self.tables.ask_nothing(gang)
 
-    def _wake_refused(self) -> None:
-        """Have kube-scheduler look again at lone pods that gangs were in the way of."""
-        if self.ledger.num_freed == self._num_freed:
-            return
-        self._num_freed = self.ledger.num_freed
-        refused, self.refused = self.refused, set()
-        for uid in refused:
-            pod = self.pods.get(uid)
-            if pod is not None and not pod.spec.node_name:
-                self.release.poke(pod, f"look-{self._num_freed}")
+    def _wake_refused(self, now_s: float) -> float:
+        """Have kube-scheduler look again at lone pods that gangs were in the way of.
+
+        No more than there is room for at once, each once until gangs give more nodes back. Returns
+        when others are to be woken.
+        """
+        if self.ledger.num_freed != self._num_freed:
+            self._num_freed = self.ledger.num_freed
+            self._to_wake |= self.refused
+            self.refused.clear()
+        if self._to_wake and now_s >= self._wake_s:
+            self._wake_s = now_s + WAKE_S
+            left: dict[PodShape, int] = {}
+            for uid in list(islice(self._to_wake, MOST_WOKEN)):
+                pod = self.pods.get(uid)
+                if pod is None or pod.spec.node_name:
+                    del self._to_wake[uid]
+                    continue
+                shape = pod_shape(pod, self.settings.resource)
+                if shape not in left:
+                    left[shape] = max(FEW_WOKEN, self.ledger.fits(shape))
+                if left[shape]:
+                    left[shape] -= 1
+                    del self._to_wake[uid]
+                    self.release.poke(pod, f"look-{self._num_freed}")
+        return self._wake_s if self._to_wake else inf
 
 
 def _alike(one: Pod, other: Pod) -> bool:

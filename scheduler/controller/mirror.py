@@ -190,6 +190,14 @@ class Ledger:
         )
         return roomy == len(capacity.nodes) - len(capacity.unschedulable)
 
+    def fits(self, shape: PodShape) -> int:
+        """Return how many such pods the usable nodes have room for."""
+        return sum(
+            free.holds(shape) * nodes.size
+            for group in self.state.capacity.groups
+            for free, nodes in group.by_free()
+        )
+
     def overfull(self, name: str, shape: PodShape) -> bool:
         """True if more is on the node, or promised there, than it has, of what the shape asks for.
 

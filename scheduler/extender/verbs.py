@@ -123,7 +123,7 @@ class Extender:
                 self._known.clear()
             known = self._known[shape] = _Known(version, asked, *self._left(shape, candidates))
         if known.none_left:
-            control.refused.add(pod.metadata.uid)
+            control.refused[pod.metadata.uid] = None
         return known.result
 
     def _left(self, shape: PodShape, candidates: msgspec.Raw) -> tuple[FilterResult, bool]:

@@ -11,6 +11,7 @@ import pytest
 
 from scheduler.controller import repelling as repel
 from scheduler.controller.budget import ALWAYS, KIND_BYTES, MOST_FITS, Budget
+from scheduler.controller.controller import FEW_WOKEN
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.refusals import MOST_BANS, Refusals
 from scheduler.controlplane.objects import node as played
@@ -424,3 +425,29 @@ def test_what_muster_binds_for_others_is_seen_though_nothing_else_happens() -> N
 
 def bound_to(one: Pod, node: str) -> Pod:
     return msgspec.structs.replace(one, spec=msgspec.structs.replace(one.spec, node_name=node))
+
+
+def test_lone_pods_are_woken_for_the_room_that_there_is_and_each_once() -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(pod("g", **own("g")))
+        await rig.settle()
+        rig.see(pod("g", **own("g"), node="node-00000"))
+        lone = [pod(f"l{number}", gpus=1, gated=False) for number in range(500)]
+        rig.see(*lone)
+        await rig.settle()
+        rig.control.refused |= {one.metadata.uid: None for one in lone}
+        before = len(rig.api.requests)
+
+        def woken() -> list[str]:
+            return [path for method, path, _ in rig.api.requests[before:] if "/pods/l" in path]
+
+        rig.lose(rig.control.pods["g"])
+        await rig.settle()
+        await rig.pass_s(3.0)
+        assert 8 <= len(woken()) <= 4 * FEW_WOKEN
+        for _ in range(60):
+            await rig.pass_s(1.0)
+        assert len(set(woken())) == len(woken()), "one that was woken is not until more is free"
+        assert len(woken()) == 500, "in the end all are"
+
+    tried(story, nodes=1)

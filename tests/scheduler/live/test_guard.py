@@ -91,7 +91,7 @@ def test_a_muster_that_decides_nothing_is_not_called_healthy() -> None:
 
 def test_a_step_that_fails_outside_the_core_is_begun_anew() -> None:
     async def story(rig: Rig) -> None:
-        rig.control._wake_refused = lambda: 1 / 0  # type: ignore[method-assign,assignment]
+        rig.control._wake_refused = lambda now_s: 1 / 0  # type: ignore[method-assign,assignment]
         with pytest.raises(ZeroDivisionError):
             await asyncio.wait_for(rig.control.run(), 5.0)
         assert rig.control.num_failed == 1
