@@ -230,7 +230,8 @@ class Controller:
             self.tables.note_names(gang, pod)
         place = self.slot_of.get(uid)
         if place is not None and not pod.spec.node_name and pod.refusal:
-            self.progress.reached(pod.spec.scheduler_name, place[1], self.now_s())
+            spec = pod.spec
+            self.progress.reached(spec.scheduler_name, place[1], self.now_s(), spec.priority)
         is_resized = known is not None and resized(known, pod, self.settings.resource)
         if is_resized:
             gang.look_anew(uid)
@@ -245,7 +246,8 @@ class Controller:
             if slot.node == pod.spec.node_name:
                 if not slot.is_bound:
                     now_s = self.now_s()
-                    self.progress.reached(pod.spec.scheduler_name, slot, now_s)
+                    spec = pod.spec
+                    self.progress.reached(spec.scheduler_name, slot, now_s, spec.priority)
                     slot.bound(now_s, slot.node)
                     if gang.is_placed():
                         self.work.touch(key)

@@ -140,6 +140,8 @@ class LiveGang:
     num_aborts: int = 0
     #: by uid of pods that were told of a node in vain: why they did not get it
     given_up: dict[str, str] = field(default_factory=dict)
+    #: of them, those that their scheduler has come to since
+    wanted: set[str] = field(default_factory=set)
     #: uids of pods that were deleted for that, of owners that count each as a failure
     cost_a_failure: set[str] = field(default_factory=set)
     not_told: str = ""  #: why a pod was last not told of its node
@@ -192,6 +194,7 @@ class LiveGang:
         self._facts.pop(uid, None)
         self.pins.pop(uid, None)
         self.given_up.pop(uid, None)
+        self.wanted.discard(uid)
         self._counted.discard(uid)
 
     def note_success(self, pod: Pod, *, done: bool) -> None:

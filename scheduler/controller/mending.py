@@ -203,7 +203,7 @@ class Mending:
             return True
         if slot.num_writing:  # its bind is under way
             slot.deadline_s = now_s + self._timeouts.bind_s
-        elif self._tables.progress.is_late(pod.spec.scheduler_name, slot, now_s):
+        elif self._tables.progress.is_late(pod.spec.scheduler_name, slot, now_s, pod.spec.priority):
             return True
         self._work.look_again(gang.key, slot.deadline_s)
         return False

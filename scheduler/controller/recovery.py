@@ -147,13 +147,16 @@ class Recovery:
             return f"which is gone or closed{_way_out(pod)}"
         if not self._ledger.has_room(node, gang.facts(pod).shape):
             return f"which has no room for it{_way_out(pod)}"
-        if (said := gang.given_up.get(uid)) is not None:
+        said = gang.given_up.get(uid) if uid not in gang.wanted else None
+        if said is not None:
             if said and not is_of_nodes(said):
                 return f"and kube-scheduler refuses it wherever it goes: {said}"
             if said:
                 return f"where kube-scheduler refuses it: {said}{_way_out(pod)}"
             name = pod.spec.scheduler_name
             return f"and its scheduler, {name!r}, does not bind it; it starts once that does"
+        gang.given_up.pop(uid, None)
+        gang.wanted.discard(uid)
         plan = Plan(gang.generation, 1)
         slot = Slot(rank_of(pod), node, uid, plan, now_s, SlotState.RELEASED, "found pinned")
         slot.deadline_s = now_s + self._tables.settings.timeouts.bind_s

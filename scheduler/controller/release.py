@@ -353,6 +353,7 @@ class Release:
         refused = usable and self.refused(gang, slot, pod)
         if told and usable:
             gang.given_up[slot.uid] = pod.refusal if refused else ""
+            gang.wanted.discard(slot.uid)
         if told and not pod.gated and gang.pinned(pod) is None:
             self._work.start(self._nominate(pod, "", ""))
         if refused:
@@ -396,7 +397,8 @@ class Release:
     def is_wanted(self, uid: str) -> None:
         """Note that its scheduler has come to a pod: one that was given up may have its node."""
         gang = self._tables.gangs[self._tables.key_of_pod[uid]]
-        if gang.given_up.pop(uid, None) is not None:
+        if uid in gang.given_up and uid not in gang.wanted:
+            gang.wanted.add(uid)
             self._work.touch(gang.key)
             self._work.wake()
 

@@ -63,7 +63,7 @@ class Tables:
         self.pods: dict[str, Pod] = {}
         self.slot_of: dict[str, tuple[LiveGang, Slot]] = {}
         self.things: dict[tuple[str, str, str], Thing] = {}
-        self.progress = Progress(settings.timeouts.bind_s)
+        self.progress = Progress(settings.timeouts.bind_s, settings.schedulers)
         #: of gangs whose pods muster ended: when they came, and until when that is kept
         self._ages: dict[GangKey, tuple[float, int, float]] = {}
         self.budget = Budget()

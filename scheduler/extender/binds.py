@@ -138,7 +138,7 @@ class Binds:
         pod = gang.pods.get(slot.uid)
         if pod is None or pod.metadata.deletion_timestamp:  # the next step takes its slot from it
             return BindResult("this pod is gone")
-        control.progress.reached(pod.spec.scheduler_name, slot, control.now_s())
+        control.progress.reached(pod.spec.scheduler_name, slot, control.now_s(), pod.spec.priority)
         if not slot.is_bound and control.ledger.overfull(slot.node, gang.facts(pod).shape):
             return BindResult(f"there is no room left on {slot.node}")
         # all of a plan were told by pins; a pod that still has its gate is seen as it was before

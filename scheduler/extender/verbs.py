@@ -90,7 +90,8 @@ class Extender:
         place = control.slot_of.get(uid)
         if place is not None:
             gang, slot = place
-            control.progress.reached(args.pod.spec.scheduler_name, slot, control.now_s())
+            spec = args.pod.spec
+            control.progress.reached(spec.scheduler_name, slot, control.now_s(), spec.priority)
             # as text: names hold no quotes, and thousands of them need not be taken apart
             if msgspec.json.encode(slot.node) in bytes(args.node_names):
                 return FilterResult([slot.node])

@@ -253,6 +253,80 @@ def test_pods_of_a_closed_node_wait_where_their_job_may_not_fail() -> None:
     tried(story, timeouts=TIMES)
 
 
+async def passed(rig: Rig, priority: int) -> tuple[list[Pod], list[Pod]]:
+    """Have a scheduler go on for long to pods of other jobs; return those it did not come to.
+
+    The other pods returned wait for the nodes of these.
+    """
+    waits = await released(rig, member(0), member(1))
+    for number in range(3):
+        await rig.pass_s(BIND_S / 2)
+        job = f"k{number}"
+        later = (member(rank, job, priority=priority) for rank in range(2))
+        for one in await released(rig, *later):
+            bound(rig, one)
+        await rig.settle()
+    others = [member(rank, "l", priority=priority) for rank in range(2)]
+    rig.see(*others)
+    for _ in range(3):
+        await rig.pass_s(BIND_S / 2)
+        for one in rig.control.gangs.values():
+            if one.key.name == "l" and one.slots:
+                return waits, others
+        _, slot = rig.control.slot_of["k2-0"]
+        slot.queued_s = rig.control.now_s()  # another that it has come to
+        rig.control.progress.reached("default-scheduler", slot, slot.queued_s, priority)
+    return waits, others
+
+
+def test_a_pod_is_not_late_while_its_scheduler_has_pods_of_a_higher_priority() -> None:
+    async def story(rig: Rig) -> None:
+        waits, _ = await passed(rig, priority=1000)
+        places = {one.metadata.uid: rig.control.slot_of[one.metadata.uid] for one in waits}
+        assert all(slot.is_told for _, slot in places.values())
+        assert [comes_to(rig, one) for one in waits] == [
+            [places[one.metadata.uid][1].node] for one in waits
+        ]
+        assert untouched(rig)
+
+    tried(story, nodes=8, timeouts=TIMES)
+
+
+def test_a_pod_is_not_deleted_because_others_were_taken_before_it() -> None:
+    """Nor once its scheduler comes to it, when others have its node by then."""
+
+    async def story(rig: Rig) -> None:
+        waits, others = await passed(rig, priority=0)
+        assert not any(one.metadata.uid in rig.control.slot_of for one in waits)
+        assert all(one.metadata.uid in rig.control.slot_of for one in others)
+        for _ in range(3):
+            assert [comes_to(rig, one) for one in waits] == [[], []]
+            await rig.settle()
+            await rig.pass_s(100.0)
+        assert untouched(rig)
+        assert "has no room" in rig.problem("n/j")
+        rig.lose(*others)
+        await rig.settle()
+        await rig.pass_s(100.0)
+        assert all(one.metadata.uid in rig.control.slot_of for one in waits), "there is room again"
+
+    tried(story, nodes=8, timeouts=TIMES)
+
+
+def test_a_scheduler_of_the_settings_is_known_at_work_whatever_names_pods_carry() -> None:
+    async def story(rig: Rig) -> None:
+        node = sorted(rig.ledger.nodes)[0]
+        for number in range(300):
+            rig.see(pod(f"f-{number}", gpus=0, node=node, schedulerName=f"x{number}"))
+        rig.see(pod("real", gpus=0, node=node, schedulerName="default-scheduler"))
+        waits = await released(rig, member(0), member(1))
+        for _ in range(3):
+            await rig.pass_s(BIND_S + 1.0)
+        assert all(rig.control.slot_of[one.metadata.uid][1].is_told for one in waits)
+
+    tried(story, timeouts=TIMES)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(
