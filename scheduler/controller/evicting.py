@@ -124,9 +124,14 @@ class Evicting:
         now_s = self._work.now_s()
         if now_s >= gang.refused_until_s:  # the first of this try
             again_s = min(300.0, EVICT_AGAIN_S * 2 ** min(gang.num_refused, 8))
-            gang.num_refused += 1
+            if error.is_late:
+                again_s = max(EVICT_AGAIN_S, error.retry_after_s)
+            else:
+                gang.num_refused += 1
             gang.refused_until_s = gang.evict_at_s = now_s + again_s
             self._work.look_again(gang.key, gang.evict_at_s)
+        if error.is_late:  # nobody keeps it: a log line says that, and no Event
+            return
         kept_by = f"pod {pod.metadata.name} may not be evicted: {error.text[:500]}"
         if not gang.kept_by:
             self._telling.event(gang, "NotEvicted", f"{kept_by}; this is tried again")

@@ -242,21 +242,36 @@ class PlanRecords:
         there = records_of(namespace)
         if there == self._path:
             return
-        reply = await self._api.persist("GET", f"{there}?labelSelector={PLAN_LABEL}%3Dtrue")
-        for item in msgspec.json.decode(reply)["items"]:
+        here: dict[str, str] = {}
+        items = await self._all(there)
+        if items:
+            found = [item["metadata"] for item in await self._all(self._path)]
+            here = {meta["name"]: meta["resourceVersion"] for meta in found}
+        for item in items:
             meta = item["metadata"]
-            kept = {key: item[key] for key in ("data", "binaryData") if key in item}
-            body = {
+            name, old = meta["name"], here.get(meta["name"])
+            if old is not None and _is_newer(meta["resourceVersion"], old):
+                # left here before an earlier version came back for a while
+                stale = {"preconditions": {"resourceVersion": old}}
+                with suppress_codes(404, 409):
+                    await self._api.persist("DELETE", f"{self._path}/{name}", stale)
+            kept: dict[str, Any] = {key: item[key] for key in ("data", "binaryData") if key in item}
+            body: dict[str, Any] = {
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
-                "metadata": {"name": meta["name"], "labels": meta["labels"]},
+                "metadata": {"name": name, "labels": meta["labels"]},
                 **kept,
             }
             with suppress_codes(409):  # it was moved before, or a newer one is here
                 await self._api.persist("POST", self._path, body)
             seen = {"preconditions": {"resourceVersion": meta["resourceVersion"]}}
             with suppress_codes(404, 409):
-                await self._api.persist("DELETE", f"{there}/{meta['name']}", seen)
+                await self._api.persist("DELETE", f"{there}/{name}", seen)
+
+    async def _all(self, path: str) -> list[dict[str, Any]]:
+        reply = await self._api.persist("GET", f"{path}?labelSelector={PLAN_LABEL}%3Dtrue")
+        items: list[dict[str, Any]] = msgspec.json.decode(reply)["items"]
+        return items
 
     async def read_all(self) -> tuple[list[PlanRecord], list[str]]:
         """Return the records that are there, and the names of those that cannot be read."""
@@ -279,6 +294,11 @@ class PlanRecords:
     async def erase_named(self, name: str) -> None:
         """Remove a record that cannot be read."""
         await self._api.persist("DELETE", f"{self._path}/{name}")
+
+
+def _is_newer(version: str, other: str) -> bool:
+    """True if a ConfigMap was written after another; those of one API server are counted alike."""
+    return version.isdecimal() and other.isdecimal() and int(version) > int(other)
 
 
 async def _packed(plan: bytes) -> dict[str, Any]:

@@ -37,6 +37,8 @@ DEAD_S, IDLE_S, PROBE_S, PROBES = 15.0, 10, 3, 3
 JITTER = 0.25  #: a pause is longer by up to this share: those refused together come back apart
 AWAY_S = 20.0  #: without any answer; the lease alone has one every 12 s
 MEASURED_BYTES = 1 << 16  #: a larger body takes its own time
+#: said with 429 of a pod that may not be evicted; flow control says it for too much work, too
+BUDGET = "budget"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -51,6 +53,11 @@ class ApiError(Exception):
         self.code = code
         self.text = text
         self.retry_after_s = retry_after_s
+
+    @property
+    def is_late(self) -> bool:
+        """True if the server had too much to do, or did not answer: it refused nothing."""
+        return self.code in (0, 503, 504) or (self.code == 429 and BUDGET not in self.text)
 
 
 class Turn(Enum):
@@ -209,7 +216,7 @@ class Api:
     ) -> bytes:
         """Send a request and read the answer; `flow` learns from it."""
         assert self._session is not None
-        code, retry_after, cut = 0, "", True
+        code, retry_after, content, cut = 0, "", b"", True
         sent_s = time.monotonic()
         try:
             async with (
@@ -229,8 +236,9 @@ class Api:
             raise ApiError(0, f"{type(error).__name__}: {error}") from error
         finally:
             self.calls[method, code] = self.calls.get((method, code), 0) + 1
-            # a disruption budget says 429, too, and no server has too much to do for that
-            told = not path.endswith("/eviction") and (data is None or len(data) < MEASURED_BYTES)
+            told = data is None or len(data) < MEASURED_BYTES
+            if path.endswith("/eviction"):  # no server has too much to do for a disruption budget
+                told = code == 429 and BUDGET.encode() not in content
             if flow is not None and told and not cut:
                 flow.answered(method, sent_s, code, _seconds(retry_after))
         if code >= 300:

@@ -98,3 +98,28 @@ def test_what_was_written_here_since_is_kept() -> None:
         assert len(api.kept[NEW]) == 2
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("breaks_after", range(4))
+@pytest.mark.parametrize("num_digits", [1, 3])
+def test_what_an_earlier_version_wrote_since_takes_the_place_of_what_was_left_here(
+    num_digits: int, breaks_after: int
+) -> None:
+    """It was rolled back and updated again: a generation counts anew with its gang, no version."""
+
+    async def story() -> None:
+        api = Records()
+        api._version = itertools.count(10**num_digits - 1)
+        api.put(NEW, record_name("n/g0"), data={"plan": plan(0, "new/1")})
+        api.put(OLD, record_name("n/g0"), data={"plan": plan(0, "old/2")})
+        api.breaks_after = breaks_after
+        records = PlanRecords(api, "muster-plans", "new/3")  # type: ignore[arg-type]
+        try:
+            await records.move_from("muster")
+        except ApiError:
+            api.breaks_after = 1 << 30
+            await records.move_from("muster")
+        found, _ = await records.read_all()
+        assert [one.epoch for one in found] == ["old/2"] and not api.kept[OLD]
+
+    asyncio.run(story())

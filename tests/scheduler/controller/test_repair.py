@@ -112,6 +112,37 @@ def test_a_gang_that_may_not_be_evicted_is_mended(monkeypatch: pytest.MonkeyPatc
     tried(story, nodes=SIZE)
 
 
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [(429, "Too many requests, please try again later."), (503, "not ready"), (0, "no answer")],
+)
+def test_a_busy_server_is_no_budget(code: int, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is told that a pod may not be evicted, and it is tried again soon."""
+
+    async def story(rig: Rig) -> None:
+        pods = await running(rig)
+        take, tried_at = rig.api.call, []
+
+        async def busy(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if path.endswith("/eviction") and len(tried_at) < 12:
+                tried_at.append(rig.control.now_s())
+                raise ApiError(code, text, 1.0)
+            return await take(method, path, body, **more)
+
+        monkeypatch.setattr(rig.api, "call", busy)
+        rig.see(told_to_go(pods[1]))
+        await rig.settle()
+        rig.events()
+        for _ in range(int(REPAIR_S) + 60):
+            await rig.pass_s(1.0)
+        gaps_s = [after - before for before, after in pairwise(sorted(set(tried_at)))]
+        assert set(gaps_s) == {10.0}
+        assert [reason for reason, _ in rig.events()] == ["Evicted"]
+        assert sorted(rig.evicted()) == ["g-0", "g-2", "g-3"]
+
+    tried(story, nodes=SIZE)
+
+
 def test_a_refused_eviction_is_said_as_it_is_and_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kubernetes.aio.client import Configuration
 
 from scheduler.kube.api import Api, ApiError, Turn
-from scheduler.kube.flow import BEHIND_OTHERS_S, LEAST, MANY, SLACK, Flow
+from scheduler.kube.flow import BEHIND_OTHERS_S, FIRST, HALF, LEAST, MANY, SLACK, Flow
 from scheduler.kube.lease import Lease
 
 
@@ -461,3 +462,40 @@ def test_binds_do_not_wait_for_slow_writes_after_one_refusal() -> None:
         await asyncio.wait_for(binds.turn(), BEHIND_OTHERS_S + 0.1)
 
     leap(story)
+
+
+@pytest.mark.parametrize("path", ["/pods/a", "/pods/a/eviction"])
+@pytest.mark.parametrize("by", ["flow control", "a budget"])
+def test_a_budget_is_no_sign_of_too_much_work_and_flow_control_is(by: str, path: str) -> None:
+    """Both say 429 to an eviction, and so kube-apiserver answers."""
+    said = "Cannot evict pod as it would violate the pod's disruption budget."
+    needs = "The disruption budget a needs 2 healthy pods and has 2 currently"
+    cause = {"reason": "DisruptionBudget", "message": needs}
+    status = {"kind": "Status", "status": "Failure", "message": said, "code": 429}
+    status |= {"reason": "TooManyRequests", "details": {"causes": [cause]}}
+
+    async def refuse(_: web.Request) -> web.Response:
+        if by == "a budget":
+            return web.json_response(status, status=429)
+        text, after = "Too many requests, please try again later.\n", {"Retry-After": "1"}
+        return web.Response(text=text, status=429, headers=after)
+
+    async def story() -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", refuse)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        configuration = Configuration()
+        configuration.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with Api(configuration) as api:
+            with pytest.raises(ApiError) as refused:
+                await api.call("POST", path, {})
+            limits = {flow.limit for flow in api.flows.values()}
+        await runner.cleanup()
+        by_budget = by == "a budget"
+        assert refused.value.is_late is not by_budget
+        assert limits == {FIRST if by_budget and path.endswith("/eviction") else HALF * FIRST}
+        assert (needs in refused.value.text) is by_budget
+
+    asyncio.run(story())
