@@ -23,6 +23,7 @@ from scheduler.controller.mending import Mending
 from scheduler.controller.metrics import Metrics
 from scheduler.controller.mirror import Ledger
 from scheduler.controller.plans import PlanRecords
+from scheduler.controller.rates import Rates
 from scheduler.controller.recovery import Recovery
 from scheduler.controller.release import Release
 from scheduler.controller.settings import LiveSettings
@@ -44,6 +45,7 @@ TURN_S = 0.015  #: a step gives others their turn after so long
 AGAIN_S = 1.0  #: after a step in which nothing could be decided
 MOST_PASSES = 3  #: of one step, if what stands is to be counted bit by bit between two of them
 MOST_SAID = 1000  #: characters of what is wrong with a gang
+LINES = 20.0  #: of gangs set aside that one namespace may fill the log with, and again per minute
 WAKE_S = 1.0  #: lone pods are woken so many at once, and more after so long
 MOST_WOKEN, FEW_WOKEN = 100, 10  #: the latter also where the core sees no room
 SET_ASIDE_S = 60.0  #: a gang that cannot be read or decided is tried again after so long
@@ -100,6 +102,7 @@ class Controller:
         self.num_failed = 0  #: the latest steps, if nothing could be decided in them
         self.refused: dict[str, None] = {}  #: lone pods that the extender left without a node
         self.being_bound: Counter[str] = Counter()  #: by uid of pods of no gang: binds under way
+        self._loud = Rates(LINES, LINES / 60.0)
         self._num_freed = 0
         self._to_wake: dict[str, None] = {}  #: of those refused: gangs gave nodes back since
         self._wake_s = 0.0  #: no more are woken before
@@ -427,7 +430,9 @@ class Controller:
         if not asked:
             text = f"muster fails on it ({type(error).__name__}: {error}); please report this"
         if text != gang.problem:
-            log.error("gang %s set aside: %s", gang.name, text, exc_info=error)
+            if self._loud.allow((gang.key.namespace, asked), self.now_s()):
+                trace = None if asked else error
+                log.error("gang %s set aside: %s", gang.name, text, exc_info=trace)
             self.telling.event(gang, "NotUnderstood", text)
         gang.problem = text
         again_s = self.now_s() + SET_ASIDE_S

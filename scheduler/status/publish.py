@@ -24,6 +24,7 @@ from math import inf
 import msgspec
 
 from scheduler.controller.membership import LiveGang
+from scheduler.controller.rates import Rates
 from scheduler.core.decisions import PendingReason
 from scheduler.kube.api import Api, ApiError
 from scheduler.kube.objects import unix_s
@@ -49,6 +50,10 @@ POD_GROUPS = {
     Source.COSCHEDULING: ("coscheduling", "scheduling.x-k8s.io/v1alpha1"),
     Source.VOLCANO: ("volcano", "scheduling.volcano.sh/v1beta1"),
 }
+#: of what was done, all is told; any other reason is, in one namespace, so often: at once, and per
+#: second. One change by a user may give it to a thousand gangs
+DONE = {"Started", "Evicted"}
+NAMESPACE_RATE = 50.0, 1.0
 #: what an Event's reason is called in a gang's story
 WORDS = {"Started": "bound", "Replanned": "given up", "Evicted": "evicted"}
 
@@ -76,6 +81,7 @@ class Publisher:
         self._numbers = itertools.count()
         self._wake = asyncio.Event()
         self._tokens, self._filled_s = BURST, 0.0
+        self._rates = Rates(*NAMESPACE_RATE)
         self._told: dict[str, Told] = {}
         self.find: Find = lambda kind, namespace, name: None
         self.memory = Memory()
@@ -100,6 +106,9 @@ class Publisher:
         if not self.active or not gang.pods:
             return
         self.note(gang, WORDS.get(reason, "told"), message)
+        where = gang.key.namespace, reason
+        if reason not in DONE and not self._rates.allow(where, time.monotonic()):
+            return  # the pages say it, and so does the word of why it waits
         self._event(gang, reason, message, "Normal" if reason == "Started" else "Warning")
 
     def _event(self, gang: LiveGang, reason: str, message: str, kind: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from scheduler.controller import repelling as repel
 from scheduler.controller.budget import ALWAYS, KIND_BYTES, MOST_FITS, Budget
-from scheduler.controller.controller import FEW_WOKEN
+from scheduler.controller.controller import FEW_WOKEN, LINES
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.refusals import MOST_BANS, Refusals
 from scheduler.controlplane.objects import node as played
@@ -19,6 +19,7 @@ from scheduler.core.audit import validate
 from scheduler.extender.binds import BindArgs, Binds
 from scheduler.kube.objects import NodeObject, Pod
 from scheduler.kube.watch import Change
+from scheduler.status.publish import NAMESPACE_RATE
 from scheduler.status.status import view
 from scheduler.workloads import gangs
 from scheduler.workloads.gangs import GangKey, Rank, Source
@@ -451,3 +452,30 @@ def test_lone_pods_are_woken_for_the_room_that_there_is_and_each_once() -> None:
         assert len(woken()) == 500, "in the end all are"
 
     tried(story, nodes=1)
+
+
+def test_what_one_user_does_to_many_gangs_is_said_of_some(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(rig: Rig) -> None:
+        labels = {gangs.KUBEFLOW_JOB: "g"}
+        rig.see(
+            *(pod(f"p{n}", labels=labels, owner=("PyTorchJob", "g", f"u{n}")) for n in range(200))
+        )
+        other = pod("other", labels=labels, owner=("PyTorchJob", "g", "u"))
+        other.metadata.namespace = "other"
+        rig.see(other)
+        await rig.settle()
+        rig.publisher._queue = asyncio.Queue()
+        rig.thing("PyTorchJob", "g", spec := {"pytorchReplicaSpecs": {"Odd": 7}})
+        rig.thing("PyTorchJob", "g", spec, namespace="other")
+        await rig.settle()
+        told = []
+        while not rig.publisher._queue.empty():
+            told.append(rig.publisher._queue.get_nowait()[0])
+        assert sum("/namespaces/n/" in path for path in told) == NAMESPACE_RATE[0]
+        assert sum("/namespaces/other/" in path for path in told) == 1
+        assert all(gang.problem for gang in rig.control.gangs.values())
+
+    tried(story)
+    said = [record for record in caplog.records if "set aside" in record.getMessage()]
+    assert len(said) == LINES + 1
+    assert not any(record.exc_info for record in said), "a user's mistake has no traceback"
