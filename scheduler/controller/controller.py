@@ -438,7 +438,7 @@ class Controller:
         again_s = self.now_s() + SET_ASIDE_S
         if where != "mend":  # a look would find nothing wrong with it
             gang.trouble, gang.hold_until_s = text, again_s
-        self.work.look_again(gang.key, again_s)
+        self.work.look_again(gang.key, again_s, "unread" if where == "mend" else "")
         self.tables.ask_nothing(gang)
 
     def _wake_refused(self, now_s: float) -> float:

@@ -106,7 +106,7 @@ class Mending:
             return False
         left_s = self._timeouts.repair_s - self._work.waited_s(slot.since_s)
         if left_s > 0:  # nobody could make one while the API server was away
-            self._work.look_again(gang.key, now_s + left_s)
+            self._work.look_again(gang.key, now_s + left_s, "away")
         return left_s <= 0
 
     def _without_slot(self, pods: list[Pod]) -> list[Pod]:
@@ -297,7 +297,7 @@ class Mending:
             return frozenset()
         self._tables.look_at_neighbours(gang)
         if gang.kept_off:  # those may go
-            self._work.look_again(gang.key, now_s + LOOK_S)
+            self._work.look_again(gang.key, now_s + LOOK_S, "regularly")
         return gang.kept_off
 
     def _problem(self, gang: LiveGang, free: list[Pod], now_s: float) -> str:
@@ -335,7 +335,7 @@ class Mending:
                 return f"pod {pod.metadata.name} has {known.excess}"
         much = self._tables.budget.count(gang, frozenset(kinds), self._ledger.classes.num_classes)
         if much:
-            self._work.look_again(gang.key, now_s + LOOK_S)
+            self._work.look_again(gang.key, now_s + LOOK_S, "regularly")
         return much
 
     def _unserved(self, gang: LiveGang, free: list[Pod]) -> str:
@@ -347,14 +347,14 @@ class Mending:
         alone, served = self._tables.settings.direct_schedulers, self._tables.schedulers
         for pod in free:
             if pod.spec.scheduler_name not in served:
-                self._work.look_again(gang.key, self._work.now_s() + LOOK_S)
+                self._work.look_again(gang.key, self._work.now_s() + LOOK_S, "regularly")
                 return (
                     f"pod {pod.metadata.name} names a scheduler, {shown(pod.spec.scheduler_name)}, "
                     "that was never seen to bind a pod here; have it made anew with another "
                     "schedulerName, or add that one to `schedulers` in muster's settings"
                 )
             if pod.spec.scheduler_name in alone and (what := self._tables.unchecked(gang, pod)):
-                self._work.look_again(gang.key, self._work.now_s() + LOOK_S)
+                self._work.look_again(gang.key, self._work.now_s() + LOOK_S, "regularly")
                 return (
                     f"pod {pod.metadata.name} has {what}, which only kube-scheduler checks, "
                     f"but schedulerName {pod.spec.scheduler_name}, which it does not serve; "
@@ -385,7 +385,7 @@ class Mending:
         if now_s < gang.evict_at_s or not self._work.active:
             return
         if (left_s := repair_s - self._work.waited_s(gang.degraded_since_s)) > 0:
-            self._work.look_again(gang.key, now_s + left_s)
+            self._work.look_again(gang.key, now_s + left_s, "away")
             return
         gang.evict_at_s = now_s + repair_s
         self._work.look_again(gang.key, gang.evict_at_s)

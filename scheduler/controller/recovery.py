@@ -114,7 +114,8 @@ class Recovery:
             self._release.delete(gang, stuck.pop(uid)[0])
         if not stuck:
             return ""
-        self._work.look_again(gang.key, now_s + self._tables.settings.timeouts.repair_s)
+        again_s = now_s + self._tables.settings.timeouts.repair_s
+        self._work.look_again(gang.key, again_s, "stuck")
         pod, why = next(iter(stuck.values()))
         text = f"pod {pod.metadata.name} is pinned to {gang.pins[pod.metadata.uid]}, {why}"
         if text != gang.problem:

@@ -339,7 +339,7 @@ class Release:
         finally:
             self._reading.discard(pod.metadata.uid)
             if slot.num_writing:
-                self._work.look_again(gang.key, self._work.now_s() + 1.0)
+                self._work.look_again(gang.key, self._work.now_s() + 1.0, "writing")
             else:
                 self._work.touch(gang.key)
                 self._work.wake()

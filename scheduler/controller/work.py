@@ -34,7 +34,9 @@ class Work:
         self._zero_s = clock()
         self._touched: set[GangKey] = set()
         self._wake = asyncio.Event()
-        self._timers: list[tuple[float, int, GangKey]] = []  #: a heap; the number breaks ties
+        #: a heap of times, gangs and reasons; the number breaks ties
+        self._timers: list[tuple[float, int, GangKey, str | float]] = []
+        self._due_s: dict[tuple[GangKey, str | float], float] = {}  #: those that still count
         self._num_timers = 0
         self.step_at_s = inf  #: the core wants to decide again then, whatever happens
         self._step_s = 0.0  #: the last step took so long
@@ -65,10 +67,18 @@ class Work:
         """Have a gang mended in the next step, whenever that is."""
         self._touched.add(key)
 
-    def look_again(self, key: GangKey, at_s: float) -> None:
-        """Mend a gang at `at_s`, if nothing makes it earlier."""
+    def look_again(self, key: GangKey, at_s: float, why: str = "") -> None:
+        """Mend a gang at `at_s`, if nothing makes it earlier.
+
+        What is asked again by each look, at a time that counts from then, says `why`: there is one
+        timer for it, the earliest, or each would bring about the next for ever.
+        """
+        reason = why or at_s
+        if self._due_s.get((key, reason), inf) <= at_s:
+            return
+        self._due_s[key, reason] = at_s
         self._num_timers += 1
-        heappush(self._timers, (at_s, self._num_timers, key))
+        heappush(self._timers, (at_s, self._num_timers, key, reason))
         if at_s <= self.now_s():
             self._wake.set()
 
@@ -80,8 +90,11 @@ class Work:
     def touch_due(self, now_s: float) -> None:
         """Have the gangs mended whose time has come, and the step made that the core asked for."""
         while self._timers and self._timers[0][0] <= now_s:
-            self._touched.add(heappop(self._timers)[2])
-            self._wake.set()
+            at_s, _, key, reason = heappop(self._timers)
+            if self._due_s.get((key, reason)) == at_s:  # else another one came before
+                del self._due_s[key, reason]
+                self._touched.add(key)
+                self._wake.set()
         if self.step_at_s <= now_s:
             self.step_at_s = inf
             self._wake.set()

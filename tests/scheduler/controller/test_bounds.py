@@ -14,6 +14,7 @@ from scheduler.controller.budget import ALWAYS, KIND_BYTES, MOST_FITS, Budget
 from scheduler.controller.controller import FEW_WOKEN, LINES
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.refusals import MOST_BANS, Refusals
+from scheduler.controller.work import Work
 from scheduler.controlplane.objects import node as played
 from scheduler.core.audit import validate
 from scheduler.extender.binds import BindArgs, Binds
@@ -54,6 +55,78 @@ def test_a_gang_whose_pod_lists_too_much_is_set_aside_and_told_so() -> None:
         await rig.settle()
 
     tried(story)
+
+
+@pytest.mark.parametrize(
+    "kind", ["scheduler", "too much", "unread", "neighbour", "unchecked", "pinned"]
+)
+def test_changes_of_a_pod_bring_about_no_looks_at_it_for_ever(kind: str) -> None:
+    """Ten a second for a minute; afterwards its gang is looked at as any other of its kind."""
+
+    async def story(rig: Rig) -> None:
+        more: dict[str, Any] = {}
+        match kind:
+            case "scheduler":
+                more = {"schedulerName": "nobody"}
+            case "too much":
+                rig.control.tables.budget.count = lambda *_: "too much"  # type: ignore[method-assign]
+            case "unread":
+                rig.control.mending._mend_slots = lambda *_: 1 / 0  # type: ignore[assignment,return-value]
+            case "neighbour":
+                more = {"schedulerName": "muster"}
+                rig.see(repelling("db", labelSelector={}, namespaceSelector={}))
+            case "unchecked":
+                more = {"schedulerName": "muster", "resourceClaims": [{"name": "c"}]}
+            case "pinned":
+                rig.control.recovery._keep_pin = lambda *_: "which is gone"  # type: ignore[method-assign]
+        for number in range(600):
+            rig.clock_s += 0.1
+            said = own("g")
+            said["annotations"]["muster.dev/saved"] = f"x{number}"
+            one = pod("g", gated=kind != "pinned", **said, **more)
+            rig.see(one)
+            if kind == "pinned":
+                gang = rig.control.names["n/g"]
+                gang.pins["g"] = "node-00000"
+                gang.pinned = lambda pod: "node-00000"  # type: ignore[method-assign]
+            rig.control.work.touch_due(rig.control.now_s())
+            rig.control.step()
+        looks = 0
+        honest = rig.control.mending.mend
+
+        def mend(gang: LiveGang, now_s: float) -> None:
+            nonlocal looks
+            looks += 1
+            honest(gang, now_s)
+
+        rig.control.mending.mend = mend  # type: ignore[method-assign]
+        for _ in range(1200):
+            rig.clock_s += 0.1
+            rig.control.work.touch_due(rig.control.now_s())
+            if rig.control.work._touched:
+                rig.control.step()
+        assert 1 <= looks <= 4
+        assert len(rig.control.work._timers) <= 4
+
+    tried(story, nodes=1, direct_schedulers=["muster"])
+
+
+def test_of_times_to_look_for_one_reason_the_earliest_counts_and_of_others_each() -> None:
+    clock_s = [0.0]
+    work = Work(lambda: clock_s[0])
+    key = GangKey("n", "g", Source.OWN)
+    for at_s in (9.0, 5.0, 7.0):
+        work.look_again(key, at_s, "this")
+    for at_s in (6.0, 6.0, 20.0):
+        work.look_again(key, at_s)
+    found = []
+    for tenth in range(300):
+        clock_s[0] = tenth / 10
+        work.touch_due(work.now_s())
+        if work.take():
+            found.append(clock_s[0])
+    assert found == [5.0, 6.0, 20.0]
+    assert not work._due_s and not work._timers
 
 
 def test_pods_with_ever_new_values_cost_no_new_state_each() -> None:

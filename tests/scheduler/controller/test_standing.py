@@ -150,7 +150,7 @@ def test_a_grace_period_is_waited_for_no_longer_than_a_bind_whatever_it_says() -
         for number in range(100):
             rig.clock_s += 0.5
             again = msgspec.convert(msgspec.to_builtins(stays), Pod)
-            again.metadata.annotations["saved"] = f"{number}"
+            again.metadata.annotations["muster.dev/saved"] = f"{number}"
             rig.see(again)
             await rig.settle()
         assert rig.placed() == {}
