@@ -215,6 +215,18 @@ class LiveGang:
         for success in self.succeeded.values():
             success.closed = True
 
+    def is_another_run(self, pods: list[Pod]) -> bool:
+        """True if those that held nodes were all gone before these pods came, and are not remade.
+
+        Nobody looked in between: else it would have ended there.
+        """
+        there = {pod.metadata.uid for pod in pods}
+        if not self.slots or any(slot.uid in there for slot in self.slots):
+            return False
+        places = {_place(slot.rank) for slot in self.slots}
+        is_over = any(success.closed for success in self.succeeded.values())
+        return is_over or not any(_place(self._rank(pod)) in places for pod in pods)
+
     def first_look(self, awaited: set[Rank], *, knows_all: bool) -> None:
         """Tell a run that is over from the next one of that name, when both are seen at once.
 

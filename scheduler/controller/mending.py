@@ -51,6 +51,8 @@ class Mending:
         if not pods:
             self._end(gang, now_s)
             return
+        if gang.is_another_run(pods):
+            self._end(gang, now_s)
         old, gang.size = gang.size, size_of(gang.key, pods, self._tables.find)
         done = self._completed(gang, pods)
         if old is None and gang.size is not None:

@@ -368,6 +368,42 @@ def test_a_rank_that_ends_early_is_not_waited_for(gone: bool) -> None:
     tried(story)
 
 
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+@pytest.mark.parametrize("removed", [False, True], ids=["there", "removed"])
+@pytest.mark.parametrize("indexed", [False, True], ids=["other names", "same ranks"])
+def test_a_run_that_ended_and_began_anew_between_two_looks_starts_whole(
+    phase: str, removed: bool, indexed: bool
+) -> None:
+    if phase == "Failed" and indexed:
+        return  # their ranks are made anew, and go on where they were
+
+    async def story(rig: Rig) -> None:
+        def rank(run: str, number: int, node: str = "", phase: str = "") -> Pod:
+            name = f"{run}-{number if indexed else 'xyz'[number]}"
+            return pod(name, labels={GROUP: "g"}, node=node, phase=phase)
+
+        rig.thing("coscheduling", "g", {"minMember": 3})
+        rig.see(*(rank("a", number) for number in range(3)))
+        await rig.settle()
+        nodes = rig.placed()
+        where = sorted(nodes.values())
+        rig.see(*(rank("a", number, where[number]) for number in range(3)))
+        await rig.settle()
+        done = [rank("a", number, where[number], phase) for number in range(3)]
+        rig.see(*done)
+        if removed:
+            rig.lose(*done)
+        rig.see(rank("b", 0), rank("b", 1))
+        await rig.settle()
+        await rig.pass_s(70.0)
+        assert rig.placed().keys() == nodes.keys(), "the third is not there yet"
+        rig.see(rank("b", 2))
+        await rig.settle()
+        assert len(rig.placed()) == 6
+
+    tried(story)
+
+
 @pytest.mark.parametrize("restarted", [False, True], ids=["seen to end", "seen ended"])
 def test_a_rank_that_was_lost_when_the_others_had_ended_runs_alone(restarted: bool) -> None:
     """A run is not over while a rank of it is to come again, whoever saw the others end."""
