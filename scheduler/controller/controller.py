@@ -132,10 +132,9 @@ class Controller:
         if old is None or old.metadata.labels != node.metadata.labels:
             self.tables.repelling.node_changed(node.metadata.name)
         tainted = old is not None and old.spec.taints != node.spec.taints
-        closed = tainted or not self.ledger.usable(node.metadata.name)
-        if closed and self.tables.num_unbound:  # else every gang is placed
-            for gang, slot in list(self.slot_of.values()):
-                if slot.node == node.metadata.name and not gang.is_placed():
+        if tainted or not self.ledger.usable(node.metadata.name):
+            for gang in self.tables.awaiting_binds():
+                if any(slot.node == node.metadata.name for slot in gang.slots):
                     self.work.touch(gang.key)
         self.work.wake()
 

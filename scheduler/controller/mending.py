@@ -224,7 +224,7 @@ class Mending:
         self._tables.slot_of.pop(slot.uid, None)
         slot.vacated(now_s)
         self._tables.vacancies.add(gang, slot, self._tables.gangs.values(), now_s)
-        self._tables.num_unbound += 1
+        self._tables.unplaced[gang.key] = gang
         self._work.look_again(gang.key, now_s + self._timeouts.repair_s)
 
     def _fill(self, gang: LiveGang, slot: Slot, free: list[Pod], now_s: float) -> None:
@@ -236,7 +236,7 @@ class Mending:
             self._tables.vacancies.remove(gang, slot)
             slot.filled(now_s, pod.metadata.uid, rank_of(pod))
             gang.look_at(slot)
-            self._tables.num_unbound += 1
+            self._tables.unplaced[gang.key] = gang
             self._tables.slot_of[slot.uid] = (gang, slot)
             return
         cause = (

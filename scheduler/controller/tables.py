@@ -76,7 +76,7 @@ class Tables:
         self.vacancies = Vacancies(settings.timeouts.repair_s)
         #: schedulers that serve: those of the settings, and those that bound a pod
         self.schedulers = {"", *settings.schedulers, *settings.direct_schedulers}
-        self.num_unbound = 0  #: 0 only if no slot awaits its bind
+        self.unplaced: dict[GangKey, LiveGang] = {}  #: all gangs with slots that await their binds
 
     def find(self, kind: str, namespace: str, name: str) -> Thing | None:
         """Return a watched object."""
@@ -112,12 +112,14 @@ class Tables:
 
     def promised_nodes(self) -> set[str]:
         """Return nodes on which a pod with a slot is not bound yet."""
-        if not self.num_unbound:
-            return set()
-        slots = (slot for gang in self.gangs.values() for slot in gang.slots)
-        found = {slot.node for slot in slots if not slot.is_bound}
-        self.num_unbound = len(found)
-        return found
+        slots = (slot for gang in self.awaiting_binds() for slot in gang.slots)
+        return {slot.node for slot in slots if not slot.is_bound}
+
+    def awaiting_binds(self) -> list[LiveGang]:
+        """Return the gangs with pods that are not bound to their nodes yet."""
+        for key in [key for key, gang in self.unplaced.items() if gang.is_placed()]:
+            del self.unplaced[key]
+        return list(self.unplaced.values())
 
     def gang(self, key: GangKey) -> LiveGang:
         """Return a gang, which is new if nobody asked for it before."""
@@ -222,6 +224,7 @@ class Tables:
             if len(self._refusals) > MOST_KEPT:
                 del self._refusals[next(iter(self._refusals))]
         self.budget.count(gang, frozenset())
+        self.unplaced.pop(gang.key, None)
         for name in gang.objects:
             where = gang.key.namespace, name
             del self._about[where][gang.key]
@@ -262,8 +265,8 @@ class Tables:
             facts = gang.facts(pod)
             slot.part, slot.shape = gang.part_of(facts)[0], facts.shape
             self.slot_of[slot.uid] = (gang, slot)
-            self.num_unbound += not slot.is_bound
         gang.slots += slots
+        self.unplaced[gang.key] = gang
 
     def hold(self, gang: LiveGang, slots: list[Slot]) -> None:
         """Count pods on nodes where the core did not put them."""

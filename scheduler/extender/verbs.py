@@ -154,7 +154,7 @@ class Extender:
         """
         control = self._controller
         ledger = control.ledger
-        if not control.tables.num_unbound or not ledger.state.foreign:
+        if not control.tables.unplaced or not ledger.state.foreign:
             return set()
         full = {
             name

@@ -552,3 +552,27 @@ def test_what_one_user_does_to_many_gangs_is_said_of_some(caplog: pytest.LogCapt
     said = [record for record in caplog.records if "set aside" in record.getMessage()]
     assert len(said) == LINES + 1
     assert not any(record.exc_info for record in said), "a user's mistake has no traceback"
+
+
+def test_a_node_that_closes_costs_a_look_at_gangs_that_await_binds_alone() -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(*(pod(f"r{n}", **own(f"r{n}"), gpus=1) for n in range(20)))
+        await rig.settle()
+        placed = rig.placed()
+        rig.see(*(pod(f"r{n}", **own(f"r{n}"), gpus=1, node=placed[f"r{n}"]) for n in range(20)))
+        rig.see(pod("w", **own("w"), gpus=1))
+        await rig.settle()
+        rig.node(0)
+        tables = rig.control.tables
+        assert len(rig.control.slot_of) == 21
+        assert [gang.name for gang in tables.awaiting_binds()] == ["n/w"]
+        assert [gang.name for gang in tables.unplaced.values()] == ["n/w"], "and none for long"
+        assert tables.promised_nodes() == {rig.placed()["w"]}
+        rig.lose(rig.control.pods["r7"])
+        await rig.settle()
+        awaiting = {gang.name for gang in tables.awaiting_binds()}
+        assert awaiting == {
+            gang.name for gang in rig.control.gangs.values() if not gang.is_placed()
+        }
+
+    tried(story, nodes=4)
