@@ -125,6 +125,7 @@ class LiveGang:
     begun_min: int = 0  #: the same by the word of a predecessor, or as it was found; 0: not known
     started_roles: dict[str, int] = field(default_factory=dict)  #: the same by role, if roles count
     remade: dict[tuple[str, str, int], Remade] = field(default_factory=dict)  #: by size and rank
+    with_gpus: bool | None = None  #: pods of it run with GPUs; None: not looked at in this step
     degraded_since_s: float = 0.0
     #: since when it lacks ranks though it ran whole; inf while it lacks none
     lacks_since_s: float = inf
@@ -349,6 +350,15 @@ class LiveGang:
     def num_placed(self) -> int:
         """Pods with a slot that is to stay, plus those that ended well."""
         return self.num_succeeded + sum(slot.is_held for slot in self.slots)
+
+    def holds_gpus(self) -> bool:
+        """True if a pod of it runs with GPUs."""
+        if self.with_gpus is None:
+            self.with_gpus = any(
+                slot.state is SlotState.BOUND and slot.shape.gpus and not self.is_going(slot)
+                for slot in self.slots
+            )
+        return self.with_gpus
 
     def is_going(self, slot: Slot) -> bool:
         """True if the slot's pod was told to end: it does no work, however long that takes it."""

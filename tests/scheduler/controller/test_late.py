@@ -123,6 +123,40 @@ def test_those_that_run_are_not_ended_while_the_rest_waits_for_its_scheduler() -
     tried(story, timeouts={"bind_s": BIND_S, "repair_s": 6.0})
 
 
+@pytest.mark.parametrize("comes_back", ["to it", "and passes it", "after a restart"])
+def test_those_that_run_are_not_ended_however_long_their_scheduler_is_away(comes_back: str) -> None:
+    """Another gang waits for the room; the node of the rank that is not bound yet stays its own."""
+
+    async def story(rig: Rig) -> None:
+        pods = await released(rig, member(0), member(1))
+        bound(rig, pods[0])
+        rig.see(member(0, "k"), member(1, "k"))
+        for _ in range(3 * int(MOST)):
+            await rig.pass_s(BIND_S)
+        assert untouched(rig)
+        now = rig
+        if comes_back == "after a restart":
+            now = rig.restarted(timeouts=TIMES)
+            for _ in range(2 * int(MOST)):
+                await now.pass_s(BIND_S)
+            assert untouched(now)
+        if comes_back != "and passes it":
+            bound(now, pods[1])
+            await now.pass_s(BIND_S)
+            assert untouched(now)
+            assert now.control.names["n/j"].is_placed()
+            return
+        now.lose(member(0, "k"), member(1, "k"))
+        for number in range(12):
+            passing = member(0, f"p{number}", gpus=0, owner=None,
+                             annotations={"muster.dev/min-member": "1"})  # fmt: skip
+            bound(now, (await released(now, passing))[0])
+            await now.pass_s(20.0)
+        assert now.evicted() == ["j-0"], "its scheduler is there, and does not take the other one"
+
+    tried(story, nodes=2, timeouts=TIMES)
+
+
 def test_nobody_is_late_with_what_the_api_server_was_not_there_for() -> None:
     """A rank is lost, then the API server: its successor has `repair_s` from the return on."""
 
