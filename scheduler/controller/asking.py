@@ -67,9 +67,14 @@ def request_of(
     known = gang.request
     if known is not None and (known.nodes or not asks.pods):
         said = known  # a gang that was admitted keeps its place
+        if asks.pods and known.nodes:
+            said = replace(known, submit_s=_asked_s(gang, asks.pods[0], zero_unix_s))
+            pods = [*asks.pods, *asks.later]
+            said.priority = _priority(gang, pods, find, jobs_rank=jobs_rank)
     else:
         said = _said(gang, asks.pods or gang.live_pods(), find, zero_unix_s)
-        said.priority = _priority(gang, find, jobs_rank=jobs_rank)
+        pods = [pod for pod in gang.pods.values() if not pod.ended]
+        said.priority = _priority(gang, pods, find, jobs_rank=jobs_rank)
     said = replace(said, parts=sorted(parts.values(), key=_in_order))
     said.admitted_s, said.saved_s = gang.admitted_s, gang.saved_s
     said.mends = gang.mends and bool(said.nodes) and bool(asks.pods)
@@ -98,12 +103,23 @@ def _said(gang: LiveGang, pods: list[Pod], find: Find, zero_unix_s: float) -> Re
     )
 
 
-def _priority(gang: LiveGang, find: Find, *, jobs_rank: bool) -> int:
-    """Return a gang's priority: the lowest of its pods with GPUs, which admission and quotas saw.
+def grows(gang: LiveGang) -> bool:
+    """True if what a gang asks for is beyond what it needs to run."""
+    return gang.size is not None and gang.num_placed() >= gang.least()
 
-    A pod of a high class, perhaps without a GPU, does not lift the others.
+
+def _asked_s(gang: LiveGang, pod: Pod, zero_unix_s: float) -> float:
+    """Return since when a gang that holds nodes asks: one that grows, for no longer than a pod."""
+    if not grows(gang):
+        return gang.submit_s
+    return max(gang.submit_s, unix_s(pod.metadata.creation_timestamp) - zero_unix_s)
+
+
+def _priority(gang: LiveGang, pods: list[Pod], find: Find, *, jobs_rank: bool) -> int:
+    """Return the priority of pods: the lowest of those with GPUs, which admission and quotas saw.
+
+    A pod of a high class, perhaps without a GPU, or with a node already, does not lift the others.
     """
-    pods = [pod for pod in gang.pods.values() if not pod.ended]
     with_gpus = [pod for pod in pods if gang.facts(pod).shape.gpus]
     own = min((pod.spec.priority for pod in with_gpus or pods), default=0)
     if own or not jobs_rank:

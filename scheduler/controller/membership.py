@@ -372,7 +372,12 @@ class LiveGang:
         placed = {slot.uid for slot in self.slots}
         uids = [uid for part in self.request.parts for uid in part.uids]
         pods = [self.pods[uid] for uid in uids if uid in self.pods and uid not in placed]
-        return Wanted(pods, sum(part.to_come for part in self.request.parts) if pods else 0)
+        to_come = sum(part.to_come for part in self.request.parts) if pods else 0
+        return Wanted(pods, to_come, self.pods_later() if pods else ())
+
+    def pods_later(self) -> tuple[Pod, ...]:
+        """Return the pods that ask next, in this order."""
+        return tuple(self.pods[uid] for uid in reversed(self.later) if uid in self.pods)
 
     def part_of(self, facts: Facts) -> tuple[str, Avoid]:
         """Return the part of the gang that a pod is of: all of it are alike; and what they avoid.

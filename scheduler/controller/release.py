@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
 
+from scheduler.controller.asking import grows
 from scheduler.controller.lanes import Lanes, plan_text
 from scheduler.controller.membership import Lane, LiveGang
 from scheduler.controller.metrics import Metrics
@@ -20,12 +21,13 @@ from scheduler.controller.slots import IllegalStepError, Plan, Slot, SlotState
 from scheduler.controller.tables import Tables
 from scheduler.controller.telling import Telling
 from scheduler.kube.api import ApiError
-from scheduler.kube.objects import Pod
+from scheduler.kube.objects import Pod, unix_s
 from scheduler.kube.watch import Change
 from scheduler.workloads.eligibility import shunned
 from scheduler.workloads.gangs import SYSTEM
 
 log = logging.getLogger("muster.release")
+AS_OLD_S = 60.0  #: pods beyond the minimum rank with one that was created so much earlier
 MOST_TOLD = 3  #: times that a pod is told of its slot
 MOST_NOT_DELETED = 10_000  #: pods that are remembered
 LONGEST_PAUSE_S, JITTER = 300.0, 0.2  #: of a gang whose plan failed
@@ -84,14 +86,19 @@ class Release:
             if pod is None or pod.spec.node_name or gang.request is None:
                 continue
             name, avoid = gang.part_of(gang.facts(pod))
+            asked_s = unix_s(pod.metadata.creation_timestamp) - self._work.zero_unix_s
+            if asked_s > gang.request.submit_s + AS_OLD_S and grows(gang):
+                break  # it came later, and ranks by that
             for part in gang.request.parts:
                 if part.name == name:  # many may come, one after the other: they cost alike
                     part.pod, part.avoid, part.uids = pod, avoid, [pod.metadata.uid]
                     self._ledger.ask_more(gang.request)
                     return True
-            self._tables.tell(gang, Wanted([pod]))
-            return True
-        return False
+            break
+        else:
+            return False
+        self._tables.tell(gang, Wanted([pod], 0, gang.pods_later()))
+        return True
 
     def tell(self, gang: LiveGang) -> None:
         """Start telling pods of their slots that were not told yet."""

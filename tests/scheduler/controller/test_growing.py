@@ -1,0 +1,81 @@
+"""Pods beyond what a gang needs rank by themselves, not by the pods that run."""
+
+from __future__ import annotations
+
+import msgspec
+
+from scheduler.kube.objects import Pod
+from tests.scheduler.controller.rig import Rig, pod, tried
+
+
+def member(gang: str, rank: int, *, of: int = 1, made: str = "00:00", **more: object) -> Pod:
+    """Return a pod of a gang; `made` is when, in minutes and seconds."""
+    said = {"muster.dev/group": gang, "muster.dev/min-member": str(of)}
+    item = msgspec.to_builtins(pod(f"{gang}-{rank}", annotations=said, **more))  # type: ignore[arg-type]
+    item["metadata"]["creationTimestamp"] = f"2026-01-01T00:{made}Z"
+    return msgspec.convert(item, Pod)
+
+
+async def running(rig: Rig, *pods: Pod) -> list[Pod]:
+    """Have pods bound; return them as they are then."""
+    rig.see(*pods)
+    await rig.settle()
+    found = []
+    for one in pods:
+        item = msgspec.to_builtins(one)
+        item["spec"] |= {"schedulingGates": [], "nodeName": rig.placed()[one.metadata.name]}
+        item["status"]["phase"] = "Running"
+        found.append(msgspec.convert(item, Pod))
+    rig.see(*found)
+    await rig.settle()
+    return found
+
+
+def test_pods_that_join_a_gang_rank_by_their_own_priority() -> None:
+    async def story(rig: Rig) -> None:
+        await running(rig, member("a", 0, priority=1000))
+        (filler,) = await running(rig, member("f", 0))
+        rig.see(member("b", 0, priority=500, made="05:00"))
+        rig.see(member("a", 1, priority=1000), member("a", 2, priority=0))
+        await rig.settle()
+        rig.lose(filler)
+        await rig.settle()
+        assert "b-0" in rig.placed() and not {"a-1", "a-2"} & set(rig.placed())
+
+    tried(story, nodes=2)
+
+
+def test_pods_that_join_a_gang_are_no_older_than_they_are() -> None:
+    async def story(rig: Rig) -> None:
+        await running(rig, member("a", 0))
+        fillers = await running(rig, member("f", 0), member("g", 0))
+        rig.see(member("b", 0, made="05:00"), member("c", 0, made="15:00"))
+        rig.see(member("a", 1, made="10:00"), member("a", 2, made="20:00"))
+        await rig.settle()
+        order = []
+        for filler in fillers:
+            before = set(rig.placed())
+            rig.lose(filler)
+            await rig.settle()
+            order.append(set(rig.placed()) - before)
+        assert order == [{"b-0"}, {"a-1"}]
+        rig.node(7)
+        await rig.settle()
+        assert "c-0" in rig.placed() and "a-2" not in rig.placed(), "a-2 came after it"
+
+    tried(story, nodes=3)
+
+
+def test_a_rank_that_comes_again_is_as_old_as_its_gang() -> None:
+    async def story(rig: Rig) -> None:
+        pods = await running(rig, member("a", 0, of=2), member("a", 1, of=2))
+        rig.see(member("b", 0, made="05:00"))
+        rig.lose(pods[1])
+        await rig.settle()
+        rig.see(member("a", 1, of=2, made="10:00", uid="again"), member("a", 2, of=2))
+        await rig.settle()
+        request = rig.control.names["n/a"].request
+        assert request is not None
+        assert request.submit_s == rig.control.names["n/a"].submit_s
+
+    tried(story, nodes=2)
