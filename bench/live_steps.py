@@ -32,8 +32,10 @@ from scheduler.core.model import PodShape
 from scheduler.extender.serving import ExtenderApp
 from scheduler.extender.verbs import Extender
 from scheduler.kube.objects import NodeObject, Pod
+from scheduler.kube.watch import Change
 from scheduler.policies import catalog
 from scheduler.policies.spec import PolicySpec
+from scheduler.workloads.lean import lean_pod
 from tests.scheduler.controller.rig import RESOURCE, Rig, pod
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -173,10 +175,11 @@ async def controller_ms(beyond: int, repeats: int) -> list[float]:
 async def begun(rig: Rig, pods: list[Pod]) -> tuple[float, float, float]:
     """Have pods planned, told and bound; return the CPU seconds of each."""
     known = len(rig.control.slot_of)
+    pods = [kept for one in pods if (kept := lean_pod(one))]  # as the informers hand them on
     gc.collect()
     gc.freeze()
     began_s = time.process_time()
-    rig.see(*pods)
+    tell(rig, pods)
     rig.control.step()
     planned_s = time.process_time() - began_s
     assert len(rig.control.slot_of) == known + len(pods)
@@ -187,11 +190,17 @@ async def begun(rig: Rig, pods: list[Pod]) -> tuple[float, float, float]:
     placed = rig.placed()
     now_bound = [bound(one, placed[one.metadata.name]) for one in pods]
     began_s = time.process_time()
-    rig.see(*now_bound)
+    tell(rig, now_bound)
     rig.control.step()
     bound_s = time.process_time() - began_s
     await rig.settle()
     return planned_s, told_s, bound_s
+
+
+def tell(rig: Rig, pods: list[Pod]) -> None:
+    for one in pods:
+        known = one.metadata.uid in rig.control.pods
+        rig.control.on_pod(Change.MODIFIED if known else Change.ADDED, one)
 
 
 def rows() -> dict[str, float]:
