@@ -19,7 +19,7 @@ from scheduler.controller.pins import pinned_to, unpinned
 from scheduler.controller.refusals import Refusals
 from scheduler.controller.slots import Slot, SlotState
 from scheduler.core.model import PodShape
-from scheduler.kube.objects import PLAN, Pod
+from scheduler.kube.objects import PLAN, Container, Pod
 from scheduler.workloads.completed import Completed
 from scheduler.workloads.eligibility import Avoid, digest_of, unmodelled
 from scheduler.workloads.gangs import JOBSET_ATTEMPT, GangKey, Rank, rank_of
@@ -163,6 +163,8 @@ class LiveGang:
     _part_of: dict[bytes, str] = field(default_factory=dict)
     _num_parts: Counter[str] = field(default_factory=Counter)  #: by role
     _facts: dict[str, Facts] = field(default_factory=dict)
+    #: what the last pod with plain containers takes; that list is shared by equal pods
+    _known_shape: tuple[list[Container], PodShape] | None = None
     _counted: set[str] = field(default_factory=set)  #: pods that ended well, of any attempt
 
     def facts(self, pod: Pod) -> Facts:
@@ -170,7 +172,7 @@ class LiveGang:
         uid = pod.metadata.uid
         known = self._facts.get(uid)
         if known is None or known.gated != bool(pod.spec.scheduling_gates):
-            rank, shape, spec = rank_of(pod), pod_shape(pod, self.resource), pod.spec
+            rank, shape, spec = rank_of(pod), self._shape(pod), pod.spec
             bound_by_plan = bool(spec.node_name) and PLAN in pod.metadata.annotations
             own = bound_by_plan or self.pinned(pod) is not None
             affinity = (unpinned(pod) if own else spec.affinity or {}).get("nodeAffinity")
@@ -179,6 +181,25 @@ class LiveGang:
             known = Facts(rank, shape, alike, bool(spec.scheduling_gates), unchecked, much)
             self._facts[uid] = known
         return known
+
+    def _shape(self, pod: Pod) -> PodShape:
+        """Return what a pod takes; worked out once for pods that share their containers."""
+        spec, status = pod.spec, pod.status
+        more = spec.init_containers or spec.resources is not None or spec.overhead
+        said = (
+            status.container_statuses
+            or status.init_container_statuses
+            or (
+                status.resources is not None
+                or status.allocated_resources is not None
+                or status.resize_is_infeasible
+            )
+        )
+        if more or said or not spec.containers:
+            return pod_shape(pod, self.resource)
+        if self._known_shape is None or self._known_shape[0] is not spec.containers:
+            self._known_shape = spec.containers, pod_shape(pod, self.resource)
+        return self._known_shape[1]
 
     def pinned(self, pod: Pod) -> str | None:
         """Return the node that muster pinned a pod to; None if it did not, whoever else did."""

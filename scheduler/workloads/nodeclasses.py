@@ -331,7 +331,7 @@ class NodeClasses:
         if self._tainted is None:
             places: dict[tuple[str, str, str], list[int]] = {}
             for at, node in enumerate(self._nodes):
-                for taint in hard_taints(node):
+                for taint in hard_taints(node) if node.spec.taints else ():
                     places.setdefault((taint.key, taint.value, taint.effect), []).append(at)
             self._tainted = {taint: _bits(at, len(self._nodes)) for taint, at in places.items()}
         return self._tainted

@@ -17,6 +17,7 @@ from scheduler.controller.refusals import MOST_BANS, Refusals
 from scheduler.controller.work import Work
 from scheduler.controlplane.objects import node as played
 from scheduler.core.audit import validate
+from scheduler.core.model import PodShape
 from scheduler.extender.binds import BindArgs, Binds
 from scheduler.kube.objects import NodeObject, Pod
 from scheduler.kube.watch import Change
@@ -24,7 +25,8 @@ from scheduler.status.publish import NAMESPACE_RATE
 from scheduler.status.status import view
 from scheduler.workloads import gangs
 from scheduler.workloads.gangs import GangKey, Rank, Source
-from tests.scheduler.controller.rig import Rig, pod, tried
+from scheduler.workloads.requests import pod_shape
+from tests.scheduler.controller.rig import RESOURCE, Rig, pod, tried
 
 HOST = "kubernetes.io/hostname"
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -576,3 +578,26 @@ def test_a_node_that_closes_costs_a_look_at_gangs_that_await_binds_alone() -> No
         }
 
     tried(story, nodes=4)
+
+
+def test_what_equal_pods_of_a_gang_take_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Pod] = []
+
+    def counted(one: Pod, resource: str) -> PodShape:
+        looks.append(one)
+        return pod_shape(one, resource)
+
+    monkeypatch.setattr("scheduler.controller.membership.pod_shape", counted)
+
+    async def story(rig: Rig) -> None:
+        rig.see(*(pod(f"g-{number}", **own("g"), gpus=1) for number in range(20)))
+        rig.see(
+            pod("g-20", **own("g"), gpus=2), pod("g-21", **own("g"), gpus=1, overhead={"cpu": "1"})
+        )
+        await rig.settle()
+        gang = rig.control.names["n/g"]
+        assert len({one.metadata.uid for one in looks}) <= 4
+        for one in gang.pods.values():
+            assert gang.facts(one).shape == pod_shape(one, RESOURCE)
+
+    tried(story)
