@@ -27,6 +27,8 @@ from scheduler.workloads.limits import excess
 from scheduler.workloads.requests import pod_shape
 from scheduler.workloads.sizes import Size
 
+#: ranks that are known to have ended well, if the gang has no more: the latest
+MOST_SUCCEEDED = 1000
 TOGETHER = " of "  #: stands in a pod's plan before the number of pods that start together
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -226,6 +228,9 @@ class LiveGang:
             self.succeeded[pod.metadata.uid] = Success(
                 rank_of(pod), pod.metadata.name, _run_by(pod), attempt_of(pod)
             )
+            most = max(MOST_SUCCEEDED, self.size.total if self.size is not None else 0)
+            while len(self.succeeded) > most:
+                del self.succeeded[next(iter(self.succeeded))]
         if self._all_succeeded() and all(pod.ended for pod in self.pods.values()):
             self._close_attempt()
 

@@ -21,6 +21,7 @@ AVOID_S = 600.0  #: a node on which kube-scheduler refused a pod is tried again 
 PAUSE_S = 5.0  #: the first ban lasts at least so long; each further one of a node twice as long
 MOST_NAMED = 3
 MOST_BANS = 64  #: of a gang, the latest: each may tell nodes apart
+MOST_COUNTED = 1024  #: places of which it is known how often they were refused, the latest
 MANY_PLANS = 3  #: refused one after the other: the next ones wait longer and longer
 #: a message that counts nodes is about them, and one that does not about the pod, wherever it goes
 NODES = "0/1 nodes are available: 1 node(s) "  #: how the former begin
@@ -71,7 +72,10 @@ class Refusals:
 
         If no other pod of the gang was `alone` to blame, none of its role is wanted there.
         """
-        times = self._times[what] = self._times.get(what, 0) + 1
+        times = self._times.pop(what, 0) + 1
+        self._times[what] = times  # the latest are last
+        if len(self._times) > MOST_COUNTED:
+            del self._times[next(iter(self._times))]
         least_s = min(AVOID_S, PAUSE_S * 2.0 ** min(times - 1, 10))
         ban = _Ban(now_s, now_s + AVOID_S, least_s)
         self._bans.setdefault((rank.role, None if alone else rank.number), {})[what] = ban

@@ -7,9 +7,11 @@ from typing import Any
 import msgspec
 
 from scheduler.controller.pins import pin
+from scheduler.controller.refusals import MOST_COUNTED, Refusals
 from scheduler.core.decisions import PendingReason
 from scheduler.kube.objects import PLAN, Pod, PodCondition
 from scheduler.status.status import GangView, explain, view
+from scheduler.workloads.gangs import Rank
 from tests.scheduler.controller.rig import Rig, pod, tried
 
 JOB = ("Job", "j", "uid-j")
@@ -382,3 +384,16 @@ def test_a_bare_pod_that_was_refused_has_its_node_as_soon_as_its_scheduler_would
         assert [slot.node for slot in rig.control.names["n/bare"].slots] == [where]
 
     tried(story, nodes=2)
+
+
+def test_no_more_is_kept_of_refusals_than_of_so_many_places() -> None:
+    refusals = Refusals()
+    for number in range(3 * MOST_COUNTED):
+        what = frozenset({("metadata.name", f"node-{number}")})
+        refusals.keep_off(Rank("worker", 0, "p"), what, 0.0, alone=True)
+        refusals.forget_past(1e6)
+    first = frozenset({("metadata.name", "node-first")})
+    for _ in range(4):
+        refusals.keep_off(Rank("worker", 0, "p"), first, 0.0, alone=True)
+    assert len(refusals._times) == MOST_COUNTED
+    assert refusals._times[first] == 4

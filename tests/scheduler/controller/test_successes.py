@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from scheduler.controller.membership import MOST_SUCCEEDED
 from scheduler.kube.objects import Pod, Thing
 from scheduler.kube.watch import Change
 from scheduler.status.status import view
@@ -222,3 +223,21 @@ def test_what_a_job_says_is_read_whatever_it_is(text: str | None, found: set[int
     done = completed(key, member("Job", 0), Size(10, 10), lambda *_: thing)
     assert done is not None
     assert {number for _, _, number in done} == found
+
+
+def test_no_more_is_kept_of_pods_that_ended_than_a_gang_may_have() -> None:
+    """Whoever creates pods may end any number of them in one gang that never ends."""
+
+    async def story(rig: Rig) -> None:
+        own = {"muster.dev/group": "g", "muster.dev/min-member": "4"}
+        rig.see(pod("stays", annotations=own))
+        await rig.settle()
+        for number in range(MOST_SUCCEEDED + 50):
+            one = pod(f"x{number}", annotations=own, gpus=0, node="node-0", phase="Succeeded")
+            rig.see(one)
+            rig.lose(one)
+        gang = rig.control.names["n/g"]
+        assert len(gang.succeeded) == MOST_SUCCEEDED
+        assert f"x{MOST_SUCCEEDED + 49}" in gang.succeeded
+
+    tried(story)
