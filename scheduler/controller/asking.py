@@ -86,10 +86,15 @@ def _in_order(part: Part) -> tuple[str, int]:
     return role, int(number or 0)
 
 
-def _said(gang: LiveGang, pods: list[Pod], find: Find, zero_unix_s: float) -> Request:
-    """Return what pods say of their gang beside their requests."""
+def note_age(gang: LiveGang, pods: list[Pod], zero_unix_s: float) -> None:
+    """Note that a gang is as old as the first of its pods."""
     created_s = min(unix_s(p.metadata.creation_timestamp) for p in pods) - zero_unix_s
     gang.submit_s = min(gang.submit_s, created_s)
+
+
+def _said(gang: LiveGang, pods: list[Pod], find: Find, zero_unix_s: float) -> Request:
+    """Return what pods say of their gang beside their requests."""
+    note_age(gang, pods, zero_unix_s)
     meta = pods[0].metadata
     queue = queue_of(training_job(pods[0], find)[1])
     own = meta.annotations.get(OWN_QUEUE, "")

@@ -268,6 +268,8 @@ class LiveGang:
         self.presumed = 0
         if self.slots or not runs or not all(PLAN in pod.metadata.annotations for pod in runs):
             return  # it saw them run, or somebody else bound them
+        # perhaps by that predecessor: those that come after them are as old as they were
+        self.sent_away = all(pod.metadata.deletion_timestamp for pod in runs)
         there = {_place(self._rank(pod)) for pod in live}
         lost = sum(_place(rank) not in there for rank in awaited)
         told = sum(PLAN in pod.metadata.annotations and not pod.gated for pod in live)

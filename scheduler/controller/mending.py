@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from math import inf
 
-from scheduler.controller.asking import wanted
+from scheduler.controller.asking import note_age, wanted
 from scheduler.controller.evicting import Evicting, Pods
 from scheduler.controller.membership import Lane, LiveGang
 from scheduler.controller.parts import Wanted
@@ -58,6 +58,8 @@ class Mending:
         if old is None and gang.size is not None:
             awaited = self._recovery.awaited(gang)
             gang.first_look(awaited, knows_all=done is not None)
+            if gang.sent_away:  # it will ask for nothing while its pods end
+                note_age(gang, pods, self._work.zero_unix_s)
         gang.count_succeeded(done or frozenset())
         if gang.size is not None and gang.size.by_role:
             pods = gang.live_pods()  # minima of roles change who goes first

@@ -66,6 +66,8 @@ class Tables:
         self.progress = Progress(settings.timeouts.bind_s, settings.schedulers)
         #: of gangs whose pods muster ended: when they came, and until when that is kept
         self._ages: dict[GangKey, tuple[float, int, float]] = {}
+        #: by uid, of jobs that muster suspended, perhaps before it started: the same
+        self._ages_of_jobs: dict[str, tuple[float, int, float]] = {}
         self.budget = Budget()
         self.repelling = Repelling(ledger.nodes)
         #: by namespace and name of objects: the gangs of which these may say something
@@ -132,7 +134,8 @@ class Tables:
             gang.num_aborts, gang.hold_until_s = refusals.num_aborts, refusals.hold_until_s
             gang.came_s = self.work.now_s()
             self.names[name] = gang
-            submit_s, ordinal, until_s = self._ages.pop(key, (inf, 0, 0.0))
+            known = self._ages_of_jobs.get(key.owner, (inf, gang.ordinal, 0.0))
+            submit_s, ordinal, until_s = self._ages.pop(key, known)
             if self.work.now_s() < until_s:
                 gang.submit_s, gang.ordinal = submit_s, ordinal
         return gang
@@ -204,12 +207,26 @@ class Tables:
         for key, (_, _, until_s) in list(self._ages.items()):
             if until_s <= now_s:
                 del self._ages[key]
+        for uid, (_, _, until_s) in list(self._ages_of_jobs.items()):
+            if until_s <= now_s:
+                del self._ages_of_jobs[uid]
         if gang.sent_away and gang.submit_s < inf:
             self._ages[gang.key] = (gang.submit_s, gang.ordinal, now_s + AGE_S)
             self.work.look_again(gang.key, now_s + AGE_S)
         else:
             gang.submit_s = inf
         gang.sent_away = False
+
+    def keep_age_of(self, job: Thing) -> None:
+        """Let pods that a job makes after muster suspended it be as old as the job."""
+        created = job.metadata.creation_timestamp
+        if not created:
+            return
+        now_s, uid = self.work.now_s(), job.metadata.uid
+        known = self._ages_of_jobs.get(uid)
+        ordinal = known[1] if known is not None else self._num_seen
+        submit_s = unix_s(created) - self.work.zero_unix_s
+        self._ages_of_jobs[uid] = submit_s, ordinal, now_s + AGE_S
 
     def forget_gang(self, gang: LiveGang) -> None:
         """Forget a gang without pods, but not where kube-scheduler refused them, and how often."""

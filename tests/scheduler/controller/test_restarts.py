@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.kube.objects import PLAN, Pod, ThingStatus
+from scheduler.kube.objects import PLAN, SUSPENDED, Pod, ThingStatus
 from scheduler.kube.watch import Change
 from tests.scheduler.controller.rig import Rig, pod, tried
 
@@ -125,6 +125,13 @@ class Run:
         await self.lose(number)
 
 
+def made_at(one: Pod, minute: int) -> Pod:
+    """Return a pod as if it was created later."""
+    created = f"2026-01-01T00:{minute:02}:00Z"
+    meta = msgspec.structs.replace(one.metadata, creation_timestamp=created)
+    return msgspec.structs.replace(one, metadata=meta)
+
+
 def of_an_earlier_version(rig: Rig) -> None:
     """Take from plans what earlier versions did not write."""
     for method, _, body in rig.api.requests:
@@ -230,3 +237,42 @@ def test_nobody_is_ended_who_would_not_have_been_without_the_restart(
         tried(story, nodes=max(size, nodes))
     without, with_one = map(set, ended)
     assert with_one <= without
+
+
+@pytest.mark.parametrize("moment", ["its pods end", "its pods are gone"])
+@pytest.mark.parametrize("kind", ["Job", "PyTorchJob", "pod group"])
+def test_a_gang_that_was_evicted_keeps_its_place_over_a_restart(kind: str, moment: str) -> None:
+    if kind == "pod group" and moment == "its pods are gone":
+        return  # nobody makes them again of whom muster knows
+
+    async def story(rig: Rig) -> None:
+        run = Run(rig, kind, 3)
+        await run.start()
+        said = {"muster.dev/group": "later", "muster.dev/min-member": "3"}
+        rig.see(*(made_at(pod(f"later-{i}", annotations=said), 10) for i in range(3)))
+        await run.lose(2)
+        await passes(rig, 140.0)
+        assert len(rig.evicted()) == 2
+        if kind != "pod group":
+            thing = rig.control.find(kind, "n", "g")
+            assert thing is not None
+            created = {"creationTimestamp": "2026-01-01T00:00:00Z"}
+            note = {"annotations": {SUSPENDED: "uid-g"}}
+            spec = {**thing.spec, "suspend": True, "runPolicy": {"suspend": True}}
+            rig.thing(kind, "g", spec, **created, **note)
+        if moment == "its pods are gone":
+            rig.control.active = False
+            rig.lose(*(rig.control.pods[uid] for uid in run.uids.values()))
+        anew = rig.restarted()
+        anew.control.active = False  # nobody gets the nodes before the pods are back
+        await anew.settle()
+        if moment == "its pods end":
+            anew.lose(*(anew.control.pods[uid] for uid in run.uids.values()))
+            await anew.settle()
+        run.uids = {number: f"g-{number}-anew" for number in range(3)}
+        anew.see(*(made_at(run.member(number), 20) for number in range(3)))
+        anew.control.active = True
+        await anew.settle()
+        assert sorted(anew.placed()) == ["g-0", "g-1", "g-2"]
+
+    tried(story, nodes=3)
