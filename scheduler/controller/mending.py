@@ -203,6 +203,8 @@ class Mending:
             return slot.num_told > 0
         if slot.is_void or self._release.refused(gang, slot, pod):
             return True
+        if self._ledger.overfull(slot.node, gang.facts(pod).shape):
+            return True  # its node was taken: no scheduler has room for it there
         own = slot.state is SlotState.TELLING or self._release.lane(gang, slot) is Lane.DIRECT
         if own and not slot.num_writing:  # muster's write was refused, or not answered
             return True

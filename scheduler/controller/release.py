@@ -355,10 +355,11 @@ class Release:
         """Take a slot from a pod that cannot use it; the caller tells the core."""
         usable = self._ledger.takes(slot.node, pod)
         told = slot.state is SlotState.CLEARED
-        cause = "not bound in time" if usable else "node lost"
+        taken = usable and self._ledger.overfull(slot.node, gang.facts(pod).shape)
+        cause = "node taken" if taken else "not bound in time" if usable else "node lost"
         self.metrics.aborts.labels(cause=cause).inc()
         refused = usable and self.refused(gang, slot, pod)
-        if told and usable:
+        if told and usable and not taken:
             gang.given_up[slot.uid] = pod.refusal if refused else ""
             gang.wanted.discard(slot.uid)
         if told and not pod.gated and gang.pinned(pod) is None:

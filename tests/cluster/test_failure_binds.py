@@ -74,7 +74,7 @@ def test_27_35_a_plan_that_nobody_binds_is_given_up(
     kube: Kube, space: str, cluster: Cluster, ungated: None
 ) -> None:
     """And the bind that comes after that is refused."""
-    kube.create(*gang(space, "idle", NODES, schedulerName="nobody"))
+    kube.create(*gang(space, "idle", NODES, schedulerName="absent"))
     nodes = planned(kube, space, "idle", NODES)
     pods = kube.pods(space)
     kube.create(*gang(space, "next", NODES))

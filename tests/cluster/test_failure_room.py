@@ -43,7 +43,7 @@ def bound(kube: Kube, space: str, name: str) -> dict[str, str]:
 def test_27_it_is_given_up_in_time_where_nothing_else_happens(kube: Kube, space: str) -> None:
     job = pytorchjob(space, "idle", 1, 8)
     for part in job["spec"]["pytorchReplicaSpecs"].values():
-        part["template"]["spec"]["schedulerName"] = "nobody"
+        part["template"]["spec"]["schedulerName"] = "absent"
     kube.create(job)
     planned(kube, space, "idle", 2)
     told_s = time.monotonic()
@@ -53,7 +53,7 @@ def test_27_it_is_given_up_in_time_where_nothing_else_happens(kube: Kube, space:
     assert time.monotonic() - told_s < 20, "they were to be bound within 10 s"
     pods = kube.pods(space)
     assert before <= {one["metadata"]["uid"] for one in pods.values()}, "they live"
-    assert "'nobody', does not bind it" in kube.explain(space, "idle")["problem"]
+    assert "'absent', does not bind it" in kube.explain(space, "idle")["text"]
 
 
 def test_30_a_more_important_gang_takes_no_promise(kube: Kube, space: str) -> None:

@@ -93,6 +93,32 @@ def test_those_behind_others_in_the_schedulers_queue_are_not_late() -> None:
     tried(story, nodes=10, timeouts=TIMES)
 
 
+FULL = "0/4 nodes are available: 1 Insufficient nvidia.com/gpu, 3 node(s) didn't match"
+
+
+@pytest.mark.parametrize("said", [FULL, ""])
+def test_a_pod_whose_node_another_scheduler_took_is_planned_elsewhere_in_time(said: str) -> None:
+    """Its own scheduler works, and cannot bind it: nothing comes of waiting for longer."""
+
+    async def story(rig: Rig) -> None:
+        pods = await released(rig, member(0), member(1))
+        node = rig.control.slot_of["j-0"][1].node
+        rig.see(pod("intruder", node=node, schedulerName="another"))
+        bound(rig, pods[1])
+        rig.see(told(member(0), node, said))
+        await rig.pass_s(BIND_S - 1.0)
+        assert rig.control.slot_of["j-0"][1].node == node, "it may be gone soon"
+        await rig.pass_s(1.0)
+        assert set(rig.deleted()) == {"j-0"} and rig.evicted() == []
+        rig.lose(pods[0])
+        rig.see(member(0, uid="anew"))
+        await rig.pass_s(15.0)
+        assert rig.control.slot_of["anew"][1].node not in (node, rig.control.slot_of["j-1"][1].node)
+        assert rig.evicted() == []
+
+    tried(story, timeouts=TIMES)
+
+
 def test_a_scheduler_that_is_away_makes_nobody_late() -> None:
     async def story(rig: Rig) -> None:
         first = await released(rig, member(0, "a"), member(1, "a"))
