@@ -160,6 +160,21 @@ def test_musters_token_binds_with_nothing_but_its_own_annotations(
         assert "its own annotations alone" in said
 
 
+def test_muster_binds_to_a_node_in_a_zone(kube: Kube, space: str) -> None:
+    """The API server adds the zone of the node to what muster writes."""
+    path, zone = "/api/v1/nodes/node-00000", "topology.kubernetes.io/zone"
+    kube.patch(path, {"metadata": {"labels": {zone: "a"}}})
+    try:
+        kube.create(pod(space, "alone", 1, nodeSelector={zone: "a"}))
+        kube.create(
+            *gang(space, "own", 1, 4, schedulerName="muster-direct", nodeSelector={zone: "a"})
+        )
+        kube.until("both are bound", lambda: len(kube.bound(space)) == 2)
+        assert {one["metadata"]["labels"][zone] for one in kube.pods(space).values()} == {"a"}
+    finally:
+        kube.patch(path, {"metadata": {"labels": {zone: None}}})
+
+
 def test_config_maps_of_others_are_not_musters(kube: Kube, muster: Kube) -> None:
     there = "/api/v1/namespaces/muster-system/configmaps"
     for name, labels in (("settings-of-a-test", {}), ("old-record", {"muster.dev/plan": "true"})):
