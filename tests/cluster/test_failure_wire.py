@@ -57,7 +57,7 @@ def record_of(kube: Kube, space: str, name: str) -> dict[str, str]:
     for item in kube.call("GET", RECORDS)["items"]:
         plan = json.loads(item.get("data", {}).get("plan", "{}"))
         if plan.get("unit") == f"{space}/{name}":
-            return {f"{name}-{number}": where for _, number, _, where, _ in plan["slots"]}
+            return {f"{name}-{number}": where for _, number, _, where, *_ in plan["slots"]}
     return {}
 
 
