@@ -202,10 +202,11 @@ class Suspending:
         meta = job.thing.metadata
         for gang in self._tables.about(meta.namespace, meta.name):
             for pod in gang.pods.values():
-                owner = pod.metadata.controller()
-                if pod.ended or owner is None or owner.uid != meta.uid:
+                owner, told = pod.metadata.controller(), pod.metadata.deletion_timestamp
+                if owner is None or owner.uid != meta.uid:
                     continue
-                told = pod.metadata.deletion_timestamp
+                if pod.ended and told is None:
+                    continue  # batch keeps it; of one that goes it is still read how it ended
                 due_s = max(since_s, unix_s(told) - self._work.zero_unix_s)
                 if told is None or now_s < due_s + OVERDUE_S:
                     return True

@@ -306,3 +306,28 @@ def test_a_pod_that_ended_does_not_keep_its_job_suspended(phase: str) -> None:
         assert writes(rig)[-1] == (False, None)
 
     tried(story)
+
+
+@pytest.mark.parametrize("kind", EARLIER)
+def test_a_pod_that_ended_as_it_was_told_keeps_its_job_suspended_until_it_is_gone(
+    kind: str,
+) -> None:
+    """Its owner would take its exit with 0 for the end of the work once it is resumed."""
+
+    async def story(rig: Rig) -> None:
+        pods = await in_part(rig, kind)
+        see_job(rig, kind, suspend=True, annotations=NOTE)
+        rig.lose(*pods[1:])
+        item = msgspec.to_builtins(pods[0])
+        item["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        item["status"]["phase"] = "Succeeded"
+        rig.see(msgspec.convert(item, Pod))
+        await rig.settle()
+        await rig.pass_s(30.0)
+        assert (False, None) not in writes(rig)
+        rig.lose(pods[0])
+        await rig.settle()
+        await rig.pass_s(1.5)
+        assert writes(rig)[-1] == (False, None)
+
+    tried(story)
