@@ -19,9 +19,9 @@ from scheduler.controlplane.processes import Process, free_ports, start, stop
 from scheduler.controlplane.record import Cluster, answers
 from tests.chaos.clock import own_clock
 from tests.chaos.proxy import Rule
-from tests.cluster.conftest import Kube, gang
+from tests.cluster.conftest import NODES, Kube, gang
 from tests.cluster.test_failure_extender import Verbs, num_calls, planned
-from tests.cluster.test_failure_pods import bound, fill, reason, remove
+from tests.cluster.test_failure_pods import bound, reason, remove
 from tests.cluster.test_failure_wire import record_of
 from tests.cluster.test_failures import kill_muster, muster_pids
 
@@ -186,7 +186,11 @@ def clock(cluster: Cluster) -> Iterator[Path]:
 @pytest.mark.parametrize("jump", ["+3600s", "-3600s"])
 def test_36_the_wall_clock_jumps_by_an_hour(kube: Kube, space: str, clock: Path, jump: str) -> None:
     """Neither lease nor queue nor waits depend on it; a muster that starts with it keeps order."""
-    fillers = fill(kube, space)
+    # gangs: one that waits for the room of other pods stands aside, and has no place in the queue
+    names = [f"filler{number}" for number in range(NODES)]
+    fillers = [f"{name}-0" for name in names]
+    kube.create(*(one for name in names for one in gang(space, name, 1)))
+    kube.until("the fillers run", lambda: set(fillers) <= set(kube.bound(space)))
     kube.create(*gang(space, "first", 2))
     reason(kube, space, "first", "capacity")
     clock.write_text("+0s\n")
