@@ -19,8 +19,16 @@ UNREADABLE = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
 #: levels that are kept; what muster reads of an object lies within 20
 DEEPEST = 64
 BOOKMARK, ERROR = "BOOKMARK", "ERROR"
-_ESCAPES = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u....|.)", re.DOTALL)
-_TOKENS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+#: half of a character, its other half missing
+_HALF = re.compile(
+    rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..", re.DOTALL
+)
+_BETWEEN = rb'(?:[^"\[\]{}]|"[^"\\]*+(?:\\.[^"\\]*+)*+"%s)*+[\[\]{}]'
+#: up to where a level begins or ends, and the same where a value without content is no level
+_LEVEL = re.compile(_BETWEEN % rb"", re.DOTALL)
+_FILLED_LEVEL = re.compile(_BETWEEN % rb"|\{\}|\[\]", re.DOTALL)
+#: a backslash that is escaped, and what no JSON has, to stand for it for a while
+_BACKSLASH, _STANDS_FOR_IT = b"\\\\", b"\x00\x01"
 T = TypeVar("T")
 
 
@@ -29,31 +37,30 @@ def shallow(content: bytes, deepest: int = DEEPEST) -> bytes:
     kept: list[bytes] = []
     depth = 0
     begin = 0  #: of what is kept next
-    for token in _TOKENS.finditer(content):
-        match content[token.start()]:
+    end = 0
+    while token := (_LEVEL if depth == deepest else _FILLED_LEVEL).match(content, end):
+        end = token.end()
+        match content[end - 1]:
             case 0x5B | 0x7B:
                 depth += 1
                 if depth == deepest + 1:
-                    kept += (content[begin : token.start()], b"null")
+                    kept += (content[begin : end - 1], b"null")
                     begin = len(content)
             case 0x5D | 0x7D:
                 if depth == deepest + 1:
-                    begin = token.end()
+                    begin = end
                 depth -= 1
     kept.append(content[begin:])
     return b"".join(kept)
 
 
-def _whole(escape: re.Match[bytes]) -> bytes:
-    """Return an escape, or the sign for what is no character if it is half of one."""
-    text = escape.group()
-    is_half = len(text) == 6 and text[2:3] in b"dD" and text[3:4] in b"89abABcdefCDEF"
-    return b"\\ufffd" if is_half else text
-
-
 def mended(content: bytes) -> bytes:
     """Return JSON of which decoders take every part."""
-    return shallow(_ESCAPES.sub(_whole, content.decode(errors="replace").encode()))
+    text = content.decode(errors="replace").encode()
+    if b"\\ud" in text or b"\\uD" in text:
+        text = text.replace(_BACKSLASH, _STANDS_FOR_IT)
+        text = _HALF.sub(rb"\\ufffd", text).replace(_STANDS_FOR_IT, _BACKSLASH)
+    return shallow(text)
 
 
 def decode(decoder: msgspec.json.Decoder[T], content: bytes | msgspec.Raw) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from scheduler.kube.devices import DeviceClass, ResourceSlice
 from scheduler.kube.objects import NodeObject, Pod, Thing
-from scheduler.kube.reading import DEEPEST, UNREADABLE, Reader, decode, shallow
+from scheduler.kube.reading import DEEPEST, UNREADABLE, Reader, decode, mended, shallow
 
 KINDS = [Pod, NodeObject, Thing, ResourceSlice, DeviceClass]
 META = b'{"name":"x","namespace":"n","uid":"u","resourceVersion":"7"'
@@ -71,6 +72,19 @@ def test_halves_of_characters_are_replaced_and_whole_ones_kept() -> None:
     assert told is not None
     assert told.item is not None
     assert told.item.spec["a"] == "\U0001f600 \\ud800 \ufffdx \\\ufffd \u00e4"
+
+
+@pytest.mark.parametrize("part", [rb"\"", rb"\ud800", rb"\ud83d\ude00", rb'":{},"f'])
+def test_a_long_object_is_mended_without_a_step_for_each_part_of_it(part: bytes) -> None:
+    def num_calls(times: int) -> int:
+        content = b'{"f' + part * times + b'":{}}'
+        calls: list[str] = []
+        sys.setprofile(lambda frame, event, arg: calls.append(event))
+        mended(content)
+        sys.setprofile(None)
+        return len(calls)
+
+    assert num_calls(10_000) == num_calls(10)
 
 
 def test_what_is_no_list_is_said_so() -> None:
