@@ -247,8 +247,8 @@ class LiveGang:
 
         Nobody looked in between: else it would have ended there.
         """
-        there = {pod.metadata.uid for pod in pods}
-        if not self.slots or any(slot.uid in there for slot in self.slots):
+        held = (self.pods.get(slot.uid) for slot in self.slots)
+        if not self.slots or any(pod is not None and not pod.ended for pod in held):
             return False
         places = {_place(slot.rank) for slot in self.slots}
         is_over = any(success.closed for success in self.succeeded.values())
