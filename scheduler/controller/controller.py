@@ -341,6 +341,8 @@ class Controller:
         self.tables.vacancies.forget(now_s)
         self._count_overdue(now_s)
         for key in self.work.take():
+            if self.ledger.is_to_be_made and self._asks_for_room(key):
+                yield from self._settling(now_s)  # else it were made in one go
             self.ledger.forget_heard(key)
             gang = self.gangs.get(key)
             if gang is not None:
@@ -351,10 +353,7 @@ class Controller:
             return
         began_s = time.perf_counter()
         for left in reversed(range(MOST_PASSES)):
-            try:
-                yield from self.ledger.settling(now_s)
-            except Exception as error:
-                log.warning("the core's state cannot be made: %s", error)  # nor can it just below
+            yield from self._settling(now_s)
             if not self.active:
                 return
             self.ledger.may_pause = left > 0
@@ -374,6 +373,20 @@ class Controller:
             self.work.step_at_s = now_s + AGAIN_S
         self.metrics.plan_seconds.observe(time.perf_counter() - began_s)
         self.telling.wake()
+
+    def _settling(self, now_s: float) -> Iterator[None]:
+        try:
+            yield from self.ledger.settling(now_s)
+        except Exception as error:
+            log.warning("the core's state cannot be made: %s", error)  # nor can it later on
+
+    def _asks_for_room(self, key: GangKey) -> bool:
+        """True if a pod of a gang is pinned to a node that is not kept for it."""
+        gang = self.gangs.get(key)
+        return gang is not None and any(
+            uid not in self.slot_of and uid in gang.pods and not gang.pods[uid].spec.node_name
+            for uid in gang.pins
+        )
 
     def _mend(self, gang: LiveGang, now_s: float) -> None:
         try:

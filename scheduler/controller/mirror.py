@@ -623,6 +623,11 @@ class Ledger:
             if member.overtaken and name in self.requests:
                 self.requests[name].overtaken = member.overtaken
 
+    @property
+    def is_to_be_made(self) -> bool:
+        """True if the core's state has to be made anew, which takes long."""
+        return self._making is not None or self._start_over or self._once_more
+
     def settle(self, now_s: float) -> None:
         """Bring the core's state up to date with the facts."""
         for _ in self.settling(now_s):
@@ -633,7 +638,7 @@ class Ledger:
         self.now_s = now_s
         tries = 0
         while True:
-            if self._making or self._start_over or self._once_more:
+            if self.is_to_be_made:
                 tries += 1
                 for _ in self._made_anew():
                     if tries <= MAX_TRIES:  # what changes all the time must be told, too

@@ -19,7 +19,7 @@ from scheduler.controlplane.objects import node as played
 from scheduler.core.audit import validate
 from scheduler.core.model import PodShape
 from scheduler.extender.binds import BindArgs, Binds
-from scheduler.kube.objects import NodeObject, Pod
+from scheduler.kube.objects import NodeObject, Pod, PodCondition
 from scheduler.kube.watch import Change
 from scheduler.status.publish import NAMESPACE_RATE
 from scheduler.status.status import view
@@ -30,6 +30,14 @@ from tests.scheduler.controller.rig import RESOURCE, Rig, pod, tried
 
 HOST = "kubernetes.io/hostname"
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+
+
+REFUSED = {
+    "type": "PodScheduled",
+    "status": "False",
+    "reason": "Unschedulable",
+    "message": "0/1 nodes are available: 1 node(s) didn't have free ports.",
+}
 
 
 def own(gang: str, size: int = 1) -> dict[str, Any]:
@@ -601,3 +609,36 @@ def test_what_equal_pods_of_a_gang_take_is_worked_out_once(monkeypatch: pytest.M
             assert gang.facts(one).shape == pod_shape(one, RESOURCE)
 
     tried(story)
+
+
+def test_a_state_is_made_in_slices_also_for_a_gang_that_asks_for_the_room_of_its_pins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[bool] = []
+
+    async def story(rig: Rig) -> None:
+        has_room = rig.ledger.has_room
+
+        def looked(name: str, shape: PodShape) -> bool:
+            asked.append(rig.ledger.is_to_be_made)
+            return has_room(name, shape)
+
+        rig.see(*(pod(f"g-{number}", **own("g")) for number in range(2)))
+        await rig.settle()
+        for one in rig.pods_written():
+            one.status.conditions = msgspec.convert([REFUSED], list[PodCondition])
+            rig.see(one)
+        await rig.settle()
+        for _ in range(4):
+            await rig.pass_s(31.0)
+        gang = rig.control.names["n/g"]
+        assert not gang.slots
+        assert gang.problem
+        monkeypatch.setattr(rig.ledger, "has_room", looked)
+        rig.node(3, change=Change.DELETED)
+        rig.control.work.touch(gang.key)
+        await rig.settle()
+
+    tried(story)
+    assert asked
+    assert not any(asked)
