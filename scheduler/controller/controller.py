@@ -12,7 +12,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from heapq import heappop, heappush
 from itertools import islice
 from math import inf
 
@@ -35,7 +34,7 @@ from scheduler.core.model import PodShape
 from scheduler.core.times import to_s
 from scheduler.kube.api import Api
 from scheduler.kube.devices import DeviceClass, ResourceClaim, ResourceSlice
-from scheduler.kube.objects import IGNORE, NodeObject, Pod, Thing, unix_s
+from scheduler.kube.objects import IGNORE, NodeObject, Pod, Thing
 from scheduler.kube.watch import Change
 from scheduler.workloads.gangs import GangKey, Source, has_done_its_work, key_of
 from scheduler.workloads.requests import pod_shape, resized
@@ -106,8 +105,7 @@ class Controller:
         self._num_freed = 0
         self._to_wake: dict[str, None] = {}  #: of those refused: gangs gave nodes back since
         self._wake_s = 0.0  #: no more are woken before
-        self._leaving: list[tuple[float, str]] = []  #: a heap: by when pods of no gang are gone
-        self._gone_by_s: dict[str, float] = {}  #: the same by uid, also of those that are overdue
+        self._leaving = self.tables.leaving
         ledger.standing.patience_s = settings.timeouts.bind_s
 
     @property
@@ -200,7 +198,7 @@ class Controller:
             self.refused.pop(uid, None)
             self.key_of_pod.pop(uid, None)
             self.being_bound.pop(uid, None)
-            self._gone_by_s.pop(uid, None)
+            self._leaving.forget(uid)
             self.tables.repelling.drop(uid)
             freed = self.ledger.drop_foreign(uid)
             if old_key is not None:
@@ -271,36 +269,20 @@ class Controller:
         self.being_bound.pop(pod.metadata.uid, None)
         if pod.spec.node_name and not pod.ended:
             shape = pod_shape(pod, self.settings.resource)
-            leaves, node = self._leaves(pod), pod.spec.node_name
+            leaves, node = self._leaving.leaves(pod), pod.spec.node_name
             news = self.ledger.set_foreign(pod.metadata.uid, node, shape, leaves=leaves)
         else:
             news = self.ledger.drop_foreign(pod.metadata.uid)
         if news:
             self.work.wake()
 
-    def _leaves(self, pod: Pod) -> bool:
-        """True if a pod is about to be gone: one that is overdue may stay for ever.
-
-        Whoever deletes a pod chooses for how long it may stay. That is believed once for each pod,
-        and for no longer than a bind may take.
-        """
-        uid, told = pod.metadata.uid, pod.metadata.deletion_timestamp
-        if told is None:
-            return False
-        now_s, bind_s = self.now_s(), self.settings.timeouts.bind_s
-        due_s = self._gone_by_s.get(uid)
-        if due_s is None:
-            due_s = min(unix_s(told) - self.zero_unix_s, now_s + bind_s) + bind_s
-            self._gone_by_s[uid] = due_s
-            if due_s > now_s:
-                heappush(self._leaving, (due_s, uid))
-        return due_s > now_s
-
     def _count_overdue(self, now_s: float) -> None:
         """Count pods for good that should be gone by now."""
-        while self._leaving and self._leaving[0][0] <= now_s:
-            pod = self.pods.get(heappop(self._leaving)[1])
-            if pod is not None and pod.metadata.uid not in self.key_of_pod:
+        for uid in self._leaving.overdue(now_s):
+            pod, key = self.pods.get(uid), self.key_of_pod.get(uid)
+            if key is not None:
+                self.work.touch(key)
+            elif pod is not None:
                 self.count_foreign(pod)
 
     # -- steps -------------------------------------------------------------------------------
@@ -364,8 +346,7 @@ class Controller:
         resume_s = self.suspending.go_on(now_s)
         woken_s = self._wake_refused(now_s)
         until_s = min(to_s(self.ledger.state.until_us), standing.look_s, resume_s, woken_s)
-        if self._leaving:
-            until_s = min(until_s, self._leaving[0][0])
+        until_s = min(until_s, self._leaving.look_s)
         if standing.has_more:
             self.work.wake()
         self.work.step_at_s = until_s if until_s > now_s else inf

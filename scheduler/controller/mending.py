@@ -94,8 +94,22 @@ class Mending:
             if slot.state is SlotState.VACANT and self._is_over(gang, slot, now_s):
                 self._tables.give_back(gang, [slot], now_s, "no pod came after it")
         self._keep_within(gang, now_s)
-        if len(gang.slots) < before:
+        if self._end_overdue(gang, now_s) or len(gang.slots) < before:
             self._tables.tell(gang, Wanted([]))
+
+    def _end_overdue(self, gang: LiveGang, now_s: float) -> bool:
+        """Let nobody wait for pods that should be gone and are not; True if there are any.
+
+        They are in the way as pods of no gang are, and their gang holds their nodes no longer.
+        """
+        found = False
+        for slot in gang.slots:
+            pod = gang.pods.get(slot.uid)
+            if pod is not None and slot.is_bound and self._tables.leaving.is_overdue(pod):
+                found = True
+                if slot.state is SlotState.BOUND:
+                    slot.ending(now_s, "its pod should be gone by now")
+        return found
 
     def _keep_within(self, gang: LiveGang, now_s: float) -> None:
         """Give the oldest empty slots back of a namespace that keeps more than it had pods for."""
@@ -170,6 +184,7 @@ class Mending:
                 slot.bound(now_s, pod.spec.node_name)
             elif pod is not None:
                 self._try(gang, slot, pod, now_s)
+        self._end_overdue(gang, now_s)
         self._keep_within(gang, now_s)
         if gang.request is not None and gang.request.nodes:
             self._tables.tell(gang, gang.asks())

@@ -30,7 +30,7 @@ class SlotState(StrEnum):
     CLEARED = "cleared"  #: it was told, and the API server says that it is not bound
     BOUND = "bound"
     VACANT = "vacant"  #: its pod is gone; the node is kept for the one that comes after it
-    ENDING = "ending"  #: its pod was evicted with the gang: nobody comes after it
+    ENDING = "ending"  #: its pod was evicted with the gang, or is overdue: nobody comes after it
     GONE = "gone"  #: given back
 
 
@@ -178,9 +178,9 @@ class Slot:
         self.num_told, self.deadline_s = 0, 0.0
         self.num_lives += 1
 
-    def ending(self, now_s: float) -> None:
-        """The pod is evicted with its gang."""
-        self._step(_ENDING, now_s, "evicted with its gang", _BOUND)
+    def ending(self, now_s: float, cause: str = "evicted with its gang") -> None:
+        """The pod is evicted with its gang, or should be gone by now."""
+        self._step(_ENDING, now_s, cause, _BOUND)
 
     def stays(self, now_s: float) -> None:
         """The pod may not be evicted."""

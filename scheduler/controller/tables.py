@@ -8,6 +8,7 @@ from math import inf
 
 from scheduler.controller.asking import request_of
 from scheduler.controller.budget import Budget
+from scheduler.controller.leaving import Leaving
 from scheduler.controller.membership import LiveGang, attempt_of
 from scheduler.controller.mirror import Ledger
 from scheduler.controller.parts import Wanted
@@ -69,6 +70,7 @@ class Tables:
         #: by uid, of jobs that muster suspended, perhaps before it started: the same
         self._ages_of_jobs: dict[str, tuple[float, int, float]] = {}
         self.budget = Budget()
+        self.leaving = Leaving(work, settings.timeouts.bind_s)
         self.repelling = Repelling(ledger.nodes)
         #: by namespace and name of objects: the gangs of which these may say something
         self._about: dict[tuple[str, str], dict[GangKey, None]] = {}
@@ -300,7 +302,9 @@ class Tables:
         """Have the core know what a gang holds and asks for."""
         for slot in gang.slots:
             if slot.state is SlotState.ENDING:  # in the way as any pod of no gang
-                self.ledger.set_foreign(slot.uid, slot.node, slot.shape, leaves=True)
+                pod = gang.pods.get(slot.uid)
+                leaves = pod is None or not self.leaving.is_overdue(pod)
+                self.ledger.set_foreign(slot.uid, slot.node, slot.shape, leaves=leaves)
             else:
                 self.ledger.drop_foreign(slot.uid)
         zero_unix_s, jobs_rank = self.work.zero_unix_s, self.settings.job_priority

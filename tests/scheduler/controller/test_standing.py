@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -22,6 +23,7 @@ from scheduler.status.status import explain, view
 from tests.scheduler.controller.rig import Rig, pod, tried
 
 HOST = "kubernetes.io/hostname"
+SAID_H = {"muster.dev/group": "h", "muster.dev/min-member": "4"}
 
 
 def lone(name: str, gpus: int = 8, at: str = "00", cpu: str = "", **spec: Any) -> Pod:
@@ -154,7 +156,7 @@ def test_a_grace_period_is_waited_for_no_longer_than_a_bind_whatever_it_says() -
             rig.see(again)
             await rig.settle()
         assert rig.placed() == {}
-        assert len(rig.control._leaving) == 1
+        assert len(rig.control._leaving._due) == 1
         for _ in range(2):  # its grace is believed for so long, and the head is patient
             await rig.pass_s(31.0)
         assert set(rig.placed()) == {"b"}
@@ -162,9 +164,63 @@ def test_a_grace_period_is_waited_for_no_longer_than_a_bind_whatever_it_says() -
         await rig.settle()
         assert rig.ledger.state.gangs["n/first"].phase is Phase.ASIDE
         rig.lose(stays)
-        assert not rig.control._gone_by_s
+        assert not rig.control._leaving._gone_by_s
 
     tried(story, nodes=2)
+
+
+@pytest.mark.parametrize("how", ["deleted", "evicted", "unreadable", "restarted"])
+def test_a_pod_of_a_gang_that_should_be_gone_and_is_not_is_waited_for_no_longer(how: str) -> None:
+    """A finalizer keeps one: the head needs its node, and all others are behind the head."""
+
+    def member(number: int, where: str = "", *, ending: bool = False) -> Pod:
+        said = {"muster.dev/group": "g", "muster.dev/min-member": "2"}
+        made = pod(f"g-{number}", annotations=said, node=where)
+        if ending:
+            gone = datetime.now(UTC) + timedelta(seconds=20)
+            made.metadata.deletion_timestamp = gone.isoformat(timespec="seconds")
+        if ending and how == "unreadable":
+            made.metadata.annotations["muster.dev/min-member"] = "many"
+        return made
+
+    async def story(rig: Rig) -> None:
+        rig.see(member(0), member(1))
+        await rig.settle()
+        at = rig.placed()
+        rig.see(member(0, at["g-0"]), member(1, at["g-1"]))
+        await rig.pass_s(1.0)
+        head = [pod(f"h-{n}", annotations=SAID_H) for n in range(4)]
+        for one in head:
+            one.metadata.creation_timestamp = "2026-01-01T00:10:00Z"
+        behind = lone("k")
+        behind.metadata.creation_timestamp = "2026-01-01T00:20:00Z"
+        rig.see(*head, behind)
+        rig.lose(member(1))
+        await rig.settle()
+        if how == "evicted":
+            await rig.pass_s(61.0)
+            assert rig.evicted() == ["g-0"]
+        stuck = member(0, at["g-0"], ending=True)
+        rig.see(stuck)
+        await rig.settle()
+        assert "k" not in rig.placed()
+        if how == "restarted":
+            await rig.pass_s(200.0)
+            rig = rig.restarted()
+            await rig.settle()
+            rig.see(stuck)
+        for _ in range(4):
+            await rig.pass_s(31.0)
+        assert "k" in rig.placed()
+        assert rig.ledger.state.gangs["n/h"].phase is Phase.ASIDE
+        rig.lose(stuck)
+        gone = lone("k", node=rig.placed()["k"])
+        rig.see(gone)
+        rig.lose(gone)
+        await rig.settle()
+        assert set(rig.placed()) >= {"h-0", "h-1", "h-2", "h-3"}
+
+    asyncio.run(story(Rig()))
 
 
 def test_gangs_set_aside_have_their_turn_however_often_there_is_more_room(

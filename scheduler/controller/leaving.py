@@ -1,0 +1,57 @@
+"""Pods that were told to go, and by when they are gone: one that is overdue may stay for ever."""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from math import inf
+
+from scheduler.controller.work import Work
+from scheduler.kube.objects import Pod, unix_s
+
+
+class Leaving:
+    """By when each pod that was told to go is gone."""
+
+    def __init__(self, work: Work, bind_s: float) -> None:
+        self._work = work
+        self._bind_s = bind_s
+        self._due: list[tuple[float, str]] = []  #: a heap: of those that are not overdue
+        self._gone_by_s: dict[str, float] = {}  #: the same by uid, also of those that are overdue
+
+    def leaves(self, pod: Pod) -> bool:
+        """True if a pod is about to be gone.
+
+        Whoever deletes a pod chooses for how long it may stay. That is believed once for each pod,
+        and for no longer than a bind may take; and so long has also one that was seen late.
+        """
+        return pod.metadata.deletion_timestamp is not None and not self.is_overdue(pod)
+
+    def is_overdue(self, pod: Pod) -> bool:
+        """True if a pod should be gone by now, and is not."""
+        uid, told = pod.metadata.uid, pod.metadata.deletion_timestamp
+        if told is None:
+            return False
+        now_s, bind_s = self._work.now_s(), self._bind_s
+        due_s = self._gone_by_s.get(uid)
+        if due_s is None:
+            told_s = unix_s(told) - self._work.zero_unix_s
+            due_s = min(max(told_s, now_s), now_s + bind_s) + bind_s
+            self._gone_by_s[uid] = due_s
+            heappush(self._due, (due_s, uid))
+        return due_s <= now_s
+
+    def overdue(self, now_s: float) -> list[str]:
+        """Return the pods that are overdue since the last call, or gone."""
+        found = []
+        while self._due and self._due[0][0] <= now_s:
+            found.append(heappop(self._due)[1])
+        return found
+
+    def forget(self, uid: str) -> None:
+        """Forget a pod that is gone."""
+        self._gone_by_s.pop(uid, None)
+
+    @property
+    def look_s(self) -> float:
+        """When the next pod is overdue."""
+        return self._due[0][0] if self._due else inf
