@@ -107,6 +107,7 @@ class Controller:
         self._wake_s = 0.0  #: no more are woken before
         self._leaving = self.tables.leaving
         ledger.standing.patience_s = settings.timeouts.bind_s
+        ledger.devices.stays = self._stays
 
     @property
     def active(self) -> bool:
@@ -223,6 +224,7 @@ class Controller:
         gang = self.tables.gang(key)
         self.key_of_pod[uid] = key
         if old_key is None and self.ledger.drop_foreign(uid):
+            self.ledger.devices.look_at(uid)
             self.work.wake()  # what makes it a gang's came after it
         known = gang.pods.get(uid)
         gang.pods[uid] = pod
@@ -273,8 +275,15 @@ class Controller:
             news = self.ledger.set_foreign(pod.metadata.uid, node, shape, leaves=leaves)
         else:
             news = self.ledger.drop_foreign(pod.metadata.uid)
-        if news:
+        if self.ledger.devices.look_at(pod.metadata.uid) or news:
             self.work.wake()
+
+    def _stays(self, uid: str) -> bool:
+        """True if a pod is of no gang and stays: what it holds is not given back by any gang."""
+        pod = self.pods.get(uid)
+        if pod is None or pod.ended or uid in self.key_of_pod:
+            return False
+        return not self._leaving.leaves(pod)
 
     def _count_overdue(self, now_s: float) -> None:
         """Count pods for good that should be gone by now."""

@@ -21,8 +21,8 @@ class DeviceBook:
     """Counts devices where an extended resource stands for them.
 
     `recount` has the named nodes counted again; `occupy` counts what is taken of a node under a
-    name, and nothing where the node is "". Both say whether that is news. `named` is told when
-    something is named, or understood after all.
+    name, and nothing where the node is "", for good or until a gang ends. Both say whether that is
+    news. `named` is told when something is named, or understood after all.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class DeviceBook:
         resource: str,
         nodes: dict[str, NodeObject],
         recount: Callable[[Iterable[str]], bool],
-        occupy: Callable[[str, str, PodShape], bool],
+        occupy: Callable[[str, str, PodShape, bool], bool],
         named: Callable[[], None],
     ) -> None:
         self.known = Devices()
@@ -41,7 +41,11 @@ class DeviceBook:
         self._recount = recount
         self._occupy = occupy
         self._named = named
+        #: says of a pod, by its uid, that it is of no gang and stays
+        self.stays: Callable[[str], bool] = lambda uid: False
         self._claimed: dict[str, set[str]] = {}  #: nodes on which a claim holds devices
+        self._claims_of: dict[str, set[str]] = {}  #: by uid of a pod: claims that hold any for it
+        self._pods_of: dict[str, set[str]] = {}  #: the same by claim
 
     def of(self, node: NodeObject) -> dict[str, int]:
         """Return the devices of a node that resources stand for."""
@@ -74,6 +78,12 @@ class DeviceBook:
                 self.known.set_claim(item, gone=gone)
                 return self._count_claim(item, gone=gone)
 
+    def look_at(self, pod: str) -> bool:
+        """Count again what claims hold for a pod, as it is another's now, or of no gang."""
+        claims = (self.known.claim(uid) for uid in self._claims_of.get(pod, ()))
+        news = [self._count_claim(claim) for claim in claims if claim is not None]
+        return any(news)
+
     def _count(self, nodes: Iterable[str]) -> bool:
         news = [self._recount(list(nodes))]
         news += [self._count_claim(claim) for claim in self.known.claims()]
@@ -89,16 +99,31 @@ class DeviceBook:
         """Count devices that are taken by other means than a pod's requests."""
         uid = claim.metadata.uid
         held = {} if gone else self.known.taken(claim)
+        pods = {one.uid for one in claim.status.reserved_for} if held else set()
+        self._note_pods(uid, pods)
+        leaves = not any(map(self.stays, pods))  # what it holds for pods of a gang ends with that
         news = []
         for name, counts in held.items():
             node = self._nodes.get(name)
             here = {r: n for r, n in counts.items() if node is None or not _allocatable(node, r)}
-            news.append(self._occupy(f"claim {uid} {name}", name, self._shape(here)))
+            news.append(self._occupy(f"claim {uid} {name}", name, self._shape(here), leaves))
         left = self._claimed.pop(uid, set()) - held.keys()
-        news += [self._occupy(f"claim {uid} {name}", "", self._shape({})) for name in left]
+        news += [self._occupy(f"claim {uid} {name}", "", self._shape({}), leaves) for name in left]
         if held:
             self._claimed[uid] = set(held)
         return any(news)
+
+    def _note_pods(self, claim: str, pods: set[str]) -> None:
+        """Note for whom a claim holds devices."""
+        old = self._pods_of.pop(claim, set())
+        for pod in old - pods:
+            self._claims_of[pod].discard(claim)
+            if not self._claims_of[pod]:
+                del self._claims_of[pod]
+        for pod in pods - old:
+            self._claims_of.setdefault(pod, set()).add(claim)
+        if pods:
+            self._pods_of[claim] = pods
 
     def _shape(self, counts: dict[str, int]) -> PodShape:
         return devices_shape(counts, self._resource)

@@ -267,9 +267,10 @@ class Ledger:
         news = [self.set_node(self.nodes[name]) for name in names if name in self.nodes]
         return any(news)
 
-    def _occupy_as(self, name: str, node: str, shape: PodShape) -> bool:
-        # what a claim holds for pods of a gang ends with the gang
-        return self.set_foreign(name, node, shape, leaves=True) if node else self.drop_foreign(name)
+    def _occupy_as(self, name: str, node: str, shape: PodShape, leaves: bool) -> bool:
+        if not node:
+            return self.drop_foreign(name)
+        return self.set_foreign(name, node, shape, leaves=leaves)
 
     def _doubt(self) -> None:
         self.version += 1

@@ -88,8 +88,13 @@ class Allocation(_Object):
     devices: AllocatedDevices = msgspec.field(default_factory=AllocatedDevices)
 
 
+class Consumer(_Object):
+    uid: str = ""
+
+
 class ResourceClaimStatus(_Object):
     allocation: Allocation | None = None
+    reserved_for: list[Consumer] = []  #: pods, up to 256
 
 
 class ResourceClaim(_Object):

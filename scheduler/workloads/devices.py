@@ -201,6 +201,10 @@ class Devices:
                         held.update(self._resources_of(one.driver, device))
         return found
 
+    def claim(self, uid: str) -> ResourceClaim | None:
+        """Return a claim, if it is there."""
+        return self._claims.get(uid)
+
     def claims(self) -> list[ResourceClaim]:
         """Return all claims."""
         return list(self._claims.values())

@@ -308,6 +308,35 @@ def test_devices_that_claims_hold_are_not_free() -> None:
     tried(story, nodes=1)
 
 
+@pytest.mark.parametrize("first", ["claim", "pod"])
+@pytest.mark.parametrize("whose", ["nobody's", "a gang's", "a gang's later"])
+def test_a_head_waits_for_devices_only_that_a_gang_gives_back(first: str, whose: str) -> None:
+    """Two devices, one of them claimed: who needs both lets others pass, or keeps its turn."""
+
+    async def story(rig: Rig) -> None:
+        tell_node(rig, **NO_PLUGIN)
+        tell(rig, class_of(SHIPPED), slice_of(NODE))
+        held = claim("gpu-0", pool=NODE, pods=("holds",))
+        holds = (own if whose == "a gang's" else pod)("holds", gpus=0, node=NODE)
+        steps = [lambda: tell(rig, held), lambda: rig.see(holds)]
+        for step in steps if first == "claim" else reversed(steps):
+            step()
+        if whose == "a gang's later":
+            rig.see(own("holds", gpus=0, node=NODE))
+        await rig.settle()
+        rig.see(own("both", gpus=2))
+        await rig.settle()
+        rig.see(own("one", gpus=1))
+        await rig.pass_s(60.0)
+        assert sorted(rig.placed()) == (["one"] if whose == "nobody's" else [])
+        tell(rig, held, gone=True)
+        rig.lose(own("one", gpus=1))
+        await rig.pass_s(60.0)
+        assert "both" in rig.placed()
+
+    tried(story, nodes=1)
+
+
 def test_only_kube_scheduler_hands_devices_out() -> None:
     async def story(rig: Rig) -> None:
         tell_node(rig, **NO_PLUGIN)

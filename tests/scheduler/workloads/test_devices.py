@@ -208,12 +208,18 @@ def test_only_equalities_are_evaluated(text: str) -> None:
 
 
 def claim(
-    *names: str, annotations: dict[str, str] | None = None, pool: str = "n0", **more: Any
+    *names: str,
+    annotations: dict[str, str] | None = None,
+    pool: str = "n0",
+    pods: tuple[str, ...] = (),
+    **more: Any,
 ) -> ResourceClaim:
-    """Return a claim that holds devices of a node."""
+    """Return a claim that holds devices of a node, for pods with these uids."""
     results = [{"driver": DRIVER, "pool": pool, "device": name, **more} for name in names]
     meta = {"name": "c", "namespace": "n", "uid": "c", "annotations": annotations or {}}
+    reserved = [{"resource": "pods", "name": uid, "uid": uid} for uid in pods]
     status = {"allocation": {"devices": {"results": results}}} if names else {}
+    status |= {"reservedFor": reserved}
     return msgspec.convert({"metadata": meta, "status": status}, ResourceClaim)
 
 
