@@ -32,9 +32,14 @@ class Recovery:
         self.old_plans: dict[GangKey, list[PlanRecord]] = {}
 
     def awaited(self, gang: LiveGang) -> set[Rank]:
-        """Return the ranks that a predecessor wrote down and that did not run then."""
+        """Return the ranks that a predecessor wrote down and that have not run since it did.
+
+        Once a part of the gang ran, one that had a pod then may have run and ended well since.
+        """
         plans = self.old_plans.get(gang.key, ())
-        return {rank for plan in plans for rank, slot in plan.ranks().items() if not slot.ran}
+        runs = any(slot.ran for plan in plans for slot in plan.slots)
+        ranks = (each for plan in plans for each in plan.ranks().items())
+        return {rank for rank, slot in ranks if not (slot.ran or (runs and slot.uid))}
 
     def resume(self, gang: LiveGang, free: list[Pod], now_s: float) -> tuple[list[Pod], str]:
         """Return the pods that still need a plan, and why one of the others can only wait."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scheduler.kube.objects import PLAN, SUSPENDED, Pod, ThingStatus
@@ -187,7 +187,7 @@ def test_a_rank_that_was_being_made_anew_says_nothing_of_those_that_had_ended(ki
     tried(story)
 
 
-KINDS_OF_STEPS = ["grow", "end well", "lose", "make", "bind", "wait"]
+KINDS_OF_STEPS = ["grow", "end well", "lose", "make", "bind", "bind one", "wait"]
 STEPS = st.lists(st.tuples(st.sampled_from(KINDS_OF_STEPS), st.integers(0, 9)), max_size=8)
 
 
@@ -211,12 +211,17 @@ async def lived(run: Run, steps: list[tuple[str, int]]) -> None:
                 await run.make(gone[number % len(gone)])
             case "bind":
                 await run.bind(run.rig)
+            case "bind one":
+                await run.bind(run.rig, which)
             case "wait":
                 await run.rig.pass_s(10.0)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(KINDS), st.integers(1, 4), st.integers(2, 5), STEPS)
+@example("JobSet", 2, 3, [("lose", 0), ("grow", 0), ("bind", 0), ("end well", 1)])
+@example("numbered", 3, 2, [("end well", 0), ("lose", 0), ("grow", 0), ("bind", 0),
+                            ("end well", 1)])  # fmt: skip
 def test_nobody_is_ended_who_would_not_have_been_without_the_restart(
     kind: str, size: int, nodes: int, steps: list[tuple[str, int]]
 ) -> None:
