@@ -23,6 +23,7 @@ log = logging.getLogger("muster.evicting")
 #: pods, each with the slot that ends with it, if one does
 Pods = list[tuple[Slot | None, Pod]]
 CHANGED_S = 2.0  #: a job that changed meanwhile is looked at again then
+FORBIDDEN, TOO_MANY = 403, 429  #: the latter is said for a budget, too
 EVICT_AGAIN_S = 10.0  #: an eviction that was refused is tried again then, and ever later
 
 
@@ -75,6 +76,22 @@ class Evicting:
                 self._not_evicted(gang, pod, answer)
                 self._stay(gang, pods)
                 return False
+        # who runs the job ends all its pods without asking for any
+        ended = [pod for pod in gang.live_pods() if pod.spec.node_name]
+        ended = [pod for pod in ended if pod.metadata.deletion_timestamp is None]
+        try:
+            budget = await self._lanes.tight(ended) if len(ended) > 1 else None
+            if budget is not None and budget.allowed:
+                raise ApiError(TOO_MANY, budget.text)
+        except ApiError as error:
+            if error.code != FORBIDDEN:
+                self._not_evicted(gang, pods[0][1], error)
+                self._stay(gang, pods)
+                return False
+            log.warning("job not suspended: %s", error, extra={"gang": gang.name})
+            return True  # the API server judges each by itself
+        if budget is not None:
+            return True  # none of them serves, or it would not allow even one
         try:
             await self._suspending.suspend(job)
         except ApiError as error:

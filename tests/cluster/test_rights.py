@@ -159,7 +159,7 @@ def lose_a_rank(kube: Kube, space: str) -> None:
 
 def end_jobs(kube: Kube, space: str) -> None:
     """Let gangs of every kind of job run in part: the job is suspended, and the rest evicted."""
-    kube.create(pytorchjob(space, "pytorchjob", 1), indexed(space, "job", 2))
+    kube.create(pytorchjob(space, "pytorchjob", 1), indexed(space, "job", 3))
     names = [kind.lower() for kind in TRAINING_JOBS]
     for kind in TRAINING_JOBS:
         if kind == "PyTorchJob":
@@ -177,10 +177,11 @@ def end_jobs(kube: Kube, space: str) -> None:
             one = pod(space, f"{name}-worker-{index}", 1, labels=labels)
             one["metadata"]["ownerReferences"] = [{**owner, "uid": made["metadata"]["uid"]}]
             kube.create(one)
-    all_run = 2 * (len(names) + 1)
+    all_run = 2 * len(names) + 3
     kube.until("all are bound", lambda: len(kube.bound(space)) >= all_run)
     wanted = {Right("kubeflow.org", f"{name}s", "patch", "") for name in names}
     wanted.add(Right("batch", "jobs", "patch", ""))
+    wanted.add(Right("policy", "poddisruptionbudgets", "list", ""))
     with cordoned(kube, *(f"node-{i:05}" for i in range(NODES))):
         lost = [p for p in kube.bound(space) if "worker-0" in p or p.startswith("job-0")]
         for name in lost:

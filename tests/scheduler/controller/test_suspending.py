@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qs
 
 import msgspec
 import pytest
@@ -119,6 +120,61 @@ def test_a_job_whose_budget_forbids_it_is_not_suspended(monkeypatch: pytest.Monk
         rig.see(member("PyTorchJob", 2, uid="again"))
         await rig.settle()
         assert "j-2" in rig.placed(), "the lost rank joins the others"
+
+    tried(story)
+
+
+TIGHT = {"matchLabels": {"app": "x"}, "matchExpressions": [{"key": "k", "operator": "Exists"}]}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "selector", "matching", "suspends", "evicts"),
+    [
+        (1, TIGHT, ["j-0", "j-1"], False, False),
+        (1, {}, ["j-0", "j-1", "other"], False, False),
+        (1, TIGHT, ["j-0", "other"], True, True),
+        (1, None, [], True, True),
+        (2, {}, [], True, True),
+        (0, TIGHT, ["j-0", "j-1"], False, True),  # the API server judges each by itself
+        (403, TIGHT, [], False, True),
+        (500, TIGHT, [], False, False),
+    ],
+)
+def test_a_job_is_suspended_only_if_its_budgets_allow_that_all_its_pods_go(
+    allowed: int,
+    selector: dict[str, Any] | None,
+    matching: list[str],
+    suspends: bool,
+    evicts: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each dry run passes: it asks for one pod, and a suspension asks no budget."""
+
+    async def story(rig: Rig) -> None:
+        take = rig.api.call
+
+        async def answer(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if path.endswith("/namespaces/n/poddisruptionbudgets"):
+                if allowed >= 403:
+                    raise ApiError(allowed, "not to be read")
+                spec = {"selector": selector, "minAvailable": 1}
+                status = {"disruptionsAllowed": allowed}
+                found = [{"metadata": {"name": "b"}, "spec": spec, "status": status}]
+                return msgspec.json.encode({"items": found})
+            if "/namespaces/n/pods?" in path:
+                asked = parse_qs(path.partition("?")[2]).get("labelSelector", [""])
+                assert asked == ["app=x,k" if selector else ""]
+                return msgspec.json.encode({"items": [{"metadata": {"uid": m}} for m in matching]})
+            return await take(method, path, body, **more)
+
+        monkeypatch.setattr(rig.api, "call", answer)
+        await in_part(rig, "Job")
+        assert writes(rig) == [(True, "uid-j")] * suspends
+        assert sorted(rig.evicted()) == ["j-0", "j-1"] * evicts
+        if allowed == 1 and not suspends:
+            reason, text = rig.events()[-1]
+            assert reason == "NotEvicted"
+            assert "disruption budget b allows 1 disruptions, of 2 pods" in text
 
     tried(story)
 
