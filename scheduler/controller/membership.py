@@ -145,8 +145,6 @@ class LiveGang:
     given_up: dict[str, str] = field(default_factory=dict)
     #: of them, those that their scheduler has come to since
     wanted: set[str] = field(default_factory=set)
-    #: uids of pods that were deleted for that, of owners that count each as a failure
-    cost_a_failure: set[str] = field(default_factory=set)
     not_told: str = ""  #: why a pod was last not told of its node
     tell_again_s: float = 0.0  #: nobody is told before: the last plan record was refused
     #: by uid, of pods that are there: nodes that muster pinned them to, or that a record of its

@@ -6,8 +6,7 @@ nothing: its pod waits with its gang, as any pod does whose owner wants it on on
 
 from __future__ import annotations
 
-from math import inf
-
+from scheduler.controller.failures import Failures
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.pins import pinned_to
 from scheduler.controller.plans import PlanRecord
@@ -16,9 +15,7 @@ from scheduler.controller.release import Release
 from scheduler.controller.slots import Plan, Slot, SlotState
 from scheduler.controller.tables import Tables
 from scheduler.kube.objects import Pod
-from scheduler.workloads.gangs import Find, GangKey, Rank, rank_of
-
-USUAL_LIMIT = 6  #: of failures, where a Job names none
+from scheduler.workloads.gangs import GangKey, Rank, rank_of
 
 
 class Recovery:
@@ -29,6 +26,7 @@ class Recovery:
         self._work = tables.work
         self._ledger = tables.ledger
         self._release = release
+        self._failures = Failures(tables.find)
         self.old_plans: dict[GangKey, list[PlanRecord]] = {}
 
     def awaited(self, gang: LiveGang) -> set[Rank]:
@@ -129,7 +127,7 @@ class Recovery:
 
     def _to_delete(self, gang: LiveGang, stuck: list[Pod]) -> list[str]:
         """Return the uids of pods to delete that cannot have the nodes they are pinned to."""
-        find, gone, other = self._tables.find, [], []
+        gone, other = [], []
         for pod in stuck:
             uid = pod.metadata.uid
             if pod.metadata.controller() is None:
@@ -138,11 +136,8 @@ class Recovery:
                 gone.append(uid)
             elif is_of_nodes(gang.given_up.get(uid, NODES)):
                 other.append(pod)  # else its scheduler is late, or it would be no better off anew
-        counted = {pod.metadata.uid for pod in other if _may_fail(pod, find) < inf}
-        counted |= gang.cost_a_failure
-        if not all(len(counted) <= _may_fail(pod, find) for pod in other):
+        if not self._failures.may_cost(gang, other):
             return gone
-        gang.cost_a_failure = counted
         return [*gone, *(pod.metadata.uid for pod in other)]
 
     def _keep_pin(self, gang: LiveGang, pod: Pod, now_s: float) -> str:
@@ -171,25 +166,6 @@ class Recovery:
         if WAITS in pod.refusal:  # said to its scheduler when the node was not the pod's
             self._release.poke(pod, f"look-{now_s:.0f}")
         return ""
-
-
-def _may_fail(pod: Pod, find: Find) -> float:
-    """Return how many pods muster may delete of who made one, without bringing it to its end.
-
-    A Job counts a pod that is deleted as one that failed, though it never ran; muster spends half
-    of what it may.
-    """
-    owner = pod.metadata.controller()
-    if owner is None:
-        return 0
-    if owner.kind != "Job":
-        return inf
-    if "." in owner.api_version:  # another group's; what that counts is not known
-        return 0
-    job = find("Job", pod.metadata.namespace, owner.name)
-    spec = job.spec if job is not None and job.metadata.uid == owner.uid else {}
-    limit = spec.get("backoffLimitPerIndex", spec.get("backoffLimit"))
-    return (limit if isinstance(limit, int) else USUAL_LIMIT) // 2
 
 
 def _way_out(pod: Pod) -> str:

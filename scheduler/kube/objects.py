@@ -260,6 +260,7 @@ class NodeObject(_Object):
 
 class ThingStatus(_Object):
     completed_indexes: str | None = None  #: of a Job: "1,3-5"
+    failed: Any = None  #: of a Job: pods that it counts as failed; others mean something else by it
 
 
 class Thing(_Object):
