@@ -207,9 +207,10 @@ def watcher(
     settings = {
         "timeouts": {"bind_s": 10.0, "repair_s": 6.0, "barrier_s": 4.0},
         "direct_queues": ["fast"],
-        # neither runs: their pods are told of their nodes; those of nobody are bound by tests, and
-        # those of absent by none: a scheduler that was seen to bind once is waited for
-        "schedulers": ["default-scheduler", "muster", "nobody", "absent"],
+        # pods of nobody are told of their nodes, and a test binds them, or nobody does; those of
+        # absent no test binds, for a scheduler that was seen to bind is waited for; second is run
+        # by a test of its shipped configuration
+        "schedulers": ["default-scheduler", "muster", "nobody", "absent", "second"],
     }
     try:
         found = clusters.up(folder, nodes=NODES, muster_settings=settings, audited=True)
