@@ -214,6 +214,8 @@ class Controller:
         self.pods[uid] = pod
         self.tables.repelling.take(pod)
         if pod.spec.node_name and pod.spec.scheduler_name not in self.progress.seen_s:
+            self.progress.works(pod.spec.scheduler_name)
+        if pod.spec.node_name and before is not None and not before.spec.node_name:
             self.tables.note_bound(pod)
         key = old_key
         if key is None and IGNORE not in pod.metadata.annotations:

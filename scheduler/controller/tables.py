@@ -78,7 +78,7 @@ class Tables:
         self.refused_on: dict[str, set[GangKey]] = {}  #: by node: gangs that it was refused to
         self._num_seen = 0  #: gangs
         self.vacancies = Vacancies(settings.timeouts.repair_s)
-        #: schedulers that serve: those of the settings, and those that bound a pod
+        #: schedulers that serve: those of the settings, and those seen to bind a pod
         self.schedulers = {"", *settings.schedulers, *settings.direct_schedulers}
         self.unplaced: dict[GangKey, LiveGang] = {}  #: all gangs with slots that await their binds
 
@@ -87,9 +87,11 @@ class Tables:
         return self.things.get((kind, namespace, name))
 
     def note_bound(self, pod: Pod) -> None:
-        """Note that a pod's scheduler binds pods."""
+        """Note that a pod's scheduler binds pods; the pod came without a node.
+
+        Whoever makes a pod with a node may write any scheduler's name into it.
+        """
         name = pod.spec.scheduler_name
-        self.progress.works(name)
         if len(self.schedulers) < MOST_SCHEDULERS:
             self.schedulers.add(name)
 

@@ -320,7 +320,12 @@ def test_a_scheduler_that_binds_pods_serves() -> None:
         rig.see(pod("gang", annotations={"muster.dev/group": "g"} | ONE, **own))
         await rig.settle()
         assert rig.placed() == {}
-        rig.see(pod("any", gpus=0, node="node-00000", annotations=IGNORED, **own))
+        rig.see(pod("made there", gpus=0, node="node-00000", annotations=IGNORED, **own))
+        await rig.pass_s(60.0)
+        assert rig.placed() == {}, "who made the pod chose its node, and wrote any name"
+        rig.see(pod("any", gpus=1, gated=False, annotations=IGNORED, **own))
+        await rig.settle()
+        rig.see(pod("any", gpus=1, node="node-00000", annotations=IGNORED, **own))
         await rig.pass_s(60.0)
         assert set(rig.placed()) == {"gang"}
 
