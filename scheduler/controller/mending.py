@@ -105,7 +105,9 @@ class Mending:
         found = False
         for slot in gang.slots:
             pod = gang.pods.get(slot.uid)
-            if pod is not None and slot.is_bound and self._tables.leaving.is_overdue(pod):
+            if pod is None or pod.metadata.deletion_timestamp is None or not slot.is_bound:
+                continue
+            if self._tables.leaving.is_overdue(pod):
                 found = True
                 if slot.state is SlotState.BOUND:
                     slot.ending(now_s, "its pod should be gone by now")
