@@ -76,6 +76,7 @@ class Writing:
     node: str
     call: Call  #: the last of them; nothing more is begun once it is over
     outcome: asyncio.Future[BindResult]
+    why: str = "the API server has not answered yet"  #: the Binding is not written
     task: asyncio.Task[None] | None = None
 
 
@@ -379,7 +380,7 @@ class Binds:
         waits = {writing.outcome, call.gone}
         while not writing.outcome.done():
             if over := call.over():
-                return BindResult(f"{over}: the API server has not answered yet")
+                return BindResult(f"{over}: {writing.why}")
             pod = self._controller.pods.get(uid)
             if pod is not None and pod.spec.node_name == args.node:  # the answer is late
                 return BindResult()
@@ -430,5 +431,6 @@ class Binds:
                 if error.code not in (0, 429) and error.code < 500:
                     return BindResult(str(error))
                 why = str(error) if error.code else why or str(error)
+                writing.why = why
                 pause_s = max(pause_s, error.retry_after_s)
             await asyncio.wait({writing.call.gone}, timeout=pause_s)

@@ -39,11 +39,11 @@ def test_35_a_commit_without_an_answer_binds_nothing_late(
     bindings: Rule = rules("POST", f"/namespaces/{space}/pods/one-[0-9]/binding$", times=0)
     kube.create(*gang(space, "one", 3))
     assert commit.met.wait(30)
-    kube.until("it is given up", lambda: num_aborts(kube) > before)
     said = "the plan could not be committed in time"
     kube.until("kube-scheduler listened", lambda: sum(said in note for note in told()) == 3)
     assert not bindings.seen_s and not bound(kube, space, "one")
     commit.let_go.set()
+    kube.until("it is given up", lambda: num_aborts(kube) > before)
     kube.until("the next plan is carried out", lambda: len(bound(kube, space, "one")) == 3)
     assert len(bindings.seen_s) == 3
 

@@ -295,7 +295,7 @@ def test_a_binding_is_tried_while_kube_scheduler_waits(how: str) -> None:
         if how == "hung up":
             one.hang_up(0)
         (error,) = await one.errors()
-        assert error
+        assert error and ("503" in error or how != "answers 503"), "it is told what was answered"
         took_s = asyncio.get_running_loop().time() - began_s
         assert took_s < 1.0 if how == "hung up" else 2.0 < took_s < 3.0
         tries = one.num_bindings()
