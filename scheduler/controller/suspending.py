@@ -18,7 +18,7 @@ from scheduler.controller.lanes import Lanes
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.tables import Tables
 from scheduler.kube.api import ApiError
-from scheduler.kube.objects import SUSPENDED, Pod, Thing, unix_s
+from scheduler.kube.objects import SUSPENDED, Pod, Thing, node_ready, unix_s
 from scheduler.kube.watch import Change
 from scheduler.workloads.gangs import KINDS, KUEUE_QUEUE, TRAINING_JOBS, Source
 from scheduler.workloads.sizes import training_job
@@ -197,7 +197,8 @@ class Suspending:
     def _pods_are_there(self, job: Job, since_s: float, now_s: float) -> bool:
         """True while a pod of a job may yet end, or say how it did.
 
-        One that is long overdue may stay for ever: its node is lost, or somebody keeps it.
+        One that is long overdue may stay for ever, as somebody keeps it; one that is due stays
+        until its node is back, if that is lost.
         """
         meta = job.thing.metadata
         for gang in self._tables.about(meta.namespace, meta.name):
@@ -208,7 +209,9 @@ class Suspending:
                 if pod.ended and told is None:
                     continue  # batch keeps it; of one that goes it is still read how it ended
                 due_s = max(since_s, unix_s(told) - self._work.zero_unix_s)
-                if told is None or now_s < due_s + OVERDUE_S:
+                node = self._tables.ledger.nodes.get(pod.spec.node_name)
+                wait_s = OVERDUE_S if node is not None and node_ready(node) else 0.0
+                if told is None or now_s < due_s + wait_s:
                     return True
         return False
 

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from scheduler.kube.api import ApiError
-from scheduler.kube.objects import SUSPENDED, Pod
+from scheduler.kube.objects import SUSPENDED, Condition, Pod
+from scheduler.kube.watch import Change
 from tests.scheduler.controller.rig import Rig, pod, tried
 
 REPAIR_S = 60.0
@@ -339,6 +340,29 @@ def test_a_pod_that_is_long_overdue_or_of_another_does_not_keep_a_job_suspended(
         await rig.pass_s(200.0)
         assert (False, None) not in writes(rig)
         await rig.pass_s(101.0)
+        await rig.pass_s(1.5)
+        assert writes(rig)[-1] == (False, None)
+
+    tried(story)
+
+
+def test_a_pod_on_a_lost_node_keeps_no_job_suspended_once_it_is_due() -> None:
+    """It is not deleted until its node is back; the others need not wait for that."""
+
+    async def story(rig: Rig) -> None:
+        see_job(rig, "PyTorchJob")
+        pods = await in_part(rig, "PyTorchJob")
+        see_job(rig, "PyTorchJob", suspend=True, annotations=NOTE)
+        for one in pods:
+            one.metadata.deletion_timestamp = "2026-01-01T00:00:30Z"
+        rig.see(*pods)
+        for name in {one.spec.node_name for one in pods}:
+            node = rig.control.ledger.nodes[name]
+            said = [Condition("Ready", "Unknown")]
+            status = msgspec.structs.replace(node.status, conditions=said)
+            lost = msgspec.structs.replace(node, status=status)
+            rig.control.on_node(Change.MODIFIED, lost)
+        await rig.pass_s(100.0)
         await rig.pass_s(1.5)
         assert writes(rig)[-1] == (False, None)
 
