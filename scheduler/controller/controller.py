@@ -74,13 +74,7 @@ class Controller:
         self.progress = self.tables.progress
         self.suspending = Suspending(self.tables, self.lanes)
         self.release = Release(
-            self.tables,
-            self.lanes,
-            plans,
-            telling,
-            metrics,
-            self.on_pod,
-            self.set_aside,
+            self.tables, self.lanes, plans, telling, metrics, self.on_pod, self.set_aside
         )
         self.recovery = Recovery(self.tables, self.release)
         evicting = Evicting(

@@ -22,7 +22,6 @@ from yarl import URL
 from scheduler.kube.flow import Flow
 
 MERGE = "application/merge-patch+json"
-STATUS_MERGE = MERGE
 PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 PARTIAL = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 DENIES_S = 5.0  #: an API server that has just started denies what its rules, once read, allow

@@ -41,12 +41,18 @@ def wait_s(kube: Kube, what: str, seconds: float) -> None:
     kube.until(what, lambda: time.monotonic() > until_s)
 
 
+def running(kube: Kube, space: str, name: str) -> list[dict[str, Any]]:
+    """Create a gang of two, wait until it is bound, and return its objects: the group, its pods."""
+    whole = gang(space, name, 2)
+    kube.create(*whole)
+    kube.until(f"{name} is bound", lambda: len(bound(kube, space, name)) == 2)
+    return whole
+
+
 def test_a_lost_rank_gets_a_node_before_the_gang_that_waits(kube: Kube, space: str) -> None:
     """Its own node is closed, and the head of the queue cannot use the ones that are free."""
     fill(kube, space, NODES - 4)
-    whole = gang(space, "runs", 2)
-    kube.create(*whole)
-    kube.until("runs is bound", lambda: len(bound(kube, space, "runs")) == 2)
+    whole = running(kube, space, "runs")
     kube.create(*gang(space, "waits", 4))
     reason(kube, space, "waits", "capacity")
     with cordoned(kube, bound(kube, space, "runs")["runs-1"]):
@@ -61,9 +67,7 @@ def test_a_lost_rank_gets_a_node_before_the_gang_that_waits(kube: Kube, space: s
 
 def test_a_node_that_opens_again_is_the_lost_ranks_and_no_fillers(kube: Kube, space: str) -> None:
     fill(kube, space, NODES - 2)
-    whole = gang(space, "runs", 2)
-    kube.create(*whole)
-    kube.until("runs is bound", lambda: len(bound(kube, space, "runs")) == 2)
+    whole = running(kube, space, "runs")
     kube.create(*gang(space, "next", 1))
     reason(kube, space, "next", "capacity")
     with cordoned(kube, bound(kube, space, "runs")["runs-1"]):
@@ -76,9 +80,7 @@ def test_a_node_that_opens_again_is_the_lost_ranks_and_no_fillers(kube: Kube, sp
 
 def test_an_evicted_gang_stands_before_those_that_came_after_it(kube: Kube, space: str) -> None:
     fill(kube, space, NODES - 2)
-    whole = gang(space, "old", 2)
-    kube.create(*whole)
-    kube.until("old is bound", lambda: len(bound(kube, space, "old")) == 2)
+    whole = running(kube, space, "old")
     wait_s(kube, "the next second", 1.1)
     kube.create(*gang(space, "young", 2))
     reason(kube, space, "young", "capacity")

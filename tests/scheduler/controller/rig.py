@@ -125,6 +125,17 @@ class Rig:
             assert not (found := replay(Path(file.name))).difference, found.difference
         assert set(self.ledger.state.gangs) <= set(self.control.names)
 
+    def refuse(self, ending: str, error: ApiError) -> None:
+        """Have the API server refuse all requests from now on whose address ends so."""
+        take = self.api.call
+
+        async def answer(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if path.endswith(ending):
+                raise error
+            return await take(method, path, body, **more)
+
+        self.api.call = answer  # type: ignore[method-assign]
+
     def node(self, number: int, gpus: int = 8, change: Change = Change.ADDED) -> None:
         """Tell of a node."""
         self.control.on_node(change, msgspec.convert(played(number, gpus), NodeObject))

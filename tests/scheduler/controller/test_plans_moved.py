@@ -63,19 +63,25 @@ def plan(number: int, epoch: str = "old/1") -> str:
     return msgspec.json.encode(made).decode()
 
 
+async def moved(api: Records, epoch: str, breaks_after: int) -> PlanRecords:
+    """Move all records; if the process dies after so many writes, the next one does it again."""
+    api.breaks_after = breaks_after
+    records = PlanRecords(api, "muster-plans", epoch)  # type: ignore[arg-type]
+    try:
+        await records.move_from("muster")
+    except ApiError:
+        api.breaks_after = 1 << 30
+        await records.move_from("muster")
+    return records
+
+
 @pytest.mark.parametrize("breaks_after", range(8))
 def test_all_records_are_found_wherever_the_move_broke_off(breaks_after: int) -> None:
     async def story() -> None:
         api = Records()
         for number in range(3):
             api.put(OLD, record_name(f"n/g{number}"), data={"plan": plan(number)})
-        api.breaks_after = breaks_after
-        records = PlanRecords(api, "muster-plans", "new/2")  # type: ignore[arg-type]
-        try:
-            await records.move_from("muster")
-        except ApiError:
-            api.breaks_after = 1 << 30
-            await records.move_from("muster")
+        records = await moved(api, "new/2", breaks_after)
         found, unreadable = await records.read_all()
         assert sorted(one.unit for one in found) == ["n/g0", "n/g1", "n/g2"] and not unreadable
         assert not api.kept[OLD]
@@ -112,13 +118,7 @@ def test_what_an_earlier_version_wrote_since_takes_the_place_of_what_was_left_he
         api._version = itertools.count(10**num_digits - 1)
         api.put(NEW, record_name("n/g0"), data={"plan": plan(0, "new/1")})
         api.put(OLD, record_name("n/g0"), data={"plan": plan(0, "old/2")})
-        api.breaks_after = breaks_after
-        records = PlanRecords(api, "muster-plans", "new/3")  # type: ignore[arg-type]
-        try:
-            await records.move_from("muster")
-        except ApiError:
-            api.breaks_after = 1 << 30
-            await records.move_from("muster")
+        records = await moved(api, "new/3", breaks_after)
         found, _ = await records.read_all()
         assert [one.epoch for one in found] == ["old/2"] and not api.kept[OLD]
 

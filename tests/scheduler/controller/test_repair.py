@@ -88,19 +88,12 @@ def test_a_rank_that_comes_back_in_time_keeps_the_gang() -> None:
     tried(story, nodes=SIZE)
 
 
-def test_a_gang_that_may_not_be_evicted_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gang_that_may_not_be_evicted_is_mended() -> None:
     """A disruption budget holds its pods where they are: then the lost rank joins them."""
 
     async def story(rig: Rig) -> None:
         pods = await running(rig)
-        take = rig.api.call
-
-        async def refuse(method: str, path: str, body: Any = None, **more: Any) -> bytes:
-            if path.endswith("/eviction"):
-                raise ApiError(429, "its budget forbids it")
-            return await take(method, path, body, **more)
-
-        monkeypatch.setattr(rig.api, "call", refuse)
+        rig.refuse("/eviction", ApiError(429, "its budget forbids it"))
         rig.see(told_to_go(pods[1]))
         await rig.settle()
         await rig.pass_s(REPAIR_S + 1.0)

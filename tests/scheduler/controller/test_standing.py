@@ -57,6 +57,18 @@ def daemon(number: int, cpu: str = "100m", ending: bool = False, **spec: Any) ->
     return made
 
 
+async def wait_behind_big(rig: Rig) -> None:
+    """Let a gang run on one node, one that needs all four wait for it, and a later one behind."""
+    rig.see(lone("runs"))
+    await rig.settle()
+    rig.see(lone("runs", node=rig.placed()["runs"]))
+    said = {"muster.dev/group": "big", "muster.dev/min-member": "4"}
+    rig.see(*(pod(f"big-{n}", annotations=said, gpus=8) for n in range(4)))
+    late = lone("late")
+    late.metadata.creation_timestamp = "2026-01-02T00:00:00Z"
+    rig.see(late)
+
+
 def text(rig: Rig, gang: str) -> str:
     return view(rig.control.names[f"n/{gang}"], rig.ledger, rig.control.now_s()).text
 
@@ -252,14 +264,7 @@ def test_gangs_set_aside_have_their_turn_however_often_there_is_more_room(
 
 def test_a_head_that_waits_for_gangs_alone_keeps_its_turn() -> None:
     async def story(rig: Rig) -> None:
-        rig.see(lone("runs"))
-        await rig.settle()
-        rig.see(lone("runs", node=rig.placed()["runs"]))
-        said = {"muster.dev/group": "big", "muster.dev/min-member": "4"}
-        rig.see(*(pod(f"big-{n}", annotations=said, gpus=8) for n in range(4)))
-        late = lone("late")
-        late.metadata.creation_timestamp = "2026-01-02T00:00:00Z"
-        rig.see(late)
+        await wait_behind_big(rig)
         await rig.pass_s(1000.0)
         assert set(rig.placed()) == {"runs"}
 
@@ -272,14 +277,7 @@ def test_a_node_that_blinks_costs_the_head_nothing() -> None:
     async def story(rig: Rig) -> None:
         for number in range(4):
             node(rig, number)
-        rig.see(lone("runs"))
-        await rig.settle()
-        rig.see(lone("runs", node=rig.placed()["runs"]))
-        said = {"muster.dev/group": "big", "muster.dev/min-member": "4"}
-        rig.see(*(pod(f"big-{n}", annotations=said, gpus=8) for n in range(4)))
-        late = lone("late")
-        late.metadata.creation_timestamp = "2026-01-02T00:00:00Z"
-        rig.see(late)
+        await wait_behind_big(rig)
         await rig.settle()
         for _ in range(2):
             node(rig, 3)

@@ -105,16 +105,9 @@ def test_a_job_is_suspended_until_its_pods_are_gone(kind: str, by: str) -> None:
     tried(story)
 
 
-def test_a_job_whose_budget_forbids_it_is_not_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_whose_budget_forbids_it_is_not_suspended() -> None:
     async def story(rig: Rig) -> None:
-        take = rig.api.call
-
-        async def refuse(method: str, path: str, body: Any = None, **more: Any) -> bytes:
-            if path.endswith("j-1/eviction"):
-                raise ApiError(429, "its budget forbids it")
-            return await take(method, path, body, **more)
-
-        monkeypatch.setattr(rig.api, "call", refuse)
+        rig.refuse("j-1/eviction", ApiError(429, "its budget forbids it"))
         await in_part(rig, "PyTorchJob")
         assert writes(rig) == [] and rig.evicted() == [], "all of them, or none"
         assert [reason for reason, _ in rig.events()][-1] == "NotEvicted"
