@@ -17,6 +17,7 @@ from kubernetes.aio.client import Configuration
 from scheduler.kube.api import Api, ApiError, Turn
 from scheduler.kube.flow import BEHIND_OTHERS_S, FIRST, HALF, LEAST, MANY, SLACK, Flow
 from scheduler.kube.lease import Lease
+from tests.scheduler.kube.serving import serving
 
 
 class Leaping(asyncio.SelectorEventLoop):
@@ -483,16 +484,10 @@ def test_a_budget_is_no_sign_of_too_much_work_and_flow_control_is(by: str, path:
     async def story() -> None:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", refuse)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        configuration = Configuration()
-        configuration.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        async with Api(configuration) as api:
+        async with serving(app) as url, Api(Configuration(host=url)) as api:
             with pytest.raises(ApiError) as refused:
                 await api.call("POST", path, {})
             limits = {flow.limit for flow in api.flows.values()}
-        await runner.cleanup()
         by_budget = by == "a budget"
         assert refused.value.is_late is not by_budget
         assert limits == {FIRST if by_budget and path.endswith("/eviction") else HALF * FIRST}

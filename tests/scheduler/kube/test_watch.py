@@ -16,6 +16,7 @@ from scheduler.kube.api import Api
 from scheduler.kube.lease import Lease
 from scheduler.kube.objects import Thing
 from scheduler.kube.watch import Change, Informer
+from tests.scheduler.kube.serving import serving
 
 
 class Server:
@@ -70,14 +71,8 @@ def served(story: Callable[[Server, Api], Awaitable[None]]) -> None:
         leases = "/apis/coordination.k8s.io/v1/namespaces/n/leases"
         app.router.add_route("*", leases, server.leases)
         app.router.add_route("*", f"{leases}/muster", server.leases)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        async with Api(Configuration(host=f"http://{host}:{port}")) as api:
+        async with serving(app) as url, Api(Configuration(host=url)) as api:
             await asyncio.wait_for(story(server, api), 20)
-        await runner.cleanup()
 
     asyncio.run(run())
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
+from kubernetes.aio.client import Configuration
 
 from bench.live_scale import ordinary
 from scheduler.controlplane.objects import node as played
@@ -21,6 +22,7 @@ from scheduler.workloads.gangs import key_of, rank_of
 from scheduler.workloads.lean import lean_pod, lean_thing
 from scheduler.workloads.requests import pod_shape
 from scheduler.workloads.sizes import environment, size_of
+from tests.scheduler.kube.serving import serving
 from tests.scheduler.kube.test_watch import Server, change, served
 
 GPU = "nvidia.com/gpu"
@@ -267,15 +269,7 @@ def test_pages_of_large_objects_are_short(monkeypatch: pytest.MonkeyPatch) -> No
     async def run() -> None:
         app = web.Application()
         app.router.add_get("/pages", things)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        from kubernetes.aio.client import Configuration
-
-        async with Api(Configuration(host=f"http://{host}:{port}")) as api:
+        async with serving(app) as url, Api(Configuration(host=url)) as api:
             await story(Server(), api)
-        await runner.cleanup()
 
     asyncio.run(run())
