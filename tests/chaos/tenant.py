@@ -44,6 +44,7 @@ class Tenant:
             "priority named": self.critical,
             "node named": self.name_node,
             "odd object": self.odd,
+            "everything removed": self.clear,
         }
 
     async def settle_in(self) -> None:
@@ -203,6 +204,17 @@ class Tenant:
                 labels, notes = meta.get("labels") or {}, meta.get("annotations") or {}
                 notes.pop("muster.dev/plan", None)
                 await self._pod(space, meta["name"], 4, {}, labels=labels, annotations=notes)
+        return took
+
+    async def clear(self, space: str) -> bool:
+        """Delete all pods and jobs at once: its quota is free for more."""
+        took = True
+        for path in (
+            f"/apis/kubeflow.org/v1/namespaces/{space}/pytorchjobs",
+            f"/api/v1/namespaces/{space}/pods",
+        ):
+            code, _ = await self._wire.call("DELETE", path, {"gracePeriodSeconds": 0})
+            took &= 200 <= code < 300
         return took
 
     async def rewrite(self, space: str) -> bool:
