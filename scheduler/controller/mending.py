@@ -475,6 +475,8 @@ class Mending:
                 return f"{roles[role]} of {least} pods of role {role.lstrip('!')}"
         if runs < need:
             return f"{len(bound)} of {need} pods"
+        if need < (gang.started_min or gang.begun_min):
+            self._release.note_least(gang, need)
         gang.started_min, gang.started_roles = need, by_role
         return ""
 

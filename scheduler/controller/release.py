@@ -11,7 +11,7 @@ from math import inf
 
 from scheduler.controller.asking import grows
 from scheduler.controller.lanes import Lanes, plan_text
-from scheduler.controller.membership import Lane, LiveGang
+from scheduler.controller.membership import TOGETHER, Lane, LiveGang
 from scheduler.controller.metrics import Metrics
 from scheduler.controller.mirror import Placed
 from scheduler.controller.parts import Wanted
@@ -21,7 +21,7 @@ from scheduler.controller.slots import IllegalStepError, Plan, Slot, SlotState
 from scheduler.controller.tables import Tables
 from scheduler.controller.telling import Telling
 from scheduler.kube.api import ApiError
-from scheduler.kube.objects import Pod, unix_s
+from scheduler.kube.objects import PLAN, Pod, unix_s
 from scheduler.kube.watch import Change
 from scheduler.workloads.eligibility import shunned
 from scheduler.workloads.gangs import SYSTEM
@@ -29,6 +29,7 @@ from scheduler.workloads.gangs import SYSTEM
 log = logging.getLogger("muster.release")
 AS_OLD_S = 60.0  #: pods beyond the minimum rank with one that was created so much earlier
 MOST_TOLD = 3  #: times that a pod is told of its slot
+MOST_NOTED = 100  #: pods on which it is written that fewer run together: one that stays is enough
 MOST_NOT_DELETED = 10_000  #: pods that are remembered
 LONGEST_PAUSE_S, JITTER = 300.0, 0.2  #: of a gang whose plan failed
 
@@ -458,6 +459,18 @@ class Release:
         if self._work.active and not (other is not None and other.recorded):
             self._work.start(self.plans.erase(name, lambda: self._work.active))
 
+    def note_least(self, gang: LiveGang, need: int) -> None:
+        """Write on pods that fewer are enough by now than were told together.
+
+        A muster that starts anew believes the one that says least.
+        """
+        bound = [slot for slot in gang.slots if slot.is_bound and not gang.is_going(slot)]
+        for slot in bound[:MOST_NOTED]:
+            pod = gang.pods.get(slot.uid)
+            plan = pod.metadata.annotations.get(PLAN) if pod is not None else None
+            if pod is not None and plan and self._work.active:
+                self.poke(pod, f"{plan.partition(TOGETHER)[0]}{TOGETHER}{need}")
+
     def poke(self, pod: Pod, text: str) -> None:
         """Have its scheduler look at a pod again that it may bind after all."""
         if pod.metadata.namespace != SYSTEM:
@@ -467,7 +480,7 @@ class Release:
         try:
             await self.lanes.poke(pod, text)
         except ApiError as error:
-            log.info("pod not woken: %s", error, extra={"pod": pod.where})
+            log.info("pod not woken, or not told: %s", error, extra={"pod": pod.where})
 
     def delete(self, gang: LiveGang, pod: Pod) -> None:
         """Have a pod made anew by its owner."""

@@ -196,8 +196,9 @@ class Rig:
                 meta = body["metadata"] if (method, where) == ("PATCH", path) else {}
                 if meta.get("uid") == one.metadata.uid:
                     item["metadata"]["annotations"].update(meta.get("annotations", {}))
-                    item["spec"]["schedulingGates"] = body["spec"]["schedulingGates"] or []
-                    item["spec"].update(affinity=body["spec"].get("affinity"))
+                    if "spec" in body:
+                        item["spec"]["schedulingGates"] = body["spec"]["schedulingGates"] or []
+                        item["spec"].update(affinity=body["spec"].get("affinity"))
                 elif (method, where) == ("POST", f"{path}/eviction"):
                     item["metadata"]["deletionTimestamp"] = "2026-01-01T01:00:00Z"
             found.append(msgspec.convert(item, Pod))

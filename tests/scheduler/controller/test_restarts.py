@@ -187,7 +187,7 @@ def test_a_rank_that_was_being_made_anew_says_nothing_of_those_that_had_ended(ki
     tried(story)
 
 
-KINDS_OF_STEPS = ["grow", "end well", "lose", "make", "bind", "bind one", "wait"]
+KINDS_OF_STEPS = ["grow", "shrink", "end well", "lose", "make", "bind", "bind one", "wait"]
 STEPS = st.lists(st.tuples(st.sampled_from(KINDS_OF_STEPS), st.integers(0, 9)), max_size=8)
 
 
@@ -203,6 +203,9 @@ async def lived(run: Run, steps: list[tuple[str, int]]) -> None:
             case "grow" if run.size < 6:
                 run.says(run.size + 1)
                 await run.make(run.size - 1)
+            case "shrink" if len(runs) > 1 and runs[-1] == run.size - 1:
+                run.says(run.size - 1)
+                await run.lose(run.size)
             case "end well" if len(runs) > 1 and is_bound:
                 await run.end_well(which)
             case "lose" if len(runs) > 1:
@@ -281,3 +284,25 @@ def test_a_gang_that_was_evicted_keeps_its_place_over_a_restart(kind: str, momen
         assert sorted(anew.placed()) == ["g-0", "g-1", "g-2"]
 
     tried(story, nodes=3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gang_that_shrank_and_is_to_grow_again_runs_on_after_a_restart(kind: str) -> None:
+    """What its pods were told when they started together is no longer what it needs."""
+
+    async def story(rig: Rig) -> None:
+        run = Run(rig, kind, 4)
+        await run.start()
+        run.says(2)
+        for number in (3, 2):
+            await run.lose(number)
+        assert await passes(rig) == []
+        rig.see(*(pod(f"other-{n}", node=f"node-{n:05d}", gated=False) for n in (2, 3)))
+        run.says(4)
+        await run.make(2, 3)
+        assert await passes(rig) == [] and len(rig.control.gangs) == 1
+        anew = rig.restarted()
+        await anew.settle()
+        assert await passes(anew) == []
+
+    tried(story)
