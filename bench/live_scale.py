@@ -1,8 +1,9 @@
 """What muster keeps and does in a cluster ten times as large: memory, start, a state made anew.
 
 225,000 ordinary pods on 7,500 nodes that are each a class of their own, by a label of the admin's,
-and 500 gangs that wait. Pages of the API server are made here; no cluster is behind them. Prints a
-row for each figure; `--pods` and `--nodes` make it smaller.
+and 500 gangs that wait; then 2,000 more come, and all of them start. Pages of the API server are
+made here; no cluster is behind them. Prints a row for each figure; `--pods` and `--nodes` make it
+smaller.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from scheduler.workloads.lean import lean_pod
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = 500
 GANGS = 500
+STARTING = 2000
 _encode = msgspec.json.Encoder().encode
 
 
@@ -91,6 +93,14 @@ def waiting(number: int) -> Pod:
     spec = {"containers": [{"resources": {"limits": limits}}], "nodeSelector": chosen,
             "schedulingGates": [{"name": "muster.dev/queued"}]}  # fmt: skip
     return msgspec.convert({"metadata": meta, "spec": spec}, Pod)
+
+
+def starting(number: int) -> Pod:
+    """Return a gated pod of a gang of its own for which there is room."""
+    pod = waiting(5 * number + 1)
+    pod.metadata.name = pod.metadata.uid = pod.metadata.labels["muster.dev/group"] = f"s-{number}"
+    pod.spec.containers[0].resources.limits.update({"nvidia.com/gpu": "1", "cpu": "1"})
+    return pod
 
 
 def rss_bytes() -> int:
@@ -161,6 +171,11 @@ async def measured(pods: int, nodes: int) -> dict[str, float]:
     service.ledger.begin_anew()
     anew = await steps(service)
     assert service.ledger.classes.num_classes == nodes
+    control.release.tell = lambda gang: None  # type: ignore[method-assign]  # nobody takes writes
+    for number in range(STARTING):
+        control.on_pod(Change.ADDED, starting(number))
+    started = await steps(service)
+    assert len(control.slot_of) == STARTING
     return {
         f"{pods:,} pods and {nodes:,} nodes in memory, MiB": kept_bytes / 2**20,
         "the same per pod, bytes": kept_bytes / pods,
@@ -173,6 +188,8 @@ async def measured(pods: int, nodes: int) -> dict[str, float]:
         "longest turn of that, ms": 1e3 * burst.longest_s,
         f"state made anew, {GANGS} gangs wait, CPU s": anew.total_s,
         "longest turn of that step, ms": 1e3 * anew.longest_s,
+        f"{STARTING:,} gangs of one pod start at once, CPU s": started.total_s,
+        "longest turn of that start, ms": 1e3 * started.longest_s,
     }
 
 

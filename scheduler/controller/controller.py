@@ -2,7 +2,8 @@
 
 Informers call `on_pod`, `on_node` and `on_thing`; the next step mends the gangs that they touched,
 then lets the core decide. `work` holds what is to be looked at, `tables` what is known, `mending`
-brings a gang in line with its pods, `release` carries plans out, `recovery` goes on with old ones.
+brings a gang in line with its pods, `deciding` asks the core, `release` carries plans out,
+`recovery` goes on with old ones.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from math import inf
 
+from scheduler.controller.deciding import Deciding
 from scheduler.controller.evicting import Evicting
 from scheduler.controller.lanes import Lanes
 from scheduler.controller.membership import LiveGang
@@ -42,7 +44,6 @@ from scheduler.workloads.requests import pod_shape, resized
 log = logging.getLogger("muster.controller")
 TURN_S = 0.015  #: a step gives others their turn after so long
 AGAIN_S = 1.0  #: after a step in which nothing could be decided
-MOST_PASSES = 3  #: of one step, if what stands is to be counted bit by bit between two of them
 MOST_SAID = 1000  #: characters of what is wrong with a gang
 LINES = 20.0  #: of gangs set aside that one namespace may fill the log with, and again per minute
 WAKE_S = 1.0  #: lone pods are woken so many at once, and more after so long
@@ -81,6 +82,7 @@ class Controller:
             self.work, self.suspending, self.lanes, telling, metrics, self.release.start
         )
         self.mending = Mending(self.tables, self.release, evicting, self.recovery)
+        self._deciding = Deciding(self.tables, self.release, metrics, self._mend, self.set_aside)
         self.gangs = self.tables.gangs
         self.names = self.tables.names
         self.key_of_pod = self.tables.key_of_pod
@@ -329,7 +331,7 @@ class Controller:
         self._count_overdue(now_s)
         for key in self.work.take():
             if self.ledger.is_to_be_made and self._asks_for_room(key):
-                yield from self._settling(now_s)  # else it were made in one go
+                yield from self._deciding.settling(now_s)  # else it were made in one go
             self.ledger.forget_heard(key)
             gang = self.gangs.get(key)
             if gang is not None:
@@ -339,14 +341,9 @@ class Controller:
         if not self.active:
             return
         began_s = time.perf_counter()
-        for left in reversed(range(MOST_PASSES)):
-            yield from self._settling(now_s)
-            if not self.active:
-                return
-            self.ledger.may_pause = left > 0
-            self.num_failed = 0 if self._decide(now_s) else self.num_failed + 1
-            if self.num_failed or not self.ledger.has_to_count():
-                break
+        self.num_failed = 0 if (yield from self._deciding.turns()) else self.num_failed + 1
+        if not self.active:
+            return
         standing = self.ledger.standing
         resume_s = self.suspending.go_on(now_s)
         woken_s = self._wake_refused(now_s)
@@ -359,12 +356,6 @@ class Controller:
             self.work.step_at_s = now_s + AGAIN_S
         self.metrics.plan_seconds.observe(time.perf_counter() - began_s)
         self.telling.wake()
-
-    def _settling(self, now_s: float) -> Iterator[None]:
-        try:
-            yield from self.ledger.settling(now_s)
-        except Exception as error:
-            log.warning("the core's state cannot be made: %s", error)  # nor can it later on
 
     def _asks_for_room(self, key: GangKey) -> bool:
         """True if a pod of a gang is pinned to a node that is not kept for it."""
@@ -383,42 +374,6 @@ class Controller:
             except Exception:
                 log.exception("gang %s keeps what its pods held that are gone", gang.name)
             self.set_aside(gang, error, "mend")
-
-    def _decide(self, now_s: float) -> bool:
-        """Let the core decide; return whether it could."""
-        try:
-            self._carry_out(now_s)
-            return True
-        except Exception:
-            log.exception("the core failed; looking for the gang that it fails on")
-            try:
-                for name, error in self.ledger.find_broken(now_s).items():
-                    self.set_aside(self.names[name], error, "decide")
-                self._carry_out(now_s)
-                return True
-            except Exception:
-                log.exception("the core failed again; nothing is planned in this step")
-                self.metrics.set_aside.labels(where="step").inc()
-                self.ledger.begin_anew()
-                return False
-
-    def _carry_out(self, now_s: float) -> None:
-        """Decide until nobody asks for more, then tell the pods that were planned."""
-        planned: dict[GangKey, LiveGang] = {}
-        asks = True
-        while asks:
-            asks = False
-            for placed in self.ledger.decide(now_s):
-                gang = self.names[placed.name]
-                planned[gang.key] = gang
-                try:
-                    self.release.planned(gang, placed)
-                    asks |= self.release.ask_next(gang)
-                except Exception as error:
-                    self.set_aside(gang, error, "release")
-                    self.release.drop(gang, "muster failed on it")
-        for gang in planned.values():
-            self.release.tell(gang)
 
     def set_aside(self, gang: LiveGang, error: Exception, where: str) -> None:
         """Leave a gang out that cannot be read or decided, say so, and try again later."""

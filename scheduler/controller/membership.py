@@ -321,6 +321,16 @@ class LiveGang:
             self.presumed = min(self.presumed, self._num_absent(live))
         self.num_succeeded = len(self.succeeded) + len(self.completed) + self.presumed
 
+    def all_wait(self) -> bool:
+        """True if the pods for which the gang asks the core are still there, without a node."""
+        parts = self.request.parts if self.request is not None else []
+        return all(
+            (pod := self.pods.get(uid)) is not None
+            and not (pod.spec.node_name or pod.ended or pod.metadata.deletion_timestamp)
+            for part in parts
+            for uid in part.uids
+        )
+
     def live_pods(self) -> list[Pod]:
         """Return pods that run or will, in rank order; first those that a role cannot lack."""
         known, ranked = self._facts, []

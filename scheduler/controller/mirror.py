@@ -54,7 +54,6 @@ from scheduler.workloads.requests import node_shape
 ZERO = PodShape(0)
 #: what changes no room
 _LEAVES_ROOM = (Wait, Reserve, Considered)
-MAX_DECISIONS = 10_000  #: of one pass; more would be a loop without end
 MAX_TRIES = 3  #: to make a state while facts change
 
 
@@ -114,7 +113,7 @@ class Ledger:
         self._meanwhile: _Meanwhile | None = None
         self._once_more = False
         self.now_s = 0.0
-        self.may_pause = False  #: a pass ends where much is to be counted; another goes on
+        self.is_deciding = False  #: a pass was begun, and the core has more to decide in it
         self.version = 0  #: grows whenever a node may have got more or less room
 
     # -- nodes -------------------------------------------------------------------------------
@@ -679,28 +678,44 @@ class Ledger:
     def decide(self, now_s: float) -> list[Placed]:
         """Make a pass; return the gangs that it admitted, each with the nodes of its pods."""
         self.settle(now_s)
-        now_us = to_us(now_s)
+        placed = self.carry_out(self.ask(now_s), now_s)
+        while self.is_deciding:
+            placed += self.carry_out(self.ask(now_s), now_s)
+        return placed
+
+    def ask(self, now_s: float) -> tuple[Decision, ...]:
+        """Return what the core decides next, in this pass or a new one; tell nobody of it yet.
+
+        The state is up to date.
+        """
+        if not self.is_deciding:
+            self.is_deciding = True
+            self.standing.begin()
+            for name in self.standing.returning(self.state):
+                self._tell(GangTakenUp(name))
+        self._set_aside(now_s)
+        return core.decide(self.state, self.policy, to_us(now_s))
+
+    def carry_out(self, decisions: tuple[Decision, ...], now_s: float) -> list[Placed]:
+        """Do what the core just decided; return the gangs that it admitted.
+
+        `is_deciding` says whether to ask again: facts may come before that, but not in between.
+        """
         placed: list[Placed] = []
-        self.standing.begin()
-        for name in self.standing.returning(self.state):
-            self._tell(GangTakenUp(name))
-        for _ in range(MAX_DECISIONS):
-            if self.may_pause and self.has_to_count():
-                return placed
-            self._set_aside(now_s)
-            for decision in core.decide(self.state, self.policy, now_us):
-                match decision:
-                    case Admit():
-                        self.record(now_s, decision)
-                        placed.append(self._admit(decision, now_s))
-                    case Considered():
-                        self._tell(decision)
-                        return placed
-                    case Wait() | Reserve():
-                        self._tell(decision)
-                    case _:
-                        raise ValueError(f"the core decides {decision}, which nobody carries out")
-        raise AssertionError(f"no end of decisions after {MAX_DECISIONS}")
+        for decision in decisions:
+            match decision:
+                case Admit():
+                    self.record(now_s, decision)
+                    placed.append(self._admit(decision, now_s))
+                case Considered():
+                    self._tell(decision)
+                    self.is_deciding = False
+                case Wait() | Reserve():
+                    self._tell(decision)
+                case _:
+                    raise ValueError(f"the core decides {decision}, which nobody carries out")
+        assert placed or not self.is_deciding, "a pass neither goes on nor ends"
+        return placed
 
     def _set_aside(self, now_s: float) -> None:
         """Let others pass a head that no end of gangs makes room for."""

@@ -77,14 +77,14 @@ def test_a_muster_that_decides_nothing_is_not_called_healthy() -> None:
     control = found.controller
     control.active = True
     assert found.facts.alive() == (True, "ok")
-    honest, found.ledger.decide = found.ledger.decide, lambda now_s: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    honest, found.ledger.ask = found.ledger.ask, lambda now_s: 1 / 0  # type: ignore[method-assign,assignment,return-value]
     for _ in range(3):
         control.step()
     alive, said = found.facts.alive()
     assert not alive
     assert "last 3 steps failed" in said
     assert control.work.step_at_s < 10 + control.now_s(), "it tries again by itself"
-    found.ledger.decide = honest  # type: ignore[method-assign]
+    found.ledger.ask = honest  # type: ignore[method-assign]
     control.step()
     assert found.facts.alive() == (True, "ok")
 

@@ -1,0 +1,153 @@
+"""Letting the core decide, a gang at a time, and giving the pods of that gang their nodes.
+
+Between two gangs others have their turn, so that a thousand that start at once delay neither the
+lease nor a bind call. What is heard then comes after what was decided before; the core is asked
+anew, so that a replay of the journal meets facts and decisions in the very same order.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+
+from scheduler.controller.membership import LiveGang
+from scheduler.controller.metrics import Metrics
+from scheduler.controller.release import Release
+from scheduler.controller.tables import Tables
+from scheduler.core.decisions import Admit, Decision
+from scheduler.workloads.gangs import GangKey
+
+log = logging.getLogger("muster.deciding")
+MOST_COUNTS = 3  #: in a row, bit by bit, of what stands; it is counted at once then
+MOST_TRIES = 10  #: of a step to admit a gang whose pods come and go
+
+
+class Deciding:
+    """Asks the core what to do next, and has it done."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        release: Release,
+        metrics: Metrics,
+        mend: Callable[[LiveGang, float], None],
+        set_aside: Callable[[LiveGang, Exception, str], None],
+    ) -> None:
+        self._work = tables.work
+        self._ledger = tables.ledger
+        self._names = tables.names
+        self._release = release
+        self._metrics = metrics
+        self._mend = mend
+        self._set_aside = set_aside
+
+    def turns(self) -> Generator[None, None, bool]:
+        """Let the core decide until nobody asks for more; return whether it could.
+
+        Others may tell of facts, and ask, after each gang that heads the queue and fits.
+        """
+        untold: dict[GangKey, LiveGang] = {}
+        decided = False
+        for is_last in (False, True):
+            try:
+                yield from self._passes(untold)
+                decided = True
+                break
+            except Exception:
+                if is_last or not self._find_broken():
+                    log.exception("the core failed again; nothing is planned in this step")
+                    self._metrics.set_aside.labels(where="step").inc()
+                    self._ledger.begin_anew()
+                    break
+        for gang in untold.values():
+            self._release.tell(gang)
+            if not self._work.active:
+                self._work.touch(gang.key)  # it may lead again
+        return decided
+
+    def settling(self, now_s: float) -> Iterator[None]:
+        """Bring the core's state up to date bit by bit, if that can be done."""
+        try:
+            yield from self._ledger.settling(now_s)
+        except Exception as error:
+            log.warning("the core's state cannot be made: %s", error)  # nor can it later on
+
+    def _passes(self, untold: dict[GangKey, LiveGang]) -> Iterator[None]:
+        """Make passes until none is followed by a gang that asks for its next pod.
+
+        `untold` are the gangs of whose plan nobody was told yet.
+        """
+        placed: list[LiveGang] = []  #: in this pass
+        tries: Counter[str] = Counter()
+        num_counts = 0
+        self._ledger.is_deciding = False
+        while True:
+            now_s = self._work.now_s()
+            yield from self.settling(now_s)
+            if not self._work.active:
+                return
+            if self._ledger.has_to_count() and num_counts < MOST_COUNTS:
+                num_counts += 1
+                continue
+            num_counts = 0
+            self._ledger.settle(now_s)  # it is, or nothing can be decided
+            decisions = self._ledger.ask(now_s)
+            if not self._have_changed(decisions, now_s, tries):
+                for gang in self._carry_out(decisions, now_s):
+                    placed.append(gang)
+                    untold[gang.key] = gang
+                    if not gang.later:
+                        del untold[gang.key]
+                        self._release.tell(gang)
+                if not self._ledger.is_deciding:
+                    if not [gang for gang in placed if self._ask_next(gang)]:
+                        return
+                    placed = []
+            yield
+
+    def _have_changed(
+        self, decisions: tuple[Decision, ...], now_s: float, tries: Counter[str]
+    ) -> bool:
+        """True if gangs that the core admits ask for pods that wait no more: they were mended.
+
+        That was heard since they were looked at; nothing is carried out then.
+        """
+        admitted = [self._names[one.gang] for one in decisions if isinstance(one, Admit)]
+        changed = [g for g in admitted if tries[g.name] < MOST_TRIES and not g.all_wait()]
+        for gang in changed:
+            tries[gang.name] += 1
+            self._mend(gang, now_s)
+        return bool(changed)
+
+    def _carry_out(self, decisions: tuple[Decision, ...], now_s: float) -> Iterator[LiveGang]:
+        """Carry out what the core decided; yield the gangs that got nodes."""
+        for placed in self._ledger.carry_out(decisions, now_s):
+            gang = self._names[placed.name]
+            try:
+                self._release.planned(gang, placed)
+                yield gang
+            except Exception as error:
+                self._could_not_release(gang, error)
+
+    def _ask_next(self, gang: LiveGang) -> bool:
+        """Let the next pod of a gang ask for a node; False if there is none."""
+        try:
+            return self._release.ask_next(gang)
+        except Exception as error:
+            self._could_not_release(gang, error)
+            return False
+
+    def _could_not_release(self, gang: LiveGang, error: Exception) -> None:
+        self._set_aside(gang, error, "release")
+        self._release.drop(gang, "muster failed on it")
+
+    def _find_broken(self) -> bool:
+        """Set the gangs aside that the core fails on; return whether they could be found."""
+        log.exception("the core failed; looking for the gang that it fails on")
+        try:
+            for name, error in self._ledger.find_broken(self._work.now_s()).items():
+                self._set_aside(self._names[name], error, "decide")
+            return True
+        except Exception:
+            return False
