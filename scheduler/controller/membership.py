@@ -264,7 +264,8 @@ class LiveGang:
         if self._all_succeeded() and not runs:
             self._close_attempt()
         self.presumed = 0
-        if self.slots or not runs or not all(PLAN in pod.metadata.annotations for pod in runs):
+        planned_here = self.generation or self.started_min
+        if planned_here or not runs or not all(PLAN in pod.metadata.annotations for pod in runs):
             return  # it saw them run, or somebody else bound them
         # perhaps by that predecessor: those that come after them are as old as they were
         self.sent_away = all(pod.metadata.deletion_timestamp for pod in runs)

@@ -84,18 +84,21 @@ class Mending:
         return completed(gang.key, pods[0], gang.size, self._tables.find)
 
     def let_go(self, gang: LiveGang, now_s: float) -> None:
-        """Give back what pods held that are gone; reads no object of a gang that cannot be read."""
-        before = len(gang.slots)
+        """Count what pods hold, and no more; reads no object of a gang that cannot be read."""
+        before = [slot.node for slot in gang.slots]
         for slot in list(gang.slots):
             pod = gang.pods.get(slot.uid)
             is_gone = pod is None or pod.ended
             if slot.uid and is_gone and slot.state is not SlotState.GONE:
                 self._empty(gang, slot, now_s)
+            elif pod is not None and pod.spec.node_name:
+                slot.bound(now_s, pod.spec.node_name)
             if slot.state is SlotState.VACANT and self._is_over(gang, slot, now_s):
                 self._tables.give_back(gang, [slot], now_s, "no pod came after it")
         self._keep_within(gang, now_s)
-        if self._end_overdue(gang, now_s) or len(gang.slots) < before:
+        if self._end_overdue(gang, now_s) or [slot.node for slot in gang.slots] != before:
             self._tables.tell(gang, Wanted([]))
+        self._adopt(gang, [pod for pod in gang.live_pods() if _is_readable(gang, pod)], now_s)
 
     def _end_overdue(self, gang: LiveGang, now_s: float) -> bool:
         """Let nobody wait for pods that should be gone and are not; True if there are any.
@@ -278,12 +281,14 @@ class Mending:
             self._tables.give_back(gang, [slot], now_s, cause)
 
     def _adopt(self, gang: LiveGang, pods: list[Pod], now_s: float) -> None:
-        """Count pods that run without a plan of ours: bound by others, or before muster started."""
-        slot_of, nodes = self._tables.slot_of, self._ledger.nodes
+        """Count pods that run without a plan of ours: bound by others, or before muster started.
+
+        Also those on nodes of which nothing was heard yet.
+        """
         slots = []
         for pod in pods:
             uid, node = pod.metadata.uid, pod.spec.node_name
-            if not node or uid in slot_of or node not in nodes:
+            if not node or uid in self._tables.slot_of:
                 continue
             ends = pod.metadata.deletion_timestamp is not None
             state = SlotState.ENDING if ends else SlotState.BOUND
@@ -479,6 +484,14 @@ class Mending:
             self._release.note_least(gang, need)
         gang.started_min, gang.started_roles = need, by_role
         return ""
+
+
+def _is_readable(gang: LiveGang, pod: Pod) -> bool:
+    try:
+        gang.facts(pod)
+    except ValueError:
+        return False
+    return True
 
 
 def _of_one_rank(one: Slot, other: Slot) -> bool:

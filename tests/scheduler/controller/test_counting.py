@@ -23,6 +23,7 @@ from tests.scheduler.workloads.test_devices import SHIPPED, claim, class_of, dev
 
 GROUP = "scheduling.x-k8s.io/pod-group"
 NODE = "node-00000"
+PAIR = {"muster.dev/group": "g", "muster.dev/min-member": "2"}
 
 
 def own(name: str, **more: Any) -> Pod:
@@ -512,3 +513,60 @@ def test_a_rank_that_had_ended_when_it_was_deleted_has_done_its_work(seen: str) 
 )
 def test_when_a_rank_ended_tells_why_it_did(at: str, meta: dict[str, Any], well: bool) -> None:
     assert ended(1, at, **meta).ended_well is well
+
+
+@pytest.mark.parametrize("began", ["before", "while it is away"])
+@pytest.mark.parametrize("was_known", [False, True])
+def test_a_rank_counts_on_a_node_that_is_heard_of_later(was_known: bool, began: str) -> None:
+    """The watch of nodes may be behind, and a node may leave for a moment and come again."""
+
+    async def story(rig: Rig) -> None:
+        if not was_known:
+            rig.node(1, change=Change.DELETED)
+            await rig.settle()
+        rig.see(*(pod(f"g-{i}", annotations=PAIR, node=f"node-0000{i}") for i in range(2)))
+        await rig.settle()
+        rig.node(1, change=Change.DELETED)
+        await rig.settle()
+        if began == "while it is away":
+            rig = rig.restarted()
+            await rig.settle()
+        rig.node(1)
+        rig.see(own("k"))
+        await rig.settle()
+        await rig.pass_s(rig.settings.timeouts.repair_s + 1)
+        assert rig.placed() == {}
+        assert rig.evicted() == []
+
+    tried(story, nodes=2)
+
+
+@pytest.mark.parametrize("was_told", [False, True])
+def test_ranks_count_where_they_are_though_nobody_can_read_their_gang(was_told: bool) -> None:
+    async def story(rig: Rig) -> None:
+        owner, label = ("PyTorchJob", "j", "uid-j"), {"training.kubeflow.org/job-name": "j"}
+        spec = {"pytorchReplicaSpecs": {"Worker": {"replicas": 2}}}
+        if was_told:
+            rig.thing("PyTorchJob", "j", spec)
+            rig.see(*(pod(f"j-{i}", labels=label, owner=owner) for i in range(2)))
+            await rig.settle()
+            assert rig.placed() == {"j-0": "node-00000", "j-1": "node-00001"}
+        rig.thing("PyTorchJob", "j", {"pytorchReplicaSpecs": {"Worker": {"replicas": -1}}})
+        await rig.settle()
+        at = {"j-0": "node-00001", "j-1": "node-00002"}
+        runs = [pod(name, labels=label, owner=owner, node=node) for name, node in at.items()]
+        rig.see(*runs)
+        rig.see(own("k"), own("l"))
+        await rig.settle()
+        others = [node for name, node in rig.placed().items() if name in ("k", "l")]
+        assert others == ["node-00000"], "one has to wait"
+        rig.thing("PyTorchJob", "j", spec)
+        await rig.settle()
+        await rig.pass_s(rig.settings.timeouts.repair_s + 1)
+        assert rig.evicted() == []
+        rig.lose(*runs)
+        await rig.settle()
+        await rig.pass_s(rig.settings.timeouts.repair_s + 1)
+        assert len(rig.placed()) == 2 + 2 * was_told
+
+    tried(story, nodes=3)

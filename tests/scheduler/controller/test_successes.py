@@ -175,6 +175,25 @@ def test_a_rank_that_was_lost_while_its_group_was_gone_is_lost() -> None:
     tried(story)
 
 
+def test_a_gang_whose_group_is_heard_of_after_its_pods_runs_on() -> None:
+    """A predecessor started it; one rank has ended since, and no pod tells of it."""
+
+    async def story(rig: Rig) -> None:
+        label = {"scheduling.x-k8s.io/pod-group": "g"}
+        plan = {"muster.dev/plan": f"n/g/1/worker-0 of {SIZE}"}
+        rig.see(
+            *(pod(f"g-{i}", labels=label, node=f"node-0000{i}", annotations=plan) for i in (1, 2))
+        )
+        await rig.settle()
+        rig.thing("coscheduling", "g", {"minMember": SIZE})
+        await rig.settle()
+        for _ in range(3):
+            await rig.pass_s(REPAIR_S + 1.0)
+        assert rig.evicted() == []
+
+    tried(story)
+
+
 def test_what_somebody_else_bound_in_part_is_ended_as_ever() -> None:
     async def story(rig: Rig) -> None:
         rig.see(*(member("labelled", i, node=f"node-0000{i}") for i in range(2)))
