@@ -108,11 +108,15 @@ def test_71_an_api_server_that_takes_its_time_for_each_answer(
 
 
 @pytest.fixture
-def few_seats(kube: Kube) -> Iterator[None]:
-    """Let the API server do one write of muster's at a time, and refuse the rest."""
+def few_seats(kube: Kube) -> Iterator[Callable[[], None]]:
+    """Let the API server do one request of muster's at a time, its lease aside, and refuse others.
+
+    What is returned ends that.
+    """
+    version = "flowcontrol.apiserver.k8s.io/v1"
     levels = [
         {
-            "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
+            "apiVersion": version,
             "kind": "PriorityLevelConfiguration",
             "metadata": {"name": name},
             "spec": {
@@ -127,18 +131,18 @@ def few_seats(kube: Kube) -> Iterator[None]:
         }
         for name, shares in (("few", 1), ("all-others", 100_000))
     ]
-    writes = {"verbs": ["patch", "create", "delete"], "apiGroups": [""], "resources": ["*"]}
+    everything = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"]}
     schema = {
-        "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
+        "apiVersion": version,
         "kind": "FlowSchema",
         "metadata": {"name": "few"},
         "spec": {
             "priorityLevelConfiguration": {"name": "few"},
-            "matchingPrecedence": 2,
+            "matchingPrecedence": 200,  # after deploy/base/flow.yaml, which is for the lease
             "rules": [
                 {
                     "subjects": [{"kind": "User", "user": {"name": USERS["muster"][0]}}],
-                    "resourceRules": [{**writes, "namespaces": ["*"], "clusterScope": True}],
+                    "resourceRules": [{**everything, "clusterScope": True}],
                 }
             ],
         },
@@ -146,19 +150,44 @@ def few_seats(kube: Kube) -> Iterator[None]:
     for level in levels:
         kube.call("POST", f"{FLOWS}/prioritylevelconfigurations", level)
     kube.call("POST", f"{FLOWS}/flowschemas", schema)
-    yield
-    kube.delete(f"{FLOWS}/flowschemas/few")
-    for level in levels:
-        kube.delete(f"{FLOWS}/prioritylevelconfigurations/{level['metadata']['name']}")
+
+    def end() -> None:
+        kube.delete(f"{FLOWS}/flowschemas/few")
+        for level in levels:
+            kube.delete(f"{FLOWS}/prioritylevelconfigurations/{level['metadata']['name']}")
+
+    yield end
+    end()
 
 
 def test_72_flow_control_that_leaves_muster_next_to_nothing(
-    kube: Kube, space: str, few_seats: None
+    kube: Kube, space: str, few_seats: Callable[[], None]
 ) -> None:
-    kube.create(fragile(space, "throttled", 8 * NODES, gpus=1))
+    """A burst of Jobs: muster writes few at once, is seldom refused, then writes more again."""
+
+    def at_once() -> float:
+        return counted(kube.cluster, "muster_api_writes_at_once{", 'of="write"')
+
+    def refusals() -> float:
+        return counted(kube.cluster, "muster_api_requests_total{", 'code="429"')
+
+    lease, before = kube.call("GET", LEASE)["spec"], refusals()
+    names = [f"throttled-{number}" for number in range(4)]
+    kube.create(*(fragile(space, name, 2 * NODES, gpus=1) for name in names))
     made = uids(kube, space, 8 * NODES)
-    runs(kube, space, "throttled", made, within_s=120.0)
-    assert counted(kube.cluster, "muster_api_requests_total{", 'code="429"')
+    for name in names:
+        runs(kube, space, name, made, within_s=60.0)
+    least = at_once()
+    assert least <= 4.0
+    assert kube.call("GET", LEASE)["spec"]["leaseTransitions"] == lease["leaseTransitions"]
+    assert 0 < refusals() - before < 8 * NODES
+    few_seats()
+    for name in names:
+        kube.delete(f"/apis/batch/v1/namespaces/{space}/jobs/{name}")
+    kube.until("they are gone", lambda: not kube.pods(space))
+    kube.create(fragile(space, "free", 8 * NODES, gpus=1))
+    runs(kube, space, "free", uids(kube, space, 8 * NODES))
+    kube.until("muster writes more at once again", lambda: at_once() > least)
 
 
 @pytest.fixture
