@@ -19,6 +19,7 @@ from math import inf
 from scheduler.controller.deciding import Deciding
 from scheduler.controller.evicting import Evicting
 from scheduler.controller.lanes import Lanes
+from scheduler.controller.leaving import Lasts
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.mending import Mending
 from scheduler.controller.metrics import Metrics
@@ -103,7 +104,7 @@ class Controller:
         self._wake_s = 0.0  #: no more are woken before
         self._leaving = self.tables.leaving
         ledger.standing.patience_s = settings.timeouts.bind_s
-        ledger.devices.stays = self._stays
+        ledger.devices.lasts = self._lasts
 
     @property
     def active(self) -> bool:
@@ -269,19 +270,19 @@ class Controller:
         self.being_bound.pop(pod.metadata.uid, None)
         if pod.spec.node_name and not pod.ended:
             shape = pod_shape(pod, self.settings.resource)
-            leaves, node = self._leaving.leaves(pod), pod.spec.node_name
-            news = self.ledger.set_foreign(pod.metadata.uid, node, shape, leaves=leaves)
+            lasts, node = self._leaving.lasts(pod), pod.spec.node_name
+            news = self.ledger.set_foreign(pod.metadata.uid, node, shape, lasts)
         else:
             news = self.ledger.drop_foreign(pod.metadata.uid)
         if self.ledger.devices.look_at(pod.metadata.uid) or news:
             self.work.wake()
 
-    def _stays(self, uid: str) -> bool:
-        """True if a pod is of no gang and stays: what it holds is not given back by any gang."""
+    def _lasts(self, uid: str) -> Lasts:
+        """Return for how long a pod holds what it does: one of no gang gives nothing back."""
         pod = self.pods.get(uid)
         if pod is None or pod.ended or uid in self.key_of_pod:
-            return False
-        return not self._leaving.leaves(pod)
+            return Lasts.WITH_A_GANG
+        return self._leaving.lasts(pod)
 
     def _count_overdue(self, now_s: float) -> None:
         """Count pods for good that should be gone by now."""

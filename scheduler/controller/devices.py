@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
+from scheduler.controller.leaving import Lasts
 from scheduler.core.model import PodShape
 from scheduler.kube.devices import DeviceClass, ResourceClaim, ResourceSlice
 from scheduler.kube.objects import NodeObject
@@ -30,7 +31,7 @@ class DeviceBook:
         resource: str,
         nodes: dict[str, NodeObject],
         recount: Callable[[Iterable[str]], bool],
-        occupy: Callable[[str, str, PodShape, bool], bool],
+        occupy: Callable[[str, str, PodShape, Lasts], bool],
         named: Callable[[], None],
     ) -> None:
         self.known = Devices()
@@ -41,8 +42,8 @@ class DeviceBook:
         self._recount = recount
         self._occupy = occupy
         self._named = named
-        #: says of a pod, by its uid, that it is of no gang and stays
-        self.stays: Callable[[str], bool] = lambda uid: False
+        #: says of a pod, by its uid, for how long it holds what it does
+        self.lasts: Callable[[str], Lasts] = lambda uid: Lasts.WITH_A_GANG
         self._claimed: dict[str, set[str]] = {}  #: nodes on which a claim holds devices
         self._claims_of: dict[str, set[str]] = {}  #: by uid of a pod: claims that hold any for it
         self._pods_of: dict[str, set[str]] = {}  #: the same by claim
@@ -101,14 +102,14 @@ class DeviceBook:
         held = {} if gone else self.known.taken(claim)
         pods = {one.uid for one in claim.status.reserved_for} if held else set()
         self._note_pods(uid, pods)
-        leaves = not any(map(self.stays, pods))  # what it holds for pods of a gang ends with that
+        lasts = max(map(self.lasts, pods), default=Lasts.WITH_A_GANG)
         news = []
         for name, counts in held.items():
             node = self._nodes.get(name)
             here = {r: n for r, n in counts.items() if node is None or not _allocatable(node, r)}
-            news.append(self._occupy(f"claim {uid} {name}", name, self._shape(here), leaves))
+            news.append(self._occupy(f"claim {uid} {name}", name, self._shape(here), lasts))
         left = self._claimed.pop(uid, set()) - held.keys()
-        news += [self._occupy(f"claim {uid} {name}", "", self._shape({}), leaves) for name in left]
+        news += [self._occupy(f"claim {uid} {name}", "", self._shape({}), lasts) for name in left]
         if held:
             self._claimed[uid] = set(held)
         return any(news)

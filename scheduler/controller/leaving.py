@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from heapq import heappop, heappush
 from math import inf
 
 from scheduler.controller.work import Work
 from scheduler.kube.objects import Pod, unix_s
+
+
+class Lasts(IntEnum):
+    """For how long something is held that the core counts as a pod of no gang has it."""
+
+    WITH_A_GANG = 0
+    LEAVING = 1  #: who has it was told to go
+    FOR_GOOD = 2
 
 
 class Leaving:
@@ -18,13 +27,14 @@ class Leaving:
         self._due: list[tuple[float, str]] = []  #: a heap: of those that are not overdue
         self._gone_by_s: dict[str, float] = {}  #: the same by uid, also of those that are overdue
 
-    def leaves(self, pod: Pod) -> bool:
-        """True if a pod is about to be gone.
+    def lasts(self, pod: Pod) -> Lasts:
+        """Return for how long a pod of no gang holds what it does.
 
         Whoever deletes a pod chooses for how long it may stay. That is believed once for each pod,
         and for no longer than a bind may take; and so long has also one that was seen late.
         """
-        return pod.metadata.deletion_timestamp is not None and not self.is_overdue(pod)
+        leaves = pod.metadata.deletion_timestamp is not None and not self.is_overdue(pod)
+        return Lasts.LEAVING if leaves else Lasts.FOR_GOOD
 
     def is_overdue(self, pod: Pod) -> bool:
         """True if a pod should be gone by now, and is not."""

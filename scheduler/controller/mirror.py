@@ -14,6 +14,7 @@ from math import inf
 from typing import NamedTuple
 
 from scheduler.controller.devices import DeviceBook
+from scheduler.controller.leaving import Lasts
 from scheduler.controller.parts import Held, Request, held_by, placement_of
 from scheduler.controller.standing import Standing
 from scheduler.core.capacity import in_order
@@ -96,10 +97,12 @@ class Ledger:
             self.resource, self.nodes, self._recount, self._occupy_as, self._doubt
         )
         self._facts: dict[str, Node] = {}
-        self._foreign: dict[str, tuple[str, PodShape, bool]] = {}
+        self._foreign: dict[str, tuple[str, PodShape, Lasts]] = {}
         self._foreign_on: dict[str, PodShape] = {}
-        self._leaving_on: dict[str, PodShape] = {}  #: of that, what ends by itself
-        self.standing = Standing(self._facts, self._lasting, self.policy.placer)
+        #: of that, by how long it lasts
+        self._passing: dict[Lasts, dict[str, PodShape]] = {Lasts.WITH_A_GANG: {}, Lasts.LEAVING: {}}
+        leaving = self._passing[Lasts.LEAVING]
+        self.standing = Standing(self._facts, self._lasting, self.policy.placer, leaving)
         self._stale: set[str] = set()  #: nodes whose foreign occupant has to be told anew
         self._short: set[str] = set()  #: nodes with more on them than they have
         #: by gang: pods on nodes that have no room for them beside what was there before
@@ -266,34 +269,33 @@ class Ledger:
         news = [self.set_node(self.nodes[name]) for name in names if name in self.nodes]
         return any(news)
 
-    def _occupy_as(self, name: str, node: str, shape: PodShape, leaves: bool) -> bool:
+    def _occupy_as(self, name: str, node: str, shape: PodShape, lasts: Lasts) -> bool:
         if not node:
             return self.drop_foreign(name)
-        return self.set_foreign(name, node, shape, leaves=leaves)
+        return self.set_foreign(name, node, shape, lasts)
 
     def _doubt(self) -> None:
         self.version += 1
 
     # -- foreign pods ------------------------------------------------------------------------
 
-    def set_foreign(self, pod: str, node: str, shape: PodShape, *, leaves: bool = False) -> bool:
-        """Count a bound pod that no request holds; return whether that is news.
-
-        One that `leaves` is about to end, or ends with a gang.
-        """
+    def set_foreign(
+        self, pod: str, node: str, shape: PodShape, lasts: Lasts = Lasts.FOR_GOOD
+    ) -> bool:
+        """Count a bound pod that no request holds; return whether that is news."""
         old = self._foreign.get(pod)
-        if old == (node, shape, leaves):
+        if old == (node, shape, lasts):
             return False
         if old is not None:
             self.drop_foreign(pod)
-        self._foreign[pod] = (node, shape, leaves)
-        self._count_on(node, shape, leaves, 1)
+        self._foreign[pod] = (node, shape, lasts)
+        self._count_on(node, shape, lasts, 1)
         return True
 
-    def _count_on(self, node: str, shape: PodShape, leaves: bool, times: int) -> None:
+    def _count_on(self, node: str, shape: PodShape, lasts: Lasts, times: int) -> None:
         """Count pods of no gang, or that the core counts as such, on a node, or no longer."""
-        for on, counts in ((self._foreign_on, True), (self._leaving_on, leaves)):
-            if counts:
+        for on in (self._foreign_on, self._passing.get(lasts)):
+            if on is not None:
                 total = on.pop(node, ZERO).plus(shape, times)
                 if total != ZERO:
                     on[node] = total
@@ -301,14 +303,14 @@ class Ledger:
         self.standing.change(node)
 
     def _lasting(self, node: str) -> PodShape:
-        """Return what pods of no gang take of a node for good."""
+        """Return what is left on a node that no end of gangs gives back."""
         foreign = self._foreign_on.get(node, ZERO)
-        leaving = self._leaving_on.get(node)
-        return foreign if leaving is None else foreign.plus(leaving, -1)
+        ends = self._passing[Lasts.WITH_A_GANG].get(node)
+        return foreign if ends is None else foreign.plus(ends, -1)
 
     def foreign_node(self, pod: str) -> str:
         """Return where a foreign pod counts, or nothing."""
-        return self._foreign.get(pod, ("", ZERO, False))[0]
+        return self._foreign.get(pod, ("", ZERO, Lasts.FOR_GOOD))[0]
 
     def drop_foreign(self, pod: str) -> bool:
         """Stop counting it; return whether that is news."""
@@ -493,7 +495,7 @@ class Ledger:
     def _count_beyond(self, name: str, beyond: Held, request: Request | None = None) -> None:
         """Count what a gang has beyond the room of its nodes as pods of no gang, from now on."""
         for node, shape in self._beyond.pop(name, {}).items():
-            self._count_on(node, shape, True, -1)
+            self._count_on(node, shape, Lasts.WITH_A_GANG, -1)
         if not beyond:
             return
         assert request is not None
@@ -503,7 +505,7 @@ class Ledger:
             taken[node] = taken.get(node, ZERO).plus(shapes[part], count)
         self._beyond[name] = taken
         for node, shape in taken.items():
-            self._count_on(node, shape, True, 1)
+            self._count_on(node, shape, Lasts.WITH_A_GANG, 1)
 
     def _tell_asked(self, request: Request) -> None:
         """Tell which pods the gang has and which of them are there."""

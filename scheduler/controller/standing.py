@@ -12,7 +12,7 @@ from itertools import islice
 from math import inf
 
 from scheduler.core.capacity import Capacity, in_order
-from scheduler.core.model import FamilyKey, Node, Phase, Placement, PodShape, Role, Slice
+from scheduler.core.model import FamilyKey, Node, Phase, Placement, PodShape, Role, Selector, Slice
 from scheduler.core.nodegroup import NodeGroup
 from scheduler.core.placement import Placer, place
 from scheduler.core.queueing import GangState
@@ -23,17 +23,27 @@ MOST_LOOKED_AT = 200  #: gangs set aside that one pass looks at again
 MOST_SET_ASIDE = 500  #: gangs of one pass: the next goes on
 MOST_CHANGED = 500  #: nodes that are told one by one: to begin anew costs less than more of them
 MOST_TOLD = 5000  #: each leaves its shape in the index, which is made anew after so many
+MOST_LOOKS = 10_000  #: of one pass, at nodes that pods are about to leave
 MOST_NAMED = 3
+RESTS = 10.0  #: heads that wait for pods that leave may block others again after so many patiences
 
-#: what pods of no gang take of a node; those that are about to end left out
+#: what pods of no gang take of a node
 Lasting = Callable[[str], PodShape]
 
 
 class Standing:
     """Says of the head of the queue whether it waits for its turn."""
 
-    def __init__(self, nodes: Mapping[str, Node], lasting: Lasting, placer: Placer) -> None:
+    def __init__(
+        self,
+        nodes: Mapping[str, Node],
+        lasting: Lasting,
+        placer: Placer,
+        leaving: Mapping[str, PodShape] | None = None,
+    ) -> None:
         self._nodes = nodes
+        #: by node: of that, what pods take that were told to go
+        self._leaving = {} if leaving is None else leaving
         self._lasting = lasting
         self._placer = placer
         #: a gang that could be placed keeps its turn for so long when that ends, as nodes blink
@@ -53,8 +63,12 @@ class Standing:
         self._num_new = 0  #: in this pass
         self._num_unseen = 0  #: of them, those to be looked at since there is more room
         self._grew = False
-        self._turn = ""  #: the last head that could be placed
-        self._since_s = inf  #: since when it cannot be
+        self._turn = ""  #: the last head that could be placed, or was waited for
+        self._since_s = inf  #: since when no head could be placed
+        self._until_s = 0.0  #: it is waited for no longer than that
+        #: by pod and selector: how many more there is room for once those are gone that leave
+        self._in_the_end: dict[tuple[PodShape, Selector], int] = {}
+        self._num_looks = 0  #: of this pass, for that
 
     # -- facts -------------------------------------------------------------------------------
 
@@ -117,6 +131,7 @@ class Standing:
 
     def _forget_answers(self) -> None:
         self._rooms.clear()
+        self._in_the_end.clear()
         self._rest = None
 
     def _takes(self, name: str) -> PodShape:
@@ -176,16 +191,55 @@ class Standing:
             return place(capacity, member.missing, self._placer) is not None
 
     def bars(self, state: ClusterState, head: GangState, now_s: float) -> bool:
-        """True if the head waits for more than its turn, and has for as long as it may."""
+        """True if the head waits for more than its turn, and has for as long as it may.
+
+        For pods that leave it may wait for twice as long, however many leave one after the other.
+        """
+        name = head.gang.name
         if self.fits(state, head) or self.holds(head):
-            self._turn, self._since_s = head.gang.name, inf
+            self._turn, self._since_s = name, inf
             return False
-        if head.gang.name == self._turn:
-            self._since_s = min(self._since_s, now_s)
-            if now_s < self._since_s + self.patience_s:
-                self.look_s = self._since_s + self.patience_s
+        since_s = self._since_s
+        if not since_s <= now_s < since_s + RESTS * self.patience_s:
+            since_s, self._until_s = now_s, now_s + self.patience_s
+        if name != self._turn or now_s >= self._until_s:
+            until_s = since_s + 2.0 * self.patience_s
+            if now_s >= until_s or not self._holds_in_the_end(head):
+                return True
+            self._turn, self._until_s = name, until_s
+        self._since_s, self.look_s = since_s, self._until_s
+        return False
+
+    def _holds_in_the_end(self, member: GangState) -> bool:
+        """True if each part could be placed once those are gone that were told to go, as it seems.
+
+        A pass looks at so many nodes for that: those it is not asked of let others pass meanwhile.
+        """
+        capacity, gains = self._up_to_date(), False
+        for role in member.missing:
+            known = self._in_the_end.get((role.pod, role.selector))
+            if known is None:
+                if 0 < self._num_looks > MOST_LOOKS - len(self._leaving):
+                    return False
+                self._num_looks += len(self._leaving)
+                known = self._gained(capacity, role)
+                self._in_the_end[role.pod, role.selector] = known
+            if capacity.slots(role.pod, role.selector) + known < role.count:
                 return False
-        return True
+            gains = gains or known > 0
+        return gains
+
+    def _gained(self, capacity: Capacity, role: Role) -> int:
+        """Return how many more pods of a part there is room for without those that leave."""
+        groups, num = capacity.eligible(role.selector), 0
+        for name, leaves in self._leaving.items():
+            at, fact = capacity.index_of.get(name), self._nodes.get(name)
+            if at is None or fact is None or at in capacity.unschedulable:
+                continue
+            if _among(capacity.group_of[at], groups):
+                free = fact.capacity.plus(self._lasting(name), -1).plus(leaves)
+                num += max(0, free.holds(role.pod) - capacity.free_on(at).holds(role.pod))
+        return num
 
     def fits(self, state: ClusterState, head: GangState) -> bool:
         """True if it is known that the head fits now."""
@@ -197,7 +251,7 @@ class Standing:
     def begin(self) -> None:
         """Note that a pass begins."""
         self.look_s = inf
-        self._num_new = 0
+        self._num_new = self._num_looks = 0
 
     def set_aside(self, name: str) -> bool:
         """Note that a gang was set aside; False if that is enough for one pass."""

@@ -8,7 +8,7 @@ from math import inf
 
 from scheduler.controller.asking import request_of
 from scheduler.controller.budget import Budget
-from scheduler.controller.leaving import Leaving
+from scheduler.controller.leaving import Lasts, Leaving
 from scheduler.controller.membership import LiveGang, attempt_of
 from scheduler.controller.mirror import Ledger
 from scheduler.controller.parts import Wanted
@@ -305,8 +305,9 @@ class Tables:
         for slot in gang.slots:
             if slot.state is SlotState.ENDING:  # in the way as any pod of no gang
                 pod = gang.pods.get(slot.uid)
-                leaves = pod is None or not self.leaving.is_overdue(pod)
-                self.ledger.set_foreign(slot.uid, slot.node, slot.shape, leaves=leaves)
+                stays = pod is not None and self.leaving.is_overdue(pod)
+                lasts = Lasts.FOR_GOOD if stays else Lasts.LEAVING
+                self.ledger.set_foreign(slot.uid, slot.node, slot.shape, lasts)
             else:
                 self.ledger.drop_foreign(slot.uid)
         zero_unix_s, jobs_rank = self.work.zero_unix_s, self.settings.job_priority

@@ -181,6 +181,34 @@ def test_a_grace_period_is_waited_for_no_longer_than_a_bind_whatever_it_says() -
     tried(story, nodes=2)
 
 
+def test_pods_that_leave_one_after_the_other_hold_a_head_up_no_longer_than_one() -> None:
+    """Somebody tells a pod to go that stays, and the next as soon as it is overdue."""
+    num = 8
+
+    async def story(rig: Rig) -> None:
+        for number in range(num + 1):
+            node(rig, number, cpu="96" if number < num else "95")
+        rig.see(*(daemon(number) for number in range(num)))
+        rig.see(lone("first", cpu="96"), lone("b", 0, cpu="1", at="01"))
+        late = iter(range(100))
+        for number in range(num):
+            rig.see(daemon(number, ending=True))
+            await rig.settle()
+            if number > 1:
+                fresh = f"c-{next(late)}"
+                rig.see(lone(fresh, 0, cpu="1", at="02"))
+                await rig.settle()
+                assert fresh in rig.placed(), "blocked once, and not by each anew"
+            for _ in range(4):
+                await rig.pass_s(10.0)
+            assert ("b" in rig.placed()) == (number > 0)
+        rig.lose(daemon(0))
+        await rig.settle()
+        assert rig.placed()["first"] == "node-00000"
+
+    tried(story, nodes=num + 1)
+
+
 @pytest.mark.parametrize("how", ["deleted", "evicted", "unreadable", "restarted"])
 def test_a_pod_of_a_gang_that_should_be_gone_and_is_not_is_waited_for_no_longer(how: str) -> None:
     """A finalizer keeps one: the head needs its node, and all others are behind the head."""
