@@ -62,6 +62,15 @@ def pinned_to(pod: Object) -> str:
     return ""
 
 
+def bound_by_muster(pod: Object) -> bool:
+    """True for a pod of a plan that kube-scheduler does not bind by itself.
+
+    It binds those that are pinned, and asks no extender about a pod without GPUs.
+    """
+    asks = gpus_of(pod) > 0 and not planned_node(pod)
+    return asks or pod["spec"].get("schedulerName") == "muster-direct"
+
+
 def held_by(state: Object) -> dict[tuple[str, str], int]:
     """Return the GPUs that muster keeps for each gang, from what it answers at /state."""
     roles: dict[str, list[int]] = {}
@@ -301,7 +310,7 @@ class Observer:
             return
         self.num_binds += 1
         told = (pod["metadata"].get("annotations") or {}).get("muster.dev/plan", "")
-        if told and not planned_node(pod):  # kube-scheduler binds those that are pinned
+        if told and bound_by_muster(pod):
             name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
             self._to_judge.append((time.monotonic(), name, told.rpartition("/")[0]))
         used = sum(gpus_of(self.pods[u]) for u in self.by_node[node])

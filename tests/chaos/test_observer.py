@@ -144,6 +144,17 @@ def test_a_bind_without_a_commit_of_its_plan(scene: Scene, committed: str) -> No
     assert scene.after(6.0) == "n/g-0 is bound by plan n/g/2, which was not committed"
 
 
+@pytest.mark.parametrize(("scheduler", "is_judged"), [("", False), ("muster-direct", True)])
+def test_a_pod_without_gpus_is_bound_by_kube_scheduler_alone(
+    scene: Scene, scheduler: str, is_judged: bool
+) -> None:
+    scene.pod("g-0", gpus=0, schedulerName=scheduler)
+    scene.pod("g-1")
+    scene.plan(1)
+    scene.pod("g-0", "a", gpus=0, plan="n/g/1/worker-0", schedulerName=scheduler)
+    assert ("which was not committed" in scene.after(6.0)) == is_judged
+
+
 def test_many_filter_calls(scene: Scene) -> None:
     for node in ("", "a"):
         for name in ("g-0", "g-1"):
