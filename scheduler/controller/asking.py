@@ -125,8 +125,10 @@ def _priority(gang: LiveGang, pods: list[Pod], find: Find, *, jobs_rank: bool) -
 
     A pod of a high class, perhaps without a GPU, or with a node already, does not lift the others.
     """
-    with_gpus = [pod for pod in pods if gang.facts(pod).shape.gpus]
-    own = min((pod.spec.priority for pod in with_gpus or pods), default=0)
+    found = {pod.spec.priority for pod in pods}
+    if len(found) > 1:
+        found = {p.spec.priority for p in pods if gang.facts(p).shape.gpus} or found
+    own = min(found, default=0)
     if own or not jobs_rank:
         return own
     return priority_of(training_job(pods[0], find)[1], find)

@@ -37,7 +37,7 @@ from scheduler.core.model import PodShape
 from scheduler.core.times import to_s
 from scheduler.kube.api import Api
 from scheduler.kube.devices import DeviceClass, ResourceClaim, ResourceSlice
-from scheduler.kube.objects import IGNORE, NodeObject, Pod, Thing
+from scheduler.kube.objects import IGNORE, SAVED, NodeObject, Pod, Thing
 from scheduler.kube.watch import Change
 from scheduler.workloads.gangs import GangKey, Source, has_done_its_work, key_of
 from scheduler.workloads.requests import pod_shape, resized
@@ -185,83 +185,84 @@ class Controller:
             raise
 
     def _take_in(self, change: Change, pod: Pod) -> None:
-        uid = pod.metadata.uid
+        uid, spec, ended = pod.metadata.uid, pod.spec, pod.ended
+        here = spec.node_name
         old_key = self.key_of_pod.get(uid)
-        if change is Change.DELETED or pod.ended:
+        if change is Change.DELETED or ended:
             self.suspending.lost(pod)
             if self.tables.refused_on:
-                self.tables.may_have_room(pod.spec.node_name)
+                self.tables.may_have_room(here)
         if change is Change.DELETED:
-            self.pods.pop(uid, None)
-            self.refused.pop(uid, None)
-            self.key_of_pod.pop(uid, None)
-            self.being_bound.pop(uid, None)
-            self._leaving.forget(uid)
-            self.tables.repelling.drop(uid)
-            freed = self.ledger.drop_foreign(uid)
-            if old_key is not None:
-                self.gangs[old_key].forget(uid)
-                self.work.touch(old_key)
-            if freed or old_key is not None:
-                self.work.wake()
+            self._forget(uid, old_key)
             return
         before = self.pods.get(uid)
-        if before is not None and before.spec.node_name and not pod.spec.node_name:
+        if before is not None and before.spec.node_name and not here:
             return  # older than what was read meanwhile: no pod leaves its node but by its end
         self.pods[uid] = pod
-        self.tables.repelling.take(pod)
-        if pod.spec.node_name and pod.spec.scheduler_name not in self.progress.seen_s:
-            self.progress.works(pod.spec.scheduler_name)
-        if pod.spec.node_name and before is not None and not before.spec.node_name:
-            self.tables.note_bound(pod)
+        if here:
+            self.tables.repelling.take(pod)
+            self.progress.works(spec.scheduler_name)
+            if before is not None and not before.spec.node_name:
+                self.tables.note_bound(pod)
         key = old_key
         if key is None and IGNORE not in pod.metadata.annotations:
             key = key_of(pod, self.find)
         if key is None:
             self.count_foreign(pod)
             return
-        gang = self.tables.gang(key)
-        self.key_of_pod[uid] = key
-        if old_key is None and self.ledger.drop_foreign(uid):
-            self.ledger.devices.look_at(uid)
-            self.work.wake()  # what makes it a gang's came after it
+        gang = self.gangs.get(key) or self.tables.gang(key)
+        if old_key is None:
+            self.key_of_pod[uid] = key
+            if self.ledger.drop_foreign(uid):
+                self.ledger.devices.look_at(uid)
+                self.work.wake()  # what makes it a gang's came after it
         known = gang.pods.get(uid)
         gang.pods[uid] = pod
         if known is None or known.metadata.owner_references != pod.metadata.owner_references:
             self.tables.note_names(gang, pod)
         place = self.slot_of.get(uid)
-        if place is not None and not pod.spec.node_name and pod.refusal:
-            spec = pod.spec
-            self.progress.reached(spec.scheduler_name, place[1], self.now_s(), spec.priority)
+        slot = place[1] if place is not None else None
+        if slot is not None and not here and pod.refusal:
+            self.progress.reached(spec.scheduler_name, slot, self.now_s(), spec.priority)
         is_resized = known is not None and resized(known, pod, self.settings.resource)
         if is_resized:
             gang.look_anew(uid)
-            if place is not None:
-                gang.look_at(place[1])
+            if slot is not None:
+                gang.look_at(slot)
         elif known is not None and _alike(known, pod):
             return
         if pod.status.phase == "Succeeded":
             gang.note_success(pod, done=has_done_its_work(pod, self.find))
-        if place is not None and pod.spec.node_name and not pod.ended:
-            _, slot = place
-            if slot.node == pod.spec.node_name:
-                if not slot.is_bound:
-                    now_s = self.now_s()
-                    spec = pod.spec
-                    self.progress.reached(spec.scheduler_name, slot, now_s, spec.priority)
-                    slot.bound(now_s, slot.node)
-                    if gang.is_placed():
-                        self.work.touch(key)
-                        self.work.wake()
-                is_news = known is None or known.saved_unix_s != pod.saved_unix_s
-                if not (is_news or is_resized or pod.metadata.deletion_timestamp):
-                    return  # bound where it should be: nothing to mend
-        here = pod.spec.node_name
-        is_news = known is None or known.spec.node_name != here
-        if here and is_news and not pod.ended and (place is None or place[1].node != here):
+        if here and not ended and slot is not None and slot.node == here:
+            if not slot.is_bound:
+                now_s = self.now_s()
+                self.progress.reached(spec.scheduler_name, slot, now_s, spec.priority)
+                slot.bound(now_s, here)
+                if gang.is_placed():
+                    self.work.touch(key)
+                    self.work.wake()
+            is_news = known is None or _saved(known) != _saved(pod)
+            if not (is_news or is_resized or pod.metadata.deletion_timestamp):
+                return  # bound where it should be: nothing to mend
+        elif here and not ended and (known is None or known.spec.node_name != here):
             self.ledger.hear(key, here, gang.facts(pod).shape)
         self.work.touch(key)
         self.work.wake()
+
+    def _forget(self, uid: str, key: GangKey | None) -> None:
+        """Forget a pod that is gone."""
+        self.pods.pop(uid, None)
+        self.refused.pop(uid, None)
+        self.key_of_pod.pop(uid, None)
+        self.being_bound.pop(uid, None)
+        self._leaving.forget(uid)
+        self.tables.repelling.drop(uid)
+        freed = self.ledger.drop_foreign(uid)
+        if key is not None:
+            self.gangs[key].forget(uid)
+            self.work.touch(key)
+        if freed or key is not None:
+            self.work.wake()
 
     def count_foreign(self, pod: Pod) -> None:
         """Count a pod of no gang where it is, or nowhere."""
@@ -421,6 +422,10 @@ class Controller:
                     del self._to_wake[uid]
                     self.release.poke(pod, f"look-{self._num_freed}")
         return self._wake_s if self._to_wake else inf
+
+
+def _saved(pod: Pod) -> str | None:
+    return pod.metadata.annotations.get(SAVED)
 
 
 def _alike(one: Pod, other: Pod) -> bool:

@@ -21,6 +21,8 @@ from scheduler.workloads.gangs import GangKey
 log = logging.getLogger("muster.deciding")
 MOST_COUNTS = 3  #: in a row, bit by bit, of what stands; it is counted at once then
 MOST_TRIES = 10  #: of a step to admit a gang whose pods come and go
+#: a gang, and the nodes of its pods of whose plan nobody was told yet
+Untold = tuple[LiveGang, list[str]]
 
 
 class Deciding:
@@ -47,7 +49,7 @@ class Deciding:
 
         Others may tell of facts, and ask, after each gang that heads the queue and fits.
         """
-        untold: dict[GangKey, LiveGang] = {}
+        untold: dict[GangKey, Untold] = {}
         decided = False
         for is_last in (False, True):
             try:
@@ -60,8 +62,8 @@ class Deciding:
                     self._metrics.set_aside.labels(where="step").inc()
                     self._ledger.begin_anew()
                     break
-        for gang in untold.values():
-            self._release.tell(gang)
+        for gang, nodes in untold.values():
+            self._release.tell_planned(gang, nodes)
             if not self._work.active:
                 self._work.touch(gang.key)  # it may lead again
         return decided
@@ -73,11 +75,8 @@ class Deciding:
         except Exception as error:
             log.warning("the core's state cannot be made: %s", error)  # nor can it later on
 
-    def _passes(self, untold: dict[GangKey, LiveGang]) -> Iterator[None]:
-        """Make passes until none is followed by a gang that asks for its next pod.
-
-        `untold` are the gangs of whose plan nobody was told yet.
-        """
+    def _passes(self, untold: dict[GangKey, Untold]) -> Iterator[None]:
+        """Make passes until none is followed by a gang that asks for its next pod."""
         placed: list[LiveGang] = []  #: in this pass
         tries: Counter[str] = Counter()
         num_counts = 0
@@ -94,12 +93,11 @@ class Deciding:
             self._ledger.settle(now_s)  # it is, or nothing can be decided
             decisions = self._ledger.ask(now_s)
             if not self._have_changed(decisions, now_s, tries):
-                for gang in self._carry_out(decisions, now_s):
+                for gang, nodes in self._carry_out(decisions, now_s):
                     placed.append(gang)
-                    untold[gang.key] = gang
+                    untold.setdefault(gang.key, (gang, []))[1].extend(nodes)
                     if not gang.later:
-                        del untold[gang.key]
-                        self._release.tell(gang)
+                        self._release.tell_planned(*untold.pop(gang.key))
                 if not self._ledger.is_deciding:
                     if not [gang for gang in placed if self._ask_next(gang)]:
                         return
@@ -120,13 +118,13 @@ class Deciding:
             self._mend(gang, now_s)
         return bool(changed)
 
-    def _carry_out(self, decisions: tuple[Decision, ...], now_s: float) -> Iterator[LiveGang]:
+    def _carry_out(self, decisions: tuple[Decision, ...], now_s: float) -> Iterator[Untold]:
         """Carry out what the core decided; yield the gangs that got nodes."""
         for placed in self._ledger.carry_out(decisions, now_s):
             gang = self._names[placed.name]
             try:
                 self._release.planned(gang, placed)
-                yield gang
+                yield gang, [node for _, _, node in placed.nodes]
             except Exception as error:
                 self._could_not_release(gang, error)
 

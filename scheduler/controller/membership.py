@@ -300,7 +300,9 @@ class LiveGang:
         the controller that ran them runs the rest, too: it does not run them again.
         """
         live = [pod for pod in self.pods.values() if not pod.ended]
-        self.attempt = max(map(attempt_of, live), default=self.attempt)
+        if live:
+            said = [attempt_of(pod) for pod in live if JOBSET_ATTEMPT in pod.metadata.labels]
+            self.attempt = max(said, default=0)
         if live and self.succeeded:
             names = {pod.metadata.name for pod in live}
             runs = {_run_by(pod) for pod in live} - {""}
@@ -365,15 +367,16 @@ class LiveGang:
     def begun(self) -> bool:
         """True if a pod of the present attempt runs, or may know its node."""
         return any(
-            (slot.is_told or slot.is_bound)
-            and slot.attempt >= self.attempt
-            and not (slot.is_bound and self.is_going(slot))
+            slot.attempt >= self.attempt
+            and (slot.is_told or (slot.is_bound and not self.is_going(slot)))
             for slot in self.slots
         )
 
     def is_placed(self) -> bool:
         """True once all its slots are bound."""
-        return all(slot.is_bound for slot in reversed(self.slots))  # most bind in rank order
+        if self.slots and not self.slots[-1].is_bound:
+            return False  # most bind in rank order
+        return all(slot.is_bound for slot in self.slots)
 
     def lacks(self) -> bool:
         """True if it ran whole and now runs in part, with GPUs."""
@@ -406,8 +409,8 @@ class LiveGang:
         """Return what it asks for, as far as that is still there and has no node."""
         if self.request is None:
             return Wanted([])
-        placed = {slot.uid for slot in self.slots}
         uids = [uid for part in self.request.parts for uid in part.uids]
+        placed = {slot.uid for slot in self.slots} if uids else ()
         pods = [self.pods[uid] for uid in uids if uid in self.pods and uid not in placed]
         to_come = sum(part.to_come for part in self.request.parts) if pods else 0
         return Wanted(pods, to_come, self.pods_later() if pods else ())

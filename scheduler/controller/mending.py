@@ -18,7 +18,7 @@ from scheduler.controller.release import Release
 from scheduler.controller.slots import Plan, Slot, SlotState
 from scheduler.controller.tables import Tables
 from scheduler.controller.worldsize import misfits
-from scheduler.kube.objects import Pod
+from scheduler.kube.objects import SAVED, Pod
 from scheduler.workloads.completed import Completed, completed
 from scheduler.workloads.eligibility import Avoid
 from scheduler.workloads.gangs import rank_of, shown
@@ -107,8 +107,8 @@ class Mending:
         """
         found = False
         for slot in gang.slots:
-            pod = gang.pods.get(slot.uid)
-            if pod is None or pod.metadata.deletion_timestamp is None or not slot.is_bound:
+            pod = gang.pods.get(slot.uid) if slot.is_bound else None
+            if pod is None or pod.metadata.deletion_timestamp is None:
                 continue
             if self._tables.leaving.is_overdue(pod):
                 found = True
@@ -133,10 +133,11 @@ class Mending:
         return left_s <= 0
 
     def _without_slot(self, pods: list[Pod]) -> list[Pod]:
+        slot_of = self._tables.slot_of
         return [
             pod
             for pod in pods
-            if pod.metadata.uid not in self._tables.slot_of and not pod.metadata.deletion_timestamp
+            if (meta := pod.metadata).uid not in slot_of and not meta.deletion_timestamp
         ]
 
     def _end(self, gang: LiveGang, now_s: float) -> None:
@@ -207,7 +208,9 @@ class Mending:
     def _is_lost(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> bool:
         """True if a pod cannot use its slot any more, or did not in time."""
         told = slot.is_told  # then kube-scheduler, or a look, says who has the node
-        if not self._ledger.takes(slot.node, pod) or self._is_late(gang, slot, pod, now_s):
+        if not self._ledger.takes(slot.node, pod):
+            return True
+        if 0 < slot.deadline_s <= now_s and self._is_late(gang, slot, pod, now_s):
             return True
         if told:
             return False
@@ -216,9 +219,7 @@ class Mending:
         return self._ledger.overfull(slot.node, gang.facts(pod).shape)
 
     def _is_late(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> bool:
-        """True if a pod did not get its node in time, and not because others are late."""
-        if not 0 < slot.deadline_s <= now_s:
-            return False
+        """True if a pod whose time is over did not get its node, and not as others are late."""
         if not slot.is_told:
             return slot.num_told > 0
         if slot.is_void or self._release.refused(gang, slot, pod):
@@ -300,8 +301,8 @@ class Mending:
     def _note_saved(self, gang: LiveGang, now_s: float) -> None:
         """Believe the latest time that the pods say, if it is one since the gang was admitted."""
         for slot in gang.slots:
-            pod = gang.pods.get(slot.uid)
-            if pod is not None and slot.state is SlotState.BOUND:
+            pod = gang.pods.get(slot.uid) if slot.state is SlotState.BOUND else None
+            if pod is not None and SAVED in pod.metadata.annotations:
                 saved_s = pod.saved_unix_s - self._work.zero_unix_s
                 if gang.admitted_s <= saved_s <= now_s:
                     gang.saved_s = max(gang.saved_s, saved_s)
@@ -376,6 +377,9 @@ class Mending:
         changed.
         """
         alone, served = self._tables.settings.direct_schedulers, self._tables.schedulers
+        named = {pod.spec.scheduler_name for pod in free}
+        if named <= served and named.isdisjoint(alone):
+            return ""
         for pod in free:
             if pod.spec.scheduler_name not in served:
                 self._work.look_again(gang.key, self._work.now_s() + LOOK_S, "regularly")

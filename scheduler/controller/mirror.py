@@ -97,7 +97,8 @@ class Ledger:
             self.resource, self.nodes, self._recount, self._occupy_as, self._doubt
         )
         self._facts: dict[str, Node] = {}
-        self._foreign: dict[str, tuple[str, PodShape, Lasts]] = {}
+        #: pods of no request, by uid: where they count, for how much and for how long
+        self.foreign: dict[str, tuple[str, PodShape, Lasts]] = {}
         self._foreign_on: dict[str, PodShape] = {}
         #: of that, by how long it lasts
         self._passing: dict[Lasts, dict[str, PodShape]] = {Lasts.WITH_A_GANG: {}, Lasts.LEAVING: {}}
@@ -239,7 +240,9 @@ class Ledger:
 
     def takes(self, name: str, pod: Pod) -> bool:
         """True if this pod may go to the node, were there room."""
-        return self.usable(name) and may_use(pod, self.nodes[name])
+        fact = self._facts.get(name)
+        is_open = fact is not None and fact.status is NodeStatus.SCHEDULABLE
+        return is_open and may_use(pod, self.nodes[name])
 
     def _fact(self, node: NodeObject) -> tuple[Node, bool]:
         """Return a node as the core knows it, and whether nodes of its class are news."""
@@ -283,12 +286,12 @@ class Ledger:
         self, pod: str, node: str, shape: PodShape, lasts: Lasts = Lasts.FOR_GOOD
     ) -> bool:
         """Count a bound pod that no request holds; return whether that is news."""
-        old = self._foreign.get(pod)
+        old = self.foreign.get(pod)
         if old == (node, shape, lasts):
             return False
         if old is not None:
             self.drop_foreign(pod)
-        self._foreign[pod] = (node, shape, lasts)
+        self.foreign[pod] = (node, shape, lasts)
         self._count_on(node, shape, lasts, 1)
         return True
 
@@ -310,11 +313,11 @@ class Ledger:
 
     def foreign_node(self, pod: str) -> str:
         """Return where a foreign pod counts, or nothing."""
-        return self._foreign.get(pod, ("", ZERO, Lasts.FOR_GOOD))[0]
+        return self.foreign.get(pod, ("", ZERO, Lasts.FOR_GOOD))[0]
 
     def drop_foreign(self, pod: str) -> bool:
         """Stop counting it; return whether that is news."""
-        old = self._foreign.pop(pod, None)
+        old = self.foreign.pop(pod, None)
         if old is not None:
             self._count_on(*old, -1)
         return old is not None

@@ -43,12 +43,11 @@ class Progress:
 
     def reached(self, name: str, slot: Slot, now_s: float, priority: int = 0) -> None:
         """Note that a scheduler has come to the pod of a slot, which has this priority."""
-        if name not in self.seen_s:
-            self.works(name)
-            if name not in self.seen_s:
-                return  # one of too many
+        self.works(name)
+        front, at_s = self._fronts.get(name), slot.queued_s
+        if front is None:
+            return  # one of too many
         self.seen_s[name] = now_s
-        front, at_s = self._fronts[name], slot.queued_s
         if _front_s(front, priority) >= at_s:
             return
         kept = [one for one in front if one[0] < priority or one[1] > at_s]
@@ -74,4 +73,7 @@ class Progress:
 
 def _front_s(front: list[tuple[int, float]], priority: int) -> float:
     """Return when the latest pod of no higher priority was told."""
-    return next((at_s for least, at_s in reversed(front) if least <= priority), -inf)
+    for least, at_s in reversed(front):
+        if least <= priority:
+            return at_s
+    return -inf

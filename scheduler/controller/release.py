@@ -77,8 +77,6 @@ class Release:
                 for _, uid, node in placed.nodes
             ],
         )
-        nodes = len({node for _, _, node in placed.nodes})
-        self.telling.note(gang, "planned", f"{plan.num_pods} pods on {nodes} nodes")
 
     def ask_next(self, gang: LiveGang) -> bool:
         """Let the next pod beyond what was placed ask for a node; False if there is none."""
@@ -100,6 +98,11 @@ class Release:
             return False
         self._tables.tell(gang, Wanted([pod], 0, gang.pods_later()))
         return True
+
+    def tell_planned(self, gang: LiveGang, nodes: list[str]) -> None:
+        """Start telling pods that they were given these nodes."""
+        self.telling.note(gang, "planned", f"{len(nodes)} pods on {len(set(nodes))} nodes")
+        self.tell(gang)
 
     def tell(self, gang: LiveGang) -> None:
         """Start telling pods of their slots that were not told yet."""

@@ -49,7 +49,8 @@ class Repelling:
         uid, affinity, node = pod.metadata.uid, pod.spec.affinity, pod.spec.node_name
         known = self._of.get(uid)
         if affinity is None or not node or pod.ended:
-            self.drop(uid)
+            if known is not None:
+                self.drop(uid)
             return
         if known is not None and (known.node, known.affinity) == (node, affinity):
             return

@@ -74,9 +74,9 @@ class Slot:
     """A node for one rank."""
 
     __slots__ = (
-        "attempt", "deadline_s", "is_passed", "is_void", "node", "num_lives", "num_told",
-        "num_writing", "part", "plan", "queued_s", "rank", "shape", "since_s", "state", "story",
-        "told_s", "uid",
+        "attempt", "deadline_s", "is_bound", "is_held", "is_passed", "is_told", "is_void", "node",
+        "num_lives", "num_told", "num_writing", "part", "plan", "queued_s", "rank", "shape",
+        "since_s", "state", "story", "told_s", "uid",
     )  # fmt: skip
 
     def __init__(
@@ -104,26 +104,21 @@ class Slot:
         self.num_told = 0  #: attempts to tell this pod
         self.num_writing = 0  #: binds under way: what the API server says may change yet
         self.num_lives = 1  #: pods that had it
-        self.state = state
-        self.since_s = now_s
-        self.story = deque([Step(now_s, state, cause)], MOST_STEPS)
+        self.story: deque[Step] = deque(maxlen=MOST_STEPS)
+        self._be(state, now_s, cause)
+
+    def _be(self, state: SlotState, now_s: float, cause: str) -> None:
+        self.state, self.since_s = state, now_s
+        # worked out here, as each is asked for by every look at the gang
+        #: its pod has the node for good, whether it stays or goes
+        self.is_bound = state is _BOUND or state is _ENDING
+        #: somebody else may know of it and nobody has bound its pod yet
+        self.is_told = state is _TELLING or state is _RELEASED or state is _CLEARED
+        #: the node is the gang's, now or for a rank that comes again
+        self.is_held = state is not _ENDING and state is not _GONE
+        self.story.append(Step(now_s, state, cause))
 
     # -- what it is ----------------------------------------------------------------------------
-
-    @property
-    def is_bound(self) -> bool:
-        """True if its pod has the node for good, whether it stays or goes."""
-        return self.state is _BOUND or self.state is _ENDING
-
-    @property
-    def is_told(self) -> bool:
-        """True if somebody else may know of it and nobody has bound its pod yet."""
-        return self.state is _TELLING or self.state is _RELEASED or self.state is _CLEARED
-
-    @property
-    def is_held(self) -> bool:
-        """True if the node is the gang's, now or for a rank that comes again."""
-        return self.state is not _ENDING and self.state is not _GONE
 
     def is_of(self, uid: str) -> bool:
         """True if it is this pod's."""
@@ -193,5 +188,4 @@ class Slot:
     def _step(self, to: SlotState, now_s: float, cause: str, *may: SlotState) -> None:
         if self.state not in may:
             raise IllegalStepError(self, cause)
-        self.state, self.since_s = to, now_s
-        self.story.append(Step(now_s, to, cause))
+        self._be(to, now_s, cause)

@@ -302,13 +302,14 @@ class Tables:
 
     def tell(self, gang: LiveGang, asks: Wanted) -> None:
         """Have the core know what a gang holds and asks for."""
+        foreign = self.ledger.foreign
         for slot in gang.slots:
             if slot.state is SlotState.ENDING:  # in the way as any pod of no gang
                 pod = gang.pods.get(slot.uid)
                 stays = pod is not None and self.leaving.is_overdue(pod)
                 lasts = Lasts.FOR_GOOD if stays else Lasts.LEAVING
                 self.ledger.set_foreign(slot.uid, slot.node, slot.shape, lasts)
-            else:
+            elif slot.uid in foreign:
                 self.ledger.drop_foreign(slot.uid)
         zero_unix_s, jobs_rank = self.work.zero_unix_s, self.settings.job_priority
         request = request_of(gang, asks, self.find, zero_unix_s, jobs_rank=jobs_rank)

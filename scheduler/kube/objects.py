@@ -45,7 +45,10 @@ class Meta(_Object):
 
     def controller(self) -> Owner | None:
         """Return the owner that recreates the object."""
-        return next((o for o in self.owner_references if o.controller), None)
+        for owner in self.owner_references:
+            if owner.controller:
+                return owner
+        return None
 
 
 #: by resource, as Kubernetes writes them: "500m", "4Gi", 8

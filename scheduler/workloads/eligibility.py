@@ -97,10 +97,11 @@ def shunned(pod: Pod, node: NodeObject) -> Avoid:
 
 def may_use(pod: Pod, node: NodeObject) -> bool:
     """True if the node's taints and labels let the pod there, as they are now."""
-    taints = hard_taints(node)
-    if taints and not all(map(Tolerated(pod.spec.tolerations).has, taints)):
+    spec = pod.spec
+    taints = hard_taints(node) if node.spec.taints else ()
+    if taints and not all(map(Tolerated(spec.tolerations).has, taints)):
         return False
-    if not pod.spec.node_selector and not required_terms(pod):
+    if not spec.node_selector and not (spec.affinity and required_terms(pod)):
         return True
     return _matches(pod, {**node.metadata.labels, NAME_FIELD: node.metadata.name})
 

@@ -146,7 +146,8 @@ def key_of(pod: Pod, find: Find) -> GangKey | None:
         step = labels.get(TRAIN_STEP, "")
         if step.endswith("initializer"):
             return GangKey(meta.namespace, f"{name}-{step}", Source.COSCHEDULING)
-        return GangKey(meta.namespace, name, Source.COSCHEDULING, _job_uid(pod))
+        made_by = uid if KUBEFLOW_JOB in labels else ""
+        return GangKey(meta.namespace, name, Source.COSCHEDULING, made_by)
     if name := meta.annotations.get(VOLCANO_GROUP):
         if (step := labels.get(TRAIN_STEP, "")).endswith("initializer"):
             name = f"{name}-{step}"
@@ -174,11 +175,6 @@ def key_of(pod: Pod, find: Find) -> GangKey | None:
     if pod.gated:
         return GangKey(meta.namespace, meta.name, Source.LONE)
     return None
-
-
-def _job_uid(pod: Pod) -> str:
-    owner = pod.metadata.controller()
-    return owner.uid if owner is not None and KUBEFLOW_JOB in pod.metadata.labels else ""
 
 
 def _index(pod: Pod) -> str | None:

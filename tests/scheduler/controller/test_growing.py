@@ -79,3 +79,12 @@ def test_a_rank_that_comes_again_is_as_old_as_its_gang() -> None:
         assert request.submit_s == rig.control.names["n/a"].submit_s
 
     tried(story, nodes=2)
+
+
+def test_a_gangs_story_says_once_what_was_planned_in_one_pass() -> None:
+    async def story(rig: Rig) -> None:
+        await running(rig, *(member("a", rank, of=2) for rank in range(5)))
+        told = [one for one in rig.publisher.memory.story("n/a", 0.0) if one.what == "planned"]
+        assert [one.text for one in told] == ["2 pods on 2 nodes", "3 pods on 3 nodes"]
+
+    tried(story, nodes=5)
