@@ -372,6 +372,10 @@ class LiveGang:
             for slot in self.slots
         )
 
+    def runs(self) -> bool:
+        """True if a pod of it runs that was not told to end."""
+        return any(s.state is SlotState.BOUND and not self.is_going(s) for s in self.slots)
+
     def is_placed(self) -> bool:
         """True once all its slots are bound."""
         if self.slots and not self.slots[-1].is_bound:
@@ -388,8 +392,15 @@ class LiveGang:
         return any(slot.shape.gpus for slot in bound)
 
     def num_placed(self) -> int:
-        """Pods with a slot that is to stay, plus those that ended well."""
-        return self.num_succeeded + sum(slot.is_held for slot in self.slots)
+        """Pods with a slot that is to stay, plus those that ended well.
+
+        A node that is kept for a rank to come counts only beside ranks that run.
+        """
+        kept = self.begun()
+        return self.num_succeeded + sum(
+            kept if slot.state is SlotState.VACANT else slot.is_held and not self.is_going(slot)
+            for slot in self.slots
+        )
 
     def holds_gpus(self) -> bool:
         """True if a pod of it runs with GPUs."""

@@ -53,8 +53,10 @@ class Mending:
             return
         if gang.is_another_run(pods):
             self._end(gang, now_s)
-        old, gang.size = gang.size, size_of(gang.key, pods, self._tables.find)
-        done = self._completed(gang, pods)
+        # those that end count for nobody: others of their ranks may be there already
+        staying = [pod for pod in pods if not pod.metadata.deletion_timestamp] or pods
+        old, gang.size = gang.size, size_of(gang.key, staying, self._tables.find)
+        done = self._completed(gang, staying)
         if old is None and gang.size is not None:
             awaited = self._recovery.awaited(gang)
             gang.first_look(awaited, knows_all=done is not None)

@@ -74,7 +74,12 @@ class Recovery:
                 state = SlotState.RELEASED if told else SlotState.PLANNED
                 where = (rank, written.node, pod.metadata.uid)
                 slots.append(Slot(*where, made, now_s, state, f"written down by {plan.epoch}"))
-            bound = sum(1 for p in gang.live_pods() if p.spec.node_name)
+            old = {slot.uid for slot in plan.slots}
+            bound = sum(
+                bool(pod.spec.node_name)
+                and (not pod.metadata.deletion_timestamp or pod.metadata.uid in old)
+                for pod in gang.live_pods()
+            )
             if len(slots) + bound < len(plan.slots) or not slots:
                 self._release.erase(plan.unit)
                 continue

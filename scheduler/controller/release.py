@@ -319,7 +319,8 @@ class Release:
         gang.refusals.started()
         self.metrics.bind_seconds.observe(now_s - gang.planned_s)
         self.forget_record(gang)
-        bound, nodes = len(gang.slots), len({slot.node for slot in gang.slots})
+        slots = [slot for slot in gang.slots if not gang.is_going(slot)]
+        bound, nodes = len(slots), len({slot.node for slot in slots})
         num_pods = max(bound, gang.size.total - gang.num_succeeded if gang.size is not None else 0)
         many = f"all {bound:,}" if bound == num_pods else f"{bound:,} of {num_pods:,}"
         # a muster that starts anew may find the rest of its plan just not carried out

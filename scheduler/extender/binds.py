@@ -305,7 +305,7 @@ class Binds:
         """True if the plan lost nodes since, and the gang would start without those pods."""
         gang = barrier.gang
         is_whole = len(barrier.slots) == barrier.plan.num_pods
-        if gang.started_min or gang.size is None or is_whole:
+        if gang.size is None or is_whole or (gang.started_min and gang.runs()):
             return False
         return gang.num_placed() < gang.size.min_member
 

@@ -1,0 +1,197 @@
+"""Ranks that come again: all together while the old ones leave, or under another name."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from scheduler.controlplane.objects import node as played
+from scheduler.kube.objects import NodeObject, Pod
+from scheduler.kube.watch import Change
+from tests.scheduler.controller.rig import Rig, pod, tried
+from tests.scheduler.controller.test_heard import Asks, bound, going
+from tests.scheduler.controller.test_successes import job
+
+SIZE = 3
+INDEX = "batch.kubernetes.io/job-completion-index"
+JOBSET = "jobset.sigs.k8s.io/"
+KINDS = ("Job", "JobSet", "group")
+
+
+def member(kind: str, number: int, life: str, **more: Any) -> Pod:
+    """Return a rank in one of its lives; as its owner makes them, each has a name of its own."""
+    name = f"g-{number}-{life}"
+    match kind:
+        case "Job":
+            return pod(name, labels={INDEX: str(number)}, owner=("Job", "g", "uid-g"), **more)
+        case "JobSet":
+            said = {"jobset-name": "g", "replicatedjob-name": "w", "job-index": "0"}
+            said["restart-attempt"] = str(ord(life) - ord("a"))
+            labels = {INDEX: str(number)} | {f"{JOBSET}{key}": text for key, text in said.items()}
+            return pod(name, labels=labels, owner=("Job", "g-w-0", f"uid-{life}"), **more)
+        case _:
+            said = {"muster.dev/group": "g", "muster.dev/min-member": str(SIZE)}
+            return pod(name, annotations=said, owner=("ReplicaSet", "g", "uid-g"), **more)
+
+
+def owner_of(rig: Rig, kind: str) -> None:
+    """Tell of the object that makes the pods."""
+    job = {"parallelism": SIZE, "completions": SIZE, "backoffLimit": 6}
+    rig.thing("Job", "g", job)
+    part = {"name": "w", "replicas": 1, "template": {"spec": job}}
+    if kind == "JobSet":
+        rig.thing("JobSet", "g", {"replicatedJobs": [part]})
+
+
+async def running(rig: Rig, kind: str, *numbers: int) -> list[Pod]:
+    """Return the gang's first life, started and bound."""
+    owner_of(rig, kind)
+    numbers = numbers or tuple(range(SIZE))
+    rig.see(*(member(kind, number, "a") for number in numbers))
+    await rig.settle()
+    at = rig.placed()
+    pods = [member(kind, number, "a", node=at[f"g-{number}-a"]) for number in numbers]
+    rig.see(*pods)
+    await rig.pass_s(1.0)
+    rig.api.requests.clear()
+    return pods
+
+
+def cordon(rig: Rig, *names: str) -> None:
+    for name in names:
+        item = played(int(name[-5:]), 8)
+        item["spec"] = {"unschedulable": True}
+        rig.control.on_node(Change.MODIFIED, msgspec.convert(item, NodeObject))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("drained", [False, True])
+def test_a_gang_that_is_remade_while_its_old_ranks_leave_starts_whole(
+    drained: bool, kind: str
+) -> None:
+    """One node is free: it is not for one rank alone, for none of the others runs."""
+
+    async def story(rig: Rig) -> None:
+        old = await running(rig, kind)
+        if drained:
+            cordon(rig, *(one.spec.node_name for one in old))
+        rig.see(*map(going, old))
+        await rig.settle()
+        for number in range(SIZE):
+            rig.see(member(kind, number, "b"))
+            await rig.settle()
+        await rig.pass_s(100.0)
+        assert rig.placed() == {}
+        if drained:
+            rig.node(SIZE + 1)
+            rig.node(SIZE + 2)
+        else:
+            rig.lose(*old)
+        await rig.settle()
+        assert len(rig.placed()) == SIZE
+        assert rig.evicted() == []
+
+    tried(story, nodes=SIZE + 1)
+
+
+def test_workers_do_not_start_while_the_old_master_leaves() -> None:
+    """The job could do with one worker, but not without its master."""
+
+    async def story(rig: Rig) -> None:
+        def of(role: str, number: int, life: str, **more: Any) -> Pod:
+            said = {"job-name": "g", "replica-type": role, "replica-index": str(number)}
+            labels = {f"training.kubeflow.org/{key}": text for key, text in said.items()}
+            name, owner = f"g-{role}-{number}", ("PyTorchJob", "g", "uid-g")
+            return pod(name, labels=labels, owner=owner, uid=f"{name}-{life}", **more)
+
+        replicas = {"Master": {"replicas": 1}, "Worker": {"replicas": 3}}
+        rig.thing(
+            "PyTorchJob",
+            "g",
+            {"pytorchReplicaSpecs": replicas, "elasticPolicy": {"minReplicas": 1}},
+        )
+        ranks = [("master", 0), *(("worker", number) for number in range(3))]
+        rig.see(*(of(*rank, "a") for rank in ranks))
+        await rig.settle()
+        at = rig.placed()
+        old = [of(*rank, "a", node=at[f"g-{rank[0]}-{rank[1]}"]) for rank in ranks]
+        rig.see(*old)
+        await rig.pass_s(1.0)
+        rig.api.requests.clear()
+        cordon(rig, *at.values())
+        for number in range(4, 8):
+            rig.node(number)
+        rig.see(*map(going, old))
+        rig.lose(*old[1:])
+        rig.see(*(of(*rank, "b") for rank in ranks[1:]))
+        await rig.settle()
+        assert rig.placed() == {}
+        rig.lose(old[0])
+        rig.see(of("master", 0, "b"))
+        await rig.settle()
+        assert len(rig.placed()) == 4
+
+    tried(story)
+
+
+def test_ranks_that_are_done_are_not_waited_for_while_the_old_ones_leave() -> None:
+    async def story(rig: Rig) -> None:
+        old = await running(rig, "Job")
+        rig.lose(old[0])
+        job(rig, "g", "0")
+        await rig.settle()
+        cordon(rig, *(one.spec.node_name for one in old))
+        rig.see(*map(going, old[1:]), member("Job", 1, "b"), member("Job", 2, "b"))
+        await rig.settle()
+        assert len(rig.placed()) == 2
+
+    tried(story, nodes=SIZE + 2)
+
+
+def test_a_plan_is_not_gone_on_with_in_part_while_the_old_ranks_leave() -> None:
+    """The one before ended the gang and was about to tell its successors; two are gone since."""
+
+    async def story(rig: Rig) -> None:
+        old = await running(rig, "group")
+        rig.lose(old.pop(0))
+        await rig.pass_s(1.0)
+        await rig.pass_s(61.0)
+        assert len(rig.evicted()) == 2
+        rig.see(*map(going, old))
+        for number in range(3, 6):
+            rig.node(number)
+        rig.see(*(member("group", number, "b") for number in range(SIZE)))
+        rig.control.step()
+        await rig.control.plans.write(*rig.control.gangs.values())
+        anew = Rig(6)
+        anew.see(*map(going, old), member("group", 0, "b"))
+        for record in rig.records_there():
+            anew.found(record)
+        await anew.settle()
+        assert anew.placed() == {}
+
+    tried(story)
+
+
+def test_what_is_left_of_a_plan_is_not_bound_alone_while_the_old_ranks_leave() -> None:
+    async def story(rig: Rig) -> None:
+        old = await running(rig, "group")
+        rig.see(*map(going, old))
+        await rig.settle()
+        for number in range(3, 6):
+            rig.node(number)
+        rig.see(*(member("group", number, "b", gated=False) for number in range(SIZE)))
+        await rig.settle()
+        at = {uid: slot.node for uid, (_, slot) in rig.control.slot_of.items()}
+        rig.node(int(at["g-2-b"][-5:]), change=Change.DELETED)
+        await rig.settle()
+        ask = Asks(rig)
+        first = asyncio.create_task(ask("g-0-b", at["g-0-b"]))
+        await asyncio.sleep(0)
+        assert await ask("g-1-b", at["g-1-b"]) and await first
+        assert bound(rig) == []
+
+    tried(story, nodes=SIZE)
