@@ -12,6 +12,7 @@ from scheduler.kube.api import Api, ApiError
 from scheduler.kube.reading import UNREADABLE, decode
 
 #: bound pods are kept without most of their labels, so the API server says which ones match
+UNTOLD_S = 30.0  #: a budget knows by then of pods whose job was suspended
 NAMES_ALONE = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
@@ -50,28 +51,65 @@ class Tight(NamedTuple):
     allowed: int
 
 
-async def tight(api: Api, namespace: str, uids: Collection[str]) -> Tight | None:
-    """Return the first such budget, if there is one; before others one that allows some.
+class _Taken(NamedTuple):
+    """What was taken of a budget, which may not know of it before `until_s`."""
 
-    Raises:
-        ApiError: 403 if muster may not read the budgets; the API server does not say.
-    """
-    found = None
-    root = f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets"
-    for budget in await _items(api, root, "application/json"):
-        allowed, selector = budget.status.disruptions_allowed, budget.spec.selector
-        if selector is None or allowed >= len(uids):
-            continue
-        query = urlencode({"labelSelector": _text(selector), "resourceVersion": "0"})
-        pods = await _items(api, f"/api/v1/namespaces/{namespace}/pods?{query}", NAMES_ALONE)
-        num = sum(pod.metadata.uid in uids for pod in pods)
-        if num > allowed:
-            name = budget.metadata.name
-            text = f"disruption budget {name} allows {allowed:,} disruptions, of {num:,} pods"
-            found = Tight(text, allowed)
-            if allowed:
-                break
-    return found
+    until_s: float
+    namespace: str
+    budget: str
+    uids: frozenset[str]
+
+
+class Budgets:
+    """What disruption budgets allow, less what muster took of them a moment ago."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._taken: list[_Taken] = []
+
+    def are_taken_from(self, namespace: str, now_s: float) -> bool:
+        """True if a budget of a namespace may allow less than it says."""
+        self._taken = [one for one in self._taken if one.until_s > now_s]
+        return any(one.namespace == namespace for one in self._taken)
+
+    async def take(
+        self, namespace: str, uids: Collection[str], going: Collection[str], now_s: float
+    ) -> Tight | None:
+        """Take pods from their budgets, if all of them allow it; return one that does not.
+
+        Before others one that allows some. Pods that are `going` were asked of the API server, and
+        it may not have answered yet.
+
+        Raises:
+            ApiError: 403 if muster may not read the budgets; the API server does not say.
+        """
+        found = None
+        root = f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets"
+        matching: list[tuple[_Item, set[str]]] = []
+        for budget in await _items(self._api, root, "application/json"):
+            selector = budget.spec.selector
+            if selector is not None:
+                query = urlencode({"labelSelector": _text(selector), "resourceVersion": "0"})
+                path = f"/api/v1/namespaces/{namespace}/pods?{query}"
+                pods = {pod.metadata.uid for pod in await _items(self._api, path, NAMES_ALONE)}
+                if not pods.isdisjoint(uids):
+                    matching.append((budget, pods))
+        self.are_taken_from(namespace, now_s)  # forgets; from here on nobody else asks
+        for budget, pods in matching:
+            allowed, meta = budget.status.disruptions_allowed, budget.metadata
+            num = len(pods.intersection(uids))
+            before = (one.uids for one in self._taken if one.budget == meta.uid)
+            others = len(pods.intersection(going).union(*before).difference(uids))
+            if num + others > allowed and (found is None or allowed):
+                text = f"disruption budget {meta.name} allows {allowed:,} disruptions"
+                said = f", and {others:,} more were ended a moment ago" if others else ""
+                found = Tight(f"{text}, of {num:,} pods{said}", allowed)
+        if found is None:
+            for budget, pods in matching:
+                mine = frozenset(pods.intersection(uids))
+                until_s = now_s + UNTOLD_S
+                self._taken.append(_Taken(until_s, namespace, budget.metadata.uid, mine))
+        return found
 
 
 async def _items(api: Api, path: str, accept: str) -> list[_Item]:

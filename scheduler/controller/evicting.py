@@ -60,7 +60,10 @@ class Evicting:
     async def _evict_whole(self, gang: LiveGang, pods: Pods) -> None:
         try:
             job = self._suspending.job_of(gang)
-            if job is not None and not await self._suspended(gang, job, pods):
+            if job is not None:
+                if not await self._suspended(gang, job, pods):
+                    return
+            elif not await self._leave_enough(gang, pods):
                 return
             for slot, pod in pods:
                 self.evict(gang, pod, slot)
@@ -79,19 +82,11 @@ class Evicting:
         # who runs the job ends all its pods without asking for any
         ended = [pod for pod in gang.live_pods() if pod.spec.node_name]
         ended = [pod for pod in ended if pod.metadata.deletion_timestamp is None]
-        try:
-            budget = await self._lanes.tight(ended) if len(ended) > 1 else None
-            if budget is not None and budget.allowed:
-                raise ApiError(TOO_MANY, budget.text)
-        except ApiError as error:
-            if error.code != FORBIDDEN:
-                self._not_evicted(gang, pods[0][1], error)
+        may_go = await self._may_go(gang, ended) if ended else True
+        if not may_go:
+            if may_go is False:
                 self._stay(gang, pods)
-                return False
-            log.warning("job not suspended: %s", error, extra={"gang": gang.name})
-            return True  # the API server judges each by itself
-        if budget is not None:
-            return True  # none of them serves, or it would not allow even one
+            return may_go is None  # then the API server judges each by itself
         try:
             await self._suspending.suspend(job)
         except ApiError as error:
@@ -103,6 +98,35 @@ class Evicting:
                 return False
             # it is ended all the same: its GPUs do nothing
         return True
+
+    async def _leave_enough(self, gang: LiveGang, pods: Pods) -> bool:
+        """False if a budget that knows too little would let too many go."""
+        if not self._lanes.budgets.are_taken_from(gang.key.namespace, self._work.now_s()):
+            return True
+        if await self._may_go(gang, [pod for _, pod in pods]) is not False:
+            return True
+        self._stay(gang, pods)
+        return False
+
+    async def _may_go(self, gang: LiveGang, pods: list[Pod]) -> bool | None:
+        """Take pods from their disruption budgets; None: it is not known whether they may go.
+
+        That is so, too, where a budget would not allow even one: then none of them serves.
+        """
+        uids, now_s = {pod.metadata.uid for pod in pods}, self._work.now_s()
+        try:
+            budgets = self._lanes.budgets
+            tight = await budgets.take(gang.key.namespace, uids, self._going, now_s)
+        except ApiError as error:
+            if error.code != FORBIDDEN:
+                self._not_evicted(gang, pods[0], error)
+                return False
+            log.warning("job not suspended: %s", error, extra={"gang": gang.name})
+            return None
+        if tight is not None and tight.allowed:
+            self._not_evicted(gang, pods[0], ApiError(TOO_MANY, tight.text))
+            return False
+        return True if tight is None else None
 
     def _stay(self, gang: LiveGang, pods: Pods) -> None:
         for slot, _ in pods:

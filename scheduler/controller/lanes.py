@@ -9,7 +9,7 @@ from functools import partial
 
 import msgspec
 
-from scheduler.controller.disruption import Tight, tight
+from scheduler.controller.disruption import Budgets
 from scheduler.controller.membership import TOGETHER, LiveGang
 from scheduler.controller.pins import pin
 from scheduler.controller.slots import Slot
@@ -35,6 +35,7 @@ class Lanes:
 
     def __init__(self, api: Api) -> None:
         self._api = api
+        self.budgets = Budgets(api)
 
     async def release_pinned(self, pod: Pod, node: str, plan: str, unless: Unless = None) -> None:
         """Take muster's gate off and pin the pod to `node`, in one write.
@@ -199,15 +200,6 @@ class Lanes:
             meta["resourceVersion"] = job.resource_version
         body = _encode({"metadata": meta, "spec": spec})
         await self._api.persist("PATCH", path, body, content_type=MERGE, unless=unless)
-
-    async def tight(self, pods: list[Pod]) -> Tight | None:
-        """Return a disruption budget that does not allow these pods of a job to go together.
-
-        Raises:
-            ApiError: 403 if muster may not read the budgets.
-        """
-        uids = {pod.metadata.uid for pod in pods}
-        return await tight(self._api, pods[0].metadata.namespace, uids)
 
     async def evict(self, pod: Pod, *, only_ask: bool = False) -> None:
         """Ask for a running pod to go, as its disruption budget allows; or only whether it may.

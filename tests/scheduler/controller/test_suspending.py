@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -171,6 +172,73 @@ def test_a_job_is_suspended_only_if_its_budgets_allow_that_all_its_pods_go(
             assert "disruption budget b allows 1 disruptions, of 2 pods" in text
 
     tried(story)
+
+
+@pytest.mark.parametrize("second", ["a job", "no job"])
+def test_two_gangs_of_one_budget_do_not_take_more_than_it_allows_together(
+    second: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are judged before the budget knows of either."""
+
+    allowed = 3
+
+    def one(gang: str, number: int, **more: Any) -> Pod:
+        if gang == "k" and second == "no job":
+            said = {"muster.dev/group": "k", "muster.dev/min-member": str(SIZE)}
+            return pod(f"k-{number}", annotations=said, **more)
+        labels = {"batch.kubernetes.io/job-completion-index": str(number)}
+        return pod(f"{gang}-{number}", labels=labels, owner=("Job", gang, f"uid-{gang}"), **more)
+
+    async def story(rig: Rig) -> None:
+        nonlocal allowed
+        take = rig.api.call
+        # muster asks for pods of a suspended job, too, but whoever runs it may be the first
+
+        async def answer(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            nonlocal allowed
+            if path.endswith("/eviction") and second == "no job" and "/k-" in path:
+                if not allowed:
+                    raise ApiError(429, "its budget forbids it")
+                allowed -= "dryRun" not in body["deleteOptions"]
+            if path.endswith("/poddisruptionbudgets"):
+                await asyncio.sleep(0)
+                status = {"disruptionsAllowed": allowed}
+                meta = {"name": "b", "uid": "uid-b"}
+                found = [{"metadata": meta, "spec": {"selector": {}}, "status": status}]
+                return msgspec.json.encode({"items": found})
+            if "/namespaces/n/pods?" in path:
+                there = [{"metadata": {"uid": uid}} for uid in rig.control.pods]
+                return msgspec.json.encode({"items": there})
+            return await take(method, path, body, **more)
+
+        monkeypatch.setattr(rig.api, "call", answer)
+        gangs = ("j", "k")
+        for gang in gangs:
+            rig.thing("Job", gang, JOB)
+        rig.see(*(one(gang, i) for gang in gangs for i in range(SIZE)))
+        await rig.settle()
+        at = rig.placed()
+        there = [one(gang, i, node=at[f"{gang}-{i}"]) for gang in gangs for i in range(SIZE)]
+        rig.see(*there)
+        await rig.pass_s(1.0)
+        for rank in (there[SIZE - 1], there[-1]):
+            rig.lose(rank)
+            await rig.pass_s(3.0 if second == "no job" else 0.0)
+        for _ in range(int(REPAIR_S) + 1):
+            await rig.pass_s(1.0)
+        assert len(rig.evicted()) == 2 and len({name[0] for name in rig.evicted()}) == 1
+        if second == "a job":
+            assert sum(path.endswith(("s/j", "s/k")) for _, path, _ in rig.api.requests) == 1
+        said = [text for reason, text in rig.events() if reason == "NotEvicted"]
+        assert len(said) == 1
+        if second == "a job":
+            assert "of 2 pods, and 2 more were ended a moment ago" in said[0]
+        allowed = 3
+        for _ in range(5):
+            await rig.pass_s(20.0)
+        assert len({name[0] for name in rig.evicted()}) == 2, "the budget knows by now"
+
+    tried(story, nodes=2 * SIZE)
 
 
 @pytest.mark.parametrize("why", ["owned", "suspended", "of another uid", "forbidden"])
