@@ -98,6 +98,7 @@ def waiting(number: int) -> Pod:
 def starting(number: int) -> Pod:
     """Return a gated pod of a gang of its own for which there is room."""
     pod = waiting(5 * number + 1)
+    pod.metadata.namespace = "serve"  # one namespace may not have as many kinds of pods
     pod.metadata.name = pod.metadata.uid = pod.metadata.labels["muster.dev/group"] = f"s-{number}"
     pod.spec.containers[0].resources.limits.update({"nvidia.com/gpu": "1", "cpu": "1"})
     return pod
@@ -122,6 +123,11 @@ class Turns:
     def __init__(self) -> None:
         self.total_s = self.longest_s = 0.0
         self._began_s = time.process_time()
+
+    def add(self, other: Turns) -> None:
+        """Count what comes after this, too."""
+        self.total_s += other.total_s
+        self.longest_s = max(self.longest_s, other.longest_s)
 
     def begin(self) -> None:
         """Begin work: what came before is not counted."""
@@ -174,8 +180,9 @@ async def measured(pods: int, nodes: int) -> dict[str, float]:
     control.release.tell = lambda gang: None  # type: ignore[method-assign]  # nobody takes writes
     for number in range(STARTING):
         control.on_pod(Change.ADDED, starting(number))
-    started = await steps(service)
-    assert len(control.slot_of) == STARTING
+    started = Turns()
+    while len(control.slot_of) < STARTING:  # those that wait are set aside some at a time
+        started.add(await steps(service))
     return {
         f"{pods:,} pods and {nodes:,} nodes in memory, MiB": kept_bytes / 2**20,
         "the same per pod, bytes": kept_bytes / pods,

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from scheduler.core.model import UNLIMITED, Node, NodeStatus, PodShape, Role, Selector, Slice
-from scheduler.core.nodegroup import FEW, UNKNOWN, Asked, Fit, NodeGroup, RoleFits
+from scheduler.core.nodegroup import UNKNOWN, Asked, Fit, NodeGroup
 from scheduler.core.nodeset import NodeSet
+from scheduler.core.rolefits import FEW, Across, Changes, RoleFits
 
 #: so many free shapes are remembered for one shape of pods
 MOST_ROOMS = 4096
+#: shapes of pods that are followed across many groups, by the groups of each
+MOST_ACROSS = 200_000
 #: roles that are known by their identity
 _ROLES_KNOWN = 4096
 
@@ -86,6 +89,8 @@ class Capacity:
         self._asked: dict[tuple[PodShape, Selector], tuple[Asked, ...]] = {}
         #: both by the identity of a role, which hashing its names and numbers costs more than
         self._by_role: dict[int, RoleFits] = {}
+        self._across: dict[tuple[PodShape, Selector], Across] = {}
+        self._changes = Changes()
         self._trial_log: list[Undo] | None = None
         self._rooms: dict[PodShape, Rooms] = {}
         for i, node in enumerate(self.nodes):
@@ -156,10 +161,23 @@ class Capacity:
         if known is None or known.role is not role:  # one that is gone had that identity
             if len(self._by_role) >= _ROLES_KNOWN:
                 self._by_role.clear()
+            key = role.pod, role.selector
             known = self._by_role[id(role)] = RoleFits(
-                role, self.fits(role.pod, role.selector), self.asked(role.pod, role.selector)
+                role, self.fits(*key), self.asked(*key), self._across.get(key)
             )
         return known
+
+    def across(self, found: RoleFits) -> Across:
+        """Return the same in the order in which pods use the nodes, kept up to date from now on."""
+        if found.across is None:
+            if len(self._across) * len(found.fits) >= MOST_ACROSS:
+                self._forget_across()
+            key = found.role.pod, found.role.selector
+            found.across = self._across.get(key)
+            if found.across is None:
+                found.across = self._across[key] = Across(found.fits, self._changes)
+                self._by_role.clear()  # other roles of such pods are to have it, too
+        return found.across
 
     def searched(self, pod: PodShape, selector: Selector) -> list[NodeGroup]:
         """Return the groups that pods of this shape may use, with all their nodes filed."""
@@ -332,7 +350,12 @@ class Capacity:
     def _forget_fits(self) -> None:
         self._fits.clear()
         self._asked.clear()
+        self._forget_across()
+
+    def _forget_across(self) -> None:
         self._by_role.clear()
+        self._across.clear()
+        self._changes.forget()
 
     def trial(self) -> Trial:
         """Return a context that undoes every change made inside. Trials nest."""

@@ -11,15 +11,13 @@ from bisect import insort
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from scheduler.core.model import PodShape, Role, Selector
+from scheduler.core.model import PodShape, Selector
 from scheduler.core.nodeset import NodeSet
 
 #: a number of a shape that has not been worked out yet
 UNKNOWN = -1
 #: counts of what fits that nobody asked for during so many moves are dropped
 _FORGOTTEN_AFTER = 32
-#: groups among which one is found by a look at each sooner than by its pods' shape
-FEW = 8
 
 
 class Asked(NamedTuple):
@@ -114,40 +112,6 @@ class Fit:
         return [(-less, nodes[number]) for less, _, number in self.roomiest if nodes[number].size]
 
 
-class RoleFits:
-    """How many pods of a role fit, however many it has, and what they ask for."""
-
-    __slots__ = ("_only", "asked", "fits", "role")
-
-    def __init__(self, role: Role, fits: list[Fit], asked: tuple[Asked, ...]) -> None:
-        self.role = role
-        self.fits = fits  #: for each group they may use
-        self.asked = asked  #: see `Capacity.asked`
-        self._only = fits[0] if len(fits) == 1 else None
-
-    def pods(self) -> int:
-        """Return how many pods fit now."""
-        only = self._only
-        if only is not None and only.is_counted:
-            only.was_asked = True
-            return only.num_pods
-        return sum([fit.pods() for fit in self.fits])
-
-    def free_gpus(self) -> int:
-        """Return the free GPUs on nodes that they may use."""
-        if self._only is not None:
-            return self._only.group.free_gpus
-        return sum([fit.group.free_gpus for fit in self.fits])
-
-    def on(self, group: NodeGroup) -> Fit:
-        """Return how many fit on the nodes of a group, which may be one they may not use."""
-        if len(self.fits) <= FEW:
-            for fit in self.fits:
-                if fit.group is group:
-                    return fit
-        return group.fit(self.role.pod)
-
-
 class NodeGroup:
     """Nodes of one pool, GPU model and number of GPUs, kept by what is free on them.
 
@@ -160,6 +124,7 @@ class NodeGroup:
         "_moves",
         "_numbers",
         "capacities",
+        "changes",
         "files_full",
         "free_gpus",
         "gpu_model",
@@ -190,6 +155,8 @@ class NodeGroup:
         self._fits: dict[PodShape, Fit] = {}
         self._counted: list[Fit] = []
         self._moves = 0
+        #: groups whose nodes have other things free than they had; kept once somebody asks
+        self.changes: dict[NodeGroup, None] | None = None
 
     def allows(self, selector: Selector) -> bool:
         """True if pods with this selector may use these nodes."""
@@ -262,6 +229,8 @@ class NodeGroup:
     def recount(self, num_nodes: int, old: int, new: int) -> None:
         """Count so many nodes no longer as `old`, but as the shape `new`."""
         self.free_gpus += (self.gpus[new] - self.gpus[old]) * num_nodes
+        if self.changes is not None:
+            self.changes[self] = None
         for fit in self._counted:
             fit.num_pods += (fit.each[new] - fit.each[old]) * num_nodes
         self._moves += 1
@@ -274,6 +243,8 @@ class NodeGroup:
         if free_gpus or self.files_full:
             self.nodes[number].add(lo, hi)
         self.free_gpus += free_gpus * (hi - lo)
+        if self.changes is not None:
+            self.changes[self] = None
         for fit in self._counted:
             fit.num_pods += fit.each[number] * (hi - lo)
 
@@ -283,12 +254,16 @@ class NodeGroup:
         if free_gpus or self.files_full:
             self.nodes[number].remove(lo, hi)
         self.free_gpus -= free_gpus * (hi - lo)
+        if self.changes is not None:
+            self.changes[self] = None
         for fit in self._counted:
             fit.num_pods -= fit.each[number] * (hi - lo)
 
     def file_full(self, number: int, i: int) -> None:
         """File a node that was left out as it has no free GPU."""
         self.nodes[number].add(i, i + 1)
+        if self.changes is not None:
+            self.changes[self] = None
 
     def forget_pods(self) -> None:
         """Forget what was worked out for shapes of pods."""

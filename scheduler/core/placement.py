@@ -12,8 +12,8 @@ from operator import itemgetter
 
 from scheduler.core.capacity import Capacity
 from scheduler.core.model import Placement, Role, Slice, of_one_shape
-from scheduler.core.nodegroup import RoleFits
 from scheduler.core.nodeset import NodeSet
+from scheduler.core.rolefits import FEW, RoleFits
 
 #: places one role: (capacity, role, index of the role) -> slices in topology order, or None
 Placer = Callable[[Capacity, Role, int], "list[Slice] | None"]
@@ -98,7 +98,8 @@ def pack(capacity: Capacity, role: Role, index: int) -> list[Slice] | None:
     chosen: list[Slice] = []
     if not left:
         return chosen
-    by_room = _by_room(found)
+    few = len(found.fits) <= FEW
+    by_room = _by_room(found) if few else capacity.across(found).by_room(left)
     for at, (room, nodes) in enumerate(by_room):
         if left <= room:
             return _finish(chosen, _tightest(by_room, at, left).first(), left, index)

@@ -89,6 +89,22 @@ def test_a_gang_costs_the_same_on_every_cluster(placer: str) -> None:
     assert life_of_a_gang(100, placer) == life_of_a_gang(5_000, placer)
 
 
+def test_a_gang_costs_the_same_among_any_number_of_groups_of_nodes() -> None:
+    def live_among(num_groups: int) -> int:
+        policy = DISCIPLINES["strict"]
+        state = ClusterState(Node(f"n{i:04}", PodShape(8), f"p{i:04}") for i in range(num_groups))
+
+        def live(name: str) -> None:
+            submit(state, gang(name, 3, 1))
+            let_pass(state, policy)
+
+        live("first")
+        live("second")
+        return count_calls(lambda: live("third"))
+
+    assert live_among(20) == live_among(2_000)
+
+
 def test_apply_costs_by_ranges_not_by_nodes() -> None:
     def take(num_nodes: int) -> int:
         state = ClusterState(nodes(num_nodes))
