@@ -156,18 +156,35 @@ class Controller:
         for gang in self.gangs.values() if everyone else self.tables.about(*where[1:]):
             self.work.touch(gang.key)
         if kind in ("Job", "JobSet"):
-            self._sort_anew(*where[1:])
+            self._sort_anew(*where[1:], late=kind in self.tables.unread)
         self.work.wake()
 
-    def _sort_anew(self, namespace: str, name: str) -> None:
-        """Find the gangs anew of pods that were there before the object that says which it is."""
+    def is_read(self, kind: str) -> None:
+        """Note that all objects of a kind are known, and look at gangs that waited for them."""
+        self.tables.unread.discard(kind)
+        for gang in self.gangs.values():
+            if gang.size is None:
+                self.work.touch(gang.key)
+        if not self.tables.unread and self.active:
+            self.recovery.erase_left()
+        self.work.wake()
+
+    def _sort_anew(self, namespace: str, name: str, *, late: bool) -> None:
+        """Find the gangs anew of pods that were there before the object that says which it is.
+
+        Also of those that run, if the object was there and is only read `late`.
+        """
         for gang in self.tables.about(namespace, name):
             key = gang.key
             if key.source not in (Source.JOB, Source.JOBSET, Source.LONE):
                 continue
             for uid, pod in list(gang.pods.items()):
-                settled = uid in self.slot_of or pod.spec.node_name or pod.ended
-                if not settled and key_of(pod, self.find) != gang.key:
+                place, runs = self.slot_of.get(uid), bool(pod.spec.node_name)
+                settled = not late if runs else place is not None
+                if not settled and not pod.ended and key_of(pod, self.find) != gang.key:
+                    if place is not None:
+                        self.tables.give_back(gang, [place[1]], self.now_s(), "of another gang")
+                        self.tables.tell(gang, gang.asks())
                     gang.forget(uid)
                     del self.key_of_pod[uid]
                     self.work.touch(gang.key)

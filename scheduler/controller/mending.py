@@ -55,7 +55,8 @@ class Mending:
             self._end(gang, now_s)
         # those that end count for nobody: others of their ranks may be there already
         staying = [pod for pod in pods if not pod.metadata.deletion_timestamp] or pods
-        old, gang.size = gang.size, size_of(gang.key, staying, self._tables.find)
+        find, unread = self._tables.find, self._tables.unread
+        old, gang.size = gang.size, size_of(gang.key, staying, find, unread)
         done = self._completed(gang, staying)
         if old is None and gang.size is not None:
             awaited = self._recovery.awaited(gang)

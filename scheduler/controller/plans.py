@@ -293,7 +293,8 @@ class PlanRecords:
 
     async def erase_named(self, name: str) -> None:
         """Remove a record that cannot be read."""
-        await self._api.persist("DELETE", f"{self._path}/{name}")
+        with suppress_codes(404):
+            await self._api.persist("DELETE", f"{self._path}/{name}")
 
 
 def _is_newer(version: str, other: str) -> bool:

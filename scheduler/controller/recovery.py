@@ -55,6 +55,12 @@ class Recovery:
         for plan in self.old_plans.pop(gang.key, ()):
             self._release.erase(plan.unit)
 
+    def erase_left(self) -> None:
+        """Erase what a predecessor planned for gangs that are not there any more."""
+        for key in self.old_plans.keys() - self._tables.gangs.keys():
+            for plan in self.old_plans.pop(key):
+                self._release.erase(plan.unit)
+
     def _go_on(
         self, gang: LiveGang, plans: list[PlanRecord], free: list[Pod], now_s: float
     ) -> bool:

@@ -64,6 +64,8 @@ class Tables:
         self.pods: dict[str, Pod] = {}
         self.slot_of: dict[str, tuple[LiveGang, Slot]] = {}
         self.things: dict[tuple[str, str, str], Thing] = {}
+        #: kinds of objects of which no list has come yet: nobody knows what those say
+        self.unread: set[str] = set()
         self.progress = Progress(settings.timeouts.bind_s, settings.schedulers)
         #: of gangs whose pods muster ended: when they came, and until when that is kept
         self._ages: dict[GangKey, tuple[float, int, float]] = {}

@@ -39,6 +39,7 @@ class Lease:
         self._mine = ""  #: resource version of the own last renewal
         self._renewed_s = -1e9
         self._transitions = 0
+        self.trouble = ""  #: why it could last not be read or written; empty if it could
         self.acquired = asyncio.Event()
         self.lost = asyncio.Event()
 
@@ -61,8 +62,10 @@ class Lease:
             began_s = loop.time()
             try:
                 mine = await asyncio.wait_for(self._try(began_s), self._lease_s / 2)
+                self.trouble = ""
             except (ApiError, TimeoutError) as error:
                 mine = None
+                self.trouble = str(error) or "no answer"
                 log.warning("lease not renewed: %s", error)
             if mine:
                 self._renewed_s = began_s

@@ -19,6 +19,7 @@ log = logging.getLogger("muster.watch")
 PAGE, FIRST_PAGE = 500, 50  #: objects of a list that are asked for at once
 PAGE_BYTES = 8 << 20  #: that these are to be
 MOST_BYTES = 64 << 20  #: that are read of one; with more, fewer objects are asked for
+WIDEST = 8  #: parts of a list as one
 AT_ONCE = 100  #: objects of a list that are told before others get their turn
 TURN_S = 0.015  #: lines that came together give others their turn after so long
 
@@ -63,6 +64,10 @@ class Informer(Generic[T]):
     synced: asyncio.Event = field(default_factory=asyncio.Event)
     heard_s: float = 0.0  #: loop time of the last line
     relists: int = 0
+    trouble: str = ""  #: why the last list or watch failed; empty if it did not
+    came_s: float = 0.0  #: loop time at which a list last brought more than any before it
+    _parts: int = 1  #: how many parts of a list are asked for as one
+    _most: int = 0  #: objects that a list brought so far
     _untaken: int = 0  #: changes that the handler did not take
     _known: dict[str, T] = field(default_factory=dict)
 
@@ -78,15 +83,22 @@ class Informer(Generic[T]):
         """Watch for ever."""
         pause_s = FIRST_PAUSE_S
         absent_since_s: float | None = None
+        self.came_s = self.came_s or asyncio.get_running_loop().time()
         while True:
+            listed = False
             try:
                 version = await self._list()
+                listed = True
                 self.synced.set()
+                self.trouble = ""
                 pause_s, absent_since_s = FIRST_PAUSE_S, None
                 await self._watch(version)
             except ApiError as error:
-                if error.code == 410:
+                if listed and error.code == 410:
                     continue
+                if error.code == 410:  # its parts came too slowly to be of one list
+                    self._parts = min(WIDEST, 2 * self._parts)
+                self.trouble = str(error)
                 longest_s = 10.0
                 if error.code in (404, 403) and self.optional:
                     # an API server that has just started denies its custom kinds, too
@@ -143,13 +155,15 @@ class Informer(Generic[T]):
                 old = self._known.get(meta.uid)
                 same = old is not None and _version(old) == meta.resource_version
                 found[meta.uid] = old if old is not None and same else kept
+            if len(found) > self._most:
+                self._most, self.came_s = len(found), asyncio.get_running_loop().time()
             # what became unreadable is still there: as it was known
             found |= {uid: self._known[uid] for uid in page.unread if uid in self._known}
             more = page.more
             if not more:
                 break
             per_item = len(reply) // (len(page.items) + len(page.unread) or 1)
-            limit = min(PAGE, max(1, PAGE_BYTES // max(1, per_item)))
+            limit = min(PAGE, max(1, PAGE_BYTES // max(1, per_item))) * self._parts
         for number, uid in enumerate(self._known.keys() - found.keys()):
             self._tell(Change.DELETED, self._known[uid])
             if number % AT_ONCE == 0:

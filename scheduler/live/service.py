@@ -14,7 +14,7 @@ from typing import Any
 from scheduler.controller.controller import Controller
 from scheduler.controller.metrics import Metrics
 from scheduler.controller.mirror import Ledger
-from scheduler.controller.plans import PlanRecords
+from scheduler.controller.plans import PlanRecord, PlanRecords
 from scheduler.controller.settings import LiveSettings
 from scheduler.core.events import Considered
 from scheduler.core.state import ClusterState
@@ -23,7 +23,7 @@ from scheduler.extender.serving import ExtenderApp
 from scheduler.extender.verbs import Extender
 from scheduler.journal import lines as journals
 from scheduler.journal.file import Journal
-from scheduler.kube.api import PARTIAL, PARTIAL_LIST, Api, access
+from scheduler.kube.api import PARTIAL, PARTIAL_LIST, Api, ApiError, access
 from scheduler.kube.devices import (
     CLAIMS,
     CLASSES,
@@ -49,6 +49,10 @@ from scheduler.workloads.lean import lean_pod, lean_thing
 
 log = logging.getLogger("muster")
 RECENT_LINES = 20_000  #: of the journal, where no file is set
+#: muster leads without a kind of objects of which no more is read for so long: the gangs wait of
+#: which those say something, and others need not
+READ_S = 15.0
+AGAIN_S = 2.0  #: plan records that cannot be read are read again after so long
 FLUSH_STEP_S = 5.0  #: what a crash may cost the journal
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 #: what dynamic resource allocation says of devices; what goes wrong where it cannot be read
@@ -119,11 +123,75 @@ class Service:
 
     # -- life --------------------------------------------------------------------------------
 
-    async def _informer(
-        self, group: asyncio.TaskGroup, kind: str, informer: Informer[object]
-    ) -> None:
+    def _start(self, group: asyncio.TaskGroup, kind: str, informer: Informer[object]) -> None:
         self.informers[kind] = informer
         self._keep(group, f"watch of {kind}", informer.run)
+
+    def _start_kind(self, group: asyncio.TaskGroup, kind: str) -> None:
+        """Watch a kind of objects that say how large gangs are."""
+        informer = self._things(kind)
+        self.controller.tables.unread.add(kind)
+        self._start(group, kind, informer)
+
+        async def note() -> None:
+            await informer.synced.wait()
+            self.controller.is_read(kind)
+
+        self._keep(group, f"first list of {kind}", note)
+
+    async def _read(self, *required: str) -> None:
+        """Wait until the cluster is read: what is required, and the rest as long as it comes."""
+        now_s = asyncio.get_running_loop().time
+
+        def is_awaited(kind: str) -> bool:
+            return kind in required or now_s() - (self.informers[kind].came_s or now_s()) < READ_S
+
+        while awaited := [kind for kind in self._unread() if is_awaited(kind)]:
+            self.why_not_ready = "; ".join(["reading the cluster", *self._unread().values()])
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self.informers[awaited[0]].synced.wait()
+
+    def _unread(self) -> dict[str, str]:
+        """Return the kinds of objects of which no list has come, and why."""
+        return {
+            kind: f"{kind} ({informer.path}): {informer.trouble or 'no answer'}"
+            for kind, informer in self.informers.items()
+            if not informer.synced.is_set()
+        }
+
+    async def _lead(self, group: asyncio.TaskGroup) -> None:
+        """Wait for the lease."""
+        group.create_task(self.lease.run())
+        while not self.lease.acquired.is_set():
+            trouble = self.lease.trouble
+            self.why_not_ready = f"the lease: {trouble}" if trouble else "another replica leads"
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self.lease.acquired.wait()
+
+    async def _read_plans(self) -> list[PlanRecord]:
+        """Return the records of plans, once they can be read: without them none may be made."""
+        plans = self.controller.plans
+        self.why_not_ready = "reading the plan records"
+        while True:
+            try:
+                try:
+                    await plans.move_from(self.settings.namespace)
+                except ApiError as error:
+                    if error.code not in (403, 404):
+                        raise
+                    log.error("plan records of an earlier version are left alone: %s", error)
+                found, unreadable = await plans.read_all()
+                for name in unreadable:
+                    log.warning("plan record %s is of another version and is erased", name)
+                    await plans.erase_named(name)
+            except ApiError as error:
+                self.why_not_ready = f"the plan records in {plans.path}: {error}"
+                log.error("not leading yet: %s", self.why_not_ready)
+                await asyncio.sleep(AGAIN_S)
+            else:
+                return found
 
     def _keep(
         self, group: asyncio.TaskGroup, what: str, work: Callable[[], Awaitable[None]]
@@ -206,21 +274,16 @@ class Service:
             assert isinstance(crd, Thing)
             for kind, where in KINDS.items():
                 if where.crd == crd.metadata.name and kind not in self.informers:
-                    informer = self._things(kind)
-                    self.informers[kind] = informer
-                    self._keep(group, f"watch of {kind}", informer.run)
+                    self._start_kind(group, kind)
 
         crds: Informer[object] = Informer(
             self.api, CRDS, Thing, on_crd, stalled_s=stalled_s, optional=True
         )
         crds.accept, crds.accept_line = PARTIAL_LIST, PARTIAL
-        await self._informer(group, "definitions", crds)
-        await crds.synced.wait()
+        self._start(group, "definitions", crds)
         for kind, where in KINDS.items():
             if not where.crd:
-                await self._informer(group, kind, self._things(kind))
-        for informer in list(self.informers.values()):
-            await informer.synced.wait()
+                self._start_kind(group, kind)
         for path, of, missed in DEVICES:
             known: Informer[object] = Informer(
                 self.api,
@@ -231,8 +294,12 @@ class Service:
                 optional=True,
                 missed=missed,
             )
-            await self._informer(group, path.rpartition("/")[2], known)
-            await known.synced.wait()
+            self._start(group, path.rpartition("/")[2], known)
+        await self._read()
+        if not crds.synced.is_set():  # each kind says for itself whether it is there
+            for kind in KINDS.keys() - self.informers.keys():
+                self._start_kind(group, kind)
+            await self._read()
         nodes: Informer[object] = Informer(
             self.api,
             "/api/v1/nodes",
@@ -240,8 +307,8 @@ class Service:
             control.on_node,  # type: ignore[arg-type]
             stalled_s=stalled_s,
         )
-        await self._informer(group, "nodes", nodes)
-        await nodes.synced.wait()
+        self._start(group, "nodes", nodes)
+        await self._read("nodes")
         pods: Informer[object] = Informer(
             self.api,
             "/api/v1/pods",
@@ -250,30 +317,23 @@ class Service:
             stalled_s=stalled_s,
             lean=lean_pod,  # type: ignore[arg-type]
         )
-        await self._informer(group, "pods", pods)
-        await pods.synced.wait()
+        self._start(group, "pods", pods)
+        await self._read("pods")
         if self.settings.leader.elect:
-            self.why_not_ready = "another replica leads"
-            group.create_task(self.lease.run())
-            await self.lease.acquired.wait()
+            await self._lead(group)
             control.plans.epoch = self.lease.epoch
             self.api.may_write = control.work.leads = lambda: self.lease.held
             self.api.away_s = max(self.api.away_s, 2 * self.settings.leader.renew_s)
             control.work.served_since_s = lambda: self.api.served_since_s
-        await control.plans.move_from(self.settings.namespace)
-        plans, unreadable = await control.plans.read_all()
-        for name in unreadable:
-            log.warning("plan record %s is of another version and is erased", name)
-            await control.plans.erase_named(name)
+        plans = await self._read_plans()
+        for unread in self._unread().values():
+            log.error("leading without %s; gangs of which these say something wait", unread)
         for plan in plans:
             control.old_plans.setdefault(plan.gang(), []).append(plan)
         control.tables.name_anew()
         control.active = self.publisher.active = True
-        for key, stale in list(control.old_plans.items()):
-            if key not in control.gangs:
-                for plan in control.old_plans.pop(key):
-                    control.release.erase(plan.unit)
-            del stale
+        if not control.tables.unread:  # else a gang of a plan may not be known as such yet
+            control.recovery.erase_left()
         log.info(
             "leading: %d nodes, %d pods, %d gangs",
             len(self.ledger.nodes), len(control.pods), len(control.gangs),

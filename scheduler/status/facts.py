@@ -287,8 +287,10 @@ class ClusterFacts:
         now_s = asyncio.get_running_loop().time()
         metrics.watch_age.clear()  # a kind that is gone has no watch to wait for
         for kind, informer in self._service.informers.items():
-            if informer.heard_s:
-                metrics.watch_age.labels(kind=kind).set(now_s - informer.heard_s)
+            # one that has not been read yet is as old as what came of it
+            heard_s = informer.heard_s or (0.0 if informer.synced.is_set() else informer.came_s)
+            if heard_s:
+                metrics.watch_age.labels(kind=kind).set(now_s - heard_s)
             metrics.watch_skipped.labels(kind=kind).set(informer.skipped)
         for turn, flow in self._service.api.flows.items():
             metrics.api_limit.labels(of=turn.value).set(int(flow.limit))

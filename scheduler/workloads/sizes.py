@@ -6,7 +6,7 @@ Nothing is guessed: while the object that says it cannot be read, the size is no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -52,13 +52,18 @@ class Size:
     by_role: tuple[tuple[str, int], ...] = ()  #: fewest pods of some roles
 
 
-def size_of(key: GangKey, pods: Iterable[Pod], find: Find) -> Size | None:
+def size_of(
+    key: GangKey, pods: Iterable[Pod], find: Find, unread: Set[str] = frozenset()
+) -> Size | None:
     """Return how large the gang is; None while the object that says so cannot be read.
 
-    A size of 1 is never guessed for a gang whose owner is not known.
+    A size of 1 is never guessed for a gang whose owner is not known, nor what a kind says of which
+    the objects are `unread`.
     """
     pods = list(pods)
     one = pods[0]
+    if unread and not unread.isdisjoint(_kinds_of(key, one)):
+        return None
     for where in (VOLCANO_GROUP, OWN_GROUP, OWN_QUEUE):
         if text := one.metadata.annotations.get(where):
             named(text, where)
@@ -84,6 +89,25 @@ def size_of(key: GangKey, pods: Iterable[Pod], find: Find) -> Size | None:
     if any(pod.spec.node_name for pod in pods):
         return chosen
     return _until_roles_are_there(chosen, pods)
+
+
+def _kinds_of(key: GangKey, pod: Pod) -> set[str]:
+    """Return the kinds of which an object may say how large a pod's gang is."""
+    own = {
+        Source.NATIVE: "native",
+        Source.COSCHEDULING: "coscheduling",
+        Source.VOLCANO: "volcano",
+        Source.JOBSET: "JobSet",
+        Source.JOB: "Job",
+    }
+    kinds = {own[key.source]} if key.source in own else set()
+    if JOBSET in pod.metadata.labels:
+        kinds.add("JobSet")
+    if KUBEFLOW_JOB in pod.metadata.labels:
+        owner = pod.metadata.controller()
+        known = owner is not None and owner.kind in TRAINING_JOBS
+        kinds |= {owner.kind} if owner is not None and known else TRAINING_JOBS.keys()
+    return kinds
 
 
 def _until_roles_are_there(size: Size, pods: list[Pod]) -> Size:

@@ -43,6 +43,8 @@ class SmallApi:
     def __init__(self, quota_gpus: dict[str, int] | None = None) -> None:
         self.objects: dict[str, dict[tuple[str, str], Object]] = {}
         self.quota_gpus = quota_gpus or {}  #: by namespace
+        #: by address: the code that every request gets; 0: no answer at all
+        self.broken: dict[str, int] = {}
         self.requests: dict[str, int] = {}  #: writes, by method
         self.url = ""
         self._version = itertools.count(1)
@@ -180,6 +182,11 @@ class SmallApi:
         if found is None:
             return web.Response(status=404)
         path = f"{found['api']}/{found['kind']}"
+        if (code := self.broken.get(request.path)) is not None:
+            if not code:
+                await asyncio.sleep(600)
+            text = {"kind": "Status", "code": code, "message": "its webhook does not answer"}
+            return web.json_response(text, status=code)
         if request.method == "GET" and "watch" in request.query:
             return await self._watch(request, path)
         content = await request.read()
