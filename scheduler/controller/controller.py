@@ -125,10 +125,10 @@ class Controller:
         elif not self.ledger.set_node(node):
             return  # a heartbeat
         self.tables.may_have_room(node.metadata.name)
+        self.tables.patience.node_changed(node.metadata.name)
         if old is None or old.metadata.labels != node.metadata.labels:
             self.tables.repelling.node_changed(node.metadata.name)
-        tainted = old is not None and old.spec.taints != node.spec.taints
-        if tainted or not self.ledger.usable(node.metadata.name):
+        if old is not None or not self.ledger.usable(node.metadata.name):
             for gang in self.tables.awaiting_binds():
                 if any(slot.node == node.metadata.name for slot in gang.slots):
                     self.work.touch(gang.key)
@@ -276,7 +276,9 @@ class Controller:
         self.tables.repelling.drop(uid)
         freed = self.ledger.drop_foreign(uid)
         if key is not None:
-            self.gangs[key].forget(uid)
+            gang = self.gangs[key]
+            self.tables.patience.end(uid, gang.pins.get(uid, ""))
+            gang.forget(uid)
             self.work.touch(key)
         if freed or key is not None:
             self.work.wake()

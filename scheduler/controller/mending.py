@@ -211,8 +211,14 @@ class Mending:
     def _is_lost(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> bool:
         """True if a pod cannot use its slot any more, or did not in time."""
         told = slot.is_told  # then kube-scheduler, or a look, says who has the node
-        if not self._ledger.takes(slot.node, pod):
+        pinned = told and gang.pins.get(slot.uid) == slot.node
+        if not pinned and not self._ledger.takes(slot.node, pod):
             return True
+        if pinned and not self._ledger.serves(slot.node, pod, slot.shape):
+            return self._tables.patience.is_over(gang, slot.uid, slot.node)
+        if pinned and self._tables.patience.end(slot.uid, slot.node):
+            slot.deadline_s = now_s + self._timeouts.bind_s  # nobody could bind it
+            self._work.look_again(gang.key, slot.deadline_s)
         if 0 < slot.deadline_s <= now_s and self._is_late(gang, slot, pod, now_s):
             return True
         if told:

@@ -244,6 +244,13 @@ class Ledger:
         is_open = fact is not None and fact.status is NodeStatus.SCHEDULABLE
         return is_open and may_use(pod, self.nodes[name])
 
+    def serves(self, name: str, pod: Pod, shape: PodShape) -> bool:
+        """True if this pod may go to the node, and that has as many such devices."""
+        if not self.takes(name, pod):
+            return False
+        there = self._facts[name].capacity
+        return there.gpus >= shape.gpus and (not shape.others or there.covers(shape))
+
     def _fact(self, node: NodeObject) -> tuple[Node, bool]:
         """Return a node as the core knows it, and whether nodes of its class are news."""
         labels = node.metadata.labels

@@ -74,7 +74,8 @@ class Recovery:
             for pod in free:
                 rank = rank_of(pod)
                 written = ranks.get((rank.role, rank.number, rank.pod))
-                if written is None or not self._ledger.takes(written.node, pod):
+                shape = gang.facts(pod).shape
+                if written is None or not self._ledger.serves(written.node, pod, shape):
                     continue
                 told = not pod.gated and gang.pinned(pod) == written.node
                 state = SlotState.RELEASED if told else SlotState.PLANNED
@@ -138,26 +139,28 @@ class Recovery:
 
     def _to_delete(self, gang: LiveGang, stuck: list[Pod]) -> list[str]:
         """Return the uids of pods to delete that cannot have the nodes they are pinned to."""
-        gone, other = [], []
+        found = []
         for pod in stuck:
             uid = pod.metadata.uid
-            if pod.metadata.controller() is None:
+            node, said = gang.pins[uid], gang.given_up.get(uid, NODES)
+            if pod.metadata.controller() is None or self._tables.patience.waits(uid, node):
                 continue
-            if gang.pins[uid] not in self._ledger.nodes:
-                gone.append(uid)
-            elif is_of_nodes(gang.given_up.get(uid, NODES)):
-                other.append(pod)  # else its scheduler is late, or it would be no better off anew
-        if not self._failures.may_cost(gang, other):
-            return gone
-        return [*gone, *(pod.metadata.uid for pod in other)]
+            # else its scheduler is late, or it would be no better off anew
+            if node not in self._ledger.nodes or is_of_nodes(said):
+                found.append(pod)
+        return [pod.metadata.uid for pod in found] if self._failures.may_cost(gang, found) else []
 
     def _keep_pin(self, gang: LiveGang, pod: Pod, now_s: float) -> str:
         """Keep the node of a pod that was pinned and not bound; return why not, or nothing."""
         uid = pod.metadata.uid
         node = gang.pins[uid]
-        if not self._ledger.takes(node, pod):
+        shape = gang.facts(pod).shape
+        full = not self._ledger.has_room(node, shape)
+        if self._ledger.serves(node, pod, shape):
+            self._tables.patience.end(uid, node)
+        elif self._tables.patience.is_over(gang, uid, node) or full:
             return f"which is gone or closed{_way_out(pod)}"
-        if not self._ledger.has_room(node, gang.facts(pod).shape):
+        if full:
             return f"which has no room for it{_way_out(pod)}"
         said = gang.given_up.get(uid) if uid not in gang.wanted else None
         if said is not None:

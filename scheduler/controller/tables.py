@@ -12,6 +12,7 @@ from scheduler.controller.leaving import Lasts, Leaving
 from scheduler.controller.membership import LiveGang, attempt_of
 from scheduler.controller.mirror import Ledger
 from scheduler.controller.parts import Wanted
+from scheduler.controller.patience import Patience
 from scheduler.controller.progress import Progress
 from scheduler.controller.refusals import Refusals
 from scheduler.controller.repelling import Repelling
@@ -74,6 +75,7 @@ class Tables:
         self.budget = Budget()
         self.leaving = Leaving(work, settings.timeouts.bind_s)
         self.repelling = Repelling(ledger.nodes)
+        self.patience = Patience(work, settings.timeouts.bind_s)
         #: by namespace and name of objects: the gangs of which these may say something
         self._about: dict[tuple[str, str], dict[GangKey, None]] = {}
         self._refusals: dict[GangKey, Refusals] = {}  #: of gangs without pods

@@ -14,7 +14,7 @@ from scheduler.controller.progress import MOST, Progress
 from scheduler.controller.slots import Plan, Slot
 from scheduler.extender.verbs import Extender, FilterArgs
 from scheduler.kube.api import ApiError
-from scheduler.kube.objects import PLAN, Pod, PodCondition
+from scheduler.kube.objects import PLAN, NodeObject, Pod, PodCondition
 from scheduler.kube.watch import Change
 from scheduler.workloads.gangs import Rank
 from tests.scheduler.controller.rig import Rig, pod, tried
@@ -283,15 +283,89 @@ def test_a_job_is_not_brought_to_its_end_by_what_muster_deletes(
     tried(story, timeouts=TIMES)
 
 
-def test_pods_of_a_node_that_is_gone_are_made_anew_whatever_that_costs() -> None:
+WAYS = ["cordoned", "not ready", "tainted", "without its label", "without GPUs", "gone"]
+
+
+def closes(rig: Rig, name: str, how: str) -> NodeObject:
+    """Have a node take no pods; return it as it was."""
+    node = rig.ledger.nodes[name]
+    said = msgspec.to_builtins(node)
+    match how:
+        case "cordoned":
+            said["spec"]["unschedulable"] = True
+        case "not ready":
+            said["status"]["conditions"] = [{"type": "Ready", "status": "Unknown"}]
+        case "tainted":
+            said["spec"]["taints"] = [{"key": "memory", "effect": "NoSchedule"}]
+        case "without its label":
+            said["metadata"]["labels"].pop("zone")
+        case "without GPUs":
+            said["status"]["allocatable"]["nvidia.com/gpu"] = "0"
+    change = Change.DELETED if how == "gone" else Change.MODIFIED
+    rig.control.on_node(change, msgspec.convert(said, NodeObject))
+    return node
+
+
+def labelled(rig: Rig) -> None:
+    """Give all nodes a label that pods may ask for."""
+    for node in list(rig.ledger.nodes.values()):
+        meta = msgspec.structs.replace(node.metadata, labels={**node.metadata.labels, "zone": "a"})
+        rig.control.on_node(Change.MODIFIED, msgspec.structs.replace(node, metadata=meta))
+
+
+@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("restarts", [False, True])
+def test_pods_wait_while_their_nodes_blink(how: str, restarts: bool) -> None:
+    """Also all at once, again and again, and of an owner that counts no pods as failed."""
+
     async def story(rig: Rig) -> None:
-        rig.thing("Job", "j", {"backoffLimit": 0})
-        await released(rig, member(0), member(1))
-        gone = rig.control.slot_of["j-0"][1].node
-        rig.node(int(gone[-5:]), change=Change.DELETED)
+        labelled(rig)
+        owner = ("PyTorchJob", "l", "uid-l")
+        pods = [member(0), member(1), *(member(rank, "l", owner=owner) for rank in range(2))]
+        for one in pods:
+            one.spec.node_selector = {"zone": "a"}
+        pods = await released(rig, *pods)
+        where = {one.metadata.uid: rig.control.slot_of[one.metadata.uid][1].node for one in pods}
+        first = rig
+        for _ in range(8):
+            nodes = [closes(rig, name, how) for name in where.values()]
+            await rig.settle()
+            if restarts:
+                rig = rig.restarted(timeouts=TIMES)
+                await rig.settle()
+            await rig.pass_s(BIND_S - 1.0)
+            for node in nodes:
+                rig.control.on_node(Change.MODIFIED, node)
+            others = [member(rank, "k") for rank in range(2)]
+            rig.see(*others)
+            await rig.pass_s(1.0)
+            assert untouched(rig) and untouched(first)
+            assert {uid: slot.node for uid, (_, slot) in rig.control.slot_of.items()} == where
+            rig.lose(*others)
+
+    tried(story, timeouts=TIMES)
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_pods_of_a_node_that_stays_closed_are_made_anew_as_their_job_allows(how: str) -> None:
+    async def story(rig: Rig) -> None:
+        labelled(rig)
+        rig.thing("Job", "l", {"backoffLimit": 0})
+        pods = [member(rank, job) for job in "jl" for rank in range(2)]
+        for one in pods:
+            one.spec.node_selector = {"zone": "a"}
+        pods = await released(rig, *pods)
+        bound(rig, pods[1])
+        bound(rig, pods[3])
+        for uid in ("j-0", "l-0"):
+            closes(rig, rig.control.slot_of[uid][1].node, how)
         await rig.settle()
+        assert untouched(rig)
+        for _ in range(9):
+            await rig.pass_s(BIND_S / 6)
         assert set(rig.deleted()) == {"j-0"}
-        assert any("node lost" in text for _, text in rig.events())
+        assert "gone or closed" in rig.problem("n/l")
+        assert any("node lost" in text or "node taken" in text for _, text in rig.events())
 
     tried(story, timeouts=TIMES)
 
@@ -304,6 +378,7 @@ def test_pods_of_a_closed_node_wait_where_their_job_may_not_fail() -> None:
         closed = msgspec.structs.replace(node.spec, unschedulable=True)
         rig.control.on_node(Change.MODIFIED, msgspec.structs.replace(node, spec=closed))
         await rig.settle()
+        await rig.pass_s(BIND_S)
         assert untouched(rig)
         assert "gone or closed" in rig.problem("n/j")
         rig.control.on_node(Change.MODIFIED, node)
