@@ -22,7 +22,7 @@ from scheduler.core.model import PodShape
 from scheduler.kube.objects import PLAN, Container, Pod
 from scheduler.workloads.completed import Completed
 from scheduler.workloads.eligibility import Avoid, digest_of, unmodelled
-from scheduler.workloads.gangs import JOBSET_ATTEMPT, GangKey, Rank, rank_of
+from scheduler.workloads.gangs import JOBSET_ATTEMPT, GangKey, Rank, rank_of, says_index
 from scheduler.workloads.limits import excess
 from scheduler.workloads.requests import pod_shape
 from scheduler.workloads.sizes import Size
@@ -249,8 +249,13 @@ class LiveGang:
         if not self.slots or any(pod is not None and not pod.ended for pod in held):
             return False
         places = {_place(slot.rank) for slot in self.slots}
+        ranks = {slot.rank[:2] for slot in self.slots}
         is_over = any(success.closed for success in self.succeeded.values())
-        return is_over or not any(_place(self._rank(pod)) in places for pod in pods)
+        return is_over or not any(
+            _place(rank) in places or (rank[:2] in ranks and says_index(pod))
+            for pod in pods
+            for rank in (self._rank(pod),)
+        )
 
     def first_look(self, awaited: set[Rank], *, knows_all: bool) -> None:
         """Tell a run that is over from the next one of that name, when both are seen at once.

@@ -16,6 +16,7 @@ from scheduler.controller.parts import Wanted
 from scheduler.controller.recovery import Recovery
 from scheduler.controller.release import Release
 from scheduler.controller.slots import Plan, Slot, SlotState
+from scheduler.controller.successors import has_successor, in_place_of, is_of_rank
 from scheduler.controller.tables import Tables
 from scheduler.controller.worldsize import misfits
 from scheduler.kube.objects import SAVED, Pod
@@ -193,6 +194,7 @@ class Mending:
                 slot.bound(now_s, pod.spec.node_name)
             elif pod is not None:
                 self._try(gang, slot, pod, now_s)
+        self._fill_instead(gang, free, now_s)
         self._end_overdue(gang, now_s)
         self._keep_within(gang, now_s)
         if gang.request is not None and gang.request.nodes:
@@ -255,7 +257,7 @@ class Mending:
         if slot.state is SlotState.ENDING:
             self._tables.give_back(gang, [slot], now_s, "its pod ended with its gang")
             return
-        if any(one is not slot and one.uid and _of_one_rank(one, slot) for one in gang.slots):
+        if has_successor(gang, slot):
             self._tables.give_back(gang, [slot], now_s, "the pod after it has another node")
             return
         self._tables.slot_of.pop(slot.uid, None)
@@ -266,21 +268,17 @@ class Mending:
 
     def _fill(self, gang: LiveGang, slot: Slot, free: list[Pod], now_s: float) -> None:
         """Give an empty slot to the pod of its rank, if there is one, or back in the end."""
-        pod = next((p for p in free if not p.spec.node_name and _same(slot, p)), None)
+        pod = next((p for p in free if not p.spec.node_name and is_of_rank(slot, p)), None)
         old = slot.attempt < gang.attempt
         if pod is not None and not old and self._ledger.takes(slot.node, pod):
             free.remove(pod)
-            self._tables.vacancies.remove(gang, slot)
-            slot.filled(now_s, pod.metadata.uid, rank_of(pod))
-            gang.look_at(slot)
-            self._tables.unplaced[gang.key] = gang
-            self._tables.slot_of[slot.uid] = (gang, slot)
+            self._hand_over(gang, slot, pod, now_s)
             return
         cause = (
             "of an earlier attempt"
             if old
             else "its pod cannot use it"
-            if any(_same(slot, p) for p in free)
+            if any(is_of_rank(slot, p) for p in free)
             else "its node is gone"
             if slot.node not in self._ledger.nodes
             else "no pod came after it"
@@ -289,6 +287,27 @@ class Mending:
         )
         if cause:
             self._tables.give_back(gang, [slot], now_s, cause)
+
+    def _fill_instead(self, gang: LiveGang, free: list[Pod], now_s: float) -> None:
+        """Give empty slots to pods that came instead of theirs; back if these cannot use them."""
+        vacant = [slot for slot in gang.slots if slot.state is SlotState.VACANT]
+        earlier_s = self._timeouts.repair_s - self._work.zero_unix_s
+        found = in_place_of(
+            gang, vacant, free, self._ledger.takes, lambda slot: slot.since_s - earlier_s
+        )
+        for slot, pod, fits in found:
+            if fits:
+                self._hand_over(gang, slot, pod, now_s)
+            else:
+                self._tables.give_back(gang, [slot], now_s, "the pod after it cannot use it")
+
+    def _hand_over(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> None:
+        """Give an empty slot to a pod."""
+        self._tables.vacancies.remove(gang, slot)
+        slot.filled(now_s, pod.metadata.uid, rank_of(pod))
+        gang.look_at(slot)
+        self._tables.unplaced[gang.key] = gang
+        self._tables.slot_of[slot.uid] = (gang, slot)
 
     def _adopt(self, gang: LiveGang, pods: list[Pod], now_s: float) -> None:
         """Count pods that run without a plan of ours: bound by others, or before muster started.
@@ -505,15 +524,3 @@ def _is_readable(gang: LiveGang, pod: Pod) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _of_one_rank(one: Slot, other: Slot) -> bool:
-    same = one.rank[:2] == other.rank[:2] and one.is_held
-    return same and (one.rank.pod == other.rank.pod or bool(one.rank.number))
-
-
-def _same(slot: Slot, pod: Pod) -> bool:
-    rank = rank_of(pod)
-    return (slot.rank.role, slot.rank.number) == (rank.role, rank.number) and (
-        slot.rank.pod == rank.pod or bool(rank.number)
-    )

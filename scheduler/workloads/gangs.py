@@ -221,6 +221,12 @@ def rank_of(pod: Pod) -> Rank:
     return Rank(role, number_in(index), name)
 
 
+def says_index(pod: Pod) -> bool:
+    """True if a pod says which one of its role it is, whatever it is called."""
+    labels = pod.metadata.labels
+    return KUBEFLOW_INDEX in labels or LWS_WORKER in labels or _index(pod) is not None
+
+
 def number_in(text: str | None) -> int:
     """Return the number that a label says; 0 if it says none that Kubernetes would count with."""
     if not text or _NUMBER.fullmatch(text) is None:

@@ -195,3 +195,117 @@ def test_what_is_left_of_a_plan_is_not_bound_alone_while_the_old_ranks_leave() -
         assert bound(rig) == []
 
     tried(story, nodes=SIZE)
+
+
+# -- under another name --------------------------------------------------------------------------
+
+
+async def full(rig: Rig) -> None:
+    """Fill the nodes that are free."""
+    rig.see(*(pod(f"f-{node}", node=node) for node in rig.ledger.nodes if is_free(rig, node)))
+    await rig.settle()
+
+
+def is_free(rig: Rig, node: str) -> bool:
+    room = rig.ledger.room(node)
+    return room is not None and room.gpus > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("comes", ["after it", "while it leaves", "in one step"])
+@pytest.mark.parametrize("lost", range(SIZE))
+def test_a_lost_rank_gets_its_node_back_whatever_it_is_called(
+    lost: int, comes: str, kind: str
+) -> None:
+    """The cluster is full but for that node, and the others would be ended."""
+
+    async def story(rig: Rig) -> None:
+        old = await running(rig, kind)
+        await full(rig)
+        again = member(kind, lost, "a", uid="again")
+        meta = msgspec.structs.replace(again.metadata, name=f"g-{lost}-b")
+        again = msgspec.structs.replace(again, metadata=meta)
+        if comes == "while it leaves":
+            rig.see(going(old[lost]), again)
+            await rig.pass_s(20.0)
+            assert rig.placed() == {}
+        rig.lose(old[lost])
+        if comes == "after it":
+            await rig.pass_s(20.0)
+            rig.see(again)
+        elif comes == "in one step":
+            rig.see(again)
+        await rig.settle()
+        assert rig.placed() == {f"g-{lost}-b": old[lost].spec.node_name}
+        await rig.pass_s(100.0)
+        assert rig.evicted() == []
+
+    tried(story, nodes=SIZE + 1)
+
+
+@pytest.mark.parametrize("other", ["g-24567", "g-1", "exec-7"])
+def test_a_rank_may_come_again_under_another_number(other: str) -> None:
+    """Ends of names that are drawn at random have digits alone now and then."""
+
+    async def story(rig: Rig) -> None:
+        old = await running(rig, "group")
+        await full(rig)
+        said = {"muster.dev/group": "g", "muster.dev/min-member": str(SIZE)}
+        rig.lose(old[2])
+        rig.see(pod(other, annotations=said))
+        await rig.settle()
+        assert rig.placed() == {other: old[2].spec.node_name}
+
+    tried(story)
+
+
+def test_who_waits_to_join_takes_no_node_of_a_lost_rank_that_comes_again() -> None:
+    """Names say the ranks: the third is missed by the others, whoever waits."""
+
+    async def story(rig: Rig) -> None:
+        said = {"muster.dev/group": "g", "muster.dev/min-member": "3"}
+        rig.see(*(pod(f"g-{number}", annotations=said) for number in range(4)))
+        await rig.settle()
+        at = rig.placed()
+        assert len(at) == 3
+        runs = [pod(name, annotations=said, node=node) for name, node in at.items()]
+        rig.see(*runs)
+        await rig.settle()
+        rig.lose(*(one for one in runs if one.metadata.name == "g-2"))
+        await rig.settle()
+        assert rig.placed() == at
+        rig.see(pod("g-2", uid="again", annotations=said))
+        await rig.settle()
+        assert rig.control.slot_of["again"][1].node == at["g-2"]
+
+    tried(story, nodes=3)
+
+
+def test_a_node_is_not_kept_for_a_rank_zero_that_has_another() -> None:
+    async def story(rig: Rig) -> None:
+        old = await running(rig, "Job")
+        rig.see(going(old[0]), member("Job", 0, "b"))
+        await rig.settle()
+        assert rig.placed() == {"g-0-b": "node-00003"}
+        rig.lose(old[0])
+        rig.see(pod("k"))
+        await rig.settle()
+        assert rig.placed()["k"] == old[0].spec.node_name
+
+    tried(story)
+
+
+def test_a_job_whose_pods_all_come_again_one_by_one_keeps_their_nodes() -> None:
+    async def story(rig: Rig) -> None:
+        old = await running(rig, "Job")
+        rig.see(*(pod(f"k-{i}") for i in range(2)))  # one of them waits
+        await rig.settle()
+        rig.api.requests.clear()
+        rig.lose(*old)
+        rig.see(member("Job", 0, "b"))
+        await rig.settle()
+        rig.see(member("Job", 1, "b"), member("Job", 2, "b"))
+        await rig.settle()
+        assert rig.placed() == {f"g-{i}-b": one.spec.node_name for i, one in enumerate(old)}
+
+    tried(story)

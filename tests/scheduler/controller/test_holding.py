@@ -132,8 +132,9 @@ def test_a_pod_that_cannot_be_read_any_more_holds_nothing_once_it_ended() -> Non
 class Tenant:
     """Makes and deletes pods in one namespace, whose quota counts those that are there."""
 
-    def __init__(self, rig: Rig, quota: int) -> None:
+    def __init__(self, rig: Rig, quota: int, *, says_index: bool = True) -> None:
         self._rig, self._quota, self._made = rig, quota, 0
+        self._says_index = says_index  #: each pod one of its own: none comes instead of another
         self.pods: dict[str, Pod] = {}
 
     async def bind(self) -> None:
@@ -155,6 +156,8 @@ class Tenant:
             name = f"g{gang}-{self._made}"
             said = {"muster.dev/group": f"g{gang}", "muster.dev/min-member": "1"}
             labels = {"gpus": str(gpus)}
+            if self._says_index:
+                labels["training.kubeflow.org/replica-index"] = str(self._made)
             self.pods[name] = pod(name, annotations=said, labels=labels, gpus=gpus)
             self._rig.see(self.pods[name])
 
@@ -207,11 +210,12 @@ def test_a_tenant_holds_no_more_than_twice_its_quota(deeds: list[tuple[str, int,
     asyncio.run(story())
 
 
-def test_rounds_of_three_seconds_hold_no_more_than_twice_the_quota() -> None:
+@pytest.mark.parametrize("says_index", [True, False])
+def test_rounds_of_three_seconds_hold_no_more_than_twice_the_quota(says_index: bool) -> None:
     """Twenty rounds fit into the time for which a lost rank's node is kept."""
 
     async def story(rig: Rig) -> None:
-        tenant = Tenant(rig, QUOTA)
+        tenant = Tenant(rig, QUOTA, says_index=says_index)
         tenant.make(0, 0)
         await tenant.bind()
         most = 0
@@ -223,7 +227,7 @@ def test_rounds_of_three_seconds_hold_no_more_than_twice_the_quota() -> None:
             tenant.delete(0, 2)
             await rig.pass_s(3.0)
             most = max(most, held(rig, NODES))
-        assert most == 2 * QUOTA
+        assert most == (2 * QUOTA if says_index else QUOTA)
 
     tried(story, nodes=NODES)
 
