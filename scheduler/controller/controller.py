@@ -433,7 +433,11 @@ class Controller:
                 if pod is None or pod.spec.node_name:
                     del self._to_wake[uid]
                     continue
-                shape = pod_shape(pod, self.settings.resource)
+                try:
+                    shape = pod_shape(pod, self.settings.resource)
+                except ValueError:  # whoever asked with it was told; steps go on
+                    del self._to_wake[uid]
+                    continue
                 if shape not in left:
                     left[shape] = max(FEW_WOKEN, self.ledger.fits(shape))
                 if left[shape]:

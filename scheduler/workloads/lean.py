@@ -25,7 +25,7 @@ from scheduler.kube.objects import (
 )
 from scheduler.workloads import gangs
 from scheduler.workloads.limits import MOST_LISTED, excess
-from scheduler.workloads.requests import nano, pod_requests
+from scheduler.workloads.requests import LARGEST, UNIT, nano, pod_requests
 
 #: labels and annotations of pods that are read, whichever of the two they are
 READ = frozenset({
@@ -138,7 +138,9 @@ def _as_one(pod: Pod) -> Container:
     """
     try:
         takes: Quantities = {
-            name: f"{amount}n" for name, amount in pod_requests(pod).items() if amount
+            name: f"{min(amount, LARGEST * UNIT)}n"  # a sum may be larger than what may be asked
+            for name, amount in pod_requests(pod).items()
+            if amount
         }
     except ValueError:
         takes = {"cpu": "what cannot be read"}

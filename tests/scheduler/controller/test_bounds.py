@@ -537,6 +537,23 @@ def test_lone_pods_are_woken_for_the_room_that_there_is_and_each_once() -> None:
     tried(story, nodes=1)
 
 
+def test_a_lone_pod_that_cannot_be_read_wakes_nobody_and_stops_nothing() -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(pod("g", **own("g"), node="node-00000"))
+        bad = pod("bad", gpus=1, gated=False)
+        bad.spec.containers[0].resources.requests["memory"] = str(1 << 80)
+        rig.see(bad, pod("good", gpus=1, gated=False))
+        await rig.settle()
+        rig.control.refused |= {"bad": None, "good": None}
+        rig.lose(rig.control.pods["g"])
+        await rig.settle()
+        poked = [path for method, path, _ in rig.api.requests if method == "PATCH"]
+        assert [path.rpartition("/")[2] for path in poked] == ["good"]
+        assert not rig.control._to_wake
+
+    tried(story, nodes=1)
+
+
 def test_what_one_user_does_to_many_gangs_is_said_of_some(caplog: pytest.LogCaptureFixture) -> None:
     async def story(rig: Rig) -> None:
         labels = {gangs.KUBEFLOW_JOB: "g"}
