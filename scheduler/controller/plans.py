@@ -262,8 +262,18 @@ class PlanRecords:
                 "metadata": {"name": name, "labels": meta["labels"]},
                 **kept,
             }
-            with suppress_codes(409):  # it was moved before, or a newer one is here
-                await self._api.persist("POST", self._path, body)
+            try:
+                with suppress_codes(409):  # it was moved before, or a newer one is here
+                    await self._api.persist("POST", self._path, body)
+            except ApiError as error:
+                if error.code not in (403, 404):
+                    raise
+                log.error(  # the others would be refused alike, and none is lost
+                    "plan records of an earlier version stay in %s, they cannot be written to %s: "
+                    "%s; make that namespace with muster's rights in it, and start muster again",
+                    namespace, self._path.split("/")[4], error,
+                )  # fmt: skip
+                return
             seen = {"preconditions": {"resourceVersion": meta["resourceVersion"]}}
             with suppress_codes(404, 409):
                 await self._api.persist("DELETE", f"{there}/{name}", seen)
@@ -292,7 +302,7 @@ class PlanRecords:
         return plans, unreadable
 
     async def erase_named(self, name: str) -> None:
-        """Remove a record that cannot be read."""
+        """Remove a record that cannot be read; it may be gone already."""
         with suppress_codes(404):
             await self._api.persist("DELETE", f"{self._path}/{name}")
 

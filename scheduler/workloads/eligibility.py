@@ -5,6 +5,7 @@ For all nodes at once `nodeclasses` answers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256
@@ -140,6 +141,14 @@ def clauses_of(term: dict[str, Any]) -> list[dict[str, Any]]:
     return [*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ())]
 
 
+def _integer(text: object) -> int | None:
+    """Return a number as Go's ParseInt reads it, which takes no blanks and no underscores."""
+    if not isinstance(text, str) or not re.fullmatch(r"[+-]?[0-9]{1,63}", text):
+        return None
+    number = int(text)
+    return number if -(1 << 63) <= number < 1 << 63 else None
+
+
 def clause_matches(clause: dict[str, Any], labels: dict[str, str]) -> bool:
     """True if labels are as one clause has them."""
     value = labels.get(clause.get("key", ""))
@@ -154,9 +163,8 @@ def clause_matches(clause: dict[str, Any], labels: dict[str, str]) -> bool:
         case "DoesNotExist":
             return value is None
         case "Gt" | "Lt" as operator:
-            try:
-                have, bound = int(value or ""), int(values[0])
-            except (ValueError, IndexError):
+            have, bound = _integer(value or ""), _integer(values[0] if values else "")
+            if have is None or bound is None:
                 return False
             return have > bound if operator == "Gt" else have < bound
     return False

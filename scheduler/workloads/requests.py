@@ -20,6 +20,7 @@ from scheduler.kube.objects import (
     Pod,
     Quantities,
 )
+from scheduler.workloads.gangs import MOST
 
 MILLI, UNIT = 10**6, 10**9  #: in nano, the finest step of a quantity
 LARGEST = (1 << 63) - 1  #: of a quantity, in its unit
@@ -91,13 +92,17 @@ def devices_shape(counts: Mapping[str, int], resource: str) -> PodShape:
 
 
 def _shape(amounts: Amounts, resource: str, pods: int) -> PodShape:
-    take = amounts.pop
-    return PodShape(  # all rounded up
-        -(-take(resource, 0) // UNIT),
-        -(-take("cpu", 0) // MILLI),
-        -(-take("memory", 0) // UNIT),
-        pods,
-        others({name: -(-amount // UNIT) for name, amount in amounts.items()}) if amounts else (),
+    """Return amounts in the units of a shape, rounded up; more than any node has is as good."""
+
+    def take(name: str, unit: int = UNIT, most: int = MOST * MOST) -> int:
+        return min(-(-amounts.pop(name, 0) // unit), most)
+
+    return PodShape(
+        take(resource, most=MOST),
+        take("cpu", MILLI),
+        take("memory"),
+        min(pods, MOST),
+        others({name: take(name) for name in list(amounts)}) if amounts else (),
     )
 
 

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 from scheduler.controlplane import cluster as clusters
@@ -185,7 +186,7 @@ class Chaos:
             quiet = not self._faulty and await asyncio.to_thread(self._well, cluster)
             if quiet and not self._faulty:
                 self._well_s += time.monotonic() - before_s
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, HTTPException):  # it was killed meanwhile
                     url = cluster.status_url
                     observer.count_filters(await asyncio.to_thread(num_filters, url))
                     observer.held = await asyncio.to_thread(held, url)

@@ -659,3 +659,22 @@ def test_a_state_is_made_in_slices_also_for_a_gang_that_asks_for_the_room_of_its
     tried(story)
     assert asked
     assert not any(asked)
+
+
+@pytest.mark.parametrize("what", [RESOURCE, "memory", "cpu", "example.com/nic"])
+@pytest.mark.parametrize("of_a_gang", [True, False])
+def test_what_a_pod_asks_for_is_no_more_than_the_journal_takes(what: str, of_a_gang: bool) -> None:
+    """`muster replay` refused the whole journal for it, and reports left the gang out."""
+
+    async def story(rig: Rig) -> None:
+        one = pod("huge", gpus=1, **(own("g") if of_a_gang else {"node": "node-00000"}))
+        main = one.spec.containers[0]
+        main.resources.requests[what] = main.resources.limits[what] = str((1 << 63) - 1)
+        one.spec.containers.append(main)
+        rig.see(one)
+        await rig.settle()
+        rig.see(pod("h", **own("h"), gpus=8))
+        await rig.settle()
+        assert set(rig.placed()) == {"h"}
+
+    tried(story)  # and replayed

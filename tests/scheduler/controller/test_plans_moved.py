@@ -106,6 +106,27 @@ def test_what_was_written_here_since_is_kept() -> None:
     asyncio.run(story())
 
 
+def test_records_stay_where_they_are_if_the_new_namespace_is_missing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It ended muster at each start."""
+
+    class Missing(Records):
+        async def persist(self, method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if method == "POST":
+                raise ApiError(404, 'namespaces "muster-plans" not found')
+            return await super().persist(method, path, body, **more)
+
+    async def story() -> None:
+        api = Missing()
+        api.put(OLD, record_name("n/g0"), data={"plan": plan(0)})
+        await PlanRecords(api, "muster-plans", "new/2").move_from("muster")  # type: ignore[arg-type]
+        assert len(api.kept[OLD]) == 1
+        assert "stay in muster" in caplog.text and "muster-plans" in caplog.text
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("breaks_after", range(4))
 @pytest.mark.parametrize("num_digits", [1, 3])
 def test_what_an_earlier_version_wrote_since_takes_the_place_of_what_was_left_here(

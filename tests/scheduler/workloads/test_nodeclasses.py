@@ -10,7 +10,7 @@ import pytest
 
 from scheduler.controlplane.objects import node as played
 from scheduler.kube.objects import NodeObject, Pod
-from scheduler.workloads.eligibility import may_use, term_matches
+from scheduler.workloads.eligibility import clause_matches, may_use, term_matches
 from scheduler.workloads.limits import MOST_CLAUSES, MOST_LISTED, MOST_VALUES, excess
 from scheduler.workloads.nodeclasses import MOST_RECENT, NodeClasses
 
@@ -268,3 +268,12 @@ def test_what_real_pods_have_is_not_too_much() -> None:
     )  # fmt: skip
     assert MOST_CLAUSES > 50
     assert not excess(real)
+
+
+@pytest.mark.parametrize(
+    ("label", "matches"), [("1000", True), ("+1000", True), ("1_000", False), (" 7", False),
+                           ("\u0667", False), ("9223372036854775808", False), ("4", False)],
+)  # fmt: skip
+def test_numbers_in_labels_are_read_as_kube_scheduler_reads_them(label: str, matches: bool) -> None:
+    clause = {"key": "memory", "operator": "Gt", "values": ["5"]}
+    assert clause_matches(clause, {"memory": label}) == matches
