@@ -20,7 +20,7 @@ from scheduler.controller.tables import Tables
 from scheduler.kube.api import ApiError
 from scheduler.kube.objects import SUSPENDED, Pod, Thing, node_ready, unix_s
 from scheduler.kube.watch import Change
-from scheduler.workloads.gangs import KINDS, KUEUE_QUEUE, TRAINING_JOBS, Source
+from scheduler.workloads.gangs import KINDS, KUEUE_QUEUE, SYSTEM, TRAINING_JOBS, Source
 from scheduler.workloads.sizes import training_job
 
 log = logging.getLogger("muster.suspending")
@@ -64,6 +64,8 @@ class Job(NamedTuple):
         meta = self.thing.metadata
         said = meta.annotations.get(SUSPENDED)
         if said is None or not (self.kind == "Job" or self.kind in TRAINING_JOBS):
+            return False
+        if meta.namespace == SYSTEM:
             return False
         earlier = (f"{of}/{meta.name}" for of in (Source.JOB, Source.KUBEFLOW))
         return said == meta.uid or said in earlier

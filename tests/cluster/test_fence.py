@@ -128,6 +128,38 @@ def test_musters_token_changes_nothing_in_kube_system(muster: Kube, system: str)
     assert said in refused(muster, "POST", f"{system}/eviction", eviction)
 
 
+def test_musters_token_suspends_no_job_and_tells_nothing_in_kube_system(
+    kube: Kube, muster: Kube
+) -> None:
+    said, meta = "muster changes nothing in kube-system", {"name": "of-the-system"}
+    jobs = "/apis/batch/v1/namespaces/kube-system/jobs"
+    container = {"name": "a", "image": "a"}
+    template = {"spec": {"restartPolicy": "Never", "containers": [container]}}
+    spec = {"suspend": True, "template": template}
+    kube.call("POST", jobs, {"metadata": meta, "spec": spec})
+    try:
+        path = f"{jobs}/of-the-system"
+        assert said in refused(muster, "PATCH", path, {"spec": {"suspend": False}})
+        note = {"metadata": {"annotations": {"muster.dev/suspended": "x"}}}
+        assert said in refused(muster, "PATCH", path, note)
+        assert not refused(kube, "PATCH", path, note), "others are not concerned"
+    finally:
+        kube.delete(f"{jobs}/of-the-system")
+    event = {
+        "metadata": meta,
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "reportingController": "muster",
+        "reportingInstance": "muster",
+        "action": "Plan",
+        "reason": "Planned",
+        "type": "Normal",
+        "regarding": {"kind": "Pod", "name": "x", "namespace": "kube-system"},
+    }
+    where = "/apis/events.k8s.io/v1/namespaces/kube-system/events"
+    assert said in refused(muster, "POST", where, event)
+    assert not refused(kube, "POST", where, event)
+
+
 def test_pods_of_kube_system_are_no_gang(kube: Kube, space: str) -> None:
     """What muster may not release would wait for ever."""
     member = pod("kube-system", "alone", 1, labels={"scheduling.x-k8s.io/pod-group": "g"})

@@ -293,6 +293,17 @@ def test_who_suspends_a_job_himself_has_his_way(kind: str, said: str) -> None:
     tried(story)
 
 
+def test_a_job_of_kube_system_is_left_alone_whatever_is_noted_on_it() -> None:
+    """muster may not change it, and would try for ever."""
+
+    async def story(rig: Rig) -> None:
+        rig.thing("Job", "j", {"suspend": True}, annotations=NOTE, namespace="kube-system")
+        await rig.pass_s(600.0)
+        assert not rig.api.requests
+
+    tried(story)
+
+
 @pytest.mark.parametrize("kind", EARLIER)
 def test_a_job_that_an_earlier_version_suspended_is_resumed(kind: str) -> None:
     async def story(rig: Rig) -> None:
