@@ -74,6 +74,7 @@ class Controller:
         self.work = Work(clock)
         self.tables = Tables(settings, ledger, self.work)
         self.progress = self.tables.progress
+        self.tables.ages.store = plans
         self.suspending = Suspending(self.tables, self.lanes)
         self.release = Release(
             self.tables, self.lanes, plans, telling, metrics, self.on_pod, self.set_aside

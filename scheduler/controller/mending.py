@@ -79,6 +79,8 @@ class Mending:
         self._release.tell(gang)
         if gang.recorded and gang.slots and gang.is_placed() and not gang.releasing:
             self._release.completed(gang, now_s)
+        if gang.sent_away:
+            self._tables.ages.note(gang)
         self._judge(gang, now_s)
 
     def _completed(self, gang: LiveGang, pods: list[Pod]) -> Completed | None:
@@ -154,7 +156,7 @@ class Mending:
         gang.begun_min = 0
         gang.lacks_since_s, gang.mends = inf, False
         gang.later = []
-        self._tables.keep_age(gang, now_s)
+        self._tables.ages.end(gang)
         gang.problem, gang.size = "", None
         if not gang.pods:
             self._tables.forget_gang(gang)
@@ -436,6 +438,10 @@ class Mending:
         lacks = self._lacks(gang, gang.size, bound)
         if not lacks:
             gang.degraded_since_s, gang.kept_by = 0.0, ""
+            if gang.sent_away and all(slot.state is SlotState.BOUND for slot in bound):
+                gang.sent_away = False  # it may stay after all, or is whole again
+            if not gang.sent_away:
+                self._tables.ages.forget(gang.key)
             return
         if gang.releasing or self._awaits(gang, now_s):
             gang.degraded_since_s = 0.0

@@ -26,6 +26,7 @@ from scheduler.workloads.gangs import GangKey, Rank, Source
 
 log = logging.getLogger("muster.plans")
 FORMAT = "1"
+AGES = "muster-ages"  #: name of the ConfigMap beside the records
 ERASE_AGAIN_S = 5.0
 #: a record up to this long is written as it is, one that is longer under `PACKED`
 PLAIN_BYTES, PACKED = 600_000, "plan.json.zlib"
@@ -91,6 +92,7 @@ class PlanRecords:
         self._path = records_of(namespace)
         self.epoch = epoch
         self._versions: dict[str, str] = {}
+        self._ages_version = ""
         self._again = asyncio.Lock()  #: one record after the other is tried again
 
     @property
@@ -300,6 +302,41 @@ class PlanRecords:
             self._versions[plan.unit] = item.metadata.resource_version
             plans.append(plan)
         return plans, unreadable
+
+    async def read_ages(self) -> str:
+        """Return how old gangs are that were evicted, as it was written down last."""
+        try:
+            found = _written.decode(await self._api.persist("GET", f"{self._path}/{AGES}"))
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            self._ages_version = ""
+            return ""
+        self._ages_version = found.metadata.resource_version
+        return found.data.get("ages", "")
+
+    async def write_ages(self, text: str) -> None:
+        """Write that down in place of what was said before.
+
+        Raises:
+            ApiError: 409 if another leader writes.
+        """
+        body: dict[str, Any] = {"metadata": {"name": AGES}, "data": {"ages": text}}
+        for again in (True, False):
+            try:
+                if self._ages_version:
+                    body["metadata"]["resourceVersion"] = self._ages_version
+                    path = f"{self._path}/{AGES}"
+                    reply = await self._api.persist("PATCH", path, body, content_type=MERGE)
+                else:
+                    reply = await self._api.persist("POST", self._path, body)
+            except ApiError as error:
+                if not again or error.code != 409:
+                    raise
+                await self.read_ages()  # the answer to an earlier write may have been lost
+            else:
+                self._ages_version = _written.decode(reply).metadata.resource_version
+                return
 
     async def erase_named(self, name: str) -> None:
         """Remove a record that cannot be read; it may be gone already."""

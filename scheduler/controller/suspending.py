@@ -135,8 +135,6 @@ class Suspending:
         job, meta = Job(kind, thing), thing.metadata
         where = (kind, meta.namespace, meta.name)
         known = self._noted.get(where)
-        if job.is_noted or known is not None:
-            self._tables.keep_age_of(thing)
         if change is Change.DELETED or not job.is_noted:
             if where in self._new:
                 del self._new[where], self._noted[where]

@@ -6,6 +6,7 @@ import hashlib
 from itertools import islice
 from math import inf
 
+from scheduler.controller.ages import Ages
 from scheduler.controller.asking import request_of
 from scheduler.controller.budget import Budget
 from scheduler.controller.leaving import Lasts, Leaving
@@ -33,9 +34,6 @@ from scheduler.workloads.gangs import (
 MOST_SCHEDULERS = 100  #: whoever creates pods chooses such names
 MOST_KEPT = 10_000  #: gangs without pods of which it is known what was refused
 LOOKED_AT = 10  #: of them, whenever one more comes: the oldest
-
-#: pods that come so long after muster ended those before them are as old as they were
-AGE_S = 600.0
 
 
 def _age(gang: LiveGang) -> tuple[float, GangKey]:
@@ -68,10 +66,7 @@ class Tables:
         #: kinds of objects of which no list has come yet: nobody knows what those say
         self.unread: set[str] = set()
         self.progress = Progress(settings.timeouts.bind_s, settings.schedulers)
-        #: of gangs whose pods muster ended: when they came, and until when that is kept
-        self._ages: dict[GangKey, tuple[float, int, float]] = {}
-        #: by uid, of jobs that muster suspended, perhaps before it started: the same
-        self._ages_of_jobs: dict[str, tuple[float, int, float]] = {}
+        self.ages = Ages(work)
         self.budget = Budget()
         self.leaving = Leaving(work, settings.timeouts.bind_s)
         self.repelling = Repelling(ledger.nodes)
@@ -142,10 +137,7 @@ class Tables:
             gang.num_aborts, gang.hold_until_s = refusals.num_aborts, refusals.hold_until_s
             gang.came_s = self.work.now_s()
             self.names[name] = gang
-            known = self._ages_of_jobs.get(key.owner, (inf, gang.ordinal, 0.0))
-            submit_s, ordinal, until_s = self._ages.pop(key, known)
-            if self.work.now_s() < until_s:
-                gang.submit_s, gang.ordinal = submit_s, ordinal
+            self.ages.give(gang)
         return gang
 
     def _free_name(self, key: GangKey) -> str:
@@ -209,32 +201,6 @@ class Tables:
                     elif not called and self.names.get(gang.name) is not gang:
                         gang.name = self._free_name(gang.key)
                         self.names[gang.name] = gang
-
-    def keep_age(self, gang: LiveGang, now_s: float) -> None:
-        """Let a gang without pods begin anew, but one that muster sent away at its old age."""
-        for key, (_, _, until_s) in list(self._ages.items()):
-            if until_s <= now_s:
-                del self._ages[key]
-        for uid, (_, _, until_s) in list(self._ages_of_jobs.items()):
-            if until_s <= now_s:
-                del self._ages_of_jobs[uid]
-        if gang.sent_away and gang.submit_s < inf:
-            self._ages[gang.key] = (gang.submit_s, gang.ordinal, now_s + AGE_S)
-            self.work.look_again(gang.key, now_s + AGE_S)
-        else:
-            gang.submit_s = inf
-        gang.sent_away = False
-
-    def keep_age_of(self, job: Thing) -> None:
-        """Let pods that a job makes after muster suspended it be as old as the job."""
-        created = job.metadata.creation_timestamp
-        if not created:
-            return
-        now_s, uid = self.work.now_s(), job.metadata.uid
-        known = self._ages_of_jobs.get(uid)
-        ordinal = known[1] if known is not None else self._num_seen
-        submit_s = unix_s(created) - self.work.zero_unix_s
-        self._ages_of_jobs[uid] = submit_s, ordinal, now_s + AGE_S
 
     def forget_gang(self, gang: LiveGang) -> None:
         """Forget a gang without pods, but not where kube-scheduler refused them, and how often."""

@@ -186,11 +186,13 @@ class Service:
                 for name in unreadable:
                     log.warning("plan record %s is of another version and is erased", name)
                     await plans.erase_named(name)
+                ages = await plans.read_ages()
             except ApiError as error:
                 self.why_not_ready = f"the plan records in {plans.path}: {error}"
                 log.error("not leading yet: %s", self.why_not_ready)
                 await asyncio.sleep(AGAIN_S)
             else:
+                self.controller.tables.ages.read(ages, self.controller.gangs.values())
                 return found
 
     def _keep(

@@ -18,7 +18,7 @@ import msgspec
 from scheduler.controller.controller import Controller
 from scheduler.controller.metrics import Metrics
 from scheduler.controller.mirror import Ledger
-from scheduler.controller.plans import PlanRecord, PlanRecords, record_name
+from scheduler.controller.plans import AGES, PlanRecord, PlanRecords, record_name
 from scheduler.controller.settings import LiveSettings
 from scheduler.controlplane.objects import node as played
 from scheduler.core.audit import validate
@@ -199,7 +199,8 @@ class Rig:
                     if "spec" in body:
                         item["spec"]["schedulingGates"] = body["spec"]["schedulingGates"] or []
                         item["spec"].update(affinity=body["spec"].get("affinity"))
-                elif (method, where) == ("POST", f"{path}/eviction"):
+                is_evicted = (method, where) == ("POST", f"{path}/eviction")
+                if is_evicted and body["deleteOptions"]["preconditions"]["uid"] == one.metadata.uid:
                     item["metadata"]["deletionTimestamp"] = "2026-01-01T01:00:00Z"
             found.append(msgspec.convert(item, Pod))
         return found
@@ -212,14 +213,15 @@ class Rig:
                 continue
             if method == "DELETE":
                 found.pop(path.rpartition("/")[2], None)
-            elif "data" in body:
+            elif "plan" in body.get("data", ()):
                 plan = msgspec.json.decode(body["data"]["plan"], type=PlanRecord)
                 found[record_name(plan.unit)] = plan
         return list(found.values())
 
     def records_there(self) -> list[PlanRecord]:
         """Return the plan records that are left."""
-        plans = (item["data"]["plan"] for item in self.api.records.values())
+        items = (item for name, item in self.api.records.items() if name != AGES)
+        plans = (item["data"]["plan"] for item in items)
         return [msgspec.json.decode(plan, type=PlanRecord) for plan in plans]
 
     def restarted(self, **settings: Any) -> Rig:
@@ -234,6 +236,10 @@ class Rig:
         anew.see(*self.pods_written())
         for plan in self.records_written():
             anew.found(plan)
+        ages = self.api.records.get(AGES)
+        if ages is not None:
+            anew.api.records[AGES] = ages
+            anew.control.tables.ages.read(ages["data"]["ages"], anew.control.gangs.values())
         anew.control.tables.name_anew()
         anew.control.active = True
         return anew

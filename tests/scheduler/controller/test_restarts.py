@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from scheduler.kube.objects import PLAN, SUSPENDED, Pod, ThingStatus
+from scheduler.controller.plans import AGES
+from scheduler.kube.objects import PLAN, Pod, ThingStatus
 from scheduler.kube.watch import Change
 from tests.scheduler.controller.rig import Rig, pod, tried
 
@@ -46,6 +47,14 @@ class Run:
                 said = {"job-name": "g", "replica-type": role, "replica-index": str(index)}
                 labels = {f"{KUBEFLOW}{key}": value for key, value in said.items()}
                 return pod(f"g-{number}", labels=labels, owner=("PyTorchJob", "g", "uid-g"), **more)
+            case "LeaderWorkerSet":
+                said = {"name": "g", "group-index": "0", "worker-index": str(number)}
+                labels = {
+                    f"leaderworkerset.sigs.k8s.io/{key}": value for key, value in said.items()
+                }
+                size = {"leaderworkerset.sigs.k8s.io/size": str(self.size)}
+                owner = ("StatefulSet", "g", "uid-of-a-set")
+                return pod(f"g-{number}", labels=labels, annotations=size, owner=owner, **more)
             case "tasks":
                 said = {"volcano.sh/task-spec": "worker", "scheduling.k8s.io/group-name": "g"}
                 return pod(f"g-{number}", annotations=said, labels=said, **more)
@@ -79,6 +88,8 @@ class Run:
             case "tasks":
                 least = {"minMember": size, "minTaskMember": {"worker": size}}
                 self.rig.thing("volcano", "g", least)
+            case "LeaderWorkerSet":
+                pass  # its pods say so
             case _:
                 self.rig.thing("coscheduling", "g", {"minMember": size})
 
@@ -247,12 +258,12 @@ def test_nobody_is_ended_who_would_not_have_been_without_the_restart(
     assert with_one <= without
 
 
-@pytest.mark.parametrize("moment", ["its pods end", "its pods are gone"])
-@pytest.mark.parametrize("kind", ["Job", "PyTorchJob", "pod group"])
-def test_a_gang_that_was_evicted_keeps_its_place_over_a_restart(kind: str, moment: str) -> None:
-    if kind == "pod group" and moment == "its pods are gone":
-        return  # nobody makes them again of whom muster knows
+MOMENTS = ["its pods end", "its pods are gone", "some are back", "all are back", "twice"]
 
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("kind", [*KINDS, "LeaderWorkerSet"])
+def test_a_gang_that_was_evicted_keeps_its_place_over_a_restart(kind: str, moment: str) -> None:
     async def story(rig: Rig) -> None:
         run = Run(rig, kind, 3)
         await run.start()
@@ -261,27 +272,34 @@ def test_a_gang_that_was_evicted_keeps_its_place_over_a_restart(kind: str, momen
         await run.lose(2)
         await passes(rig, 140.0)
         assert len(rig.evicted()) == 2
-        if kind != "pod group":
-            thing = rig.control.find(kind, "n", "g")
-            assert thing is not None
-            created = {"creationTimestamp": "2026-01-01T00:00:00Z"}
-            note = {"annotations": {SUSPENDED: "uid-g"}}
-            spec = {**thing.spec, "suspend": True, "runPolicy": {"suspend": True}}
-            rig.thing(kind, "g", spec, **created, **note)
-        if moment == "its pods are gone":
-            rig.control.active = False
-            rig.lose(*(rig.control.pods[uid] for uid in run.uids.values()))
-        anew = rig.restarted()
-        anew.control.active = False  # nobody gets the nodes before the pods are back
-        await anew.settle()
-        if moment == "its pods end":
-            anew.lose(*(anew.control.pods[uid] for uid in run.uids.values()))
-            await anew.settle()
+        gone = [rig.control.pods[uid] for uid in run.uids.values()]
         run.uids = {number: f"g-{number}-anew" for number in range(3)}
-        anew.see(*(made_at(run.member(number), 20) for number in range(3)))
-        anew.control.active = True
+        back = [made_at(run.member(number), 20) for number in range(3)]
+        # nobody gets the nodes before the pods are back
+        others = [pod(f"o-{n}", node=f"node-{n:05d}", gated=False) for n in range(3)]
+        rig.see(*others)
+        if moment != "its pods end":
+            rig.lose(*gone)
+            await rig.settle()
+            rig.see(*back[: {"some are back": 1, "all are back": 3}.get(moment, 0)])
+        anew = rig.restarted()
+        await anew.settle()
+        if moment == "twice":
+            anew = anew.restarted()
+        if moment == "its pods end":
+            anew.lose(*gone)
+        await anew.settle()
+        anew.see(*back)
+        await anew.settle()
+        anew.lose(*others)
         await anew.settle()
         assert sorted(anew.placed()) == ["g-0", "g-1", "g-2"]
+        run.rig = anew
+        await run.bind(anew)
+        anew.lose(*(anew.control.pods[uid] for uid in run.uids.values()))
+        await anew.settle()
+        assert "later-0" in anew.placed()
+        assert anew.api.records[AGES]["data"]["ages"] == "[]"
 
     tried(story, nodes=3)
 
