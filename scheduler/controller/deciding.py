@@ -83,14 +83,17 @@ class Deciding:
         self._ledger.is_deciding = False
         while True:
             now_s = self._work.now_s()
-            yield from self.settling(now_s)
+            is_settled = self._ledger.is_settled
+            if not is_settled:
+                yield from self.settling(now_s)
             if not self._work.active:
                 return
-            if self._ledger.has_to_count() and num_counts < MOST_COUNTS:
-                num_counts += 1
-                continue
+            if not is_settled:
+                if self._ledger.has_to_count() and num_counts < MOST_COUNTS:
+                    num_counts += 1
+                    continue
+                self._ledger.settle(now_s)  # it is, or nothing can be decided
             num_counts = 0
-            self._ledger.settle(now_s)  # it is, or nothing can be decided
             decisions = self._ledger.ask(now_s)
             if not self._have_changed(decisions, now_s, tries):
                 for gang, nodes in self._carry_out(decisions, now_s):
@@ -111,12 +114,14 @@ class Deciding:
 
         That was heard since they were looked at; nothing is carried out then.
         """
-        admitted = [self._names[one.gang] for one in decisions if isinstance(one, Admit)]
-        changed = [g for g in admitted if tries[g.name] < MOST_TRIES and not g.all_wait()]
-        for gang in changed:
-            tries[gang.name] += 1
-            self._mend(gang, now_s)
-        return bool(changed)
+        changed = False
+        for one in decisions:
+            gang = self._names[one.gang] if isinstance(one, Admit) else None
+            if gang is not None and not gang.all_wait() and tries[gang.name] < MOST_TRIES:
+                tries[gang.name] += 1
+                self._mend(gang, now_s)
+                changed = True
+        return changed
 
     def _carry_out(self, decisions: tuple[Decision, ...], now_s: float) -> Iterator[Untold]:
         """Carry out what the core decided; yield the gangs that got nodes."""

@@ -331,13 +331,14 @@ class LiveGang:
 
     def all_wait(self) -> bool:
         """True if the pods for which the gang asks the core are still there, without a node."""
-        parts = self.request.parts if self.request is not None else []
-        return all(
-            (pod := self.pods.get(uid)) is not None
-            and not (pod.spec.node_name or pod.ended or pod.metadata.deletion_timestamp)
-            for part in parts
-            for uid in part.uids
-        )
+        for part in self.request.parts if self.request is not None else []:
+            for uid in part.uids:
+                pod = self.pods.get(uid)
+                if pod is None or pod.spec.node_name or pod.ended:
+                    return False
+                if pod.metadata.deletion_timestamp:
+                    return False
+        return True
 
     def live_pods(self) -> list[Pod]:
         """Return pods that run or will, in rank order; first those that a role cannot lack."""

@@ -119,6 +119,9 @@ class Ledger:
         self.now_s = 0.0
         self.is_deciding = False  #: a pass was begun, and the core has more to decide in it
         self.version = 0  #: grows whenever a node may have got more or less room
+        self._num_told = 0  #: events, and states that were made anew
+        self._num_seen = -1  #: of them, those when it was last asked whether ...
+        self._is_stuck = False  #: ... the head of the queue does not fit
 
     # -- nodes -------------------------------------------------------------------------------
 
@@ -519,16 +522,16 @@ class Ledger:
 
     def _tell_asked(self, request: Request) -> None:
         """Tell which pods the gang has and which of them are there."""
-        name, roles = request.name, self._roles(request)
+        name, roles, present = request.name, self._roles(request), request.present
         member = self.state.gangs.get(name)
         if member is None:
-            self._tell(GangSubmitted(request.gang(roles), request.present))
+            self._tell(GangSubmitted(request.gang(roles), present))
             if request.overtaken:
                 self._tell(Overtaken(name, request.overtaken))
-        elif member.gang.roles != roles or member.present > request.present:
-            self._tell(GangResized(name, roles, request.present))
-        elif member.present < request.present:
-            self._tell(MemberAppeared(name, request.present - member.present))
+        elif member.gang.roles != roles or member.present > present:
+            self._tell(GangResized(name, roles, present))
+        elif member.present < present:
+            self._tell(MemberAppeared(name, present - member.present))
         member = self.state.gangs[name]
         if member.mends != request.mends and (member.held or member.mends):
             self._tell(GangMends(name, request.mends))
@@ -539,14 +542,14 @@ class Ledger:
         What has a node asks for none: its pin would make a class of every node.
         """
         member = self.state.gangs.get(request.name)
-        known = {role.name: role for role in member.gang.roles} if member is not None else {}
+        known = member.gang.roles if member is not None else ()
         roles = []
         for part in request.parts:
-            selector = Selector()
             if part.asks and part.pod is not None:
                 selector = self.classes.selector(part.pod, part.avoid)
-            elif part.name in known:
-                selector = known[part.name].selector
+            else:
+                told = (role.selector for role in known if role.name == part.name)
+                selector = next(told, Selector())
             roles.append(Role(part.count, part.shape, selector, part.name))
         return tuple(roles)
 
@@ -554,6 +557,7 @@ class Ledger:
 
     def _tell(self, event: ClusterEvent | Wait | Reserve) -> None:
         apply(self.state, event)
+        self._num_told += 1
         if not isinstance(event, _LEAVES_ROOM):
             self.version += 1
         self.record(self.now_s, event)
@@ -582,6 +586,7 @@ class Ledger:
         finally:
             self._meanwhile = None
         self.version += 1
+        self._num_told += 1
         self.standing.begin_anew()
         for name in self._facts.keys() & facts.keys():
             self._facts[name] = facts[name]
@@ -640,6 +645,13 @@ class Ledger:
         """True if the core's state has to be made anew, which takes long."""
         return self._making is not None or self._start_over or self._once_more
 
+    @property
+    def is_settled(self) -> bool:
+        """True if the core's state is up to date, and what stands need not be counted."""
+        if self._stale or self._look_anew or self.standing.aside or self.is_to_be_made:
+            return False
+        return not self._head_is_stuck()
+
     def settle(self, now_s: float) -> None:
         """Bring the core's state up to date with the facts."""
         for _ in self.settling(now_s):
@@ -669,8 +681,11 @@ class Ledger:
 
     def _head_is_stuck(self) -> bool:
         """True unless it is known that the head of the queue fits now, or nobody waits."""
-        head = self.state.queue.head()
-        return head is not None and not self.standing.fits(self.state, head)
+        if self._num_told != self._num_seen:  # else nothing has changed since
+            head = self.state.queue.head()
+            self._is_stuck = head is not None and not self.standing.fits(self.state, head)
+            self._num_seen = self._num_told
+        return self._is_stuck
 
     def has_to_count(self) -> bool:
         """True if what stands is to be counted before the pass that was made can go on."""
@@ -700,6 +715,7 @@ class Ledger:
 
         The state is up to date.
         """
+        self.now_s = now_s
         if not self.is_deciding:
             self.is_deciding = True
             self.standing.begin()
@@ -727,12 +743,17 @@ class Ledger:
                 case _:
                     raise ValueError(f"the core decides {decision}, which nobody carries out")
         assert placed or not self.is_deciding, "a pass neither goes on nor ends"
+        if self.is_deciding and self.state.queue.head() is None:  # what ends it is all that is left
+            self.carry_out(self.ask(now_s), now_s)
         return placed
 
     def _set_aside(self, now_s: float) -> None:
         """Let others pass a head that no end of gangs makes room for."""
         while (head := self.state.queue.head()) is not None:
-            if not self.standing.bars(self.state, head, now_s):
+            if not self._head_is_stuck():
+                self.standing.has_its_turn(head)
+                return
+            if not self.standing.bars(head, now_s):
                 return
             self._tell(GangSetAside(head.gang.name))
             if not self.standing.set_aside(head.gang.name):

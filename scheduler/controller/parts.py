@@ -75,7 +75,7 @@ class Request:
     @property
     def present(self) -> int:
         """Pods that are there, or whose node is kept."""
-        return sum(len(part.nodes) + len(part.uids) for part in self.parts)
+        return sum([len(part.nodes) + len(part.uids) for part in self.parts])
 
     @property
     def asks(self) -> int:

@@ -190,14 +190,18 @@ class Standing:
                     capacity.take(roles, (Slice(role, at, at + 1, pods),))
             return place(capacity, member.missing, self._placer) is not None
 
-    def bars(self, state: ClusterState, head: GangState, now_s: float) -> bool:
-        """True if the head waits for more than its turn, and has for as long as it may.
+    def has_its_turn(self, head: GangState) -> None:
+        """Note that the head could be placed, now or when others end."""
+        self._turn, self._since_s = head.gang.name, inf
+
+    def bars(self, head: GangState, now_s: float) -> bool:
+        """True if a head that does not fit waits for more than its turn, for as long as it may.
 
         For pods that leave it may wait for twice as long, however many leave one after the other.
         """
         name = head.gang.name
-        if self.fits(state, head) or self.holds(head):
-            self._turn, self._since_s = name, inf
+        if self.holds(head):
+            self.has_its_turn(head)
             return False
         since_s = self._since_s
         if not since_s <= now_s < since_s + RESTS * self.patience_s:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from itertools import islice
+from collections.abc import Iterator
+from itertools import count, islice
 from math import inf
 
 from scheduler.controller.ages import Ages
@@ -48,6 +49,19 @@ def _called(gang: LiveGang, plain: str) -> str:
         if name == plain or (name.startswith(f"{plain}~") and is_name(name[len(plain) + 1 :])):
             return name
     return ""
+
+
+def _names(key: GangKey) -> Iterator[str]:
+    """Yield what a gang may be called, without end."""
+    plain = f"{key.namespace}/{key.name}"
+    yield plain
+    yield f"{plain}~{key.owner[:8] or key.source.split('.')[0].lower()}"
+    # who writes an owner's uid may let many begin alike, or write what is none
+    text = f"{key.source} {key.owner}".encode(errors="replace")
+    whole = hashlib.sha256(text).hexdigest()[:16]
+    yield f"{plain}~{whole}"
+    for number in count(2):
+        yield f"{plain}~{whole}~{number}"
 
 
 class Tables:
@@ -142,18 +156,10 @@ class Tables:
 
     def _free_name(self, key: GangKey) -> str:
         """Return what people call a gang: others of its name had it before."""
-        plain = f"{key.namespace}/{key.name}"
-        first = key.owner[:8] or key.source.split(".")[0].lower()
-        # who writes an owner's uid may let many begin alike, or write what is none
-        text = f"{key.source} {key.owner}".encode(errors="replace")
-        whole = hashlib.sha256(text).hexdigest()[:16]
-        for name in (plain, f"{plain}~{first}", f"{plain}~{whole}"):
+        for name in _names(key):
             if name not in self.names and is_name(name.rpartition("~")[2].rpartition("/")[2]):
                 return name
-        number = 2
-        while (name := f"{plain}~{whole}~{number}") in self.names:
-            number += 1
-        return name
+        raise AssertionError("there is always one more")
 
     def note_names(self, gang: LiveGang, pod: Pod) -> None:
         """Note the names of objects that may say something of a gang."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
 from scheduler.core import ordering
@@ -310,9 +309,8 @@ def _admitted(state: ClusterState, event: Admitted) -> None:
         _keep_promises(state, name, roles, expected_end_us)
     if member.missing is not roles:  # slices count roles as in `missing`
         names = [role.name for role in roles]
-        placement = tuple(
-            piece._replace(role=names.index(member.missing[piece.role].name)) for piece in placement
-        )
+        index = [names.index(role.name) for role in member.missing]
+        placement = tuple([Slice(index[at], lo, hi, pods) for at, lo, hi, pods in placement])
     _take(state, name, roles, placement)
     if member.held:
         state.forget_end(member)
@@ -450,9 +448,11 @@ def _member_lost(state: ClusterState, event: MemberLost) -> None:
 def _ask_for_missing(state: ClusterState, member: GangState, placed: list[int]) -> None:
     """Queue a gang for the ranks it should have beyond these, by role."""
     missing = tuple(
-        replace(role, count=role.count - have)
-        for role, have in zip(member.gang.roles, placed, strict=True)
-        if role.count > have
+        [
+            Role(role.count - have, role.pod, role.selector, role.name)
+            for role, have in zip(member.gang.roles, placed, strict=True)
+            if role.count > have
+        ]
     )
     if not member.held:
         state.forget_end(member)
