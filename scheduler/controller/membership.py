@@ -382,6 +382,21 @@ class LiveGang:
         """True if a pod of it runs that was not told to end."""
         return any(s.state is SlotState.BOUND and not self.is_going(s) for s in self.slots)
 
+    def is_known_whole(self, bound: list[Slot]) -> bool:
+        """True if it is known with how many pods it started, and others should run by these.
+
+        What others bound may run as it was meant to: some ranks may have ended well, and what is
+        known of its size may be a guess, until it was seen whole.
+        """
+        if self.started_min or self.begun_min:
+            return True
+        return all(
+            slot.plan.num_pods
+            or not slot.shape.gpus
+            or PLAN in self.pods[slot.uid].metadata.annotations
+            for slot in bound
+        )
+
     def is_placed(self) -> bool:
         """True once all its slots are bound."""
         if self.slots and not self.slots[-1].is_bound:

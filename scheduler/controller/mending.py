@@ -323,7 +323,7 @@ class Mending:
                 continue
             ends = pod.metadata.deletion_timestamp is not None
             state = SlotState.ENDING if ends else SlotState.BOUND
-            plan = Plan(gang.generation, 1)
+            plan = Plan(gang.generation, 0)
             slots.append(Slot(rank_of(pod), node, uid, plan, now_s, state, "found there"))
         if slots:
             self._tables.hold(gang, slots)
@@ -443,7 +443,7 @@ class Mending:
             if not gang.sent_away:
                 self._tables.ages.forget(gang.key)
             return
-        if gang.releasing or self._awaits(gang, now_s):
+        if gang.releasing or self._awaits(gang, now_s) or not gang.is_known_whole(bound):
             gang.degraded_since_s = 0.0
             return
         repair_s = self._timeouts.repair_s

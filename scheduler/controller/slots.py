@@ -67,7 +67,7 @@ class Plan(NamedTuple):
     """What slots have in common that were planned together."""
 
     generation: int  #: counts the plans of a gang
-    num_pods: int
+    num_pods: int  #: 0 if they were found bound
 
 
 class Slot:

@@ -194,13 +194,47 @@ def test_a_gang_whose_group_is_heard_of_after_its_pods_runs_on() -> None:
     tried(story)
 
 
-def test_what_somebody_else_bound_in_part_is_ended_as_ever() -> None:
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_somebody_else_bound_is_judged_once_it_was_seen_whole(restarts: bool) -> None:
+    """The others may have ended well: it ran before muster was installed."""
+
     async def story(rig: Rig) -> None:
-        rig.see(*(member("labelled", i, node=f"node-0000{i}") for i in range(2)))
+        pods = [member("labelled", i, node=f"node-0000{i}") for i in range(SIZE)]
+        rig.see(*pods[1:])
         await rig.settle()
+        rig = rig.restarted() if restarts else rig
         for _ in range(3):
             await rig.pass_s(REPAIR_S + 1.0)
-        assert len(rig.evicted()) == 2
+        assert rig.evicted() == []
+        rig.see(pods[0])
+        await rig.settle()
+        rig.lose(pods[0])
+        for _ in range(3):
+            await rig.pass_s(REPAIR_S + 1.0)
+        assert len(rig.evicted()) == SIZE - 1
+
+    tried(story)
+
+
+def test_a_size_that_was_guessed_ends_nobody() -> None:
+    """The job cannot be read when muster is installed; WORLD_SIZE counts processes, not pods."""
+
+    async def story(rig: Rig) -> None:
+        said = {"job-name": "p", "replica-type": "worker"}
+        for number in range(2):
+            labels = {f"training.kubeflow.org/{key}": value for key, value in said.items()}
+            labels["training.kubeflow.org/replica-index"] = str(number)
+            more = {"env": {"WORLD_SIZE": "16"}, "node": f"node-0000{number}"}
+            rig.see(pod(f"p-{number}", labels=labels, owner=("PyTorchJob", "p", "uid"), **more))
+        for _ in range(3):
+            await rig.pass_s(REPAIR_S + 1.0)
+        assert rig.evicted() == []
+        rig.thing("PyTorchJob", "p", {"pytorchReplicaSpecs": {"Worker": {"replicas": 2}}})
+        await rig.settle()
+        rig.lose(rig.control.pods["p-1"])
+        for _ in range(3):
+            await rig.pass_s(REPAIR_S + 1.0)
+        assert rig.evicted() == ["p-0"]
 
     tried(story)
 
