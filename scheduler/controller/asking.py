@@ -86,22 +86,32 @@ def _in_order(part: Part) -> tuple[str, int]:
     return role, int(number or 0)
 
 
-def note_age(gang: LiveGang, pods: list[Pod], zero_unix_s: float) -> None:
-    """Note that a gang is as old as the first of its pods."""
-    created_s = min(unix_s(p.metadata.creation_timestamp) for p in pods) - zero_unix_s
-    gang.submit_s = min(gang.submit_s, created_s)
+def note_age(gang: LiveGang, pods: list[Pod], zero_unix_s: float) -> float:
+    """Note that a gang is as old as the pod that made it whole, and return when that was created.
+
+    Pods that were parked long before the others lift nobody. Until it is whole its latest counts.
+    """
+    need = gang.size.min_member if gang.size is not None else 1
+    created_s = sorted(unix_s(pod.metadata.creation_timestamp) - zero_unix_s for pod in pods)
+    if len(pods) < need:
+        return min(gang.submit_s, created_s[-1])
+    since_s = created_s[max(need, 1) - 1]
+    # of a gang that needs more by now it counts since when they all were there
+    oldest = max if 0 < gang.aged_with < need else min
+    gang.submit_s, gang.aged_with = oldest(gang.submit_s, since_s), max(gang.aged_with, need)
+    return gang.submit_s
 
 
 def _said(gang: LiveGang, pods: list[Pod], find: Find, zero_unix_s: float) -> Request:
     """Return what pods say of their gang beside their requests."""
-    note_age(gang, pods, zero_unix_s)
+    submit_s = note_age(gang, pods, zero_unix_s)
     meta = pods[0].metadata
     queue = queue_of(training_job(pods[0], find)[1])
     own = meta.annotations.get(OWN_QUEUE, "")
     return Request(
         name=gang.name,
         parts=[],
-        submit_s=gang.submit_s,
+        submit_s=submit_s,
         ordinal=gang.ordinal,
         queue=meta.labels.get(KUEUE_QUEUE) or (own if is_name(own) else queue),
         walltime_s=duration_s(meta.annotations.get(WALLTIME, "")),

@@ -106,7 +106,8 @@ class LiveGang:
     request: Request | None = None  #: what the core was told of it; none: it knows of no such gang
     later: list[str] = field(default_factory=list)  #: pods that ask next, the last one first
     came_s: float = 0.0  #: when muster met it
-    submit_s: float = inf  #: when the first of its pods was created
+    submit_s: float = inf  #: when the pod was created that made it whole
+    aged_with: int = 0  #: so many pods made it whole then
     admitted_s: float = 0.0  #: since when it holds nodes
     saved_s: float = -inf  #: until when its work is saved, since then
     planned_s: float = 0.0  #: when it was last given nodes

@@ -25,6 +25,7 @@ from scheduler.workloads.eligibility import Avoid
 from scheduler.workloads.gangs import rank_of, shown
 from scheduler.workloads.sizes import Size, size_of, without_surplus
 
+FIRST_IN = 10.0  #: gangs of a namespace that lost ranks come first for one in so many `repair_s`
 LOOK_S = 60.0  #: schedulers that come later, and room in a budget, are noticed after so long
 
 
@@ -41,6 +42,8 @@ class Mending:
         self._release = release
         self._evicting = evicting
         self._recovery = recovery
+        #: by namespace: since when gangs of it that lost ranks come first
+        self._first_since_s: dict[str, float] = {}
 
     def mend(self, gang: LiveGang, now_s: float) -> None:
         """Bring a gang's slots in line with its pods, and let it ask for what it lacks.
@@ -63,7 +66,7 @@ class Mending:
             awaited = self._recovery.awaited(gang)
             gang.first_look(awaited, knows_all=done is not None)
             if gang.sent_away:  # it will ask for nothing while its pods end
-                note_age(gang, pods, self._work.zero_unix_s)
+                gang.submit_s = note_age(gang, pods, self._work.zero_unix_s)
         gang.count_succeeded(done or frozenset())
         if gang.size is not None and gang.size.by_role:
             pods = gang.live_pods()  # minima of roles change who goes first
@@ -165,13 +168,32 @@ class Mending:
     def _comes_first(self, gang: LiveGang, now_s: float) -> bool:
         """True if a gang lacks ranks of late: it gets nodes for them before others start.
 
-        Not for longer than it is mended: one that may not be evicted would be first for good.
+        Not for longer than it is mended: one that may not be evicted would be first for good. Nor
+        for more than a part of all time, whatever its namespace does with its pods.
         """
         if not gang.lacks():
             gang.lacks_since_s = inf
             return False
         gang.lacks_since_s = min(gang.lacks_since_s, now_s)
-        return now_s - gang.lacks_since_s < self._timeouts.repair_s
+        repair_s, namespace = self._timeouts.repair_s, gang.key.namespace
+        if now_s - gang.lacks_since_s >= repair_s:
+            return False
+        began_s = self._first_since_s.get(namespace, -inf)
+        if now_s - began_s >= FIRST_IN * repair_s:
+            self._first_since_s.pop(namespace, None)  # the latest come last
+            self._first_since_s[namespace] = began_s = now_s
+            self._forget_first(now_s - FIRST_IN * repair_s)
+        is_first = now_s - began_s < repair_s
+        if is_first:
+            self._work.look_again(gang.key, began_s + repair_s, "first")
+        return is_first
+
+    def _forget_first(self, before_s: float) -> None:
+        """Forget the namespaces whose gangs came first too long ago to count."""
+        for namespace, began_s in list(self._first_since_s.items()):
+            if began_s > before_s:
+                return
+            del self._first_since_s[namespace]
 
     def _mend_slots(self, gang: LiveGang, pods: list[Pod], now_s: float) -> None:
         """Free slots whose pod ended, hand others to successors, note pods bound elsewhere."""

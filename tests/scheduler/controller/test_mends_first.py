@@ -168,3 +168,56 @@ def test_a_gang_that_cannot_be_mended_is_first_for_a_while_only() -> None:
         assert "other-0" in rig.placed()
 
     tried(story, nodes=2)
+
+
+def test_a_gang_that_loses_ranks_again_and_again_does_not_block_the_queue() -> None:
+    """Its owner deletes one and makes it anew for a node that is taken, then for any, and so on."""
+
+    async def story(rig: Rig) -> None:
+        runs = await running(rig, "g", 2, 10)
+        other = await running(rig, "taken", 1, 10)
+        lost = next(iter(runs.values()))
+        waited = []
+        for turn in range(4):
+            rig.lose(lost)
+            number, second = int(lost.metadata.name[-1]), 20 + 2 * turn
+            taken = {"kubernetes.io/hostname": next(iter(other))}
+            picky = rank("g", number, 2, second, nodeSelector=taken)
+            rig.see(picky)
+            await rig.settle()
+            head = rank("h", turn, 1, second, priority=1000)
+            rig.see(head)
+            await rig.settle()
+            waited.append(0.0)
+            while head.metadata.name not in rig.placed() and waited[-1] < REPAIR_S - 10.0:
+                await rig.pass_s(5.0)  # no longer, or it were evicted
+                waited[-1] += 5.0
+            rig.lose(head, picky)
+            lost = rank("g", number, 2, second + 1)
+            rig.see(lost)
+            await rig.settle()
+            lost = rank("g", number, 2, second + 1, node=rig.placed()[lost.metadata.name])
+            rig.see(lost)
+            await rig.pass_s(1.0)
+            assert not rig.evicted()
+        assert sum(waited) <= REPAIR_S
+
+    tried(story, nodes=6)
+
+
+def test_pods_that_were_parked_long_ago_lift_nobody() -> None:
+    """A gang is as old as the pod that made it whole; one that grows while it waits, too."""
+
+    async def story(rig: Rig) -> None:
+        for name in ("f", "e"):
+            await running(rig, name, 1, 1)
+        rig.see(rank("t", 0, 2, 10, gpus=0), rank("u", 0, 1, 10))
+        await rig.settle()
+        rig.see(rank("h", 0, 1, 20))
+        rig.see(rank("t", 1, 2, 30), rank("u", 0, 2, 10), rank("u", 1, 2, 31))
+        await rig.settle()
+        rig.lose(rig.control.pods["f-0-1"])
+        await rig.settle()
+        assert set(rig.placed()) == {"h-0"}
+
+    tried(story, nodes=2)
