@@ -16,13 +16,13 @@ from scheduler.controller.parts import Wanted
 from scheduler.controller.recovery import Recovery
 from scheduler.controller.release import Release
 from scheduler.controller.slots import Plan, Slot, SlotState
-from scheduler.controller.successors import has_successor, in_place_of, is_of_rank
+from scheduler.controller.successors import Given, Successors
 from scheduler.controller.tables import Tables
 from scheduler.controller.worldsize import misfits
 from scheduler.kube.objects import SAVED, Pod
 from scheduler.workloads.completed import Completed, completed
 from scheduler.workloads.eligibility import Avoid
-from scheduler.workloads.gangs import rank_of, shown
+from scheduler.workloads.gangs import GangKey, rank_of, shown
 from scheduler.workloads.sizes import Size, size_of, without_surplus
 
 FIRST_IN = 10.0  #: gangs of a namespace that lost ranks come first for one in so many `repair_s`
@@ -95,19 +95,29 @@ class Mending:
     def let_go(self, gang: LiveGang, now_s: float) -> None:
         """Count what pods hold, and no more; reads no object of a gang that cannot be read."""
         before = [slot.node for slot in gang.slots]
-        for slot in list(gang.slots):
+        pods = [pod for pod in gang.live_pods() if _is_readable(gang, pod)]
+        successors = Successors(gang, {pod.metadata.uid: pod for pod in pods}, [])
+        given = Given()
+        for slot in gang.slots:
             pod = gang.pods.get(slot.uid)
             is_gone = pod is None or pod.ended
-            if slot.uid and is_gone and slot.state is not SlotState.GONE:
-                self._empty(gang, slot, now_s)
+            if slot.uid and is_gone:
+                given[self._empty(gang, slot, successors, now_s)].append(slot)
             elif pod is not None and pod.spec.node_name:
                 slot.bound(now_s, pod.spec.node_name)
             if slot.state is SlotState.VACANT and self._is_over(gang, slot, now_s):
-                self._tables.give_back(gang, [slot], now_s, "no pod came after it")
+                given["no pod came after it"].append(slot)
+        self._give_back(gang, given, now_s)
         self._keep_within(gang, now_s)
         if self._end_overdue(gang, now_s) or [slot.node for slot in gang.slots] != before:
             self._tables.tell(gang, Wanted([]))
-        self._adopt(gang, [pod for pod in gang.live_pods() if _is_readable(gang, pod)], now_s)
+        self._adopt(gang, pods, now_s)
+
+    def _give_back(self, gang: LiveGang, given: Given, now_s: float) -> None:
+        """Give slots back all at once: there may be thousands."""
+        for cause, slots in given.items():
+            if cause:
+                self._tables.give_back(gang, slots, now_s, cause)
 
     def _end_overdue(self, gang: LiveGang, now_s: float) -> bool:
         """Let nobody wait for pods that should be gone and are not; True if there are any.
@@ -127,8 +137,12 @@ class Mending:
 
     def _keep_within(self, gang: LiveGang, now_s: float) -> None:
         """Give the oldest empty slots back of a namespace that keeps more than it had pods for."""
+        found: dict[GangKey, list[Slot]] = {}
         for other, slot in self._tables.vacancies.beyond(gang.key.namespace):
-            self._tables.give_back(other, [slot], now_s, "its namespace keeps as much for others")
+            found.setdefault(other.key, []).append(slot)
+        for key, slots in found.items():
+            other = self._tables.gangs[key]
+            self._tables.give_back(other, slots, now_s, "its namespace keeps as much for others")
             if other is not gang:
                 self._tables.tell(other, other.asks())
 
@@ -208,17 +222,20 @@ class Mending:
             ):
                 # nobody knows of this plan: a part of it would start without the rest
                 self._release.give_up_whole(gang, unknown, now_s)
+        successors = Successors(gang, by_uid, free)
+        given = Given()
         for slot in list(gang.slots):
             pod = by_uid.get(slot.uid)
             if pod is None and slot.uid:
-                self._empty(gang, slot, now_s)
+                given[self._empty(gang, slot, successors, now_s)].append(slot)
             if slot.state is SlotState.VACANT:
-                self._fill(gang, slot, free, now_s)
+                given[self._fill(gang, slot, successors, now_s)].append(slot)
             elif pod is not None and pod.spec.node_name:
                 slot.bound(now_s, pod.spec.node_name)
             elif pod is not None:
                 self._try(gang, slot, pod, now_s)
-        self._fill_instead(gang, free, now_s)
+        self._give_back(gang, given, now_s)
+        self._fill_instead(gang, successors, now_s)
         self._end_overdue(gang, now_s)
         self._keep_within(gang, now_s)
         if gang.request is not None and gang.request.nodes:
@@ -273,57 +290,62 @@ class Mending:
         self._work.look_again(gang.key, slot.deadline_s)
         return False
 
-    def _empty(self, gang: LiveGang, slot: Slot, now_s: float) -> None:
-        """Take a slot from a pod that is gone, and keep its node for the one that comes after."""
+    def _empty(self, gang: LiveGang, slot: Slot, successors: Successors, now_s: float) -> str:
+        """Take a slot from a pod that is gone, and keep its node for the one that comes after.
+
+        Returns why nobody does, so that it is to be given back, or nothing.
+        """
         if slot.uid in gang.succeeded:
-            self._tables.give_back(gang, [slot], now_s, "its pod ended well")
-            return
+            return "its pod ended well"
         if slot.state is SlotState.ENDING:
-            self._tables.give_back(gang, [slot], now_s, "its pod ended with its gang")
-            return
-        if has_successor(gang, slot):
-            self._tables.give_back(gang, [slot], now_s, "the pod after it has another node")
-            return
+            return "its pod ended with its gang"
+        if successors.has_node(slot):
+            return "the pod after it has another node"
         self._tables.slot_of.pop(slot.uid, None)
         slot.vacated(now_s)
         self._tables.vacancies.add(gang, slot, self._tables.gangs.values(), now_s)
         self._tables.unplaced[gang.key] = gang
         self._work.look_again(gang.key, now_s + self._timeouts.repair_s)
+        return ""
 
-    def _fill(self, gang: LiveGang, slot: Slot, free: list[Pod], now_s: float) -> None:
-        """Give an empty slot to the pod of its rank, if there is one, or back in the end."""
-        pod = next((p for p in free if not p.spec.node_name and is_of_rank(slot, p)), None)
+    def _fill(self, gang: LiveGang, slot: Slot, successors: Successors, now_s: float) -> str:
+        """Give an empty slot to the pod of its rank, if there is one.
+
+        Returns why nobody gets it, so that it is to be given back, or nothing.
+        """
+        of_rank = successors.of(slot)
+        pod = next((pod for pod in of_rank if not pod.spec.node_name), None)
         old = slot.attempt < gang.attempt
         if pod is not None and not old and self._ledger.takes(slot.node, pod):
-            free.remove(pod)
+            of_rank.remove(pod)
             self._hand_over(gang, slot, pod, now_s)
-            return
-        cause = (
+            return ""
+        return (
             "of an earlier attempt"
             if old
             else "its pod cannot use it"
-            if any(is_of_rank(slot, p) for p in free)
+            if of_rank
             else "its node is gone"
             if slot.node not in self._ledger.nodes
             else "no pod came after it"
             if self._is_over(gang, slot, now_s)
             else ""
         )
-        if cause:
-            self._tables.give_back(gang, [slot], now_s, cause)
 
-    def _fill_instead(self, gang: LiveGang, free: list[Pod], now_s: float) -> None:
+    def _fill_instead(self, gang: LiveGang, successors: Successors, now_s: float) -> None:
         """Give empty slots to pods that came instead of theirs; back if these cannot use them."""
         vacant = [slot for slot in gang.slots if slot.state is SlotState.VACANT]
         earlier_s = self._timeouts.repair_s - self._work.zero_unix_s
-        found = in_place_of(
-            gang, vacant, free, self._ledger.takes, lambda slot: slot.since_s - earlier_s
+        found = successors.instead(
+            vacant, self._ledger.takes, lambda slot: slot.since_s - earlier_s
         )
+        given = Given()
         for slot, pod, fits in found:
             if fits:
                 self._hand_over(gang, slot, pod, now_s)
             else:
-                self._tables.give_back(gang, [slot], now_s, "the pod after it cannot use it")
+                given["the pod after it cannot use it"].append(slot)
+        self._give_back(gang, given, now_s)
 
     def _hand_over(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> None:
         """Give an empty slot to a pod."""

@@ -1,64 +1,88 @@
-"""Which pod comes after one that is gone."""
+"""Which pods come after those that are gone."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.slots import Slot
 from scheduler.kube.objects import Pod, unix_s
-from scheduler.workloads.gangs import rank_of, says_index
+from scheduler.workloads.gangs import Rank, says_index
+
+MOST_TRIED = 16  #: empty slots that one pod is tried on
+
+#: role and number of a rank; with the pod's name where nothing else tells pods apart
+Place = Rank | tuple[str, int]
 
 
-def is_of_rank(slot: Slot, pod: Pod) -> bool:
-    """True if a pod is of the rank of a slot; names tell those apart that nothing else does."""
-    rank = rank_of(pod)
-    return slot.rank[:2] == rank[:2] and (
-        slot.rank.pod == rank.pod or bool(rank.number) or says_index(pod)
-    )
+class Given(defaultdict[str, list[Slot]]):
+    """Slots by the reason to give them back; without one they are kept."""
+
+    def __init__(self) -> None:
+        super().__init__(list)
 
 
-def has_successor(gang: LiveGang, slot: Slot) -> bool:
-    """True if a pod that comes after the one of a slot has another node."""
-    for one in gang.slots:
-        if one is not slot and one.rank[:2] == slot.rank[:2] and one.is_held:
-            pod = gang.pods.get(one.uid)
-            if pod is not None and is_of_rank(slot, pod):
-                return True
-    return False
+class Successors:
+    """Who is there of each rank, at one look at a gang; worked out once somebody is gone."""
 
+    def __init__(self, gang: LiveGang, live: dict[str, Pod], free: list[Pod]) -> None:
+        self._gang = gang
+        self._live = live  #: by uid
+        self._free = free  #: pods without a slot, in rank order
+        self._placed: set[Place] | None = None
+        self._waiting: dict[Place, list[Pod]] | None = None
 
-def in_place_of(
-    gang: LiveGang,
-    vacant: list[Slot],
-    free: list[Pod],
-    takes: Callable[[str, Pod], bool],
-    since_unix_s: Callable[[Slot], float],
-) -> Iterator[tuple[Slot, Pod, bool]]:
-    """Yield empty slots, each with a pod that came instead of its own, and whether that fits there.
+    def _place(self, pod: Pod) -> Place:
+        rank = self._gang.facts(pod).rank
+        return rank[:2] if rank.number or says_index(pod) else rank
 
-    Owners such as a ReplicaSet give no pod the name of the one that it comes after. Where names say
-    a number, a pod that asked already, and before `since_unix_s`, is of a rank beyond those that
-    ran: who is missed comes again under the old name.
-    """
-    if not vacant:
-        return
-    left = list(vacant)
-    asked = {pod.metadata.uid for pod in (*gang.asks().pods, *gang.pods_later())}
-    for pod in free:
-        if not left:
-            return
-        if pod.spec.node_name or says_index(pod):
-            continue
-        rank, shape = gang.facts(pod).rank, gang.facts(pod).shape
-        is_new = pod.metadata.uid not in asked
-        created_s = unix_s(pod.metadata.creation_timestamp)
-        unfit = [
-            (slot.shape != shape or not takes(slot.node, pod), at)
-            for at, slot in enumerate(left)
-            if slot.rank.role == rank.role
-            and (is_new or not (slot.rank.number or rank.number) or created_s >= since_unix_s(slot))
-        ]
-        if unfit:
-            is_unfit, at = min(unfit)
-            yield left.pop(at), pod, not is_unfit
+    def has_node(self, slot: Slot) -> bool:
+        """True if a pod that comes after the one that is gone of a slot has another node."""
+        if self._placed is None:
+            pods = (self._live.get(one.uid) for one in self._gang.slots if one.is_held)
+            self._placed = {self._place(pod) for pod in pods if pod is not None}
+        return slot.rank[:2] in self._placed or slot.rank in self._placed
+
+    def of(self, slot: Slot) -> list[Pod]:
+        """Return the pods of the rank of a slot that have no slot, those to take out of it."""
+        if self._waiting is None:
+            self._waiting = {}
+            for pod in self._free:
+                self._waiting.setdefault(self._place(pod), []).append(pod)
+        return self._waiting.get(slot.rank[:2]) or self._waiting.get(slot.rank) or []
+
+    def instead(
+        self,
+        vacant: list[Slot],
+        takes: Callable[[str, Pod], bool],
+        since_unix_s: Callable[[Slot], float],
+    ) -> Iterator[tuple[Slot, Pod, bool]]:
+        """Yield empty slots, each with a pod that came instead, and whether it fits there.
+
+        Owners such as a ReplicaSet give no pod the name of the one that it comes after. Where names
+        say a number, a pod that asked already, and before `since_unix_s`, is of a rank beyond those
+        that ran: who is missed comes again under the old name.
+        """
+        left: dict[str, list[Slot]] = {}
+        for slot in reversed(vacant):
+            left.setdefault(slot.rank.role, []).append(slot)
+        gang = self._gang
+        asked = {pod.metadata.uid for pod in (*gang.asks().pods, *gang.pods_later())}
+        had = {slot.uid for slot in gang.slots}
+        for pod in self._free if left else ():
+            uid = pod.metadata.uid
+            if uid in had or pod.spec.node_name or says_index(pod):
+                continue
+            rank, shape = gang.facts(pod).rank, gang.facts(pod).shape
+            may, created_s = uid not in asked, unix_s(pod.metadata.creation_timestamp)
+            alike = left.get(rank.role, [])
+            unfit = [
+                (slot.shape != shape or not takes(slot.node, pod), at)
+                for at, slot in enumerate(islice(reversed(alike), MOST_TRIED), 1)
+                if may or not (slot.rank.number or rank.number) or created_s >= since_unix_s(slot)
+            ]
+            if unfit:
+                is_unfit, at = min(unfit)
+                yield alike.pop(-at), pod, not is_unfit

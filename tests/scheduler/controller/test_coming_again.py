@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
 
+from scheduler.controller.membership import LiveGang
+from scheduler.controller.slots import Slot
+from scheduler.controller.tables import Tables
 from scheduler.controlplane.objects import node as played
 from scheduler.kube.objects import NodeObject, Pod
 from scheduler.kube.watch import Change
@@ -309,3 +313,55 @@ def test_a_job_whose_pods_all_come_again_one_by_one_keeps_their_nodes() -> None:
         assert rig.placed() == {f"g-{i}-b": one.spec.node_name for i, one in enumerate(old)}
 
     tried(story)
+
+
+# -- many at once --------------------------------------------------------------------------------
+
+
+class Counted(list[Slot]):
+    """Slots that count how often somebody goes through them."""
+
+    num_times = 0
+
+    def __iter__(self) -> Iterator[Slot]:
+        self.num_times += 1
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+def test_what_many_lost_ranks_cost_grows_with_their_number(
+    evicted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ten thousand, five thousand took four seconds."""
+    given: list[int] = []
+    give_back = Tables.give_back
+
+    def counted(self: Tables, gang: LiveGang, slots: list[Slot], *rest: Any) -> None:
+        given.append(len(slots))
+        give_back(self, gang, slots, *rest)
+
+    monkeypatch.setattr(Tables, "give_back", counted)
+
+    async def story(rig: Rig) -> None:
+        said = {"muster.dev/group": "g", "muster.dev/min-member": "200"}
+        pods = [pod(f"g-{i}", gpus=1, annotations=said) for i in range(200)]
+        rig.see(*pods)
+        await rig.settle()
+        at = rig.placed()
+        pods = [pod(f"g-{i}", gpus=1, annotations=said, node=at[f"g-{i}"]) for i in range(200)]
+        rig.see(*pods)
+        await rig.settle()
+        (gang,) = rig.control.gangs.values()
+        if evicted:
+            rig.lose(pods.pop())
+            await rig.pass_s(1.0)
+            await rig.pass_s(61.0)
+            assert len(rig.evicted()) == 199
+        gang.slots = slots = Counted(gang.slots)
+        given.clear()
+        rig.lose(*pods[1:151])
+        await rig.settle()
+        assert slots.num_times < 50
+        assert given == [150] * evicted
+
+    tried(story, nodes=25)
