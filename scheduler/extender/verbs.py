@@ -20,6 +20,7 @@ from scheduler.workloads.gangs import key_of
 from scheduler.workloads.requests import pod_shape
 
 log = logging.getLogger("muster.extender")
+MOST_REFUSED = 100_000  #: lone pods that are woken once gangs give nodes back, the latest
 MAX_SHAPES = 64  #: whose last answers are kept
 
 
@@ -125,6 +126,8 @@ class Extender:
             known = self._known[shape] = _Known(version, asked, *self._left(shape, candidates))
         if known.none_left:
             control.refused[pod.metadata.uid] = None
+            if len(control.refused) > MOST_REFUSED:  # some may be gone before the watch tells
+                del control.refused[next(iter(control.refused))]
         return known.result
 
     def _left(self, shape: PodShape, candidates: msgspec.Raw) -> tuple[FilterResult, bool]:

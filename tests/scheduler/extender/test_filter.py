@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from scheduler.extender import verbs
 from scheduler.extender.verbs import RESERVED, Extender, FilterArgs
 from scheduler.kube.objects import Pod
 from scheduler.kube.watch import Change
@@ -92,5 +93,24 @@ def test_the_names_are_looked_at_once_while_nothing_changes(
         await rig.settle()
         answer(extender, pod("x-9", gpus=1, gated=False), names)
         assert len(looks) == 2
+
+    tried(story)
+
+
+def test_pods_that_are_gone_before_the_watch_tells_of_them_are_not_kept_for_good(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verbs, "MOST_REFUSED", 10)
+
+    async def story(rig: Rig) -> None:
+        extender = Extender(rig.control)
+        rig.see(*(pod(f"there-{n}", node=f"node-{n:05d}", gated=False) for n in range(4)))
+        said = {"muster.dev/group": "g", "muster.dev/min-member": "4"}
+        rig.see(*(pod(f"g-{n}", annotations=said) for n in range(4)))
+        rig.lose(*(pod(f"there-{n}") for n in range(4)))
+        await rig.settle()
+        for number in range(100):
+            answer(extender, pod(f"gone-{number}", gated=False), list(rig.ledger.nodes))
+        assert list(rig.control.refused) == [f"gone-{n}" for n in range(90, 100)]
 
     tried(story)
