@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from scheduler.controlplane.demo import NAMESPACE
 from scheduler.controlplane.record import Cluster
 from sim.journals.recorded import recorded
 from tests.cluster.conftest import Kube, missing
+from tests.scheduler.controlplane.test_demo import command
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +31,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield clusters.up(folder, nodes=6)
     finally:
         clusters.down(folder)
-
-
-def command(folder: Path, *options: str) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "sim.commands.main",
-        "cluster",
-        "demo",
-        "--dir",
-        str(folder),
-        *options,
-    ]
 
 
 def is_gone(kube: Kube) -> bool:

@@ -18,9 +18,9 @@ from scheduler.controller import settings
 from scheduler.controlplane import components
 from scheduler.controlplane.processes import free_ports
 from tests.cluster.conftest import Kube, collection, gang, pod
+from tests.deploy.test_manifests import DEPLOY, Manifest, documents, output
 from tests.trainer.test_manifests import pod_specs
 
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 CHART = DEPLOY / "helm" / "muster"
 MANAGED = DEPLOY / "overlays" / "managed"
 #: kinds of others, whose definitions the test cluster does not have
@@ -30,7 +30,6 @@ HELM = components.Component("helm", "deploy", "helm.sh/helm/v3/cmd/helm")
 NEEDED = (KUSTOMIZE, HELM)  #: built before the first test
 EVERYTHING = "managed.enabled=true,certificates=cert-manager,dashboards=true,monitors=true"
 HOSTS = "controlPlane={192.0.2.10/32,192.0.2.11/32,192.0.2.12/32}"
-Manifest = dict[str, Any]
 
 
 def program(component: components.Component) -> Path:
@@ -41,18 +40,6 @@ def program(component: components.Component) -> Path:
         if components.cached(component).exists() or shutil.which("go"):
             raise
         pytest.skip(f"{component.name} cannot be built: {error}")
-
-
-def output(*command: object) -> str:
-    """Return what a program prints; its errors are shown if it fails."""
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def documents(text: str) -> list[Manifest]:
-    """Return the objects of a stream of YAML."""
-    return [item for item in yaml.safe_load_all(text) if item]
 
 
 def kustomized(folder: Path) -> list[Manifest]:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from scheduler.controlplane.record import Cluster
 from tests.cluster.conftest import Kube, gang, pod
-from tests.cluster.test_failure_extender import ALL_NODES, Verbs, answer_of
+from tests.cluster.test_failure_extender import ALL_NODES, Verbs, answer_to_50_mb
 from tests.cluster.test_failures import muster_pids
 
 pytestmark = [pytest.mark.k8s, pytest.mark.slow]
@@ -192,18 +192,7 @@ def test_42_ten_bodies_of_50_mb_leave_no_trace(
     kube: Kube, cluster: Cluster, unharmed: None
 ) -> None:
     def flood(_: int) -> int:
-        connection = Verbs(cluster).connect()
-        connection.putrequest("POST", "/v1/filter")
-        connection.putheader("Transfer-Encoding", "chunked")
-        connection.endheaders()
-        try:
-            for _ in range(800):
-                connection.send(b"10000\r\n" + b" " * 65536 + b"\r\n")
-            connection.send(b"0\r\n\r\n")
-        except OSError:  # hung up on before the end, which is as good
-            connection.close()
-            return 413
-        return answer_of(connection)
+        return answer_to_50_mb(Verbs(cluster))
 
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(flood, range(10))) == {413}
