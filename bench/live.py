@@ -234,11 +234,12 @@ async def burst(
 
 
 @contextmanager
-def running(folder: Path, *, with_kwok: bool = False, **options: Any) -> Iterator[Cluster]:
+def running(
+    folder: Path, *, with_kwok: bool = False, with_operator: bool = False, **options: Any
+) -> Iterator[Cluster]:
     """A cluster for some rows."""
-    cluster = clusters.up(
-        folder, say=lambda text: None, with_kwok=with_kwok, with_operator=False, **options
-    )
+    options |= {"with_kwok": with_kwok, "with_operator": with_operator}
+    cluster = clusters.up(folder, say=lambda text: None, **options)
     try:
         await_quiet(cluster)
         yield cluster
@@ -378,7 +379,7 @@ def measure(nodes: int, gangs: int, size: int, waiting: int) -> list[dict[str, A
     try:
         rows += lane_rows(measure_paths(folder, PATHS, nodes, gangs, size))
         rows += live_curves.rows(OUT.parent, "make bench-live")
-        rows += job_rows(folder / "jobs", min(nodes, live_jobs.NODES), gangs, size, ROUNDS)
+        rows += job_rows(folder / "jobs", "Job", min(nodes, live_jobs.NODES), gangs, size, ROUNDS)
         with running(folder / "muster", nodes=nodes, bind_verb=False) as cluster:
             rows += filter_rows(cluster, "no GPU held")
             asyncio.run(fill(cluster))
@@ -443,25 +444,29 @@ def lane_rows(figures: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def job_rows(folder: Path, nodes: int, jobs: int, size: int, rounds: int) -> list[dict[str, Any]]:
-    """Compare bursts of Jobs with those of stock; both control planes run side by side."""
+def job_rows(
+    folder: Path, kind: str, nodes: int, jobs: int, size: int, rounds: int
+) -> list[dict[str, Any]]:
+    """Compare bursts of jobs with those of stock; both control planes run side by side."""
+    options = {"nodes": nodes, "with_kwok": True, "with_operator": kind == "PyTorchJob"}
     with (
-        running(folder / "stock", nodes=nodes, with_kwok=True, with_muster=False) as stock,
-        running(folder / "muster", nodes=nodes, with_kwok=True) as muster,
+        running(folder / "stock", with_muster=False, **options) as stock,
+        running(folder / "muster", **options) as muster,
     ):
         lanes = {"stock": stock, "muster": muster}
-        figures = live_jobs.measure(lanes, jobs, size, rounds, cpu_s, say)
-    figures.to_csv(OUT.parent / "live-jobs.csv", index=False)
+        figures = live_jobs.measure(lanes, kind, jobs, size, rounds, cpu_s, say)
+    figures.to_csv(OUT.parent / f"live-{kind.lower()}s.csv", index=False)
     medians = figures.groupby("lane").median(numeric_only=True)
     rate, used = medians["pods_per_s"], medians["kube-apiserver_s"]
     dead = figures[figures["lane"] == "muster"]["dead"].sum()
-    what = f"{jobs} Jobs x {size} pods at once, {nodes:,} nodes"
+    what = f"{jobs} {kind}s x {size} pods at once, {nodes:,} nodes"
     return [
         row(f"{what}, stock", rate["stock"], "pods/s"),
         row(f"{what}, muster as shipped", rate["muster"], "pods/s"),
-        at_most(f"Jobs that died in {rounds} such bursts", dead, 0, "jobs"),
-        at_least("muster / stock, Jobs at once", rate["muster"] / rate["stock"], 1.0),
-        at_most("API server CPU, muster / stock, Jobs at once", used["muster"] / used["stock"],
+        at_most(f"{kind}s that died in {rounds} such bursts", dead, 0, "jobs"),
+        at_least(f"muster / stock, {kind}s at once", rate["muster"] / rate["stock"],
+                 live_jobs.KINDS[kind].least),
+        at_most(f"API server CPU, muster / stock, {kind}s at once", used["muster"] / used["stock"],
                 1.6, "x"),
     ]  # fmt: skip
 
@@ -563,7 +568,10 @@ def main() -> int:
         nargs="?",
         type=int,
         const=ROUNDS,
-        help="only bursts of Jobs, so many under muster",
+        help="only bursts of jobs, so many under muster",
+    )
+    parser.add_argument(
+        "--kind", choices=live_jobs.KINDS, default="Job", help="of the jobs of --jobs"
     )
     parser.add_argument(
         "--publish", action="store_true", help="put control planes, picture and table in place"
@@ -584,7 +592,8 @@ def main() -> int:
         try:
             if given.jobs is not None:
                 nodes = min(shape[0], live_jobs.NODES)
-                rows = job_rows(folder, nodes, *shape[1:3], given.jobs)
+                most = map(min, shape[1:3], live_jobs.KINDS[given.kind].most)
+                rows = job_rows(folder, given.kind, nodes, *most, given.jobs)
             else:
                 lanes = given.curves or list(live_curves.LANES)
                 measure_paths(folder, lanes, *shape[:3])
