@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import time
 import urllib.error
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -250,3 +251,43 @@ def test_73_a_plan_record_that_is_refused_is_told_of_and_holds_nothing(
     assert counted(kube.cluster, "muster_aborts_total{", "plan record") - first <= 1
     no_records()
     runs(kube, space, "refused", made)
+
+
+@pytest.fixture
+def slow_controllers(kube: Kube) -> Iterator[None]:
+    """Have the controllers, that of Jobs among them, write twice a second."""
+    usual = kube.cluster.process("kube-controller-manager").command
+
+    def begin(command: list[str]) -> None:
+        kube.cluster.process("kube-controller-manager").command = command
+        kube.cluster.restart("kube-controller-manager")
+        kube.until("they run", lambda: kube.cluster.healthy("kube-controller-manager"))
+
+    begin([*usual, "--kube-api-qps=2", "--kube-api-burst=1"])
+    yield
+    begin(usual)
+
+
+def test_74_pods_that_are_made_slowly_of_several_jobs_in_turns(
+    kube: Kube, space: str, slow_controllers: None
+) -> None:
+    """Each Job starts once all its pods are there; one that lacks pods takes no room of others."""
+    size, early, lacking = NODES // 3, set(), set()
+    names = {f"slow-{number}" for number in range(3)}
+    ever: dict[str, str] = {}
+    kube.create(*(fragile(space, name, size) for name in sorted(names)))
+
+    def all_run() -> bool:
+        pods = kube.pods(space).values()
+        ever.update({one["metadata"]["uid"]: one["metadata"]["labels"]["job-name"] for one in pods})
+        there = Counter(ever.values())
+        free = {ever[o["metadata"]["uid"]] for o in pods if not o["spec"].get("schedulingGates")}
+        early.update(name for name in free if there[name] < size)
+        lacking.add(frozenset(name for name in names if 0 < there[name] < size))
+        return len(kube.bound(space)) == NODES
+
+    kube.until("all run", all_run)
+    assert not early, "let go before all pods of the Job were there"
+    assert max(map(len, lacking)) > 1, "they came in turns"
+    for name in names:
+        runs(kube, space, name, set(ever))
