@@ -156,7 +156,7 @@ class Controller:
         everyone = kind == "PriorityClass"
         for gang in self.gangs.values() if everyone else self.tables.about(*where[1:]):
             self.work.touch(gang.key)
-        if kind in ("Job", "JobSet"):
+        if kind in ("Job", "JobSet", "LeaderWorkerSet"):
             self._sort_anew(*where[1:], late=kind in self.tables.unread)
         self.work.wake()
 
@@ -177,7 +177,12 @@ class Controller:
         """
         for gang in self.tables.about(namespace, name):
             key = gang.key
-            if key.source not in (Source.JOB, Source.JOBSET, Source.LONE):
+            if key.source not in (
+                Source.JOB,
+                Source.JOBSET,
+                Source.LEADER_WORKER_SET,
+                Source.LONE,
+            ):
                 continue
             for uid, pod in list(gang.pods.items()):
                 place, runs = self.slot_of.get(uid), bool(pod.spec.node_name)

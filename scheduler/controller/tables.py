@@ -26,6 +26,7 @@ from scheduler.kube.objects import PLAN, Pod, Thing, scheduled_unix_s, unix_s
 from scheduler.workloads.gangs import (
     JOBSET,
     KUBEFLOW_JOB,
+    LWS,
     POD_GROUP,
     VOLCANO_GROUP,
     GangKey,
@@ -169,12 +170,12 @@ class Tables:
         named = (
             owner.name if owner is not None else gang.key.name,
             labels.get(POD_GROUP) or labels.get(KUBEFLOW_JOB) or "",
-            labels.get(JOBSET) or meta.annotations.get(VOLCANO_GROUP) or "",
+            labels.get(JOBSET) or labels.get(LWS) or meta.annotations.get(VOLCANO_GROUP) or "",
         )
         if named == gang.named:
             return  # as the pod before it
         gang.named = named
-        names = {labels.get(label, "") for label in (POD_GROUP, KUBEFLOW_JOB, JOBSET)}
+        names = {labels.get(label, "") for label in (POD_GROUP, KUBEFLOW_JOB, JOBSET, LWS)}
         names |= {gang.key.name, meta.annotations.get(VOLCANO_GROUP, ""), named[0]}
         for name in names - gang.objects:
             self._about.setdefault((gang.key.namespace, name), {})[gang.key] = None

@@ -60,6 +60,10 @@ KINDS: dict[str, Kind] = {
         for kind in TRAINING_JOBS
     },
     "JobSet": Kind("/apis/jobset.x-k8s.io/v1alpha2/jobsets", "jobsets.jobset.x-k8s.io"),
+    "LeaderWorkerSet": Kind(
+        "/apis/leaderworkerset.x-k8s.io/v1/leaderworkersets",
+        "leaderworkersets.leaderworkerset.x-k8s.io",
+    ),
     "Job": Kind("/apis/batch/v1/jobs", ""),
     "PriorityClass": Kind("/apis/scheduling.k8s.io/v1/priorityclasses", ""),
 }
@@ -83,6 +87,7 @@ LWS = "leaderworkerset.sigs.k8s.io/name"
 LWS_GROUP = "leaderworkerset.sigs.k8s.io/group-index"
 LWS_WORKER = "leaderworkerset.sigs.k8s.io/worker-index"
 LWS_SIZE = "leaderworkerset.sigs.k8s.io/size"
+LWS_EXCLUSIVE = "leaderworkerset.sigs.k8s.io/exclusive-topology"
 JOB_INDEX = "batch.kubernetes.io/job-completion-index"
 JOB_FAILURES = "batch.kubernetes.io/job-index-failure-count"
 OWN_GROUP = "muster.dev/group"
@@ -163,9 +168,10 @@ def key_of(pod: Pod, find: Find) -> GangKey | None:
         made_for = labels.get(JOBSET_UID) or (jobset.metadata.uid if jobset is not None else "")
         return GangKey(meta.namespace, name, Source.JOBSET, made_for)
     if name := labels.get(LWS):
-        return GangKey(
-            meta.namespace, f"{name}-{labels.get(LWS_GROUP, '0')}", Source.LEADER_WORKER_SET
-        )
+        name = f"{name}-{labels.get(LWS_GROUP, '0')}"
+        if goes_first(pod, find):
+            name = f"{name}-leader"
+        return GangKey(meta.namespace, name, Source.LEADER_WORKER_SET)
     if name := labels.get(OWN_GROUP) or meta.annotations.get(OWN_GROUP):
         return GangKey(meta.namespace, _identity(name), Source.OWN)
     if owner is not None and owner.kind == "Job" and _index(pod) is not None:
@@ -195,6 +201,20 @@ def in_order(jobset: Thing | None) -> bool:
     if isinstance(order, dict) and order.get("startupPolicyOrder") == "InOrder":
         return True
     return any(part.get("dependsOn") for part in jobs_of(jobset))
+
+
+def goes_first(pod: Pod, find: Find) -> bool | None:
+    """True for a leader whose workers are made once it has a node, or runs; False for those.
+
+    Leader and workers are gangs of their own, or they would wait for each other. None where the
+    controller of a LeaderWorkerSet makes all pods at once.
+    """
+    labels = pod.metadata.labels
+    lws = find("LeaderWorkerSet", pod.metadata.namespace, labels.get(LWS, ""))
+    is_late = lws is not None and lws.spec.get("startupPolicy") == "LeaderReady"
+    if not is_late and LWS_EXCLUSIVE not in pod.metadata.annotations:
+        return None
+    return number_in(labels.get(LWS_WORKER)) == 0
 
 
 def jobs_of(jobset: Thing | None) -> list[dict[str, Any]]:

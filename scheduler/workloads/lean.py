@@ -34,6 +34,7 @@ READ = frozenset({
     gangs.KUEUE_QUEUE, gangs.KUBEFLOW_JOB, gangs.KUBEFLOW_TYPE, gangs.KUBEFLOW_INDEX, gangs.JOBSET,
     gangs.JOBSET_UID, gangs.JOBSET_ATTEMPT, gangs.JOBSET_ROLE, gangs.JOBSET_INDEX,
     gangs.TRAIN_STEP, gangs.LWS, gangs.LWS_GROUP, gangs.LWS_WORKER, gangs.LWS_SIZE,
+    gangs.LWS_EXCLUSIVE,
     gangs.JOB_INDEX, gangs.JOB_FAILURES, gangs.OWN_GROUP, gangs.OWN_MIN, gangs.OWN_QUEUE,
     gangs.WALLTIME,
 })  # fmt: skip

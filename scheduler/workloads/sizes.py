@@ -30,6 +30,7 @@ from scheduler.workloads.gangs import (
     Find,
     GangKey,
     Source,
+    goes_first,
     in_order,
     is_name,
     jobs_of,
@@ -98,6 +99,7 @@ def _kinds_of(key: GangKey, pod: Pod) -> set[str]:
         Source.COSCHEDULING: "coscheduling",
         Source.VOLCANO: "volcano",
         Source.JOBSET: "JobSet",
+        Source.LEADER_WORKER_SET: "LeaderWorkerSet",
         Source.JOB: "Job",
     }
     kinds = {own[key.source]} if key.source in own else set()
@@ -180,7 +182,11 @@ def _said(key: GangKey, pod: Pod, find: Find) -> Iterable[tuple[str, Size | None
             only = meta.labels.get(JOBSET_ROLE) if in_order(jobset) else None
             yield "JobSet", _jobset_size(jobset, only)
         case Source.LEADER_WORKER_SET:
-            yield LWS_SIZE, _annotated(pod, LWS_SIZE)
+            size, first = _annotated(pod, LWS_SIZE), goes_first(pod, find)
+            if size is not None and first is not None:
+                count = 1 if first else max(1, size.total - 1)
+                size = Size(count, count)
+            yield LWS_SIZE, size
         case Source.JOB:
             job = find("Job", key.namespace, key.name)
             count = _count(job.spec.get("parallelism", 1), "parallelism") if job is not None else 0

@@ -15,7 +15,7 @@ KINDS = (
     ("leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet"),
     ("trainer.kubeflow.org", "v1alpha1", "TrainJob"),
 )
-WATCHED = ("volcano", "JobSet")  #: the words by which muster's metrics name them
+WATCHED = ("volcano", "JobSet", "LeaderWorkerSet")  #: the words by which muster's metrics name them
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
