@@ -128,7 +128,7 @@ class LiveGang:
     begun_min: int = 0  #: the same by the word of a predecessor, or as it was found; 0: not known
     started_roles: dict[str, int] = field(default_factory=dict)  #: the same by role, if roles count
     remade: dict[tuple[str, str, int], Remade] = field(default_factory=dict)  #: by size and rank
-    with_gpus: bool | None = None  #: pods of it run with GPUs; None: not looked at in this step
+    waits: bool | None = None  #: pods of it run and wait for others; None: not looked at yet
     degraded_since_s: float = 0.0
     #: since when it lacks ranks though it ran whole; inf while it lacks none
     lacks_since_s: float = inf
@@ -424,14 +424,13 @@ class LiveGang:
             for slot in self.slots
         )
 
-    def holds_gpus(self) -> bool:
-        """True if a pod of it runs with GPUs."""
-        if self.with_gpus is None:
-            self.with_gpus = any(
-                slot.state is SlotState.BOUND and slot.shape.gpus and not self.is_going(slot)
-                for slot in self.slots
-            )
-        return self.with_gpus
+    def waits_for_rest(self) -> bool:
+        """True if pods of it run with GPUs, and fewer than it needs."""
+        if self.waits is None:
+            runs = [s for s in self.slots if s.state is SlotState.BOUND and not self.is_going(s)]
+            lacks = self.size is None or len(runs) + self.num_succeeded < self.least()
+            self.waits = lacks and any(slot.shape.gpus for slot in runs)
+        return self.waits
 
     def is_going(self, slot: Slot) -> bool:
         """True if the slot's pod was told to end: it does no work, however long that takes it."""

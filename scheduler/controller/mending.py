@@ -211,7 +211,7 @@ class Mending:
 
     def _mend_slots(self, gang: LiveGang, pods: list[Pod], now_s: float) -> None:
         """Free slots whose pod ended, hand others to successors, note pods bound elsewhere."""
-        gang.with_gpus = None
+        gang.waits = None
         by_uid = {pod.metadata.uid: pod for pod in pods}
         free = self._without_slot(pods)
         if not gang.begun():
@@ -284,7 +284,7 @@ class Mending:
         if slot.num_writing:  # its bind is under way
             slot.deadline_s = now_s + self._timeouts.bind_s
         elif self._tables.progress.is_late(
-            pod.spec.scheduler_name, slot, now_s, pod.spec.priority, others_run=gang.holds_gpus()
+            pod.spec.scheduler_name, slot, now_s, pod.spec.priority, others=gang.waits_for_rest()
         ):
             return True
         self._work.look_again(gang.key, slot.deadline_s)

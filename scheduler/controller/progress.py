@@ -8,7 +8,7 @@ late once `bind_s` went by, and
 - it has gone on to pods that were told later, of no higher priority, which it takes first, and
   `bind_s` went by since that was seen, or
 - all this took `MOST` times `bind_s`, so that nothing is waited for without end; but not if others
-  of its gang run: they would be ended, or never meet it, because a scheduler was away.
+  of its gang run that need it: they would be ended because a scheduler was away.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class Progress:
         self._fronts[name] = kept[:MOST_PRIORITIES]
 
     def is_late(
-        self, name: str, slot: Slot, now_s: float, priority: int = 0, *, others_run: bool = False
+        self, name: str, slot: Slot, now_s: float, priority: int = 0, *, others: bool = False
     ) -> bool:
         """Judge a pod whose deadline has passed; if it is not late, it has `bind_s` more."""
         seen_s = self.seen_s.get(name)
-        if seen_s is None or (now_s - slot.told_s >= MOST * self._bind_s and not others_run):
+        if seen_s is None or (now_s - slot.told_s >= MOST * self._bind_s and not others):
             return True
         # a scheduler that did nothing since the last look is away, or has nothing to do
         goes_on = seen_s > slot.deadline_s - self._bind_s

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
+from scheduler.controller.progress import MOST
 from scheduler.kube.objects import Pod
 from tests.scheduler.controller.rig import Rig, pod, tried
 
@@ -88,3 +90,34 @@ def test_a_gangs_story_says_once_what_was_planned_in_one_pass() -> None:
         assert [one.text for one in told] == ["2 pods on 2 nodes", "3 pods on 3 nodes"]
 
     tried(story, nodes=5)
+
+
+@pytest.mark.parametrize("needed", [False, True])
+def test_a_pod_beyond_what_a_gang_needs_holds_its_node_for_so_long(needed: bool) -> None:
+    """Its scheduler served once, and is away; one that the others need keeps its node."""
+
+    async def story(rig: Rig) -> None:
+        of = 1 + needed
+        if needed:
+            rig.see(member("g", 0, of=of), member("g", 1, of=of, schedulerName="second"))
+            await rig.settle()
+        else:
+            await running(rig, member("g", 0))
+        rig.control.progress.works("second")
+        rig.see(member("g", 1, of=of, schedulerName="second"))
+        await rig.settle()
+        written = rig.pods_written()
+        rig.see(*(one for one in written if one.metadata.name == "g-1"))
+        if needed:
+            item = msgspec.to_builtins(member("g", 0, of=of))
+            item["spec"] |= {"schedulingGates": [], "nodeName": rig.placed()["g-0"]}
+            rig.see(msgspec.convert(item, Pod))
+        rig.see(member("k", 0))
+        for _ in range(int(MOST)):
+            assert "k-0" not in rig.placed()
+            await rig.pass_s(30.0)
+        await rig.pass_s(30.0)
+        assert ("k-0" in rig.placed()) is not needed
+        assert rig.evicted() == rig.deleted() == []
+
+    tried(story, nodes=2, timeouts={"bind_s": 30.0}, schedulers=["default-scheduler", "second"])
