@@ -5,8 +5,9 @@ chain of owners that muster watches. Their status belongs to their controllers, 
 is put on the gang's first pod.
 
 A waiting gang is told of once, when it has waited for a moment, and again when its reason changes;
-never when only a number does. Changes are limited by time, for each gang and for all of them: a
-thousand gangs behind one blocked head must cost the API server nothing.
+never when only a number does. Changes are limited by time, for each gang and for all of a
+namespace: a thousand gangs behind one blocked head must cost the API server nothing, and silence
+no others.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ STRATEGIC = "application/strategic-merge-patch+json"
 WITHIN_S = 10.0  #: a message that the API server does not take is dropped
 LATE_S = 5.0  #: gangs admitted sooner need no condition
 LOOK_S = 1.0  #: reasons that change together are looked at together
-#: changes of reason that are told of; the burst is for a queue that turns at once
+REFUSED_S = 60.0  #: where a message was refused nothing is sent for so long: others wait behind it
+#: changes of reason that one namespace is told of; the burst is for a queue that turns at once
 PER_MINUTE, BURST = 2.0, 200.0
 FIRST_GAP_S, LONGEST_GAP_S = 10.0, 600.0  #: between two changes of one gang; doubles each time
 #: where the PodGroup of ownerless pods is found, and its apiVersion
@@ -80,8 +82,9 @@ class Publisher:
         self._queue: asyncio.Queue[tuple[str, bytes, str]] = asyncio.Queue(maxsize=5000)
         self._numbers = itertools.count()
         self._wake = asyncio.Event()
-        self._tokens, self._filled_s = BURST, 0.0
+        self._turns = Rates(BURST, PER_MINUTE / 60)
         self._rates = Rates(*NAMESPACE_RATE)
+        self._refused_until_s: dict[str, float] = {}  #: by namespace
         self._told: dict[str, Told] = {}
         self.find: Find = lambda kind, namespace, name: None
         self.memory = Memory()
@@ -178,6 +181,9 @@ class Publisher:
         """Send what was put in the queue, for ever."""
         while True:
             path, body, method = await self._queue.get()
+            namespace, now_s = path.split("/namespaces/")[1].split("/")[0], time.monotonic()
+            if now_s < self._refused_until_s.get(namespace, -inf):
+                continue
             content_type = STRATEGIC if method == "PATCH" else "application/json"
             try:
                 await self._api.persist(
@@ -185,6 +191,11 @@ class Publisher:
                 )
             except ApiError as error:
                 log.info("message not taken: %s", error)
+                if error.code == 403:  # a quota, or a policy
+                    until_s = self._refused_until_s
+                    for other in [one for one, end_s in until_s.items() if end_s <= now_s]:
+                        del until_s[other]
+                    until_s[namespace] = time.monotonic() + REFUSED_S
 
     async def watch_reasons(
         self, gangs: Callable[[], list[LiveGang]], view: Callable[[LiveGang], GangView]
@@ -205,9 +216,6 @@ class Publisher:
         self, gangs: Iterable[LiveGang], view: Callable[[LiveGang], GangView], now_s: float
     ) -> float:
         """Tell what may be told now; return in how many seconds more may be, inf if all was."""
-        minutes = (now_s - self._filled_s) / 60
-        self._tokens = min(BURST, self._tokens + PER_MINUTE * minutes)
-        self._filled_s = now_s
         wait_s = inf
         self._owners.begin()
         breath = Breath()
@@ -256,9 +264,8 @@ class Publisher:
         else:
             if told.until_s > now_s:
                 return told.until_s - now_s
-            if self._tokens < 1:
-                return (1 - self._tokens) * 60 / PER_MINUTE
-            self._tokens -= 1
+            if not self._turns.allow(gang.key.namespace, now_s):
+                return 60 / PER_MINUTE
             told.gap_s = min(2 * told.gap_s, LONGEST_GAP_S)
         told.until_s = now_s + told.gap_s
         self._condition(gang, seen, admitted)

@@ -13,7 +13,7 @@ import pytest
 
 from scheduler.controller.membership import LiveGang
 from scheduler.core.decisions import Shortage
-from scheduler.kube.api import Api
+from scheduler.kube.api import Api, ApiError
 from scheduler.kube.objects import Pod, Thing
 from scheduler.status.publish import BURST, LATE_S, PER_MINUTE, Publisher
 from scheduler.status.status import GangView
@@ -36,8 +36,10 @@ class Heard(Publisher):
             self.conditions.append(path)
 
 
-def gang(name: str, source: Source = Source.COSCHEDULING, **meta: Any) -> LiveGang:
-    found = LiveGang(GangKey("n", name, source), f"n/{name}", "nvidia.com/gpu")
+def gang(
+    name: str, source: Source = Source.COSCHEDULING, space: str = "n", **meta: Any
+) -> LiveGang:
+    found = LiveGang(GangKey(space, name, source), f"{space}/{name}", "nvidia.com/gpu")
     add(found, f"{name}-0", **meta)
     return found
 
@@ -122,6 +124,49 @@ def test_changes_cost_tokens_that_come_back_with_time_and_not_with_looks() -> No
     for minute in range(5):
         look(publisher, gangs, turned, 160.0 + 60 * minute)
     assert len(publisher.events) == 1000 + BURST + 5 * PER_MINUTE
+
+
+def test_a_namespace_whose_reasons_flap_silences_no_other() -> None:
+    publisher = Heard()
+    gangs = [*(gang(f"g{number}") for number in range(1000)), gang("honest", space="other")]
+    look(publisher, gangs, viewed({}), 0.0)
+    for turn in range(60):
+        flaps = dict.fromkeys(
+            (g.key.name for g in gangs[:-1]), ("behind_head", "capacity")[turn % 2]
+        )
+        look(publisher, gangs, viewed(flaps), 100.0 + 60.0 * turn)
+    publisher.events.clear()
+    look(publisher, gangs, viewed({"honest": "never_fits"}), 4000.0)
+    assert "NeverFits" in [event["reason"] for event in publisher.events]
+
+
+def test_messages_that_a_namespace_refuses_hold_no_other_up() -> None:
+    """A tenant may forbid Events by a quota; each was tried for seconds, one after the other."""
+    sent: list[str] = []
+
+    class Refuses(Api):
+        def __init__(self) -> None:
+            pass
+
+        async def persist(self, method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            sent.append(path)
+            if "/namespaces/n/" in path:
+                raise ApiError(403, "exceeded quota")
+            return b"{}"
+
+    async def story() -> None:
+        publisher = Publisher(Refuses(), "test")
+        publisher.active = True
+        for _ in range(20):
+            publisher.event(gang("a"), "Started", "it runs")
+        publisher.event(gang("b", space="other"), "Started", "it runs")
+        sending = asyncio.create_task(publisher.send())
+        while not any("/namespaces/other/" in path for path in sent):
+            await asyncio.sleep(0)
+        sending.cancel()
+
+    asyncio.run(story())
+    assert len(sent) == 2
 
 
 def test_the_condition_follows_the_first_pod() -> None:
