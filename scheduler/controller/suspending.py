@@ -54,18 +54,21 @@ class Job(NamedTuple):
     @property
     def is_run_by_others(self) -> bool:
         """True if somebody else says when it runs, such as Kueue: two would undo each other."""
-        runner = self._policy.get("managedBy") or OWN_RUNNER
-        others = self.kind == "Job" and runner != OWN_RUNNER
-        return others or KUEUE_QUEUE in self.thing.metadata.labels
+        meta, runner = self.thing.metadata, self._policy.get("managedBy") or OWN_RUNNER
+        made = meta.controller() is not None  # then its maker says whether it runs
+        return (self.kind == "Job" and (runner != OWN_RUNNER or made)) or KUEUE_QUEUE in meta.labels
 
     @property
     def is_noted(self) -> bool:
-        """True if muster suspended it; the note on a copy of it names another uid."""
+        """True if muster suspended it, and it is muster's to resume.
+
+        The note on a copy of it names another uid; whoever may change a job may forge one.
+        """
         meta = self.thing.metadata
         said = meta.annotations.get(SUSPENDED)
         if said is None or not (self.kind == "Job" or self.kind in TRAINING_JOBS):
             return False
-        if meta.namespace == SYSTEM:
+        if meta.namespace == SYSTEM or self.is_run_by_others:
             return False
         earlier = (f"{of}/{meta.name}" for of in (Source.JOB, Source.KUBEFLOW))
         return said == meta.uid or said in earlier
@@ -114,8 +117,6 @@ class Suspending:
         kind, thing = training_job(pods[0], find)
         if thing is None and gang.key.source is Source.JOB:
             kind, thing = "Job", find("Job", gang.key.namespace, gang.key.name)
-            if thing is not None and thing.metadata.controller() is not None:
-                return None  # whoever made it says whether it runs
         if thing is None or thing.metadata.uid != owner.uid:
             return None
         job = Job(kind, thing)

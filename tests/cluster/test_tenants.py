@@ -165,6 +165,30 @@ def test_only_muster_changes_what_is_musters(kube: Kube, tenant: Kube, space: st
     assert not change_refused(tenant, path, {"metadata": {"labels": {"mine": "x"}}})
 
 
+def test_only_muster_notes_on_a_job_that_it_suspended_it(
+    kube: Kube, tenant: Kube, space: str
+) -> None:
+    note = {"metadata": {"annotations": {"muster.dev/suspended": "x"}}}
+    spec = pod(space, "p")["spec"] | {"restartPolicy": "Never"}
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "j", "namespace": space},
+        "spec": {"suspend": True, "template": {"spec": spec}},
+    }
+    jobs = f"/apis/batch/v1/namespaces/{space}/jobs"
+    noted = {**job, "metadata": {**job["metadata"], **note["metadata"]}}
+    assert "only muster writes this" in refusal(tenant, noted)
+    tenant.call("POST", jobs, job)
+    assert "only muster writes this" in change_refused(tenant, f"{jobs}/j", note)
+    kube.call("PATCH", f"{jobs}/j", note, "application/merge-patch+json")
+    other = {"metadata": {"annotations": {"muster.dev/suspended": "y"}}}
+    assert "only muster writes this" in change_refused(tenant, f"{jobs}/j", other)
+    assert not change_refused(tenant, f"{jobs}/j", {"metadata": {"labels": {"mine": "x"}}})
+    gone = {"metadata": {"annotations": {"muster.dev/suspended": None}}}
+    assert not change_refused(tenant, f"{jobs}/j", gone), "its owner keeps it suspended"
+
+
 def test_pins_of_owners_start_no_part_of_a_gang(kube: Kube, space: str) -> None:
     """Where no policy keeps them from it, they take the gates off and leave what muster would."""
     kube.create(*gang(space, "head", NODES))

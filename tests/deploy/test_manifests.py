@@ -19,6 +19,7 @@ from scheduler.controller.metrics import Metrics
 from scheduler.core.decisions import PendingReason
 from scheduler.status.plugin import PROXY, TOKENS
 from scheduler.status.visitors import RESOURCE
+from scheduler.workloads.gangs import KINDS, TRAINING_JOBS
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 Manifest = dict[str, Any]
@@ -117,6 +118,11 @@ def test_policies_name_who_and_what_there_is() -> None:
     assert served is not None
     found = set(re.findall(r"'([^']*)'", served[1]))
     assert found == names | {"", *shipped.direct_schedulers}
+    policies = [i for i in documents(tenants) if i["kind"] == "ValidatingAdmissionPolicy"]
+    (jobs,) = [i for i in policies if i["metadata"]["name"] == "muster-tenants-jobs"]
+    rules = jobs["spec"]["matchConstraints"]["resourceRules"]
+    kinds = {KINDS[kind].path.rpartition("/")[2] for kind in ("Job", *TRAINING_JOBS)}
+    assert {plural for rule in rules for plural in rule["resources"]} == kinds
 
 
 def test_settings_and_ports_belong_together() -> None:

@@ -354,6 +354,57 @@ def test_a_job_that_changed_meanwhile_is_looked_at_again(monkeypatch: pytest.Mon
     tried(story)
 
 
+@pytest.mark.parametrize("by", ["Kueue", "a manager", "a JobSet"])
+def test_a_job_that_others_suspend_is_not_resumed_for_a_note_on_it(by: str) -> None:
+    async def story(rig: Rig) -> None:
+        meta: dict[str, Any] = {"annotations": NOTE}
+        if by == "Kueue":
+            meta["labels"] = {"kueue.x-k8s.io/queue-name": "q"}
+        elif by == "a manager":
+            monkey.setitem(JOB, "managedBy", "kueue.x-k8s.io/multikueue")
+        else:
+            owner = {"kind": "JobSet", "name": "s", "uid": "uid-s", "controller": True}
+            meta["ownerReferences"] = [owner]
+        see_job(rig, "Job", suspend=True, **meta)
+        await rig.pass_s(600.0)
+        assert writes(rig) == []
+
+    with pytest.MonkeyPatch.context() as monkey:
+        tried(story)
+
+
+@pytest.mark.parametrize("kind", EARLIER)
+@pytest.mark.parametrize("noted", ["before muster begins to lead", "since"])
+def test_a_job_is_no_older_for_a_note_that_its_user_wrote(kind: str, noted: str) -> None:
+    async def story(rig: Rig) -> None:
+        rig.node(1, change=Change.DELETED)
+        rig.node(2, change=Change.DELETED)
+        rig.node(3, change=Change.DELETED)
+        rig.see(pod("first", node="node-00000"))
+        waits = {"labels": {"muster.dev/group": "w"}, "annotations": {"muster.dev/min-member": "1"}}
+        waiting = pod("w-0", **waits)
+        waiting.metadata.creation_timestamp = "2026-03-01T00:00:00Z"
+        rig.see(waiting)
+        await rig.settle()
+        rig.control.active = noted == "since"
+        old = {"creationTimestamp": "2025-01-01T00:00:00Z"}
+        see_job(rig, kind, suspend=True, annotations=NOTE, **old)
+        rig.control.active = True
+        await rig.pass_s(5.0)
+        assert writes(rig) == [(False, None)]
+        see_job(rig, kind, suspend=False, **old)
+        pods = [member(kind, number, gpus=2) for number in range(SIZE)]
+        for one in pods:
+            one.metadata.creation_timestamp = "2026-05-01T00:00:00Z"
+        rig.see(*pods)
+        await rig.settle()
+        rig.lose(rig.control.pods["first"])
+        await rig.settle()
+        assert set(rig.placed()) - {"first"} == {"w-0"}
+
+    tried(story)
+
+
 @pytest.mark.parametrize("by", ["Kueue", "a manager"])
 def test_a_job_that_others_suspend_and_resume_is_left_to_them(by: str) -> None:
     async def story(rig: Rig) -> None:
