@@ -252,8 +252,11 @@ class Controller:
             gang.look_anew(uid)
             if slot is not None:
                 gang.look_at(slot)
-        elif known is not None and _alike(known, pod):
-            return
+        elif known is not None:
+            if _alike(known, pod):
+                return
+            if not here and _asks_for_another_place(known, pod):
+                gang.look_anew(uid)
         if pod.status.phase == "Succeeded":
             gang.note_success(pod, done=has_done_its_work(pod, self.find))
         if here and not ended and slot is not None and slot.node == here:
@@ -455,6 +458,13 @@ class Controller:
 
 def _saved(pod: Pod) -> str | None:
     return pod.metadata.annotations.get(SAVED)
+
+
+def _asks_for_another_place(one: Pod, other: Pod) -> bool:
+    """True if where a pod may go has changed, which it may while it is gated."""
+    old, new = one.spec, other.spec
+    same = old.node_selector == new.node_selector and old.affinity == new.affinity
+    return not same or old.tolerations != new.tolerations
 
 
 def _alike(one: Pod, other: Pod) -> bool:

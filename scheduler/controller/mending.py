@@ -386,15 +386,35 @@ class Mending:
         gang.refusals.forget_past(now_s)
         gang.avoids = self._avoids(gang, free, now_s)
         free = without_surplus(free, self._tables.find)
-        free, stuck = self._recovery.resume(gang, free, now_s)
+        there = [pod for pod in free if not pod.spec.scheduling_gates or not pod.held_by]
+        held_by = self._held_by(gang, free, there)
+        free, stuck = self._recovery.resume(gang, there, now_s)
         if now_s >= gang.hold_until_s:
             gang.trouble = ""
-        gang.problem = gang.trouble or self._problem(gang, free, now_s) or stuck
+        gang.problem = gang.trouble or held_by or self._problem(gang, free, now_s) or stuck
         asks = Wanted([])
         if not gang.problem and now_s >= gang.hold_until_s:
             asks = wanted(gang, free)
         gang.later = [pod.metadata.uid for pod in reversed(asks.later)]
         self._tables.tell(gang, asks)
+
+    def _held_by(self, gang: LiveGang, free: list[Pod], there: list[Pod]) -> str:
+        """Return whose gates a gang needs off first, if it does.
+
+        Until then nobody can bind the pods, and what they ask for may change with the gate.
+        """
+        if len(there) == len(free) or gang.size is None:
+            return ""
+        if gang.num_placed() + len(there) >= gang.size.min_member:
+            return ""  # the others come later, as any do
+        gates = sorted({pod.held_by for pod in free} - {""})
+        text = (
+            f"pods of it have the scheduling gate {shown(gates[0])}, which is not muster's; they "
+            "are planned once whoever set it has taken it off"
+        )
+        if text != gang.problem:
+            self._release.telling.event(gang, "HeldByOthers", text)
+        return text
 
     def _avoids(self, gang: LiveGang, free: list[Pod], now_s: float) -> Avoid:
         """Return where neighbours keep pods off that nobody but muster binds."""

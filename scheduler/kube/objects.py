@@ -192,6 +192,11 @@ class Pod(_Object):
         return any(gate.name == GATE for gate in self.spec.scheduling_gates)
 
     @property
+    def held_by(self) -> str:
+        """Return a gate of somebody else that keeps the pod from the scheduler; empty if none."""
+        return next((gate.name for gate in self.spec.scheduling_gates if gate.name != GATE), "")
+
+    @property
     def ended(self) -> bool:
         """True once the pod holds nothing any more."""
         return self.status.phase in ("Succeeded", "Failed")

@@ -1,0 +1,93 @@
+"""Pods that others hold, too, and that may ask for another place while they are gated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from scheduler.kube.objects import GATE, Pod
+from tests.scheduler.controller.rig import Rig, pod, tried
+
+OTHERS = "kueue.x-k8s.io/admission"
+HOST = "kubernetes.io/hostname"
+
+
+def member(number: int, *, of: int = 2, held: bool = True, **more: Any) -> Pod:
+    """Return a pod of a Kueue pod group, which Kueue has not admitted yet if it is `held`."""
+    labels = {"kueue.x-k8s.io/pod-group-name": "g", "kueue.x-k8s.io/queue-name": "q"}
+    notes = {"kueue.x-k8s.io/pod-group-total-count": str(of)}
+    gates = [{"name": OTHERS}, {"name": GATE}] if held else [{"name": GATE}]
+    return pod(f"g-{number}", labels=labels, annotations=notes, schedulingGates=gates, **more)
+
+
+def changed(one: Pod, **spec: Any) -> Pod:
+    """Return a pod whose spec was changed."""
+    item = msgspec.to_builtins(one)
+    item["spec"] |= spec
+    return msgspec.convert(item, Pod)
+
+
+def test_pods_are_planned_once_others_let_them_go() -> None:
+    """Their nodes would be kept for nothing, and their pins could not be changed any more."""
+
+    async def story(rig: Rig) -> None:
+        rig.see(member(0), member(1))
+        await rig.settle()
+        assert not rig.control.slot_of
+        assert OTHERS in rig.problem("n/g")
+        assert [reason for reason, _ in rig.events()] == ["HeldByOthers"]
+        for _ in range(4):
+            await rig.pass_s(30.0)
+        rig.see(pod("k"), pod("l"))
+        await rig.settle()
+        assert rig.placed().keys() == {"k", "l"}, "they hold up nobody"
+        rig.see(member(0, held=False))
+        await rig.settle()
+        assert "g-0" not in rig.placed()
+        rig.see(member(1, held=False))
+        await rig.settle()
+        assert rig.placed().keys() == {"k", "l", "g-0", "g-1"}
+
+    tried(story)
+
+
+def test_a_gang_starts_without_pods_of_others_that_it_does_not_need() -> None:
+    async def story(rig: Rig) -> None:
+        labels = {"muster.dev/group": "h"}
+        notes = {"muster.dev/min-member": "2"}
+        gates = [{"name": OTHERS}, {"name": GATE}]
+        rig.see(*(pod(f"h-{i}", labels=labels, annotations=notes) for i in range(2)))
+        held = pod("h-2", labels=labels, annotations=notes, schedulingGates=gates)
+        rig.see(held)
+        await rig.settle()
+        assert rig.placed().keys() == {"h-0", "h-1"}
+        rig.see(changed(held, schedulingGates=[{"name": GATE}]))
+        await rig.settle()
+        assert rig.placed().keys() == {"h-0", "h-1", "h-2"}
+
+    tried(story)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_where_a_pod_may_go_can_change_while_it_is_gated(held: bool) -> None:
+    """Kueue takes its gate off and names a rack in one write; others just name one."""
+
+    async def story(rig: Rig) -> None:
+        filler = pod("k")
+        rig.see(filler)
+        await rig.settle()
+        rig.see(member(0, held=held), member(1, held=held))
+        await rig.settle()
+        assert rig.placed().keys() == {"k"}
+        taken = rig.placed()["k"]
+        (other,) = set(rig.ledger.nodes) - {taken}
+        rig.see(changed(member(0, held=False), nodeSelector={HOST: other}))
+        rig.see(changed(member(1, held=False), nodeSelector={HOST: taken}))
+        await rig.settle()
+        rig.lose(filler)
+        await rig.settle()
+        assert rig.placed() == {"k": taken, "g-0": other, "g-1": taken}
+
+    tried(story, nodes=2)
