@@ -106,6 +106,7 @@ class Controller:
         self._leaving = self.tables.leaving
         ledger.standing.patience_s = settings.timeouts.bind_s
         ledger.devices.lasts = self._lasts
+        ledger.devices.pod = self.pods.get
 
     @property
     def active(self) -> bool:
@@ -236,8 +237,8 @@ class Controller:
         gang = self.gangs.get(key) or self.tables.gang(key)
         if old_key is None:
             self.key_of_pod[uid] = key
-            if self.ledger.drop_foreign(uid):
-                self.ledger.devices.look_at(uid)
+            was_foreign = self.ledger.drop_foreign(uid)
+            if self.ledger.devices.look_at(uid) or was_foreign:
                 self.work.wake()  # what makes it a gang's came after it
         known = gang.pods.get(uid)
         gang.pods[uid] = pod

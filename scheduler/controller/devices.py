@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from scheduler.controller.leaving import Lasts
 from scheduler.core.model import PodShape
 from scheduler.kube.devices import DeviceClass, ResourceClaim, ResourceSlice
-from scheduler.kube.objects import NodeObject
+from scheduler.kube.objects import NodeObject, Pod
 from scheduler.workloads.devices import Devices
 from scheduler.workloads.requests import devices_shape, nano
 
@@ -44,6 +44,7 @@ class DeviceBook:
         self._named = named
         #: says of a pod, by its uid, for how long it holds what it does
         self.lasts: Callable[[str], Lasts] = lambda uid: Lasts.WITH_A_GANG
+        self.pod: Callable[[str], Pod | None] = lambda uid: None  #: by uid
         self._claimed: dict[str, set[str]] = {}  #: nodes on which a claim holds devices
         self._claims_of: dict[str, set[str]] = {}  #: by uid of a pod: claims that hold any for it
         self._pods_of: dict[str, set[str]] = {}  #: the same by claim
@@ -80,8 +81,8 @@ class DeviceBook:
                 return self._count_claim(item, gone=gone)
 
     def look_at(self, pod: str) -> bool:
-        """Count again what claims hold for a pod, as it is another's now, or of no gang."""
-        claims = (self.known.claim(uid) for uid in self._claims_of.get(pod, ()))
+        """Count again what claims hold for a pod, as it is new, another's now, or of no gang."""
+        claims = (self.known.claim(uid) for uid in list(self._claims_of.get(pod, ())))
         news = [self._count_claim(claim) for claim in claims if claim is not None]
         return any(news)
 
@@ -99,8 +100,9 @@ class DeviceBook:
     def _count_claim(self, claim: ResourceClaim, *, gone: bool = False) -> bool:
         """Count devices that are taken by other means than a pod's requests."""
         uid = claim.metadata.uid
-        held = {} if gone else self.known.taken(claim)
-        pods = {one.uid for one in claim.status.reserved_for} if held else set()
+        pods = {one.uid for one in claim.status.reserved_for}
+        held = {} if gone else self.known.taken(claim, [self.pod(one) for one in pods])
+        pods = pods if held else set()
         self._note_pods(uid, pods)
         lasts = max(map(self.lasts, pods), default=Lasts.WITH_A_GANG)
         news = []

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from scheduler.kube.devices import Device, DeviceClass, ResourceClaim, ResourceSlice
 from scheduler.kube.objects import Pod
+from scheduler.workloads.requests import UNIT, pod_requests
 
 IMPLICIT = "deviceclass.resource.kubernetes.io/"  #: with a class's name: a resource for each class
 #: of claims that kube-scheduler made for extended resources: their pods ask for those, and count
 STANDS_FOR_REQUESTS = "resource.kubernetes.io/extended-resource-claim"
+OF_TEMPLATE = "resource.kubernetes.io/pod-claim-name"  #: of claims that a template was made into
 
 _TERM = re.compile(
     r"""\s*device\.(?:(?P<driver>driver)|attributes\[(?P<q>["'])(?P<domain>[^"']+)(?P=q)\]
@@ -184,11 +186,14 @@ class Devices:
             if not one.spec.node_name and one.spec.devices
         )
 
-    def taken(self, claim: ResourceClaim) -> dict[str, Counter[str]]:
-        """Return what a claim holds of each node's resources, unless its pods count for it."""
+    def taken(self, claim: ResourceClaim, pods: Sequence[Pod | None]) -> dict[str, Counter[str]]:
+        """Return what a claim holds of each node's resources, unless its pods count for it.
+
+        `pods` are those that it is reserved for; None for one that is not known.
+        """
         found: dict[str, Counter[str]] = {}
         allocation = claim.status.allocation
-        if allocation is None or claim.metadata.annotations.get(STANDS_FOR_REQUESTS) == "true":
+        if allocation is None or self._stands_for_requests(claim, pods):
             return found
         for one in allocation.devices.results:
             if one.admin_access:
@@ -200,6 +205,24 @@ class Devices:
                         held = found.setdefault(node, Counter())
                         held.update(self._resources_of(one.driver, device))
         return found
+
+    def _stands_for_requests(self, claim: ResourceClaim, pods: Sequence[Pod | None]) -> bool:
+        """True if kube-scheduler made a claim for what pods request: its annotation is anybody's.
+
+        One that somebody else made is reserved for pods that name it, or a template.
+        """
+        said, allocation = claim.metadata.annotations, claim.status.allocation
+        if said.get(STANDS_FOR_REQUESTS) != "true" or OF_TEMPLATE in said or allocation is None:
+            return False
+        asked = 0
+        for pod in pods:
+            if pod is None or _names(pod, claim.metadata.name):
+                return False
+            try:
+                asked += sum(n for name, n in pod_requests(pod).items() if name in self._served)
+            except ValueError:
+                return False
+        return asked >= len(allocation.devices.results) * UNIT
 
     def claim(self, uid: str) -> ResourceClaim | None:
         """Return a claim, if it is there."""
@@ -255,3 +278,8 @@ class Devices:
                 f"device {device.name!r} of {driver} can be shared, or cut into parts"
             )
         return True
+
+
+def _names(pod: Pod, claim: str) -> bool:
+    claims = (one for one in pod.spec.resource_claims if isinstance(one, dict))
+    return any(one.get("resourceClaimName") == claim for one in claims)

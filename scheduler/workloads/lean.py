@@ -117,6 +117,7 @@ def lean_pod(pod: Pod) -> Pod | None:
             resources=_share(spec.resources),
             overhead=_share(spec.overhead),
             affinity=_repelling(spec.affinity),
+            resource_claims=_share(spec.resource_claims),
         )
         return pod
     spec.volumes = [

@@ -309,6 +309,44 @@ def test_devices_that_claims_hold_are_not_free() -> None:
     tried(story, nodes=1)
 
 
+OF_REQUESTS = {"resource.kubernetes.io/extended-resource-claim": "true"}
+OF_TEMPLATE = {"resource.kubernetes.io/pod-claim-name": "gpus"}
+
+
+@pytest.mark.parametrize("of_a_gang", [False, True])
+@pytest.mark.parametrize("first", ["claim", "pod"])
+@pytest.mark.parametrize(
+    ("more", "said", "free_gpus"),
+    [
+        ({"gpus": 1}, {}, 1),
+        ({"gpus": 1}, OF_TEMPLATE, 0),
+        ({"gpus": 1, "resourceClaims": [{"name": "x", "resourceClaimName": "other"}]}, {}, 1),
+        ({"gpus": 1, "resourceClaims": [{"name": "x", "resourceClaimName": "c"}]}, {}, 0),
+        ({"gpus": 0}, {}, 1),
+        (None, {}, 1),
+    ],
+)
+def test_a_claim_stands_for_requests_only_where_kube_scheduler_made_it(
+    more: dict[str, Any] | None, said: dict[str, str], free_gpus: int, first: str, of_a_gang: bool
+) -> None:
+    """Two devices, one of them claimed; whoever makes a claim writes its annotations."""
+
+    async def story(rig: Rig) -> None:
+        tell_node(rig, **NO_PLUGIN)
+        tell(rig, class_of(SHIPPED), slice_of(NODE))
+        made = claim("gpu-0", pool=NODE, pods=("holds",), annotations=OF_REQUESTS | said)
+        steps = [lambda: tell(rig, made)]
+        if more is not None:
+            holds = (own if of_a_gang else pod)("holds", node=NODE, **more)
+            steps.append(lambda: rig.see(holds))
+        for step in steps if first == "claim" else reversed(steps):
+            step()
+        await rig.settle()
+        assert free(rig).gpus == free_gpus
+
+    tried(story, nodes=1)
+
+
 @pytest.mark.parametrize("first", ["claim", "pod"])
 @pytest.mark.parametrize("whose", ["nobody's", "a gang's", "a gang's later"])
 def test_a_head_waits_for_devices_only_that_a_gang_gives_back(first: str, whose: str) -> None:

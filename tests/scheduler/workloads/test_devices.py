@@ -238,7 +238,8 @@ def claim(
     ],
 )  # fmt: skip
 def test_what_claims_hold_is_taken(make: Callable[[], ResourceClaim], held: int) -> None:
-    taken = seen(class_of(SHIPPED), slice_of()).taken(make())
+    pods = [pod_of(SPECS["gpus"][0])]
+    taken = seen(class_of(SHIPPED), slice_of()).taken(make(), pods)
     assert taken.get("n0", {}).get(GPU, 0) == held
 
 
