@@ -81,7 +81,7 @@ class Controller:
         )
         self.recovery = Recovery(self.tables, self.release)
         evicting = Evicting(
-            self.work, self.suspending, self.lanes, telling, metrics, self.release.start
+            self.tables, self.suspending, self.lanes, telling, metrics, self.release.start
         )
         self.mending = Mending(self.tables, self.release, evicting, self.recovery)
         self._deciding = Deciding(self.tables, self.release, metrics, self._mend, self.set_aside)

@@ -13,8 +13,8 @@ from scheduler.controller.membership import LiveGang
 from scheduler.controller.metrics import Metrics
 from scheduler.controller.slots import Slot, SlotState
 from scheduler.controller.suspending import Job, Suspending
+from scheduler.controller.tables import Tables
 from scheduler.controller.telling import Telling
-from scheduler.controller.work import Work
 from scheduler.kube.api import ApiError
 from scheduler.kube.objects import Pod
 from scheduler.workloads.gangs import GangKey
@@ -24,6 +24,10 @@ log = logging.getLogger("muster.evicting")
 Pods = list[tuple[Slot | None, Pod]]
 CHANGED_S = 2.0  #: a job that changed meanwhile is looked at again then
 FORBIDDEN, TOO_MANY = 403, 429  #: the latter is said for a budget, too
+COSTS = (
+    "its Job would count it as failed, and may not have more of those (backoffLimit); nor may "
+    "muster suspend it"
+)
 EVICT_AGAIN_S = 10.0  #: an eviction that was refused is tried again then, and ever later
 
 
@@ -32,14 +36,15 @@ class Evicting:
 
     def __init__(
         self,
-        work: Work,
+        tables: Tables,
         suspending: Suspending,
         lanes: Lanes,
         telling: Telling,
         metrics: Metrics,
         start: Callable[[LiveGang, Callable[[], Awaitable[None]]], None],
     ) -> None:
-        self._work = work
+        self._work = tables.work
+        self._failures = tables.failures
         self._suspending = suspending
         self._lanes = lanes
         self._telling = telling
@@ -61,17 +66,28 @@ class Evicting:
         try:
             job = self._suspending.job_of(gang)
             if job is not None:
-                if not await self._suspended(gang, job, pods):
-                    return
-            elif not await self._leave_enough(gang, pods):
+                may = await self._suspended(gang, job, pods)
+            else:
+                may = None if await self._leave_enough(gang, pods) else False
+            if may is None:
+                may = self._go_on(gang, pods)
+            if not may:
                 return
             for slot, pod in pods:
                 self.evict(gang, pod, slot)
         finally:
             self._asking.discard(gang.key)
 
-    async def _suspended(self, gang: LiveGang, job: Job, pods: Pods) -> bool:
-        """Suspend a job, if all its pods may go; False if one may not."""
+    def _go_on(self, gang: LiveGang, pods: Pods) -> bool:
+        """False if a Job that is not suspended would count too many of these pods as failed."""
+        if self._failures.may_be_evicted(gang, [pod for _, pod in pods]):
+            return True
+        self._not_evicted(gang, pods[0][1], ApiError(FORBIDDEN, COSTS))
+        self._stay(gang, pods)
+        return False
+
+    async def _suspended(self, gang: LiveGang, job: Job, pods: Pods) -> bool | None:
+        """Suspend a job, if all its pods may go; False if one may not, None if it may not be."""
         asked = (self._lanes.evict(pod, only_ask=True) for _, pod in pods)
         answers = await asyncio.gather(*asked, return_exceptions=True)
         for (_, pod), answer in zip(pods, answers, strict=True):
@@ -86,7 +102,7 @@ class Evicting:
         if not may_go:
             if may_go is False:
                 self._stay(gang, pods)
-            return may_go is None  # then the API server judges each by itself
+            return may_go  # None: then the API server judges each by itself
         try:
             await self._suspending.suspend(job)
         except ApiError as error:
@@ -96,7 +112,7 @@ class Evicting:
                 self._work.look_again(gang.key, gang.evict_at_s)
                 self._stay(gang, pods)
                 return False
-            # it is ended all the same: its GPUs do nothing
+            return None  # it is ended all the same: its GPUs do nothing
         return True
 
     async def _leave_enough(self, gang: LiveGang, pods: Pods) -> bool:

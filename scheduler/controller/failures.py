@@ -1,7 +1,7 @@
-"""What pods that muster deletes cost the Jobs that make them anew.
+"""What pods that muster deletes or evicts cost the Jobs that make them anew.
 
-A Job counts a pod that is deleted as one that failed, though it never ran, and gives up once it has
-counted `backoffLimit`. Muster goes on while it has counted half of that, whatever for: what it
+A Job counts a pod that is deleted as one that failed, even if it never ran, and gives up once it
+has counted `backoffLimit`. Muster goes on while it has counted half of that, whatever for: what it
 counted is there after a restart, and when a gang is forgotten between two pods.
 """
 
@@ -49,6 +49,39 @@ class Failures:
         while len(self._deleted) > MOST_JOBS:
             del self._deleted[next(iter(self._deleted))]
         return True
+
+    def may_be_evicted(self, gang: LiveGang, pods: list[Pod]) -> bool:
+        """Return whether Jobs go on when these pods are evicted; if so, count them as deleted.
+
+        Whoever else runs pods makes them anew.
+        """
+        by_jobs = [
+            pod
+            for pod in pods
+            if (owner := pod.metadata.controller()) is not None
+            and owner.kind == "Job"
+            and "." not in owner.api_version
+            and not self._forgives_evictions(owner, gang.key.namespace)
+        ]
+        return self.may_cost(gang, by_jobs)
+
+    def _forgives_evictions(self, owner: Owner, namespace: str) -> bool:
+        """True if a Job counts no pod that was evicted, whatever that exits with."""
+        job = self._find("Job", namespace, owner.name)
+        match job.spec if job is not None else None:
+            case {"suspend": True}:
+                return True
+            case {
+                "podFailurePolicy": {
+                    "rules": [{"action": "Ignore", "onPodConditions": [*conditions]}, *_]
+                }
+            }:
+                return any(
+                    isinstance(one, dict)
+                    and (one.get("type"), one.get("status", "True")) == ("DisruptionTarget", "True")
+                    for one in conditions
+                )
+        return False
 
     def _after(
         self, gang: LiveGang, uid: str, pods: list[Pod]

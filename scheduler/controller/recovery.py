@@ -6,7 +6,6 @@ nothing: its pod waits with its gang, as any pod does whose owner wants it on on
 
 from __future__ import annotations
 
-from scheduler.controller.failures import Failures
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.pins import pinned_to
 from scheduler.controller.plans import PlanRecord
@@ -26,7 +25,6 @@ class Recovery:
         self._work = tables.work
         self._ledger = tables.ledger
         self._release = release
-        self._failures = Failures(tables.find)
         self.old_plans: dict[GangKey, list[PlanRecord]] = {}
 
     def awaited(self, gang: LiveGang) -> set[Rank]:
@@ -148,7 +146,8 @@ class Recovery:
             # else its scheduler is late, or it would be no better off anew
             if node not in self._ledger.nodes or is_of_nodes(said):
                 found.append(pod)
-        return [pod.metadata.uid for pod in found] if self._failures.may_cost(gang, found) else []
+        may = self._tables.failures.may_cost(gang, found)
+        return [pod.metadata.uid for pod in found] if may else []
 
     def _keep_pin(self, gang: LiveGang, pod: Pod, now_s: float) -> str:
         """Keep the node of a pod that was pinned and not bound; return why not, or nothing."""

@@ -55,7 +55,8 @@ class Job(NamedTuple):
     def is_run_by_others(self) -> bool:
         """True if somebody else says when it runs, such as Kueue: two would undo each other."""
         meta, runner = self.thing.metadata, self._policy.get("managedBy") or OWN_RUNNER
-        made = meta.controller() is not None  # then its maker says whether it runs
+        maker = meta.controller()  # says whether it runs; a CronJob says it once
+        made = maker is not None and maker.kind != "CronJob"
         return (self.kind == "Job" and (runner != OWN_RUNNER or made)) or KUEUE_QUEUE in meta.labels
 
     @property

@@ -10,6 +10,7 @@ from math import inf
 from scheduler.controller.ages import Ages
 from scheduler.controller.asking import request_of
 from scheduler.controller.budget import Budget
+from scheduler.controller.failures import Failures
 from scheduler.controller.leaving import Lasts, Leaving
 from scheduler.controller.membership import LiveGang, attempt_of
 from scheduler.controller.mirror import Ledger
@@ -83,6 +84,7 @@ class Tables:
         self.progress = Progress(settings.timeouts.bind_s, settings.schedulers)
         self.ages = Ages(work)
         self.budget = Budget()
+        self.failures = Failures(self.find)
         self.leaving = Leaving(work, settings.timeouts.bind_s)
         self.repelling = Repelling(ledger.nodes)
         self.patience = Patience(work, settings.timeouts.bind_s)

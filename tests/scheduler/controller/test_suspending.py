@@ -248,7 +248,7 @@ def test_what_cannot_be_suspended_is_evicted_all_the_same(
     async def story(rig: Rig) -> None:
         meta: dict[str, Any] = {}
         if why == "owned":  # its owner says whether it runs
-            meta["ownerReferences"] = [{"kind": "CronJob", "uid": "c", "controller": True}]
+            meta["ownerReferences"] = [{"kind": "Workflow", "uid": "c", "controller": True}]
         elif why == "of another uid":
             meta["uid"] = "its successor"
         take = rig.api.persist
@@ -272,6 +272,68 @@ def test_what_cannot_be_suspended_is_evicted_all_the_same(
         await in_part(rig, "Job", **meta)
         assert writes(rig) == []
         assert sorted(rig.evicted()) == ["j-0", "j-1"]
+
+    tried(story)
+
+
+def test_a_job_of_a_cron_job_is_suspended() -> None:
+    """A CronJob says nothing of a Job once it has made it."""
+
+    async def story(rig: Rig) -> None:
+        made_by = [{"kind": "CronJob", "uid": "c", "controller": True}]
+        await in_part(rig, "Job", ownerReferences=made_by)
+        assert writes(rig) == [(True, "uid-j")]
+
+    tried(story)
+
+
+IGNORED = {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]}
+OTHERS = {"rules": [{"action": "Ignore", "onPodConditions": [{"type": "Own"}]}]}
+
+
+@pytest.mark.parametrize("by", ["Kueue", "nobody"])
+@pytest.mark.parametrize(
+    ("limits", "goes"),
+    [
+        ({}, True),  # half of 6, of which one is the lost rank's
+        ({"backoffLimit": 3}, False),
+        ({"backoffLimit": 0}, False),
+        ({"backoffLimitPerIndex": 1}, False),
+        ({"backoffLimit": 0, "podFailurePolicy": IGNORED}, True),
+        ({"backoffLimit": 0, "podFailurePolicy": OTHERS}, False),
+    ],
+)
+def test_a_job_that_may_not_be_suspended_keeps_pods_that_it_would_count_as_failed(
+    limits: dict[str, Any], goes: bool, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would fail for good, and its work with it."""
+
+    async def story(rig: Rig) -> None:
+        for name, limit in limits.items():
+            monkeypatch.setitem(JOB, name, limit)
+        meta: dict[str, Any] = {}
+        if by == "Kueue":
+            meta["labels"] = {"kueue.x-k8s.io/queue-name": "q"}
+        else:
+            take = rig.api.persist
+
+            async def forbid(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+                if path.endswith("s/j"):
+                    raise ApiError(403, "muster may not")
+                return await take(method, path, body, **more)
+
+            monkeypatch.setattr(rig.api, "persist", forbid)
+        await in_part(rig, "Job", **meta)
+        for _ in range(10):
+            await rig.pass_s(REPAIR_S)
+        assert sorted(rig.evicted()) == ["j-0", "j-1"] * goes
+        if goes:
+            return
+        reason, text = rig.events()[-1]
+        assert reason == "NotEvicted" and "backoffLimit" in text
+        rig.see(member("Job", 2, uid="again"))
+        await rig.settle()
+        assert "j-2" in rig.placed(), "the lost rank joins the others"
 
     tried(story)
 
