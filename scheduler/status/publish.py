@@ -28,13 +28,13 @@ from scheduler.controller.membership import LiveGang
 from scheduler.controller.rates import Rates
 from scheduler.core.decisions import PendingReason
 from scheduler.kube.api import Api, ApiError
-from scheduler.kube.objects import unix_s
+from scheduler.kube.objects import Owner, unix_s
 from scheduler.status.owners import Owners
 from scheduler.status.pages import Breath
 from scheduler.status.plain import plain
 from scheduler.status.status import GangView
 from scheduler.status.story import Memory, Moment
-from scheduler.workloads.gangs import Find, Source
+from scheduler.workloads.gangs import LWS, Find, Source
 
 log = logging.getLogger("muster.publish")
 CONDITION = "muster.dev/Admitted"
@@ -160,6 +160,11 @@ class Publisher:
                 return about, unix_s(group.metadata.creation_timestamp) or came_s
         if owner is None:
             return _reference("Pod", pod.metadata.name, pod.metadata.uid, "v1"), came_s
+        lws = self.find("LeaderWorkerSet", gang.key.namespace, pod.metadata.labels.get(LWS, ""))
+        if lws is not None and gang.key.source is Source.LEADER_WORKER_SET:
+            # its pods are of StatefulSets, which muster does not watch
+            version = "leaderworkerset.x-k8s.io/v1"
+            owner = Owner("LeaderWorkerSet", lws.metadata.name, lws.metadata.uid, version)
         for _ in range(4):  # a pod of a Job of a JobSet of a TrainJob
             thing = self.find(owner.kind, gang.key.namespace, owner.name)
             if thing is None or thing.metadata.uid != owner.uid:

@@ -201,6 +201,7 @@ def test_events_are_about_what_the_user_made() -> None:
             "creationTimestamp": "2026-01-01T00:00:00Z",
             "ownerReferences": owner("TrainJob", "j"),
         },
+        ("LeaderWorkerSet", "llama"): {"name": "llama", "uid": "LeaderWorkerSet/llama"},
         ("coscheduling", "bare"): {"uid": "group"},
     }
 
@@ -213,10 +214,14 @@ def test_events_are_about_what_the_user_made() -> None:
     publisher.event(gang("p", ownerReferences=owner("PyTorchJob", "p")), "Started", "x")
     publisher.event(gang("bare"), "Started", "x")
     publisher.event(gang("alone", Source.OWN), "Started", "x")
+    said = {"labels": {"leaderworkerset.sigs.k8s.io/name": "llama"}}
+    said["ownerReferences"] = owner("StatefulSet", "llama-0")  # type: ignore[assignment]
+    publisher.event(gang("llama-0", Source.LEADER_WORKER_SET, **said), "Started", "x")
     about = [(e["regarding"]["kind"], e["regarding"]["name"]) for e in publisher.events]
     assert about == [
         ("TrainJob", "j"),
         ("PyTorchJob", "p"),
         ("PodGroup", "bare"),
         ("Pod", "alone-0"),
+        ("LeaderWorkerSet", "llama"),
     ]
