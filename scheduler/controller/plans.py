@@ -53,6 +53,7 @@ class PlanRecord(msgspec.Struct):
     epoch: str  #: identity of the leader that made it
     slots: list[SlotRecord]
     format: str = FORMAT
+    started: bool = False  #: its gang ran whole before; earlier versions did not say
 
     def gang(self) -> GangKey:
         """Return the identity of the gang."""
@@ -113,6 +114,7 @@ class PlanRecords:
             generation=gang.generation,
             epoch=self.epoch,
             slots=[SlotRecord(*s.rank, s.node, s.uid, s.is_bound) for s in gang.slots if s.is_held],
+            started=bool(gang.started_min),
         )
         name = record_name(gang.name)
         written = await _packed(msgspec.json.encode(plan))

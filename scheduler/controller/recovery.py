@@ -33,7 +33,7 @@ class Recovery:
         Once a part of the gang ran, one that had a pod then may have run and ended well since.
         """
         plans = self.old_plans.get(gang.key, ())
-        runs = any(slot.ran for plan in plans for slot in plan.slots)
+        runs = any(plan.started or any(slot.ran for slot in plan.slots) for plan in plans)
         ranks = (each for plan in plans for each in plan.ranks().items())
         return {rank for rank, slot in ranks if not (slot.ran or (runs and slot.uid))}
 

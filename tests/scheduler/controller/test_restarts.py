@@ -234,6 +234,12 @@ async def lived(run: Run, steps: list[tuple[str, int]]) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(KINDS), st.integers(1, 4), st.integers(2, 5), STEPS)
 @example("JobSet", 2, 3, [("lose", 0), ("grow", 0), ("bind", 0), ("end well", 1)])
+@example(
+    "JobSet",
+    2,
+    4,
+    [("grow", 0), ("lose", 0), ("lose", 0), ("grow", 0), ("bind", 0), ("end well", 0)],
+)
 @example("numbered", 3, 2, [("end well", 0), ("lose", 0), ("grow", 0), ("bind", 0),
                             ("end well", 1)])  # fmt: skip
 def test_nobody_is_ended_who_would_not_have_been_without_the_restart(
