@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import msgspec
 
+from scheduler.controller.repelling import in_common, may_match
 from scheduler.kube.api import Api, ApiError
 from scheduler.kube.reading import UNREADABLE, decode
 
 #: bound pods are kept without most of their labels, so the API server says which ones match
+MOST_ASKED = 20  #: budgets of one namespace of which the API server is asked which pods match
 UNTOLD_S = 30.0  #: a budget knows by then of pods whose job was suspended
 NAMES_ALONE = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -19,6 +22,7 @@ NAMES_ALONE = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 class _Meta(msgspec.Struct):
     name: str = ""
     uid: str = ""
+    labels: dict[str, str] = {}
 
 
 class _Spec(msgspec.Struct):
@@ -81,19 +85,15 @@ class Budgets:
         it may not have answered yet.
 
         Raises:
-            ApiError: 403 if muster may not read the budgets; the API server does not say.
+            ApiError: 403 if muster may not read the budgets, or many may be for these pods, which
+                none can have; the API server does not say.
         """
         found = None
         root = f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets"
-        matching: list[tuple[_Item, set[str]]] = []
-        for budget in await _items(self._api, root, "application/json"):
-            selector = budget.spec.selector
-            if selector is not None:
-                query = urlencode({"labelSelector": _text(selector), "resourceVersion": "0"})
-                path = f"/api/v1/namespaces/{namespace}/pods?{query}"
-                pods = {pod.metadata.uid for pod in await _items(self._api, path, NAMES_ALONE)}
-                if not pods.isdisjoint(uids):
-                    matching.append((budget, pods))
+        budgets = await _items(self._api, root, "application/json")
+        budgets = [budget for budget in budgets if budget.spec.selector is not None]
+        several = len(budgets) > MOST_ASKED
+        matching = await (self._matched if several else self._asked)(namespace, budgets, uids)
         self.are_taken_from(namespace, now_s)  # forgets; from here on nobody else asks
         for budget, pods in matching:
             allowed, meta = budget.status.disruptions_allowed, budget.metadata
@@ -111,6 +111,38 @@ class Budgets:
                 self._taken.append(_Taken(until_s, namespace, budget.metadata.uid, mine))
         return found
 
+    async def _asked(
+        self, namespace: str, budgets: list[_Item], uids: Collection[str]
+    ) -> list[tuple[_Item, set[str]]]:
+        """Return the budgets that match some pods, and all pods that they match."""
+        found = []
+        for budget in budgets:
+            query = urlencode({"labelSelector": _text(budget), "resourceVersion": "0"})
+            path = f"/api/v1/namespaces/{namespace}/pods?{query}"
+            pods = {pod.metadata.uid for pod in await _items(self._api, path, NAMES_ALONE)}
+            if not pods.isdisjoint(uids):
+                found.append((budget, pods))
+        return found
+
+    async def _matched(
+        self, namespace: str, budgets: list[_Item], uids: Collection[str]
+    ) -> list[tuple[_Item, set[str]]]:
+        """Return the same of many budgets, by one request for all pods of their namespace."""
+        path = f"/api/v1/namespaces/{namespace}/pods?resourceVersion=0"
+        pods = [pod.metadata for pod in await _items(self._api, path, NAMES_ALONE)]
+        same, differing = in_common(pod.labels for pod in pods if pod.uid in uids)
+        near = [one for one in budgets if may_match(one.spec.selector or {}, same, differing)]
+        if len(near) > MOST_ASKED:
+            raise ApiError(403, f"{len(near):,} disruption budgets may be for its pods")
+        found = []
+        for budget in near:
+            selector = budget.spec.selector or {}
+            match = {pod.uid for pod in pods if may_match(selector, pod.labels, set())}
+            if not match.isdisjoint(uids):
+                found.append((budget, match))
+            await asyncio.sleep(0)
+        return found
+
 
 async def _items(api: Api, path: str, accept: str) -> list[_Item]:
     try:
@@ -119,8 +151,9 @@ async def _items(api: Api, path: str, accept: str) -> list[_Item]:
         raise ApiError(0, f"the answer is no list that muster can read: {error}") from None
 
 
-def _text(selector: dict[str, Any]) -> str:
-    """Return a selector as it stands in a query; empty if it selects everything."""
+def _text(budget: _Item) -> str:
+    """Return a budget's selector as it stands in a query; empty if it selects everything."""
+    selector = budget.spec.selector or {}
     found = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
     for clause in selector.get("matchExpressions") or ():
         key, values = clause["key"], ",".join(clause.get("values") or ())

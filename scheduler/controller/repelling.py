@@ -108,10 +108,10 @@ class Repelling:
         found: set[tuple[str, str]] = set()
         if not self._terms:
             return frozenset()
-        same, differing = _labels(pods)
+        same, differing = in_common(pod.metadata.labels for pod in pods)
         for space in (namespace, ANYWHERE):
             for number, term in enumerate(self._terms.get(space, {}).values()):
-                if number >= MOST_TERMS or _may_match(term.selector, same, differing):
+                if number >= MOST_TERMS or may_match(term.selector, same, differing):
                     found |= self._where(term)
         return frozenset(found)
 
@@ -125,12 +125,11 @@ class Repelling:
         return term.where
 
 
-def _labels(pods: Iterable[Pod]) -> tuple[dict[str, str], set[str]]:
+def in_common(several: Iterable[dict[str, str]]) -> tuple[dict[str, str], set[str]]:
     """Return the labels that all pods have, and the names of those in which they differ."""
     same: dict[str, str] | None = None
     differing: set[str] = set()
-    for pod in pods:
-        labels = pod.metadata.labels
+    for labels in several:
         if same is None:
             same = dict(labels)
             continue
@@ -140,7 +139,8 @@ def _labels(pods: Iterable[Pod]) -> tuple[dict[str, str], set[str]]:
     return same or {}, differing
 
 
-def _may_match(selector: dict[str, Any], same: dict[str, str], differing: set[str]) -> bool:
+def may_match(selector: dict[str, Any], same: dict[str, str], differing: set[str]) -> bool:
+    """False if a selector takes none of pods with these labels."""
     wanted = selector.get("matchLabels") or {}
     clauses = selector.get("matchExpressions") or ()
     return all(key in differing or same.get(key) == value for key, value in wanted.items()) and all(

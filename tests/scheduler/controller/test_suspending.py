@@ -174,6 +174,37 @@ def test_a_job_is_suspended_only_if_its_budgets_allow_that_all_its_pods_go(
     tried(story)
 
 
+@pytest.mark.parametrize("own", [0, 1, 3_000])
+def test_many_budgets_cost_few_requests(own: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those whose selectors may be for its pods a gang can have one: the server takes no two."""
+    asked: list[str] = []
+
+    async def story(rig: Rig) -> None:
+        take = rig.api.call
+
+        async def answer(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if path.endswith("/namespaces/n/poddisruptionbudgets"):
+                asked.append(path)
+                others = [{"matchLabels": {"app": f"a{n}"}} for n in range(3_000)]
+                found = [{"spec": {"selector": s}} for s in [*others, *[TIGHT] * own]]
+                meta = {"metadata": {"name": "b", "uid": "b"}, "status": {"disruptionsAllowed": 1}}
+                return msgspec.json.encode({"items": [{**meta, **one} for one in found]})
+            if "/namespaces/n/pods?" in path:
+                asked.append(path)
+                labels = {"app": "x", "k": ""}
+                pods = [{"metadata": {"uid": f"j-{n}", "labels": labels}} for n in range(SIZE)]
+                return msgspec.json.encode({"items": pods})
+            return await take(method, path, body, **more)
+
+        monkeypatch.setattr(rig.api, "call", answer)
+        await in_part(rig, "Job")
+        assert len(asked) == 2
+        assert writes(rig) == [(True, "uid-j")] * (own == 0)
+        assert sorted(rig.evicted()) == ["j-0", "j-1"] * (own != 1)
+
+    tried(story)
+
+
 @pytest.mark.parametrize("second", ["a job", "no job"])
 def test_two_gangs_of_one_budget_do_not_take_more_than_it_allows_together(
     second: str, monkeypatch: pytest.MonkeyPatch
