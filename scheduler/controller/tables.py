@@ -35,6 +35,7 @@ from scheduler.workloads.gangs import (
 )
 
 MOST_SCHEDULERS = 100  #: whoever creates pods chooses such names
+MOST_NAMES = 10  #: for each pod, of objects that may say something of its gang
 MOST_KEPT = 10_000  #: gangs without pods of which it is known what was refused
 LOOKED_AT = 10  #: of them, whenever one more comes: the oldest
 
@@ -42,6 +43,14 @@ LOOKED_AT = 10  #: of them, whenever one more comes: the oldest
 def _age(gang: LiveGang) -> tuple[float, GangKey]:
     made_s = (unix_s(pod.metadata.creation_timestamp) for pod in gang.pods.values())
     return min(made_s, default=inf), gang.key
+
+
+def _objects_of(gang: LiveGang, pod: Pod) -> set[str]:
+    """Return the names of objects that may say something of a pod's gang."""
+    meta, owner = pod.metadata, pod.metadata.controller()
+    names = {meta.labels.get(label, "") for label in (POD_GROUP, KUBEFLOW_JOB, JOBSET, LWS)}
+    own = owner.name if owner is not None else gang.key.name
+    return names | {gang.key.name, meta.annotations.get(VOLCANO_GROUP, ""), own}
 
 
 def _called(gang: LiveGang, plain: str) -> str:
@@ -177,11 +186,21 @@ class Tables:
         if named == gang.named:
             return  # as the pod before it
         gang.named = named
-        names = {labels.get(label, "") for label in (POD_GROUP, KUBEFLOW_JOB, JOBSET, LWS)}
-        names |= {gang.key.name, meta.annotations.get(VOLCANO_GROUP, ""), named[0]}
+        names = _objects_of(gang, pod)
         for name in names - gang.objects:
             self._about.setdefault((gang.key.namespace, name), {})[gang.key] = None
         gang.objects |= names
+        if len(gang.objects) > MOST_NAMES * (1 + len(gang.pods)):  # owners are renamed, or go
+            names = names.union(*(_objects_of(gang, one) for one in gang.pods.values()))
+            self._forget_names(gang, gang.objects - names)
+            gang.objects = names
+
+    def _forget_names(self, gang: LiveGang, names: set[str]) -> None:
+        for name in names:
+            where = gang.key.namespace, name
+            del self._about[where][gang.key]
+            if not self._about[where]:
+                del self._about[where]
 
     def about(self, namespace: str, name: str) -> list[LiveGang]:
         """Return the gangs of which an object of this name may say something."""
@@ -225,11 +244,7 @@ class Tables:
                 del self._refusals[next(iter(self._refusals))]
         self.budget.count(gang, frozenset())
         self.unplaced.pop(gang.key, None)
-        for name in gang.objects:
-            where = gang.key.namespace, name
-            del self._about[where][gang.key]
-            if not self._about[where]:
-                del self._about[where]
+        self._forget_names(gang, gang.objects)
         del self.gangs[gang.key]
         del self.names[gang.name]
 

@@ -336,6 +336,21 @@ def test_one_object_has_its_own_gangs_looked_at_and_no_others() -> None:
     tried(story)
 
 
+def test_names_of_owners_that_change_are_forgotten() -> None:
+    async def story(rig: Rig) -> None:
+        for number in range(1_000):
+            rig.see(pod("p", **own("g"), owner=("Job", f"j-{number}", "uid-j")))
+        await rig.settle()
+        assert len(rig.control.names["n/g"].objects) < 50
+        assert len(rig.control.tables._about) < 50
+        assert [gang.key.name for gang in rig.control.tables.about("n", "j-999")] == ["g"]
+        rig.lose(*list(rig.control.pods.values()))
+        await rig.settle()
+        assert not rig.control.tables._about
+
+    tried(story)
+
+
 def test_gangs_of_one_name_are_told_apart_at_once_whatever_their_owners_are_called() -> None:
     tables = Rig().control.tables
     keys = [GangKey("n", "g", Source.KUBEFLOW, f"uid-alike-{n}") for n in range(3000)]
