@@ -361,6 +361,8 @@ class Controller:
         self.tables.vacancies.forget(now_s)
         self._count_overdue(now_s)
         for key in self.work.take():
+            if key in self.gangs:
+                yield from self.gangs[key].looking()
             if self.ledger.is_to_be_made and self._asks_for_room(key):
                 yield from self._deciding.settling(now_s)  # else it were made in one go
             self.ledger.forget_heard(key)

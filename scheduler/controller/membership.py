@@ -7,6 +7,8 @@ The core knows one gang for it through its whole life: see `asking.request_of`.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
@@ -29,6 +31,7 @@ from scheduler.workloads.sizes import Size
 
 #: ranks that are known to have ended well, if the gang has no more: the latest
 MOST_SUCCEEDED = 1000
+AT_ONCE = 100  #: pods that are looked at before others have their turn
 TOGETHER = " of "  #: stands in a pod's plan before the number of pods that start together
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -183,6 +186,16 @@ class LiveGang:
             self._facts[uid] = known
         return known
 
+    def looking(self) -> Iterator[None]:
+        """Work out the facts of pods that are news, some at a time; others may come meanwhile."""
+        news = [pod for uid, pod in self.pods.items() if uid not in self._facts and not pod.ended]
+        for number, pod in enumerate(news, 1):
+            if pod.metadata.uid in self.pods:
+                with suppress(Exception):  # the gang is looked at next, and set aside
+                    self.facts(pod)
+            if number % AT_ONCE == 0:
+                yield
+
     def _shape(self, pod: Pod) -> PodShape:
         """Return what a pod takes; worked out once for pods that share their containers."""
         spec, status = pod.spec, pod.status
@@ -255,7 +268,7 @@ class LiveGang:
         return is_over or not any(
             _place(rank) in places or (rank[:2] in ranks and says_index(pod))
             for pod in pods
-            for rank in (self._rank(pod),)
+            for rank in (self.rank(pod),)
         )
 
     def first_look(self, awaited: set[Rank], *, knows_all: bool) -> None:
@@ -275,7 +288,7 @@ class LiveGang:
             return  # it saw them run, or somebody else bound them
         # perhaps by that predecessor: those that come after them are as old as they were
         self.sent_away = all(pod.metadata.deletion_timestamp for pod in runs)
-        there = {_place(self._rank(pod)) for pod in live}
+        there = {_place(self.rank(pod)) for pod in live}
         lost = sum(_place(rank) not in there for rank in awaited)
         told = sum(PLAN in pod.metadata.annotations and not pod.gated for pod in live)
         # an earlier version did not write down how many start together
@@ -290,7 +303,7 @@ class LiveGang:
             return 0
         known = len(self.succeeded) + len(self.completed)
         least = self.least()
-        old = sum(self._rank(pod).number < least for pod in live)  # not by which it grew
+        old = sum(self.rank(pod).number < least for pod in live)  # not by which it grew
         return max(0, least - known - old, self.size.min_member - known - len(live))
 
     def least(self) -> int:
@@ -348,7 +361,7 @@ class LiveGang:
             if pod.ended or (pod.metadata.deletion_timestamp and not pod.spec.node_name):
                 continue
             facts = known.get(uid)
-            ranked.append((self._rank(pod) if facts is None else facts.rank, at, pod))
+            ranked.append((self.rank(pod) if facts is None else facts.rank, at, pod))
         ranked.sort()
         pods = [pod for _, _, pod in ranked]
         if self.size is None or not self.size.by_role:
@@ -356,12 +369,12 @@ class LiveGang:
         left = dict(self.size.by_role)
         beyond: dict[str, bool] = {}
         for pod in pods:
-            role = self._rank(pod).role
+            role = self.rank(pod).role
             left[role] = left.get(role, 0) - 1
             beyond[pod.metadata.uid] = left[role] < 0
         return sorted(pods, key=lambda pod: beyond[pod.metadata.uid])
 
-    def _rank(self, pod: Pod) -> Rank:
+    def rank(self, pod: Pod) -> Rank:
         """Return a pod's place, also of one whose requests cannot be read."""
         known = self._facts.get(pod.metadata.uid)
         if known is not None:

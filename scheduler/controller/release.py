@@ -28,6 +28,7 @@ from scheduler.workloads.gangs import SYSTEM
 
 log = logging.getLogger("muster.release")
 AS_OLD_S = 60.0  #: pods beyond the minimum rank with one that was created so much earlier
+AT_ONCE = 100  #: pods that are looked at, or told, before others have their turn
 MOST_TOLD = 3  #: times that a pod is told of its slot
 MOST_NOTED = 100  #: pods on which it is written that fewer run together: one that stays is enough
 MOST_NOT_DELETED = 10_000  #: pods that are remembered
@@ -151,10 +152,9 @@ class Release:
             direct = {s.plan.generation for s in slots if self.lane(gang, s) is Lane.DIRECT}
             for generation in sorted(direct):
                 await self.plans.commit(gang, generation)
-            going = all(self._can_go(gang, slot) for slot in slots)
-            if not (going or gang.begun()):
+            if not (await self._can_all_go(gang, slots) or gang.begun()):
                 return  # nobody knows of this plan yet: the next step makes another for all
-            await asyncio.gather(*(self._tell(gang, slot) for slot in slots))
+            await self._tell_all(gang, slots)
             told = sum(slot.state in (SlotState.RELEASED, SlotState.BOUND) for slot in slots)
             self.telling.note(gang, "released", f"{told} of {len(slots)} pods know their node")
         except ApiError as error:
@@ -247,6 +247,24 @@ class Release:
         ):
             return f"there is no room left on {node}"
         return ""
+
+    async def _can_all_go(self, gang: LiveGang, slots: list[Slot]) -> bool:
+        """True unless a pod cannot go where it was planned; others have their turn meanwhile."""
+        for number, slot in enumerate(slots, 1):
+            if not self._can_go(gang, slot):
+                return False
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return True
+
+    async def _tell_all(self, gang: LiveGang, slots: list[Slot]) -> None:
+        """Carry out a plan; others have their turn while the writes are begun."""
+        begun = []
+        for number, slot in enumerate(slots, 1):
+            begun.append(asyncio.ensure_future(self._tell(gang, slot)))
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+        await asyncio.gather(*begun)
 
     async def _tell(self, gang: LiveGang, slot: Slot) -> None:
         """Carry out one slot of a plan."""

@@ -35,7 +35,7 @@ class Successors:
         self._waiting: dict[Place, list[Pod]] | None = None
 
     def _place(self, pod: Pod) -> Place:
-        rank = self._gang.facts(pod).rank
+        rank = self._gang.rank(pod)
         return rank[:2] if rank.number or says_index(pod) else rank
 
     def has_node(self, slot: Slot) -> bool:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
 import pytest
 
+from scheduler.controller import membership, release
 from scheduler.kube.objects import Pod
+from scheduler.workloads.gangs import Rank
 from tests.scheduler.controller.rig import Rig, pod, tried
 from tests.scheduler.core.test_cost import count_lines
+
+GROUP = "scheduling.x-k8s.io/pod-group"
 
 
 def members(first: int, last: int) -> list[Pod]:
     """Return pods of a gang whose names say no rank."""
-    labels = {"scheduling.x-k8s.io/pod-group": "g"}
+    labels = {GROUP: "g"}
     owner = ("ReplicaSet", "g", "g")
     return [pod(f"g-x{n}", uid=f"u{n}", labels=labels, owner=owner) for n in range(first, last)]
 
@@ -97,3 +102,53 @@ def test_a_gang_that_loses_its_pods_costs_by_their_number(
         tried(story, nodes=num_pods)
     few, many = counts
     assert many < 2.5 * few
+
+
+def test_new_pods_are_looked_at_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "AT_ONCE", 10)
+    looks: list[str] = []
+    honest = membership.rank_of
+
+    def note(one: Pod) -> Rank:
+        looks.append(one.metadata.uid)
+        return honest(one)
+
+    async def story(rig: Rig) -> None:
+        rig.thing("coscheduling", "g", {"minMember": 100})
+        rig.see(*members(0, 100))
+        monkeypatch.setattr(membership, "rank_of", note)
+        most = 0
+        for _ in rig.control.turns():
+            most = max(most, len(looks))
+            looks.clear()
+        assert 0 < max(most, len(looks)) <= 10
+        await rig.settle()
+        assert len(rig.placed()) == 100
+
+    tried(story, nodes=100)
+
+
+def test_a_pod_that_cannot_be_read_is_told_of_by_the_look_at_its_gang() -> None:
+    async def story(rig: Rig) -> None:
+        rig.see(*members(0, 3), pod("bad", labels={GROUP: "g"}, gpus="9" * 5000))
+        await rig.settle()
+        assert "n/g" in rig.control.names and rig.problem("n/g")
+
+    tried(story)
+
+
+def test_pods_are_told_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release, "AT_ONCE", 10)
+
+    async def story(rig: Rig) -> None:
+        rig.thing("coscheduling", "g", {"minMember": 100})
+        rig.see(*members(0, 100))
+        rig.control.step()
+        most = known = 0
+        while len(rig.placed()) < 100:
+            await asyncio.sleep(0)
+            told = len(rig.placed())
+            most, known = max(most, told - known), told
+        assert 0 < most <= 10
+
+    tried(story, nodes=100)
