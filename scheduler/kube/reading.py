@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -27,40 +30,76 @@ _BETWEEN = rb'(?:[^"\[\]{}]|"[^"\\]*+(?:\\.[^"\\]*+)*+"%s)*+[\[\]{}]'
 #: up to where a level begins or ends, and the same where a value without content is no level
 _LEVEL = re.compile(_BETWEEN % rb"", re.DOTALL)
 _FILLED_LEVEL = re.compile(_BETWEEN % rb"|\{\}|\[\]", re.DOTALL)
+#: bytes that are looked at in one go, in C, and levels that begin or end in one turn otherwise
+MOST_AT_ONCE, LEVELS_A_TURN = 2 << 20, 20_000
 #: a backslash that is escaped, and what no JSON has, to stand for it for a while
 _BACKSLASH, _STANDS_FOR_IT = b"\\\\", b"\x00\x01"
 T = TypeVar("T")
 
 
-def shallow(content: bytes, deepest: int = DEEPEST) -> bytes:
-    """Return JSON with null in place of each value on a level below `deepest`."""
+@lru_cache(maxsize=8)
+def _of_levels(most: int) -> re.Pattern[bytes]:
+    """Return what JSON consists of that begins and ends at most so many levels in each other."""
+    part = rb'[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+    found = rb"(?:%s)*+" % part
+    for _ in range(most):
+        found = rb"(?:%s|[\[{]%s[\]}])*+" % (part, found)
+    return re.compile(found, re.DOTALL)
+
+
+_of_levels(DEEPEST)  # now, not in a turn of others
+
+
+def _cutting(content: bytes, deepest: int) -> Iterator[bytes]:
+    """Yield again and again, so that others may have their turn, last what `shallow` returns."""
+    few = _of_levels(deepest)
+    at_once = len(content) <= MOST_AT_ONCE
+    if at_once and few.fullmatch(content):
+        yield content
+        return
     kept: list[bytes] = []
     depth = 0
     begin = 0  #: of what is kept next
-    end = 0
+    end = num = 0
     while token := (_LEVEL if depth == deepest else _FILLED_LEVEL).match(content, end):
         end = token.end()
+        num += 1
+        if num % LEVELS_A_TURN == 0:
+            yield b""
         match content[end - 1]:
             case 0x5B | 0x7B:
                 depth += 1
                 if depth == deepest + 1:
                     kept += (content[begin : end - 1], b"null")
                     begin = len(content)
+                    skipped = few.match(content, end) if at_once else None
+                    end = skipped.end() if skipped is not None else end
             case 0x5D | 0x7D:
                 if depth == deepest + 1:
                     begin = end
                 depth -= 1
     kept.append(content[begin:])
-    return b"".join(kept)
+    yield b"".join(kept)
 
 
-def mended(content: bytes) -> bytes:
-    """Return JSON of which decoders take every part."""
+def shallow(content: bytes, deepest: int = DEEPEST) -> bytes:
+    """Return JSON with null in place of each value on a level below `deepest`."""
+    return deque(_cutting(content, deepest), 1).pop()
+
+
+def mending(content: bytes) -> Iterator[bytes]:
+    """Yield again and again, so that others may have their turn, last what `mended` returns."""
     text = content.decode(errors="replace").encode()
     if b"\\ud" in text or b"\\uD" in text:
         text = text.replace(_BACKSLASH, _STANDS_FOR_IT)
         text = _HALF.sub(rb"\\ufffd", text).replace(_STANDS_FOR_IT, _BACKSLASH)
-    return shallow(text)
+    yield b""
+    yield from _cutting(text, DEEPEST)
+
+
+def mended(content: bytes) -> bytes:
+    """Return JSON of which decoders take every part."""
+    return deque(mending(content), 1).pop()
 
 
 def decode(decoder: msgspec.json.Decoder[T], content: bytes | msgspec.Raw) -> T:
@@ -142,6 +181,15 @@ class Reader(Generic[T]):
         )
         self.skipped = 0
 
+    def whole_page(self, content: bytes) -> Page[T]:
+        """Return the objects of a part of a list.
+
+        Raises:
+            One of `UNREADABLE`: not all of it can be read as it is.
+        """
+        page = self._page.decode(content)
+        return Page(page.items, [], page.metadata.resource_version, page.metadata.continue_)
+
     def page(self, content: bytes) -> Page[T]:
         """Return the objects of a part of a list, without those that cannot be read.
 
@@ -149,32 +197,33 @@ class Reader(Generic[T]):
             ValueError: it is no list at all.
         """
         try:
-            page = self._page.decode(content)
-            items, unread = page.items, []
+            return self.whole_page(content)
         except UNREADABLE:
             try:
                 page = decode(_raw_page, content)
             except UNREADABLE as error:
                 raise ValueError(f"{self._path}: no list: {error}") from None
-            read = [(raw, self._read(raw)) for raw in page.items]
-            items = [item for _, item in read if item is not None]
-            unread = [_named(raw).uid for raw, item in read if item is None]
+        read = [(raw, self._read(raw)) for raw in page.items]
+        items = [item for _, item in read if item is not None]
+        unread = [_named(raw).uid for raw, item in read if item is None]
         return Page(items, unread, page.metadata.resource_version, page.metadata.continue_)
+
+    def whole_line(self, content: bytes) -> Told[T]:
+        """Return what a line of a watch tells.
+
+        Raises:
+            One of `UNREADABLE`: not all of it can be read as it is.
+        """
+        return _told(_line.decode(content), self._object.decode)
 
     def line(self, content: bytes) -> Told[T] | None:
         """Return what a line of a watch tells; None if not even its object's name can be read."""
         try:
-            line = decode(_line, content)
-            if line.type == ERROR:
-                return Told(ERROR, "", "", None)
-            item = self._read(line.object) if line.type != BOOKMARK else None
-            known: Any = item if item is not None else decode(_barest, line.object)
-            meta = known.metadata
+            return _told(decode(_line, content), self._read)
         except UNREADABLE as error:
             self.skipped += 1
             log.error("%s: a change left out, it cannot be read: %s", self._path, error)
             return None
-        return Told(line.type, meta.uid, meta.resource_version, item)
 
     def _read(self, raw: msgspec.Raw) -> T | None:
         try:
@@ -185,6 +234,14 @@ class Reader(Generic[T]):
             where = f"{about.namespace}/{about.name}"
             log.error("%s %s left out, it cannot be read: %s", self._path, where, error)
             return None
+
+
+def _told(line: _Line, read: Callable[[msgspec.Raw], T | None]) -> Told[T]:
+    if line.type == ERROR:
+        return Told(ERROR, "", "", None)
+    item = read(line.object) if line.type != BOOKMARK else None
+    known: Any = item if item is not None else decode(_barest, line.object)
+    return Told(line.type, known.metadata.uid, known.metadata.resource_version, item)
 
 
 def _named(raw: msgspec.Raw) -> _Named:

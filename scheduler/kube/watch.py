@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, TypeVar
@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from scheduler.kube.api import TOO_LARGE, Api, ApiError, Turn
 from scheduler.kube.objects import Meta
-from scheduler.kube.reading import BOOKMARK, ERROR, Reader
+from scheduler.kube.reading import BOOKMARK, ERROR, UNREADABLE, Reader, Told, mending
 
 log = logging.getLogger("muster.watch")
 PAGE, FIRST_PAGE = 500, 50  #: objects of a list that are asked for at once
@@ -144,7 +144,10 @@ class Informer(Generic[T]):
                 limit = max(1, limit // 10)
                 continue
             try:
-                page = self._reader.page(reply)
+                try:
+                    page = self._reader.whole_page(reply)
+                except UNREADABLE:
+                    page = self._reader.page(await _in_turns(mending(reply)))
             except ValueError as error:
                 raise ApiError(0, str(error)) from None
             for item in page.items:
@@ -203,7 +206,11 @@ class Informer(Generic[T]):
                         if now_s - heard_s > PATIENCE_STEP * self.stalled_s:  # not for every line
                             heard_s = now_s
                             silence.reschedule(now_s + self.stalled_s)
-                        told = self._reader.line(line)
+                        told: Told[T] | None
+                        try:
+                            told = self._reader.whole_line(line)
+                        except UNREADABLE:
+                            told = self._reader.line(await _in_turns(mending(line)))
                         if told is None:
                             continue
                         if told.change == ERROR:
@@ -263,6 +270,15 @@ class Informer(Generic[T]):
             self._untaken += 1
             meta: Meta = item.metadata  # type: ignore[attr-defined]
             log.exception("%s of %s %s not taken in", change, self.path, _where(meta))
+
+
+async def _in_turns(steps: Iterator[bytes]) -> bytes:
+    """Return the last of these; others have their turn between two of them."""
+    found = b""
+    for step in steps:
+        found = step
+        await asyncio.sleep(0)
+    return found
 
 
 def _version(item: object) -> str:

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from scheduler.kube.devices import DeviceClass, ResourceSlice
 from scheduler.kube.objects import NodeObject, Pod, Thing
-from scheduler.kube.reading import DEEPEST, UNREADABLE, Reader, decode, mended, shallow
+from scheduler.kube.reading import (
+    DEEPEST,
+    LEVELS_A_TURN,
+    UNREADABLE,
+    Reader,
+    decode,
+    mended,
+    mending,
+    shallow,
+)
 
 KINDS = [Pod, NodeObject, Thing, ResourceSlice, DeviceClass]
 META = b'{"name":"x","namespace":"n","uid":"u","resourceVersion":"7"'
@@ -74,7 +83,9 @@ def test_halves_of_characters_are_replaced_and_whole_ones_kept() -> None:
     assert told.item.spec["a"] == "\U0001f600 \\ud800 \ufffdx \\\ufffd \u00e4"
 
 
-@pytest.mark.parametrize("part", [rb"\"", rb"\ud800", rb"\ud83d\ude00", rb'":{},"f'])
+@pytest.mark.parametrize(
+    "part", [rb"\"", rb"\ud800", rb"\ud83d\ude00", rb'":{},"f', rb'":{"a":[0]},"f']
+)
 def test_a_long_object_is_mended_without_a_step_for_each_part_of_it(part: bytes) -> None:
     def num_calls(times: int) -> int:
         content = b'{"f' + part * times + b'":{}}'
@@ -85,6 +96,14 @@ def test_a_long_object_is_mended_without_a_step_for_each_part_of_it(part: bytes)
         return len(calls)
 
     assert num_calls(10_000) == num_calls(10)
+
+
+@pytest.mark.parametrize("level", [b"[0,", b"[", b'{"a":'])
+def test_deep_levels_are_cut_out_bit_by_bit(level: bytes) -> None:
+    end = b"}" if level.startswith(b"{") else b"]"
+    content = b"[" + (level * 9_000 + b"1" + end * 9_000 + b",") * 10 + b"0]"
+    assert len(list(mending(content))) > 10 * 2 * 9_000 // LEVELS_A_TURN
+    assert max(map(len, mending(content))) < 10 * (DEEPEST * (len(level) + 1) + 10)
 
 
 def test_what_is_no_list_is_said_so() -> None:

@@ -22,6 +22,7 @@ from aiohttp import web
 Object = dict[str, Any]
 T = TypeVar("T")
 GPU = "nvidia.com/gpu"
+MOST_BYTES = 3 << 19  #: of an object, as etcd has it
 _PATH = re.compile(
     r"(?P<api>/api/v1|/apis/[^/]+/[^/]+)(/namespaces/(?P<namespace>[^/]+))?"
     r"/(?P<kind>[^/]+)(/(?P<name>[^/]+)(/(?P<sub>[^/]+))?)?"
@@ -83,7 +84,8 @@ class SmallApi:
         """Add an object to a collection.
 
         Raises:
-            RefusedError: there is one of this name, or the namespace's quota is used up.
+            RefusedError: there is one of this name, the namespace's quota is used up, or it is
+                larger than etcd takes.
         """
         return self.do(lambda: self._create(path, item))
 
@@ -114,6 +116,8 @@ class SmallApi:
         there = self.objects.setdefault(path, {})
         if (namespace, name) in there:
             raise RefusedError(409, "there is one of this name")
+        if len(encode(item)) > MOST_BYTES:
+            raise RefusedError(413, "etcdserver: request is too large")
         if path == "/api/v1/pods":
             used = sum(_gpus(one) for (where, _), one in there.items() if where == namespace)
             if used + _gpus(item) > self.quota_gpus.get(namespace, 1 << 62):
