@@ -52,8 +52,8 @@ class Server:
         body = await request.json()
         if request.method == "PATCH":
             assert self.lease is not None
-            wanted = body["metadata"].pop("resourceVersion")
-            if wanted != self.lease["metadata"]["resourceVersion"]:
+            known = self.lease["metadata"]["resourceVersion"]
+            if body.setdefault("metadata", {}).pop("resourceVersion", known) != known:
                 return web.json_response({"message": "conflict"}, status=409)
             body = {"metadata": {}, "spec": {**self.lease["spec"], **body["spec"]}}
         body["metadata"]["resourceVersion"] = str(next(self._versions))
