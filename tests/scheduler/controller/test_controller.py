@@ -10,6 +10,7 @@ import pytest
 
 from scheduler.controller.asking import duration_s
 from scheduler.controller.plans import PlanRecord, record_name
+from scheduler.core.model import Selector
 from scheduler.extender.binds import BindArgs, Binds
 from scheduler.kube.objects import Pod, Thing
 from scheduler.kube.watch import Change
@@ -994,6 +995,22 @@ def test_heartbeats_and_conditions_wake_nobody() -> None:
         work._wake.clear()
         rig.lose(alone)
         assert work._wake.is_set()
+
+    tried(story)
+
+
+def test_what_people_see_of_pods_of_no_gang_waits_for_no_decision() -> None:
+    """Nobody queues: a Deployment is scaled, and scaled down again."""
+
+    async def story(rig: Rig) -> None:
+        await rig.settle()
+        many = [pod(f"d-{n}", gpus=1, node=f"node-{n % 4:05d}", gated=False) for n in range(20)]
+        for tell, free in ((rig.see, 12), (rig.lose, 32)):
+            rig.control.work._wake.clear()
+            tell(*many)
+            assert rig.control.work._wake.is_set()
+            rig.control.step()
+            assert rig.ledger.state.capacity.free_gpus(Selector()) == free
 
     tried(story)
 
