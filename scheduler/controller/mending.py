@@ -26,6 +26,7 @@ from scheduler.workloads.gangs import GangKey, rank_of, shown
 from scheduler.workloads.sizes import Size, size_of, without_surplus
 
 FIRST_IN = 10.0  #: gangs of a namespace that lost ranks come first for one in so many `repair_s`
+MOST_FAILED = 2  #: pods in a row that a node's kubelet refuses; the next goes elsewhere
 LOOK_S = 60.0  #: schedulers that come later, and room in a budget, are noticed after so long
 
 
@@ -301,6 +302,12 @@ class Mending:
             return "its pod ended with its gang"
         if successors.has_node(slot):
             return "the pod after it has another node"
+        pod = gang.pods.get(slot.uid)
+        if pod is not None:
+            slot.num_failed = slot.num_failed + 1 if pod.never_started else 0
+            if slot.num_failed >= MOST_FAILED:
+                self._release.fails_on_node(gang, slot, pod, now_s)
+                return "its node refuses its pods"
         self._tables.slot_of.pop(slot.uid, None)
         slot.vacated(now_s)
         self._tables.vacancies.add(gang, slot, self._tables.gangs.values(), now_s)

@@ -23,7 +23,7 @@ from scheduler.controller.telling import Telling
 from scheduler.kube.api import ApiError
 from scheduler.kube.objects import PLAN, Pod, unix_s
 from scheduler.kube.watch import Change
-from scheduler.workloads.eligibility import shunned
+from scheduler.workloads.eligibility import Avoid, shunned
 from scheduler.workloads.gangs import SYSTEM
 
 log = logging.getLogger("muster.release")
@@ -455,9 +455,19 @@ class Release:
         self.metrics.aborts.labels(cause="refused").inc()
         if not is_of_nodes(pod.refusal):
             return  # it is no better off elsewhere
-        what = shunned(pod, self._ledger.nodes[slot.node])
+        self._shun(gang, slot, shunned(pod, self._ledger.nodes[slot.node]), now_s)
+
+    def fails_on_node(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> None:
+        """Plan a rank elsewhere for a while than where its pods fail before they start."""
+        said = f"pod {pod.metadata.name} failed on {slot.node} before it started, as one before it"
+        gang.refusals.said = said
+        self.telling.event(gang, "Refused", f"{said}; its rank goes elsewhere if it can")
+        self.metrics.aborts.labels(cause="refused").inc()
+        self._shun(gang, slot, frozenset({("metadata.name", slot.node)}), now_s)
+
+    def _shun(self, gang: LiveGang, slot: Slot, what: Avoid, now_s: float) -> None:
         alone = not any(one.node == slot.node and one is not slot for one in gang.slots)
-        until_s = refusals.keep_off(slot.rank, what, now_s, alone=alone)
+        until_s = gang.refusals.keep_off(slot.rank, what, now_s, alone=alone)
         self._tables.keep_off(gang, slot.node)
         self._work.look_again(gang.key, until_s)
 

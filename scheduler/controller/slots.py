@@ -75,8 +75,8 @@ class Slot:
 
     __slots__ = (
         "attempt", "deadline_s", "is_bound", "is_held", "is_passed", "is_told", "is_void", "node",
-        "num_lives", "num_told", "num_writing", "part", "plan", "queued_s", "rank", "shape",
-        "since_s", "state", "story", "told_s", "uid",
+        "num_failed", "num_lives", "num_told", "num_writing", "part", "plan", "queued_s", "rank",
+        "shape", "since_s", "state", "story", "told_s", "uid",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +104,7 @@ class Slot:
         self.num_told = 0  #: attempts to tell this pod
         self.num_writing = 0  #: binds under way: what the API server says may change yet
         self.num_lives = 1  #: pods that had it
+        self.num_failed = 0  #: of them, the latest in a row that failed before they started
         self.story: deque[Step] = deque(maxlen=MOST_STEPS)
         self._be(state, now_s, cause)
 

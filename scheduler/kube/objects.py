@@ -202,6 +202,11 @@ class Pod(_Object):
         return self.status.phase in ("Succeeded", "Failed")
 
     @property
+    def never_started(self) -> bool:
+        """True if its node's kubelet refused it: it failed, and no container was ever made."""
+        return self.status.phase == "Failed" and not self.status.container_statuses
+
+    @property
     def ended_well(self) -> bool:
         """True if it succeeded of its own accord.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
 from scheduler.controller.pins import pin
 from scheduler.controller.refusals import MOST_COUNTED, Refusals
 from scheduler.core.decisions import PendingReason
-from scheduler.kube.objects import PLAN, Pod, PodCondition
+from scheduler.kube.objects import PLAN, ContainerStatus, Pod, PodCondition
 from scheduler.status.status import GangView, explain, view
-from scheduler.workloads.gangs import Rank
+from scheduler.workloads.gangs import JOB_INDEX, Rank
 from tests.scheduler.controller.rig import Rig, pod, tried
 
 JOB = ("Job", "j", "uid-j")
@@ -402,3 +403,40 @@ def test_no_more_is_kept_of_refusals_than_of_so_many_places() -> None:
         refusals.keep_off(Rank("worker", 0, "p"), first, 0.0, alone=True)
     assert len(refusals._times) == MOST_COUNTED
     assert refusals._times[first] == 4
+
+
+@pytest.mark.parametrize("ran", [False, True])
+def test_a_rank_that_a_nodes_kubelet_refuses_again_goes_elsewhere(ran: bool) -> None:
+    """One whose containers ran failed for what it does: its node stays its own."""
+
+    def made(index: int, uid: str, **more: Any) -> Pod:
+        labels = {JOB_INDEX: str(index)}
+        return pod(f"j-{index}-{uid}", uid=uid, labels=labels, owner=JOB, **more)
+
+    async def story(rig: Rig) -> None:
+        rig.thing("Job", "j", {"parallelism": 2, "completions": 2, "completionMode": "Indexed"})
+        rig.see(made(0, "first"), made(1, "0"))
+        await rig.settle()
+        where = rig.placed()
+        rig.see(made(0, "first", node=where["j-0-first"]))
+        old, nodes = "0", [where["j-1-0"]]
+        for again in range(1, 5):
+            failed = made(1, old, node=nodes[-1], phase="Failed")
+            if ran:
+                failed.status.container_statuses = [ContainerStatus("main")]
+            rig.see(failed)
+            await rig.settle()
+            old = str(again)
+            rig.see(made(1, old))
+            await rig.settle()
+            nodes.append(rig.placed()[f"j-1-{old}"])
+            rig.see(made(1, old, node=nodes[-1]))
+            await rig.pass_s(1.0)
+        first, third = nodes[0], nodes[2]
+        assert nodes == [first, first, third, third, nodes[4]]
+        assert (third == first) == ran
+        said = [text for reason, text in rig.events() if reason == "Refused"]
+        assert len(said) == (0 if ran else 2)
+        assert all("failed on" in text for text in said)
+
+    tried(story)
