@@ -289,7 +289,8 @@ class LiveGang:
         # perhaps by that predecessor: those that come after them are as old as they were
         self.sent_away = all(pod.metadata.deletion_timestamp for pod in runs)
         there = {_place(self.rank(pod)) for pod in live}
-        lost = sum(_place(rank) not in there for rank in awaited)
+        total = self.size.total if self.size is not None else inf  # it shrank by those beyond
+        lost = sum(_place(rank) not in there for rank in awaited if rank.number < total)
         told = sum(PLAN in pod.metadata.annotations and not pod.gated for pod in live)
         # an earlier version did not write down how many start together
         self.begun_min = min(filter(None, map(_told_least, runs)), default=0)
