@@ -79,19 +79,21 @@ class Lease:
 
     async def _try(self, now_s: float) -> bool:
         """Take or renew; False if somebody else holds it."""
-        if self._mine and await self._write(
-            "PATCH",
-            self._path,
-            {"metadata": {"resourceVersion": self._mine}, "spec": {"renewTime": _now()}},
-        ):
-            return True  # one write, no read, while nobody else touches it
+        renewed = {"metadata": {"resourceVersion": self._mine}, "spec": {"renewTime": _now()}}
+        try:
+            if self._mine and await self._write("PATCH", self._path, renewed):
+                return True  # one write, no read, while nobody else touches it
+        except ApiError as error:
+            if error.code != 404:  # else somebody deleted it, and who makes it first leads
+                raise
         self._mine = ""
         try:
             lease = msgspec.json.decode(await self._api.call("GET", self._path, turn=Turn.NOW))
         except ApiError as error:
             if error.code != 404:
                 raise
-            self._transitions = 0
+            if not self.acquired.is_set():
+                self._transitions = 0
             body = {"metadata": {"name": "muster"}, "spec": self._spec(taken=True)}
             return await self._write("POST", self._list, body)
         spec = lease.get("spec") or {}

@@ -50,8 +50,11 @@ class Server:
                 return web.json_response({"message": "not found"}, status=404)
             return web.json_response(self.lease)
         body = await request.json()
+        if request.method == "POST" and self.lease is not None:
+            return web.json_response({"message": "there is one"}, status=409)
         if request.method == "PATCH":
-            assert self.lease is not None
+            if self.lease is None:
+                return web.json_response({"message": "not found"}, status=404)
             known = self.lease["metadata"]["resourceVersion"]
             if body.setdefault("metadata", {}).pop("resourceVersion", known) != known:
                 return web.json_response({"message": "conflict"}, status=409)
@@ -218,6 +221,27 @@ def test_a_lease_that_another_has_taken_is_not_given_up() -> None:
         server.lease["spec"]["holderIdentity"] = "another"
         await lease.give_up()
         assert server.lease["spec"]["holderIdentity"] == "another"
+        renewing.cancel()
+
+    served(story)
+
+
+@pytest.mark.parametrize("first", ["its holder", "another"])
+def test_a_lease_that_somebody_deletes_has_one_holder_at_once(first: str) -> None:
+    async def story(server: Server, api: Api) -> None:
+        lease = Lease(api, "n", "me", lease_s=30.0, renew_s=0.05)
+        renewing = await takes(lease)
+        epoch, server.lease = lease.epoch, None
+        if first == "another":
+            other = Lease(api, "n", "another", lease_s=30.0, renew_s=10.0)
+            taking = await takes(other)
+            await asyncio.wait_for(lease.lost.wait(), 5.0)
+            assert not lease.held and other.held
+            taking.cancel()
+        else:
+            while server.lease is None:
+                await asyncio.sleep(0.01)
+            assert lease.held and lease.epoch == epoch
         renewing.cancel()
 
     served(story)
