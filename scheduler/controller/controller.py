@@ -79,10 +79,10 @@ class Controller:
         self.release = Release(
             self.tables, self.lanes, plans, telling, metrics, self.on_pod, self.set_aside
         )
-        self.recovery = Recovery(self.tables, self.release)
         evicting = Evicting(
             self.tables, self.suspending, self.lanes, telling, metrics, self.release.start
         )
+        self.recovery = Recovery(self.tables, self.release, evicting, self.suspending)
         self.mending = Mending(self.tables, self.release, evicting, self.recovery)
         self._deciding = Deciding(self.tables, self.release, metrics, self._mend, self.set_aside)
         self.gangs = self.tables.gangs

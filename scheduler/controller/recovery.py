@@ -6,12 +6,14 @@ nothing: its pod waits with its gang, as any pod does whose owner wants it on on
 
 from __future__ import annotations
 
+from scheduler.controller.evicting import Evicting
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.pins import pinned_to
 from scheduler.controller.plans import PlanRecord
 from scheduler.controller.refusals import NODES, WAITS, is_of_nodes
 from scheduler.controller.release import Release
 from scheduler.controller.slots import Plan, Slot, SlotState
+from scheduler.controller.suspending import Suspending
 from scheduler.controller.tables import Tables
 from scheduler.kube.objects import Pod
 from scheduler.workloads.gangs import GangKey, Rank, rank_of
@@ -20,8 +22,12 @@ from scheduler.workloads.gangs import GangKey, Rank, rank_of
 class Recovery:
     """Keeps the nodes that a predecessor promised where they still serve."""
 
-    def __init__(self, tables: Tables, release: Release) -> None:
+    def __init__(
+        self, tables: Tables, release: Release, evicting: Evicting, suspending: Suspending
+    ) -> None:
         self._tables = tables
+        self._evicting = evicting
+        self._suspending = suspending
         self._work = tables.work
         self._ledger = tables.ledger
         self._release = release
@@ -146,8 +152,17 @@ class Recovery:
             # else its scheduler is late, or it would be no better off anew
             if node not in self._ledger.nodes or is_of_nodes(said):
                 found.append(pod)
-        may = self._tables.failures.may_cost(gang, found)
-        return [pod.metadata.uid for pod in found] if may else []
+        if self._tables.failures.may_cost(gang, found):
+            return [pod.metadata.uid for pod in found]
+        lost = [pod for pod in found if not self._serves(gang, pod)]
+        runs = any(slot.is_bound for slot in gang.slots)  # those are judged by themselves
+        if lost and not runs and self._suspending.job_of(gang) is not None:
+            self._evicting.evict_whole(gang, [(None, pod) for pod in lost])
+        return []
+
+    def _serves(self, gang: LiveGang, pod: Pod) -> bool:
+        node, shape = gang.pins[pod.metadata.uid], gang.facts(pod).shape
+        return self._ledger.serves(node, pod, shape)
 
     def _keep_pin(self, gang: LiveGang, pod: Pod, now_s: float) -> str:
         """Keep the node of a pod that was pinned and not bound; return why not, or nothing."""
@@ -155,7 +170,7 @@ class Recovery:
         node = gang.pins[uid]
         shape = gang.facts(pod).shape
         full = not self._ledger.has_room(node, shape)
-        if self._ledger.serves(node, pod, shape):
+        if self._serves(gang, pod):
             self._tables.patience.end(uid, node)
         elif self._tables.patience.is_over(gang, uid, node) or full:
             return f"which is gone or closed{_way_out(pod)}"

@@ -627,3 +627,42 @@ def test_a_pod_that_ended_as_it_was_told_keeps_its_job_suspended_until_it_is_gon
         assert writes(rig)[-1] == (False, None)
 
     tried(story)
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_job_that_may_not_fail_is_suspended_where_its_pods_lost_their_nodes(runs: bool) -> None:
+    """They are pinned there, and to delete them would end it; but not at once, nor beside others.
+
+    A gang that runs without them is judged by that.
+    """
+
+    async def story(rig: Rig) -> None:
+        rig.thing("Job", "j", {**JOB, "backoffLimit": 0})
+        pods = [member("Job", i) for i in range(SIZE)]
+        rig.see(*pods)
+        await rig.settle()
+        where = rig.placed()
+        rig.see(*rig.pods_written())
+        if runs:
+            rig.see(member("Job", 0, node=where["j-0"]))
+        gone = where["j-1"]
+        rig.node(int(gone[-5:]), change=Change.DELETED)
+        await rig.pass_s(0.0)
+        await rig.pass_s(29.0)
+        assert writes(rig) == []
+        await rig.pass_s(1.0)
+        assert rig.deleted() == []
+        assert writes(rig) == ([] if runs else [(True, "uid-j")])
+        if runs:
+            return
+        rig.thing("Job", "j", {**JOB, "backoffLimit": 0, "suspend": True}, annotations=NOTE)
+        rig.lose(*pods)
+        await rig.pass_s(2.0)
+        assert writes(rig)[-1] == (False, None)
+        rig.thing("Job", "j", {**JOB, "backoffLimit": 0})
+        rig.see(*(member("Job", i, uid=f"anew-{i}") for i in range(SIZE)))
+        await rig.settle()
+        placed = {slot.node for _, slot in rig.control.slot_of.values()}
+        assert len(placed) == SIZE and gone not in placed
+
+    tried(story)
