@@ -9,7 +9,15 @@ from math import inf
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.parts import Part, Request, Wanted
 from scheduler.kube.objects import Pod, unix_s
-from scheduler.workloads.gangs import KUEUE_QUEUE, OWN_QUEUE, WALLTIME, Find, is_name
+from scheduler.workloads.gangs import (
+    KUEUE_QUEUE,
+    OWN_QUEUE,
+    WALLTIME,
+    Find,
+    is_name,
+    rank_of,
+    says_index,
+)
 from scheduler.workloads.sizes import priority_of, queue_of, training_job
 
 #: nine digits at most: what is longer is no duration, and no float either
@@ -30,11 +38,40 @@ def wanted(gang: LiveGang, free: list[Pod]) -> Wanted:
     """Return what pods without a node ask for: all that the minimum needs, then one by one."""
     if not free or gang.size is None:
         return Wanted([])
+    free = _one_of_each_rank(gang, free)
     lacking = gang.size.min_member - gang.num_placed()
     if lacking <= 0:
         return Wanted(free[:1], 0, tuple(free[1:]))
     later = tuple(free[lacking:]) if gang.started_min else ()
     return Wanted(free[:lacking], max(0, lacking - len(free)), later)
+
+
+def _one_of_each_rank(gang: LiveGang, free: list[Pod]) -> list[Pod]:
+    """Leave pods out of whose rank another is there: who made both ends one of them.
+
+    A Job that has lost sight of its pods makes an index twice, while another has no pod yet.
+    """
+    there = {slot.rank[:2] for slot in gang.slots}
+    ranks = [gang.facts(pod).rank[:2] for pod in free]
+    if len(set(ranks)) == len(ranks) and there.isdisjoint(ranks):
+        return free
+    held = (slot for slot in gang.slots if slot.is_held and not gang.is_going(slot))
+    seen = {_place(pod) for slot in held if (pod := gang.pods.get(slot.uid)) is not None}
+    found = []
+    for pod in free:
+        place = _place(pod)
+        if place is None or place not in seen:
+            found.append(pod)
+            seen.add(place)
+    return found
+
+
+def _place(pod: Pod) -> tuple[str, str, int] | None:
+    """Return whose pod it is and of which rank, if its owner tells its pods apart by that."""
+    owner = pod.metadata.controller()
+    if owner is None or not says_index(pod):
+        return None
+    return owner.uid, *rank_of(pod)[:2]
 
 
 def request_of(

@@ -16,6 +16,7 @@ from scheduler.kube.devices import DeviceClass, ResourceClaim, ResourceSlice
 from scheduler.kube.objects import NodeObject, Pod
 from scheduler.kube.watch import Change
 from scheduler.status.status import view
+from scheduler.workloads.gangs import JOB_INDEX, KUBEFLOW_INDEX, KUBEFLOW_JOB, KUBEFLOW_TYPE
 from scheduler.workloads.requests import pod_shape
 from tests.scheduler.controller.rig import Rig, pod, tried
 from tests.scheduler.extender.test_filter import answer
@@ -608,3 +609,56 @@ def test_ranks_count_where_they_are_though_nobody_can_read_their_gang(was_told: 
         assert len(rig.placed()) == 2 + 2 * was_told
 
     tried(story, nodes=3)
+
+
+TRAINING = {
+    "Job": ({"parallelism": 3, "completions": 3, "completionMode": "Indexed"}, {}, JOB_INDEX),
+    "PyTorchJob": (
+        {"pytorchReplicaSpecs": {"Worker": {"replicas": 3}}},
+        {KUBEFLOW_JOB: "j", KUBEFLOW_TYPE: "worker"},
+        KUBEFLOW_INDEX,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TRAINING)
+def test_a_rank_that_is_there_twice_is_none_of_those_that_are_missing(kind: str) -> None:
+    spec, labels, index = TRAINING[kind]
+
+    def rank(number: int, uid: str, **more: Any) -> Pod:
+        said = {**labels, index: str(number)}
+        return pod(f"j-{number}-{uid}", uid=uid, labels=said, owner=(kind, "j", "uid-j"), **more)
+
+    async def story(rig: Rig) -> None:
+        rig.thing(kind, "j", spec)
+        rig.see(rank(0, "a"), rank(1, "b"), rank(1, "z"))
+        await rig.settle()
+        assert rig.placed() == {}
+        rig.see(rank(2, "c"))
+        await rig.settle()
+        at = rig.placed()
+        assert sorted(at) == ["j-0-a", "j-1-b", "j-2-c"]
+        rig.see(*(rank(i, uid, node=at[f"j-{i}-{uid}"]) for i, uid in enumerate("abc")))
+        await rig.pass_s(1.0)
+        assert len(rig.placed()) == 3, "nor does a gang grow by it"
+        rig.lose(rank(1, "b"))
+        await rig.settle()
+        assert "j-1-z" in rig.placed()
+
+    tried(story, nodes=5)
+
+
+def test_ranks_of_several_jobs_of_one_group_are_told_apart() -> None:
+    async def story(rig: Rig) -> None:
+        said = {"muster.dev/group": "g", "muster.dev/min-member": "4"}
+        rig.see(
+            *(
+                pod(f"{of}-{i}", labels={JOB_INDEX: str(i), **said}, owner=("Job", of, f"uid-{of}"))
+                for of in "jk"
+                for i in range(2)
+            )
+        )
+        await rig.settle()
+        assert len(rig.placed()) == 4
+
+    tried(story)
