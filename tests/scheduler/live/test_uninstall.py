@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, Self
+from urllib.parse import parse_qs
 
 import msgspec
 import pytest
@@ -12,6 +13,9 @@ from scheduler.kube.api import ApiError
 from scheduler.live import uninstall
 from tests.scheduler.controller.rig import pod
 
+#: what is asked for if a query says nothing of it: all from the first one on
+PAGES = {"continue": "0", "limit": "1000000"}
+
 
 class World:
     """An API server with gated pods; some answer in their own way, once or always."""
@@ -19,6 +23,7 @@ class World:
     def __init__(self, count: int, *, once: dict[str, int], always: dict[str, int]) -> None:
         self.gated = {f"p-{i}" for i in range(count)}
         self.once, self.always = once, always
+        self.most_at_once = 0  #: pods in one answer
 
     async def __aenter__(self) -> Self:
         return self
@@ -28,8 +33,13 @@ class World:
 
     async def persist(self, method: str, path: str, *_: Any, **__: Any) -> bytes:
         if method == "GET":
-            pods = [pod(name) for name in sorted(self.gated)]
-            return msgspec.json.encode({"metadata": {}, "items": [*pods, pod("free", gated=False)]})
+            pods = [*(pod(name) for name in sorted(self.gated)), pod("free", gated=False)]
+            asked = parse_qs(path.partition("?")[2])
+            begin, limit = (int(asked.get(key, [default])[0]) for key, default in PAGES.items())
+            page, more = pods[begin : begin + limit], begin + limit < len(pods)
+            self.most_at_once = max(self.most_at_once, len(page))
+            meta = {"continue": str(begin + limit)} if more else {}
+            return msgspec.json.encode({"metadata": meta, "items": page})
         name = path.rpartition("/")[2]
         await asyncio.sleep(0)
         code = self.always.get(name) or self.once.pop(name, 0)
@@ -52,9 +62,11 @@ def ungated(monkeypatch: pytest.MonkeyPatch, world: World) -> tuple[int, int]:
 
 
 def test_pods_that_are_gone_or_changed_stop_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uninstall, "PAGE", 40)
     world = World(300, once={"p-3": 404, "p-7": 409, "p-250": 422}, always={})
     assert ungated(monkeypatch, world) == (299, 0)
     assert not world.gated
+    assert world.most_at_once == 40, "page by page, as a large cluster has them"
 
 
 def test_a_pod_that_keeps_its_gate_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
