@@ -20,6 +20,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,10 +49,14 @@ T = TypeVar("T")
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """An event loop of a thread, to which no signals come; it knows its longest turn."""
+    """An event loop of a thread, to which no signals come; it knows its turns."""
 
     longest_s = 0.0
     culprit = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns_s: list[float] = []  #: CPU of each
 
     def add_signal_handler(self, *_: object) -> None:
         """Do nothing."""
@@ -79,6 +84,7 @@ def _timed(run: Callable[[Any], None]) -> Callable[[Any], None]:
         began_s, COLLECTING.took_s = time.thread_time(), 0.0
         run(handle)
         took_s = time.thread_time() - began_s - COLLECTING.took_s
+        handle._loop.turns_s.append(took_s)
         if took_s > handle._loop.longest_s:
             handle._loop.longest_s = took_s
             task = getattr(handle._callback, "__self__", handle)
@@ -105,6 +111,7 @@ class Life:
         self.ended: Future[None] = Future()
         self.service: Service | None = None
         self.honest = itertools.count()
+        self.longest_s = 0.0  #: CPU of a turn of the loop, since it leads
 
     def __enter__(self) -> Life:
         self.api.__enter__()
@@ -117,7 +124,9 @@ class Life:
                 self.api.create(CRDS, {"metadata": {"name": kind.crd}})
         threading.Thread(target=self._live, name="service", daemon=True).start()
         self.until("it leads", lambda: self.get("/readyz")[0] == 200)
-        self.loop.longest_s = 0.0  # reading the whole cluster, and the first collection
+        self.pages_answer()
+        # reading the whole cluster, the first collection, what is imported at the first request
+        self.loop.longest_s = 0.0
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -271,18 +280,24 @@ def member(name: str, gang: str) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
-    """Return one service for all examples: what one leaves behind meets the next."""
+@contextmanager
+def timed_turns() -> Iterator[None]:
+    """Have loops know how much CPU their turns take."""
     run = asyncio.events.Handle._run
     asyncio.events.Handle._run = _timed(run)  # type: ignore[method-assign]
     gc.callbacks.append(COLLECTING)
     try:
-        with Life(tmp_path_factory.mktemp("hostile")) as found:
-            yield found
+        yield
     finally:
         gc.callbacks.remove(COLLECTING)
         asyncio.events.Handle._run = run  # type: ignore[method-assign]
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
+    """Return one service for all examples: what one leaves behind meets the next."""
+    with timed_turns(), Life(tmp_path_factory.mktemp("hostile")) as found:
+        yield found
 
 
 # -- what a tenant writes ----------------------------------------------------------------------
@@ -550,6 +565,7 @@ def judge(life: Life, script: list[tuple[Any, ...]]) -> None:
     rebuilds = life.ask(lambda service: service.ledger.num_rebuilds) - rebuilds
     assert rebuilds <= 20 + 4 * len(script), f"{rebuilds} new states for {len(script)} acts"
     took_s, life.loop.longest_s = life.loop.longest_s, 0.0
+    life.longest_s = max(life.longest_s, took_s)
     assert took_s < STEP_CPU_S, (
         f"a turn of the loop took {took_s:.3f} s of CPU: {life.loop.culprit}"
     )
