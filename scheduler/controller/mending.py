@@ -255,12 +255,11 @@ class Mending:
     def _is_lost(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> bool:
         """True if a pod cannot use its slot any more, or did not in time."""
         told = slot.is_told  # then kube-scheduler, or a look, says who has the node
-        pinned = told and gang.pins.get(slot.uid) == slot.node
-        if not pinned and not self._ledger.takes(slot.node, pod):
-            return True
-        if pinned and not self._ledger.serves(slot.node, pod, slot.shape):
-            return self._tables.patience.is_over(gang, slot.uid, slot.node)
-        if pinned and self._tables.patience.end(slot.uid, slot.node):
+        patience = self._tables.patience
+        if not self._ledger.serves(slot.node, pod, slot.shape):
+            pinned = told and gang.pins.get(slot.uid) == slot.node
+            return not pinned or patience.is_over(gang, slot.uid, slot.node)
+        if patience.since and told and patience.end(slot.uid, slot.node):
             slot.deadline_s = now_s + self._timeouts.bind_s  # nobody could bind it
             self._work.look_again(gang.key, slot.deadline_s)
         if 0 < slot.deadline_s <= now_s and self._is_late(gang, slot, pod, now_s):

@@ -203,9 +203,12 @@ class NodeBook:
 
     def serves(self, name: str, pod: Pod, shape: PodShape) -> bool:
         """True if this pod may go to the node, and that has as many such devices."""
-        if not self.takes(name, pod):
+        fact = self._facts.get(name)
+        if fact is None or fact.status is not NodeStatus.SCHEDULABLE:
             return False
-        there = self._facts[name].capacity
+        if not may_use(pod, self.nodes[name]):
+            return False
+        there = fact.capacity
         return there.gpus >= shape.gpus and (not shape.others or there.covers(shape))
 
     def _fact(self, node: NodeObject) -> tuple[Node, bool]:

@@ -18,7 +18,7 @@ class Patience:
         self._work = work
         self._most_s = most_s
         #: by node and uid of a pod: its gang, and since when that node does not serve it
-        self._since: dict[str, dict[str, tuple[GangKey, float]]] = {}
+        self.since: dict[str, dict[str, tuple[GangKey, float]]] = {}
 
     def is_over(self, gang: LiveGang, uid: str, node: str) -> bool:
         """Note that a node does not serve a pod; True if that is so for long enough.
@@ -26,7 +26,7 @@ class Patience:
         Nobody could say that it serves again while the API server was away.
         """
         now_s = self._work.now_s()
-        pods = self._since.setdefault(node, {})
+        pods = self.since.setdefault(node, {})
         _, since_s = pods.setdefault(uid, (gang.key, now_s))
         left_s = self._most_s - self._work.waited_s(since_s)
         if left_s > 0:
@@ -35,19 +35,19 @@ class Patience:
 
     def waits(self, uid: str, node: str) -> bool:
         """True if a node that does not serve a pod may serve it again in time."""
-        known = self._since.get(node, {}).get(uid)
+        known = self.since.get(node, {}).get(uid)
         return known is not None and self._work.waited_s(known[1]) < self._most_s
 
     def end(self, uid: str, node: str) -> bool:
         """Note that a node serves a pod, or that the pod is gone; True if that was waited for."""
-        pods = self._since.get(node)
+        pods = self.since.get(node)
         if pods is None or pods.pop(uid, None) is None:
             return False
         if not pods:
-            del self._since[node]
+            del self.since[node]
         return True
 
     def node_changed(self, node: str) -> None:
         """Have the gangs looked at that wait for a node."""
-        for key, _ in self._since.get(node, {}).values():
+        for key, _ in self.since.get(node, {}).values():
             self._work.touch(key)
