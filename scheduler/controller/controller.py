@@ -194,7 +194,8 @@ class Controller:
                         self.tables.tell(gang, gang.asks())
                     gang.forget(uid)
                     del self.key_of_pod[uid]
-                    self.work.touch(gang.key)
+                    self.ledger.unhear(gang.key, uid)
+                    self._left(gang)
                     self.on_pod(Change.MODIFIED, pod)
 
     def on_pod(self, change: Change, pod: Pod) -> None:
@@ -272,7 +273,7 @@ class Controller:
             if not (is_news or is_resized or pod.metadata.deletion_timestamp):
                 return  # bound where it should be: nothing to mend
         elif here and not ended and (known is None or known.spec.node_name != here):
-            self.ledger.hear(key, here, gang.facts(pod).shape)
+            self.ledger.hear(key, uid, here, gang.facts(pod).shape)
         self.work.touch(key)
         self.work.wake()
 
@@ -288,10 +289,19 @@ class Controller:
         if key is not None:
             gang = self.gangs[key]
             self.tables.patience.end(uid, gang.pins.get(uid, ""))
+            self.ledger.unhear(key, uid)
             gang.forget(uid)
-            self.work.touch(key)
+            self._left(gang)
         if freed or key is not None:
             self.work.wake()
+
+    def _left(self, gang: LiveGang) -> None:
+        """Have a gang looked at that a pod has left; only a leader looks, so others forget it."""
+        if gang.pods or gang.slots or self.work.admitted:
+            self.work.touch(gang.key)
+            return
+        self.work.forget(gang.key)
+        self.tables.forget_gang(gang)
 
     def count_foreign(self, pod: Pod) -> None:
         """Count a pod of no gang where it is, or nowhere."""

@@ -80,7 +80,8 @@ class NodeBook:
         self._short: set[str] = set()  #: nodes with more on them than they have
         self._left: set[str] = set()  #: nodes that went away under a request
         self._heard: dict[str, PodShape] = {}  #: by node: pods of gangs that are news there
-        self._heard_of: dict[object, list[tuple[str, PodShape]]] = {}  #: the same by gang
+        #: the same by gang and uid
+        self._heard_of: dict[object, dict[str, tuple[str, PodShape]]] = {}
         self._start_over = True
         self._meanwhile: Meanwhile | None = None
         self.now_s = 0.0
@@ -178,14 +179,24 @@ class NodeBook:
             room = room.plus(more, -1)
         return room.is_overdrawn and not set(room.overdrawn()).isdisjoint(ZERO.short_of(shape))
 
-    def hear(self, gang: object, name: str, shape: PodShape) -> None:
+    def hear(self, gang: object, uid: str, name: str, shape: PodShape) -> None:
         """Count a gang's pod on a node for now; the next step finds out whose slot it has."""
+        self.unhear(gang, uid)
         self._heard[name] = self._heard.get(name, ZERO).plus(shape)
-        self._heard_of.setdefault(gang, []).append((name, shape))
+        self._heard_of.setdefault(gang, {})[uid] = (name, shape)
 
     def forget_heard(self, gang: object) -> None:
         """Stop counting what was heard of a gang: it is looked at now."""
-        for name, shape in self._heard_of.pop(gang, ()):
+        for uid in list(self._heard_of.get(gang, ())):
+            self.unhear(gang, uid)
+
+    def unhear(self, gang: object, uid: str) -> None:
+        """Stop counting what was heard of a pod: it is gone."""
+        of_gang = self._heard_of.get(gang, {})
+        if uid in of_gang:
+            name, shape = of_gang.pop(uid)
+            if not of_gang:
+                del self._heard_of[gang]
             left = self._heard.pop(name).plus(shape, -1)
             if left != ZERO:
                 self._heard[name] = left

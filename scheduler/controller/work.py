@@ -67,6 +67,10 @@ class Work:
         """Have a gang mended in the next step, whenever that is."""
         self._touched.add(key)
 
+    def forget(self, key: GangKey) -> None:
+        """Have a gang mended no more that was touched: it is gone."""
+        self._touched.discard(key)
+
     def look_again(self, key: GangKey, at_s: float, why: str = "") -> None:
         """Mend a gang at `at_s`, if nothing makes it earlier.
 

@@ -24,7 +24,7 @@ from scheduler.kube.watch import Change
 from scheduler.status.publish import NAMESPACE_RATE
 from scheduler.status.status import view
 from scheduler.workloads import gangs
-from scheduler.workloads.gangs import GangKey, Rank, Source
+from scheduler.workloads.gangs import JOB_INDEX, GangKey, Rank, Source
 from scheduler.workloads.requests import pod_shape
 from tests.scheduler.controller.rig import RESOURCE, Rig, pod, tried
 
@@ -349,6 +349,38 @@ def test_names_of_owners_that_change_are_forgotten() -> None:
         assert not rig.control.tables._about
 
     tried(story)
+
+
+def test_a_replica_that_does_not_lead_forgets_gangs_that_are_gone() -> None:
+    """It looks at none, and would be out of memory when it is to lead."""
+
+    def kept(rig: Rig) -> int:
+        control = rig.control
+        tables = (control.gangs, control.names, control.pods, control.key_of_pod)
+        heard = [*control.ledger._heard, *control.ledger._heard_of.values()]
+        return sum(map(len, (*tables, control.tables._about, control.work._touched, heard)))
+
+    async def story(rig: Rig) -> None:
+        rig.control.active = False
+        stays = pod("stays", **own("stays", 2))
+        rig.see(stays)
+        before = kept(rig)
+        for number in range(20):
+            there = [pod(f"{of}-{number}", **own(of, 2)) for of in ("stays", f"g-{number}")]
+            rig.see(*there)
+            rig.see(*(pod(one.metadata.name, **own("x"), node="node-00000") for one in there))
+            rig.lose(*there)
+        job = pod("j", labels={JOB_INDEX: "0"}, owner=("Job", "j", "uid-j"))
+        rig.see(job)
+        rig.thing("Job", "j", {"parallelism": 1, "completions": 1})  # no gang, as it turns out
+        rig.lose(job)
+        assert kept(rig) == before
+        rig.control.active = True
+        rig.see(pod("stays-too", **own("stays", 2)))
+        await rig.settle()
+        assert len(rig.placed()) == 2
+
+    tried(story, nodes=2)
 
 
 def test_gangs_of_one_name_are_told_apart_at_once_whatever_their_owners_are_called() -> None:
