@@ -47,6 +47,10 @@ class Ages:
         self.store: Store | None = None
         self._is_stale = self._is_writing = False
 
+    def knows(self, key: GangKey) -> bool:
+        """True if muster ended the pods of a gang."""
+        return key in self._kept
+
     def give(self, gang: LiveGang) -> None:
         """Let a gang be as old as the pods before it."""
         age = self._kept.get(gang.key)

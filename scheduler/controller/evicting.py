@@ -44,6 +44,7 @@ class Evicting:
         start: Callable[[LiveGang, Callable[[], Awaitable[None]]], None],
     ) -> None:
         self._work = tables.work
+        self._ages = tables.ages
         self._failures = tables.failures
         self._suspending = suspending
         self._lanes = lanes
@@ -157,6 +158,7 @@ class Evicting:
         if self._work.active and not going and self._work.now_s() >= gang.refused_until_s:
             self._going.add(pod.metadata.uid)
             gang.sent_away = True
+            self._ages.note(gang)
             self._start(gang, partial(self._evict, gang, pod, slot))
 
     async def _evict(self, gang: LiveGang, pod: Pod, slot: Slot | None) -> None:

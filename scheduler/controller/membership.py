@@ -286,7 +286,7 @@ class LiveGang:
         planned_here = self.generation or self.started_min
         if planned_here or not runs or not all(PLAN in pod.metadata.annotations for pod in runs):
             return  # it saw them run, or somebody else bound them
-        # perhaps by that predecessor: those that come after them are as old as they were
+        # perhaps by that predecessor: then those that come after them are as old as they were
         self.sent_away = all(pod.metadata.deletion_timestamp for pod in runs)
         there = {_place(self.rank(pod)) for pod in live}
         total = self.size.total if self.size is not None else inf  # it shrank by those beyond

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from math import inf
 
-from scheduler.controller.asking import note_age, wanted
+from scheduler.controller.asking import wanted
 from scheduler.controller.evicting import Evicting, Pods
 from scheduler.controller.membership import Lane, LiveGang
 from scheduler.controller.parts import Wanted
@@ -66,8 +66,8 @@ class Mending:
         if old is None and gang.size is not None:
             awaited = self._recovery.awaited(gang)
             gang.first_look(awaited, knows_all=done is not None)
-            if gang.sent_away:  # it will ask for nothing while its pods end
-                gang.submit_s = note_age(gang, pods, self._work.zero_unix_s)
+            # whoever may change pods may have them look so: only what was written down is believed
+            gang.sent_away = gang.sent_away and self._tables.ages.knows(gang.key)
         gang.count_succeeded(done or frozenset())
         if gang.size is not None and gang.size.by_role:
             pods = gang.live_pods()  # minima of roles change who goes first

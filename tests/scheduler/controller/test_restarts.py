@@ -265,6 +265,32 @@ def test_nobody_is_ended_who_would_not_have_been_without_the_restart(
     assert with_one <= without
 
 
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_a_gang_is_no_older_for_an_old_pod_that_its_user_has_ended_in_it(gpus: int) -> None:
+    """Labels and annotations of a pod may be written while it ends."""
+
+    async def story(rig: Rig) -> None:
+        own = {"muster.dev/min-member": "1"}
+        other = pod("other", node="node-00000", gpus=8 - gpus)
+        rig.see(other, made_at(pod("w-0", annotations=own, labels={"muster.dev/group": "w"}), 10))
+        await rig.settle()
+        said = {**own, PLAN: "n/g/1/x of 1"}
+        label = {"muster.dev/group": "g"}
+        old = pod("old", gpus=gpus, node="node-00000", labels=label, annotations=said)
+        old.metadata.creation_timestamp = "2020-01-01T00:00:00Z"
+        old.metadata.deletion_timestamp = "2026-01-01T00:00:00Z"
+        rig.see(old)
+        await rig.settle()
+        rig.lose(old)
+        rig.see(made_at(pod("g-0", labels=label, annotations=own), 20))
+        await rig.settle()
+        rig.lose(other)
+        await rig.settle()
+        assert set(rig.placed()) == {"w-0"}
+
+    tried(story, nodes=1)
+
+
 MOMENTS = ["its pods end", "its pods are gone", "some are back", "all are back", "twice"]
 
 
