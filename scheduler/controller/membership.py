@@ -438,6 +438,10 @@ class LiveGang:
             for slot in self.slots
         )
 
+    def is_whole(self) -> bool:
+        """True unless it would start without pods that it needs."""
+        return self.size is None or self.begun() or self.num_placed() >= self.least()
+
     def waits_for_rest(self) -> bool:
         """True if pods of it run with GPUs, and fewer than it needs."""
         if self.waits is None:

@@ -223,6 +223,8 @@ class Mending:
             ):
                 # nobody knows of this plan: a part of it would start without the rest
                 self._release.give_up_whole(gang, unknown, now_s)
+            elif self._wait_for_the_rest(gang, unknown, now_s):
+                self._tables.give_back(gang, unknown, now_s, "the rest got no nodes in time")
         successors = Successors(gang, by_uid, free)
         given = Given()
         for slot in list(gang.slots):
@@ -241,6 +243,18 @@ class Mending:
         self._keep_within(gang, now_s)
         if gang.request is not None and gang.request.nodes:
             self._tables.tell(gang, gang.asks())
+
+    def _wait_for_the_rest(self, gang: LiveGang, slots: list[Slot], now_s: float) -> bool:
+        """True if pods that came again have nodes, and others that start with them got none yet.
+
+        Their nodes are kept for as long as for a pod to come.
+        """
+        since_s = [slot.since_s for slot in slots if slot.uid and not slot.num_told]
+        if not since_s or gang.is_whole():
+            return False
+        end_s = min(since_s) + self._timeouts.repair_s
+        self._work.look_again(gang.key, end_s)
+        return end_s <= now_s
 
     def _try(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> None:
         """Take a slot from a pod that cannot use it, once it is known not to be bound."""
@@ -360,6 +374,7 @@ class Mending:
         gang.look_at(slot)
         self._tables.unplaced[gang.key] = gang
         self._tables.slot_of[slot.uid] = (gang, slot)
+        self._work.look_again(gang.key, now_s + self._timeouts.repair_s)  # by then others have one
 
     def _adopt(self, gang: LiveGang, pods: list[Pod], now_s: float) -> None:
         """Count pods that run without a plan of ours: bound by others, or before muster started.

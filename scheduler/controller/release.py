@@ -106,12 +106,12 @@ class Release:
         self.tell(gang)
 
     def tell(self, gang: LiveGang) -> None:
-        """Start telling pods of their slots that were not told yet."""
+        """Start telling pods of their slots that were not told yet, once a gang is whole."""
         waits = gang.releasing or self._work.now_s() < gang.tell_again_s
         if waits or not self._work.active:
             return
         slots = [s for s in gang.slots if s.state is SlotState.PLANNED and s.num_told < MOST_TOLD]
-        if slots:
+        if slots and gang.is_whole():
             gang.releasing = True
             for slot in slots:
                 slot.deadline_s = 0.0

@@ -22,6 +22,7 @@ from tests.scheduler.controller.test_successes import job
 SIZE = 3
 INDEX = "batch.kubernetes.io/job-completion-index"
 JOBSET = "jobset.sigs.k8s.io/"
+GROUP = {"annotations": {"muster.dev/group": "g", "muster.dev/min-member": str(SIZE)}}
 KINDS = ("Job", "JobSet", "group")
 
 
@@ -197,6 +198,42 @@ def test_what_is_left_of_a_plan_is_not_bound_alone_while_the_old_ranks_leave() -
         await asyncio.sleep(0)
         assert await ask("g-1-b", at["g-1-b"]) and await first
         assert bound(rig) == []
+
+    tried(story, nodes=SIZE)
+
+
+@pytest.mark.parametrize("kind", ["Job", "group"])
+@pytest.mark.parametrize("comes", ["a node", "nobody", "its owner late"])
+def test_ranks_that_come_again_to_their_nodes_start_with_the_rest(comes: str, kind: str) -> None:
+    """All ranks failed, and the node of one is dead; who fits waits for it, but not for long."""
+
+    async def story(rig: Rig) -> None:
+        old = await running(rig, kind)
+        at = [one.spec.node_name for one in old]
+        cordon(rig, at[1])
+        rig.lose(*old)
+        again = [member(kind, number, "b") for number in range(SIZE)]
+        if kind == "group":  # else it is another run, and holds nothing
+            again = [pod(one.metadata.name, uid=f"b{i}", **GROUP) for i, one in enumerate(old)]
+        late = again.pop(1) if comes == "its owner late" else None
+        rig.see(*again)
+        await rig.settle()
+        rig.see(pod("k-0"), pod("k-1"))
+        await rig.pass_s(30.0)
+        assert rig.placed() == {}
+        if comes == "a node":
+            rig.node(SIZE)
+            await rig.settle()
+            assert sorted(rig.placed().values()) == [at[0], at[2], "node-00003"]
+            return
+        await rig.pass_s(31.0)
+        await rig.pass_s(1.0)
+        assert sorted(rig.placed()) == ["k-0", "k-1"]
+        if late is not None:
+            rig.see(late)
+            await rig.settle()
+        assert sorted(rig.placed()) == ["k-0", "k-1"]
+        assert rig.evicted() == []
 
     tried(story, nodes=SIZE)
 

@@ -601,15 +601,18 @@ def test_the_nodes_of_a_gang_that_starts_again_whole_are_kept_for_all_of_it() ->
         for i in range(3):
             rig.see(member(i, 3, node=at[f"j-{i}"], phase="Failed"))
         slow = Slow(rig, "/configmaps")
-        rig.see(member(0, 3, gated=True, uid="anew-0"))
+        rig.api.requests.clear()
+        for i in range(2):
+            rig.see(member(i, 3, gated=True, uid=f"anew-{i}"))
+            await rig.settle()
+            assert rig.placed() == {}, "nobody is told before all are there"
+        rig.see(member(2, 3, gated=True, uid="anew-2"))
         rig.control.step()
         await slow.met.wait()
-        rig.see(member(1, 3, gated=True, uid="anew-1"))
         rig.control.step()
         slow.go_on.set()
         await rig.settle()
-        rig.see(member(2, 3, gated=True, uid="anew-2"))
-        await rig.settle()
+        assert rig.placed() == at
         slots = rig.control.slot_of
         assert {f"j-{i}": slots[f"anew-{i}"][1].node for i in range(3)} == at
 
