@@ -15,10 +15,12 @@ from scheduler.kube.objects import Pod
 from tests.scheduler.controller.rig import Rig, pod, tried
 
 GROUP = "jobset.sigs.k8s.io/jobset-name"
+INDEXES = {"a-cpu": "0", "w-0": "1", "w-1": "2"}
 
 
 def member(name: str, labels: dict[str, str], *, gpus: int = 8, node: str = "", **more: object):  # type: ignore[no-untyped-def]
     said = {"muster.dev/min-member": "3"}
+    labels = {key: text or INDEXES[name] for key, text in labels.items()}
     return pod(name, labels=labels, annotations=said, gpus=gpus, node=node, **more)  # type: ignore[arg-type]
 
 
@@ -29,7 +31,7 @@ def test_pods_that_are_gone_hold_nothing_of_a_gang_that_cannot_be_read(odd: str)
             case "label taken off":
                 labels, owner = {GROUP: "j"}, None
             case "owner taken off":
-                labels, owner = {"batch.kubernetes.io/job-completion-index": "0"}, ("Job", "j", "u")
+                labels, owner = {"batch.kubernetes.io/job-completion-index": ""}, ("Job", "j", "u")
                 rig.thing("Job", "j", {"parallelism": 3, "completions": 3}, uid="u")
             case _:
                 labels, owner = {"training.kubeflow.org/job-name": "j"}, ("PyTorchJob", "j", "u")
