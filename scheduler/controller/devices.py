@@ -73,9 +73,10 @@ class DeviceBook:
         match item:
             case DeviceClass():
                 self.known.set_class(item, gone=gone)
-                return self._count(self._nodes)
+                return self._count(self._nodes, self.known.claims())
             case ResourceSlice():
-                return self._count(self.known.set_slice(item, gone=gone))
+                nodes = self.known.set_slice(item, gone=gone)
+                return self._count(nodes, self.known.claims(item))
             case ResourceClaim():
                 self.known.set_claim(item, gone=gone)
                 return self._count_claim(item, gone=gone)
@@ -86,9 +87,9 @@ class DeviceBook:
         news = [self._count_claim(claim) for claim in claims if claim is not None]
         return any(news)
 
-    def _count(self, nodes: Iterable[str]) -> bool:
+    def _count(self, nodes: Iterable[str], claims: list[ResourceClaim]) -> bool:
         news = [self._recount(list(nodes))]
-        news += [self._count_claim(claim) for claim in self.known.claims()]
+        news += [self._count_claim(claim) for claim in claims]
         shared = {f"slice {name}" for name in self.known.shared()}
         for what in [w for w in self.not_understood if w.startswith("slice ")]:
             if what not in shared:

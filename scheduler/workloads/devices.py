@@ -95,7 +95,8 @@ class Devices:
         self._classes: dict[str, DeviceClass] = {}
         self._pools: dict[PoolKey, dict[str, ResourceSlice]] = {}
         self._pools_on: dict[str, set[PoolKey]] = {}  #: by node
-        self._claims: dict[str, ResourceClaim] = {}
+        self._claims: dict[str, ResourceClaim] = {}  #: those that have devices
+        self._holders: dict[PoolKey, set[str]] = {}  #: by pool: claims that have devices of it
         self._served: dict[str, DeviceClass] = {}  #: by resource
         self._terms: dict[str, list[_Term]] = {}  #: by class
         self._asked: set[str] = set()  #: resources that pods ask for
@@ -135,10 +136,18 @@ class Devices:
         return nodes - {""}
 
     def set_claim(self, item: ResourceClaim, *, gone: bool = False) -> None:
-        """Take in a claim."""
-        self._claims.pop(item.metadata.uid, None)
-        if not gone:
-            self._claims[item.metadata.uid] = item
+        """Take in a claim; whoever may create some has thousands that have no devices."""
+        uid = item.metadata.uid
+        before = self._claims.pop(uid, None)
+        for key in _pools_of(before) if before is not None else ():
+            self._holders[key].discard(uid)
+            if not self._holders[key]:
+                del self._holders[key]
+        if gone or item.status.allocation is None:
+            return
+        self._claims[uid] = item
+        for key in _pools_of(item):
+            self._holders.setdefault(key, set()).add(uid)
 
     # -- what follows ------------------------------------------------------------------------
 
@@ -225,12 +234,15 @@ class Devices:
         return asked >= len(allocation.devices.results) * UNIT
 
     def claim(self, uid: str) -> ResourceClaim | None:
-        """Return a claim, if it is there."""
+        """Return a claim, if it is there and has devices."""
         return self._claims.get(uid)
 
-    def claims(self) -> list[ResourceClaim]:
-        """Return all claims."""
-        return list(self._claims.values())
+    def claims(self, beside: ResourceSlice | None = None) -> list[ResourceClaim]:
+        """Return the claims that have devices; or those alone that may have some of a slice."""
+        if beside is None:
+            return list(self._claims.values())
+        key = (beside.spec.driver, beside.spec.pool.name)
+        return [self._claims[uid] for uid in sorted(self._holders.get(key, ()))]
 
     # -- devices and classes -----------------------------------------------------------------
 
@@ -278,6 +290,12 @@ class Devices:
                 f"device {device.name!r} of {driver} can be shared, or cut into parts"
             )
         return True
+
+
+def _pools_of(claim: ResourceClaim) -> set[PoolKey]:
+    allocation = claim.status.allocation
+    results = allocation.devices.results if allocation is not None else ()
+    return {(one.driver, one.pool) for one in results}
 
 
 def _names(pod: Pod, claim: str) -> bool:

@@ -248,3 +248,24 @@ def test_pods_for_which_only_kube_scheduler_finds_devices() -> None:
     assert seen(class_of()).asked_by(pod) == GPU
     assert seen(class_of(resource="")).asked_by(pod) == ""
     assert Devices().asked_by(pod) == ""
+
+
+def test_a_slice_has_those_claims_looked_at_alone_that_may_have_devices_of_it() -> None:
+    """Whoever may create claims creates thousands that get no device."""
+    devices = seen(slice_of("n0"), slice_of("n1"))
+
+    def named(name: str, one: ResourceClaim) -> ResourceClaim:
+        one.metadata.uid = name
+        return one
+
+    for number in range(100):
+        devices.set_claim(named(f"none-{number}", claim()))
+    devices.set_claim(named("here", claim("gpu-0")))
+    devices.set_claim(named("moves", claim("gpu-0", pool="n1")))
+    assert [one.metadata.uid for one in devices.claims(slice_of("n0"))] == ["here"]
+    devices.set_claim(named("moves", claim("gpu-1")))
+    assert [one.metadata.uid for one in devices.claims(slice_of("n0"))] == ["here", "moves"]
+    assert devices.claims(slice_of("n1")) == []
+    devices.set_claim(named("here", claim()))
+    devices.set_claim(named("moves", claim("gpu-1")), gone=True)
+    assert devices.claims() == devices.claims(slice_of("n0")) == []
