@@ -51,9 +51,8 @@ def _one_of_each_rank(gang: LiveGang, free: list[Pod]) -> list[Pod]:
 
     A Job that has lost sight of its pods makes an index twice, while another has no pod yet.
     """
-    there = {slot.rank[:2] for slot in gang.slots}
-    ranks = [gang.facts(pod).rank[:2] for pod in free]
-    if len(set(ranks)) == len(ranks) and there.isdisjoint(ranks):
+    ranks = {gang.rank(pod)[:2] for pod in free}
+    if len(ranks) == len(free) and ranks.isdisjoint([slot.rank[:2] for slot in gang.slots]):
         return free
     held = (slot for slot in gang.slots if slot.is_held and not gang.is_going(slot))
     seen = {_place(pod) for slot in held if (pod := gang.pods.get(slot.uid)) is not None}

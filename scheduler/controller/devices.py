@@ -83,6 +83,8 @@ class DeviceBook:
 
     def look_at(self, pod: str) -> bool:
         """Count again what claims hold for a pod, as it is new, another's now, or of no gang."""
+        if pod not in self._claims_of:
+            return False
         claims = (self.known.claim(uid) for uid in list(self._claims_of.get(pod, ())))
         news = [self._count_claim(claim) for claim in claims if claim is not None]
         return any(news)

@@ -188,6 +188,8 @@ class LiveGang:
 
     def looking(self) -> Iterator[None]:
         """Work out the facts of pods that are news, some at a time; others may come meanwhile."""
+        if len(self._facts) == len(self.pods):
+            return
         news = [pod for uid, pod in self.pods.items() if uid not in self._facts and not pod.ended]
         for number, pod in enumerate(news, 1):
             if pod.metadata.uid in self.pods:

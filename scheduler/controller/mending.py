@@ -227,19 +227,23 @@ class Mending:
                 self._tables.give_back(gang, unknown, now_s, "the rest got no nodes in time")
         successors = Successors(gang, by_uid, free)
         given = Given()
+        leaves = False
         for slot in list(gang.slots):
             pod = by_uid.get(slot.uid)
             if pod is None and slot.uid:
                 given[self._empty(gang, slot, successors, now_s)].append(slot)
             if slot.state is SlotState.VACANT:
                 given[self._fill(gang, slot, successors, now_s)].append(slot)
-            elif pod is not None and pod.spec.node_name:
-                slot.bound(now_s, pod.spec.node_name)
+            elif pod is not None and (node := pod.spec.node_name):
+                if not slot.is_bound or slot.node != node:
+                    slot.bound(now_s, node)
+                leaves = leaves or pod.metadata.deletion_timestamp is not None
             elif pod is not None:
                 self._try(gang, slot, pod, now_s)
         self._give_back(gang, given, now_s)
         self._fill_instead(gang, successors, now_s)
-        self._end_overdue(gang, now_s)
+        if leaves:
+            self._end_overdue(gang, now_s)
         self._keep_within(gang, now_s)
         if gang.request is not None and gang.request.nodes:
             self._tables.tell(gang, gang.asks())
@@ -355,6 +359,8 @@ class Mending:
     def _fill_instead(self, gang: LiveGang, successors: Successors, now_s: float) -> None:
         """Give empty slots to pods that came instead of theirs; back if these cannot use them."""
         vacant = [slot for slot in gang.slots if slot.state is SlotState.VACANT]
+        if not vacant:
+            return
         earlier_s = self._timeouts.repair_s - self._work.zero_unix_s
         found = successors.instead(
             vacant, self._ledger.takes, lambda slot: slot.since_s - earlier_s
@@ -514,7 +520,13 @@ class Mending:
 
     def _judge(self, gang: LiveGang, now_s: float) -> None:
         """End a gang that runs in part for too long: it holds GPUs and does no work."""
-        bound = [slot for slot in gang.slots if slot.is_bound and not gang.is_going(slot)]
+        pods = gang.pods
+        bound = [
+            slot
+            for slot in gang.slots
+            if slot.is_bound
+            and ((pod := pods.get(slot.uid)) is None or pod.metadata.deletion_timestamp is None)
+        ]
         # a master without a GPU that nobody gated runs early, and is in nobody's way
         holds = any(gang.facts(gang.pods[slot.uid]).shape.gpus for slot in bound)
         if gang.size is None or not holds:
