@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
@@ -192,11 +191,13 @@ class LiveGang:
             return
         news = [pod for uid, pod in self.pods.items() if uid not in self._facts and not pod.ended]
         for number, pod in enumerate(news, 1):
-            if pod.metadata.uid in self.pods:
-                with suppress(Exception):  # the gang is looked at next, and set aside
-                    self.facts(pod)
             if number % AT_ONCE == 0:
                 yield
+            try:
+                if pod.metadata.uid in self.pods:
+                    self.facts(pod)
+            except Exception:
+                continue  # the gang is looked at next, and set aside
 
     def _shape(self, pod: Pod) -> PodShape:
         """Return what a pod takes; worked out once for pods that share their containers."""

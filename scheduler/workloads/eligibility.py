@@ -73,13 +73,12 @@ def unmodelled(pod: Pod) -> str:
         for port in container.ports:
             if port.host_port:
                 return f"host port {port.host_port}"
-    for kind in ("podAffinity", "podAntiAffinity"):
+    for kind in ("podAffinity", "podAntiAffinity") if affinity else ():
         if (affinity.get(kind) or {}).get("requiredDuringSchedulingIgnoredDuringExecution"):
             return kind
-    if any(
-        c.get("whenUnsatisfiable") != "ScheduleAnyway" for c in spec.topology_spread_constraints
-    ):
-        return "topologySpreadConstraints"
+    for spread in spec.topology_spread_constraints:
+        if spread.get("whenUnsatisfiable") != "ScheduleAnyway":
+            return "topologySpreadConstraints"
     if spec.resource_claims:
         return "resourceClaims"
     return ""
