@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from math import inf
 
-from scheduler.controller.membership import LiveGang
+from scheduler.controller.membership import LiveGang, attempt_of
 from scheduler.kube.objects import Owner, Pod
 from scheduler.workloads.gangs import JOB_FAILURES, Find
 
@@ -61,13 +61,24 @@ class Failures:
             if (owner := pod.metadata.controller()) is not None
             and owner.kind == "Job"
             and "." not in owner.api_version
-            and not self._forgives_evictions(owner, gang.key.namespace)
+            and not self._forgives_evictions(pod, owner)
         ]
         return self.may_cost(gang, by_jobs)
 
-    def _forgives_evictions(self, owner: Owner, namespace: str) -> bool:
-        """True if a Job counts no pod that was evicted, whatever that exits with."""
+    def _forgives_evictions(self, pod: Pod, owner: Owner) -> bool:
+        """True if a Job counts no pod that was evicted, or its JobSet starts again all the same.
+
+        Of the restarts that a JobSet has, muster takes from the first half alone.
+        """
+        namespace = pod.metadata.namespace
         job = self._find("Job", namespace, owner.name)
+        made_by = job.metadata.controller() if job is not None else None
+        if made_by is not None and made_by.kind == "JobSet":
+            jobset = self._find("JobSet", namespace, made_by.name)
+            match jobset.spec if jobset is not None else None:
+                case {"failurePolicy": {"maxRestarts": int(most), **more}} if "rules" not in more:
+                    if attempt_of(pod) < _half(most):
+                        return True
         match job.spec if job is not None else None:
             case {"suspend": True}:
                 return True

@@ -12,6 +12,7 @@ import pytest
 from scheduler.kube.api import ApiError
 from scheduler.kube.objects import SUSPENDED, Condition, Pod
 from scheduler.kube.watch import Change
+from scheduler.workloads.gangs import JOB_INDEX, JOBSET, JOBSET_ATTEMPT, JOBSET_INDEX, JOBSET_ROLE
 from tests.scheduler.controller.rig import Rig, pod, tried
 
 REPAIR_S = 60.0
@@ -666,3 +667,44 @@ def test_a_job_that_may_not_fail_is_suspended_where_its_pods_lost_their_nodes(ru
         assert len(placed) == SIZE and gone not in placed
 
     tried(story)
+
+
+@pytest.mark.parametrize(
+    ("size", "policy", "attempt", "goes"),
+    [
+        (3, {}, 0, True),
+        (8, {}, 0, False),
+        (8, {"maxRestarts": 4}, 1, True),  # it starts again with all its ranks
+        (8, {"maxRestarts": 4}, 2, False),
+        (8, {"maxRestarts": 4, "rules": [{"action": "FailJobSet"}]}, 0, False),
+    ],
+)
+def test_a_rank_of_a_jobset_is_evicted_only_within_what_its_job_may_fail(
+    size: int, policy: dict[str, Any], attempt: int, goes: bool
+) -> None:
+    """muster suspends no JobSet."""
+
+    def rank(number: int, **more: Any) -> Pod:
+        labels = {JOBSET: "s", JOBSET_ROLE: "w", JOBSET_INDEX: "0", JOB_INDEX: str(number)}
+        labels[JOBSET_ATTEMPT] = str(attempt)
+        return pod(f"s-{number}", labels=labels, owner=("Job", "s-w-0", "uid-s-w-0"), **more)
+
+    async def story(rig: Rig) -> None:
+        job = {"parallelism": size, "completions": size, "completionMode": "Indexed"}
+        part = {"name": "w", "replicas": 1, "template": {"spec": job}}
+        rig.thing("JobSet", "s", {"replicatedJobs": [part], "failurePolicy": policy})
+        made_by = [{"kind": "JobSet", "name": "s", "uid": "uid-s", "controller": True}]
+        rig.thing("Job", "s-w-0", job | {"backoffLimit": 6}, ownerReferences=made_by)
+        rig.see(*(rank(i) for i in range(size)))
+        await rig.settle()
+        at = rig.placed()
+        pods = [rank(i, node=at[f"s-{i}"]) for i in range(size)]
+        rig.see(*pods)
+        await rig.pass_s(1.0)
+        rig.lose(pods.pop())
+        for _ in range(5):
+            await rig.pass_s(REPAIR_S + 1.0)
+        assert len(rig.evicted()) == len(pods) * goes
+        assert ("NotEvicted" in [reason for reason, _ in rig.events()]) != goes
+
+    tried(story, nodes=size)
