@@ -357,3 +357,29 @@ def test_a_gang_that_shrank_and_is_to_grow_again_runs_on_after_a_restart(kind: s
         assert await passes(anew) == []
 
     tried(story)
+
+
+def test_a_gang_that_its_user_ends_while_muster_restarts_is_a_new_one() -> None:
+    """Its pods end as those of an evicted one do."""
+
+    async def story(rig: Rig) -> None:
+        run = Run(rig, "pod group", 3)
+        await run.start()
+        said = {"muster.dev/group": "later", "muster.dev/min-member": "3"}
+        rig.see(*(made_at(pod(f"later-{i}", annotations=said), 10) for i in range(3)))
+        for number in range(3):
+            item = msgspec.to_builtins(rig.control.pods[run.uids[number]])
+            item["metadata"]["deletionTimestamp"] = "2026-01-01T00:15:00Z"
+            rig.see(msgspec.convert(item, Pod))
+        anew = rig.restarted()
+        anew.control.active = False
+        await anew.settle()
+        anew.lose(*(anew.control.pods[uid] for uid in run.uids.values()))
+        await anew.settle()
+        run.uids = {number: f"g-{number}-anew" for number in range(3)}
+        anew.see(*(made_at(run.member(number), 20) for number in range(3)))
+        anew.control.active = True
+        await anew.settle()
+        assert sorted(anew.placed()) == ["later-0", "later-1", "later-2"]
+
+    tried(story, nodes=3)
