@@ -212,7 +212,8 @@ class Ledger(GangBook):
     def ask(self, now_s: float) -> tuple[Decision, ...]:
         """Return what the core decides next, in this pass or a new one; tell nobody of it yet.
 
-        The state is up to date.
+        Nothing, if the head of the queue was set aside: the next one may be, too. The state is up
+        to date.
         """
         self.now_s = now_s
         if not self.is_deciding:
@@ -220,7 +221,8 @@ class Ledger(GangBook):
             self.standing.begin()
             for name in self.standing.returning(self.state):
                 self._tell(GangTakenUp(name))
-        self._set_aside(now_s)
+        if self._sets_aside(now_s):
+            return ()
         return core.decide(self.state, self.policy, to_us(now_s))
 
     def carry_out(self, decisions: tuple[Decision, ...], now_s: float) -> list[Placed]:
@@ -241,22 +243,23 @@ class Ledger(GangBook):
                     self._tell(decision)
                 case _:
                     raise ValueError(f"the core decides {decision}, which nobody carries out")
-        assert placed or not self.is_deciding, "a pass neither goes on nor ends"
+        assert placed or not decisions or not self.is_deciding, "a pass neither goes on nor ends"
         if self.is_deciding and self.state.queue.head() is None:  # what ends it is all that is left
             self.carry_out(self.ask(now_s), now_s)
         return placed
 
-    def _set_aside(self, now_s: float) -> None:
-        """Let others pass a head that no end of gangs makes room for."""
-        while (head := self.state.queue.head()) is not None:
-            if not self._head_is_stuck():
-                self.standing.has_its_turn(head)
-                return
-            if not self.standing.bars(head, now_s):
-                return
-            self._tell(GangSetAside(head.gang.name))
-            if not self.standing.set_aside(head.gang.name):
-                return
+    def _sets_aside(self, now_s: float) -> bool:
+        """Let others pass a head that no end of gangs makes room for; True if it did so."""
+        head = self.state.queue.head()
+        if head is None:
+            return False
+        if not self._head_is_stuck():
+            self.standing.has_its_turn(head)
+            return False
+        if not self.standing.bars(head, now_s):
+            return False
+        self._tell(GangSetAside(head.gang.name))
+        return self.standing.set_aside(head.gang.name)
 
     def _admit(self, decision: Admit, now_s: float) -> Placed:
         """Carry a decision out: each pod that asked gets its node."""

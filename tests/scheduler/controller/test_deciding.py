@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from scheduler.controller import controller
-from scheduler.kube.objects import Pod
+from scheduler.controlplane.objects import node as played
+from scheduler.kube.objects import NodeObject, Pod
 from scheduler.kube.watch import Change
 from tests.scheduler.controller.rig import Rig, pod, tried
 
@@ -46,6 +47,21 @@ def test_no_more_than_one_gang_starts_between_two_turns_of_the_loop(
         assert set(rig.placed()) == set(names)
 
     tried(story, nodes=100)
+
+
+def test_no_more_than_one_gang_is_set_aside_between_two_turns() -> None:
+    async def story(rig: Rig) -> None:
+        node = played(0, 8) | {"spec": {"unschedulable": True}}
+        rig.control.on_node(Change.MODIFIED, msgspec.convert(node, NodeObject))
+        here = {"kubernetes.io/hostname": "node-00000"}
+        rig.see(*(lone(f"g{number:02d}", nodeSelector=here) for number in range(20)), lone("late"))
+        seen = [0, *(len(rig.ledger.standing.aside) for _ in rig.control.turns()), 20]
+        assert max(after - before for before, after in pairwise(seen)) == 1
+        assert len(rig.ledger.standing.aside) == 20
+        await rig.settle()
+        assert set(rig.placed()) == {"late"}
+
+    tried(story)
 
 
 def test_a_gang_is_told_while_others_are_planned() -> None:
