@@ -261,6 +261,9 @@ class Controller:
                 gang.look_anew(uid)
         if pod.status.phase == "Succeeded":
             gang.note_success(pod, done=has_done_its_work(pod, self.find))
+        elif ended and slot is not None and (known is None or not known.ended):
+            # noted here, as its owner may have removed it before the next step
+            slot.num_failed = slot.num_failed + 1 if pod.never_started else 0
         if here and not ended and slot is not None and slot.node == here:
             if not slot.is_bound:
                 now_s = self.now_s()

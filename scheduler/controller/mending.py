@@ -319,12 +319,9 @@ class Mending:
             return "its pod ended with its gang"
         if successors.has_node(slot):
             return "the pod after it has another node"
-        pod = gang.pods.get(slot.uid)
-        if pod is not None:
-            slot.num_failed = slot.num_failed + 1 if pod.never_started else 0
-            if slot.num_failed >= MOST_FAILED:
-                self._release.fails_on_node(gang, slot, pod, now_s)
-                return "its node refuses its pods"
+        if slot.num_failed >= MOST_FAILED:
+            self._release.fails_on_node(gang, slot, now_s)
+            return "its node refuses its pods"
         self._tables.slot_of.pop(slot.uid, None)
         slot.vacated(now_s)
         self._tables.vacancies.add(gang, slot, self._tables.gangs.values(), now_s)

@@ -457,9 +457,9 @@ class Release:
             return  # it is no better off elsewhere
         self._shun(gang, slot, shunned(pod, self._ledger.nodes[slot.node]), now_s)
 
-    def fails_on_node(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> None:
+    def fails_on_node(self, gang: LiveGang, slot: Slot, now_s: float) -> None:
         """Plan a rank elsewhere for a while than where its pods fail before they start."""
-        said = f"pod {pod.metadata.name} failed on {slot.node} before it started, as one before it"
+        said = f"pod {slot.rank.pod} failed on {slot.node} before it started, as one before it"
         gang.refusals.said = said
         self.telling.event(gang, "Refused", f"{said}; its rank goes elsewhere if it can")
         self.metrics.aborts.labels(cause="refused").inc()

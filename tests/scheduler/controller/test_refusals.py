@@ -405,8 +405,9 @@ def test_no_more_is_kept_of_refusals_than_of_so_many_places() -> None:
     assert refusals._times[first] == 4
 
 
+@pytest.mark.parametrize("removed", [False, True])
 @pytest.mark.parametrize("ran", [False, True])
-def test_a_rank_that_a_nodes_kubelet_refuses_again_goes_elsewhere(ran: bool) -> None:
+def test_a_rank_that_a_nodes_kubelet_refuses_again_goes_elsewhere(ran: bool, removed: bool) -> None:
     """One whose containers ran failed for what it does: its node stays its own."""
 
     def made(index: int, uid: str, **more: Any) -> Pod:
@@ -425,6 +426,8 @@ def test_a_rank_that_a_nodes_kubelet_refuses_again_goes_elsewhere(ran: bool) -> 
             if ran:
                 failed.status.container_statuses = [ContainerStatus("main")]
             rig.see(failed)
+            if removed:  # at once, by its owner
+                rig.lose(failed)
             await rig.settle()
             old = str(again)
             rig.see(made(1, old))
