@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import inf
 from typing import NamedTuple
@@ -95,6 +95,7 @@ class _Noted:
     lost_s: float  #: when muster last heard of the end of a pod
     num_tries: int = 0
     is_writing: bool = False
+    due_s: dict[str, float] = field(default_factory=dict)  #: by uid: when pods are gone
 
 
 class Suspending:
@@ -186,7 +187,7 @@ class Suspending:
         if noted.is_writing or self._num_writing >= MOST_WRITING:
             return LOOK_S
         if job.is_suspended:  # else somebody has resumed it: who suspends it later is not muster
-            if self._pods_are_there(job, noted.since_s, now_s):
+            if self._pods_are_there(job, noted, now_s):
                 return LOOK_S
             if (left_s := noted.lost_s + LOOK_S - now_s) > 0:
                 return left_s
@@ -196,13 +197,13 @@ class Suspending:
         noted.num_tries += 1
         return min(LONGEST_S, LOOK_S * 2.0 ** min(noted.num_tries, 10))
 
-    def _pods_are_there(self, job: Job, since_s: float, now_s: float) -> bool:
+    def _pods_are_there(self, job: Job, noted: _Noted, now_s: float) -> bool:
         """True while a pod of a job may yet end, or say how it did.
 
         One that is long overdue may stay for ever, as somebody keeps it; one that is due stays
         until its node is back, if that is lost.
         """
-        meta = job.thing.metadata
+        meta, found = job.thing.metadata, False
         for gang in self._tables.about(meta.namespace, meta.name):
             for pod in gang.pods.values():
                 owner, told = pod.metadata.controller(), pod.metadata.deletion_timestamp
@@ -210,12 +211,17 @@ class Suspending:
                     continue
                 if pod.ended and told is None:
                     continue  # batch keeps it; of one that goes it is still read how it ended
-                due_s = max(since_s, unix_s(told) - self._work.zero_unix_s)
+                due_s = noted.due_s.get(pod.metadata.uid, inf)
+                if told is not None and due_s == inf:
+                    grace_s = pod.metadata.deletion_grace_period_seconds
+                    due_s = max(noted.since_s, unix_s(told) - self._work.zero_unix_s)
+                    # the API server's clock may be ahead
+                    due_s = min(due_s, now_s + (inf if grace_s is None else grace_s))
+                    noted.due_s[pod.metadata.uid] = due_s
                 node = self._tables.ledger.nodes.get(pod.spec.node_name)
                 wait_s = OVERDUE_S if node is not None and node_ready(node) else 0.0
-                if told is None or now_s < due_s + wait_s:
-                    return True
-        return False
+                found = found or told is None or now_s < due_s + wait_s
+        return found
 
     async def _resume(self, noted: _Noted, job: Job) -> None:
         """Resume a job, or only take the note off one that runs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -563,7 +564,8 @@ def test_a_pod_that_is_long_overdue_or_of_another_does_not_keep_a_job_suspended(
     tried(story)
 
 
-def test_a_pod_on_a_lost_node_keeps_no_job_suspended_once_it_is_due() -> None:
+@pytest.mark.parametrize("clock", ["right", "an hour ahead"])
+def test_a_pod_on_a_lost_node_keeps_no_job_suspended_once_it_is_due(clock: str) -> None:
     """It is not deleted until its node is back; the others need not wait for that."""
 
     async def story(rig: Rig) -> None:
@@ -572,7 +574,12 @@ def test_a_pod_on_a_lost_node_keeps_no_job_suspended_once_it_is_due() -> None:
         see_job(rig, "PyTorchJob", suspend=True, annotations=NOTE)
         for one in pods:
             one.metadata.deletion_timestamp = "2026-01-01T00:00:30Z"
+            if clock != "right":  # the API server's
+                ahead = datetime.fromtimestamp(rig.control.zero_unix_s + 4000.0, UTC)
+                one.metadata.deletion_timestamp = f"{ahead:%Y-%m-%dT%H:%M:%SZ}"
+                one.metadata.deletion_grace_period_seconds = 30
         rig.see(*pods)
+        await rig.settle()
         for name in {one.spec.node_name for one in pods}:
             node = rig.control.ledger.nodes[name]
             said = [Condition("Ready", "Unknown")]
