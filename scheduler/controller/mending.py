@@ -443,7 +443,7 @@ class Mending:
     def _avoids(self, gang: LiveGang, free: list[Pod], now_s: float) -> Avoid:
         """Return where neighbours keep pods off that nobody but muster binds."""
         alone = self._tables.settings.direct_schedulers
-        if not alone or not any(pod.spec.scheduler_name in alone for pod in free):
+        if not alone or {pod.spec.scheduler_name for pod in free}.isdisjoint(alone):
             return frozenset()
         self._tables.look_at_neighbours(gang)
         if gang.kept_off:  # those may go

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from scheduler.core.model import PodShape
 from scheduler.workloads.gangs import Rank
 
+ZERO = PodShape(0)
 MOST_STEPS = 32  #: of one slot that are remembered
 
 
@@ -94,7 +95,7 @@ class Slot:
         self.uid = uid  #: of the pod that has it; empty while its successor is awaited
         self.plan = plan
         self.part = ""  #: of the gang's request
-        self.shape = PodShape(0)
+        self.shape = ZERO
         self.attempt = 0  #: of a JobSet that starts again, which counts them
         self.deadline_s = 0.0  #: told by then or not, its pod is bound, or gives it up; 0: not told
         self.told_s = now_s  #: since when its scheduler may bind it
