@@ -10,13 +10,15 @@ from scheduler.controller.membership import LiveGang
 from scheduler.controller.work import Work
 from scheduler.workloads.gangs import GangKey
 
+BLINK_S = 30.0  #: no node blinks for longer, however long binds may take
+
 
 class Patience:
     """What is waited for, by node."""
 
-    def __init__(self, work: Work, most_s: float) -> None:
+    def __init__(self, work: Work, bind_s: float) -> None:
         self._work = work
-        self._most_s = most_s
+        self._most_s = min(bind_s, BLINK_S)
         #: by node and uid of a pod: its gang, and since when that node does not serve it
         self.since: dict[str, dict[str, tuple[GangKey, float]]] = {}
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler.controller.patience import BLINK_S
 from scheduler.controller.pins import pin
 from scheduler.controller.progress import MOST, Progress
 from scheduler.controller.slots import Plan, Slot
@@ -386,6 +387,21 @@ def test_pods_of_a_closed_node_wait_where_their_job_may_not_fail() -> None:
         assert rig.control.slot_of["j-0"][1].node == node.metadata.name
 
     tried(story, timeouts=TIMES)
+
+
+def test_a_node_that_is_gone_is_waited_for_no_longer_than_nodes_blink() -> None:
+    """Binds may take long where a scheduler has much to do; nodes come back at once, or not."""
+
+    async def story(rig: Rig) -> None:
+        await released(rig, member(0), member(1))
+        closes(rig, rig.control.slot_of["j-0"][1].node, "gone")
+        await rig.settle()
+        await rig.pass_s(BLINK_S - 1.0)
+        assert untouched(rig)
+        await rig.pass_s(1.0)
+        assert rig.deleted() == ["j-0"]
+
+    tried(story, timeouts=TIMES | {"bind_s": 10 * BLINK_S})
 
 
 async def passed(rig: Rig, priority: int) -> tuple[list[Pod], list[Pod]]:
