@@ -32,6 +32,7 @@ from scheduler.controlplane.record import (
     Ports,
     Say,
     await_well,
+    demand_own,
     load,
 )
 
@@ -118,6 +119,7 @@ def up(
                     f"{folder} is not empty and holds no cluster; name another --dir, or empty it"
                 )
             folder.mkdir(mode=0o700, exist_ok=True)
+            demand_own(folder)
             folder.chmod(0o700)  # it may have been there
             cluster = Cluster(
                 str(folder.resolve()),

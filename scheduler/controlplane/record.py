@@ -173,9 +173,27 @@ def answers(url: str, keys: Path | None = None) -> bool:
         return False
 
 
+def demand_own(folder: Path) -> None:
+    """Raise ValueError for a folder of another user.
+
+    Its owner could change what is run from it, and read the keys that are written into it.
+    """
+    uid = folder.stat().st_uid
+    if uid != os.geteuid():
+        raise ValueError(
+            f"{folder} belongs to user {uid}, and you are user {os.geteuid()}: run the command as "
+            "that user, or name a --dir of your own"
+        )
+
+
 def load(folder: Path) -> Cluster | None:
-    """Return the cluster of a folder; None if there is none."""
+    """Return the cluster of a folder; None if there is none.
+
+    Raises:
+        ValueError: its record cannot be read, or the folder is another user's.
+    """
     try:
+        demand_own(folder)
         return msgspec.json.decode((folder / "cluster.json").read_bytes(), type=Cluster)
     except FileNotFoundError:
         return None

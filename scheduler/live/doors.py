@@ -29,7 +29,7 @@ class Bounds:
     """What one socket takes."""
 
     connections: int = 256
-    head_bytes: int = 32 << 10  #: of request line and headers; tokens of some providers are long
+    head_bytes: int = 32 << 10  #: of a request, beside its body; tokens of some providers are long
     head_s: float = 10.0  #: from the first byte of a request, or the connection, to its last header
     handshake_s: float = 5.0
     answer_s: float = 120.0  #: from the last header to the last byte of the answer
@@ -157,8 +157,9 @@ class Visit(HttpToolsProtocol):
         self.comes_by: socket.socket | None = None  #: until hands are shaken
         self.coming: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._in_head = False
-        self._head_bytes = 0
+        self._in_head = self._in_request = False
+        self._body_bytes = 0  #: of all requests
+        self._other_bytes = 0  #: of this request: what is no body
 
     # -- who comes and goes ------------------------------------------------------------------
 
@@ -201,17 +202,29 @@ class Visit(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, unless it is a head without end."""
+        """Take what came, unless headers have no end, be they before the body or after it."""
+        before = self._body_bytes
         super().data_received(data)
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > self._door.bounds.head_bytes:
+        if self._in_request:
+            self._other_bytes += len(data) - (self._body_bytes - before)
+            if self._other_bytes > self._door.bounds.head_bytes:
                 self.end()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body; nobody keeps more of it than is asked for."""
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note that all of a request has come."""
+        self._in_request = False
+        super().on_message_complete()
 
     def on_message_begin(self) -> None:
         """Note that a request begins."""
         super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
+        self._in_head = self._in_request = True
+        self._other_bytes = 0
         if not self._answers:
             self._within(self._door.bounds.head_s)
 

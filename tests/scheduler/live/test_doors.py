@@ -76,7 +76,13 @@ def story(run: Callable[[int, Door], Awaitable[None]], bounds: Bounds = SHORT) -
     uvloop.run(whole())
 
 
-@pytest.mark.parametrize("what", ["a header", "headers", "an address", "after another"])
+CHUNKED = b"POST /slow HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n"
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["a header", "headers", "an address", "after another", "after a body", "one after a body"],
+)
 def test_a_head_without_end_is_cut_off(what: str) -> None:
     async def run(port: int, door: Door) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -85,6 +91,8 @@ def test_a_head_without_end_is_cut_off(what: str) -> None:
             "a header": (b"GET / HTTP/1.1\r\nx: ", b"x" * 4096),
             "headers": (b"GET / HTTP/1.1\r\n", b"x: y\r\n" * 700),
             "an address": (b"GET /", b"x" * 4096),
+            "after a body": (CHUNKED + b"0\r\n", b"x: y\r\n" * 700),
+            "one after a body": (CHUNKED + b"0\r\nx: ", b"x" * 4096),
             "after another": (b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nx: ", b"x"),
         }[what]
         more = more * 4096 if len(more) == 1 else more
@@ -101,6 +109,15 @@ def test_a_head_without_end_is_cut_off(what: str) -> None:
         with pytest.raises(ConnectionError):
             await send()
         assert sum(sent) < 20 << 20, "what the sockets of both sides hold"
+
+    story(run, Bounds())
+
+
+def test_a_large_body_is_taken() -> None:
+    async def run(port: int, door: Door) -> None:
+        length = 20 * door.bounds.head_bytes
+        head = f"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n"
+        assert b"200 OK" in await answer(port, head.encode() + b"x" * length)
 
     story(run, Bounds())
 
