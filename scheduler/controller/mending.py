@@ -189,7 +189,8 @@ class Mending:
         if not gang.lacks():
             gang.lacks_since_s = inf
             return False
-        gang.lacks_since_s = min(gang.lacks_since_s, now_s)
+        if gang.lacks_since_s == inf:  # that it was hard to start it, or to let it grow, is past
+            gang.lacks_since_s, gang.num_aborts, gang.hold_until_s = now_s, 0, 0.0
         repair_s, namespace = self._timeouts.repair_s, gang.key.namespace
         if now_s - gang.lacks_since_s >= repair_s:
             return False

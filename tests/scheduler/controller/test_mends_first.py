@@ -221,3 +221,22 @@ def test_pods_that_were_parked_long_ago_lift_nobody() -> None:
         assert set(rig.placed()) == {"h-0"}
 
     tried(story, nodes=2)
+
+
+def test_that_it_was_hard_to_start_a_gang_costs_it_no_rank_later() -> None:
+    """Its plans failed for minutes, then it runs; a lost rank waited for the pause after those."""
+
+    async def story(rig: Rig) -> None:
+        runs = await running(rig, "g", 2, 10)
+        gang = rig.control.names["n/g"]
+        gang.num_aborts, gang.hold_until_s = 8, rig.control.now_s() + 250.0
+        where, lost = next(iter(runs.items()))
+        close(rig, where)
+        rig.lose(lost)
+        await rig.settle()
+        again = rank("g", int(lost.metadata.name[-1]), 2, 30)
+        rig.see(again)
+        await rig.settle()
+        assert set(rig.placed()) == {again.metadata.name}
+
+    tried(story, nodes=3)
