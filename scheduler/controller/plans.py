@@ -137,7 +137,13 @@ class PlanRecords:
                     raise
         if known is not None:
             body = {"data": {"plan": None}, "binaryData": {PACKED: None}} | written
-            reply = await self._swap(gang.name, known, body, unless)
+            try:
+                reply = await self._swap(gang.name, known, body, unless)
+            except ApiError as error:
+                if error.code != 404:
+                    raise
+                await self.write(gang, unless)  # somebody removed it
+                return
         self._versions[gang.name] = _written.decode(reply).metadata.resource_version
 
     async def commit(
@@ -151,13 +157,15 @@ class PlanRecords:
         """Mark a plan as carried out from here on; only one of two leaders gets past this.
 
         Raises:
-            ApiError: 409 if the record is not the one this leader wrote, or for a reason of
-                `unless`.
+            ApiError: 409 if the record is not the one this leader wrote, 404 if somebody removed
+                it, or 409 for a reason of `unless`.
         """
         # the generation, because a record outlives it and the annotation stays
         mark = f"{generation} {self.epoch}"
         body = {"metadata": {"annotations": {"muster.dev/committed": mark}}}
-        version = self._versions[gang.name]
+        version = self._versions.get(gang.name)
+        if version is None:
+            raise ApiError(404, f"its plan record {record_name(gang.name)} is gone")
         reply = await self._swap(gang.name, version, body, unless, turn)
         if self._versions.get(gang.name) == version:  # else it was erased or written meanwhile
             self._versions[gang.name] = _written.decode(reply).metadata.resource_version
@@ -173,7 +181,8 @@ class PlanRecords:
         """Change a record if it is still of this version, or of one that this leader wrote since.
 
         Raises:
-            ApiError: 409 if another leader wrote meanwhile.
+            ApiError: 409 if another leader wrote meanwhile; 404 if somebody removed it, and the
+                next write makes it anew.
         """
         path = f"{self._path}/{record_name(name)}"
         meta = body.get("metadata", {})
@@ -182,6 +191,8 @@ class PlanRecords:
             body["metadata"] = {**meta, "resourceVersion": version}
             return await patch("PATCH", path, body)
         except ApiError as error:
+            if error.code == 404:
+                self._versions.pop(name, None)
             mine = await self._mine(name, turn) if error.code == 409 else None
             if mine is None or mine == version:
                 raise
@@ -333,9 +344,10 @@ class PlanRecords:
                 else:
                     reply = await self._api.persist("POST", self._path, body)
             except ApiError as error:
-                if not again or error.code != 409:
+                if not again or error.code not in (404, 409):
                     raise
-                await self.read_ages()  # the answer to an earlier write may have been lost
+                # the answer to an earlier write may have been lost, or somebody removed it
+                await self.read_ages()
             else:
                 self._ages_version = _written.decode(reply).metadata.resource_version
                 return

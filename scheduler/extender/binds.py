@@ -330,7 +330,7 @@ class Binds:
             self._answer_all(barrier, NOT_COMMITTED)
         try:
             await task
-        except (ApiError, KeyError) as error:
+        except ApiError as error:
             return f"the plan could not be committed: {error}"
         return barrier.outcome or ""
 

@@ -66,7 +66,7 @@ class Recorder:
         if method == "POST":
             name = body["metadata"]["name"]
         known = self.records.get(name)
-        if method == "GET" and known is None:
+        if method in ("GET", "PATCH") and known is None:
             raise ApiError(404, "not found")
         if method in ("GET", "DELETE"):
             wanted = ((body or {}).get("preconditions") or {}).get("resourceVersion")
