@@ -14,12 +14,30 @@ from typing import Any
 import msgspec
 
 from scheduler.kube.api import MERGE, Api, ApiError, Turn
+from scheduler.kube.reading import UNREADABLE
 
 log = logging.getLogger("muster.lease")
 
 
 class LeaseLostError(Exception):
     """Somebody else leads, or may: this process ends as it must, and is started anew to wait."""
+
+
+class _Meta(msgspec.Struct, rename="camel"):
+    resource_version: str
+
+
+class _Spec(msgspec.Struct, rename="camel"):
+    holder_identity: str | None = None
+    lease_duration_seconds: float | None = None
+    lease_transitions: int | None = None
+
+
+class _Found(msgspec.Struct):
+    """A Lease as the API server answers with it."""
+
+    metadata: _Meta
+    spec: _Spec | None = None
 
 
 class Lease:
@@ -88,7 +106,7 @@ class Lease:
                 raise
         self._mine = ""
         try:
-            lease = msgspec.json.decode(await self._api.call("GET", self._path, turn=Turn.NOW))
+            lease = _read(await self._api.call("GET", self._path, turn=Turn.NOW))
         except ApiError as error:
             if error.code != 404:
                 raise
@@ -96,14 +114,14 @@ class Lease:
                 self._transitions = 0
             body = {"metadata": {"name": "muster"}, "spec": self._spec(taken=True)}
             return await self._write("POST", self._list, body)
-        spec = lease.get("spec") or {}
-        holder, version = spec.get("holderIdentity") or "", lease["metadata"]["resourceVersion"]
+        spec = lease.spec or _Spec()
+        holder, version = spec.holder_identity or "", lease.metadata.resource_version
         if holder not in ("", self._identity):
             if version != self._seen:
                 self._seen, self._seen_s = version, now_s
-            if now_s - self._seen_s < float(spec.get("leaseDurationSeconds") or self._lease_s):
+            if now_s - self._seen_s < (spec.lease_duration_seconds or self._lease_s):
                 return False
-        transitions = int(spec.get("leaseTransitions") or 0)
+        transitions = spec.lease_transitions or 0
         taken = holder != self._identity or not self.acquired.is_set()
         if not taken and transitions != self._transitions:
             return False  # another process of this name has taken it since
@@ -121,7 +139,7 @@ class Lease:
             if error.code == 409:
                 return False
             raise
-        self._mine = msgspec.json.decode(reply)["metadata"]["resourceVersion"]
+        self._mine = _read(reply).metadata.resource_version
         return True
 
     def _spec(self, *, taken: bool) -> dict[str, Any]:
@@ -150,6 +168,18 @@ class Lease:
             )
         except ApiError as error:
             log.warning("lease not given up: %s", error)
+
+
+def _read(reply: bytes) -> _Found:
+    """Return the Lease of an answer; one that is none, as a proxy on the way gives, tells nothing.
+
+    Raises:
+        ApiError: 0, as without an answer.
+    """
+    try:
+        return msgspec.json.decode(reply, type=_Found)
+    except UNREADABLE as error:
+        raise ApiError(0, f"the answer is no Lease: {error}") from error
 
 
 def _now() -> str:

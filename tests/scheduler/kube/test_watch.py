@@ -26,6 +26,7 @@ class Server:
         self.items: list[dict[str, Any]] = []
         self.changes: asyncio.Queue[bytes] = asyncio.Queue()
         self.lease: dict[str, Any] | None = None
+        self.odd: bytes | None = None  #: in place of a Lease
         self.slow = asyncio.Event()  #: answers wait for it
         self._versions = itertools.count(1)
 
@@ -45,6 +46,10 @@ class Server:
 
     async def leases(self, request: web.Request) -> web.Response:
         """Keep the Lease; a patch of another version than the last is refused."""
+        reply = await self._lease(request)
+        return reply if self.odd is None else web.Response(body=self.odd)
+
+    async def _lease(self, request: web.Request) -> web.Response:
         if request.method == "GET":
             if self.lease is None:
                 return web.json_response({"message": "not found"}, status=404)
@@ -242,6 +247,31 @@ def test_a_lease_that_somebody_deletes_has_one_holder_at_once(first: str) -> Non
             while server.lease is None:
                 await asyncio.sleep(0.01)
             assert lease.held and lease.epoch == epoch
+        renewing.cancel()
+
+    served(story)
+
+
+@pytest.mark.parametrize("odd", [b"<html>maintenance</html>", b"", b"{}", b"[" * 9_999, b"\xff"])
+@pytest.mark.parametrize("leads", [True, False])
+def test_an_answer_that_is_no_lease_ends_nobody(odd: bytes, leads: bool) -> None:
+    """A load balancer answers for the API server for a while."""
+
+    async def story(server: Server, api: Api) -> None:
+        lease = Lease(api, "n", "me", lease_s=30.0, renew_s=0.01)
+        if leads:
+            renewing = await takes(lease)
+        else:
+            renewing = asyncio.create_task(lease.run())
+        server.odd = odd
+        while not lease.trouble and not renewing.done():
+            await asyncio.sleep(0.01)
+        assert "no Lease" in lease.trouble
+        assert lease.held == leads
+        server.odd = None
+        while lease.trouble and not renewing.done():
+            await asyncio.sleep(0.01)
+        assert lease.held
         renewing.cancel()
 
     served(story)
