@@ -215,7 +215,8 @@ class Mending:
         """Free slots whose pod ended, hand others to successors, note pods bound elsewhere."""
         gang.waits = None
         by_uid = {pod.metadata.uid: pod for pod in pods}
-        free = self._without_slot(pods)
+        # what a pod with another's gate asks for may change yet: its node is kept, and not told
+        free = [pod for pod in self._without_slot(pods) if not pod.held_by]
         if not gang.begun():
             unknown = [s for s in gang.slots if s.state in (SlotState.PLANNED, SlotState.VACANT)]
             known = [(slot, by_uid.get(slot.uid)) for slot in unknown]

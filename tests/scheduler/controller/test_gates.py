@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from scheduler.kube.objects import GATE, Pod
+from scheduler.workloads.gangs import JOB_INDEX
 from tests.scheduler.controller.rig import Rig, pod, tried
 
 OTHERS = "kueue.x-k8s.io/admission"
@@ -91,3 +92,36 @@ def test_where_a_pod_may_go_can_change_while_it_is_gated(held: bool) -> None:
         assert rig.placed() == {"k": taken, "g-0": other, "g-1": taken}
 
     tried(story, nodes=2)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_rank_that_comes_again_is_told_once_others_let_it_go(indexed: bool) -> None:
+    """Its node is kept until then; a pin beside what its gate's owner names could not be met."""
+
+    def rank(number: int, life: str, **more: Any) -> Pod:
+        notes = {"muster.dev/group": "g", "muster.dev/min-member": "2"}
+        labels = {JOB_INDEX: str(number)} if indexed else {}
+        owner = ("Job" if indexed else "ReplicaSet", "g", "uid-g")
+        name = f"g-{number}-{life}"
+        return pod(name, labels=labels, annotations=notes, owner=owner, **more)
+
+    async def story(rig: Rig) -> None:
+        rig.see(rank(0, "a"), rank(1, "a"))
+        await rig.settle()
+        at = rig.placed()
+        rig.see(*(rank(i, "a", node=at[f"g-{i}-a"]) for i in range(2)))
+        rig.lose(rank(1, "a"))
+        held = rank(1, "b", schedulingGates=[{"name": OTHERS}, {"name": GATE}])
+        rig.see(held, pod("x"))
+        await rig.settle()
+        await rig.pass_s(5.0)
+        placed = rig.placed()
+        assert "g-1-b" not in placed
+        assert placed["x"] != at["g-1-a"], "the first that is free"
+        (other,) = set(rig.ledger.nodes) - {*at.values(), placed["x"]}
+        selector = {HOST: other}
+        rig.see(changed(held, schedulingGates=[{"name": GATE}], nodeSelector=selector))
+        await rig.settle()
+        assert rig.placed()["g-1-b"] == other
+
+    tried(story, nodes=4)
