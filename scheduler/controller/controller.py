@@ -115,6 +115,10 @@ class Controller:
 
     @active.setter
     def active(self, active: bool) -> None:
+        if active:
+            for uid in self.recovery.read_told() - self.key_of_pod.keys():
+                if uid in self.pods:
+                    self.on_pod(Change.MODIFIED, self.pods[uid])
         self.work.admitted = active
 
     # -- facts -------------------------------------------------------------------------------
@@ -231,7 +235,7 @@ class Controller:
                 self.tables.note_bound(pod)
         key = old_key
         if key is None and IGNORE not in pod.metadata.annotations:
-            key = key_of(pod, self.find)
+            key = key_of(pod, self.find) or self.recovery.told_with(pod)
         if key is None:
             self.count_foreign(pod)
             return

@@ -32,6 +32,20 @@ class Recovery:
         self._ledger = tables.ledger
         self._release = release
         self.old_plans: dict[GangKey, list[PlanRecord]] = {}
+        self._told: dict[str, GangKey] = {}  #: by uid of pods that records name: their gangs
+
+    def read_told(self) -> set[str]:
+        """Note the pods that a predecessor wrote down and did not see on their nodes."""
+        for key, plans in self.old_plans.items():
+            self._told.update((slot.uid, key) for p in plans for slot in p.slots if not slot.ran)
+        return set(self._told)
+
+    def told_with(self, pod: Pod) -> GangKey | None:
+        """Return the gang of a pod that was told of a node, though nothing else says so any more.
+
+        A pod of no group is a gang while it is gated, and it is not from then on.
+        """
+        return None if pod.spec.node_name else self._told.get(pod.metadata.uid)
 
     def awaited(self, gang: LiveGang) -> set[Rank]:
         """Return the ranks that a predecessor wrote down and that have not run since it did.

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scheduler.controller.plans import AGES
+from scheduler.kube.api import ApiError
 from scheduler.kube.objects import PLAN, Pod, ThingStatus
 from scheduler.kube.watch import Change
 from tests.scheduler.controller.rig import Rig, pod, tried
@@ -17,6 +18,7 @@ from tests.scheduler.controller.rig import Rig, pod, tried
 REPAIR_S = 60.0
 INDEX = "batch.kubernetes.io/job-completion-index"
 KUBEFLOW = "training.kubeflow.org/"
+DIRECT = {"direct_schedulers": ["muster-direct"]}
 KINDS = ("Job", "JobSet", "pod group", "numbered", "PyTorchJob", "tasks")
 
 
@@ -357,6 +359,36 @@ def test_a_gang_that_shrank_and_is_to_grow_again_runs_on_after_a_restart(kind: s
         assert await passes(anew) == []
 
     tried(story)
+
+
+@pytest.mark.parametrize("lane", ["pinned", "direct"])
+@pytest.mark.parametrize("kind", ["bare", "Job of one"])
+def test_a_lone_pod_that_was_told_and_not_bound_is_a_gang_after_a_restart(
+    lane: str, kind: str
+) -> None:
+    """It is gated no more, and only the record says that its node is kept for it."""
+
+    async def story(rig: Rig) -> None:
+        is_direct = lane == "direct"
+        said = {"schedulerName": "muster-direct"} if is_direct else {}
+        if kind == "Job of one":
+            rig.thing("Job", "g", {"parallelism": 1, "completions": 1})
+            said |= {"labels": {INDEX: "0"}, "owner": ("Job", "g", "uid-g")}
+        if is_direct:
+            rig.refuse("/binding", ApiError(0, "no answer"))
+        rig.see(pod("lone", **said))
+        await rig.settle()
+        anew = rig.restarted(**DIRECT)
+        anew.control.recovery.erase_left()
+        await anew.settle()
+        (slot,) = anew.control.gangs[anew.control.key_of_pod["lone"]].slots
+        assert not slot.is_bound and anew.placed() == ({"lone": slot.node} if is_direct else {})
+        group = {"labels": {"muster.dev/group": "x"}, "annotations": {"muster.dev/min-member": "2"}}
+        anew.see(*(pod(f"x-{i}", **group) for i in range(2)))
+        await anew.settle()
+        assert not {"x-0", "x-1"} & anew.placed().keys(), "one of two nodes is the lone pod's"
+
+    tried(story, nodes=2, **DIRECT)
 
 
 def test_a_gang_that_its_user_ends_while_muster_restarts_is_a_new_one() -> None:
