@@ -11,12 +11,11 @@ from scheduler.controller.parts import Part, Request, Wanted
 from scheduler.kube.objects import Pod, unix_s
 from scheduler.workloads.gangs import (
     KUEUE_QUEUE,
+    NOBODY,
     OWN_QUEUE,
     WALLTIME,
     Find,
     is_name,
-    rank_of,
-    says_index,
 )
 from scheduler.workloads.sizes import priority_of, queue_of, training_job
 
@@ -55,22 +54,14 @@ def _one_of_each_rank(gang: LiveGang, free: list[Pod]) -> list[Pod]:
     if len(ranks) == len(free) and ranks.isdisjoint([slot.rank[:2] for slot in gang.slots]):
         return free
     held = (slot for slot in gang.slots if slot.is_held and not gang.is_going(slot))
-    seen = {_place(pod) for slot in held if (pod := gang.pods.get(slot.uid)) is not None}
+    seen = {gang.rank(pod).place for slot in held if (pod := gang.pods.get(slot.uid)) is not None}
     found = []
     for pod in free:
-        place = _place(pod)
-        if place is None or place not in seen:
+        rank = gang.rank(pod)
+        if rank.by == NOBODY or rank.place not in seen:
             found.append(pod)
-            seen.add(place)
+            seen.add(rank.place)
     return found
-
-
-def _place(pod: Pod) -> tuple[str, str, int] | None:
-    """Return whose pod it is and of which rank, if its owner tells its pods apart by that."""
-    owner = pod.metadata.controller()
-    if owner is None or not says_index(pod):
-        return None
-    return owner.uid, *rank_of(pod)[:2]
 
 
 def request_of(

@@ -23,7 +23,7 @@ from scheduler.core.model import PodShape
 from scheduler.kube.objects import PLAN, Container, Pod
 from scheduler.workloads.completed import Completed
 from scheduler.workloads.eligibility import Avoid, digest_of, unmodelled
-from scheduler.workloads.gangs import JOBSET_ATTEMPT, GangKey, Rank, rank_of, says_index
+from scheduler.workloads.gangs import JOBSET_ATTEMPT, GangKey, Rank, rank_of
 from scheduler.workloads.limits import excess
 from scheduler.workloads.requests import pod_shape
 from scheduler.workloads.sizes import Size
@@ -72,10 +72,6 @@ class Remade:
 
     uids: set[str] = field(default_factory=set)
     last_s: float = -inf
-
-
-def _place(rank: Rank) -> tuple[str, int | str]:
-    return rank.role, rank.number or rank.pod
 
 
 def _told_least(pod: Pod) -> int:
@@ -265,14 +261,9 @@ class LiveGang:
         held = (self.pods.get(slot.uid) for slot in self.slots)
         if not self.slots or any(pod is not None and not pod.ended for pod in held):
             return False
-        places = {_place(slot.rank) for slot in self.slots}
-        ranks = {slot.rank[:2] for slot in self.slots}
+        places = {slot.rank.place for slot in self.slots}
         is_over = any(success.closed for success in self.succeeded.values())
-        return is_over or not any(
-            _place(rank) in places or (rank[:2] in ranks and says_index(pod))
-            for pod in pods
-            for rank in (self.rank(pod),)
-        )
+        return is_over or places.isdisjoint(self.rank(pod).place for pod in pods)
 
     def first_look(self, awaited: set[Rank], *, knows_all: bool) -> None:
         """Tell a run that is over from the next one of that name, when both are seen at once.
@@ -291,9 +282,11 @@ class LiveGang:
             return  # it saw them run, or somebody else bound them
         # perhaps by that predecessor: then those that come after them are as old as they were
         self.sent_away = all(pod.metadata.deletion_timestamp for pod in runs)
-        there = {_place(self.rank(pod)) for pod in live}
+        ranks = [self.rank(pod) for pod in live]
+        there = {rank.place for rank in ranks}
+        there.update(rank._replace(by="") for rank in ranks)  # as an earlier version had them
         total = self.size.total if self.size is not None else inf  # it shrank by those beyond
-        lost = sum(_place(rank) not in there for rank in awaited if rank.number < total)
+        lost = sum(rank.place not in there for rank in awaited if rank.number < total)
         told = sum(PLAN in pod.metadata.annotations and not pod.gated for pod in live)
         # an earlier version did not write down how many start together
         self.begun_min = min(filter(None, map(_told_least, runs)), default=0)

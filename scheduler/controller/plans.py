@@ -42,6 +42,7 @@ class SlotRecord(msgspec.Struct, array_like=True):
     node: str
     uid: str
     ran: bool = True  #: when this was written; earlier versions did not say
+    by: str = ""  #: as a rank has it; earlier versions did not say
 
 
 class PlanRecord(msgspec.Struct):
@@ -62,7 +63,7 @@ class PlanRecord(msgspec.Struct):
 
     def ranks(self) -> dict[Rank, SlotRecord]:
         """Return the slots by rank."""
-        return {Rank(slot.role, slot.number, slot.pod): slot for slot in self.slots}
+        return {Rank(slot.role, slot.number, slot.pod, slot.by): slot for slot in self.slots}
 
 
 def record_name(gang: str) -> str:
@@ -113,7 +114,11 @@ class PlanRecords:
             key=(gang.key.namespace, gang.key.name, str(gang.key.source), gang.key.owner),
             generation=gang.generation,
             epoch=self.epoch,
-            slots=[SlotRecord(*s.rank, s.node, s.uid, s.is_bound) for s in gang.slots if s.is_held],
+            slots=[
+                SlotRecord(*s.rank[:3], s.node, s.uid, s.is_bound, s.rank.by)
+                for s in gang.slots
+                if s.is_held
+            ],
             started=bool(gang.started_min),
         )
         name = record_name(gang.name)

@@ -9,12 +9,9 @@ from itertools import islice
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.slots import Slot
 from scheduler.kube.objects import Pod, unix_s
-from scheduler.workloads.gangs import Rank, says_index
+from scheduler.workloads.gangs import Rank
 
 MOST_TRIED = 16  #: empty slots that one pod is tried on
-
-#: role and number of a rank; with the pod's name where nothing else tells pods apart
-Place = Rank | tuple[str, int]
 
 
 class Given(defaultdict[str, list[Slot]]):
@@ -31,27 +28,23 @@ class Successors:
         self._gang = gang
         self._live = live  #: by uid
         self._free = free  #: pods without a slot, in rank order
-        self._placed: set[Place] | None = None
-        self._waiting: dict[Place, list[Pod]] | None = None
-
-    def _place(self, pod: Pod) -> Place:
-        rank = self._gang.rank(pod)
-        return rank[:2] if rank.number or says_index(pod) else rank
+        self._placed: set[Rank] | None = None
+        self._waiting: dict[Rank, list[Pod]] | None = None
 
     def has_node(self, slot: Slot) -> bool:
         """True if a pod that comes after the one that is gone of a slot has another node."""
         if self._placed is None:
             pods = (self._live.get(one.uid) for one in self._gang.slots if one.is_held)
-            self._placed = {self._place(pod) for pod in pods if pod is not None}
-        return slot.rank[:2] in self._placed or slot.rank in self._placed
+            self._placed = {self._gang.rank(pod).place for pod in pods if pod is not None}
+        return slot.rank.place in self._placed
 
     def of(self, slot: Slot) -> list[Pod]:
         """Return the pods of the rank of a slot that have no slot, those to take out of it."""
         if self._waiting is None:
             self._waiting = {}
             for pod in self._free:
-                self._waiting.setdefault(self._place(pod), []).append(pod)
-        return self._waiting.get(slot.rank[:2]) or self._waiting.get(slot.rank) or []
+                self._waiting.setdefault(self._gang.rank(pod).place, []).append(pod)
+        return self._waiting.get(slot.rank.place) or []
 
     def instead(
         self,
@@ -63,21 +56,26 @@ class Successors:
 
         Owners such as a ReplicaSet give no pod the name of the one that it comes after. Where names
         say a number, a pod that asked already, and before `since_unix_s`, is of a rank beyond those
-        that ran: who is missed comes again under the old name.
+        that ran: who is missed comes again under the old name. An owner that tells its pods apart
+        keeps its places while it is there; then another may have come after it.
         """
-        left: dict[str, list[Slot]] = {}
-        for slot in reversed(vacant):
-            left.setdefault(slot.rank.role, []).append(slot)
         gang = self._gang
+        left: dict[tuple[str, bool], list[Slot]] = {}
+        here = {gang.rank(pod).by for pod in self._live.values()} - {""}
+        for slot in reversed(vacant):
+            if slot.rank.by not in here:
+                left.setdefault((slot.rank.role, bool(slot.rank.by)), []).append(slot)
+        ran = {slot.rank.by for slot in gang.slots} - {""}
         asked = {pod.metadata.uid for pod in (*gang.asks().pods, *gang.pods_later())}
         had = {slot.uid for slot in gang.slots}
         for pod in self._free if left else ():
             uid = pod.metadata.uid
-            if uid in had or pod.spec.node_name or says_index(pod):
+            rank = gang.rank(pod)
+            if uid in had or pod.spec.node_name or rank.by in ran:
                 continue
-            rank, shape = gang.facts(pod).rank, gang.facts(pod).shape
+            shape = gang.facts(pod).shape
             may, created_s = uid not in asked, unix_s(pod.metadata.creation_timestamp)
-            alike = left.get(rank.role, [])
+            alike = left.get((rank.role, bool(rank.by)), [])
             unfit = [
                 (slot.shape != shape or not takes(slot.node, pod), at)
                 for at, slot in enumerate(islice(reversed(alike), MOST_TRIED), 1)

@@ -127,12 +127,21 @@ class GangKey(NamedTuple):
     owner: str = ""  #: uid of the controller, so that a deleted job and its successor differ
 
 
+NOBODY = "/"  #: made a pod that says its index
+
+
 class Rank(NamedTuple):
     """Place of a pod in its gang. Sorts in rank order; masters come first."""
 
     role: str
     number: int
     pod: str  #: breaks ties where nothing says the index
+    by: str = ""  #: kind and name of whoever makes its pods, if these say their index
+
+    @property
+    def place(self) -> Rank:
+        """What pods share of which one comes after the other, and no two that run together."""
+        return self._replace(pod="") if self.by else self
 
 
 SYSTEM = "kube-system"  #: where muster changes no pod, as deploy/base/fence.yaml has it
@@ -226,19 +235,22 @@ def jobs_of(jobset: Thing | None) -> list[dict[str, Any]]:
 def rank_of(pod: Pod) -> Rank:
     """Return the place of a pod in its gang."""
     labels, name = pod.metadata.labels, pod.metadata.name
+    owner = pod.metadata.controller()
+    by = f"{owner.kind}/{owner.name}" if owner is not None else NOBODY
+    by = by if says_index(pod) else ""
     if role := labels.get(KUBEFLOW_TYPE):
-        return Rank(ordered(role), number_in(labels.get(KUBEFLOW_INDEX)), name)
+        return Rank(ordered(role), number_in(labels.get(KUBEFLOW_INDEX)), name, by)
     if role := labels.get(JOBSET_ROLE):
         within = number_in(_index(pod))
-        return Rank(role, 100_000 * number_in(labels.get(JOBSET_INDEX)) + within, name)
+        return Rank(role, 100_000 * number_in(labels.get(JOBSET_INDEX)) + within, name, by)
     if (worker := labels.get(LWS_WORKER)) is not None:
-        return Rank("worker" if number_in(worker) else "!leader", number_in(worker), name)
+        return Rank("worker" if number_in(worker) else "!leader", number_in(worker), name, by)
     index = _index(pod)
     said = pod.metadata.annotations.get(VOLCANO_ROLE)
     role = _identity(said) if said else "worker"
     if index is None:  # names that end in a number say the rank often enough
         index = name.rpartition("-")[2]
-    return Rank(role, number_in(index), name)
+    return Rank(role, number_in(index), name, by)
 
 
 def says_index(pod: Pod) -> bool:
