@@ -49,6 +49,7 @@ MOST_SAID = 1000  #: characters of what is wrong with a gang
 LINES = 20.0  #: of gangs set aside that one namespace may fill the log with, and again per minute
 WAKE_S = 1.0  #: lone pods are woken so many at once, and more after so long
 MOST_WOKEN, FEW_WOKEN = 100, 10  #: the latter also where the core sees no room
+SORTED = (Source.JOB, Source.JOBSET, Source.LEADER_WORKER_SET, Source.LONE)  #: as an object says
 SET_ASIDE_S = 60.0  #: a gang that cannot be read or decided is tried again after so long
 
 
@@ -181,26 +182,35 @@ class Controller:
         Also of those that run, if the object was there and is only read `late`.
         """
         for gang in self.tables.about(namespace, name):
-            key = gang.key
-            if key.source not in (
-                Source.JOB,
-                Source.JOBSET,
-                Source.LEADER_WORKER_SET,
-                Source.LONE,
-            ):
-                continue
-            for uid, pod in list(gang.pods.items()):
-                place, runs = self.slot_of.get(uid), bool(pod.spec.node_name)
-                settled = not late if runs else place is not None
-                if not settled and not pod.ended and key_of(pod, self.find) != gang.key:
-                    if place is not None:
-                        self.tables.give_back(gang, [place[1]], self.now_s(), "of another gang")
-                        self.tables.tell(gang, gang.asks())
-                    gang.forget(uid)
-                    del self.key_of_pod[uid]
-                    self.ledger.unhear(gang.key, uid)
-                    self._left(gang)
-                    self.on_pod(Change.MODIFIED, pod)
+            for pod in list(gang.pods.values()):
+                if not pod.ended and self._is_of_another(gang.key, pod, late=late):
+                    self._move(gang, pod)
+        for uid in list(self.tables.single.get((namespace, name), ())):
+            self.on_pod(Change.MODIFIED, self.pods[uid])
+
+    def _is_of_another(self, key: GangKey, pod: Pod, *, late: bool = False) -> bool:
+        """True if a pod is of another gang than it was taken for, and nothing of that stands.
+
+        A pod that was a gang by itself is of the gang that its Job has become, also if it runs.
+        """
+        if key.source not in SORTED:
+            return False
+        lone, runs = key.source is Source.LONE, bool(pod.spec.node_name)
+        settled = not (late or lone) if runs else pod.metadata.uid in self.slot_of
+        return not settled and key_of(pod, self.find) not in ((key, None) if lone else (key,))
+
+    def _move(self, gang: LiveGang, pod: Pod) -> None:
+        """Take a pod from a gang that it is not of, and take it in anew."""
+        uid = pod.metadata.uid
+        place = self.slot_of.get(uid)
+        if place is not None:
+            self.tables.give_back(gang, [place[1]], self.now_s(), "of another gang")
+            self.tables.tell(gang, gang.asks())
+        gang.forget(uid)
+        del self.key_of_pod[uid]
+        self.ledger.unhear(gang.key, uid)
+        self._left(gang)
+        self.on_pod(Change.MODIFIED, pod)
 
     def on_pod(self, change: Change, pod: Pod) -> None:
         """Take in a pod; its gang is mended also where what it says cannot be read."""
@@ -228,15 +238,21 @@ class Controller:
         if before is not None and before.spec.node_name and not here:
             return  # older than what was read meanwhile: no pod leaves its node but by its end
         self.pods[uid] = pod
+        if before is not None and old_key is None:
+            self.tables.note_single(before, is_there=False)
         if here:
             self.tables.repelling.take(pod)
             self.progress.works(spec.scheduler_name)
             if before is not None and not before.spec.node_name:
                 self.tables.note_bound(pod)
+                if old_key is not None and self._is_of_another(old_key, pod):
+                    self._move(self.gangs[old_key], pod)
+                    return
         key = old_key
         if key is None and IGNORE not in pod.metadata.annotations:
             key = key_of(pod, self.find) or self.recovery.told_with(pod)
         if key is None:
+            self.tables.note_single(pod, is_there=not ended)
             self.count_foreign(pod)
             return
         gang = self.gangs.get(key) or self.tables.gang(key)
@@ -286,7 +302,9 @@ class Controller:
 
     def _forget(self, uid: str, key: GangKey | None) -> None:
         """Forget a pod that is gone."""
-        self.pods.pop(uid, None)
+        pod = self.pods.pop(uid, None)
+        if pod is not None and key is None:
+            self.tables.note_single(pod, is_there=False)
         self.refused.pop(uid, None)
         self.key_of_pod.pop(uid, None)
         self.being_bound.pop(uid, None)

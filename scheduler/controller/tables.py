@@ -31,6 +31,7 @@ from scheduler.workloads.gangs import (
     POD_GROUP,
     VOLCANO_GROUP,
     GangKey,
+    indexed_job,
     is_name,
 )
 
@@ -99,6 +100,8 @@ class Tables:
         self.patience = Patience(work, settings.timeouts.bind_s)
         #: by namespace and name of objects: the gangs of which these may say something
         self._about: dict[tuple[str, str], dict[GangKey, None]] = {}
+        #: by namespace and name of Indexed Jobs: their pods that are of no gang, until it grows
+        self.single: dict[tuple[str, str], dict[str, None]] = {}
         self._refusals: dict[GangKey, Refusals] = {}  #: of gangs without pods
         self.refused_on: dict[str, set[GangKey]] = {}  #: by node: gangs that it was refused to
         self._num_seen = 0  #: gangs
@@ -194,6 +197,16 @@ class Tables:
             names = names.union(*(_objects_of(gang, one) for one in gang.pods.values()))
             self._forget_names(gang, gang.objects - names)
             gang.objects = names
+
+    def note_single(self, pod: Pod, *, is_there: bool) -> None:
+        """Note that a pod is there and of no gang, or is not; its Job may become one."""
+        where = pod.metadata.namespace, indexed_job(pod)
+        if where[1] and is_there:
+            self.single.setdefault(where, {})[pod.metadata.uid] = None
+        elif where in self.single:
+            self.single[where].pop(pod.metadata.uid, None)
+            if not self.single[where]:
+                del self.single[where]
 
     def _forget_names(self, gang: LiveGang, names: set[str]) -> None:
         for name in names:

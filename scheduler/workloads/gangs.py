@@ -183,13 +183,20 @@ def key_of(pod: Pod, find: Find) -> GangKey | None:
         return GangKey(meta.namespace, name, Source.LEADER_WORKER_SET)
     if name := labels.get(OWN_GROUP) or meta.annotations.get(OWN_GROUP):
         return GangKey(meta.namespace, _identity(name), Source.OWN)
-    if owner is not None and owner.kind == "Job" and _index(pod) is not None:
-        job = find("Job", meta.namespace, owner.name)
+    if name := indexed_job(pod):
+        job = find("Job", meta.namespace, name)
         if job is None or _is_gang_job(job):
-            return GangKey(meta.namespace, owner.name, Source.JOB, uid)
+            return GangKey(meta.namespace, name, Source.JOB, uid)
     if pod.gated:
         return GangKey(meta.namespace, meta.name, Source.LONE)
     return None
+
+
+def indexed_job(pod: Pod) -> str:
+    """Return the Indexed Job that a pod is a rank of; empty if none."""
+    owner = pod.metadata.controller()
+    is_rank = owner is not None and owner.kind == "Job" and _index(pod) is not None
+    return owner.name if owner is not None and is_rank else ""
 
 
 def _index(pod: Pod) -> str | None:

@@ -121,3 +121,103 @@ def test_a_pod_beyond_what_a_gang_needs_holds_its_node_for_so_long(needed: bool)
         assert rig.evicted() == rig.deleted() == []
 
     tried(story, nodes=2, timeouts={"bind_s": 30.0}, schedulers=["default-scheduler", "second"])
+
+
+INDEX = "batch.kubernetes.io/job-completion-index"
+
+
+class Elastic:
+    """An Indexed Job whose size its user changes."""
+
+    def __init__(self, rig: Rig, completions: int = 0) -> None:
+        self.rig, self.completions = rig, completions
+
+    def says(self, size: int) -> None:
+        """Tell of the Job with so many pods at once."""
+        completions = self.completions or size
+        self.rig.thing("Job", "g", {"parallelism": size, "completions": completions})
+
+    def ranks(self, *numbers: int, **more: object) -> list[Pod]:
+        """Return ranks of the Job."""
+        said = {"owner": ("Job", "g", "uid-g"), **more}
+        return [pod(f"g-{n}", labels={INDEX: str(n)}, **said) for n in numbers]  # type: ignore[arg-type]
+
+    async def settle(self) -> None:
+        """Let some minutes go by."""
+        for _ in range(5):
+            await self.rig.pass_s(61.0)
+        assert self.rig.evicted() == []
+        assert not self.rig.ledger.foreign
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("completions", [0, 4], ids=["elastic", "throttled"])
+def test_pods_of_a_job_that_becomes_a_gang_are_of_it_though_they_run(
+    restarted: bool, completions: int
+) -> None:
+    """Each was a gang by itself, or of none after a restart; the new ones waited for them."""
+
+    async def story(rig: Rig) -> None:
+        job, num_first = Elastic(rig, completions), 2 if completions else 1
+        job.says(num_first)
+        await running(rig, *job.ranks(*range(num_first)))
+        if restarted:
+            job.rig = rig = rig.restarted()
+            await rig.settle()
+        job.says(4)
+        rig.see(*job.ranks(*range(num_first, 4)))
+        await job.settle()
+        (gang,) = rig.control.gangs.values()
+        assert len(gang.slots) == 4 and len({slot.node for slot in gang.slots}) == 4
+        assert not rig.control.tables.single
+
+    tried(story)
+
+
+@pytest.mark.parametrize("first", ["told", "ran"])
+def test_a_job_that_becomes_a_gang_while_its_pod_is_not_a_gangs_grows(first: str) -> None:
+    """Its only pod was just told of its node, or ran before anybody gated pods."""
+
+    async def story(rig: Rig) -> None:
+        job = Elastic(rig)
+        job.says(1)
+        ran = first == "ran"
+        rig.see(*job.ranks(0, node="node-00003" if ran else ""))
+        await rig.settle()
+        job.says(3)
+        rig.see(*job.ranks(1, 2))
+        await rig.settle()
+        if not ran:
+            assert rig.placed().keys() == {"g-0"}
+            (told,) = (one for one in rig.pods_written() if one.metadata.name == "g-0")
+            item = msgspec.to_builtins(told)
+            item["spec"]["nodeName"] = rig.placed()["g-0"]
+            rig.see(msgspec.convert(item, Pod))
+        await job.settle()
+        assert {"g-1", "g-2"} <= rig.placed().keys() and len(rig.control.gangs) == 1
+
+    tried(story)
+
+
+def test_a_pod_of_a_job_that_is_no_gang_stays_where_it_is_counted() -> None:
+    """Whoever writes its Job anew, or another owner into it, keeps nothing in muster by that."""
+
+    async def story(rig: Rig) -> None:
+        job = Elastic(rig)
+        job.says(1)
+        (lone,) = await running(rig, *job.ranks(0))
+        (slot,) = next(iter(rig.control.gangs.values())).slots
+        rig.thing("Job", "g", {"parallelism": 1, "completions": 1, "suspend": False})
+        await rig.settle()
+        assert rig.control.slot_of["g-0"][1] is slot
+        rig = rig.restarted()
+        assert len(rig.control.tables.single) == 1
+        item = msgspec.to_builtins(lone)
+        item["metadata"]["ownerReferences"] = []
+        rig.see(msgspec.convert(item, Pod))
+        assert not rig.control.tables.single and "g-0" in rig.ledger.foreign
+        rig.see(*job.ranks(0, node="node-00000"))
+        rig.lose(rig.control.pods["g-0"])
+        assert not rig.control.tables.single
+
+    tried(story)
