@@ -539,7 +539,9 @@ class Mending:
             if not gang.sent_away:
                 self._tables.ages.forget(gang.key)
             return
-        if gang.releasing or self._awaits(gang, now_s) or not gang.is_known_whole(bound):
+        if gang.releasing:
+            return  # what comes of it is known soon; it is looked at then
+        if self._awaits(gang, now_s) or not gang.is_known_whole(bound):
             gang.degraded_since_s = 0.0
             return
         repair_s = self._timeouts.repair_s
@@ -567,9 +569,13 @@ class Mending:
         self._tables.tell(gang, gang.asks())
 
     def _awaits(self, gang: LiveGang, now_s: float) -> bool:
-        """True if its scheduler may yet bind a pod of a gang: it is late, and nothing is lost."""
+        """True if its scheduler may yet bind a pod of a gang: it is late, and nothing is lost.
+
+        Nobody binds one of which muster may not write where it goes, however often it is planned.
+        """
         return any(
             slot.is_told
+            and not slot.is_denied
             and slot.deadline_s > now_s
             and (pod := gang.pods.get(slot.uid)) is not None
             and not self._release.refused(gang, slot, pod)

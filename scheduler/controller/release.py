@@ -271,7 +271,7 @@ class Release:
         pod, work = gang.pods.get(slot.uid), self._work
         if pod is None or not work.active or slot.state is not SlotState.PLANNED:
             return
-        slot.num_told += 1
+        slot.num_told, slot.is_denied = slot.num_told + 1, False
         if not self._can_go(gang, slot):
             return
         plan, node = plan_text(gang, slot), slot.node
@@ -309,6 +309,7 @@ class Release:
             log.warning("pod not released: %s", error, extra=about)
             self.metrics.aborts.labels(cause=f"release {error.code}").inc()
             gang.not_told = f"pod {meta.name} cannot be told of its node: {error}"
+            slot.is_denied = 400 <= error.code < 500 and error.code != 429
         finally:
             slot.num_writing -= 1
 

@@ -75,9 +75,9 @@ class Slot:
     """A node for one rank."""
 
     __slots__ = (
-        "attempt", "deadline_s", "is_bound", "is_held", "is_passed", "is_told", "is_void", "node",
-        "num_failed", "num_lives", "num_told", "num_writing", "part", "plan", "queued_s", "rank",
-        "shape", "since_s", "state", "story", "told_s", "uid",
+        "attempt", "deadline_s", "is_bound", "is_denied", "is_held", "is_passed", "is_told",
+        "is_void", "node", "num_failed", "num_lives", "num_told", "num_writing", "part", "plan",
+        "queued_s", "rank", "shape", "since_s", "state", "story", "told_s", "uid",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +103,7 @@ class Slot:
         self.is_passed = False  #: by its scheduler, in favour of pods that were told later
         self.is_void = False  #: its plan must not be carried out
         self.num_told = 0  #: attempts to tell this pod
+        self.is_denied = False  #: the last was refused: by rights, a policy or a webhook
         self.num_writing = 0  #: binds under way: what the API server says may change yet
         self.num_lives = 1  #: pods that had it
         self.num_failed = 0  #: of them, the latest in a row that failed before they started

@@ -71,6 +71,36 @@ def test_a_rank_that_cannot_go_does_not_hold_the_others_gpus() -> None:
     tried(story, nodes=SIZE)
 
 
+@pytest.mark.parametrize("lane", ["pinned", "direct"])
+@pytest.mark.parametrize(("code", "ends"), [(403, True), (422, True), (503, False)])
+def test_a_gang_of_which_a_pod_may_not_be_written_does_not_run_in_part_for_good(
+    lane: str, code: int, ends: bool
+) -> None:
+    """A webhook denies it; one that is only away for a while costs nobody its GPUs."""
+
+    async def story(rig: Rig) -> None:
+        said = {"schedulerName": "muster-direct"} if lane == "direct" else {}
+        denied, take = "/g-1" if lane == "pinned" else "/g-1/binding", rig.api.call
+
+        async def call(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            if path.endswith(denied) and method != "GET":
+                raise ApiError(code, "denied")
+            return await take(method, path, body, **more)
+
+        rig.api.call = rig.api.persist = call  # type: ignore[method-assign]
+        rig.see(*(rank(i, **said) for i in range(SIZE)))
+        await rig.settle()
+        nodes = rig.placed()
+        assert nodes.keys() == {"g-0", "g-2", "g-3"}
+        rig.see(*(rank(int(name[2:]), node=node, **said) for name, node in nodes.items()))
+        await rig.settle()
+        for _ in range(12):
+            await rig.pass_s(REPAIR_S / 6.0)
+        assert sorted(rig.evicted()) == (["g-0", "g-2", "g-3"] if ends else [])
+
+    tried(story, nodes=SIZE, direct_schedulers=["muster-direct"])
+
+
 def test_a_rank_that_comes_back_in_time_keeps_the_gang() -> None:
     async def story(rig: Rig) -> None:
         pods = await running(rig)
