@@ -21,12 +21,12 @@ from scheduler.controller.tables import Tables
 from scheduler.controller.worldsize import misfits
 from scheduler.kube.objects import SAVED, Pod
 from scheduler.workloads.completed import Completed, completed
-from scheduler.workloads.eligibility import Avoid
+from scheduler.workloads.eligibility import NAME_FIELD, Avoid
 from scheduler.workloads.gangs import GangKey, rank_of, shown
 from scheduler.workloads.sizes import Size, size_of, without_surplus
 
 FIRST_IN = 10.0  #: gangs of a namespace that lost ranks come first for one in so many `repair_s`
-MOST_FAILED = 2  #: pods in a row that a node's kubelet refuses; the next goes elsewhere
+MOST_FAILED = 2  #: pods in a row that a node's kubelet refuses; the next goes elsewhere if it can
 LOOK_S = 60.0  #: schedulers that come later, and room in a budget, are noticed after so long
 
 
@@ -321,9 +321,6 @@ class Mending:
             return "its pod ended with its gang"
         if successors.has_node(slot):
             return "the pod after it has another node"
-        if slot.num_failed >= MOST_FAILED:
-            self._release.fails_on_node(gang, slot, now_s)
-            return "its node refuses its pods"
         self._tables.slot_of.pop(slot.uid, None)
         slot.vacated(now_s)
         self._tables.vacancies.add(gang, slot, self._tables.gangs.values(), now_s)
@@ -341,8 +338,7 @@ class Mending:
         old = slot.attempt < gang.attempt
         if pod is not None and not old and self._ledger.takes(slot.node, pod):
             of_rank.remove(pod)
-            self._hand_over(gang, slot, pod, now_s)
-            return ""
+            return self._hand_over(gang, slot, pod, now_s)
         return (
             "of an earlier attempt"
             if old
@@ -366,20 +362,27 @@ class Mending:
         )
         given = Given()
         for slot, pod, fits in found:
-            if fits:
-                self._hand_over(gang, slot, pod, now_s)
-            else:
-                given["the pod after it cannot use it"].append(slot)
+            why = "the pod after it cannot use it"
+            given[self._hand_over(gang, slot, pod, now_s) if fits else why].append(slot)
         self._give_back(gang, given, now_s)
 
-    def _hand_over(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> None:
-        """Give an empty slot to a pod."""
+    def _hand_over(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> str:
+        """Give an empty slot to a pod.
+
+        Returns why the pod is better off elsewhere, so that it is to be given back, or nothing.
+        """
+        if slot.num_failed >= MOST_FAILED:
+            avoid = gang.refusals.avoided(rank_of(pod)) | {(NAME_FIELD, slot.node)}
+            if self._ledger.has_room_beside(avoid, pod, gang.facts(pod).shape):
+                self._release.fails_on_node(gang, slot, now_s)
+                return "its node refuses its pods"
         self._tables.vacancies.remove(gang, slot)
         slot.filled(now_s, pod.metadata.uid, rank_of(pod))
         gang.look_at(slot)
         self._tables.unplaced[gang.key] = gang
         self._tables.slot_of[slot.uid] = (gang, slot)
         self._work.look_again(gang.key, now_s + self._timeouts.repair_s)  # by then others have one
+        return ""
 
     def _adopt(self, gang: LiveGang, pods: list[Pod], now_s: float) -> None:
         """Count pods that run without a plan of ours: bound by others, or before muster started.

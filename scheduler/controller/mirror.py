@@ -26,9 +26,10 @@ from scheduler.core.events import (
 from scheduler.core.model import Node, PodShape
 from scheduler.core.state import ClusterState
 from scheduler.core.times import ends_us, to_us
-from scheduler.kube.objects import NodeObject
+from scheduler.kube.objects import NodeObject, Pod
 from scheduler.policies import decide as core
 from scheduler.policies.explain import explain
+from scheduler.workloads.eligibility import NAME_FIELD, Avoid
 
 MAX_TRIES = 3  #: to make a state while facts change
 
@@ -60,6 +61,20 @@ class Ledger(GangBook):
         self.settle(self.now_s)
         at = self.state.capacity.index_of.get(name)
         return at is not None and self.state.capacity.free_on(at).holds(shape) > 0
+
+    def has_room_beside(self, avoid: Avoid, pod: Pod, shape: PodShape) -> bool:
+        """True if a node has room for a pod and is none of those to avoid."""
+        self.settle(self.now_s)
+        capacity = self.state.capacity
+        return any(
+            self.takes(name, pod)
+            and avoid.isdisjoint({**self.nodes[name].metadata.labels, NAME_FIELD: name}.items())
+            for group in capacity.groups
+            for free, nodes in group.by_free()
+            if free.holds(shape)
+            for lo, hi in nodes
+            for name in [node.name for node in capacity.nodes[lo:hi]]
+        )
 
     def _rebuild(self) -> Iterator[None]:
         """Make the core's state anew from the facts, bit by bit.

@@ -9,8 +9,10 @@ import pytest
 
 from scheduler.controller.pins import pin
 from scheduler.controller.refusals import MOST_COUNTED, Refusals
+from scheduler.controlplane.objects import node as played
 from scheduler.core.decisions import PendingReason
-from scheduler.kube.objects import PLAN, ContainerStatus, Pod, PodCondition
+from scheduler.kube.objects import PLAN, ContainerStatus, NodeObject, Pod, PodCondition
+from scheduler.kube.watch import Change
 from scheduler.status.status import GangView, explain, view
 from scheduler.workloads.gangs import JOB_INDEX, Rank
 from tests.scheduler.controller.rig import Rig, pod, tried
@@ -443,3 +445,67 @@ def test_a_rank_that_a_nodes_kubelet_refuses_again_goes_elsewhere(ran: bool, rem
         assert all("failed on" in text for text in said)
 
     tried(story)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize("elsewhere", ["none", "too small", "closed", "not its own"])
+def test_a_rank_that_a_kubelet_refuses_keeps_its_node_where_there_is_no_other(
+    elsewhere: str, indexed: bool
+) -> None:
+    """A node that starts again refuses pods until its devices are known, for a minute or so."""
+
+    def made(index: int, uid: str, **more: Any) -> Pod:
+        labels = {JOB_INDEX: str(index)} if indexed else {}
+        said = {"muster.dev/group": "j", "muster.dev/min-member": "2"}
+        owner = ("Job" if indexed else "ReplicaSet", "j", "uid-j")
+        name, pool = f"j-{index}-{uid}", {"pool": "own"}
+        return pod(
+            name, uid=uid, labels=labels, annotations=said, owner=owner, nodeSelector=pool, **more
+        )
+
+    def node(rig: Rig, number: int, pool: str = "own", gpus: int = 8, **spec: Any) -> None:
+        item = played(number, gpus)
+        item["metadata"]["labels"]["pool"] = pool
+        item["spec"] = spec
+        rig.control.on_node(Change.ADDED, msgspec.convert(item, NodeObject))
+
+    async def story(rig: Rig) -> None:
+        node(rig, 0)
+        node(rig, 1)
+        match elsewhere:
+            case "too small":
+                node(rig, 2, gpus=4)
+            case "closed":
+                node(rig, 2, unschedulable=True)
+            case "not its own":
+                node(rig, 2, pool="another")
+        rig.see(made(0, "first"), made(1, "0"))
+        await rig.settle()
+        where = rig.placed()
+        rig.see(made(0, "first", node=where["j-0-first"]))
+        own = where["j-1-0"]
+        rig.see(made(1, "0", node=own))
+        waits = pod("waits", nodeSelector={"pool": "own"})
+        rig.see(waits)
+        for again in range(1, 5):
+            rig.see(made(1, str(again - 1), node=own, phase="Failed"))
+            await rig.settle()
+            await rig.pass_s(10.0)
+            rig.see(made(1, str(again)))
+            await rig.settle()
+            assert rig.placed()[f"j-1-{again}"] == own
+            rig.see(made(1, str(again), node=own))
+            await rig.settle()
+        await rig.pass_s(100.0)
+        assert rig.evicted() == []
+        assert "waits" not in rig.placed()
+        assert "Refused" not in [reason for reason, _ in rig.events()]
+        rig.lose(waits)
+        rig.see(made(1, "4", node=own, phase="Failed"))
+        node(rig, 3)
+        await rig.settle()
+        rig.see(made(1, "5"))
+        await rig.settle()
+        assert rig.placed()["j-1-5"] == "node-00003", "once there is another"
+
+    tried(story, nodes=0)
