@@ -371,9 +371,12 @@ class Mending:
 
         Returns why the pod is better off elsewhere, so that it is to be given back, or nothing.
         """
+        shape = gang.facts(pod).shape
+        if self._ledger.overfull(slot.node, shape, shape.plus(slot.shape, -1)):
+            return "others are on its node by now"
         if slot.num_failed >= MOST_FAILED:
             avoid = gang.refusals.avoided(rank_of(pod)) | {(NAME_FIELD, slot.node)}
-            if self._ledger.has_room_beside(avoid, pod, gang.facts(pod).shape):
+            if self._ledger.has_room_beside(avoid, pod, shape):
                 self._release.fails_on_node(gang, slot, now_s)
                 return "its node refuses its pods"
         self._tables.vacancies.remove(gang, slot)

@@ -165,18 +165,20 @@ class NodeBook:
             for free, nodes in group.by_free()
         )
 
-    def overfull(self, name: str, shape: PodShape) -> bool:
+    def overfull(self, name: str, shape: PodShape, more: PodShape = ZERO) -> bool:
         """True if more is on the node, or promised there, than it has, of what the shape asks for.
 
-        All that was heard counts, also what the core will be told of by the next step only.
+        All that was heard counts, also what the core will be told of by the next step only, and
+        what is to come: `more`.
         """
         fact, room = self._facts.get(name), self.room_beside_gangs(name)
         if fact is None or room is None:
             return False
         known = self.state.capacity.nodes[self.state.capacity.index_of[name]].capacity
         room = room.plus(fact.capacity).plus(known, -1)
-        for more in (self._foreign_on.get(name, ZERO), self._heard.get(name, ZERO)):
-            room = room.plus(more, -1)
+        for taken in (self._foreign_on.get(name, ZERO), self._heard.get(name, ZERO), more):
+            if taken is not ZERO:
+                room = room.plus(taken, -1)
         return room.is_overdrawn and not set(room.overdrawn()).isdisjoint(ZERO.short_of(shape))
 
     def hear(self, gang: object, uid: str, name: str, shape: PodShape) -> None:

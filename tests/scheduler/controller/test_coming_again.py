@@ -402,3 +402,34 @@ def test_what_many_lost_ranks_cost_grows_with_their_number(
         assert given == [150] * evicted
 
     tried(story, nodes=25)
+
+
+@pytest.mark.parametrize("kind", ["Job", "group"])
+@pytest.mark.parametrize("what", ["other", "more"])
+def test_a_rank_goes_elsewhere_at_once_whose_kept_node_has_no_room_for_it(
+    kind: str, what: str
+) -> None:
+    """A pod of no gang sits there by now, or the rank asks for more than the one before it."""
+
+    async def story(rig: Rig) -> None:
+        gpus = 4 if what == "more" else 8
+        owner_of(rig, kind)
+        rig.see(*(member(kind, number, "a", gpus=gpus) for number in range(SIZE)))
+        await rig.settle()
+        at = rig.placed()
+        pods = [
+            member(kind, n, "a", gpus=gpus, node=at[f"g-{n}-a"], gated=False) for n in range(SIZE)
+        ]
+        rig.see(*pods)
+        await rig.pass_s(1.0)
+        kept = at["g-1-a"]
+        rig.lose(pods[1])
+        await rig.settle()
+        if what == "other":  # else another rank is there, and half of the node is kept
+            rig.see(pod("other", gpus=1, node=kept))
+        rig.see(member(kind, 1, "b", gpus=8))
+        await rig.settle()
+        assert rig.placed().get("g-1-b", kept) != kept, "another node was free all along"
+        assert rig.control.names["n/g"].num_aborts == 0 and rig.evicted() == []
+
+    tried(story)
