@@ -79,7 +79,7 @@ class Successors:
             unfit = [
                 (slot.shape != shape or not takes(slot.node, pod), at)
                 for at, slot in enumerate(islice(reversed(alike), MOST_TRIED), 1)
-                if may or not (slot.rank.number or rank.number) or created_s >= since_unix_s(slot)
+                if may or not (slot.rank.within or rank.within) or created_s >= since_unix_s(slot)
             ]
             if unfit:
                 is_unfit, at = min(unfit)

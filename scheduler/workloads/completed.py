@@ -10,6 +10,7 @@ from scheduler.kube.objects import Pod, Thing
 from scheduler.workloads.gangs import (
     JOBSET,
     JOBSET_ROLE,
+    PER_JOB,
     Find,
     GangKey,
     Source,
@@ -52,7 +53,7 @@ def _of_jobset(key: GangKey, pod: Pod, size: Size, find: Find) -> Completed | No
         job = find("Job", key.namespace, f"{jobset.metadata.name}-{name}-{number}")
         if job is None:
             return None
-        found.update(_done(job, name, 100_000 * number, size.total))
+        found.update(_done(job, name, PER_JOB * number, size.total))
     return frozenset(found)
 
 

@@ -128,6 +128,7 @@ class GangKey(NamedTuple):
 
 
 NOBODY = "/"  #: made a pod that says its index
+PER_JOB = 100_000  #: ranks of a JobSet are counted on from there in each Job
 
 
 class Rank(NamedTuple):
@@ -142,6 +143,11 @@ class Rank(NamedTuple):
     def place(self) -> Rank:
         """What pods share of which one comes after the other, and no two that run together."""
         return self._replace(pod="") if self.by else self
+
+    @property
+    def within(self) -> int:
+        """Its number in its Job, of a JobSet that has several; 0, too, where nothing says it."""
+        return self.number % PER_JOB
 
 
 SYSTEM = "kube-system"  #: where muster changes no pod, as deploy/base/fence.yaml has it
@@ -249,7 +255,7 @@ def rank_of(pod: Pod) -> Rank:
         return Rank(ordered(role), number_in(labels.get(KUBEFLOW_INDEX)), name, by)
     if role := labels.get(JOBSET_ROLE):
         within = number_in(_index(pod))
-        return Rank(role, 100_000 * number_in(labels.get(JOBSET_INDEX)) + within, name, by)
+        return Rank(role, PER_JOB * number_in(labels.get(JOBSET_INDEX)) + within, name, by)
     if (worker := labels.get(LWS_WORKER)) is not None:
         return Rank("worker" if number_in(worker) else "!leader", number_in(worker), name, by)
     index = _index(pod)

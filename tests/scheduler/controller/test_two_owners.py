@@ -9,6 +9,7 @@ import pytest
 from scheduler.kube.objects import Pod
 from scheduler.workloads.gangs import JOB_INDEX
 from tests.scheduler.controller.rig import Rig, pod, tried
+from tests.scheduler.controller.test_heard import going
 
 JOBSET = "jobset.sigs.k8s.io/"
 RANKS = [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
@@ -68,15 +69,23 @@ async def running(rig: Rig, kind: str) -> dict[tuple[str, int], Pod]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lost", RANKS)
+@pytest.mark.parametrize("leaves", [False, True])
 def test_a_lost_rank_gets_its_node_back_beside_the_other_owners(
-    lost: tuple[str, int], kind: str
+    leaves: bool, lost: tuple[str, int], kind: str
 ) -> None:
+    """A Job makes the next pod while the old one still leaves, however long that takes."""
+
     async def story(rig: Rig) -> None:
         old = await running(rig, kind)
-        rig.lose(old[lost])
-        await rig.pass_s(5.0)
         again = member(kind, *lost, "b")
-        rig.see(again)
+        if leaves and kind != "StatefulSet":
+            rig.see(going(old[lost]), again)
+            await rig.pass_s(50.0)
+            rig.lose(old[lost])
+        else:
+            rig.lose(old[lost])
+            await rig.pass_s(5.0)
+            rig.see(again)
         await rig.settle()
         assert rig.placed() == {again.metadata.name: old[lost].spec.node_name}
         await rig.pass_s(100.0)
