@@ -120,6 +120,8 @@ class Controller:
             for uid in self.recovery.read_told() - self.key_of_pod.keys():
                 if uid in self.pods:
                     self.on_pod(Change.MODIFIED, self.pods[uid])
+        if active and not self.work.admitted:
+            self.release.waits_for_all = {}
         self.work.admitted = active
 
     # -- facts -------------------------------------------------------------------------------
@@ -408,6 +410,9 @@ class Controller:
         self.work.step_at_s = inf
         if not self.active:
             return
+        if self.release.waits_for_all is not None:
+            yield from self._deciding.settling(now_s)  # what others hold counts then
+            self.release.go_on()
         began_s = time.perf_counter()
         self.num_failed = 0 if (yield from self._deciding.turns()) else self.num_failed + 1
         if not self.active:

@@ -24,7 +24,7 @@ from scheduler.kube.api import ApiError
 from scheduler.kube.objects import PLAN, Pod, unix_s
 from scheduler.kube.watch import Change
 from scheduler.workloads.eligibility import Avoid, shunned
-from scheduler.workloads.gangs import SYSTEM
+from scheduler.workloads.gangs import SYSTEM, GangKey
 
 log = logging.getLogger("muster.release")
 AS_OLD_S = 60.0  #: pods beyond the minimum rank with one that was created so much earlier
@@ -61,6 +61,8 @@ class Release:
         self._deleting: set[str] = set()
         self._not_deleted: dict[str, tuple[float, float]] = {}  #: by uid: when again, pause after
         self._reading: set[str] = set()
+        #: at the start: a predecessor's plans of some gangs may be past, as others have their nodes
+        self.waits_for_all: dict[GangKey, LiveGang] | None = None
 
     def planned(self, gang: LiveGang, placed: Placed) -> None:
         """Give the pods of a gang the nodes that the core decided on."""
@@ -105,8 +107,17 @@ class Release:
         self.telling.note(gang, "planned", f"{len(nodes)} pods on {len(set(nodes))} nodes")
         self.tell(gang)
 
+    def go_on(self) -> None:
+        """Tell those who waited for all gangs to be looked at."""
+        waited, self.waits_for_all = self.waits_for_all, None
+        for gang in (waited or {}).values():
+            self.tell(gang)
+
     def tell(self, gang: LiveGang) -> None:
         """Start telling pods of their slots that were not told yet, once a gang is whole."""
+        if self.waits_for_all is not None:
+            self.waits_for_all[gang.key] = gang
+            return
         waits = gang.releasing or self._work.now_s() < gang.tell_again_s
         if waits or not self._work.active:
             return
@@ -425,6 +436,8 @@ class Release:
         if usable:
             self._back_off(gang, now_s)
         self._tables.give_back(gang, slots, now_s, cause)
+        if not gang.slots:
+            self.forget_record(gang)  # or the next muster would go on with it
 
     def is_wanted(self, uid: str) -> None:
         """Note that its scheduler has come to a pod: one that was given up may have its node."""

@@ -370,6 +370,13 @@ def pod(
     )
 
 
+def close(rig: Rig, name: str, *, closed: bool = True) -> None:
+    """Cordon a node, or open it again."""
+    item = played(int(name.rpartition("-")[2]), 8)
+    item["spec"] = {"unschedulable": closed}
+    rig.control.on_node(Change.MODIFIED, msgspec.convert(item, NodeObject))
+
+
 def tried(story: Callable[[Rig], Awaitable[None]], **rig: Any) -> None:
     """Run a test's story on a new rig, in an event loop of its own."""
 

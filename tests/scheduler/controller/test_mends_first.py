@@ -7,10 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from scheduler.controlplane.objects import node as played
-from scheduler.kube.objects import NodeObject, Pod
-from scheduler.kube.watch import Change
-from tests.scheduler.controller.rig import Rig, pod, tried
+from scheduler.kube.objects import Pod
+from tests.scheduler.controller.rig import Rig, close, pod, tried
 
 REPAIR_S = 60.0
 
@@ -29,13 +27,6 @@ def rank(group: str, number: int, least: int, second: int = 0, **more: Any) -> P
     at = f"2026-01-01T00:{second // 60:02}:{second % 60:02}Z"
     meta = msgspec.structs.replace(found.metadata, creation_timestamp=at)
     return msgspec.structs.replace(found, metadata=meta)
-
-
-def close(rig: Rig, name: str, *, closed: bool = True) -> None:
-    """Cordon a node, or open it again."""
-    item = played(int(name.rpartition("-")[2]), 8)
-    item["spec"] = {"unschedulable": closed}
-    rig.control.on_node(Change.MODIFIED, msgspec.convert(item, NodeObject))
 
 
 async def running(rig: Rig, group: str, size: int, second: int = 0) -> dict[str, Pod]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from scheduler.controller.plans import AGES
 from scheduler.kube.api import ApiError
 from scheduler.kube.objects import PLAN, Pod, ThingStatus
 from scheduler.kube.watch import Change
-from tests.scheduler.controller.rig import Rig, pod, tried
+from tests.scheduler.controller.rig import Rig, close, pod, tried
 
 REPAIR_S = 60.0
 INDEX = "batch.kubernetes.io/job-completion-index"
@@ -415,3 +416,62 @@ def test_a_gang_that_its_user_ends_while_muster_restarts_is_a_new_one() -> None:
         assert sorted(anew.placed()) == ["later-0", "later-1", "later-2"]
 
     tried(story, nodes=3)
+
+
+@pytest.mark.parametrize("scheduler", ["default-scheduler", "muster-direct"])
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_plan_that_was_given_up_before_anybody_knew_is_not_gone_on_with(
+    scheduler: str, runs: bool
+) -> None:
+    """A node of it was closed while it was written down, and another gang has the others by now.
+
+    The next muster looked at that gang first, and bound its pods to nodes on which others ran.
+    """
+
+    async def story(rig: Rig) -> None:
+        take, stale = rig.api.persist, []
+
+        async def closes(method: str, path: str, body: Any = None, **more: Any) -> bytes:
+            reply = await take(method, path, body, **more)
+            if method == "POST" and path.endswith("/configmaps") and not stale:
+                stale.extend(rig.records_there())
+                close(rig, "node-00002")
+            return reply
+
+        rig.api.persist = closes  # type: ignore[method-assign]
+        of_g = {"annotations": {"muster.dev/min-member": "3"}, "schedulerName": scheduler}
+        rig.see(*(pod(f"g-{n}", labels={"muster.dev/group": "g"}, **of_g) for n in range(3)))
+        await rig.settle()
+        assert stale and not rig.placed() and not rig.records_there()
+        of_x = {"annotations": {"muster.dev/min-member": "2"}, "schedulerName": scheduler}
+        of_x |= {"labels": {"muster.dev/group": "x"}, "priority": 10}
+        rig.see(*(pod(f"x-{n}", **of_x) for n in range(2)))
+        await rig.settle()
+        nodes = rig.placed()
+        assert set(nodes) == {"x-0", "x-1"}
+        if runs:
+            rig.see(
+                *(bound_to(one, nodes) for one in rig.pods_written() if one.metadata.name in nodes)
+            )
+            await rig.pass_s(1.0)
+        close(rig, "node-00002", closed=False)
+        anew = rig.restarted()
+        anew.found(stale[0])  # it may also have been left by an earlier version
+        for _ in anew.control.turns():  # others have their turn
+            for _ in range(30):
+                await asyncio.sleep(0)
+        await anew.settle()
+        held = [slot.node for gang in anew.control.gangs.values() for slot in gang.slots]
+        assert len(held) == len(set(held))
+        if runs or scheduler != "muster-direct":  # else nobody knows of either plan
+            assert set(anew.placed().items()) <= set(nodes.items())
+            assert sorted(held) == sorted(nodes.values())
+
+    tried(story, nodes=3)
+
+
+def bound_to(one: Pod, nodes: dict[str, str]) -> Pod:
+    spec = msgspec.structs.replace(
+        one.spec, node_name=nodes[one.metadata.name], scheduling_gates=[]
+    )
+    return msgspec.structs.replace(one, spec=spec)
