@@ -16,17 +16,16 @@ from scheduler.controller.parts import Wanted
 from scheduler.controller.recovery import Recovery
 from scheduler.controller.release import Release
 from scheduler.controller.slots import Plan, Slot, SlotState
-from scheduler.controller.successors import Given, Successors
+from scheduler.controller.successors import Given, Succession, Successors
 from scheduler.controller.tables import Tables
 from scheduler.controller.worldsize import misfits
 from scheduler.kube.objects import SAVED, Pod
 from scheduler.workloads.completed import Completed, completed
-from scheduler.workloads.eligibility import NAME_FIELD, Avoid
-from scheduler.workloads.gangs import GangKey, rank_of, shown
+from scheduler.workloads.eligibility import Avoid
+from scheduler.workloads.gangs import rank_of, shown
 from scheduler.workloads.sizes import Size, size_of, without_surplus
 
 FIRST_IN = 10.0  #: gangs of a namespace that lost ranks come first for one in so many `repair_s`
-MOST_FAILED = 2  #: pods in a row that a node's kubelet refuses; the next goes elsewhere if it can
 LOOK_S = 60.0  #: schedulers that come later, and room in a budget, are noticed after so long
 
 
@@ -43,6 +42,7 @@ class Mending:
         self._release = release
         self._evicting = evicting
         self._recovery = recovery
+        self._succession = Succession(tables, release)
         #: by namespace: since when gangs of it that lost ranks come first
         self._first_since_s: dict[str, float] = {}
 
@@ -103,22 +103,16 @@ class Mending:
             pod = gang.pods.get(slot.uid)
             is_gone = pod is None or pod.ended
             if slot.uid and is_gone:
-                given[self._empty(gang, slot, successors, now_s)].append(slot)
+                given[self._succession.empty(gang, slot, successors, now_s)].append(slot)
             elif pod is not None and pod.spec.node_name:
                 slot.bound(now_s, pod.spec.node_name)
-            if slot.state is SlotState.VACANT and self._is_over(gang, slot, now_s):
+            if slot.state is SlotState.VACANT and self._succession.is_over(gang, slot, now_s):
                 given["no pod came after it"].append(slot)
-        self._give_back(gang, given, now_s)
-        self._keep_within(gang, now_s)
+        self._succession.give_back(gang, given, now_s)
+        self._succession.keep_within(gang, now_s)
         if self._end_overdue(gang, now_s) or [slot.node for slot in gang.slots] != before:
             self._tables.tell(gang, Wanted([]))
         self._adopt(gang, pods, now_s)
-
-    def _give_back(self, gang: LiveGang, given: Given, now_s: float) -> None:
-        """Give slots back all at once: there may be thousands."""
-        for cause, slots in given.items():
-            if cause:
-                self._tables.give_back(gang, slots, now_s, cause)
 
     def _end_overdue(self, gang: LiveGang, now_s: float) -> bool:
         """Let nobody wait for pods that should be gone and are not; True if there are any.
@@ -135,26 +129,6 @@ class Mending:
                 if slot.state is SlotState.BOUND:
                     slot.ending(now_s, "its pod should be gone by now")
         return found
-
-    def _keep_within(self, gang: LiveGang, now_s: float) -> None:
-        """Give the oldest empty slots back of a namespace that keeps more than it had pods for."""
-        found: dict[GangKey, list[Slot]] = {}
-        for other, slot in self._tables.vacancies.beyond(gang.key.namespace):
-            found.setdefault(other.key, []).append(slot)
-        for key, slots in found.items():
-            other = self._tables.gangs[key]
-            self._tables.give_back(other, slots, now_s, "its namespace keeps as much for others")
-            if other is not gang:
-                self._tables.tell(other, other.asks())
-
-    def _is_over(self, gang: LiveGang, slot: Slot, now_s: float) -> bool:
-        """True if a node was kept for long enough for a pod that comes after one that is gone."""
-        if now_s - slot.since_s < self._timeouts.repair_s:
-            return False
-        left_s = self._timeouts.repair_s - self._work.waited_s(slot.since_s)
-        if left_s > 0:  # nobody could make one while the API server was away
-            self._work.look_again(gang.key, now_s + left_s, "away")
-        return left_s <= 0
 
     def _without_slot(self, pods: list[Pod]) -> list[Pod]:
         slot_of = self._tables.slot_of
@@ -233,20 +207,20 @@ class Mending:
         for slot in list(gang.slots):
             pod = by_uid.get(slot.uid)
             if pod is None and slot.uid:
-                given[self._empty(gang, slot, successors, now_s)].append(slot)
+                given[self._succession.empty(gang, slot, successors, now_s)].append(slot)
             if slot.state is SlotState.VACANT:
-                given[self._fill(gang, slot, successors, now_s)].append(slot)
+                given[self._succession.fill(gang, slot, successors, now_s)].append(slot)
             elif pod is not None and (node := pod.spec.node_name):
                 if not slot.is_bound or slot.node != node:
                     slot.bound(now_s, node)
                 leaves = leaves or pod.metadata.deletion_timestamp is not None
             elif pod is not None:
                 self._try(gang, slot, pod, now_s)
-        self._give_back(gang, given, now_s)
-        self._fill_instead(gang, successors, now_s)
+        self._succession.give_back(gang, given, now_s)
+        self._succession.fill_instead(gang, successors, now_s)
         if leaves:
             self._end_overdue(gang, now_s)
-        self._keep_within(gang, now_s)
+        self._succession.keep_within(gang, now_s)
         if gang.request is not None and gang.request.nodes:
             self._tables.tell(gang, gang.asks())
 
@@ -309,83 +283,6 @@ class Mending:
             return True
         self._work.look_again(gang.key, slot.deadline_s)
         return False
-
-    def _empty(self, gang: LiveGang, slot: Slot, successors: Successors, now_s: float) -> str:
-        """Take a slot from a pod that is gone, and keep its node for the one that comes after.
-
-        Returns why nobody does, so that it is to be given back, or nothing.
-        """
-        if slot.uid in gang.succeeded:
-            return "its pod ended well"
-        if slot.state is SlotState.ENDING:
-            return "its pod ended with its gang"
-        if successors.has_node(slot):
-            return "the pod after it has another node"
-        self._tables.slot_of.pop(slot.uid, None)
-        slot.vacated(now_s)
-        self._tables.vacancies.add(gang, slot, self._tables.gangs.values(), now_s)
-        self._tables.unplaced[gang.key] = gang
-        self._work.look_again(gang.key, now_s + self._timeouts.repair_s)
-        return ""
-
-    def _fill(self, gang: LiveGang, slot: Slot, successors: Successors, now_s: float) -> str:
-        """Give an empty slot to the pod of its rank, if there is one.
-
-        Returns why nobody gets it, so that it is to be given back, or nothing.
-        """
-        of_rank = successors.of(slot)
-        pod = next((pod for pod in of_rank if not pod.spec.node_name), None)
-        old = slot.attempt < gang.attempt
-        if pod is not None and not old and self._ledger.takes(slot.node, pod):
-            of_rank.remove(pod)
-            return self._hand_over(gang, slot, pod, now_s)
-        return (
-            "of an earlier attempt"
-            if old
-            else "its pod cannot use it"
-            if of_rank
-            else "its node is gone"
-            if slot.node not in self._ledger.nodes
-            else "no pod came after it"
-            if self._is_over(gang, slot, now_s)
-            else ""
-        )
-
-    def _fill_instead(self, gang: LiveGang, successors: Successors, now_s: float) -> None:
-        """Give empty slots to pods that came instead of theirs; back if these cannot use them."""
-        vacant = [slot for slot in gang.slots if slot.state is SlotState.VACANT]
-        if not vacant:
-            return
-        earlier_s = self._timeouts.repair_s - self._work.zero_unix_s
-        found = successors.instead(
-            vacant, self._ledger.takes, lambda slot: slot.since_s - earlier_s
-        )
-        given = Given()
-        for slot, pod, fits in found:
-            why = "the pod after it cannot use it"
-            given[self._hand_over(gang, slot, pod, now_s) if fits else why].append(slot)
-        self._give_back(gang, given, now_s)
-
-    def _hand_over(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> str:
-        """Give an empty slot to a pod.
-
-        Returns why the pod is better off elsewhere, so that it is to be given back, or nothing.
-        """
-        shape = gang.facts(pod).shape
-        if self._ledger.overfull(slot.node, shape, shape.plus(slot.shape, -1)):
-            return "others are on its node by now"
-        if slot.num_failed >= MOST_FAILED:
-            avoid = gang.refusals.avoided(rank_of(pod)) | {(NAME_FIELD, slot.node)}
-            if self._ledger.has_room_beside(avoid, pod, shape):
-                self._release.fails_on_node(gang, slot, now_s)
-                return "its node refuses its pods"
-        self._tables.vacancies.remove(gang, slot)
-        slot.filled(now_s, pod.metadata.uid, rank_of(pod))
-        gang.look_at(slot)
-        self._tables.unplaced[gang.key] = gang
-        self._tables.slot_of[slot.uid] = (gang, slot)
-        self._work.look_again(gang.key, now_s + self._timeouts.repair_s)  # by then others have one
-        return ""
 
     def _adopt(self, gang: LiveGang, pods: list[Pod], now_s: float) -> None:
         """Count pods that run without a plan of ours: bound by others, or before muster started.

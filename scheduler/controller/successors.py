@@ -1,4 +1,4 @@
-"""Which pods come after those that are gone."""
+"""Which pods come after those that are gone, and the nodes that are kept for them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from scheduler.controller.membership import LiveGang
-from scheduler.controller.slots import Slot
+from scheduler.controller.release import Release
+from scheduler.controller.slots import Slot, SlotState
+from scheduler.controller.tables import Tables
 from scheduler.kube.objects import Pod, unix_s
-from scheduler.workloads.gangs import Rank
+from scheduler.workloads.eligibility import NAME_FIELD
+from scheduler.workloads.gangs import GangKey, Rank, rank_of
 
+MOST_FAILED = 2  #: pods in a row that a node's kubelet refuses; the next goes elsewhere if it can
 MOST_TRIED = 16  #: empty slots that one pod is tried on
 
 
@@ -84,3 +88,117 @@ class Successors:
             if unfit:
                 is_unfit, at = min(unfit)
                 yield alike.pop(-at), pod, not is_unfit
+
+
+class Succession:
+    """Keeps the nodes of pods that are gone for those that come after them."""
+
+    def __init__(self, tables: Tables, release: Release) -> None:
+        self._tables = tables
+        self._work = tables.work
+        self._ledger = tables.ledger
+        self._timeouts = tables.settings.timeouts
+        self._release = release
+
+    def empty(self, gang: LiveGang, slot: Slot, successors: Successors, now_s: float) -> str:
+        """Take a slot from a pod that is gone, and keep its node for the one that comes after.
+
+        Returns why nobody does, so that it is to be given back, or nothing.
+        """
+        if slot.uid in gang.succeeded:
+            return "its pod ended well"
+        if slot.state is SlotState.ENDING:
+            return "its pod ended with its gang"
+        if successors.has_node(slot):
+            return "the pod after it has another node"
+        self._tables.slot_of.pop(slot.uid, None)
+        slot.vacated(now_s)
+        self._tables.vacancies.add(gang, slot, self._tables.gangs.values(), now_s)
+        self._tables.unplaced[gang.key] = gang
+        self._work.look_again(gang.key, now_s + self._timeouts.repair_s)
+        return ""
+
+    def fill(self, gang: LiveGang, slot: Slot, successors: Successors, now_s: float) -> str:
+        """Give an empty slot to the pod of its rank, if there is one.
+
+        Returns why nobody gets it, so that it is to be given back, or nothing.
+        """
+        of_rank = successors.of(slot)
+        pod = next((pod for pod in of_rank if not pod.spec.node_name), None)
+        old = slot.attempt < gang.attempt
+        if pod is not None and not old and self._ledger.takes(slot.node, pod):
+            of_rank.remove(pod)
+            return self._hand_over(gang, slot, pod, now_s)
+        return (
+            "of an earlier attempt"
+            if old
+            else "its pod cannot use it"
+            if of_rank
+            else "its node is gone"
+            if slot.node not in self._ledger.nodes
+            else "no pod came after it"
+            if self.is_over(gang, slot, now_s)
+            else ""
+        )
+
+    def fill_instead(self, gang: LiveGang, successors: Successors, now_s: float) -> None:
+        """Give empty slots to pods that came instead of theirs; back if these cannot use them."""
+        vacant = [slot for slot in gang.slots if slot.state is SlotState.VACANT]
+        if not vacant:
+            return
+        earlier_s = self._timeouts.repair_s - self._work.zero_unix_s
+        found = successors.instead(
+            vacant, self._ledger.takes, lambda slot: slot.since_s - earlier_s
+        )
+        given = Given()
+        for slot, pod, fits in found:
+            why = "the pod after it cannot use it"
+            given[self._hand_over(gang, slot, pod, now_s) if fits else why].append(slot)
+        self.give_back(gang, given, now_s)
+
+    def _hand_over(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> str:
+        """Give an empty slot to a pod.
+
+        Returns why the pod is better off elsewhere, so that it is to be given back, or nothing.
+        """
+        shape = gang.facts(pod).shape
+        if self._ledger.overfull(slot.node, shape, shape.plus(slot.shape, -1)):
+            return "others are on its node by now"
+        if slot.num_failed >= MOST_FAILED:
+            avoid = gang.refusals.avoided(rank_of(pod)) | {(NAME_FIELD, slot.node)}
+            if self._ledger.has_room_beside(avoid, pod, shape):
+                self._release.fails_on_node(gang, slot, now_s)
+                return "its node refuses its pods"
+        self._tables.vacancies.remove(gang, slot)
+        slot.filled(now_s, pod.metadata.uid, rank_of(pod))
+        gang.look_at(slot)
+        self._tables.unplaced[gang.key] = gang
+        self._tables.slot_of[slot.uid] = (gang, slot)
+        self._work.look_again(gang.key, now_s + self._timeouts.repair_s)  # by then others have one
+        return ""
+
+    def is_over(self, gang: LiveGang, slot: Slot, now_s: float) -> bool:
+        """True if a node was kept for long enough for a pod that comes after one that is gone."""
+        if now_s - slot.since_s < self._timeouts.repair_s:
+            return False
+        left_s = self._timeouts.repair_s - self._work.waited_s(slot.since_s)
+        if left_s > 0:  # nobody could make one while the API server was away
+            self._work.look_again(gang.key, now_s + left_s, "away")
+        return left_s <= 0
+
+    def give_back(self, gang: LiveGang, given: Given, now_s: float) -> None:
+        """Give slots back all at once: there may be thousands."""
+        for cause, slots in given.items():
+            if cause:
+                self._tables.give_back(gang, slots, now_s, cause)
+
+    def keep_within(self, gang: LiveGang, now_s: float) -> None:
+        """Give the oldest empty slots back of a namespace that keeps more than it had pods for."""
+        found: dict[GangKey, list[Slot]] = {}
+        for other, slot in self._tables.vacancies.beyond(gang.key.namespace):
+            found.setdefault(other.key, []).append(slot)
+        for key, slots in found.items():
+            other = self._tables.gangs[key]
+            self._tables.give_back(other, slots, now_s, "its namespace keeps as much for others")
+            if other is not gang:
+                self._tables.tell(other, other.asks())
