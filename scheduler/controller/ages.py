@@ -15,6 +15,7 @@ import msgspec
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.work import Work
 from scheduler.kube.api import ApiError
+from scheduler.kube.reading import UNREADABLE
 from scheduler.workloads.gangs import GangKey, Source
 
 log = logging.getLogger("muster.ages")
@@ -86,7 +87,7 @@ class Ages:
                 namespace, name, source, owner = age.key
                 age.ordinal = 0  # counted by that one
                 self._kept[GangKey(namespace, name, Source(source), owner)] = age
-        except ValueError as error:
+        except UNREADABLE as error:
             log.warning("ages of gangs that were evicted cannot be read: %s", error)
         for gang in gangs:
             self.give(gang)

@@ -22,6 +22,7 @@ import msgspec
 from scheduler.controller.membership import LiveGang
 from scheduler.kube.api import MERGE, Api, ApiError, Turn
 from scheduler.kube.objects import PLAN_LABEL, Thing
+from scheduler.kube.reading import UNREADABLE
 from scheduler.workloads.gangs import GangKey, Rank, Source
 
 log = logging.getLogger("muster.plans")
@@ -314,7 +315,7 @@ class PlanRecords:
                 if plan.format != FORMAT:
                     raise ValueError(f"format {plan.format!r}")
                 plan.gang()
-            except ValueError:
+            except UNREADABLE:
                 unreadable.append(item.metadata.name)
                 continue
             self._versions[plan.unit] = item.metadata.resource_version

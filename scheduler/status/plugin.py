@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import os
 import sys
 import time
@@ -78,7 +79,7 @@ class _Muster:
                 return bytes(reply.read())
         except urllib.error.HTTPError as error:
             raise ValueError(_message(error.read())) from None
-        except (urllib.error.URLError, OSError) as error:
+        except (OSError, http.client.HTTPException) as error:
             raise ValueError(
                 f"{self._url}: {error}; set MUSTER_URL to muster's status port"
             ) from None

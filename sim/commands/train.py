@@ -112,8 +112,8 @@ def _prepare(out: Path, force: bool) -> None:
             from sim.runs import owned
 
             owned.refuse_strangers(out, owned.TRAINING)
-            shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(out.resolve())
+    out.resolve().mkdir(parents=True, exist_ok=True)  # --out may be a link, as to a large disk
 
 
 def _run(config: TrainConfig, ranks: int, faults: list[Fault], out: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sim.commands.main import invoke
+from sim.commands.train import _prepare
 from sim.goodput.split import split
 from sim.report.parts import Part
 from tests.trainer.conftest import START_S, events, sets
@@ -45,6 +46,16 @@ def test_a_folder_of_something_else_stays(
     assert invoke(["train", "--out", str(tmp_path), "--force"]) == 2
     assert "is not empty and holds no training run" in capsys.readouterr().err
     assert (tmp_path / "notes").exists()
+
+
+def test_a_run_may_go_where_a_link_leads(tmp_path: Path) -> None:
+    disk, link = tmp_path / "disk", tmp_path / "run"
+    link.symlink_to(disk)
+    _prepare(link, force=False)
+    (disk / "goodput").mkdir()
+    (disk / "goodput" / "rank_0.jsonl").write_text("{}", "utf-8")
+    _prepare(link, force=True)
+    assert link.is_symlink() and list(disk.iterdir()) == []
 
 
 @pytest.mark.slow

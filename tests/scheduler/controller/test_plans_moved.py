@@ -144,3 +144,15 @@ def test_what_an_earlier_version_wrote_since_takes_the_place_of_what_was_left_he
         assert [one.epoch for one in found] == ["old/2"] and not api.kept[OLD]
 
     asyncio.run(story())
+
+
+def test_one_record_that_nobody_can_read_hides_no_other() -> None:
+    async def story() -> None:
+        api = Records()
+        api.put(NEW, record_name("n/g0"), data={"plan": plan(0, "new/2")})
+        api.put(NEW, "deep", data={"plan": '{"x":' + "[" * 100_000})
+        records = PlanRecords(api, "muster-plans", "new/2")  # type: ignore[arg-type]
+        found, unreadable = await records.read_all()
+        assert [one.epoch for one in found] == ["new/2"] and unreadable == ["deep"]
+
+    asyncio.run(story())

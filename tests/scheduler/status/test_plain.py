@@ -13,7 +13,7 @@ from scheduler.kube.watch import Change
 from scheduler.status import story
 from scheduler.status.facts import MOST_RESOURCES
 from scheduler.status.plain import MOST, plain
-from scheduler.status.plugin import _say, _table
+from scheduler.status.plugin import _Muster, _say, _table
 from scheduler.status.story import Memory
 from tests.scheduler.controller.rig import Rig, pod, tried
 from tests.scheduler.status.test_pages import service
@@ -109,3 +109,8 @@ def test_a_page_lists_so_many_gangs(monkeypatch: pytest.MonkeyPatch) -> None:
         return await found.facts.pages["/queue"].get()
 
     assert len(msgspec.json.decode(asyncio.run(page()))) == 3
+
+
+def test_an_address_that_cannot_be_one_is_said_in_a_line() -> None:
+    with pytest.raises(ValueError, match="set MUSTER_URL"):
+        _Muster("http://127.0.0.1:port", "", "").get("/queue")
