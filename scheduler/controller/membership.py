@@ -145,6 +145,7 @@ class LiveGang:
     #: of them, those that their scheduler has come to since
     wanted: set[str] = field(default_factory=set)
     not_told: str = ""  #: why a pod was last not told of its node
+    unanswered_since_s: float = inf  #: since when no write to a pod of it was taken; inf: one was
     tell_again_s: float = 0.0  #: nobody is told before: the last plan record was refused
     #: by uid, of pods that are there: nodes that muster pinned them to, or that a record of its
     #: names; a pin that it did not write is a demand of the pod's owner, and nothing else

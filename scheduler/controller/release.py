@@ -30,6 +30,7 @@ log = logging.getLogger("muster.release")
 AS_OLD_S = 60.0  #: pods beyond the minimum rank with one that was created so much earlier
 AT_ONCE = 100  #: pods that are looked at, or told, before others have their turn
 MOST_TOLD = 3  #: times that a pod is told of its slot
+SILENT = 4  #: times `bind_s` without an answer to a write to a gang's pods: none is to come
 MOST_NOTED = 100  #: pods on which it is written that fewer run together: one that stays is enough
 MOST_NOT_DELETED = 10_000  #: pods that are remembered
 LONGEST_PAUSE_S, JITTER = 300.0, 0.2  #: of a gang whose plan failed
@@ -310,6 +311,7 @@ class Release:
                     await self.lanes.bind(*where, unless=unless)
                 case Lane.EXTENDER:
                     await self.lanes.nominate(pod, node, plan, unless)
+            gang.unanswered_since_s = inf
             if slot.is_of(meta.uid):
                 slot.released(work.now_s())  # else its successor is not told yet
         except ApiError as error:
@@ -320,7 +322,10 @@ class Release:
             log.warning("pod not released: %s", error, extra=about)
             self.metrics.aborts.labels(cause=f"release {error.code}").inc()
             gang.not_told = f"pod {meta.name} cannot be told of its node: {error}"
-            slot.is_denied = 400 <= error.code < 500 and error.code != 429
+            is_answer = 400 <= error.code < 500 and error.code != 429
+            gang.unanswered_since_s = min(gang.unanswered_since_s, work.now_s())
+            silent_s = work.now_s() - gang.unanswered_since_s
+            slot.is_denied = is_answer or silent_s > SILENT * self._timeouts.bind_s
         finally:
             slot.num_writing -= 1
 

@@ -103,7 +103,7 @@ class Slot:
         self.is_passed = False  #: by its scheduler, in favour of pods that were told later
         self.is_void = False  #: its plan must not be carried out
         self.num_told = 0  #: attempts to tell this pod
-        self.is_denied = False  #: the last was refused: by rights, a policy or a webhook
+        self.is_denied = False  #: the last was refused: by rights, a policy, a webhook that is gone
         self.num_writing = 0  #: binds under way: what the API server says may change yet
         self.num_lives = 1  #: pods that had it
         self.num_failed = 0  #: of them, the latest in a row that failed before they started
