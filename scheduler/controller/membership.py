@@ -113,6 +113,8 @@ class LiveGang:
     given_up_in: int = -1  #: the last of them of which a pod did not get its node
     releasing: bool = False  #: pods are being told
     recorded: bool = False  #: a plan record exists
+    #: it says no more than which nodes are kept for ranks that are lost
+    only_kept: bool = False
     #: records under names of an earlier version, erased once what they say is written down again
     old_records: list[str] = field(default_factory=list)
     size: Size | None = None

@@ -74,6 +74,9 @@ class Mending:
         said = gang.size.conflict if gang.size is not None else ""
         if said and (old is None or old.conflict != said):
             self._release.telling.event(gang, "SizesDisagree", said)
+        if vacant := self._recovery.vacant(gang):
+            self._adopt(gang, pods, now_s)
+            self._recovery.keep(gang, vacant, now_s)
         self._mend_slots(gang, pods, now_s)
         self._adopt(gang, pods, now_s)
         self._note_saved(gang, now_s)
@@ -81,8 +84,12 @@ class Mending:
         free = [pod for pod in self._without_slot(pods) if not pod.spec.node_name]
         self._ask(gang, free, now_s)
         self._release.tell(gang)
+        self._release.note_kept(gang)
         if gang.recorded and gang.slots and gang.is_placed() and not gang.releasing:
-            self._release.completed(gang, now_s)
+            if gang.only_kept:
+                self._release.forget_record(gang)
+            else:
+                self._release.completed(gang, now_s)
         if gang.sent_away:
             self._tables.ages.note(gang)
         self._judge(gang, now_s)

@@ -13,8 +13,10 @@ from scheduler.controller.plans import PlanRecord
 from scheduler.controller.refusals import NODES, WAITS, is_of_nodes
 from scheduler.controller.release import Release
 from scheduler.controller.slots import Plan, Slot, SlotState
+from scheduler.controller.successors import Successors
 from scheduler.controller.suspending import Suspending
 from scheduler.controller.tables import Tables
+from scheduler.core.model import PodShape
 from scheduler.kube.objects import Pod
 from scheduler.workloads.gangs import GangKey, Rank, rank_of
 
@@ -68,6 +70,41 @@ class Recovery:
             free = [p for p in free if p.metadata.uid not in kept]
         return free, self._keep_pins(gang, pinned, now_s)
 
+    def vacant(self, gang: LiveGang) -> list[tuple[PlanRecord, Rank, str]]:
+        """Return what nodes a predecessor kept for lost ranks, until its plans are gone on with."""
+        plans = (p for p in self.old_plans.get(gang.key, ()) if p.unit == gang.name)
+        return [(p, rank, s.node) for p in plans for rank, s in p.ranks().items() if not s.uid]
+
+    def keep(
+        self, gang: LiveGang, vacant: list[tuple[PlanRecord, Rank, str]], now_s: float
+    ) -> None:
+        """Keep these nodes on for a gang that runs, but those of ranks that have one by now."""
+        runs = {slot.rank.role: slot for slot in gang.slots if slot.state is SlotState.BOUND}
+        successors = Successors(gang, gang.pods, [])
+        end_s = now_s + self._tables.settings.timeouts.repair_s
+        for plan, rank, node in vacant:
+            alike = runs.get(rank.role)
+            if alike is None or not self._has_room(node, alike.shape):
+                continue
+            made = Plan(plan.generation, len(plan.slots))
+            slot = Slot(rank, node, "", made, now_s, SlotState.VACANT, f"kept by {plan.epoch}")
+            slot.part, slot.shape, slot.attempt = alike.part, alike.shape, alike.attempt
+            slot.is_noted = True
+            if successors.has_node(slot):
+                continue
+            gang.slots.append(slot)
+            gang.recorded = gang.only_kept = True
+            gang.generation = max(gang.generation, plan.generation)
+            self._tables.vacancies.resume(gang, slot, now_s)
+            self._tables.unplaced[gang.key] = gang
+            self._work.look_again(gang.key, end_s)
+        self._tables.tell(gang, gang.asks())
+
+    def _has_room(self, node: str, shape: PodShape) -> bool:
+        """True if a node may be kept: one that is closed, or restarts, may open again."""
+        ledger = self._ledger
+        return node in ledger.nodes and (not ledger.usable(node) or ledger.has_room(node, shape))
+
     def forget(self, gang: LiveGang) -> None:
         """Erase what a predecessor planned for a gang that has ended."""
         for plan in self.old_plans.pop(gang.key, ()):
@@ -84,6 +121,7 @@ class Recovery:
     ) -> bool:
         """Go on with a predecessor's plans where their nodes still serve; erase the others."""
         resumed = False
+        kept = sum(not slot.is_bound for slot in gang.slots)
         self._believe(gang, plans, free)
         for plan in plans:
             ranks = {(r.role, r.number, r.pod): s for r, s in plan.ranks().items()}
@@ -105,8 +143,9 @@ class Recovery:
                 and (not pod.metadata.deletion_timestamp or pod.metadata.uid in old)
                 for pod in gang.live_pods()
             )
-            if len(slots) + bound < len(plan.slots) or not slots:
-                self._release.erase(plan.unit)
+            if len(slots) + bound + kept < len(plan.slots) or not slots:
+                if not gang.recorded:
+                    self._release.erase(plan.unit)
                 continue
             for slot in slots:
                 if slot.is_told:
@@ -116,7 +155,7 @@ class Recovery:
             gang.generation = max(gang.generation, plan.generation)
             gang.planned_s = now_s
             if plan.unit == gang.name:
-                gang.recorded = True
+                gang.recorded, gang.only_kept = True, False
             else:
                 gang.old_records.append(plan.unit)
             free = [p for p in free if p.metadata.uid not in self._tables.slot_of]

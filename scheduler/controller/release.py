@@ -153,7 +153,7 @@ class Release:
             if not work.active:
                 raise ApiError(0, "this replica does not lead any more")
             await self.plans.write(gang, unless=dropped)
-            gang.recorded = True
+            gang.recorded, gang.only_kept = True, False
             for name in gang.old_records:
                 self.erase(name)
             gang.old_records.clear()
@@ -495,6 +495,41 @@ class Release:
         self._tables.give_back(gang, gang.slots, self._work.now_s(), cause)
         self._tables.withdraw(gang)
         self.forget_record(gang)
+
+    def note_kept(self, gang: LiveGang) -> None:
+        """Write down which nodes are kept for lost ranks of a gang that runs, for the next leader.
+
+        What else holds nodes is known from the pods themselves.
+        """
+        slots = [s for s in gang.slots if s.state is SlotState.VACANT and not s.is_noted]
+        if slots and gang.runs() and not gang.releasing and self._work.active:
+            gang.releasing = True
+            for slot in slots:
+                slot.is_noted = True
+            self._work.start(self._note_kept(gang, slots))
+
+    async def _note_kept(self, gang: LiveGang, slots: list[Slot]) -> None:
+        def unless() -> str:
+            kept = any(slot.state is SlotState.VACANT for slot in slots)
+            return "" if kept else "its node is not kept any more"
+
+        code = 0
+        try:
+            await self.plans.write(gang, unless=unless)
+        except ApiError as error:
+            code = error.code
+            if not unless():
+                log.warning("kept nodes not written down: %s", error, extra={"gang": gang.name})
+        finally:
+            if not 400 <= code < 500:  # without an answer the record may be there all the same
+                gang.only_kept = gang.only_kept or not gang.recorded
+                gang.recorded = True
+            gang.releasing = False
+            if not gang.slots:
+                self.forget_record(gang)
+            self.tell(gang)  # the pod that comes after it may be there by now
+            self._work.touch(gang.key)
+            self._work.wake()
 
     def forget_record(self, gang: LiveGang) -> None:
         """Erase a gang's plan record once it says nothing that its pods do not say."""

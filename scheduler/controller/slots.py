@@ -75,9 +75,9 @@ class Slot:
     """A node for one rank."""
 
     __slots__ = (
-        "attempt", "deadline_s", "is_bound", "is_denied", "is_held", "is_passed", "is_told",
-        "is_void", "node", "num_failed", "num_lives", "num_told", "num_writing", "part", "plan",
-        "queued_s", "rank", "shape", "since_s", "state", "story", "told_s", "uid",
+        "attempt", "deadline_s", "is_bound", "is_denied", "is_held", "is_noted", "is_passed",
+        "is_told", "is_void", "node", "num_failed", "num_lives", "num_told", "num_writing", "part",
+        "plan", "queued_s", "rank", "shape", "since_s", "state", "story", "told_s", "uid",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +102,7 @@ class Slot:
         self.queued_s = now_s  #: since when it stands in its scheduler's queue
         self.is_passed = False  #: by its scheduler, in favour of pods that were told later
         self.is_void = False  #: its plan must not be carried out
+        self.is_noted = False  #: it was written down that its node is kept
         self.num_told = 0  #: attempts to tell this pod
         self.is_denied = False  #: the last was refused: by rights, a policy, a webhook that is gone
         self.num_writing = 0  #: binds under way: what the API server says may change yet
@@ -167,7 +168,7 @@ class Slot:
     def vacated(self, now_s: float) -> None:
         """The pod is gone, and its successor may have the node."""
         self._step(_VACANT, now_s, f"pod {self.uid} is gone", *_UNBOUND, _BOUND)
-        self.uid = ""
+        self.uid, self.is_noted = "", False
 
     def filled(self, now_s: float, uid: str, rank: Rank) -> None:
         """The pod of its rank came again."""

@@ -54,6 +54,13 @@ class Vacancies:
         here.kept[slot] = gang
         here.size = here.size.plus(slot.shape)
 
+    def resume(self, gang: LiveGang, slot: Slot, now_s: float) -> None:
+        """Note an empty slot of a predecessor, which kept no more than was right."""
+        here = self._known.setdefault(gang.key.namespace, _Namespace(since_s=now_s))
+        here.kept[slot] = gang
+        here.size = here.size.plus(slot.shape)
+        here.most = here.most.most(here.size)
+
     def remove(self, gang: LiveGang, slot: Slot) -> None:
         """Note that an empty slot is filled, or given back."""
         name = gang.key.namespace
