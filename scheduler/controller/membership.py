@@ -288,8 +288,7 @@ class LiveGang:
         ranks = [self.rank(pod) for pod in live]
         there = {rank.place for rank in ranks}
         there.update(rank._replace(by="") for rank in ranks)  # as an earlier version had them
-        total = self.size.total if self.size is not None else inf  # it shrank by those beyond
-        lost = sum(rank.place not in there for rank in awaited if rank.number < total)
+        lost = sum(rank.place not in there for rank in awaited)
         told = sum(PLAN in pod.metadata.annotations and not pod.gated for pod in live)
         # an earlier version did not write down how many start together
         self.begun_min = min(filter(None, map(_told_least, runs)), default=0)

@@ -23,7 +23,7 @@ from scheduler.kube.objects import SAVED, Pod
 from scheduler.workloads.completed import Completed, completed
 from scheduler.workloads.eligibility import Avoid
 from scheduler.workloads.gangs import rank_of, shown
-from scheduler.workloads.sizes import Size, size_of, without_surplus
+from scheduler.workloads.sizes import Size, asked_of, size_of, without_surplus
 
 FIRST_IN = 10.0  #: gangs of a namespace that lost ranks come first for one in so many `repair_s`
 LOOK_S = 60.0  #: schedulers that come later, and room in a budget, are noticed after so long
@@ -64,7 +64,12 @@ class Mending:
         old, gang.size = gang.size, size_of(gang.key, staying, find, unread)
         done = self._completed(gang, staying)
         if old is None and gang.size is not None:
-            awaited = self._recovery.awaited(gang)
+            asked = asked_of(staying[0], find)  # it may have shrunk by some of those
+            awaited = {
+                rank
+                for rank in self._recovery.awaited(gang)
+                if rank.number < asked.get(rank.role, gang.size.total)
+            }
             gang.first_look(awaited, knows_all=done is not None)
             # whoever may change pods may have them look so: only what was written down is believed
             gang.sent_away = gang.sent_away and self._tables.ages.knows(gang.key)

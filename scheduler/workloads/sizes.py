@@ -275,6 +275,17 @@ def replicas_of(job: Thing) -> dict[str, int]:
     return found
 
 
+def asked_of(pod: Pod, find: Find) -> dict[str, int]:
+    """Return how many pods the training job of a pod asks for now, by role as ranks name it.
+
+    Raises:
+        ValueError: the job says it in a form that is none.
+    """
+    _, job = training_job(pod, find)
+    replicas = replicas_of(job) if job is not None else {}
+    return {ordered(role.lower()): count for role, count in replicas.items()}
+
+
 def without_surplus(pods: list[Pod], find: Find) -> list[Pod]:
     """Leave pods of a training job out whose index is beyond what the job asks for now.
 

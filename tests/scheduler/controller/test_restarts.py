@@ -246,6 +246,13 @@ async def lived(run: Run, steps: list[tuple[str, int]]) -> None:
 @example("JobSet", 4, 4, [("shrink", 0), ("end well", 0), ("lose", 0), ("make", 0), ("bind", 0)])
 @example("numbered", 3, 2, [("end well", 0), ("lose", 0), ("grow", 0), ("bind", 0),
                             ("end well", 1)])  # fmt: skip
+@example("PyTorchJob", 3, 2, [("shrink", 0), ("end well", 0)])
+@example(
+    "PyTorchJob",
+    4,
+    2,
+    [("shrink", 0), ("shrink", 0), ("lose", 0), ("grow", 0), ("end well", 0), ("bind", 0)],
+)
 def test_nobody_is_ended_who_would_not_have_been_without_the_restart(
     kind: str, size: int, nodes: int, steps: list[tuple[str, int]]
 ) -> None:
