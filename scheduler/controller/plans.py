@@ -213,10 +213,10 @@ class PlanRecords:
             if error.code == 404:
                 return None
             raise
-        found = _written.decode(reply)
         try:
+            found = _written.decode(reply)
             plan = _unpacked(found)
-        except ValueError:
+        except UNREADABLE:
             return None
         return found.metadata.resource_version if plan.epoch == self.epoch else None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -156,3 +158,18 @@ def test_a_record_of_a_kept_node_goes_with_it() -> None:
         assert [plan.unit for plan in rig.records_there()] == ["n/r-0"]
 
     tried(story, nodes=SIZE)
+
+
+@pytest.mark.parametrize("odd", [{"binaryData": {"k": None}}, {"data": {"plan": "[" * 5000}}])
+def test_what_somebody_wrote_into_a_record_ends_nothing(odd: dict[str, Any]) -> None:
+    """It is another's then: the gang goes on without it."""
+
+    async def story(rig: Rig) -> None:
+        rig.see(*(rank(i) for i in range(SIZE)))
+        await rig.settle()
+        record = rig.api.records[record_name("n/g")]
+        record |= odd
+        record["metadata"]["resourceVersion"] = "another's"
+        assert await rig.control.plans._mine("n/g") is None
+
+    tried(story)

@@ -260,10 +260,13 @@ class SmallApi:
 
 
 def _merge(into: Object, patch: Object) -> None:
+    """Merge a patch as RFC 7396 has it: null removes, also where there was nothing."""
     for key, value in patch.items():
         if value is None:
             into.pop(key, None)
-        elif isinstance(value, dict) and isinstance(into.get(key), dict):
+        elif isinstance(value, dict):
+            if not isinstance(into.get(key), dict):
+                into[key] = {}
             _merge(into[key], value)
         else:
             into[key] = value
