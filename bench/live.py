@@ -464,8 +464,7 @@ def job_rows(
         row(f"{what}, stock", rate["stock"], "pods/s"),
         row(f"{what}, muster as shipped", rate["muster"], "pods/s"),
         at_most(f"{kind}s that died in {rounds} such bursts", dead, 0, "jobs"),
-        at_least(f"muster / stock, {kind}s at once", rate["muster"] / rate["stock"],
-                 live_jobs.KINDS[kind].least),
+        at_least(f"muster / stock, {kind}s at once", rate["muster"] / rate["stock"], 1.0),
         at_most(f"API server CPU, muster / stock, {kind}s at once", used["muster"] / used["stock"],
                 1.6, "x"),
     ]  # fmt: skip

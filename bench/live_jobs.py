@@ -65,13 +65,11 @@ class Kind(NamedTuple):
     plural: str
     spec: Callable[[str, int], dict[str, Any]]
     most: tuple[int, int]  #: jobs at once, and pods of each
-    least: float  #: rate, beside stock's
 
 
 KINDS = {
-    "Job": Kind("batch/v1", "jobs", job, (30, 100), 1.0),
-    # its operator writes 20 times a second, twice for each pod and, for a gang, its pod group
-    "PyTorchJob": Kind("kubeflow.org/v1", "pytorchjobs", pytorchjob, (10, 50), 0.8),
+    "Job": Kind("batch/v1", "jobs", job, (30, 100)),
+    "PyTorchJob": Kind("kubeflow.org/v1", "pytorchjobs", pytorchjob, (10, 50)),
 }
 
 
