@@ -14,9 +14,7 @@ from scheduler.controlplane.objects import node
 from scheduler.controlplane.record import Cluster
 from tests.chaos.load import BURSTS, GATED, OPERATED
 from tests.chaos.proxy import Proxy
-from tests.chaos.wire import Object, Wire
-
-MERGE = "application/merge-patch+json"
+from tests.chaos.wire import MERGE, Object, Wire
 
 
 def job_of(name: str, size: int, gpus: int) -> Object:

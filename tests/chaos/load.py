@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from dataclasses import dataclass, field
 
-from tests.chaos.wire import Object, Wire
+from tests.chaos.wire import MERGE, Object, Wire
 
 LANES = ("pinned", "pinned", "direct", "extender", "operator")
 GROUP = "scheduling.x-k8s.io/pod-group"
@@ -15,6 +16,7 @@ UNGATED, GATED = "kubeflow", "chaos"
 #: no quota here: after a refusal the operator waits up to a quarter of an hour
 OPERATED = "chaos-operator"
 BURSTS = "chaos-bursts"  #: Jobs of the real controller
+REMIND_S = 10.0
 
 
 @dataclass
@@ -55,6 +57,7 @@ class Load:
         self.num_done = 0
         self.open = True
         self._number = 0
+        self._reminded_s = time.monotonic()
 
     async def run(self) -> None:
         """Submit, replace and clear away until everything is done and the load is closed."""
@@ -105,8 +108,19 @@ class Load:
                     await self._tend_one(key, gang, pods)
 
     async def _take_ended_jobs(self) -> None:
-        """Take the operator's word for jobs that succeeded: it makes no more pods for them."""
+        """Take the operator's word for jobs that succeeded: it makes no more pods for them.
+
+        It forgets a job now and then, until something about it changes (1.8.1): no more of them
+        would be made once the load consists of such jobs.
+        """
         where = f"/apis/kubeflow.org/v1/namespaces/{OPERATED}/pytorchjobs"
+        now_s = time.monotonic()
+        if now_s > self._reminded_s + REMIND_S:
+            self._reminded_s = now_s
+            touched = {"metadata": {"annotations": {"tests.muster.dev/reminded": f"{now_s:.0f}"}}}
+            for namespace, name in list(self.gangs):
+                if namespace == OPERATED:
+                    await self._wire.call("PATCH", f"{where}/{name}", touched, MERGE)
         code, reply = await self._wire.call("GET", where)
         for item in reply["items"] if code == 200 else ():
             gang = self.gangs.get((OPERATED, item["metadata"]["name"]))

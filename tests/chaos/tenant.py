@@ -12,12 +12,11 @@ from collections import Counter
 from pathlib import Path
 
 from tests.chaos.load import GROUP
-from tests.chaos.wire import Object, Wire
+from tests.chaos.wire import MERGE, Object, Wire
 
 CLOSED, OPEN = "chaos-tenant", "chaos-forgotten"
 QUOTA_GPUS = 12
 QUOTA_PODS = 20
-MERGE = "application/merge-patch+json"
 GROUPS = "/apis/scheduling.x-k8s.io/v1alpha1"
 JOBSET = "jobset.sigs.k8s.io/jobset-name"
 #: what no manifest has; the API server refuses some of it

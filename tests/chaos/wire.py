@@ -13,6 +13,7 @@ import aiohttp
 
 Object = dict[str, Any]
 Handler = Callable[[str, Object], None]
+MERGE = "application/merge-patch+json"
 
 
 class Wire:
