@@ -22,11 +22,9 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.sim import write_between
-from scheduler import compiled
+from bench.sim import show
 from tests.scheduler.live import test_hostile as hostile
 
-ROOT = Path(__file__).resolve().parents[1]
 EVERY_S = 0.02
 
 
@@ -106,12 +104,7 @@ def main() -> int:
     if given.ask:
         ask(given.ask)
     figures = measured(given.examples)
-    lines = ["| what | figure |", "|---|---:|"]
-    lines += [f"| {what} | {value:,.3g} |" for what, value in figures.items()]
-    print(f"the core runs {compiled.which()} here\n")
-    print("\n".join(lines))
-    if given.write_docs:
-        write_between(ROOT / "docs" / "benchmarks.md", "hostile", lines)
+    show(figures, "hostile" if given.write_docs else "")
     return 0
 
 

@@ -22,8 +22,7 @@ from kubernetes.aio.client import Configuration
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.sim import write_between
-from scheduler import compiled
+from bench.sim import show
 from scheduler.controller.settings import LiveSettings
 from scheduler.controlplane import objects
 from scheduler.kube.api import Api
@@ -33,7 +32,6 @@ from scheduler.kube.watch import AT_ONCE, Change
 from scheduler.live.service import Service
 from scheduler.workloads.lean import lean_pod
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = 500
 GANGS = 500
 STARTING = 2000
@@ -226,12 +224,7 @@ def main() -> int:
     parser.add_argument("--write-docs", action="store_true", help="put the table in place")
     given = parser.parse_args()
     figures = asyncio.run(measured(given.pods, given.nodes))
-    lines = ["| what | figure |", "|---|---:|"]
-    lines += [f"| {what} | {value:,.3g} |" for what, value in figures.items()]
-    print(f"the core runs {compiled.which()} here\n")
-    print("\n".join(lines))
-    if given.write_docs:
-        write_between(ROOT / "docs" / "benchmarks.md", "scale", lines)
+    show(figures, "scale" if given.write_docs else "")
     return 0
 
 

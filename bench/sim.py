@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -498,6 +498,16 @@ def write_between(path: Path, name: str, lines: list[str]) -> None:
         raise ValueError(f"{path}: needs the markers {begin!r} and {end!r} once")
     inside = "\n".join([begin, *lines, end])
     path.write_text(pattern.sub(lambda _: inside, text), "utf-8")
+
+
+def show(figures: Mapping[str, float], marker: str = "") -> None:
+    """Print a table of figures; with a marker, put it in place in docs/benchmarks.md, too."""
+    lines = ["| what | figure |", "|---|---:|"]
+    lines += [f"| {what} | {value:,.3g} |" for what, value in figures.items()]
+    print(f"the core runs {compiled.which()} here\n")
+    print("\n".join(lines))
+    if marker:
+        write_between(ROOT / "docs" / "benchmarks.md", marker, lines)
 
 
 def profile(name: str) -> None:

@@ -294,14 +294,13 @@ def without_surplus(pods: list[Pod], find: Find) -> list[Pod]:
     Raises:
         ValueError: the job says its replicas in a form that is none.
     """
-    _, job = training_job(pods[0], find) if pods else ("", None)
-    if job is None:
+    asked = asked_of(pods[0], find) if pods else {}
+    if not asked:
         return pods
-    asked = {role.lower(): count for role, count in replicas_of(job).items()}
     kept = []
     for pod in pods:
         labels = pod.metadata.labels
-        most = asked.get(labels.get(KUBEFLOW_TYPE, "").lower(), inf)
+        most = asked.get(ordered(labels.get(KUBEFLOW_TYPE, "").lower()), inf)
         if KUBEFLOW_INDEX not in labels or number_in(labels[KUBEFLOW_INDEX]) < most:
             kept.append(pod)
     return kept

@@ -41,6 +41,17 @@ async def running(rig: Rig, group: str, size: int, second: int = 0) -> dict[str,
     return {one.spec.node_name: one for one in pods}
 
 
+async def moves(rig: Rig, where: str, lost: Pod) -> None:
+    """Have a rank of a gang of two lose its node: it comes again, and gets another at once."""
+    close(rig, where)
+    rig.lose(lost)
+    await rig.settle()
+    again = rank("g", int(lost.metadata.name[-1]), 2, 30)
+    rig.see(again)
+    await rig.settle()
+    assert set(rig.placed()) == {again.metadata.name}
+
+
 @pytest.mark.parametrize("discipline", ["strict", "skip", "easy"])
 @pytest.mark.parametrize("order", ["priority", "fifo", "smallest"])
 def test_a_lost_rank_gets_a_node_before_the_head_of_the_queue(order: str, discipline: str) -> None:
@@ -50,13 +61,7 @@ def test_a_lost_rank_gets_a_node_before_the_head_of_the_queue(order: str, discip
         rig.see(*(rank("h", i, 4, 5, priority=1000) for i in range(4)))  # older and above it
         await rig.settle()
         assert rig.placed() == {}
-        close(rig, where)
-        rig.lose(lost)
-        await rig.settle()
-        again = rank("g", int(lost.metadata.name[-1]), 2, 30)
-        rig.see(again)
-        await rig.settle()
-        assert set(rig.placed()) == {again.metadata.name}
+        await moves(rig, where, lost)
         await rig.pass_s(2 * REPAIR_S)
         assert len(rig.evicted()) <= 1, "not for what was lost"
 
@@ -222,12 +227,6 @@ def test_that_it_was_hard_to_start_a_gang_costs_it_no_rank_later() -> None:
         gang = rig.control.names["n/g"]
         gang.num_aborts, gang.hold_until_s = 8, rig.control.now_s() + 250.0
         where, lost = next(iter(runs.items()))
-        close(rig, where)
-        rig.lose(lost)
-        await rig.settle()
-        again = rank("g", int(lost.metadata.name[-1]), 2, 30)
-        rig.see(again)
-        await rig.settle()
-        assert set(rig.placed()) == {again.metadata.name}
+        await moves(rig, where, lost)
 
     tried(story, nodes=3)
