@@ -1,8 +1,9 @@
 """How soon `filter` is answered while a tenant writes whatever it can.
 
-The service of `tests/scheduler/live/test_hostile.py` in front of its small API server, and scripts
-drawn as that test draws them, the same ones in each run. Another process asks `filter` about a pod
-of no gang all the while, over HTTP, every 20 ms. `--examples` draws more.
+The service of `tests/scheduler/live/test_hostile.py` in a process of its own, in front of that
+test's small API server, and scripts drawn as that test draws them, the same ones in each run. A
+third process asks `filter` about a pod of no gang all the while, over HTTP, every 20 ms.
+`--examples` draws more.
 """
 
 from __future__ import annotations
@@ -44,14 +45,58 @@ def ask(url: str) -> None:
         time.sleep(EVERY_S)
 
 
+class Apart(hostile.Life):
+    """A service in a process of its own: the tenant and the API server take none of its time."""
+
+    def _live(self) -> None:
+        ports = [str(port) for port in self.ports]
+        command = [sys.executable, __file__, "--live", self.api.url, *ports]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.process.wait()
+        self.ended.set_result(None)
+
+    def pages_answer(self) -> None:
+        """Leave the pages to the test: no look into the service is possible here."""
+
+    def is_empty(self) -> bool:
+        """True if muster waits for nobody, and has written no plan that stays."""
+        return not json.loads(self.get("/queue")[1]) and not self.api.all(hostile.PLANS)
+
+    def ends(self) -> dict[str, float]:
+        """End the service; return what it says of its turns."""
+        said, _ = self.process.communicate("")
+        return json.loads(said)
+
+
+def live(url: str, ports: list[int]) -> None:
+    """Run the service until nobody writes to this process any more; print its turns."""
+    with hostile.timed_turns(), tempfile.TemporaryDirectory() as folder:
+        life = hostile.Life(Path(folder), ports)
+        life.api.url = url
+        life.starts()
+        began_s, life.loop.turns_s = time.perf_counter(), []
+        sys.stdin.read()
+        turns_s, lasted_s = life.loop.turns_s, time.perf_counter() - began_s
+        life.stops()
+    print(json.dumps({"waits_s": waits_s(turns_s, lasted_s), "longest_s": max(turns_s)}))
+
+
+def handful(life: Apart, script: list[tuple[object, ...]]) -> None:
+    """Do what a tenant does, have a gang of another started beside it, and take all of it away."""
+    made: list[tuple[str, str, str]] = []
+    for act in script:
+        hostile.carry_out(life, act, made)
+    life.starts_a_gang()
+    for path, namespace, name in made:
+        life.api.delete(path, namespace, name)
+    life.until("all that was the tenant's is forgotten", life.is_empty)
+
+
 def measured(examples: int) -> dict[str, float]:
     """Return the figures, by words with their unit."""
-    sys.setswitchinterval(0.0005)  # tenant and API server share muster's interpreter here
-    with (
-        hostile.timed_turns(),
-        tempfile.TemporaryDirectory() as folder,
-        hostile.Life(Path(folder)) as life,
-    ):
+    with tempfile.TemporaryDirectory() as folder, Apart(Path(folder)) as life:
 
         @settings(
             max_examples=examples,
@@ -63,22 +108,21 @@ def measured(examples: int) -> dict[str, float]:
         )
         @given(script=st.lists(hostile.acts(), min_size=1, max_size=10))
         def all_scripts(script: list[tuple[object, ...]]) -> None:
-            hostile.judge(life, script)
+            handful(life, script)
 
         url = f"http://127.0.0.1:{life.ports[0]}/v1/filter"
         command = [sys.executable, __file__, "--ask", url]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as asking:
-            began_s, life.loop.turns_s = time.perf_counter(), []
             all_scripts()
-            wait_s = waits_s(life.loop.turns_s, time.perf_counter() - began_s)
             asking.terminate()
             taken = sorted(map(float, asking.communicate()[0].split()))
+        turns = life.ends()
     return {
         f"answers of filter while a tenant wrote {examples} handfuls": len(taken),
         "filter, p50, ms": statistics.median(taken),
         "filter, p99, ms": taken[len(taken) * 99 // 100],
-        "p99 of what a call waits for the turn under way, CPU ms": 1e3 * wait_s,
-        "longest turn of the event loop, CPU ms": 1e3 * life.longest_s,
+        "p99 of what a call waits for the turn under way, CPU ms": 1e3 * turns["waits_s"],
+        "longest turn of the event loop, CPU ms": 1e3 * turns["longest_s"],
     }
 
 
@@ -100,9 +144,13 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=200)
     parser.add_argument("--write-docs", action="store_true", help="put the table in place")
     parser.add_argument("--ask", metavar="URL", help=argparse.SUPPRESS)
+    parser.add_argument("--live", nargs=3, metavar=("URL", "PORT", "PORT"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.ask:
         ask(given.ask)
+    if given.live:
+        live(given.live[0], [int(port) for port in given.live[1:]])
+        return 0
     figures = measured(given.examples)
     show(figures, "hostile" if given.write_docs else "")
     return 0

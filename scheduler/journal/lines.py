@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -217,7 +217,7 @@ def told_lines(path: Path) -> Iterator[tuple[int, dict[str, Any], str]]:
     """Yield the same with what is wrong with a line, or before it; its content is empty then."""
     last: int | None = None
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(_read(file), 1):
             if not line.endswith(b"\n"):
                 return
             try:
@@ -240,6 +240,15 @@ def told_lines(path: Path) -> Iterator[tuple[int, dict[str, Any], str]]:
             last = own
             if content["is"] not in (TOLD, PENDING):
                 yield number, content, ""
+
+
+def _read(file: BinaryIO) -> Iterator[bytes]:
+    """Yield lines; what keeps them from being read names the file."""
+    try:
+        yield from file
+    except OSError as error:
+        error.filename = file.name
+        raise
 
 
 def ends_whole(path: Path) -> bool:

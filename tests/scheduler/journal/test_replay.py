@@ -297,3 +297,9 @@ def test_a_word_before_the_first_snapshot_of_a_process_follows_nothing(tmp_path:
         journal.write(encode(2.0, Considered()))
         journal.close()
     assert len(list(lines(tmp_path / "journal.jsonl"))) == 9
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no /proc here")
+def test_a_file_that_opens_but_cannot_be_read_is_named() -> None:
+    with pytest.raises(OSError, match="/proc/self/mem"):
+        replay(Path("/proc/self/mem"))

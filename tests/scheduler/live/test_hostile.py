@@ -97,9 +97,9 @@ def _timed(run: Callable[[Any], None]) -> Callable[[Any], None]:
 class Life:
     """A service that runs, and its API server."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ports: list[int] | None = None) -> None:
         self.api = SmallApi({"tenant": QUOTA})
-        self.ports = free_ports(2)
+        self.ports = ports or free_ports(2)
         self.settings = LiveSettings(
             journal=str(folder / "journal.jsonl"),
             leader=LeaderSettings(lease_s=60.0, renew_s=20.0),
@@ -122,18 +122,26 @@ class Life:
         for kind in KINDS.values():
             if kind.crd:
                 self.api.create(CRDS, {"metadata": {"name": kind.crd}})
-        threading.Thread(target=self._live, name="service", daemon=True).start()
-        self.until("it leads", lambda: self.get("/readyz")[0] == 200)
-        self.pages_answer()
+        self.starts()
         # reading the whole cluster, the first collection, what is imported at the first request
         self.loop.longest_s = 0.0
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stops()
+        self.api.__exit__()
+
+    def starts(self) -> None:
+        """Start the service, and wait until it leads and every page answers."""
+        threading.Thread(target=self._live, name="service", daemon=True).start()
+        self.until("it leads", lambda: self.get("/readyz")[0] == 200)
+        self.pages_answer()
+
+    def stops(self) -> None:
+        """End the service, if it runs."""
         if self.service is not None and not self.ended.done():
             self.loop.call_soon_threadsafe(self.service.lease.lost.set)
             self.ended.exception(30)
-        self.api.__exit__()
 
     def _live(self) -> None:
         async def run() -> None:
