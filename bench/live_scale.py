@@ -23,6 +23,7 @@ from kubernetes.aio.client import Configuration
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.sim import show
+from scheduler.controller.controller import Controller
 from scheduler.controller.settings import LiveSettings
 from scheduler.controlplane import objects
 from scheduler.kube.api import Api
@@ -165,15 +166,15 @@ async def measured(pods: int, nodes: int) -> dict[str, float]:
                 start.end()
         start.end()
     control.active = True
-    first = await steps(service)
+    first = await steps(control)
     gc.collect()
     gc.freeze()
     kept_bytes = rss_bytes() - before
     for number in range(GANGS):
         control.on_pod(Change.ADDED, waiting(number))
-    burst = await steps(service)
+    burst = await steps(control)
     service.ledger.begin_anew()
-    anew = await steps(service)
+    anew = await steps(control)
     assert service.ledger.classes.num_classes == nodes
     control.release.tell = lambda gang: None  # type: ignore[method-assign]  # nobody takes writes
     num_starting = min(STARTING, 4 * nodes)  # half of the GPUs
@@ -181,7 +182,7 @@ async def measured(pods: int, nodes: int) -> dict[str, float]:
         control.on_pod(Change.ADDED, starting(number))
     started = Turns()
     while len(control.slot_of) < num_starting:  # those that wait are set aside some at a time
-        started.add(await steps(service))
+        started.add(await steps(control))
     return {
         f"{pods:,} pods and {nodes:,} nodes in memory, MiB": kept_bytes / 2**20,
         "the same per pod, bytes": kept_bytes / pods,
@@ -199,7 +200,7 @@ async def measured(pods: int, nodes: int) -> dict[str, float]:
     }
 
 
-async def steps(service: Service) -> Turns:
+async def steps(control: Controller) -> Turns:
     """Make a step as muster does, in turns."""
     found = Turns()
     done = asyncio.Event()
@@ -211,7 +212,7 @@ async def steps(service: Service) -> Turns:
 
     beside = asyncio.create_task(others())
     found.begin()
-    await service.controller.step_in_turns()
+    await control.step_in_turns()
     found.end()
     done.set()
     await beside
