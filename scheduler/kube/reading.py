@@ -20,7 +20,7 @@ log = logging.getLogger("muster.reading")
 #: what decoders raise on bytes that somebody else made
 UNREADABLE = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
 #: levels that are kept; what muster reads of an object lies within 20
-DEEPEST = 64
+DEEPEST = 32
 BOOKMARK, ERROR = "BOOKMARK", "ERROR"
 #: half of a character, its other half missing
 _HALF = re.compile(
