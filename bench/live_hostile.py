@@ -83,17 +83,6 @@ def live(url: str, ports: list[int]) -> None:
     print(json.dumps({"waits_s": waits_s(turns_s, lasted_s), "longest_s": max(turns_s)}))
 
 
-def handful(life: Apart, script: list[tuple[object, ...]]) -> None:
-    """Do what a tenant does, have a gang of another started beside it, and take all of it away."""
-    made: list[tuple[str, str, str]] = []
-    for act in script:
-        hostile.carry_out(life, act, made)
-    life.starts_a_gang()
-    for path, namespace, name in made:
-        life.api.delete(path, namespace, name)
-    life.until("all that was the tenant's is forgotten", life.is_empty)
-
-
 def measured(examples: int) -> dict[str, float]:
     """Return the figures, by words with their unit."""
     with tempfile.TemporaryDirectory() as folder, Apart(Path(folder)) as life:
@@ -108,7 +97,7 @@ def measured(examples: int) -> dict[str, float]:
         )
         @given(script=st.lists(hostile.acts(), min_size=1, max_size=10))
         def all_scripts(script: list[tuple[object, ...]]) -> None:
-            handful(life, script)
+            hostile.handful(life, script)
 
         url = f"http://127.0.0.1:{life.ports[0]}/v1/filter"
         command = [sys.executable, __file__, "--ask", url]

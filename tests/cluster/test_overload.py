@@ -184,15 +184,19 @@ def test_72_flow_control_that_leaves_muster_next_to_nothing(
     assert 0 < refusals() - before < 8 * NODES
     few_seats()
 
-    def more_after_a_burst() -> bool:
-        """A limit that was halved stays so for some seconds, and grows with answers alone."""
-        for name in names:
+    def remove(*jobs: str) -> None:
+        for name in jobs:
             kube.delete(f"/apis/batch/v1/namespaces/{space}/jobs/{name}")
         kube.until("they are gone", lambda: not kube.pods(space))
-        names[:] = ["free"]
+
+    def more_after_a_burst() -> bool:
+        """A limit that was halved stays so for some seconds, and grows with answers alone."""
         kube.create(fragile(space, "free", 8 * NODES, gpus=1))
         runs(kube, space, "free", uids(kube, space, 8 * NODES))
+        remove("free")
         return at_once() > least
+
+    remove(*names)
 
     kube.until("muster writes more at once again", more_after_a_burst)
 
