@@ -217,7 +217,7 @@ def overall(figures: Figures) -> dict[str, float]:
 
 
 def headline_row(digest: Digest, figures: Figures) -> dict[str, object]:
-    """Return the headline figures as one tidy row; a floor is a value that could only grow."""
+    """Return the headline figures as one tidy row; a lower bound could only grow."""
     pending = overall(figures)
     row: dict[str, object] = {
         "workload": digest.head.workload,
@@ -233,10 +233,6 @@ def headline_row(digest: Digest, figures: Figures) -> dict[str, object]:
         "pending_pods_p99": pending["p99_pods"],
         "pending_pods_max": pending["max_pods"],
         "pending_pods_mean": pending["mean_pods"],
-        "queueing_delay_p50_s": figures.delay[0].value,
-        "queueing_delay_p50_is_floor": figures.delay[0].is_floor,
-        "queueing_delay_p95_s": figures.delay[1].value,
-        "queueing_delay_p95_is_floor": figures.delay[1].is_floor,
         "allocation_ratio": figures.use.allocation_ratio,
         "useful_ratio": figures.use.useful_ratio,
         "idle_hold_gpu_h": figures.use.idle_hold_gpu_h,
@@ -245,9 +241,11 @@ def headline_row(digest: Digest, figures: Figures) -> dict[str, object]:
     }
     if figures.held is not None:
         row["goodput_ratio"] = figures.held["productive"]
-    for name, quantile in figures.completion.items():
+    p50, p95 = figures.delay
+    quantiles = {"queueing_delay_p50_s": p50, "queueing_delay_p95_s": p95, **figures.completion}
+    for name, quantile in quantiles.items():
         row[name] = quantile.value
-        row[f"{name}_is_floor"] = quantile.is_floor
+        row[metrics.lower_bound_name(name)] = quantile.is_lower_bound
     return row
 
 

@@ -12,7 +12,7 @@ from scheduler.core.sentences import noun
 from scheduler.core.times import DAY_S
 from sim.report.wording import aligned, count, duration, exact, number, percent
 from sim.runs.folder import read_manifest, read_summary
-from sim.runs.metrics import short_shares
+from sim.runs.metrics import lower_bound_name, short_shares
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,7 +124,10 @@ def _pods(figures: dict[str, Any], name: str) -> str:
 
 def _duration(figures: dict[str, Any], name: str) -> str:
     value = figures.get(name)
-    return "–" if value is None else duration(value)
+    if value is None:
+        return "–"
+    mark = "≥ " if figures.get(lower_bound_name(name)) else ""
+    return f"{mark}{duration(value)}"
 
 
 def _ratio(figures: dict[str, Any], name: str) -> str:

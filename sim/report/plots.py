@@ -172,7 +172,10 @@ class _HourLocator(MaxNLocator):
 
 
 def delay_by_size(digests: Sequence[Digest], arms: Sequence[str], name: str) -> Picture:
-    """Draw p95 queueing delay against gang size, one panel per cluster size, one line per arm."""
+    """Draw queueing delay against gang size, one panel per cluster size.
+
+    Each arm has a bar from p50 to p95 in each size class, with a line through the p95.
+    """
     sizes = sorted({digest.head.nodes for digest in digests})
     labels = [label.replace("<=", "≤ ") for label, _ in SIZE_CLASSES]
     with mpl.rc_context(STYLE):
@@ -186,9 +189,14 @@ def delay_by_size(digests: Sequence[Digest], arms: Sequence[str], name: str) -> 
                 color, dashes, marker = arm_style(digest.head.arm, arms)
                 known = (table["num_jobs"] > 0) & table["p95_s"].notna()
                 at = np.flatnonzero(known)
+                # arms stand beside each other, not on top
+                step = min(0.14, 0.7 / len(arms))
+                place = at + step * (list(arms).index(digest.head.arm) - (len(arms) - 1) / 2)
+                low = np.maximum(table["p50_s"].to_numpy(np.float64)[at], 1.0)
                 value = np.maximum(table["p95_s"].to_numpy(np.float64)[at], 1.0)
+                axes.vlines(place, low, value, color=color, linewidth=3.5, alpha=0.35)
                 axes.plot(
-                    at,
+                    place,
                     value,
                     color=color,
                     linestyle=dashes,
@@ -196,9 +204,9 @@ def delay_by_size(digests: Sequence[Digest], arms: Sequence[str], name: str) -> 
                     markersize=5,
                     label=digest.head.arm,
                 )
-                floors = table["p95_is_floor"].to_numpy(bool)[at]
+                floors = table["p95_is_lower_bound"].to_numpy(bool)[at]
                 axes.plot(
-                    at[floors],
+                    place[floors],
                     value[floors],
                     marker=marker,
                     markersize=7,
@@ -212,9 +220,9 @@ def delay_by_size(digests: Sequence[Digest], arms: Sequence[str], name: str) -> 
             axes.set_title(f"{nodes:,} nodes", fontsize=9.5)
             axes.set_xlabel("GPUs of the gang")
             _duration_axis(axes)
-        panels[0].set_ylabel("queueing delay p95")
+        panels[0].set_ylabel("queueing delay, p50 to p95")
         _arm_legend(figure, panels[0])
-        alt = "p95 queueing delay against gang size, " + ", ".join(
+        alt = "Queueing delay, p50 to p95, against gang size, " + ", ".join(
             f"{nodes:,} nodes" for nodes in sizes
         )
         return render(figure, name, alt)

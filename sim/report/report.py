@@ -338,7 +338,7 @@ def _has_seeds(digests: Sequence[Digest]) -> bool:
 def _floor(quantile: Quantile, form: Any) -> str:
     """Return a quantile, marked where jobs that are not over could only raise it."""
     text = str(form(quantile.value))
-    return f"≥ {text}" if quantile.is_floor and not np.isnan(quantile.value) else text
+    return f"≥ {text}" if quantile.is_lower_bound and not np.isnan(quantile.value) else text
 
 
 def _size_rows(digests: Sequence[Digest]) -> Iterator[Row]:
@@ -349,8 +349,8 @@ def _size_rows(digests: Sequence[Digest]) -> Iterator[Row]:
             if not row["num_jobs"]:
                 cells.append("–")
                 continue
-            p50 = _floor(Quantile(row["p50_s"], row["p50_is_floor"]), duration)
-            p95 = _floor(Quantile(row["p95_s"], row["p95_is_floor"]), duration)
+            p50 = _floor(Quantile(row["p50_s"], row["p50_is_lower_bound"]), duration)
+            p95 = _floor(Quantile(row["p95_s"], row["p95_is_lower_bound"]), duration)
             cells.append(f"{p50} / {p95}")
         arm = one.head.arm + (f", seed {one.head.seed}" if _has_seeds(digests) else "")
         yield Row(exact(one.head.nodes), arm, tuple(cells), one.head.nodes != last)

@@ -73,10 +73,13 @@ def seconds(text: str, option: str) -> float:
 
 
 def clock(time_s: float) -> str:
-    """Return a time of the run as day and time of day, counted from day 1: day 12 14:03."""
+    """Return a time of the run as day and time of day: day 12 14:03.
+
+    The first day is day 0, as on the time axes: day 12 begins 12 days after the run's zero.
+    """
     minutes = int(time_s // 60)
     days, minutes = divmod(minutes, 1440)
-    return f"day {days + 1} {minutes // 60:02d}:{minutes % 60:02d}"
+    return f"day {days} {minutes // 60:02d}:{minutes % 60:02d}"
 
 
 def span(start_s: float, end_s: float) -> str:

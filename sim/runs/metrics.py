@@ -56,10 +56,15 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Quantile:
-    """One quantile; `is_floor` if jobs that were still waiting make it a lower bound."""
+    """One quantile; `is_lower_bound` if jobs that still waited could only raise it."""
 
     value: float
-    is_floor: bool
+    is_lower_bound: bool
+
+
+def lower_bound_name(name: str) -> str:
+    """Return the column or key that says whether a quantile is a lower bound, without its unit."""
+    return f"{name.removesuffix('_s')}_is_lower_bound"
 
 
 def short_shares(jobs: pd.DataFrame) -> dict[str, float]:
@@ -128,7 +133,7 @@ def censored_quantiles(
     """Return quantiles where NaN in `values` means: not over yet, `at_least` so much.
 
     The lower bounds stand in for the missing values. A quantile that any of them could still
-    raise is marked as a floor.
+    raise is marked as a lower bound.
     """
     if len(values) == 0:
         return tuple(Quantile(np.nan, False) for _ in at)
@@ -136,7 +141,7 @@ def censored_quantiles(
     known = np.where(is_open, at_least, values)
     found = np.quantile(known, at, method="inverted_cdf")
     lowest_open = float(at_least[is_open].min()) if is_open.any() else np.inf
-    return tuple(Quantile(float(value), lowest_open <= value) for value in found)
+    return tuple(Quantile(float(value), bool(lowest_open <= value)) for value in found)
 
 
 def queueing_delay(jobs: pd.DataFrame, window: Window, at: Sequence[float]) -> tuple[Quantile, ...]:
@@ -158,7 +163,7 @@ def delay_by_size(jobs: pd.DataFrame, window: Window) -> pd.DataFrame:
     """Return queueing delay by gang size class, all classes always present.
 
     Columns: size_class, num_jobs, num_waiting (not started by the horizon), p50_s, p95_s and
-    for both `*_is_floor`: True where jobs still waiting make the value a lower bound.
+    for both `*_is_lower_bound`: True where jobs still waiting make the value a lower bound.
     """
     chosen = in_window(jobs[[*TIMES, "gpus"]], window)
     code_of = size_code(chosen["gpus"])
@@ -172,9 +177,9 @@ def delay_by_size(jobs: pd.DataFrame, window: Window) -> pd.DataFrame:
                 "num_jobs": len(members),
                 "num_waiting": int(members["start_s"].isna().sum()),
                 "p50_s": p50.value,
-                "p50_is_floor": p50.is_floor,
+                "p50_is_lower_bound": p50.is_lower_bound,
                 "p95_s": p95.value,
-                "p95_is_floor": p95.is_floor,
+                "p95_is_lower_bound": p95.is_lower_bound,
             }
         )
     return pd.DataFrame(rows)

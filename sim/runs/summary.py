@@ -64,14 +64,16 @@ def summarize(
         attempts, metrics.Window(0.0, np.inf, np.inf)
     )
     p50, p95 = metrics.queueing_delay(jobs, window, (0.5, 0.95))
-    figures["queueing_delay_p50_s"], figures["queueing_delay_p95_s"] = p50.value, p95.value
+    quantiles_of = {"queueing_delay_p50_s": p50, "queueing_delay_p95_s": p95}
+    quantiles_of |= metrics.completion(jobs, window)
+    for name, quantile in quantiles_of.items():
+        figures[name] = quantile.value
+        figures[metrics.lower_bound_name(name)] = quantile.is_lower_bound
     figures["queueing_delay_by_gpus"] = {
-        row["size_class"]: {name: row[name] for name in ("num_jobs", "p50_s", "p95_s")}
+        row["size_class"]: {name: value for name, value in row.items() if name != "size_class"}
         for row in metrics.delay_by_size(jobs, window).to_dict("records")
         if row["num_jobs"]
     }
-    for name, quantile in metrics.completion(jobs, window).items():
-        figures[name] = quantile.value
     ended_s = jobs["end_s"].max()
     figures["makespan_s"] = float(ended_s - jobs["submit_s"].min())
     return {name: _without_nan(value) for name, value in figures.items()}

@@ -26,7 +26,7 @@ def test_two_half_placed_gangs_are_a_deadlock_from_their_first_pods_on() -> None
     assert end_s - begin_s == pytest.approx(result.config.timeouts.rendezvous_s, rel=0.05)
     assert found.gpu_h == pytest.approx(result.jobs["lost_gpu_s"].sum() / 3600, rel=0.05)
     text = explain(found, 32)
-    assert text.startswith("Deadlock: first at day 1 00:01, when 2 gangs (")
+    assert text.startswith("Deadlock: first at day 0 00:01, when 2 gangs (")
     assert "64 of 32 GPUs" in text
 
 
