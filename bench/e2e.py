@@ -174,7 +174,7 @@ def measure(folder: Path, repeats: int) -> list[Row]:
         assert len(set(job.parameters())) == 1, "ranks differ"
         rows = [
             row("muster cluster up --kubelets 4", up_s),
-            row("... to the job's Succeeded, 4 ranks, 100 steps", whole_s, at_most=120.0),
+            row("... until the job of 4 ranks and 100 steps has succeeded", whole_s, at_most=120.0),
         ]
         taken = []
         for number in range(repeats):

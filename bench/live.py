@@ -1,7 +1,7 @@
-"""How fast muster binds gangs on a real control plane, beside stock scheduling and native gangs.
+"""Measure how fast muster binds gangs on a real control plane, against stock and native gangs.
 
-All paths bind the same pods on as many played nodes, taking turns in one run on one machine, with
-the load generator on the same cores. Prints a table and writes bench/out/live.json.
+All paths bind the same pods on equally many simulated nodes. They take turns in one run on one
+machine, with the load generator on the same cores. Prints a table and writes bench/out/live.json.
 """
 
 from __future__ import annotations
@@ -316,7 +316,7 @@ def filter_ms(cluster: Cluster, num_names: int, calls: int) -> tuple[float, floa
 def filter_rows(cluster: Cluster, held: str) -> list[dict[str, Any]]:
     """Time filter calls while events stream in; `held` says of what gangs hold."""
     load = os.getloadavg()[0]
-    rows = [row(f"load before the filter calls, {held}", load, "")]
+    rows = [row(f"load average before the filter calls, {held}", load, "")]
     with events(cluster, EVENTS_PER_S):
         for names, p50, p99 in ((cluster.nodes, 1.0, 5.0), (1, 0.3, 2.0)):
             filter_ms(cluster, names, 100)
@@ -428,8 +428,8 @@ def lane_rows(figures: pd.DataFrame) -> list[dict[str, Any]]:
         row("stock kube-scheduler", rate["stock"], "pods/s"),
         row("native gangs", rate["native"], "pods/s"),
         row("pinned lane", rate["pinned"], "pods/s"),
-        row("stock kube-scheduler, pods that all exist", released["stock"], "pods/s"),
-        row("pinned lane, pods that all exist: from release", released["pinned"], "pods/s"),
+        row("stock kube-scheduler, all pods created before", released["stock"], "pods/s"),
+        row("pinned lane, all pods created before, from release", released["pinned"], "pods/s"),
         row("direct lane", rate["direct"], "pods/s"),
         at_least("pinned / stock, from first create", rate["pinned"] / rate["stock"], 0.85),
         at_least("pinned / native, from first create", rate["pinned"] / rate["native"], 0.95),
@@ -463,7 +463,7 @@ def job_rows(
     return [
         row(f"{what}, stock", rate["stock"], "pods/s"),
         row(f"{what}, muster as shipped", rate["muster"], "pods/s"),
-        at_most(f"{kind}s that died in {rounds} such bursts", dead, 0, "jobs"),
+        at_most(f"{kind}s that failed in {rounds} such bursts", dead, 0, "jobs"),
         at_least(f"muster / stock, {kind}s at once", rate["muster"] / rate["stock"], 1.0),
         at_most(f"API server CPU, muster / stock, {kind}s at once", used["muster"] / used["stock"],
                 1.6, "x"),
@@ -507,7 +507,7 @@ def start_rows(cluster: Cluster) -> list[dict[str, Any]]:
 
 def decision_rows(nodes: int) -> list[dict[str, Any]]:
     """Time a plan for one gang that others wait behind, and a fact, on a full cluster of nodes."""
-    what = f"plan of 100 pods, {nodes} nodes, 500 gangs wait"
+    what = f"plan of 100 pods, {nodes} nodes, 500 gangs waiting"
     return [
         at_most(what, live_steps.plan_ms(nodes), 10.0, "ms"),
         at_most("one event applied", live_steps.event_us(nodes), 100.0, "us"),
@@ -547,7 +547,7 @@ async def waiting_rows(
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| what | measured | must | met |", "|---|---:|---|---|"]
+    lines = ["| what | measured | target | met |", "|---|---:|---|---|"]
     for one in rows:
         met = {None: "", True: "yes", False: "**no**"}[one["met"]]
         lines.append(
@@ -567,18 +567,18 @@ def main() -> int:
         nargs="?",
         type=int,
         const=ROUNDS,
-        help="only bursts of jobs, so many under muster",
+        help="only bursts of jobs; this many under muster",
     )
     parser.add_argument(
         "--kind", choices=live_jobs.KINDS, default="Job", help="of the jobs of --jobs"
     )
     parser.add_argument(
-        "--publish", action="store_true", help="put control planes, picture and table in place"
+        "--publish", action="store_true", help="update control planes, picture and table in docs"
     )
     parser.add_argument("--stream", nargs=2, metavar=("FOLDER", "PER_S"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.quick and given.publish:
-        parser.error("--publish wants the rates of the full size; leave out --quick")
+        parser.error("--publish needs the rates of the full size; leave out --quick")
     if given.stream:
         asyncio.run(stream(Path(given.stream[0]), float(given.stream[1])))
     shape = (1000, 10, 30, 100) if given.quick else (7500, 30, 100, 1000)

@@ -107,10 +107,10 @@ def measured(examples: int) -> dict[str, float]:
             taken = sorted(map(float, asking.communicate()[0].split()))
         turns = life.ends()
     return {
-        f"answers of filter while a tenant wrote {examples} handfuls": len(taken),
+        f"filter calls answered while a tenant wrote {examples} batches": len(taken),
         "filter, p50, ms": statistics.median(taken),
         "filter, p99, ms": taken[len(taken) * 99 // 100],
-        "p99 of what a call waits for the turn under way, CPU ms": 1e3 * turns["waits_s"],
+        "p99 of a call's wait for the current turn, CPU ms": 1e3 * turns["waits_s"],
         "longest turn of the event loop, CPU ms": 1e3 * turns["longest_s"],
     }
 
@@ -131,7 +131,7 @@ def waits_s(turns_s: list[float], lasted_s: float, share: float = 0.01) -> float
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--examples", type=int, default=200)
-    parser.add_argument("--write-docs", action="store_true", help="put the table in place")
+    parser.add_argument("--write-docs", action="store_true", help="update docs/benchmarks.md")
     parser.add_argument("--ask", metavar="URL", help=argparse.SUPPRESS)
     parser.add_argument("--live", nargs=3, metavar=("URL", "PORT", "PORT"), help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -186,17 +186,17 @@ async def measured(pods: int, nodes: int) -> dict[str, float]:
     return {
         f"{pods:,} pods and {nodes:,} nodes in memory, MiB": kept_bytes / 2**20,
         "the same per pod, bytes": kept_bytes / pods,
-        "what the API server says of a pod, bytes": length / pods,
+        "a pod as the API server sends it, bytes": length / pods,
         "the whole process, MiB": rss_bytes() / 2**20,
         "start: pods read and counted, CPU s": start.total_s,
-        "longest turn of it, ms": 1e3 * start.longest_s,
+        "longest turn while reading, ms": 1e3 * start.longest_s,
         f"first state, {nodes:,} classes, CPU s": first.total_s,
-        f"{GANGS} gangs come, CPU s": burst.total_s,
-        "longest turn of that, ms": 1e3 * burst.longest_s,
-        f"state made anew, {GANGS} gangs wait, CPU s": anew.total_s,
-        "longest turn of that step, ms": 1e3 * anew.longest_s,
+        f"{GANGS} gangs arrive, CPU s": burst.total_s,
+        "longest turn of the arrival, ms": 1e3 * burst.longest_s,
+        f"state rebuilt, {GANGS} gangs waiting, CPU s": anew.total_s,
+        "longest turn of the rebuild, ms": 1e3 * anew.longest_s,
         f"{num_starting:,} gangs of one pod start at once, CPU s": started.total_s,
-        "longest turn of that start, ms": 1e3 * started.longest_s,
+        "longest turn of these starts, ms": 1e3 * started.longest_s,
     }
 
 
@@ -223,7 +223,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--pods", type=int, default=225_000)
     parser.add_argument("--nodes", type=int, default=7500)
-    parser.add_argument("--write-docs", action="store_true", help="put the table in place")
+    parser.add_argument("--write-docs", action="store_true", help="update docs/benchmarks.md")
     given = parser.parse_args()
     figures = asyncio.run(measured(given.pods, given.nodes))
     show(figures, "scale" if given.write_docs else "")

@@ -1,13 +1,13 @@
-"""How fast the simulator is: beside AccaSim 1.1.3, and beside simpy doing nothing else.
+"""Measure how fast the simulator is, against AccaSim 1.1.3 and against bare simpy.
 
-    python bench/sim.py              all rows; bench/out/sim.json; some fifteen minutes
+    python bench/sim.py              all rows; bench/out/sim.json; about fifteen minutes
     python bench/sim.py --quick      smaller sizes, for a quick look
-    python bench/sim.py --write-docs put the table into docs/benchmarks.md and the README
+    python bench/sim.py --write-docs also write the table into docs/benchmarks.md
     python bench/sim.py --profile gang-fifo | gang-easy
 
 Every measurement is a fresh process. Times are CPU seconds; the two sides of a ratio take turns,
-and each side counts with its median. A row that misses its target is printed as missed; one that
-falls below its floor, well under what was measured before, fails the command.
+and the median of each side counts. A row that misses its target is printed as missed; one that
+falls below its floor, well under earlier measurements, fails the command.
 """
 
 from __future__ import annotations
@@ -340,8 +340,8 @@ def peer_rows(size: Size, quick: bool) -> Iterator[Row]:
 
 def whole_row(accasim: Path | None) -> Row:
     """Measure two whole processes: 58,500 jobs from a file to all files and the report."""
-    what = "muster run, 58,500 jobs on 7,500 x 8 GPUs, with files and report: AccaSim's process"
-    what += " / muster's"
+    what = "whole process, 58,500 jobs on 7,500 x 8 GPUs, with files and report: "
+    what += "AccaSim / muster run"
     if not WHOLE.is_file():
         return row(what, None, "x", ">= 35", note=f"no {os.path.relpath(WHOLE, ROOT)}")
     if accasim is None:
@@ -440,8 +440,8 @@ def scaling_rows(size: Size, quick: bool) -> Iterator[Row]:
         )
         ratios.append((median(gangs) / median(alone), gangs[0]["jobs"]))
     yield row(
-        f"gang-fifo, that ratio at {large:,} nodes ({large_days:g} days) / at {small:,} nodes "
-        f"({small_days:g} days)",
+        f"gang-fifo: ratio to bare simpy at {large:,} nodes ({large_days:g} days) / at {small:,} "
+        f"nodes ({small_days:g} days)",
         ratios[1][0] / ratios[0][0],
         "x",
         "<= 1.3",
@@ -481,7 +481,7 @@ def study_row() -> Row:
 
 def table(rows: list[Row]) -> list[str]:
     """Return the rows as a Markdown table."""
-    lines = ["| what | measured | must | met | more |", "|---|---|---|---|---|"]
+    lines = ["| what | measured | target | met | more |", "|---|---|---|---|---|"]
     for one in rows:
         value = "not measured" if one.value is None else f"{one.value:.3g} {one.unit}"
         met = "yes" if one.met else "**no**"
@@ -541,7 +541,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="smaller sizes")
     parser.add_argument("--no-study", action="store_true", help="do not time a whole study")
     parser.add_argument(
-        "--write-docs", action="store_true", help="put the table into the documents"
+        "--write-docs", action="store_true", help="write the table into docs/benchmarks.md"
     )
     parser.add_argument("--profile", choices=["gang-fifo", "gang-easy"])
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)

@@ -173,8 +173,8 @@ def save(folder: Path) -> list[Row]:
     first_s, later_s = found["async_s"][0], statistics.median(found["async_s"][1:])
     size = f"{found['parameters'] / 1e6:.3g} M parameters, {found['bytes'] / 1e6:,.0f} MB"
     return [
-        row("synchronous save: step stands still", 1000 * sync_s, "ms", "", size),
-        row("asynchronous save: the first, which makes buffers", 1000 * first_s, "ms"),
+        row("synchronous save: step stall", 1000 * sync_s, "ms", "", size),
+        row("asynchronous save: the first, which allocates buffers", 1000 * first_s, "ms"),
         row("asynchronous save: later ones", 1000 * later_s, "ms"),
         row("asynchronous over synchronous stall", 100 * later_s / sync_s, "%", "<= 25", size),
     ]
@@ -412,7 +412,7 @@ def main() -> int:
         measure(given.measure, given.folder)
         return 0
     rows: list[Row] = []
-    print("| what | value | must | met | note |\n|---|---:|---|---|---|", flush=True)
+    print("| what | value | target | met | note |\n|---|---:|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory(prefix="muster-bench-") as folder:
         for name in given.only or PARTS:
             for one in PARTS[name](Path(folder)):

@@ -25,7 +25,7 @@ MADE = re.compile(r"bench/(out|\.venv)\b|docs/images/[^ ]*\{")
 #: files that the worked page has its reader write
 EXAMPLES = {"scheduler/policies/patient.py", "tests/theory/schedules/patient.toml"}
 #: files of other projects and of running systems that look like modules of ours
-NOT_OURS = re.compile(r"\.(yaml|json|toml|lock|crt|key|conf|config|html|dev|py)$")
+NOT_OURS = re.compile(r"\.(md|yaml|json|toml|lock|crt|key|conf|config|html|dev|py)$")
 
 
 def name_of(page: Path) -> str:
