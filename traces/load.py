@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Literal
 
 import pandas as pd
 
+from scheduler import whole
 from traces import openb, philly, slurm, swf
 from traces.schema import COLUMNS, TraceError, check_columns, complete
 from traces.tabular import RawTable, csv_columns, read_csv, settle
@@ -104,18 +106,22 @@ def _read_jobs(path: Path, on_bad_row: str) -> tuple[pd.DataFrame, pd.DataFrame]
 def convert(jobs: pd.DataFrame, path: str | Path) -> Path:
     """Write a canonical jobs table as CSV, CSV.gz or Parquet; equal tables give equal bytes.
 
+    The file has its name only once it is whole.
+
     Raises:
         TraceError: the name ends in none of these.
     """
     target = Path(path)
     table = jobs[[column.name for column in COLUMNS]]
     name = target.name.lower()
-    if name.endswith(".parquet"):
-        table.to_parquet(target, index=False, compression="zstd")
-    elif name.endswith(".csv.gz"):
-        table.to_csv(target, index=False, compression={"method": "gzip", "mtime": 0})
-    elif name.endswith(".csv"):
-        table.to_csv(target, index=False)
-    else:
+    if not name.endswith((".parquet", ".csv.gz", ".csv")):
         raise TraceError(f"cannot write {str(path)!r}: end its name in .csv, .csv.gz or .parquet")
+    with whole.replacing(target, durable=True) as part:
+        if name.endswith(".parquet"):
+            table.to_parquet(part, index=False, compression="zstd")
+        elif name.endswith(".csv.gz"):
+            with part.open("wb") as out, gzip.GzipFile("", "wb", fileobj=out, mtime=0) as packed:
+                table.to_csv(packed, index=False, mode="wb")
+        else:
+            table.to_csv(part, index=False)
     return target

@@ -6,6 +6,7 @@ import base64
 import json
 import secrets
 
+from scheduler import whole
 from scheduler.controlplane import nodes
 from scheduler.controlplane.certificates import Authority, signing_key
 from scheduler.controlplane.record import Cluster
@@ -67,10 +68,5 @@ def write(cluster: Cluster) -> None:
             "contexts": [{"name": "muster", "context": {"cluster": "muster", "user": name}}],
             "current-context": "muster",
         }
-        kubeconfig = cluster.dir / f"{name}.kubeconfig"
-        kubeconfig.touch(mode=0o600)
-        kubeconfig.write_text(json.dumps(config))
-    partial = path.with_suffix(".partial")
-    partial.touch(mode=0o600)
-    partial.write_text("\n".join(tokens) + "\n")
-    partial.replace(path)
+        whole.write_text(cluster.dir / f"{name}.kubeconfig", json.dumps(config), mode=0o600)
+    whole.write_text(path, "\n".join(tokens) + "\n", mode=0o600)

@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from scheduler import whole
+
 LIFE = timedelta(days=365)
 Key = ec.EllipticCurvePrivateKey
 
@@ -44,7 +46,7 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
         self.path = folder / "ca.crt"
-        self.path.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
+        whole.write_bytes(self.path, self._certificate.public_bytes(serialization.Encoding.PEM))
 
     def _builder(self, subject: str, key: Key, issuer: x509.Name) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
@@ -77,14 +79,13 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
         crt, pem = self._folder / f"{name}.crt", self._folder / f"{name}.key"
-        crt.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        pem.touch(mode=0o600)
-        pem.write_bytes(_pem(key))
+        whole.write_bytes(crt, certificate.public_bytes(serialization.Encoding.PEM))
+        whole.write_bytes(pem, _pem(key), mode=0o600)
         return crt, pem
 
 
 def signing_key(path: Path) -> Path:
     """Write a key with which service account tokens are signed."""
-    path.touch(mode=0o600)
-    path.write_bytes(_pem(rsa.generate_private_key(public_exponent=65537, key_size=2048)))
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    whole.write_bytes(path, _pem(key), mode=0o600)
     return path

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from scheduler import whole
 from scheduler.controlplane import (
     access,
     components,
@@ -238,7 +239,7 @@ def _audit_flags(cluster: Cluster) -> list[str]:
         "rules": [{"level": "Metadata", "users": [access.USERS["muster"][0]]}, {"level": "None"}],
     }
     path = cluster.dir / "audit-policy.json"
-    path.write_text(json.dumps(policy))
+    whole.write_text(path, json.dumps(policy))
     return [f"--audit-policy-file={path}", f"--audit-log-path={cluster.dir}/audit.jsonl"]
 
 
@@ -324,7 +325,7 @@ def _start_rest(
     ports, keys = cluster.ports, cluster.dir / "certificates"
     if cluster.with_muster:
         path = cluster.dir / "muster.toml"
-        path.write_bytes(msgspec.toml.encode({**muster_toml(cluster), **settings}))
+        whole.write_bytes(path, msgspec.toml.encode({**muster_toml(cluster), **settings}))
         command = [sys.executable, "-m", "sim.commands.main", "live", "--config", str(path)]
         supervised = [sys.executable, "-m", "scheduler.controlplane.supervisor", *command]
         cluster.run("muster", supervised, PYTHONPATH=str(HERE.parents[1]))
@@ -347,7 +348,7 @@ def _start_rest(
         ],
     )
     path = cluster.dir / "scheduler.json"
-    path.write_text(json.dumps(scheduler_configuration(cluster)))
+    whole.write_text(path, json.dumps(scheduler_configuration(cluster)))
     gates = ["--feature-gates=GenericWorkload=true"]
     cluster.run(
         "kube-scheduler",

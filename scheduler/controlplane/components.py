@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from scheduler import whole
+
 MODULES = Path(__file__).resolve().parent / "modules"
 OPERATOR = "github.com/kubeflow/training-operator"
 OPERATOR_CRD = "kubeflow.org_pytorchjobs.yaml"
@@ -124,7 +126,8 @@ def build(say: Callable[[str], None], *, real_nodes: bool = False) -> dict[str, 
         folder = _run(
             [go(), "list", "-m", "-f", "{{.Dir}}", OPERATOR], MODULES / "training-operator"
         ).strip()
-        shutil.copyfile(Path(folder) / "manifests" / "base" / "crds" / OPERATOR_CRD, crd)
+        source = Path(folder) / "manifests" / "base" / "crds" / OPERATOR_CRD
+        whole.write_bytes(crd, source.read_bytes())
     programs["crd"] = crd
     return programs
 
@@ -152,11 +155,10 @@ def _build(component: Component, target: Path) -> None:
         major, minor, _ = version.strip().lstrip("v").split(".", 2)
         flags += f" -X {_VERSION}.gitVersion={version.strip()}"
         flags += f" -X {_VERSION}.gitMajor={major} -X {_VERSION}.gitMinor={minor}"
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
     command = [go(), "build", "-trimpath", "-buildvcs=false", "-ldflags", flags]
-    command += ["-tags", component.tags, "-o", str(partial), component.package]
-    _run(command, folder, with_c=component.needs_c)
-    partial.replace(target)
+    command += ["-tags", component.tags]
+    with whole.replacing(target, mode=0o755) as part:
+        _run([*command, "-o", str(part), component.package], folder, with_c=component.needs_c)
 
 
 def _run(command: list[str], folder: Path, *, with_c: bool = False) -> str:

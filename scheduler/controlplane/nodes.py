@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from scheduler import whole
 from scheduler.controlplane import images, network
 from scheduler.controlplane.network import Network
 
@@ -132,9 +133,9 @@ def _kubelet_configuration(
 def prepare(folder: Path, programs: dict[str, Path]) -> None:
     """Write into FOLDER what all nodes of a cluster share: images and the containers' origin."""
     folder.mkdir(exist_ok=True)
-    (folder / "pause.tar").write_bytes(images.pause(programs["pause"]))
-    (folder / "train.tar").write_bytes(images.train())
-    (folder / "runtime-spec.json").write_text(json.dumps(runtime_spec(programs["ctr"])))
+    whole.write_bytes(folder / "pause.tar", images.pause(programs["pause"]))
+    whole.write_bytes(folder / "train.tar", images.train())
+    whole.write_text(folder / "runtime-spec.json", json.dumps(runtime_spec(programs["ctr"])))
 
 
 def write(
@@ -149,11 +150,11 @@ def write(
     """Write the files of one node into FOLDER; return the command that runs it."""
     name = name_of(index)
     (folder / "cni").mkdir(parents=True, exist_ok=True)
-    (folder / "containerd.toml").write_text(_containerd_toml(folder, programs))
-    (folder / "cni" / "10-muster.conflist").write_text(json.dumps(_pod_network(net, index)))
+    whole.write_text(folder / "containerd.toml", _containerd_toml(folder, programs))
+    whole.write_text(folder / "cni" / "10-muster.conflist", json.dumps(_pod_network(net, index)))
     (folder / "resolv.conf").touch()  # pods ask the cluster's DNS and nobody else
     configuration = _kubelet_configuration(folder, net, index, authority)
-    (folder / "kubelet.json").write_text(json.dumps(configuration))
+    whole.write_text(folder / "kubelet.json", json.dumps(configuration))
     others = [i for i in range(count) if i != index]
     described = {
         "name": name,
@@ -175,7 +176,7 @@ def write(
             "--v=1",
         ],
     }
-    (folder / "node.json").write_text(json.dumps(described))
+    whole.write_text(folder / "node.json", json.dumps(described))
     namespaces = ["--pid", "--mount-proc", "--mount", "--net", "--uts", "--ipc"]
     init = [sys.executable, "-I", str(HERE / "node_init.py"), str(folder / "node.json")]
     return ["unshare", "--fork", "--kill-child", *namespaces, *init]

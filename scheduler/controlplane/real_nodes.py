@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from scheduler import whole
 from scheduler.controlplane import cgroups, network, nodes, objects
 from scheduler.controlplane.processes import stop
 from scheduler.controlplane.record import READY_WITHIN_S, Cluster
@@ -67,7 +68,8 @@ def launch(cluster: Cluster, programs: dict[str, Path]) -> None:
 
 def _start_dns(cluster: Cluster, net: network.Network, program: Path) -> None:
     path = cluster.dir / "Corefile"
-    path.write_text(
+    whole.write_text(
+        path,
         "cluster.local:53 {\n"
         f"  bind {net.host}\n"
         "  errors\n"
@@ -76,7 +78,7 @@ def _start_dns(cluster: Cluster, net: network.Network, program: Path) -> None:
         f"    kubeconfig {cluster.dir}/coredns.kubeconfig muster\n"
         "    ttl 1\n"
         "  }\n"
-        "}\n"
+        "}\n",
     )
     cluster.run("coredns", [str(program), f"-conf={path}"])
 

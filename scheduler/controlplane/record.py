@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from scheduler import whole
 from scheduler.controlplane import nodes
 from scheduler.controlplane.network import Network
 from scheduler.controlplane.processes import Process, start, stop
@@ -92,13 +93,8 @@ class Cluster(msgspec.Struct):
 
     def save(self) -> None:
         """Write it down."""
-        path = self.dir / "cluster.json"
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            file.write(msgspec.json.encode(self))
-            file.flush()
-            os.fsync(file.fileno())  # the record is whole after a power cut, the old or the new
-        partial.replace(path)
+        # the record is whole after a power cut, the old or the new
+        whole.write_bytes(self.dir / "cluster.json", msgspec.json.encode(self), durable=True)
 
     def process(self, name: str) -> Process:
         """Return a started component.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from scheduler import whole
 from scheduler.controlplane import images, objects, private_folder
 from scheduler.controlplane.record import READY_WITHIN_S, Cluster, Say, await_well
 
@@ -55,7 +56,6 @@ async def _copy_certificate(cluster: Cluster) -> None:
             if all(data.get(name) for name in names):
                 target.mkdir(parents=True, exist_ok=True)
                 for name in names:
-                    (target / f".{name}").write_bytes(base64.b64decode(data[name]))
-                    (target / f".{name}").replace(target / name)
+                    whole.write_bytes(target / name, base64.b64decode(data[name]))
                 return
             await asyncio.sleep(0.1)

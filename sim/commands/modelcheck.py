@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from scheduler import whole
 from sim.report.wording import exact, number
 from traces import validation
 from traces.profiles import calibration
@@ -122,9 +123,10 @@ def write(out: Path) -> str:
         table = validation.checks(progress=progress)
     out.mkdir(parents=True, exist_ok=True)
     text = page(table, validation.months())
-    (out / f"{NAME}.md").write_text(text, encoding="utf-8")
-    table.to_csv(out / f"{NAME}.csv", index=False, float_format="%.6g")
+    with whole.replacing(out / f"{NAME}.csv") as part:
+        table.to_csv(part, index=False, float_format="%.6g")
     draw(table, out / f"{NAME}.png")
+    whole.write_text(out / f"{NAME}.md", text)
     misses = int(table["is_miss"].sum())
     return (
         f"{sized(table)}\n{plain(table)}\n"
@@ -272,7 +274,8 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         axes[1, 0].set_ylabel("GPU time of jobs\nup to this size (%)")
         axes[0, 0].legend(loc="lower right", frameon=False)
         figure.suptitle("Generated run times and sizes follow the published ones")
-        figure.savefig(path, dpi=110)
+        with whole.replacing(path) as part:
+            figure.savefig(part, dpi=110)
 
 
 def draw_run_times(profile: str, ax: Axes) -> None:

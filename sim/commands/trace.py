@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from scheduler import whole
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -60,7 +62,8 @@ def convert(
     _write(jobs, out)
     if len(rejected):
         beside = out.with_name(f"{out.name}.rejected.csv")
-        rejected.to_csv(beside, index=False)
+        with whole.replacing(beside) as part:
+            rejected.to_csv(part, index=False)
         print(f"rows left out: {beside}")
 
 

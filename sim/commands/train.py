@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scheduler import whole
+
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
     from trainer.local import Fault, Gang
@@ -122,7 +124,7 @@ def _run(config: TrainConfig, ranks: int, faults: list[Fault], out: Path) -> Non
     from trainer.local import TRAIN, Gang, supervise
 
     resolved = out / "config.toml"
-    resolved.write_bytes(msgspec.toml.encode(_without_none(msgspec.to_builtins(config))))
+    whole.write_bytes(resolved, msgspec.toml.encode(_without_none(msgspec.to_builtins(config))))
     with Gang(out, ranks, [str(TRAIN), "--config", str(resolved)]) as gang:
         progress = Progress(gang, config.steps)
         try:

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from scheduler import whole
 from sim.engines.costed import CostedSimulation
 from sim.engines.workload import Workload
 from sim.report.plots import STYLE
@@ -213,12 +214,15 @@ def answer_lines(found: Answer) -> list[str]:
 def write(found: Answer, out: Path) -> Path:
     """Write `checkpoint.png`, `.svg` and the table of the sweep; return the picture's path."""
     out.mkdir(parents=True, exist_ok=True)
-    found.sweep.to_csv(out / "checkpoint.csv", index=False)
+    with whole.replacing(out / "checkpoint.csv") as part:
+        found.sweep.to_csv(part, index=False)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 4.2), layout="constrained")
         plot(found, figure.add_subplot())
-        figure.savefig(out / "checkpoint.png", dpi=150, metadata={"Software": None})
-        figure.savefig(out / "checkpoint.svg", metadata={"Date": None, "Creator": None})
+        with whole.replacing(out / "checkpoint.png") as part:
+            figure.savefig(part, dpi=150, metadata={"Software": None})
+        with whole.replacing(out / "checkpoint.svg") as part:
+            figure.savefig(part, metadata={"Date": None, "Creator": None})
     return out / "checkpoint.png"
 
 

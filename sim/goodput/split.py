@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from scheduler import whole
 from sim.goodput.log import Event, Life, Log, read
 from sim.report.parts import PART_LABELS, PART_STYLE, Part
 from sim.report.wording import aligned, number, percent
@@ -369,4 +370,5 @@ def save_picture(found: Split, path: str | Path) -> None:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 1.9 + 0.4 * len(found.attempts)), layout="constrained")
         plot_split(found.frame(), figure.add_subplot())
-        figure.savefig(path, dpi=150)
+        with whole.replacing(path) as part:
+            figure.savefig(part, dpi=150)

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
+from scheduler import whole
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
 from scheduler.core.times import DAY_S
@@ -64,8 +65,8 @@ class Picture:
 
     def write(self, folder: Path) -> None:
         """Write both forms."""
-        (folder / f"{self.name}.png").write_bytes(self.png)
-        (folder / f"{self.name}.svg").write_bytes(self.svg)
+        whole.write_bytes(folder / f"{self.name}.png", self.png)
+        whole.write_bytes(folder / f"{self.name}.svg", self.svg)
 
 
 def render(figure: Figure, name: str, alt: str) -> Picture:

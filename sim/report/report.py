@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from scheduler import whole
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
 from scheduler.core.times import DAY_S
@@ -116,7 +117,7 @@ def build_report(
     environment.filters["data_uri"] = _data_uri
     for name in owned.PAGES:
         text = environment.get_template(f"{name}.j2").render(page)
-        (out / name).write_text(text, "utf-8")
+        whole.write_text(out / name, text)
     return out / "report.html"
 
 
@@ -537,8 +538,10 @@ def _write_tables(
     written = []
     assert tuple(tables) == TABLE_NAMES
     for name, (what, table) in tables.items():
-        table.to_parquet(folder / f"{name}.parquet", index=False)
-        table.to_csv(folder / f"{name}.csv", index=False)
+        with whole.replacing(folder / f"{name}.parquet") as part:
+            table.to_parquet(part, index=False)
+        with whole.replacing(folder / f"{name}.csv") as part:
+            table.to_csv(part, index=False)
         written.append({"name": name, "what": what})
     return written
 

@@ -7,6 +7,7 @@ import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -17,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scheduler import compiled
+from scheduler import compiled, whole
 from sim.runs import owned, timeline
 from sim.schema import tables
 from sim.schema.cluster import Cluster
@@ -82,16 +83,18 @@ class RunResult:
             ValueError: `path` exists and is not a run folder, or something else is in it.
         """
         target = Path(path)
-        owned.put(target, _check_replaceable, lambda folder: self._write(folder, point))
+        whole.put_folder(target, _check_replaceable, partial(self.fill, point=point))
         return target
 
-    def _write(self, folder: Path, point: Mapping[str, object] | None) -> None:
+    def fill(self, folder: Path, point: Mapping[str, object] | None = None) -> None:
+        """Write the files of a run into an empty folder; the manifest, last, makes it a run."""
         for name, schema in tables.schemas(has_goodput=self.config.costs is not None).items():
             write_parquet(getattr(self, name), schema, folder / f"{name}.parquet")
         if len(self.rejected):
-            self.rejected.to_csv(folder / "rejected.csv", index=False)
+            with whole.replacing(folder / "rejected.csv") as part:
+                self.rejected.to_csv(part, index=False)
         settings = {"run": msgspec.to_builtins(self.config), **msgspec.to_builtins(self.cluster)}
-        (folder / "config.toml").write_bytes(msgspec.toml.encode(_without_none(settings)))
+        whole.write_bytes(folder / "config.toml", msgspec.toml.encode(_without_none(settings)))
         _write_json(folder / "summary.json", self.summary)
         timeline.write(self.attempts, self.jobs, self.pending, folder / "timeline.json")
         _write_json(folder / MANIFEST, {**self.manifest, **({"point": point} if point else {})})
@@ -221,12 +224,13 @@ def write_parquet(frame: pd.DataFrame, schema: pa.Schema, path: Path) -> None:
     """Write a table of this schema so that equal tables give equal bytes."""
     table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
     table = table.replace_schema_metadata(None)
-    pq.write_table(table, path, compression="zstd", use_dictionary=True)
+    with whole.replacing(path) as part:
+        pq.write_table(table, part, compression="zstd", use_dictionary=True)
 
 
 def _write_json(path: Path, content: object) -> None:
     text = json.dumps(content, indent=1, allow_nan=False, default=_plain)
-    path.write_text(text + "\n", "utf-8")
+    whole.write_text(path, text + "\n")
 
 
 def _plain(value: object) -> object:

@@ -1,15 +1,14 @@
-"""What muster wrote into a folder: only that is ever removed; and how a folder takes its name."""
+"""What muster wrote into a folder: only that is ever removed."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-import secrets
-import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+
+from scheduler import whole
 
 #: lists, one a line, what a report wrote beside itself
 MARK = ".muster"
@@ -37,13 +36,22 @@ def listed(folder: Path) -> set[str]:
 
 def mark(folder: Path, files: Iterable[str]) -> None:
     """Note which files a report writes into a folder."""
-    (folder / MARK).write_text("".join(f"{name}\n" for name in sorted(files)), "utf-8")
+    whole.write_text(folder / MARK, "".join(f"{name}\n" for name in sorted(files)))
 
 
 def strangers(folder: Path, form: re.Pattern[str]) -> list[str]:
     """Return what is in a folder beside files of a form, and those that a report lists."""
     own = listed(folder) | {MARK}
-    return [name for name in _entries(folder) if name not in own and not form.fullmatch(name)]
+    return [
+        name
+        for name in _entries(folder)
+        if name not in own and not form.fullmatch(name) and not _is_part(name)
+    ]
+
+
+def _is_part(name: str) -> bool:
+    """True for what a killed muster left half written."""
+    return whole.PART.fullmatch(name.rpartition("/")[2]) is not None
 
 
 def _entries(folder: Path) -> Iterator[str]:
@@ -89,89 +97,3 @@ def remove_listed(folder: Path) -> None:
         if path.parent != folder:
             with suppress(OSError):  # something else is in it
                 path.parent.rmdir()
-
-
-# -- whole folders and files -------------------------------------------------------------------
-
-
-def put(target: Path, check: Callable[[Path], None], fill: Callable[[Path], None]) -> None:
-    """Have a folder filled, and give it its name once all of it is on the disk.
-
-    It appears whole or not at all. `check` raises ValueError where what is there must stay.
-    """
-    target = target.resolve()
-    if target.is_dir():
-        with _alone(target.parent):
-            check(target)
-    part = _beside(target, "partial")
-    part.mkdir(parents=True)
-    try:
-        fill(part)
-        _sync_all(part)
-        publish(part, target, check)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-
-
-def publish(part: Path, target: Path, check: Callable[[Path], None]) -> None:
-    """Rename a folder that is whole, in place of an earlier one that may be replaced."""
-    aside = _beside(target, "replaced")
-    with _alone(target.parent):
-        if target.is_dir():
-            check(target)
-            os.rename(target, aside)
-        os.rename(part, target)
-    sync(target.parent)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time rename what is in a folder, where the file system can."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(opened)
-
-
-def put_file(path: Path, content: bytes) -> None:
-    """Write a file that has its name only once all of it is on the disk."""
-    part = _beside(path, "partial")
-    try:
-        part.write_bytes(content)
-        put_part(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def put_part(part: Path, path: Path) -> None:
-    """Give a file that is written its name, once all of it is on the disk."""
-    sync(part)
-    os.replace(part, path)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, written to the disk."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
-
-def _sync_all(folder: Path) -> None:
-    for place, _, files in os.walk(folder):
-        for name in files:
-            sync(Path(place, name))
-        sync(Path(place))
-
-
-def _beside(path: Path, what: str) -> Path:
-    """Return a name in the same folder that no other process chooses."""
-    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.{what}")

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from scheduler import whole
+
 #: attempts shown, those with the most GPU-seconds first
 MOST_ATTEMPTS = 2000
 #: points of each counter curve
@@ -30,7 +32,7 @@ def write(attempts: pd.DataFrame, jobs: pd.DataFrame, pending: pd.DataFrame, pat
     events += _attempt_events(attempts, jobs)
     events += _counter_events(pending)
     text = json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}, separators=(",", ":"))
-    path.write_text(text + "\n", "utf-8")
+    whole.write_text(path, text + "\n")
 
 
 def _name(process: int, name: str) -> dict[str, object]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import msgspec
 
+from scheduler import whole
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -208,4 +210,4 @@ def write(costs: Costs, path: str | Path) -> None:
     for name, quantity in costs.quantities().items():
         if quantity.num_samples or quantity.p50:
             fields[name] = msgspec.to_builtins(quantity)
-    Path(path).write_bytes(msgspec.toml.encode(fields))
+    whole.write_bytes(path, msgspec.toml.encode(fields))

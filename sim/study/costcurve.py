@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from scheduler import whole
 from sim.report.wording import exact, number, percent
 from sim.study.plan import Plan
 from sim.study.search import Answer
@@ -208,8 +209,10 @@ def write(plan: Plan, answer: Answer, out: str | Path) -> dict[str, Path]:
         for name in ("plan.json", "cost_curve.csv", "cost_curve.png", "cost_curve.svg")
     }
     table = curve_table(plan, answer)
-    table.to_csv(paths["cost_curve.csv"], index=False)
-    paths["plan.json"].write_bytes(
+    with whole.replacing(paths["cost_curve.csv"]) as part:
+        table.to_csv(part, index=False)
+    whole.write_bytes(
+        paths["plan.json"],
         msgspec.json.format(
             msgspec.json.encode(
                 {
@@ -231,7 +234,7 @@ def write(plan: Plan, answer: Answer, out: str | Path) -> dict[str, Path]:
             ),
             indent=1,
         )
-        + b"\n"
+        + b"\n",
     )
     _picture(plan, answer, table, paths["cost_curve.png"], paths["cost_curve.svg"])
     return paths
@@ -260,6 +263,6 @@ def _picture(plan: Plan, answer: Answer, table: pd.DataFrame, *paths: Path) -> N
         axes[-1].set_xlabel(text)
         figure.suptitle(title, x=0.01, ha="left", fontsize=10)
         for path in paths:
-            figure.savefig(
-                path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None
-            )
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            with whole.replacing(path) as part:
+                figure.savefig(part, dpi=150, metadata=metadata)

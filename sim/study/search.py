@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from scheduler import whole
 from scheduler.core.reasons import TABLE
 from scheduler.core.times import DAY_S
-from sim.runs import owned
 from sim.runs.experiment import run
 from sim.runs.progress import Callback
 from sim.study import settings
@@ -73,7 +73,8 @@ class Evaluator:
         measured = self._run(seed, value, progress)
         path = self._path(seed, value)
         path.parent.mkdir(parents=True, exist_ok=True)
-        owned.put_file(path, msgspec.json.encode(_with_infinity_as_text(measured)))
+        content = msgspec.json.encode(_with_infinity_as_text(measured))
+        whole.write_bytes(path, content, durable=True)
         return Evaluation(value, seed, measured)
 
     def stored(self, seed: int, index: int) -> Evaluation:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from socket import gethostname
 from typing import Any
 
 import msgspec
 import pandas as pd
 
+from scheduler import whole
 from scheduler.core.times import DAY_S
 from sim.runs import owned
 from sim.runs.experiment import run
@@ -36,6 +35,10 @@ COST_MS = {
     "generated": {"gang": 0.008, "easy": 0.014, "pod": 0.1, "permit": 0.3, "workload": 0.0005},
     "superposed": {"gang": 0.7, "easy": 2.2, "pod": 3.2, "permit": 3.0, "workload": 0.014},
 }
+
+
+#: folder of run folders that are not whole yet
+UNFINISHED = "unfinished"
 
 
 class StudyWorkload(WorkloadSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -240,11 +243,10 @@ def make_jobs(point: Point, out: Path) -> pd.DataFrame:
     path = point.jobs_file(out)
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{_here()}.partial")
         jobs = point.workload.make(point.num_gpus, point.seed)
-        jobs.to_parquet(part, compression="zstd", index=False)
-        with suppress(FileNotFoundError):  # another process was first and took ours away
-            owned.put_part(part, path)
+        # another process may be first and take ours away
+        with suppress(FileNotFoundError), whole.replacing(path, durable=True) as part:
+            jobs.to_parquet(part, compression="zstd", index=False)
     return read_parquet(path)
 
 
@@ -265,18 +267,13 @@ def run_point(point: Point, out: Path, progress: Callback | None = None) -> Path
         raise ValueError(f"point {point.name}: {error}") from None
     # Two processes may be at the same point, for instance after one was killed and its worker
     # lives on: each writes its own folder, and what appears under the final name is whole.
-    part = out / "unfinished" / f"{point.name}.{_here()}"
-    shutil.rmtree(part, ignore_errors=True)
-    result.save(part, point=point.identity())
-    folder = point.folder(out)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    owned.publish(part, folder, partial(owned.refuse_strangers, form=owned.RUN))
+    whole.put_folder(
+        folder := point.folder(out),
+        partial(owned.refuse_strangers, form=owned.RUN),
+        partial(result.fill, point=point.identity()),
+        within=out / UNFINISHED,
+    )
     return folder
-
-
-def _here() -> str:
-    """Return a name for this process that others on a shared folder do not have."""
-    return f"{gethostname()}-{os.getpid()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,12 +310,15 @@ def run_study(
     points = [_point_task(point, folder) for point in mine]
     reports = folder / "progress"
     is_shown = progress and not all(task.is_done() for task in points)
-    with (
+    shown = (
         StudyProgress("muster study", reports, [*workloads, *points]) if is_shown else nullcontext()
-    ):
-        for tasks in (workloads, points):
-            run_tasks(tasks, reports, jobs=jobs, executor=executor)
-    _clear(mine, folder)
+    )
+    try:
+        with shown:
+            for tasks in (workloads, points):
+                run_tasks(tasks, reports, jobs=jobs, executor=executor)
+    finally:
+        _clear(mine, folder)
     return outcome(study, folder)
 
 
@@ -371,13 +371,13 @@ def _make_jobs(point: Point, out: Path, _: Callback) -> None:
 def _clear(points: Sequence[Point], out: Path) -> None:
     """Take away what killed processes left of these points."""
     for point in points:
-        for part in (out / "unfinished").glob(f"{point.name}.*"):
+        for part in whole.parts_of(out / UNFINISHED / point.name):
             shutil.rmtree(part, ignore_errors=True)
         (out / "progress" / point.name).unlink(missing_ok=True)
         path = point.jobs_file(out)
         if path.is_file():
-            for part in path.parent.glob(f"{path.name}.*.partial"):
+            for part in whole.parts_of(path):
                 part.unlink(missing_ok=True)
-    for name in ("unfinished", "progress"):
+    for name in (UNFINISHED, "progress"):
         with suppress(OSError):  # not there, or another process is at work in it
             (out / name).rmdir()

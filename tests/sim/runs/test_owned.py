@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import sim
+from scheduler import whole
 from sim.commands.main import USAGE_ERROR, invoke
 from sim.runs import owned
 
@@ -146,7 +147,7 @@ def test_everything_is_on_the_disk_before_a_folder_has_its_name(
     folder = sim.run(JOBS, nodes=2).save(tmp_path / "run")
     (before,) = at_rename
     assert {path.name for path in folder.iterdir()} <= before
-    assert any(name.endswith(".partial") for name in before), "the folder itself"
+    assert any(name.startswith(".partial-") for name in before), "the folder itself"
     assert tmp_path.name in synced - before, "the folder that has the new name"
 
 
@@ -158,7 +159,7 @@ def test_a_failure_leaves_nothing_and_takes_nothing(
     def fails(path: Path) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(owned, "sync", fails)
+    monkeypatch.setattr(whole, "sync", fails)
     with pytest.raises(OSError, match="No space left"):
         sim.run(JOBS, nodes=2).save("run")
     assert tree(place) == before
