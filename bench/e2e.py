@@ -20,6 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scheduler import whole
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import requirements
 from tests.cluster.conftest import Kube
@@ -204,7 +205,7 @@ def main() -> int:
         met = {True: "met", False: "MISSED", None: ""}[line["met"]]
         print(f"{line['what']:60}{line['value']:>9.2f} {line['unit']:4}{line['must']:>9} {met}")
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps(rows, indent=1) + "\n")
+    whole.write_text(OUT, json.dumps(rows, indent=1) + "\n")
     return int(any(line["met"] is False for line in rows))
 
 

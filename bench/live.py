@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench import live_curves, live_jobs, live_steps
 from bench.live_curves import Trace
 from bench.sim import write_between
+from scheduler import whole
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import objects
 from scheduler.controlplane.record import Cluster, load
@@ -413,7 +414,8 @@ def measure_paths(
                 clusters |= dict.fromkeys(some, cluster)
         in_order = {path: clusters[path] for path in paths}
         times, figures = asyncio.run(live_curves.bursts(burst, in_order, gangs, size))
-    figures.to_csv(OUT.parent / "live-bursts.csv", index=False)
+    with whole.replacing(OUT.parent / "live-bursts.csv") as part:
+        figures.to_csv(part, index=False)
     live_curves.keep(times[times["lane"].isin(live_curves.LANES)], OUT.parent)
     return figures
 
@@ -455,7 +457,8 @@ def job_rows(
     ):
         lanes = {"stock": stock, "muster": muster}
         figures = live_jobs.measure(lanes, kind, jobs, size, rounds, cpu_s, say)
-    figures.to_csv(OUT.parent / f"live-{kind.lower()}s.csv", index=False)
+    with whole.replacing(OUT.parent / f"live-{kind.lower()}s.csv") as part:
+        figures.to_csv(part, index=False)
     medians = figures.groupby("lane").median(numeric_only=True)
     rate, used = medians["pods_per_s"], medians["kube-apiserver_s"]
     dead = figures[figures["lane"] == "muster"]["dead"].sum()
@@ -585,7 +588,7 @@ def main() -> int:
     OUT.parent.mkdir(exist_ok=True)
     if given.curves is None and given.jobs is None:
         rows = measure(*shape)
-        OUT.write_text(json.dumps(rows, indent=1) + "\n")
+        whole.write_text(OUT, json.dumps(rows, indent=1) + "\n")
     else:
         folder = Path(tempfile.mkdtemp(prefix="muster-bench-"))
         try:

@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -31,6 +30,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from scheduler import whole
 from sim import run
 from sim.report.plots import STYLE
 from sim.schema import planes
@@ -124,21 +124,23 @@ def keep(measured: pd.DataFrame, folder: Path) -> None:
         same &= old["gang_pods"].eq(measured["gang_pods"].iloc[0])
         old = old[same & ~old["lane"].isin(measured["lane"].unique())]
         measured = pd.concat([old, measured], ignore_index=True)
-    measured.to_parquet(path)
+    with whole.replacing(path) as part:
+        measured.to_parquet(part)
 
 
 def replace_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Put rows into a file of rows, in place of those about the same."""
     old = json.loads(path.read_text("utf-8")) if path.exists() else []
     new = {one["what"] for one in rows}
-    path.write_text(json.dumps([*(o for o in old if o["what"] not in new), *rows], indent=1) + "\n")
+    kept = [*(o for o in old if o["what"] not in new), *rows]
+    whole.write_text(path, json.dumps(kept, indent=1) + "\n")
 
 
 def publish(folder: Path) -> None:
     """Put measured control planes and the picture where muster and its documents have them."""
     for path in folder.glob("measured-*.toml"):
-        shutil.copy(path, ROOT / "sim" / "control_planes")
-    shutil.copy(folder / PICTURE, ROOT / "docs" / "images")
+        whole.write_bytes(ROOT / "sim" / "control_planes" / path.name, path.read_bytes())
+    whole.write_bytes(ROOT / "docs" / "images" / PICTURE, (folder / PICTURE).read_bytes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +319,7 @@ warm_at_start = {str(plane.warm_at_start).lower()}
 start_jitter_ratio = {plane.start_jitter_ratio}
 """
     path = folder / f"{plane.name}.toml"
-    path.write_text(text, "utf-8")
+    whole.write_text(path, text)
     assert planes.load(path) == plane, "what is written reads back"
     return path
 
@@ -371,7 +373,8 @@ def draw(
             fontsize=11,
         )
         FigureCanvasAgg(figure)
-        figure.savefig(path, dpi=150, metadata={"Software": None})
+        with whole.replacing(path) as part:
+            figure.savefig(part, dpi=150, metadata={"Software": None})
 
 
 def _panel(ax: Axes, lane: str, bursts: pd.DataFrame, plane: ControlPlane, nodes: int) -> None:

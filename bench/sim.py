@@ -31,7 +31,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
-from scheduler import compiled  # noqa: E402
+from scheduler import compiled, whole  # noqa: E402
 
 OUT = HERE / "out"
 ACCASIM = "1.1.3"
@@ -125,7 +125,7 @@ def write_swf(jobs: Any, path: Path) -> None:
         lines.append(
             f"{number} {start} -1 {run_s} {gpus} -1 -1 {gpus} {run_s} -1 1 1 1 -1 -1 -1 -1 -1"
         )
-    path.write_text("\n".join(lines) + "\n", "ascii")
+    whole.write_text(path, "\n".join(lines) + "\n")
 
 
 def month(nodes: int, days: float) -> Any:
@@ -352,7 +352,8 @@ def whole_row(accasim: Path | None) -> Row:
         columns={"job_id": "job", "submit_time": "submit_s", "duration": "duration_s"}
     )
     table, swf = OUT / "whole.csv", OUT / "whole.swf"
-    jobs.to_csv(table, index=False)
+    with whole.replacing(table) as part:
+        jobs.to_csv(part, index=False)
     write_swf(jobs, swf)
     nodes = ("7500", str(GPUS_PER_NODE))
     run = [sys.executable, "-m", "sim.commands.main", "run", "--jobs", str(table)]
@@ -497,7 +498,7 @@ def write_between(path: Path, name: str, lines: list[str]) -> None:
     if len(pattern.findall(text)) != 1:
         raise ValueError(f"{path}: needs the markers {begin!r} and {end!r} once")
     inside = "\n".join([begin, *lines, end])
-    path.write_text(pattern.sub(lambda _: inside, text), "utf-8")
+    whole.write_text(path, pattern.sub(lambda _: inside, text))
 
 
 def show(figures: Mapping[str, float], marker: str = "") -> None:
@@ -571,7 +572,7 @@ def report(rows: list[Row], *, write_docs: bool = False, out: Path = OUT) -> int
     """Write the rows and say which miss; return 1 if one is beyond its floor."""
     out.mkdir(parents=True, exist_ok=True)
     kept = [{k: v for k, v in asdict(one).items() if k != "floor"} for one in rows]
-    (out / "sim.json").write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
+    whole.write_text(out / "sim.json", json.dumps(kept, indent=1) + "\n")
     if write_docs:
         write_between(ROOT / "docs" / "benchmarks.md", "measured", table(rows))
     missed = [one for one in rows if not one.met]

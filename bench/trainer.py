@@ -24,6 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scheduler import whole
 from scheduler.controlplane import requirements
 from trainer.local import TRAIN, Fault, Gang, supervise
 
@@ -377,7 +378,7 @@ def measure(what: str, folder: Path) -> None:
         case _:
             found = measure_overhead(folder, on_gpu=what == "gpu")
     if os.environ["RANK"] == "0":
-        (folder / "found.json").write_text(json.dumps(found), "utf-8")
+        whole.write_text(folder / "found.json", json.dumps(found))
 
 
 # -- report --------------------------------------------------------------------------------------
@@ -419,7 +420,7 @@ def main() -> int:
                 rows.append(one)
                 print(line(one), flush=True)
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps([asdict(one) for one in rows], indent=1) + "\n", "utf-8")
+    whole.write_text(given.out, json.dumps([asdict(one) for one in rows], indent=1) + "\n")
     missed = [one for one in rows if one.met is False]
     print(f"{len(missed)} of {len(rows)} rows miss; {given.out}", file=sys.stderr)
     return 1 if missed else 0

@@ -30,7 +30,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 
 from trainer.config import CheckpointConfig
 from trainer.goodput import GoodputLog
-from trainer.index import INDEX, SHARE, Planner, Reader, Writer
+from trainer.index import INDEX, SHARE, Planner, Reader, Writer, put
 from trainer.saved import Saved
 
 COMMITTED = ".metadata"
@@ -187,7 +187,8 @@ class Checkpointer:
         own = sorted(path.glob(f"__{self._rank}_*"))
         own += [path / INDEX, path / COMMITTED] if self._rank == 0 else []
         sums = {file.name: _checksum(file) for file in own}
-        (path / f"checksums_{self._rank}.json").write_text(json.dumps(sums), encoding="utf-8")
+        # half of it would make the whole checkpoint one that is damaged
+        put(path / f"checksums_{self._rank}.json", json.dumps(sums).encode())
 
     def prune(self) -> None:
         """Remove all but the newest committed checkpoints, and what older saves left undone."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import secrets
 import sys
 from pathlib import Path
 from typing import Any
@@ -124,15 +125,25 @@ class Writer(dcp.FileSystemWriter):
     def finish(self, metadata: Metadata, results: list[list[Any]]) -> None:
         """Write the indexes."""
         storage = {one.index: one.storage_data for ranks in results for one in ranks}
-        _write(Path(self.path), _written(metadata, storage))
+        put(Path(self.path, INDEX), _written(metadata, storage))
         super().finish(metadata, results)
 
 
-def _write(folder: Path, content: bytes) -> None:
-    with (folder / INDEX).open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def put(path: Path, content: bytes) -> None:
+    """Write a file that has its name only once all of it is on the disk.
+
+    As `scheduler.whole` does it, which an image with nothing but the trainer lacks.
+    """
+    part = path.with_name(f".partial-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    try:
+        with part.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 class Reader(dcp.FileSystemReader):
@@ -167,7 +178,7 @@ def main() -> int:
         return 2
     folder = Path(sys.argv[1])
     metadata = dcp.FileSystemReader(folder).read_metadata()
-    _write(folder, _written(metadata, metadata.storage_data))
+    put(folder / INDEX, _written(metadata, metadata.storage_data))
     print(folder / INDEX)
     return 0
 

@@ -115,7 +115,8 @@ def _prepare(out: Path, force: bool) -> None:
 
             owned.refuse_strangers(out, owned.TRAINING)
             shutil.rmtree(out.resolve())
-    out.resolve().mkdir(parents=True, exist_ok=True)  # --out may be a link, as to a large disk
+    # --out may be a link, as to a large disk; the folder inside tells the next command what it is
+    (out.resolve() / "goodput").mkdir(parents=True, exist_ok=True)
 
 
 def _run(config: TrainConfig, ranks: int, faults: list[Fault], out: Path) -> None:
