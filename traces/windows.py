@@ -11,6 +11,14 @@ from traces.schema import DAY_S
 CARRY_IN_S = 3600.0
 
 
+def from_first(jobs: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    """Return jobs whose times count from the first submission, and the seconds taken off."""
+    offset_s = float(jobs["submit_s"].min()) if len(jobs) else 0.0
+    if offset_s == 0.0:
+        return jobs, 0.0
+    return jobs.assign(submit_s=jobs["submit_s"] - offset_s), offset_s
+
+
 def before(jobs: pd.DataFrame, days: float) -> pd.DataFrame:
     """Return the jobs submitted in the first `days`."""
     return jobs[jobs["submit_s"] < days * DAY_S].reset_index(drop=True)

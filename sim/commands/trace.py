@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from scheduler import whole
+from sim.commands.options import reader_options, with_options
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    import traces
+    from sim.runs.reader import Reader
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,51 +23,43 @@ app = typer.Typer(
     help="Look at, convert and generate workloads.",
 )
 
-BadRow = Literal["fail", "skip"]
-Kind = Literal["jobs", "swf", "philly", "openb", "helios", "acme"]
-
-FileArgument = Annotated[Path, typer.Argument(help="Jobs table or public trace.")]
-KindOption = Annotated[
-    Kind | None, typer.Option(help="Form of the file.", show_default="told from name and header")
+FileArgument = Annotated[
+    Path, typer.Argument(help="Jobs file: a table, or a log of a known format.")
 ]
-GpusPerPodOption = Annotated[
-    int | None, typer.Option(help="SWF only: processors that make one pod.", show_default="1")
-]
-BadRowOption = Annotated[BadRow, typer.Option(help="skip: leave bad rows out and count them.")]
 
 
 @app.command(epilog="Example: muster trace describe jobs.csv --gpus 512")
+@with_options(reader=reader_options)
 def describe(
+    *,
     file: FileArgument,
     gpus: Annotated[
         int | None, typer.Option(help="GPUs of a cluster: print the load on it.")
     ] = None,
-    kind: KindOption = None,
-    gpus_per_pod: GpusPerPodOption = None,
-    on_bad_row: BadRowOption = "fail",
+    reader: Reader,
 ) -> None:
     """Print counts, quantiles of size and duration, and load."""
-    jobs, _ = _load(file, kind, gpus_per_pod, on_bad_row)
+    loaded = _load(file, reader)
     from traces import description
 
-    print(description.describe(jobs, gpus))
+    print(description.describe(loaded.jobs, gpus))
 
 
 @app.command(epilog="Example: muster trace convert trace.swf jobs.parquet --gpus-per-pod 8")
+@with_options(reader=reader_options)
 def convert(
+    *,
     file: FileArgument,
     out: Annotated[Path, typer.Argument(help="Jobs table: .csv, .csv.gz or .parquet.")],
-    kind: KindOption = None,
-    gpus_per_pod: GpusPerPodOption = None,
-    on_bad_row: BadRowOption = "fail",
+    reader: Reader,
 ) -> None:
     """Write a trace as a jobs table; with --on-bad-row skip, bad rows go to OUT.rejected.csv."""
-    jobs, rejected = _load(file, kind, gpus_per_pod, on_bad_row)
-    _write(jobs, out)
-    if len(rejected):
+    loaded = _load(file, reader)
+    _write(loaded.jobs, out)
+    if len(loaded.rejected):
         beside = out.with_name(f"{out.name}.rejected.csv")
         with whole.replacing(beside) as part:
-            rejected.to_csv(part, index=False)
+            loaded.rejected.to_csv(part, index=False)
         print(f"rows left out: {beside}")
 
 
@@ -127,17 +123,13 @@ def validate_model(
     print(write(out))
 
 
-def _load(
-    file: Path, kind: Kind | None, gpus_per_pod: int | None, on_bad_row: BadRow
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    import traces
-
-    loaded = traces.load(file, kind=kind, gpus_per_pod=gpus_per_pod, on_bad_row=on_bad_row)
+def _load(file: Path, reader: Reader) -> traces.LoadedJobs:
+    loaded = reader.read(file)
     if loaded.jobs.empty:
         raise ValueError(f"jobs file {str(file)!r} holds no jobs")
     if len(loaded.rejected):
         print(f"{len(loaded.rejected):,} rows left out", file=sys.stderr)
-    return loaded.jobs, loaded.rejected
+    return loaded
 
 
 def _write(jobs: pd.DataFrame, out: Path) -> None:

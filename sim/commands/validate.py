@@ -9,23 +9,25 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-import traces
 from sim.report.wording import duration, exact, number
 from sim.runs.folder import RunResult, read_config, read_manifest
+from sim.runs.reader import Reader
 from sim.runs.steps import allocation_steps, pending_steps
 from sim.schema import costs, planes, tables
 from sim.schema.cluster import Cluster
 from sim.schema.config import ControlPlane
 from sim.study.plan import Plan
+from sim.study.settings import WorkloadSettings
 from sim.study.study import Study
 
+AS_IT_IS = Reader()
 KINDS = (
     "a jobs table, a cluster, study, plan, control-plane, costs or interrupts TOML, or a run folder"
 )
 
 
-def inspect(path: str | Path) -> str:
-    """Check one file or folder; return one line about it.
+def inspect(path: str | Path, reader: Reader = AS_IT_IS) -> str:
+    """Check one file or folder; return one line about it. `reader` is for a jobs file.
 
     Raises:
         ValueError: it is not what it seems to be; the text says what is wrong and where.
@@ -37,11 +39,12 @@ def inspect(path: str | Path) -> str:
         raise ValueError(f"{str(path)!r} does not exist; give {KINDS}")
     if place.suffix.lower() == ".toml":
         return _toml(place)
-    return _jobs(place)
+    return _jobs(place, reader)
 
 
-def _jobs(path: Path) -> str:
-    jobs = traces.load(path).jobs
+def _jobs(path: Path, reader: Reader) -> str:
+    loaded = reader.read(path)
+    jobs = loaded.jobs
     if jobs.empty:
         raise ValueError(f"{str(path)!r} has no rows; a jobs table needs at least one job")
     gpus = gpus_of(jobs)
@@ -51,6 +54,7 @@ def _jobs(path: Path) -> str:
         f"jobs table: {exact(len(jobs))} jobs, {exact(int(jobs['num_pods'].sum()))} pods, "
         f"largest {exact(int(gpus.max()))} GPUs, {number(work / 3600.0)} GPU-hours "
         f"submitted over {duration(span_s)}"
+        + (f"; {exact(len(loaded.rejected))} rows left out" if len(loaded.rejected) else "")
     )
 
 
@@ -76,9 +80,12 @@ def _toml(path: Path) -> str:
         )
     if "target" in keys or "vary" in keys:
         plan = Plan.load(path)
+        _check_workload(plan.workload)
         return f"plan: {len(plan.target)} targets, {len(plan.sizes())} values of {plan.vary.what}"
     if "arm" in keys or "workload" in keys:
         study = Study.load(path)
+        for workload in study.workload:
+            _check_workload(workload)
         return (
             f"study: {len(study.points())} points ({len(study.workload)} workloads, "
             f"{len(study.nodes)} sizes, {len(study.arm)} arms, {len(study.seeds)} seeds)"
@@ -98,6 +105,12 @@ def _toml(path: Path) -> str:
         "a plan [vary] and [[target]], a control plane rates such as bind_qps, costs quantities "
         "such as startup_s, interrupts [[interrupt]]"
     )
+
+
+def _check_workload(workload: WorkloadSettings) -> None:
+    """Raise ValueError if the jobs file of a study or plan cannot be read as its settings say."""
+    if workload.jobs:
+        _jobs(Path(workload.jobs), workload.reader)
 
 
 def _run_folder(folder: Path) -> str:

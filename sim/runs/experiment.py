@@ -16,10 +16,12 @@ from sim.engines.gangs import GangSimulation, ProgressCallback
 from sim.engines.records import Records, jobs_table, nodes_table
 from sim.engines.workload import Workload
 from sim.runs.folder import RunResult, versions
+from sim.runs.reader import OPTIONS, Reader
 from sim.runs.summary import summarize
 from sim.schema import costs, planes
 from sim.schema.cluster import Cluster
 from sim.schema.config import SETTINGS, RunConfig, check_admission, with_policy
+from traces import windows
 
 
 def run(
@@ -29,31 +31,40 @@ def run(
     gpus_per_node: int = 8,
     cluster: Cluster | str | Path | None = None,
     config: RunConfig | None = None,
-    on_bad_row: str = "fail",
     progress: bool | ProgressCallback = False,
+    from_first: bool = True,
     **settings: Any,
 ) -> RunResult:
     """Simulate `jobs` on a cluster and return every record.
 
-    `settings` are fields of `RunConfig`, such as `seed=1`, and the words of its policy, such as
-    `order="sjf"` or `discipline="easy"`; `control_plane` also takes a name such as "kubernetes" or
+    Times of all tables count from the first submission; the manifest keeps its time on the clock
+    of the jobs (`offset_s`). With `from_first=False` they count from 0 of that clock.
+
+    `settings` are fields of `RunConfig`, such as `seed=1`, the words of its policy, such as
+    `order="sjf"` or `discipline="easy"`, and, for a file, those of its `Reader`, such as
+    `kind="swf"` or `on_bad_row="skip"`; `control_plane` also takes a name such as "kubernetes" or
     the path of a TOML file, and `costs` and `interrupt` the path of one.
 
     Raises:
         ValueError: the jobs, the cluster or a setting make no sense; the text says which.
     """
+    reader = Reader(**{name: settings.pop(name) for name in OPTIONS if name in settings})
     resolved = resolve(config, settings)
     where = _cluster(nodes, gpus_per_node, cluster)
     rejected = pd.DataFrame()
     source: dict[str, object] = {"input": "DataFrame"}
     if isinstance(jobs, pd.DataFrame):
-        table = jobs
+        if given := list(reader.given()):
+            raise ValueError(f"{given[0]} is for jobs files; a DataFrame is taken as it is")
+        table = traces.complete(jobs)
     else:
-        loaded = traces.load(jobs, on_bad_row=on_bad_row)
+        loaded = reader.read(jobs)
         source = {"input": Path(jobs).name, "input_sha256": loaded.sha256}
         table, rejected = loaded.jobs, loaded.rejected
     if table.empty:
         raise ValueError("the jobs table has no rows; a run needs at least one job")
+    if from_first:
+        table, source["offset_s"] = windows.from_first(table)
     work = Workload(table, resolved.seed, limits_pods=where.limits_pods)
     if progress is True:
         from sim.runs.progress import run_progress

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,7 +17,7 @@ class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     nodes: int
-    gpus_per_node: int = 8
+    gpus_per_node: int = 8  #: 0: nodes without GPUs
     gpu_model: str = ""
     cpu_per_node: float | None = None
     mem_gib_per_node: float | None = None
@@ -41,6 +42,34 @@ class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return nodes
 
 
+class NodeShape(NamedTuple):
+    """What each node of one pool has, as far as it is given."""
+
+    gpus_per_node: int | None = None  #: 8
+    cpu_per_node: float | None = None  #: no limit
+    mem_gib_per_node: float | None = None  #: no limit
+
+    def given(self) -> list[str]:
+        """Return the names of what is given."""
+        return [name for name in self._fields if getattr(self, name) is not None]
+
+    def of(self, nodes: int) -> Cluster:
+        """Return a cluster of so many such nodes.
+
+        Raises:
+            ValueError: a count is negative, or there is no node.
+        """
+        gpus = 8 if self.gpus_per_node is None else self.gpus_per_node
+        pool = Pool(
+            "node",
+            nodes,
+            gpus,
+            cpu_per_node=self.cpu_per_node,
+            mem_gib_per_node=self.mem_gib_per_node,
+        )
+        return _checked(Cluster((pool,)), "the command line")
+
+
 class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All pools; the same words in `cluster.toml` as `[[pool]]`."""
 
@@ -53,7 +82,7 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Raises:
             ValueError: a count is not positive.
         """
-        return _checked(cls((Pool("node", nodes, gpus_per_node),)), "the command line")
+        return NodeShape(gpus_per_node).of(nodes)
 
     @classmethod
     def load(cls, path: str | Path) -> Cluster:
@@ -98,11 +127,11 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def _checked(cluster: Cluster, source: str) -> Cluster:
     names = [pool.name for pool in cluster.pool]
     for pool in cluster.pool:
-        for what in ("nodes", "gpus_per_node", "pods_per_node"):
+        for what, least in (("nodes", 1), ("gpus_per_node", 0), ("pods_per_node", 1)):
             value = getattr(pool, what)
-            if value is not None and value < 1:
+            if value is not None and value < least:
                 raise ValueError(
-                    f"pool {pool.name!r} in {source}: {what} is {value}; give at least 1"
+                    f"pool {pool.name!r} in {source}: {what} is {value}; give at least {least}"
                 )
         for what in ("cpu_per_node", "mem_gib_per_node"):
             amount = getattr(pool, what)

@@ -109,6 +109,7 @@ class Evaluator:
             gpus_per_node=plan.gpus_per_node,
             config=plan.arm.config(plan, seed=seed),
             progress=progress or False,
+            from_first=False,  # the workload says where its time begins
         )
         return measure(result, plan.target, plan.warmup_days * DAY_S)
 
@@ -219,7 +220,7 @@ def solve(
     plan: Plan,
     out: str | Path,
     *,
-    jobs: int = 2,
+    processes: int = 2,
     executor: str = "local",
     progress: bool = True,
 ) -> Answer:
@@ -237,7 +238,7 @@ def solve(
     tasks = [*searches, *curves]
     with StudyProgress("muster plan", reports, tasks) if progress else nullcontext():
         for part in (searches, curves):
-            run_tasks(part, reports, jobs=jobs, executor=executor)
+            run_tasks(part, reports, processes=processes, executor=executor)
     with suppress(OSError):  # not there, or another process is at work in it
         reports.rmdir()
     return _answer(plan, evaluator)

@@ -14,6 +14,7 @@ import pandas as pd
 
 import traces
 from scheduler.policies.spec import PolicySpec
+from sim.runs.reader import OPTIONS, Reader
 from sim.schema import planes
 from sim.schema.config import (
     Admission,
@@ -40,8 +41,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
-class WorkloadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where jobs come from: exactly one of `profile`, `superpose` and `jobs`."""
+class WorkloadSettings(Reader, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where jobs come from: exactly one of `profile`, `superpose` and `jobs`.
+
+    The words of a `Reader` say how a jobs file is to be read.
+    """
 
     name: str
     profile: str = ""  #: calibrated generator, such as "openai_like"
@@ -52,6 +56,11 @@ class WorkloadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     #: the run begins so late in the workload: what would run then is there from the first hour on
     carry_in_days: float = 0.0
     tail_scale: float = 1.0  #: how the largest gangs grow with the cluster, 0 to 1
+
+    @property
+    def reader(self) -> Reader:
+        """How the jobs file is to be read."""
+        return Reader(**{name: getattr(self, name) for name in OPTIONS})
 
     def check(self, place: str) -> None:
         """Raise ValueError if the workload makes no sense; `place` is the file it stands in."""
@@ -68,6 +77,8 @@ class WorkloadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
                 raise ValueError(f"{what}: jobs file {self.jobs!r} does not exist")
             if self.load is not None:
                 raise ValueError(f"{what}: a jobs file brings its own load; take load out")
+        elif said := list(self.reader.given()):
+            raise ValueError(f"{what}: {said[0]} is for a jobs file; take it out")
         for key in ("load", "days"):
             value = getattr(self, key)
             if value is None and not self.jobs:
@@ -82,8 +93,14 @@ class WorkloadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     def sha256(self, num_gpus: int, seed: int) -> str:
         """Return what identifies the jobs of this workload for a cluster and a seed."""
         if self.jobs:
-            window = (self.days, self.carry_in_days)
-            return digest({"file": file_sha256(self.jobs), "days": window, "code": code_sha256()})
+            return digest(
+                {
+                    "file": file_sha256(self.jobs),
+                    "reader": self.reader.given(),
+                    "days": (self.days, self.carry_in_days),
+                    "code": code_sha256(),
+                }
+            )
         return digest(
             {
                 **msgspec.to_builtins(self),
@@ -106,7 +123,7 @@ class WorkloadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     def _all_jobs(self, num_gpus: int, seed: int) -> pd.DataFrame:
         """Return the jobs from the beginning of the workload."""
         if self.jobs:
-            jobs = traces.load(self.jobs).jobs
+            jobs, _ = windows.from_first(self.reader.read(self.jobs).jobs)
             return (
                 jobs if self.days is None else windows.before(jobs, self.carry_in_days + self.days)
             )

@@ -262,6 +262,7 @@ def run_point(point: Point, out: Path, progress: Callback | None = None) -> Path
             gpus_per_node=point.study.gpus_per_node,
             config=point.config,
             progress=progress or False,
+            from_first=False,  # the workload says where its time begins
         )
     except ValueError as error:
         raise ValueError(f"point {point.name}: {error}") from None
@@ -288,7 +289,7 @@ def run_study(
     study: Study,
     out: str | Path,
     *,
-    jobs: int = 2,
+    processes: int = 2,
     executor: str = "local",
     shard: Shard | None = None,
     progress: bool = True,
@@ -316,7 +317,7 @@ def run_study(
     try:
         with shown:
             for tasks in (workloads, points):
-                run_tasks(tasks, reports, jobs=jobs, executor=executor)
+                run_tasks(tasks, reports, processes=processes, executor=executor)
     finally:
         _clear(mine, folder)
     return outcome(study, folder)

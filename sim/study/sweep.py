@@ -51,7 +51,7 @@ def check_executor(executor: str) -> None:
         raise ValueError(f"executor {executor!r}: give local or dask:ADDRESS")
 
 
-def run_tasks(tasks: Sequence[Task], folder: Path, *, jobs: int, executor: str) -> None:
+def run_tasks(tasks: Sequence[Task], folder: Path, *, processes: int, executor: str) -> None:
     """Run the tasks that are not done, in the given order; workers report progress in `folder`.
 
     Raises:
@@ -60,7 +60,7 @@ def run_tasks(tasks: Sequence[Task], folder: Path, *, jobs: int, executor: str) 
     tasks = [task for task in tasks if not task.is_done()]
     if not tasks:
         return
-    with _stop_on_terminate(), _backend(executor, min(jobs, len(tasks))) as (workers, parent):
+    with _stop_on_terminate(), _backend(executor, min(processes, len(tasks))) as (workers, parent):
         calls = [joblib.delayed(perform)(task.work, folder / task.name, parent) for task in tasks]
         # Tasks are long: a worker must not take several of them at once.
         joblib.Parallel(n_jobs=workers, batch_size=1, pre_dispatch=2 * workers)(calls)
@@ -100,11 +100,11 @@ def _follow(parent: int) -> None:
 
 
 @contextmanager
-def _backend(executor: str, jobs: int) -> Iterator[tuple[int, int | None]]:
+def _backend(executor: str, processes: int) -> Iterator[tuple[int, int | None]]:
     """Choose where joblib runs; yield the number of workers and, for local ones, their parent."""
     if executor == "local":
-        with joblib.parallel_config(backend="loky" if jobs > 1 else "sequential"):
-            yield jobs, os.getpid() if jobs > 1 else None
+        with joblib.parallel_config(backend="loky" if processes > 1 else "sequential"):
+            yield processes, os.getpid() if processes > 1 else None
         return
     address = executor.removeprefix("dask:")
     try:

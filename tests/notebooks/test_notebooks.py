@@ -101,7 +101,8 @@ def test_notebooks_simulate_nothing(repository: Path, name: str) -> None:
 def study_of(folder: Path) -> Path:
     (folder / "study.toml").write_text(STUDY)
     out = folder / "study"
-    assert not run_study(Study.load(folder / "study.toml"), out, jobs=1, progress=False).missing
+    study = Study.load(folder / "study.toml")
+    assert not run_study(study, out, processes=1, progress=False).missing
     return out
 
 
@@ -109,7 +110,7 @@ def plan_of(folder: Path) -> Path:
     (folder / "plan.toml").write_text(PLAN)
     plan = Plan.load(folder / "plan.toml")
     out = folder / "plan"
-    costcurve.write(plan, solve(plan, out, jobs=1, progress=False), out)
+    costcurve.write(plan, solve(plan, out, processes=1, progress=False), out)
     return out
 
 

@@ -102,7 +102,7 @@ def test_bad_jobs_are_refused(
         ("run --jobs jobs.csv --nodes x --out o", "valid integer"),
         ("run --jobs jobs.csv --nodes 0 --out o", "nodes is 0; give at least 1"),
         ("run --jobs jobs.csv --nodes -2 --out o", "nodes is -2; give at least 1"),
-        ("run --jobs jobs.csv --nodes 4 --gpus-per-node 0 --out o", "gpus_per_node is 0"),
+        ("run --jobs jobs.csv --nodes 4 --gpus-per-node -1 --out o", "gpus_per_node is -1"),
         ("run --jobs jobs.csv --nodes 4 --cluster two.toml --out o", "not both"),
         ("run --jobs jobs.csv --cluster two.toml --gpus-per-node 8 --out o", "goes with --nodes"),
         ("run --jobs jobs.csv --cluster none.toml --out o", "'none.toml': No such file"),
@@ -162,7 +162,11 @@ def test_impossible_clusters_are_refused(
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [("--shard 4/4", "give i/n"), ("--jobs 0", "--jobs is 0"), ("--executor ray", "give local")],
+    [
+        ("--shard 4/4", "give i/n"),
+        ("--processes 0", "--processes is 0"),
+        ("--executor ray", "give local"),
+    ],
 )
 def test_bad_study_flags_are_refused(
     folder: Path,
@@ -179,6 +183,52 @@ def test_a_group_without_a_command_shows_its_help(capsys: pytest.CaptureFixture[
     for arguments in ([], ["trace"]):
         assert invoke(arguments) == 2
         assert capsys.readouterr().err.startswith("Usage: muster")
+
+
+def test_validate_goes_on_after_a_bad_file(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "bad.csv").write_text(HEADER + "a,0,-1,1,8\n")
+    assert invoke(["validate", "none.csv", "jobs.csv", "bad.csv", "two.toml"]) == 2
+    said = capsys.readouterr()
+    assert [line.partition(":")[0] for line in said.out.splitlines()] == ["jobs.csv", "two.toml"]
+    assert "'none.csv' does not exist" in said.err
+    assert "'-1' must be a number" in said.err
+    assert invoke(["validate", "jobs.csv", "bad.csv", "--on-bad-row", "skip"]) == 2
+    (folder / "bad.csv").write_text(TEN_JOBS + "a,0,-1,1,8\n")
+    assert invoke(["validate", "bad.csv", "--on-bad-row", "skip"]) == 0
+    assert "; 1 rows left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", ["", "on_bad_row = 'skip'\n"], ids=["fail", "skip"])
+def test_a_study_or_plan_is_validated_with_its_jobs_file(
+    folder: Path, capsys: pytest.CaptureFixture[str], more: str
+) -> None:
+    (folder / "bad.csv").write_text(TEN_JOBS + "a,0,-1,1,8\n")
+    workload = f"workload]{{}}\nname = 'mine'\njobs = 'bad.csv'\n{more}"
+    (folder / "s.toml").write_text(f"nodes = [4]\n[[{workload.format(']')}[[arm]]\nname = 'a'\n")
+    (folder / "p.toml").write_text(
+        f"[{workload.format('')}[arm]\nname = 'a'\n[vary]\nwhat = 'nodes'\nlow = 1\nhigh = 2\n"
+        "[[target]]\nmetric = 'pending_pods_max'\nat_most = 1\n"
+    )
+    for name in ("s.toml", "p.toml"):
+        if more:
+            assert invoke(["validate", name]) == 0
+            capsys.readouterr()
+        else:
+            assert "'-1' must be a number" in refused(f"validate {name}", capsys)
+
+
+READING = ["--kind", "--on-bad-row", "--map", "--ignore-extra", "--columns", "--dates"]
+
+
+@pytest.mark.parametrize("command", ["run", "validate", "trace describe", "trace convert"])
+def test_every_command_that_reads_jobs_has_the_same_options_for_it(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert invoke([*command.split(), "--help"]) == 0
+    said = capsys.readouterr().out
+    assert [option for option in READING if option not in said] == []
 
 
 @pytest.mark.parametrize("command", ["run", "study", "report", "diff", "plan", "validate"])

@@ -44,3 +44,22 @@ def test_a_pool_without_a_limit_takes_any_number_beside_one_that_has_one() -> No
     jobs = pd.concat([ONE_GPU_JOBS, ONE_GPU_JOBS.assign(job=[f"k{i}" for i in range(8)])])
     started = run(jobs, cluster=cluster, audit=True).jobs["start_s"]
     assert (started == 0.0).sum() == 9
+
+
+@pytest.mark.parametrize("admission", ["gang", "pod", "permit"])
+@pytest.mark.parametrize(("pods", "gpus"), [(70_000, 40_000), (2**31 - 1, 2), (2, 2**31 - 1)])
+def test_more_gpus_than_a_table_can_hold_are_refused_before_the_run(
+    admission: str, pods: int, gpus: int
+) -> None:
+    jobs = pd.concat(
+        [ONE_GPU_JOBS, ONE_GPU_JOBS.head(1).assign(job="big", num_pods=pods, gpus_per_pod=gpus)]
+    )
+    with pytest.raises(ValueError, match=f"job 'big' asks for {pods * gpus:,} GPUs in {pods:,} po"):
+        run(jobs, nodes=1, admission=admission)
+
+
+def test_as_many_gpus_as_a_table_can_hold_never_fit_and_are_counted() -> None:
+    jobs = ONE_GPU_JOBS.head(1).assign(num_pods=2**31 - 1)
+    table = run(jobs, nodes=1).jobs
+    assert table["outcome"].tolist() == ["never_fits"]
+    assert table["gpus"].tolist() == [2**31 - 1]

@@ -22,7 +22,8 @@ def of(result: RunResult, job: str) -> pd.DataFrame:
 
 @pytest.mark.parametrize("mode", ["pod", "permit"])
 def test_a_gang_that_fits_runs_at_once(mode: str) -> None:
-    found = run(jobs(("a", 5.0, 100.0, 4)), nodes=4, admission=mode).jobs.iloc[0]
+    table = jobs(("a", 5.0, 100.0, 4))
+    found = run(table, nodes=4, admission=mode, from_first=False).jobs.iloc[0]
     assert (found["start_s"], found["end_s"], found["attempts"]) == (5.0, 105.0, 1)
     assert found["lost_gpu_s"] == 0.0
 

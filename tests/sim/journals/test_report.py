@@ -168,7 +168,7 @@ def test_a_journal_gives_the_tables_of_the_same_run(
     path = tmp_path_factory.mktemp("journal") / "journal.jsonl"
     Live(path, nodes(3), PolicySpec(discipline=discipline)).play(jobs)
     live = recorded([path])
-    simulated = sim.run(jobs, nodes=3, discipline=discipline)
+    simulated = sim.run(jobs, nodes=3, discipline=discipline, from_first=False)
     assert_same_curves(live, simulated)
     same = ["job", "submit_s", "start_s", "end_s", "num_pods", "gpus", "outcome", "held_gpu_s"]
     same += [f"pending_{reason}_s" for reason in REASONS]

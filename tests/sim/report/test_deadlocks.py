@@ -12,7 +12,8 @@ from sim.report.deadlocks import deadlocks, explain
 def two_that_want_everything(**settings: object) -> RunResult:
     """Two gangs of four whole nodes, created in the same instant, on four nodes."""
     jobs = pd.DataFrame({"job": ["a", "b"], "submit_s": [60.0, 60.0], "duration_s": [600.0] * 2})
-    return run(jobs.assign(num_pods=4, gpus_per_pod=8), nodes=4, **settings)
+    jobs = jobs.assign(num_pods=4, gpus_per_pod=8)
+    return run(jobs, nodes=4, from_first=False, **settings)
 
 
 def test_two_half_placed_gangs_are_a_deadlock_from_their_first_pods_on() -> None:

@@ -38,7 +38,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         ("gang-fifo", jobs, {}),
         ("gang-easy", jobs, {"backfill": "easy"}),
     ):
-        result = run(part, nodes=NODES, control_plane="kubernetes", label=name, **settings)
+        plane = {"control_plane": "kubernetes", "from_first": False}
+        result = run(part, nodes=NODES, label=name, **plane, **settings)
         made.append(result.save(root / name, point={"workload": "tiny", "arm": name}))
     return made
 

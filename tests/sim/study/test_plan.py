@@ -197,7 +197,7 @@ def test_warm_up_longer_than_the_jobs_is_refused(jobs: pd.DataFrame) -> None:
 @pytest.mark.slow
 def test_plan_from_settings_to_files(settings: Path, tmp_path: Path) -> None:
     plan = Plan.load(settings)
-    answer = solve(plan, tmp_path / "out", jobs=2, progress=False)
+    answer = solve(plan, tmp_path / "out", processes=2, progress=False)
     assert answer.limit is not None
     assert answer.safe is not None
     assert answer.limit.low <= answer.limit.mean <= answer.limit.high
@@ -218,7 +218,7 @@ def test_plan_from_settings_to_files(settings: Path, tmp_path: Path) -> None:
     assert written["headline"].startswith("Smallest cluster that meets the target: ")
     before = {path: path.read_bytes() for path in paths.values()}
     evaluations = {p: p.stat().st_mtime_ns for p in (tmp_path / "out/evaluations").iterdir()}
-    again = solve(plan, tmp_path / "out", jobs=1, progress=False)
+    again = solve(plan, tmp_path / "out", processes=1, progress=False)
     assert again == answer
     costcurve.write(plan, again, tmp_path / "out")
     assert {path: path.read_bytes() for path in paths.values()} == before
@@ -244,7 +244,7 @@ def test_headline_says_what_to_do(
     settings: Path, tmp_path: Path, changes: list[tuple[str, str]], says: str
 ) -> None:
     plan = plan_of(settings, *changes)
-    answer = solve(plan, tmp_path / "out", jobs=2, progress=False)
+    answer = solve(plan, tmp_path / "out", processes=2, progress=False)
     assert says in costcurve.headline(plan, answer)
     costcurve.write(plan, answer, tmp_path / "out")
 
@@ -265,7 +265,7 @@ def test_jobs_file_is_planned_with_one_replication(tmp_path: Path, jobs: pd.Data
         ("warmup_days = 0.25", ""),
         ("at_most = 3600", "at_most = 60"),
     )
-    answer = solve(plan, tmp_path / "out", jobs=1, progress=False)
+    answer = solve(plan, tmp_path / "out", processes=1, progress=False)
     assert len(answer.found) == 1
     assert answer.limit is not None
     assert 1 < answer.limit.mean < 9

@@ -106,10 +106,10 @@ def test_quick_form_takes_its_sizes_and_shortens_every_window(small: Study) -> N
 
 def test_study_runs_its_points_and_keeps_finished_ones(small: Study, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    first = run_study(small, out, jobs=1, progress=False)
+    first = run_study(small, out, processes=1, progress=False)
     assert not first.missing
     manifests = {path: (path / "manifest.json").stat().st_mtime_ns for path in first.done}
-    second = run_study(small, out, jobs=1, progress=False)
+    second = run_study(small, out, processes=1, progress=False)
     assert second.done == first.done
     assert {path: (path / "manifest.json").stat().st_mtime_ns for path in second.done} == manifests
     assert sorted(path.name for path in out.iterdir()) == ["points", "workloads"]
@@ -220,10 +220,10 @@ def test_folder_without_manifest_is_not_finished(small: Study, tmp_path: Path) -
 
 
 def test_shards_make_all_points_and_no_point_twice(small: Study, tmp_path: Path) -> None:
-    one = run_study(small, tmp_path, jobs=1, shard=Shard.parse("0/2"), progress=False)
+    one = run_study(small, tmp_path, processes=1, shard=Shard.parse("0/2"), progress=False)
     assert (len(one.done), len(one.missing)) == (2, 2)
     before = {path: (path / "manifest.json").stat().st_mtime_ns for path in one.done}
-    two = run_study(small, tmp_path, jobs=1, shard=Shard.parse("1/2"), progress=False)
+    two = run_study(small, tmp_path, processes=1, shard=Shard.parse("1/2"), progress=False)
     assert not two.missing
     assert all((path / "manifest.json").stat().st_mtime_ns == at for path, at in before.items())
     assert outcome(small, tmp_path) == two
@@ -237,8 +237,8 @@ def test_impossible_shards_are_refused(text: str) -> None:
 
 @pytest.mark.slow
 def test_processes_give_the_rows_of_one_process(small: Study, tmp_path: Path) -> None:
-    run_study(small, tmp_path / "one", jobs=1, progress=False)
-    run_study(small, tmp_path / "two", jobs=2, progress=False)
+    run_study(small, tmp_path / "one", processes=1, progress=False)
+    run_study(small, tmp_path / "two", processes=2, progress=False)
     assert tables_of(tmp_path / "one") == tables_of(tmp_path / "two")
 
 
@@ -257,7 +257,7 @@ def dask_address() -> Iterator[str]:
 def test_dask_cluster_gives_the_rows_of_one_process(
     small: Study, tmp_path: Path, dask_address: str
 ) -> None:
-    run_study(small, tmp_path / "local", jobs=1, progress=False)
+    run_study(small, tmp_path / "local", processes=1, progress=False)
     status = run_study(small, tmp_path / "dask", executor=f"dask:{dask_address}", progress=False)
     assert not status.missing
     assert tables_of(tmp_path / "local") == tables_of(tmp_path / "dask")
@@ -273,8 +273,8 @@ def start(settings: Path, out: Path) -> subprocess.Popen[bytes]:
     """Start `muster study` in a session of its own, as a terminal would."""
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", "sim.commands.main", "study", "--no-report", "--jobs", "2"),
-            *("--settings", str(settings), "--out", str(out)),
+            *(sys.executable, "-m", "sim.commands.main", "study", "--no-report"),
+            *("--processes", "2", "--settings", str(settings), "--out", str(out)),
         ],
         cwd=settings.parent,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -312,8 +312,8 @@ def test_stopped_half_way_and_started_again_gives_the_same(
         assert b"Traceback" not in errors
     for folder in (out / "points").iterdir():
         assert (folder / "manifest.json").is_file(), "an unfinished run has its final name"
-    assert not run_study(small, out, jobs=2, progress=False).missing
-    run_study(small, tmp_path / "whole", jobs=1, progress=False)
+    assert not run_study(small, out, processes=2, progress=False).missing
+    run_study(small, tmp_path / "whole", processes=1, progress=False)
     assert tables_of(out) == tables_of(tmp_path / "whole")
 
 

@@ -1,0 +1,238 @@
+"""`muster run`: one job list under one policy, or what a live cluster does next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scheduler.policies import catalog
+from sim.commands.options import (
+    JobsOption,
+    check_sizes,
+    node_options,
+    one_of,
+    reader_options,
+    with_options,
+)
+from sim.commands.report import build_report
+from sim.schema.cluster import Cluster, NodeShape
+from sim.schema.config import Admission
+
+if TYPE_CHECKING:
+    from sim.runs.folder import RunResult
+    from sim.runs.reader import Reader
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog="Example: muster run --jobs jobs.csv --nodes 16 --discipline easy --out runs/easy"
+    )(run)
+
+
+@with_options(reader=reader_options, shape=node_options)
+def run(
+    *,
+    jobs: JobsOption = None,
+    nodes: Annotated[int | None, typer.Option(help="Number of equal nodes.")] = None,
+    shape: NodeShape,
+    cluster: Annotated[Path | None, typer.Option(help="Cluster TOML, instead of --nodes.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the run.")],
+    snapshot: Annotated[
+        Path | None,
+        typer.Option(help="Instead of jobs and nodes: a live cluster as muster's /state tells it."),
+    ] = None,
+    journal: Annotated[
+        list[Path] | None,
+        typer.Option(help="Its journal, instead or besides: gangs arrive as they did."),
+    ] = None,
+    assumed_hours: Annotated[
+        float, typer.Option(help="Run time of live gangs without walltime whose end is not known.")
+    ] = 1.0,
+    order: Annotated[
+        str | None,
+        typer.Option(metavar=one_of(catalog.ORDERS), help="Queue order.", show_default="fifo"),
+    ] = None,
+    discipline: Annotated[
+        str | None,
+        typer.Option(
+            metavar=one_of(catalog.DISCIPLINES),
+            help="; ".join(f"{word}: {one.does}" for word, one in catalog.DISCIPLINES.items()),
+            show_default="strict",
+        ),
+    ] = None,
+    backfill: Annotated[
+        str | None,
+        typer.Option(
+            metavar=one_of(catalog.BACKFILLS), help="easy: an older way to write the discipline."
+        ),
+    ] = None,
+    number: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=NUMBER", help="A number that the discipline takes."),
+    ] = None,
+    admission: Annotated[
+        Admission, typer.Option(help="Whole gangs, pods one by one, or pods until quorum.")
+    ] = "gang",
+    control_plane: Annotated[
+        str, typer.Option(help="A name such as kubernetes, or a TOML file.")
+    ] = "ideal",
+    placement: Annotated[
+        str | None,
+        typer.Option(
+            metavar=one_of(catalog.PLACERS), help="Which nodes to take.", show_default="pack"
+        ),
+    ] = None,
+    costs: Annotated[
+        Path | None, typer.Option(help="What starts, checkpoints and restarts cost: costs.toml.")
+    ] = None,
+    interrupts: Annotated[
+        Path | None,
+        typer.Option(help="TOML of [[interrupt]]: which job is cut when; with --costs."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of start times, costs and faults.")] = 0,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Check all accounts at each step.")
+    ] = False,
+    until_days: Annotated[
+        float | None, typer.Option(help="Stop at this day; by default the last job ends the run.")
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write report.html beside the run.")
+    ] = True,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an earlier run in --out.")
+    ] = False,
+    reader: Reader,
+) -> None:
+    """Simulate a jobs table on a cluster, or what a live cluster does next."""
+    _refuse_overwrite(out, force)
+    if until_days is not None and not until_days > 0:
+        raise ValueError(f"--until-days is {until_days}; give a number above 0")
+    until_s = None if until_days is None else until_days * 86400.0
+    words = _policy_words(order, discipline, backfill, placement, number)
+    if snapshot is not None or journal:
+        if jobs is not None or nodes is not None or cluster is not None or shape.given():
+            raise ValueError(
+                "--snapshot and --journal bring their own jobs and nodes; "
+                "leave out --jobs, --nodes and --cluster"
+            )
+        if costs is not None:
+            raise ValueError("--costs goes with --jobs; a live cluster's gangs go on without costs")
+        result = _resumed(
+            snapshot,
+            journal or [],
+            assumed_hours,
+            words,
+            admission=admission,
+            control_plane=control_plane,
+            seed=seed,
+            audit=audit,
+            until_s=until_s,
+            label=out.name,
+        )
+        _finish_run(result, out, report)
+        return
+    if jobs is None:
+        raise ValueError("give --jobs FILE, or --snapshot or --journal of a live cluster")
+    check_sizes(nodes, cluster, shape)
+    where = shape.of(nodes or 0) if cluster is None else Cluster.load(cluster)
+    from sim.runs.experiment import run as simulate
+
+    result = simulate(
+        jobs,
+        cluster=where,
+        progress=True,
+        **reader.given(),
+        admission=admission,
+        control_plane=control_plane,
+        costs=costs,
+        interrupt=interrupts,
+        seed=seed,
+        audit=audit,
+        until_s=until_s,
+        label=out.name,
+        **words,
+    )
+    _finish_run(result, out, report)
+
+
+def _policy_words(
+    order: str | None,
+    discipline: str | None,
+    backfill: str | None,
+    placement: str | None,
+    numbers: list[str] | None,
+) -> dict[str, Any]:
+    """Return what the command line says of the policy."""
+    given = {
+        "order": order, "discipline": discipline, "backfill": backfill, "placement": placement,
+    }  # fmt: skip
+    words: dict[str, Any] = {name: word for name, word in given.items() if word is not None}
+    if numbers:
+        words["numbers"] = dict(map(_named_number, numbers))
+    return words
+
+
+def _named_number(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise ValueError(f"--number {text}: give a name and a number, such as depth=3") from None
+
+
+def _resumed(
+    snapshot: Path | None,
+    journal: list[Path],
+    assumed_hours: float,
+    words: dict[str, Any],
+    **settings: Any,
+) -> RunResult:
+    """Simulate a live cluster; what of its policy is not given here is as it was live."""
+    if not assumed_hours > 0:
+        raise ValueError(f"--assumed-hours is {assumed_hours}; give a number above 0")
+    if settings["admission"] != "gang":
+        raise ValueError("a live cluster goes on with whole gangs; leave out --admission")
+    from sim.journals.resumed import resume, scene
+    from sim.runs.experiment import resolve
+
+    built = scene(snapshot, journal, assumed_hours * 3600.0)
+    config = resolve(None, {"policy": built.policy, **words, **settings})
+    print(f"{'live':<11} {built.sentence()}")
+    return resume(built, config, (snapshot or journal[-1]).name, progress=True)
+
+
+def _finish_run(result: RunResult, out: Path, report: bool) -> None:
+    from sim.runs.reader import origin
+
+    result.save(out)
+    if result.manifest.get("offset_s"):
+        print(f"{'times':<11} {origin(result.manifest['offset_s'])}")
+    _print_run(result, out)
+    if report:
+        print(f"report      {build_report([out], out, known={out: result})}")
+
+
+def _refuse_overwrite(out: Path, force: bool) -> None:
+    if out.is_file():
+        raise ValueError(f"--out {str(out)!r} is a file; give a folder")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    from sim.runs import owned
+    from sim.runs.folder import is_run
+
+    if not is_run(out):
+        raise ValueError(f"--out {str(out)!r} is not empty and holds no run; give another folder")
+    if not force:
+        raise ValueError(f"--out {str(out)!r} holds an earlier run; give --force to replace it")
+    owned.refuse_strangers(out, owned.RUN)
+
+
+def _print_run(result: RunResult, out: Path) -> None:
+    from sim.report.headlines import run_lines
+
+    for line in run_lines(result, out):
+        print(line)
