@@ -216,6 +216,7 @@ class Controller:
 
     def on_pod(self, change: Change, pod: Pod) -> None:
         """Take in a pod; its gang is mended also where what it says cannot be read."""
+        before = self.key_of_pod.get(pod.metadata.uid)
         try:
             self._take_in(change, pod)
         except Exception:
@@ -224,6 +225,11 @@ class Controller:
                 self.work.touch(key)
                 self.work.wake()
             raise
+        finally:
+            after = self.key_of_pod.get(pod.metadata.uid)
+            for key in (before, after) if before != after else (after,):
+                if key is not None:
+                    self.telling.changed(key)
 
     def _take_in(self, change: Change, pod: Pod) -> None:
         uid, spec, ended = pod.metadata.uid, pod.spec, pod.ended
@@ -447,6 +453,7 @@ class Controller:
             except Exception:
                 log.exception("gang %s keeps what its pods held that are gone", gang.name)
             self.set_aside(gang, error, "mend")
+        self.telling.changed(gang.key)
 
     def set_aside(self, gang: LiveGang, error: Exception, where: str) -> None:
         """Leave a gang out that cannot be read or decided, say so, and try again later."""
@@ -461,6 +468,7 @@ class Controller:
                 log.error("gang %s set aside: %s", gang.name, text, exc_info=trace)
             self.telling.event(gang, "NotUnderstood", text)
         gang.problem = text
+        self.telling.changed(gang.key)
         again_s = self.now_s() + SET_ASIDE_S
         if where != "mend":  # a look would find nothing wrong with it
             gang.trouble, gang.hold_until_s = text, again_s

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from scheduler.controller.membership import LiveGang
+from scheduler.workloads.gangs import GangKey
 
 
 class Telling(Protocol):
@@ -12,6 +13,9 @@ class Telling(Protocol):
 
     def wake(self) -> None:
         """Note that reasons may have changed."""
+
+    def changed(self, key: GangKey) -> None:
+        """Note that a gang may stand otherwise than it did, or be gone."""
 
     def note(self, gang: LiveGang, what: str, text: str) -> None:
         """Put a moment into the gang's story."""

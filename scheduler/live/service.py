@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from scheduler.status.pages import Breath
 from scheduler.status.publish import Publisher
 from scheduler.status.serving import status_app
 from scheduler.status.story import STEP_S, Memory
+from scheduler.status.tally import Tally
 from scheduler.status.visitors import Guard, Visitors
 from scheduler.workloads.gangs import KINDS
 from scheduler.workloads.lean import lean_pod, lean_thing
@@ -53,6 +55,8 @@ RECENT_LINES = 20_000  #: of the journal, where no file is set
 #: which those say something, and others need not
 READ_S = 15.0
 AGAIN_S = 2.0  #: plan records that cannot be read are read again after so long
+SETTLE_S = 0.05  #: what changes together is one step of the curve
+REST_TIMES = 10.0  #: the curve costs a tenth of the time at most
 FLUSH_STEP_S = 5.0  #: what a crash may cost the journal
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 #: what dynamic resource allocation says of devices; what goes wrong where it cannot be read
@@ -88,6 +92,8 @@ class Service:
             settings, api, self.ledger, plans, self.publisher, self.metrics
         )
         self.publisher.find = self.controller.find
+        self.tally = Tally(self.controller, self.memory.point)
+        self.publisher.on_change = self.tally.changed
         self.extender = Extender(self.controller)
         self.lease = Lease(
             api,
@@ -104,6 +110,7 @@ class Service:
     # -- journal -----------------------------------------------------------------------------
 
     def _record(self, now_s: float, item: object) -> None:
+        self.tally.heard(item)
         line = journals.encode(now_s, item)
         if self.journal is None:
             self.recent.append(line)
@@ -115,6 +122,7 @@ class Service:
             self.ledger.begin_anew()
 
     def _rebuilt(self, now_s: float, state: ClusterState) -> None:
+        self.tally.all_changed()
         line = journals.snapshot(now_s, state, self.policy, self.controller.zero_unix_s)
         if self.journal is None:
             self.recent = [line]
@@ -356,11 +364,17 @@ class Service:
         await self.publisher.watch_reasons(lambda: list(gangs.values()), self.facts.view)
 
     async def _draw_curve(self) -> None:
+        """Keep the curve up with what waits, for ever."""
         while True:
-            pods, *_ = await self.facts.pending(Breath())
-            self.memory.point(pods)
+            began_s = time.perf_counter()
             self.memory.forget_old(self.controller.names)
-            await asyncio.sleep(STEP_S)
+            self.tally.all_changed()  # whoever changed a gang and did not say so is found here
+            while (left_s := began_s + STEP_S - time.perf_counter()) > 0:
+                if await self.tally.wait(left_s):
+                    await asyncio.sleep(SETTLE_S)
+                    counts_s = time.perf_counter()
+                    await self.tally.settle(Breath())
+                    await asyncio.sleep(REST_TIMES * (time.perf_counter() - counts_s))
 
     async def _write_journal(self) -> None:
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scheduler.core.decisions import Explanation, PendingReason, Shortage, Unmet, Wait
 from scheduler.core.model import Phase, of_one_shape
-from scheduler.core.queueing import GangState
+from scheduler.core.queueing import Family, GangState
 from scheduler.core.shortage import lead, shortage, unmet
 from scheduler.core.state import ClusterState
 
@@ -34,10 +34,8 @@ def explain(state: ClusterState, gang: str) -> Explanation:
     elif member.phase is Phase.GATHERING:
         reason = PendingReason.MEMBERS
     else:
-        outlook = _outlook(member)
-        reason = outlook.reason(member.size)
-        if member.phase is Phase.ASIDE and reason is PendingReason.BEHIND_HEAD:
-            reason = PendingReason.CAPACITY  # others of its size that are in the queue fit
+        outlook = _outlook(member.family)
+        reason = reason_by_outlook(member.family, member.size, aside=member.phase is Phase.ASIDE)
         head = state.queue.head()
         if reason is not PendingReason.BEHIND_HEAD:
             short = _short(state, member, outlook)
@@ -59,8 +57,18 @@ def explain(state: ClusterState, gang: str) -> Explanation:
     )
 
 
-def _outlook(member: GangState) -> Wait:
-    family = member.family
+def reason_by_outlook(family: Family, size: int, *, aside: bool) -> PendingReason:
+    """Return why the gangs of a family and size wait, in the queue or set aside.
+
+    The same for all of them, and it changes with what the last pass said of the family alone.
+    """
+    reason = _outlook(family).reason(size)
+    if aside and reason is PendingReason.BEHIND_HEAD:
+        return PendingReason.CAPACITY  # others of its size that are in the queue fit
+    return reason
+
+
+def _outlook(family: Family) -> Wait:
     return Wait(family.key, family.fit_pods, family.free_pods, family.short, family.apart)
 
 

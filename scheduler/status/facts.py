@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from functools import partial
@@ -16,6 +17,7 @@ from scheduler.controller.controller import Controller
 from scheduler.controller.membership import LiveGang
 from scheduler.controller.metrics import Metrics
 from scheduler.controller.mirror import Ledger
+from scheduler.core.decisions import PendingReason
 from scheduler.core.times import to_s
 from scheduler.journal import lines as journals
 from scheduler.journal.file import Journal
@@ -23,13 +25,16 @@ from scheduler.journal.history import events_of
 from scheduler.kube.api import Api
 from scheduler.kube.watch import Informer
 from scheduler.policies.spec import PolicySpec
-from scheduler.status.pages import Breath, Kept, Page, array, mapping
+from scheduler.status.nodemap import node_map, node_view, rack_of
+from scheduler.status.pages import Breath, Content, Kept, Page, array, mapping
 from scheduler.status.publish import Publisher
 from scheduler.status.shapes import shapes
+from scheduler.status.snapshot import ROW, Cut, Snapshot, reasons_in, rows, snapshot, steps
 from scheduler.status.status import GangView, places
 from scheduler.status.status import explain as explain_gang
 from scheduler.status.status import view as describe
 from scheduler.status.story import Memory
+from scheduler.status.tally import Tally
 from scheduler.status.unmatched import no_gang, no_gang_job
 from scheduler.status.way_out import closed_by
 
@@ -56,6 +61,7 @@ class Running(Protocol):
     ledger: Ledger
     publisher: Publisher
     memory: Memory
+    tally: Tally
     metrics: Metrics
     api: Api
     policy: PolicySpec
@@ -78,11 +84,16 @@ class ClusterFacts:
         self._placed_s = -1.0
         self._uids = Kept(self._uids_by_name)
         self._explained: dict[str, Page] = {}
-        self.pages = {
-            "/queue": Page(self._queue_page),
+        self._num_looks = 0
+        self._looks = Kept(self._look)
+        self._on_node = Kept(self._pods_by_node)
+        self._map = Page(self._map_page)
+        self.pages: dict[str, Content] = {
+            "/now": Cut(self._looks, "now", self._now_page),
+            "/queue": Cut(self._looks, "queue", self._queue_page),
+            "/curve": Cut(self._looks, "curve", self._curve_page),
             "/nodes": Page(self._nodes_page),
             "/classes": Page(self._classes_page),
-            "/curve": Page(self._curve_page),
             "/state": Page(self._state_page),
             "/metrics": Page(self._metrics_page),
         }
@@ -162,12 +173,67 @@ class ClusterFacts:
             await breath()
         return views
 
-    async def _queue_page(self, breath: Breath) -> bytes:
-        """The gangs, up to a bound: those that are not running whole first, in queue order."""
-        order = {"degraded": 0, "starting": 1, "waiting": 2, "running": 3, "ending": 4}
+    async def _look(self, breath: Breath) -> Snapshot:
+        """Look at all gangs."""
+        tally = self._service.tally
+        await tally.settle(breath)
         views = await self._views(breath)
-        views.sort(key=lambda v: (order[v.phase], v.position or 1 << 30, v.gang))
-        return await array(views[:MOST_LISTED], breath)
+        await tally.settle(breath)  # what changed meanwhile
+        self._num_looks += 1
+        return snapshot(self._num_looks, time.time(), views, self._service.memory.curve)
+
+    async def _queue_page(self, seen: Snapshot, breath: Breath) -> bytes:
+        """The gangs, up to a bound: those that are not running whole first, in queue order."""
+        return await array(seen.gangs[:MOST_LISTED], breath)
+
+    async def _curve_page(self, seen: Snapshot, breath: Breath) -> bytes:
+        """Pending pods by reason, as steps, for a day; the last point is now."""
+        return await array(seen.curve, breath)
+
+    async def _now_page(self, seen: Snapshot, breath: Breath) -> bytes:
+        """All that the page shows, of one look."""
+        reasons = reasons_in(seen.curve, list(map(str, PendingReason)))
+        return mapping(
+            number=_encode(seen.number),
+            unix_s=_encode(seen.unix_s),
+            pods=_encode(seen.pods),
+            waiting=_encode(seen.waiting),
+            phases=_encode(seen.phases),
+            fields=_encode(ROW),
+            gangs=await rows(seen.gangs[:MOST_LISTED], breath),
+            reasons=_encode(reasons),
+            curve=await steps(seen.curve, reasons, breath),
+            pools=await self._map.get(),
+            shapes=await self.pages["/classes"].get(),
+        )
+
+    async def pending(self, _: Breath) -> tuple[Counter[str], Counter[str], Counter[str]]:
+        """Return pods by reason, gangs by reason, and pods by the resource that is short."""
+        seen = await self._looks.get()
+        return seen.pods, seen.waiting, seen.short
+
+    async def _map_page(self, breath: Breath) -> bytes:
+        """The nodes by pool and rack."""
+        return await array(await node_map(self._service.ledger, breath), breath)
+
+    async def _pods_by_node(self, breath: Breath) -> dict[str, list[str]]:
+        """Return the uids of pods by the node that they have, or are to have."""
+        slots = self._service.controller.slot_of
+        found: dict[str, list[str]] = {}
+        for uid, pod in list(self._service.controller.pods.items()):
+            place = slots.get(uid)
+            node = pod.spec.node_name or (place[1].node if place is not None else "")
+            if node and not pod.ended:
+                found.setdefault(node, []).append(uid)
+            await breath()
+        return found
+
+    async def node(self, name: str) -> bytes:
+        """Return what is on a node; nothing if there is none of that name."""
+        if name not in self._service.ledger.nodes:
+            return b""
+        uids = (await self._on_node.get()).get(name, [])
+        return _encode(node_view(self._service.controller, name, uids))
 
     async def _state_page(self, breath: Breath) -> bytes:
         """Nodes and requests as they stand; `lines` are a journal that makes them anew."""
@@ -200,6 +266,7 @@ class ClusterFacts:
                 {
                     "name": node.name,
                     "pool": node.pool,
+                    "rack": rack_of(self._service.ledger, node.name),
                     "gpus": node.capacity.gpus,
                     "free_gpus": capacity.free_on(i).gpus,
                     "usable": i not in capacity.unschedulable,
@@ -215,24 +282,6 @@ class ClusterFacts:
     async def _classes_page(self, _: Breath) -> bytes:
         """Free shapes by class of nodes, and fragmentation for the shapes that wait."""
         return _encode(shapes(self._service.ledger))
-
-    async def pending(self, breath: Breath) -> tuple[Counter[str], Counter[str], Counter[str]]:
-        """Return pods by reason, gangs by reason, and pods by the resource that is short."""
-        pods: Counter[str] = Counter()
-        gangs: Counter[str] = Counter()
-        short: Counter[str] = Counter()
-        for seen in await self._views(breath):
-            if seen.reason:
-                pods[seen.reason] += max(0, seen.pods_present - seen.pods_bound)
-                gangs[seen.reason] += 1
-            if seen.short:
-                short[seen.short.resource] += seen.lacks_pods
-        return pods, gangs, short
-
-    async def _curve_page(self, breath: Breath) -> bytes:
-        """Pending pods by reason, minute by minute, for a day."""
-        pods, *_ = await self.pending(breath)
-        return await array([*self._service.memory.points, self._service.memory.now(pods)], breath)
 
     async def journal(self, *, whole: bool = False) -> AsyncIterator[bytes]:
         """Yield the journal from its last snapshot on, or all files of it."""

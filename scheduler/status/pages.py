@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -31,6 +31,13 @@ class Breath:
         if perf_counter() - self._began_s > SLICE_S:
             await asyncio.sleep(0)
             self._began_s = perf_counter()
+
+
+class Content(Protocol):
+    """What is sent where somebody asks for a path."""
+
+    async def get(self) -> bytes:
+        """Return it as it is sent."""
 
 
 class Kept(Generic[T]):

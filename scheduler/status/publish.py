@@ -34,7 +34,7 @@ from scheduler.status.pages import Breath
 from scheduler.status.plain import plain
 from scheduler.status.status import GangView
 from scheduler.status.story import Memory, Moment
-from scheduler.workloads.gangs import LWS, Find, Source
+from scheduler.workloads.gangs import LWS, Find, GangKey, Source
 
 log = logging.getLogger("muster.publish")
 CONDITION = "muster.dev/Admitted"
@@ -88,19 +88,26 @@ class Publisher:
         self._told: dict[str, Told] = {}
         self.find: Find = lambda kind, namespace, name: None
         self.memory = Memory()
+        self.on_change: Callable[[GangKey], None] = lambda key: None
         self.active = False
 
     def wake(self) -> None:
         """Note that reasons may have changed."""
         self._wake.set()
 
+    def changed(self, key: GangKey) -> None:
+        """Note that a gang may stand otherwise than it did, or be gone."""
+        self.on_change(key)
+
     def forget(self, gang: LiveGang) -> None:
         """Note that a gang is gone."""
+        self.changed(gang.key)
         self._told.pop(gang.name, None)
         self._owners.forget(gang.name)
 
     def note(self, gang: LiveGang, what: str, text: str) -> None:
         """Put a moment into the gang's story."""
+        self.changed(gang.key)
         if self.active:
             self.memory.note(gang.name, what, text)
 

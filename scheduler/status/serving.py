@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from scheduler.core.reasons import TABLE
-from scheduler.status.pages import Page
+from scheduler.status.pages import Content
 
 MOST_JOURNALS = 2  #: that are sent at once
 _encode = msgspec.json.Encoder().encode
@@ -24,7 +24,7 @@ _encode = msgspec.json.Encoder().encode
 class Facts(Protocol):
     """What the status pages are made of."""
 
-    pages: dict[str, Page]  #: by path
+    pages: dict[str, Content]  #: by path
 
     def alive(self) -> tuple[bool, str]:
         """Return whether this process does its work, or why not."""
@@ -34,6 +34,9 @@ class Facts(Protocol):
 
     async def explain(self, name: str) -> bytes:
         """Return the story of a gang, or of the gang of a pod; nothing if there is none."""
+
+    async def node(self, name: str) -> bytes:
+        """Return what is on a node; nothing if there is none of that name."""
 
     async def unknown(self, name: str) -> str:
         """Say what a thing is that is no gang and of none."""
@@ -89,6 +92,13 @@ def status_app(facts: Facts) -> Starlette:
             return JSONResponse({"error": error}, 404)
         return Response(found, media_type="application/json")
 
+    async def node(request: Request) -> Response:
+        name = request.path_params["node"]
+        found = await facts.node(name)
+        if not found:
+            return JSONResponse({"error": f"no node {name!r}; /nodes lists them"}, 404)
+        return Response(found, media_type="application/json")
+
     async def page_of(request: Request) -> Response:
         path = request.url.path
         media_type = CONTENT_TYPE_PLAIN_0_0_4 if path == "/metrics" else "application/json"
@@ -112,6 +122,7 @@ def status_app(facts: Facts) -> Starlette:
         "/healthz": healthz,
         "/readyz": readyz,
         "/explain/{namespace}/{gang}": explain,
+        "/node/{node}": node,
         "/journal": journal,
         **dict.fromkeys(facts.pages, page_of),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from functools import partial
@@ -17,6 +18,7 @@ from scheduler.core.sentences import UNMATCHED, why
 from scheduler.core.times import FOREVER_US, to_s
 from scheduler.kube.objects import Pod, node_ready
 from scheduler.policies.explain import explain as explain_gang
+from scheduler.status.phases import num_ended_well, standing
 from scheduler.status.plain import plain
 from scheduler.status.story import Moment
 from scheduler.status.unmatched import unmatched
@@ -94,22 +96,26 @@ def view(
         return _view(gang, ledger, now_s, pods=pods, at=at)
     except Exception as error:
         log.exception("gang %s cannot be described", gang.name)
-        return _undescribed(gang, error)
+        return _undescribed(gang, ledger, error)
 
 
-def _undescribed(gang: LiveGang, error: Exception) -> GangView:
-    bound = sum(1 for pod in gang.pods.values() if pod.spec.node_name)
+def _undescribed(gang: LiveGang, ledger: Ledger, error: Exception) -> GangView:
+    present, bound, phase, why = len(gang.pods), 0, "waiting", PendingReason.MEMBERS
+    with contextlib.suppress(Exception):
+        stands = standing(gang, ledger)
+        present, bound, phase = stands.present, stands.bound, stands.phase
+        why = stands.reason or why
     return GangView(
         gang=gang.name,
         source=str(gang.key.source),
-        phase="degraded" if bound else "waiting",
-        reason=str(PendingReason.MEMBERS),
+        phase=phase,
+        reason=str(why),
         text=plain(
             f"muster cannot describe it ({type(error).__name__}: {error}); please report this"
         ),
-        pods_present=len(gang.pods),
+        pods_present=present,
         pods_needed=0,
-        pods_total=len(gang.pods),
+        pods_total=present,
         pods_bound=bound,
         gpus=0,
         lacks_pods=0,
@@ -135,7 +141,8 @@ def _view(
 ) -> GangView:
     live = gang.live_pods()
     slots = {slot.uid: slot for slot in gang.slots}
-    bound = sum(1 for pod in live if pod.spec.node_name)
+    stands = standing(gang, ledger)
+    phase, reason, bound = stands.phase, stands.reason, stands.bound
     request = gang.request
     need = gang.size.min_member if gang.size else 0
     since_s = request.submit_s if request is not None else gang.came_s
@@ -143,18 +150,9 @@ def _view(
     lacks_pods = lacks_gpus = 0
     short: Shortage | None = None
     aside = False
-    if all(pod.metadata.deletion_timestamp for pod in live):
-        phase, reason, text = "ending", None, _over(live)
-    elif gang.size is None and bound == len(live):
-        phase, reason = "running", None
-        text = "all its pods run; the object that says how many it needs is gone or cannot be read"
-    elif gang.problem or gang.size is None:
-        phase, reason = "waiting", PendingReason.MEMBERS
-        text = gang.problem or "the object that says how many pods it needs cannot be read yet"
-    elif request is not None and (said := ledger.explain(gang.name)) is not None:
-        phase, reason = "degraded" if bound else "waiting", said.reason
-        if bound and bound + gang.num_succeeded >= _least(gang, need):
-            phase = "running"  # what it needs to
+    if phase == "ending":
+        text = _over(live)
+    elif stands.asks and request is not None and (said := ledger.explain(gang.name)) is not None:
         position = ledger.position(gang.name) if at is None else at.get(gang.name)
         ahead, free_gpus = said.ahead, said.free_gpus
         lacks_pods, lacks_gpus = said.need_pods, said.need_gpus
@@ -164,29 +162,24 @@ def _view(
         text = sentence(ledger, request, said)
         if phase == "running":
             text = f"{bound} pods run; another {text}"
-        if reason is PendingReason.NEVER_FITS and gang.refusals:
+        if said.reason is PendingReason.NEVER_FITS and gang.refusals:
             again_s = gang.refusals.next_s() - now_s
-            reason, aside = PendingReason.CAPACITY, True
+            aside = True
             text = (
                 f"needs room for {many(lacks_pods, 'pod')}, and kube-scheduler refuses that on "
                 "every node: it lets others pass, and is tried again once a pod leaves such a "
                 f"node, or in {max(0.0, again_s):.0f} s"
             )
-    elif any(not pod.spec.node_name for pod in live):
-        phase, reason = "starting", PendingReason.CONTROL_PLANE
+    elif reason is PendingReason.CONTROL_PLANE:
         text = f"admitted; {len(live) - bound} of {len(live)} pods are not bound yet"
         if now_s < gang.hold_until_s:
             text = f"its last plan failed; planned again in {gang.hold_until_s - now_s:.0f} s"
         elif refused := next((pod for pod in live if _is_refused(pod)), None):
             text += f"; kube-scheduler on pod {refused.metadata.name}: {refused.refusal[:500]}"
-    elif any(pod.status.phase == "Pending" for pod in live):
-        phase, reason = "starting", PendingReason.STARTING
+    elif reason is PendingReason.STARTING:
         text = "all pods are bound; some are still starting"
-    elif bound + gang.num_succeeded < _least(gang, need):
-        phase, reason = "degraded", PendingReason.MEMBERS
-        text = f"{bound} of {need} pods run; waiting for the others to be created again"
     else:
-        phase, reason, text = "running", None, "all pods run"
+        text = _of_pods(gang, phase, bound)
     if phase == "degraded":
         since_s = gang.degraded_since_s or now_s
     notes = [gang.size.conflict] if gang.size and gang.size.conflict else []
@@ -258,9 +251,24 @@ def _over(live: list[Pod]) -> str:
     return f"{pods} being deleted"
 
 
-def _least(gang: LiveGang, need: int) -> int:
-    """Return how many pods it needs to run: what was asked for later it can do without."""
-    return min(need, gang.started_min or gang.begun_min or need)
+def _of_pods(gang: LiveGang, phase: str, bound: int) -> str:
+    """Say how a gang stands that waits for no node."""
+    if gang.size is None and phase == "running":
+        return "all its pods run; the object that says how many it needs is gone or cannot be read"
+    if gang.problem or gang.size is None:
+        return gang.problem or "the object that says how many pods it needs cannot be read yet"
+    done, least = num_ended_well(gang), gang.least()
+    ended = f", {done} ended well" if done else ""
+    missing = least - bound - done
+    if missing <= 0:
+        return (
+            f"{many(bound, 'pod')} {'runs' if bound == 1 else 'run'}{ended}"
+            if done
+            else "all pods run"
+        )
+    if phase == "running":
+        return f"{bound} of {least} pods run{ended}; muster never saw the others"
+    return f"{bound} of {least} pods run{ended}; {missing} must be created again"
 
 
 def _unwell(ledger: Ledger, live: list[Pod]) -> list[str]:

@@ -7,8 +7,7 @@ muster that starts reads those of the last day back.
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ import msgspec
 
 from scheduler.core.times import DAY_S
 from scheduler.journal.lines import PENDING, TOLD
+from scheduler.status.curve import Curve
 from scheduler.status.plain import plain
 
-STEP_S = 60.0  #: between points of the curve
+STEP_S = 60.0  #: so often the journal says what waits, also where nothing changes
 MOST_MOMENTS = 40  #: of one gang; the first and the newest are kept
 MOST_STORIES = 20_000  #: of those told of last, there or gone
 _encode = msgspec.json.Encoder().encode
@@ -45,7 +45,8 @@ class Memory:
 
     def __init__(self, write: Callable[[bytes], None] | None = None) -> None:
         self._write = write
-        self.points: deque[dict[str, float]] = deque()
+        self.curve = Curve()
+        self._saved_unix_s = 0.0  #: when the journal was last told what waits
         self._stories: dict[str, list[Moment]] = {}
         self._seen_unix_s: dict[str, float] = {}
 
@@ -55,16 +56,18 @@ class Memory:
         self._keep(gang, moment)
         self._save(TOLD, {"gang": gang, **msgspec.to_builtins(moment)})
 
-    def point(self, pods: dict[str, int]) -> None:
-        """Remember how many pods wait now, by reason."""
-        point = self.now(pods)
-        if self._add(point):
-            self._save(PENDING, point)
+    def point(self, pods: Mapping[str, int], unix_s: float | None = None) -> None:
+        """Remember how many pods wait, by reason, since then; now if no time is given."""
+        at_s = round(time.time() if unix_s is None else unix_s, 3)
+        is_step = self.curve.add(at_s, pods)
+        if is_step or not 0 <= at_s - self._saved_unix_s < STEP_S:
+            self._saved_unix_s = at_s
+            self._save(PENDING, {"unix_s": at_s, **pods})
 
-    @staticmethod
-    def now(pods: dict[str, int]) -> dict[str, float]:
-        """Return a point of the curve."""
-        return {"unix_s": round(time.time(), 1), **pods}
+    @property
+    def points(self) -> list[dict[str, float]]:
+        """Return the steps of the curve, oldest first."""
+        return self.curve.points()
 
     def story(self, gang: str, since_unix_s: float) -> list[Moment]:
         """Return what happened to a gang of this name since it came."""
@@ -86,23 +89,14 @@ class Memory:
                 if v["unix_s"] < oldest:
                     continue
                 if kind == PENDING:
-                    self._add(msgspec.convert(v, dict[str, float]))
+                    point = msgspec.convert(v, dict[str, float])
+                    self.curve.add(point.pop("unix_s"), point)
                 else:
                     self._keep(str(v.pop("gang")), msgspec.convert(v, Moment))
             except (KeyError, TypeError, msgspec.ValidationError):
                 continue  # of a version that wrote it otherwise
             number += 1
         return number
-
-    def _add(self, point: dict[str, float]) -> bool:
-        """Add a point to the curve, unless the clock went back."""
-        points = self.points
-        if points and point["unix_s"] <= points[-1]["unix_s"]:
-            return False
-        points.append(point)
-        while points[0]["unix_s"] < point["unix_s"] - DAY_S:
-            points.popleft()
-        return True
 
     def _keep(self, gang: str, moment: Moment) -> None:
         story = self._stories.setdefault(gang, [])

@@ -113,6 +113,53 @@ def test_a_success_whose_pod_is_gone_outlives_a_restart(kind: str) -> None:
     tried(story)
 
 
+@pytest.mark.parametrize("kind", ["Job", "JobSet", "labelled"])
+@pytest.mark.parametrize("removed", [False, True], ids=["kept", "removed"])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)], ids=str)
+def test_a_gang_whose_ranks_end_well_one_by_one_is_never_in_part(
+    kind: str, removed: bool, order: tuple[int, ...]
+) -> None:
+    """Also not in the moment before its end is looked at."""
+
+    async def story(rig: Rig) -> None:
+        pods = await running(rig, kind)
+        (gang,) = rig.control.gangs.values()
+
+        def seen() -> tuple[str, str]:
+            found = view(gang, rig.ledger, rig.control.now_s())
+            return found.phase, found.text
+
+        for ended, number in enumerate(order, 1):
+            left = SIZE - ended
+            done = member(kind, number, node=pods[number].spec.node_name, phase="Succeeded")
+            said = "pod runs" if left == 1 else "pods run"
+            wanted = ("running", f"{left} {said}, {ended} ended well")
+            wanted = wanted if left else ("ending", "its pods have ended")
+            rig.see(done)
+            assert seen() == wanted
+            if removed:
+                rig.lose(done)
+                assert seen() == wanted
+            await rig.settle()
+            assert seen() == wanted or not gang.pods
+
+    tried(story)
+
+
+def test_a_gang_of_which_muster_never_saw_more_is_not_in_part() -> None:
+    """Its other ranks may have ended before muster began; it ends nobody for that either."""
+
+    async def story(rig: Rig) -> None:
+        rig.see(member("labelled", 1, node="node-00001", gated=False))
+        await rig.settle()
+        (gang,) = rig.control.gangs.values()
+        found = view(gang, rig.ledger, rig.control.now_s())
+        assert (found.phase, found.reason) == ("running", "")
+        assert found.text == "1 of 3 pods run; muster never saw the others"
+
+    tried(story)
+
+
 @pytest.mark.parametrize("kind", ["Job", "JobSet"])
 def test_ranks_that_come_again_start_beside_those_that_their_job_calls_done(kind: str) -> None:
     """None of its pods ran when muster began, and no pod tells of the success."""
