@@ -2,7 +2,7 @@
 # Writes the certificates of muster's verbs into a folder: an authority, a server certificate for
 # muster's Service and a client certificate for kube-scheduler.
 #   deploy/certificates.sh FOLDER [NAMESPACE] [DAYS]
-# Run again, it keeps the authority and writes both certificates anew.
+# A second run keeps the authority and renews both certificates.
 set -eu
 folder=${1:?folder to write to, e.g. certificates}
 namespace=${2:-muster-system}

@@ -181,7 +181,10 @@ class Checkpointer:
             if self._rank == 0:
                 self.prune()
         except OSError as problem:  # neither is needed to restore
-            _say(f"checkpoint {str(path)!r}: {problem.strerror}: no checksums, or old ones stay")
+            _say(
+                f"checkpoint {str(path)!r}: {problem.strerror}: checksums are missing or "
+                "out of date"
+            )
 
     def _write_checksums(self, path: Path) -> None:
         own = sorted(path.glob(f"__{self._rank}_*"))
@@ -234,7 +237,7 @@ class Checkpointer:
                 self._log.write("restore", from_step=step, bytes=size, dur_s=took_s)
                 break
             if self._rank == 0:
-                _say(f"checkpoint {str(self.path(step))!r}: {problem}; taking the one before")
+                _say(f"checkpoint {str(self.path(step))!r}: {problem}; using the one before")
                 aside = self.path(step).with_suffix(".damaged")
                 shutil.rmtree(aside, ignore_errors=True)
                 self.path(step).rename(aside)
@@ -249,8 +252,8 @@ class Checkpointer:
         if self._agree(None if (path / INDEX).is_file() else INDEX) is not None:
             raise ValueError(
                 f"checkpoint {str(path)!r} has no {INDEX}: an earlier version or another program "
-                "wrote it, with an index that is a pickle, and reading that runs what is in it; if "
-                f"you trust it: python -m trainer.index {path}"
+                "wrote it, with an index that is a pickle. Reading a pickle runs the code in "
+                f"it; if you trust it: python -m trainer.index {path}"
             )
         problem = self._agree(self._damage(path))
         if problem is not None:
@@ -278,9 +281,9 @@ class Checkpointer:
                 sums |= json.loads(file.read_text(encoding="utf-8"))
             for at, (name, expected) in enumerate(sorted(sums.items())):
                 if not (SHARE.fullmatch(name) or name in (INDEX, COMMITTED)):
-                    return f"{name!r} is no file of a checkpoint"
+                    return f"{name!r} is not a file of a checkpoint"
                 if at % self._world_size == self._rank and _checksum(path / name) != expected:
-                    return f"{name} is not as it was written"
+                    return f"{name} has changed since it was written"
         except (OSError, ValueError, TypeError, RecursionError) as error:
             return f"{error}"
         return None
@@ -304,7 +307,7 @@ class Checkpointer:
             raise ValueError(
                 f"checkpoint {str(path)!r} was saved by {ranks} ranks, this gang has "
                 f"{self._world_size}; start {ranks} ranks, or set checkpoint.resize = true: the "
-                "order of the data stays, the last bits of the result do not"
+                "order of the data stays the same, the last bits of the result change"
             )
 
     def _state(self, model: Any, optimizer: Any) -> dict[str, Any]:
@@ -317,7 +320,7 @@ class Checkpointer:
         for path in self.folder.glob("step_*"):
             step = _step_of(path)
             if step is not None and step not in committed:
-                _say(f"checkpoint {str(path)!r}: its save was cut off; removed")
+                _say(f"checkpoint {str(path)!r}: its save was interrupted; removed")
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -361,8 +364,8 @@ def _check_model(path: Path, metadata: Any, model: dict[str, Any]) -> None:
         if saved.get(name) != ours.get(name):
             raise ValueError(
                 f"checkpoint {str(path)!r} is of another model: {name!r} is "
-                f"{saved.get(name, 'absent')} there and {ours.get(name, 'absent')} here; give the "
-                "config it was made with, or another folder `out`"
+                f"{saved.get(name, 'absent')} there and {ours.get(name, 'absent')} here; use the "
+                "config of that run, or another folder `out`"
             )
 
 

@@ -90,8 +90,8 @@ class GptConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         _positive(self, "gpt", "layers", "heads", "width", "context")
         if self.width % self.heads:
             raise ValueError(
-                f"gpt.width = {self.width} does not divide into gpt.heads = {self.heads}; "
-                f"take gpt.width = {-(-self.width // self.heads) * self.heads}"
+                f"gpt.width = {self.width} is not a multiple of gpt.heads = {self.heads}; use "
+                f"gpt.width = {-(-self.width // self.heads) * self.heads}"
             )
 
 
@@ -125,8 +125,8 @@ class TrainConfig(RunConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if self.global_batch % unit:
             below, above = (self.global_batch // unit * unit, -(-self.global_batch // unit) * unit)
             raise ValueError(
-                f"global_batch = {self.global_batch} does not divide into {world_size} ranks x "
-                f"micro_batch = {self.micro_batch}; take global_batch = "
+                f"global_batch = {self.global_batch} is not a multiple of {world_size} ranks x "
+                f"micro_batch = {self.micro_batch}; use global_batch = "
                 f"{f'{below} or ' if below else ''}{above}, or another micro_batch"
             )
         size = self.global_batch // world_size

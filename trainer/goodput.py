@@ -46,7 +46,7 @@ class _Numbered(msgspec.Struct):
             return msgspec.json.decode(line, type=cls)
         except msgspec.MsgspecError as error:
             raise ValueError(
-                f"{str(path)!r} has a line that is no event: {line[:60]!r}... ({error}); "
+                f"{str(path)!r} has a line that is not an event: {line[:60]!r}... ({error}); "
                 "remove that line, or give another folder"
             ) from None
 
@@ -137,7 +137,7 @@ class GoodputLog:
             self._has_failed = True
             print(
                 f"trainer: {str(self.path)!r} misses events, {line['event']} first: {error}; "
-                "training goes on",
+                "training continues",
                 file=sys.stderr,
                 flush=True,
             )

@@ -99,7 +99,7 @@ def _read(path: Path) -> Metadata:
 def _tensor(one: _Tensor) -> TensorStorageMetadata:
     dtype = getattr(torch, one.dtype, None)
     if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"{one.dtype!r} is no type of numbers")
+        raise ValueError(f"{one.dtype!r} is not a numeric type")
     chunks = [ChunkStorageMetadata(_size(offset), _size(size)) for offset, size in one.chunks]
     return TensorStorageMetadata(TensorProperties(dtype=dtype), _size(one.size), chunks)
 
@@ -115,7 +115,7 @@ def _part(one: _Part) -> tuple[MetadataIndex, _StorageInfo]:
 
 def _size(numbers: Sizes) -> torch.Size:
     if any(number < 0 for number in numbers):
-        raise ValueError(f"{numbers} is no size")
+        raise ValueError(f"{numbers} is not a size")
     return torch.Size(numbers)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 WAY_OUT = (
     "PyTorchJob v1 sets MASTER_ADDR, MASTER_PORT, WORLD_SIZE and RANK, Trainer v2 sets PET_*; "
-    "start this as a pod of one of them, or by `muster train` on one machine"
+    "start this in a pod of one of them, or with `muster train` on one machine"
 )
 DEFAULT_MODULE = "trainer.train"
 
@@ -45,7 +45,7 @@ class Pod:
             processes = _count(env, "WORLD_SIZE")
             if processes % procs:
                 raise ValueError(
-                    f"WORLD_SIZE={processes} is no multiple of PET_NPROC_PER_NODE={procs}; "
+                    f"WORLD_SIZE={processes} is not a multiple of PET_NPROC_PER_NODE={procs}; "
                     "WORLD_SIZE is replicas x nprocPerNode"
                 )
             num_pods = processes // procs
@@ -111,8 +111,8 @@ class Launch:
         rank = _index(env, "RANK", world_size, "processes")
         if world_size > 1 and not env.get("LOCAL_RANK"):
             raise ValueError(
-                "LOCAL_RANK is not set: this is a pod's process, not a launcher's; start it with "
-                "`python -m torch.distributed.run ...` or trainer/launch.sh"
+                "LOCAL_RANK is not set: this process was started by the pod, not by a launcher; "
+                "start it with `python -m torch.distributed.run ...` or trainer/launch.sh"
             )
         local_world_size = _count(env, "LOCAL_WORLD_SIZE") if env.get("LOCAL_WORLD_SIZE") else 1
         local_rank = _index(env, "LOCAL_RANK", local_world_size, "processes of this pod")
@@ -154,7 +154,7 @@ def _index(env: Mapping[str, str], name: str, of: int, what: str) -> int:
 def _port(env: Mapping[str, str], name: str) -> int:
     value = _int(env, name)
     if not 0 < value < 65536:
-        raise ValueError(f"{name}={value} is no port: give 1 to 65535")
+        raise ValueError(f"{name}={value} is not a port: give 1 to 65535")
     return value
 
 

@@ -314,7 +314,7 @@ def supervise(
         codes = gang.exit_codes()
         if all(code == 0 for code in codes):
             for late in filter(None, [last, *left]):
-                yield f"{late} came too late: the gang was done before; give an earlier step"
+                yield f"{late} came too late: the gang had already finished; give an earlier step"
             yield f"attempt {gang.attempt}: all pods succeeded"
             return
         if any(codes):
@@ -324,7 +324,7 @@ def supervise(
             own_failures = gang.attempt - caused
             if own_failures > backoff_limit:
                 raise RuntimeError(
-                    f"the gang failed {own_failures} times by itself; the last words of its "
+                    f"the gang failed {own_failures} times by itself; the last output of its "
                     f"pods:\n{gang.tail()}"
                 )
             gang.start()

@@ -84,7 +84,7 @@ class Saved:
                 if self._refused:
                     print(
                         f"{SAVED} is not written ({error.code}): the service account may not "
-                        "patch this pod; see docs/trainer.md. Training goes on without",
+                        "patch this pod; see docs/trainer.md. Training continues without",
                         file=sys.stderr,
                     )
             except (OSError, ValueError, HTTPException):  # the next checkpoint says it, too

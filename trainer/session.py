@@ -105,7 +105,7 @@ class Session:
         count = torch.cuda.device_count() if found else 0
         if self.launch.local_rank >= count:
             raise ValueError(
-                f"LOCAL_RANK={self.launch.local_rank} needs a GPU of its own, this pod has "
+                f"LOCAL_RANK={self.launch.local_rank} needs its own GPU, but this pod has "
                 f"{count}; lower the processes per pod, or set device = 'cpu'"
             )
         device = torch.device("cuda", self.launch.local_rank)
@@ -129,10 +129,11 @@ class Session:
         except dist.DistError as error:
             missing = [rank for rank in ranks if store and not store.check([f"met/{rank}"])]
             raise TimeoutError(
-                f"not all of WORLD_SIZE={len(ranks)} ranks came to MASTER_ADDR="
-                f"{self.launch.master_addr} MASTER_PORT={self.launch.master_port} within "
-                f"health.first_step_timeout_s = {timeout.total_seconds():g}"
-                f"{f'; missing: {missing[:8]}' if missing else ''}: {_one_line(error)}"
+                f"not all of WORLD_SIZE={len(ranks)} ranks reached "
+                f"MASTER_ADDR={self.launch.master_addr} MASTER_PORT={self.launch.master_port} "
+                "within health.first_step_timeout_s = "
+                f"{timeout.total_seconds():g}{f'; missing: {missing[:8]}' if missing else ''}: "
+                f"{_one_line(error)}"
             ) from error
         return store
 
@@ -257,7 +258,7 @@ class Session:
         if self.stop.is_set:
             self.log.write("stop_signal", signum=self.stop.signum, **self.stop.at)
         self.log.write("stop_agreed")
-        self.say(f"stopping after step {step}, as a signal asked")
+        self.say(f"stopping after step {step}, because of a signal")
 
     def _is_due(self, step: int) -> bool:
         """Whether every rank saves after `step`, by its number."""
@@ -304,7 +305,8 @@ class Session:
         if left:
             error = RuntimeError(
                 f"the loop over steps was left after step {self.log.step}, before its end, and "
-                "nothing was saved; let it run to `until`, and give a smaller one to end earlier"
+                "nothing was saved; let it run to `until`, and give a smaller `until` to end "
+                "earlier"
             )
         self._leave(error)
         if error is None:

@@ -88,7 +88,7 @@ class Ages:
                 age.ordinal = 0  # counted by that one
                 self._kept[GangKey(namespace, name, Source(source), owner)] = age
         except UNREADABLE as error:
-            log.warning("ages of gangs that were evicted cannot be read: %s", error)
+            log.warning("cannot read the ages of evicted gangs: %s", error)
         for gang in gangs:
             self.give(gang)
 
@@ -120,6 +120,6 @@ class Ages:
                 latest = list(self._kept.values())[-MOST:]
                 await store.write_ages(msgspec.json.encode(latest).decode())
         except ApiError as error:
-            log.warning("ages of gangs that were evicted not written: %s", error)
+            log.warning("cannot write the ages of evicted gangs: %s", error)
         finally:
             self._is_writing = False

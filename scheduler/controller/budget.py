@@ -44,8 +44,9 @@ class Budget:
             whose = f"namespace {namespace}" if num > MOST_KINDS else "the cluster"
             most = MOST_KINDS if num > MOST_KINDS else in_all
             return (
-                f"with its {len(kinds):,} kinds of pods, pods of more than {most:,} kinds of "
-                f"{whose} would wait at once; let pods ask for the same, or let others start first"
+                f"with its {len(kinds):,} kinds of pods, more than {most:,} kinds of pods of "
+                f"{whose} would wait at once; give its pods equal requests, or let other gangs "
+                "start first"
             )
         self._change(namespace, kinds, 1)
         gang.kinds = kinds

@@ -451,7 +451,7 @@ class Controller:
             try:
                 self.mending.let_go(gang, now_s)
             except Exception:
-                log.exception("gang %s keeps what its pods held that are gone", gang.name)
+                log.exception("gang %s: cannot give back what its vanished pods held", gang.name)
             self.set_aside(gang, error, "mend")
         self.telling.changed(gang.key)
 

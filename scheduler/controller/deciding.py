@@ -73,7 +73,7 @@ class Deciding:
         try:
             yield from self._ledger.settling(now_s)
         except Exception as error:
-            log.warning("the core's state cannot be made: %s", error)  # nor can it later on
+            log.warning("cannot build the core's state: %s", error)  # nor can it later on
 
     def _passes(self, untold: dict[GangKey, Untold]) -> Iterator[None]:
         """Make passes until none is followed by a gang that asks for its next pod."""
@@ -147,7 +147,7 @@ class Deciding:
 
     def _find_broken(self) -> bool:
         """Set the gangs aside that the core fails on; return whether they could be found."""
-        log.exception("the core failed; looking for the gang that it fails on")
+        log.exception("the core failed; searching for the gang that causes it")
         try:
             for name, error in self._ledger.find_broken(self._work.now_s()).items():
                 self._set_aside(self._names[name], error, "decide")

@@ -97,7 +97,7 @@ class DeviceBook:
             if what not in shared:
                 self._name(what, "")
         for what in sorted(shared):
-            self._name(what, "they are not those of one node")
+            self._name(what, "they do not belong to one node")
         return any(news)
 
     def _count_claim(self, claim: ResourceClaim, *, gone: bool = False) -> bool:

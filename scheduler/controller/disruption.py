@@ -102,7 +102,7 @@ class Budgets:
             others = len(pods.intersection(going).union(*before).difference(uids))
             if num + others > allowed and (found is None or allowed):
                 text = f"disruption budget {meta.name} allows {allowed:,} disruptions"
-                said = f", and {others:,} more were ended a moment ago" if others else ""
+                said = f", and {others:,} more were evicted a moment ago" if others else ""
                 found = Tight(f"{text}, of {num:,} pods{said}", allowed)
         if found is None:
             for budget, pods in matching:
@@ -133,7 +133,7 @@ class Budgets:
         same, differing = in_common(pod.labels for pod in pods if pod.uid in uids)
         near = [one for one in budgets if may_match(one.spec.selector or {}, same, differing)]
         if len(near) > MOST_ASKED:
-            raise ApiError(403, f"{len(near):,} disruption budgets may be for its pods")
+            raise ApiError(403, f"{len(near):,} disruption budgets may apply to its pods")
         found = []
         for budget in near:
             selector = budget.spec.selector or {}
@@ -148,7 +148,7 @@ async def _items(api: Api, path: str, accept: str) -> list[_Item]:
     try:
         return decode(_list, await api.call("GET", path, accept=accept)).items
     except UNREADABLE as error:
-        raise ApiError(0, f"the answer is no list that muster can read: {error}") from None
+        raise ApiError(0, f"the answer is not a readable list: {error}") from None
 
 
 def _text(budget: _Item) -> str:

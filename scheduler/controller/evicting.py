@@ -25,8 +25,8 @@ Pods = list[tuple[Slot | None, Pod]]
 CHANGED_S = 2.0  #: a job that changed meanwhile is looked at again then
 FORBIDDEN, TOO_MANY = 403, 429  #: the latter is said for a budget, too
 COSTS = (
-    "its Job would count it as failed, and may not have more of those (backoffLimit); nor may "
-    "muster suspend it"
+    "its Job would count it as a failure beyond the backoffLimit, and muster may not suspend "
+    "that Job"
 )
 EVICT_AGAIN_S = 10.0  #: an eviction that was refused is tried again then, and ever later
 
@@ -193,5 +193,5 @@ class Evicting:
             return
         kept_by = f"pod {pod.metadata.name} may not be evicted: {error.text[:500]}"
         if not gang.kept_by:
-            self._telling.event(gang, "NotEvicted", f"{kept_by}; this is tried again")
+            self._telling.event(gang, "NotEvicted", f"{kept_by}; muster tries again")
         gang.kept_by = kept_by

@@ -233,7 +233,7 @@ def _read(reply: bytes) -> Pod:
         found = decode(_pod, reply)
         return lean_pod(found) or found
     except UNREADABLE as error:
-        raise ApiError(0, f"the answer is no pod that muster can read: {error}") from None
+        raise ApiError(0, f"the answer is not a readable pod: {error}") from None
 
 
 def plan_text(gang: LiveGang, slot: Slot) -> str:

@@ -119,7 +119,7 @@ class Mending:
             elif pod is not None and pod.spec.node_name:
                 slot.bound(now_s, pod.spec.node_name)
             if slot.state is SlotState.VACANT and self._succession.is_over(gang, slot, now_s):
-                given["no pod came after it"].append(slot)
+                given["no successor came"].append(slot)
         self._succession.give_back(gang, given, now_s)
         self._succession.keep_within(gang, now_s)
         if self._end_overdue(gang, now_s) or [slot.node for slot in gang.slots] != before:
@@ -350,8 +350,8 @@ class Mending:
             return ""  # the others come later, as any do
         gates = sorted({pod.held_by for pod in free} - {""})
         text = (
-            f"pods of it have the scheduling gate {shown(gates[0])}, which is not muster's; they "
-            "are planned once whoever set it has taken it off"
+            f"its pods have the scheduling gate {shown(gates[0])}, which is not muster's; muster "
+            "plans them once that gate is removed"
         )
         if text != gang.problem:
             self._release.telling.event(gang, "HeldByOthers", text)
@@ -419,16 +419,16 @@ class Mending:
             if pod.spec.scheduler_name not in served:
                 self._work.look_again(gang.key, self._work.now_s() + LOOK_S, "regularly")
                 return (
-                    f"pod {pod.metadata.name} names a scheduler, {shown(pod.spec.scheduler_name)}, "
-                    "that was never seen to bind a pod here; have it made anew with another "
-                    "schedulerName, or add that one to `schedulers` in muster's settings"
+                    f"pod {pod.metadata.name} names scheduler {shown(pod.spec.scheduler_name)}, "
+                    "which muster has never seen bind a pod here; recreate the pod with another "
+                    "schedulerName, or add this one to `schedulers` in muster's settings"
                 )
             if pod.spec.scheduler_name in alone and (what := self._tables.unchecked(gang, pod)):
                 self._work.look_again(gang.key, self._work.now_s() + LOOK_S, "regularly")
                 return (
-                    f"pod {pod.metadata.name} has {what}, which only kube-scheduler checks, "
-                    f"but schedulerName {pod.spec.scheduler_name}, which it does not serve; "
-                    "have the pod made anew without that schedulerName"
+                    f"pod {pod.metadata.name} has {what}, which only kube-scheduler checks, but "
+                    f"schedulerName {pod.spec.scheduler_name}, which it does not serve; recreate "
+                    "the pod without that schedulerName"
                 )
         return ""
 

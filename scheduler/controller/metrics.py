@@ -20,7 +20,7 @@ class Metrics:
             registry=r,
         )
         self.pending_gangs = Gauge(
-            "muster_pending_gangs", "Gangs that wait, by reason", ["reason"], registry=r
+            "muster_pending_gangs", "Waiting gangs, by reason", ["reason"], registry=r
         )
         self.short_pods = Gauge(
             "muster_short_pods",
@@ -31,7 +31,7 @@ class Metrics:
         self.queue_length = Gauge("muster_queue_length", "Requests in the queue", registry=r)
         self.queue_position = Gauge(
             "muster_queue_position",
-            "Place in the queue, from 1, of the first requests in it",
+            "Queue position, from 1, of the first requests in the queue",
             ["gang"],
             registry=r,
         )
@@ -42,43 +42,52 @@ class Metrics:
         )
         self.aside = Gauge(
             "muster_aside",
-            "Gangs that no node can take as the cluster stands, and that others pass",
+            "Gangs set aside because no node can take them in the present state of the cluster",
             registry=r,
         )
         self.reservations = Gauge(
             "muster_reservations", "Nodes promised to pods that are not bound yet", registry=r
         )
-        self.leader = Gauge("muster_leader", "1 on the replica that acts", registry=r)
+        self.leader = Gauge("muster_leader", "1 on the leader, 0 on a standby", registry=r)
         self.watch_age = Gauge(
-            "muster_watch_age_seconds", "Time since a watch was last heard", ["kind"], registry=r
+            "muster_watch_age_seconds",
+            "Time since a watch last received something",
+            ["kind"],
+            registry=r,
         )
         self.watch_skipped = Gauge(
             "muster_watch_skipped",
-            "Objects and changes that could not be read and were left out",
+            "Objects and changes skipped because they could not be read",
             ["kind"],
             registry=r,
         )
         self.not_understood = Gauge(
             "muster_not_understood",
-            "Nodes and slices with devices that muster cannot count, and counts as none",
+            "Nodes and slices whose devices muster does not understand and counts as none",
             registry=r,
         )
-        self.rebuilds = Gauge("muster_rebuilds", "Times the core's state was made anew", registry=r)
+        self.rebuilds = Gauge("muster_rebuilds", "Rebuilds of the core's state", registry=r)
         self.plan_seconds = Histogram(
-            "muster_plan_seconds", "One pass over the queue", buckets=_SECONDS, registry=r
+            "muster_plan_seconds",
+            "Duration of one pass over the queue",
+            buckets=_SECONDS,
+            registry=r,
         )
         self.release_seconds = Histogram(
             "muster_release_seconds",
-            "Plan record and writes to the pods",
+            "Duration of a release: plan record and writes to the pods",
             buckets=_SECONDS,
             registry=r,
         )
         self.bind_seconds = Histogram(
-            "muster_bind_seconds", "Admission to the last bind", buckets=_SECONDS, registry=r
+            "muster_bind_seconds",
+            "Time from admission to the last bind",
+            buckets=_SECONDS,
+            registry=r,
         )
         self.verb_seconds = Histogram(
             "muster_extender_seconds",
-            "Answers to kube-scheduler",
+            "Duration of answers to kube-scheduler",
             ["verb"],
             buckets=_SECONDS,
             registry=r,
@@ -88,13 +97,13 @@ class Metrics:
         )
         self.set_aside = Counter(
             "muster_gangs_set_aside",
-            "Times a gang could not be read or decided, and the others went on without it",
+            "Times a gang was set aside because muster could not read or decide it",
             ["where"],
             registry=r,
         )
         self.failures = Counter(
             "muster_failures",
-            "Times that work which goes on for ever failed, and was begun anew",
+            "Restarts of permanent loops after a failure",
             ["work"],
             registry=r,
         )
@@ -103,22 +112,22 @@ class Metrics:
         )
         self.api_limit = Gauge(
             "muster_api_writes_at_once",
-            "Writes to the API server that may be under way, as it answers now",
+            "Writes to the API server allowed in flight, adapted to its answers",
             ["of"],
             registry=r,
         )
         self.api_waiting = Gauge(
-            "muster_api_writes_waiting", "Writes that wait for their turn", ["of"], registry=r
+            "muster_api_writes_waiting", "Writes waiting for their turn", ["of"], registry=r
         )
         self.journal_failing = Gauge(
             "muster_journal_failing", "1 while the journal cannot be written", registry=r
         )
         self.journal_lost = Counter(
-            "muster_journal_lost_lines", "Lines that the journal misses", registry=r
+            "muster_journal_lost_lines", "Lines missing from the journal", registry=r
         )
         self.certificate_expires = Gauge(
             "muster_certificate_expires_unix_seconds",
-            "When what the verbs are served with ends",
+            "Expiry time of the verbs' certificate",
             ["file"],
             registry=r,
         )

@@ -237,7 +237,9 @@ class PlanRecords:
         """Try once to remove a record of this version; True if it is gone, or another's."""
 
         def unless() -> str:
-            return "" if leads() and name not in self._versions else "a new plan has the record"
+            return (
+                "" if leads() and name not in self._versions else "a new plan replaced the record"
+            )
 
         if unless():
             return True
@@ -290,8 +292,8 @@ class PlanRecords:
                 if error.code not in (403, 404):
                     raise
                 log.error(  # the others would be refused alike, and none is lost
-                    "plan records of an earlier version stay in %s, they cannot be written to %s: "
-                    "%s; make that namespace with muster's rights in it, and start muster again",
+                    "cannot move plan records of an earlier version from %s to %s: %s; create "
+                    "that namespace with muster's rights in it, and restart muster",
                     namespace, self._path.split("/")[4], error,
                 )  # fmt: skip
                 return

@@ -232,11 +232,13 @@ class Recovery:
         said = gang.given_up.get(uid) if uid not in gang.wanted else None
         if said is not None:
             if said and not is_of_nodes(said):
-                return f"and kube-scheduler refuses it wherever it goes: {said}"
+                return f"and kube-scheduler refuses it on every node: {said}"
             if said:
                 return f"where kube-scheduler refuses it: {said}{_way_out(pod)}"
             name = pod.spec.scheduler_name
-            return f"and its scheduler, {name!r}, does not bind it; it starts once that does"
+            return (
+                f"and its scheduler, {name!r}, does not bind it; it starts once its scheduler does"
+            )
         gang.given_up.pop(uid, None)
         gang.wanted.discard(uid)
         plan = Plan(gang.generation, 1)
@@ -251,7 +253,7 @@ class Recovery:
 
 def _way_out(pod: Pod) -> str:
     if pod.metadata.controller() is None:
-        how = "has no owner that would make it anew; delete it and create it again"
+        how = "no owner would recreate it; delete it and create it again"
     else:
-        how = "its owner may count a pod that is deleted as a failure; delete it"
+        how = "its owner may count a deleted pod as a failure; delete it"
     return f", and {how} to have it planned elsewhere"

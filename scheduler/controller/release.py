@@ -151,7 +151,7 @@ class Release:
 
         try:
             if not work.active:
-                raise ApiError(0, "this replica does not lead any more")
+                raise ApiError(0, "this replica no longer leads")
             await self.plans.write(gang, unless=dropped)
             gang.recorded, gang.only_kept = True, False
             for name in gang.old_records:
@@ -168,7 +168,7 @@ class Release:
                 return  # nobody knows of this plan yet: the next step makes another for all
             await self._tell_all(gang, slots)
             told = sum(slot.state in (SlotState.RELEASED, SlotState.BOUND) for slot in slots)
-            self.telling.note(gang, "released", f"{told} of {len(slots)} pods know their node")
+            self.telling.note(gang, "released", f"{told} of {len(slots)} pods were released")
         except ApiError as error:
             self._not_written(gang, slots, error, dropped())
         finally:
@@ -207,7 +207,7 @@ class Release:
 
     def _refused_record(self, gang: LiveGang, error: ApiError) -> None:
         """Say that a plan may not be written down, and leave the gang alone for a while."""
-        text = f"its plan cannot be written down: {error}"
+        text = f"cannot write its plan record: {error}"
         if text != gang.trouble:
             self.telling.event(gang, "PlanRefused", text)
         self._back_off(gang, self._work.now_s())
@@ -293,7 +293,7 @@ class Release:
         def unless() -> str:
             why = self.void(slot, meta.uid, node)
             if not why and lane is Lane.DIRECT and self._tables.kept_off(gang, node):
-                return f"a neighbour keeps it off {node} by now"
+                return f"another pod now keeps it off {node}"
             return why
 
         # from now on somebody may bind it, and the watch that would tell may be behind
@@ -321,7 +321,7 @@ class Release:
             about = {"gang": gang.name, "pod": pod.where, "node": node}
             log.warning("pod not released: %s", error, extra=about)
             self.metrics.aborts.labels(cause=f"release {error.code}").inc()
-            gang.not_told = f"pod {meta.name} cannot be told of its node: {error}"
+            gang.not_told = f"cannot release pod {meta.name}: {error}"
             is_answer = 400 <= error.code < 500 and error.code != 429
             gang.unanswered_since_s = min(gang.unanswered_since_s, work.now_s())
             silent_s = work.now_s() - gang.unanswered_since_s
@@ -416,7 +416,7 @@ class Release:
             self._back_off(gang, now_s)
         if told and self._work.active:
             pinned = usable and gang.pinned(pod) is not None
-            then = "set aside" if pinned else "planned anew"
+            then = "set aside" if pinned else "planned again"
             self.telling.event(
                 gang, "Replanned", f"{pod.metadata.name}: {cause} on {slot.node}; {then}"
             )
@@ -478,9 +478,14 @@ class Release:
 
     def fails_on_node(self, gang: LiveGang, slot: Slot, now_s: float) -> None:
         """Plan a rank elsewhere for a while than where its pods fail before they start."""
-        said = f"pod {slot.rank.pod} failed on {slot.node} before it started, as one before it"
+        said = (
+            f"pod {slot.rank.pod} failed on {slot.node} before it started, and so did the pod "
+            "before it"
+        )
         gang.refusals.said = said
-        self.telling.event(gang, "Refused", f"{said}; its rank goes elsewhere if it can")
+        self.telling.event(
+            gang, "Refused", f"{said}; its rank goes to another node if one has room"
+        )
         self.metrics.aborts.labels(cause="refused").inc()
         self._shun(gang, slot, frozenset({("metadata.name", slot.node)}), now_s)
 
@@ -511,7 +516,7 @@ class Release:
     async def _note_kept(self, gang: LiveGang, slots: list[Slot]) -> None:
         def unless() -> str:
             kept = any(slot.state is SlotState.VACANT for slot in slots)
-            return "" if kept else "its node is not kept any more"
+            return "" if kept else "its node is no longer kept"
 
         code = 0
         try:
@@ -519,7 +524,7 @@ class Release:
         except ApiError as error:
             code = error.code
             if not unless():
-                log.warning("kept nodes not written down: %s", error, extra={"gang": gang.name})
+                log.warning("cannot record the kept nodes: %s", error, extra={"gang": gang.name})
         finally:
             if not 400 <= code < 500:  # without an answer the record may be there all the same
                 gang.only_kept = gang.only_kept or not gang.recorded
@@ -566,7 +571,7 @@ class Release:
         try:
             await self.lanes.poke(pod, text)
         except ApiError as error:
-            log.info("pod not woken, or not told: %s", error, extra={"pod": pod.where})
+            log.info("pod not woken or not released: %s", error, extra={"pod": pod.where})
 
     def delete(self, gang: LiveGang, pod: Pod) -> None:
         """Have a pod made anew by its owner."""

@@ -33,8 +33,8 @@ class ServeSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             raise ValueError("[serve] has client_ca, but neither cert nor key; give all three")
         if not self.client_ca and not _is_loopback(self.host):
             raise ValueError(
-                f"[serve] host {self.host!r} is no loopback address, and without cert, key and "
-                "client_ca whoever reaches the port could bind pods; give all three"
+                f"[serve] host {self.host!r} is not a loopback address; without cert, key and "
+                "client_ca, anyone who reaches the port could bind pods; give all three"
             )
 
 
@@ -75,8 +75,9 @@ class TimeoutSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         """Leave time to bind between the end of the wait and kube-scheduler's patience."""
         if not 0 < self.barrier_s <= self.http_s - 3:
             raise ValueError(
-                f"[timeouts] barrier_s is {self.barrier_s:g} and http_s {self.http_s:g}; barrier_s "
-                "ends 3 s or more before http_s, the httpTimeout in kube-scheduler's configuration"
+                f"[timeouts] barrier_s is {self.barrier_s:g} and http_s {self.http_s:g}; "
+                "barrier_s must be at least 3 s below http_s, the httpTimeout in "
+                "kube-scheduler's configuration"
             )
 
 

@@ -59,8 +59,8 @@ class IllegalStepError(Exception):
     def __init__(self, slot: Slot, cause: str) -> None:
         story = "; ".join(map(str, slot.story))
         super().__init__(
-            f"slot of rank {slot.rank.role}-{slot.rank.number} on {slot.node} is {slot.state} and "
-            f"cannot be {cause!r}; its story: {story}"
+            f"slot of rank {slot.rank.role}-{slot.rank.number} on {slot.node} is {slot.state} "
+            f"and cannot be {cause!r}; its history: {story}"
         )
 
 
@@ -144,7 +144,7 @@ class Slot:
         if self.state is not _BOUND:  # the watch may have been faster than the answer
             self.told_s = self.queued_s = now_s
             self.is_passed = False
-            self._step(_RELEASED, now_s, "the pod was told", _TELLING, _RELEASED)
+            self._step(_RELEASED, now_s, "the write succeeded", _TELLING, _RELEASED)
 
     def queues(self, now_s: float) -> None:
         """Its scheduler puts the pod behind all others: it was told, or could not be bound yet."""
@@ -153,7 +153,7 @@ class Slot:
     def cleared(self, now_s: float) -> None:
         """The API server says that the pod is not bound, and no write is under way."""
         to = _PLANNED if self.state is _TELLING else _CLEARED
-        self._step(to, now_s, "not bound, says the API server", _TELLING, _RELEASED)
+        self._step(to, now_s, "the API server says that it is not bound", _TELLING, _RELEASED)
 
     def trusted(self, now_s: float) -> None:
         """It need not be given up after all: whether it is bound is not known any more."""
@@ -172,7 +172,7 @@ class Slot:
 
     def filled(self, now_s: float, uid: str, rank: Rank) -> None:
         """The pod of its rank came again."""
-        self._step(_PLANNED, now_s, f"pod {uid} came after it", _VACANT)
+        self._step(_PLANNED, now_s, f"pod {uid} replaced it", _VACANT)
         self.uid, self.rank = uid, rank
         self.num_told, self.deadline_s = 0, 0.0
         self.num_lives += 1

@@ -319,7 +319,7 @@ class Standing:
         ]
         fit = min(role.count, capacity.slots(role.pod, role.selector))
         said = f"of its {role.count:,} pods"
-        beside = "beside the pods of no gang that are there"
+        beside = "beside the pods that belong to no gang"
         if not closed:
             return f"the {num_nodes:,} nodes that it may use hold {fit:,} {said} {beside}"
         named = ", ".join(f"{name} is {closed_by(name)}" for name in closed[:MOST_NAMED])

@@ -106,11 +106,11 @@ class Succession:
         Returns why nobody does, so that it is to be given back, or nothing.
         """
         if slot.uid in gang.succeeded:
-            return "its pod ended well"
+            return "its pod succeeded"
         if slot.state is SlotState.ENDING:
             return "its pod ended with its gang"
         if successors.has_node(slot):
-            return "the pod after it has another node"
+            return "its successor has another node"
         self._tables.slot_of.pop(slot.uid, None)
         slot.vacated(now_s)
         self._tables.vacancies.add(gang, slot, self._tables.gangs.values(), now_s)
@@ -136,7 +136,7 @@ class Succession:
             if of_rank
             else "its node is gone"
             if slot.node not in self._ledger.nodes
-            else "no pod came after it"
+            else "no successor came"
             if self.is_over(gang, slot, now_s)
             else ""
         )
@@ -152,7 +152,7 @@ class Succession:
         )
         given = Given()
         for slot, pod, fits in found:
-            why = "the pod after it cannot use it"
+            why = "its successor cannot use it"
             given[self._hand_over(gang, slot, pod, now_s) if fits else why].append(slot)
         self.give_back(gang, given, now_s)
 
@@ -163,7 +163,7 @@ class Succession:
         """
         shape = gang.facts(pod).shape
         if self._ledger.overfull(slot.node, shape, shape.plus(slot.shape, -1)):
-            return "others are on its node by now"
+            return "its node is taken"
         if slot.num_failed >= MOST_FAILED:
             avoid = gang.refusals.avoided(rank_of(pod)) | {(NAME_FIELD, slot.node)}
             if self._ledger.has_room_beside(avoid, pod, shape):
@@ -199,6 +199,8 @@ class Succession:
             found.setdefault(other.key, []).append(slot)
         for key, slots in found.items():
             other = self._tables.gangs[key]
-            self._tables.give_back(other, slots, now_s, "its namespace keeps as much for others")
+            self._tables.give_back(
+                other, slots, now_s, "its namespace keeps as much as it may for other ranks"
+            )
             if other is not gang:
                 self._tables.tell(other, other.asks())

@@ -237,4 +237,4 @@ class Suspending:
             self._num_writing -= 1
 
     def _must_not(self) -> str:
-        return "" if self._work.active else "this replica does not lead any more"
+        return "" if self._work.active else "this replica no longer leads"

@@ -49,8 +49,8 @@ def misfits(gang: LiveGang, free: list[Pod], find: Find, now_s: float) -> Misfit
     look_s = max(_remade(gang, pod, world).last_s for pod in stale) + OWNER_SEES_S
     if remake or now_s < look_s:
         return Misfits(
-            f"{len(stale)} pods were made for another {WORLD} than {world} and would never meet "
-            "the others; waiting for their owner to make them anew",
+            f"{len(stale)} pods were created for a {WORLD} other than {world} and could never "
+            "join the others; waiting for their owner to recreate them",
             remake=remake,
             look_s=max(look_s, now_s + OWNER_SEES_S) if remake else look_s,
         )
@@ -58,8 +58,8 @@ def misfits(gang: LiveGang, free: list[Pod], find: Find, now_s: float) -> Misfit
     if len(sizes) == 1:
         return Misfits()  # not what the job says, but they agree
     return Misfits(
-        f"its pods disagree on {WORLD} ({_listed(sizes)}) and their owner makes them so "
-        f"again; remove {WORLD} from the pod templates of the job",
+        f"its pods disagree on {WORLD} ({_listed(sizes)}) and their owner keeps creating them "
+        f"so; remove {WORLD} from the pod templates of the job",
         "WorldSizesDisagree",
     )
 
@@ -69,11 +69,11 @@ def _beside(gang: LiveGang, job: str, running: set[str], free: list[Pod]) -> Mis
     if not other:
         return Misfits()
     return Misfits(
-        f"scaled while it runs: new pods were made for {WORLD} {_listed(other)}, those "
-        f"that run for {_listed(running)}; they would never meet, so the new ones are "
-        "held. Set the replicas back, or have the running pods made anew to start all together: "
-        f"kubectl -n {gang.key.namespace} delete pod --field-selector=status.phase=Running "
-        f"-l training.kubeflow.org/job-name={job}",
+        f"scaled while it runs: new pods were created for {WORLD} {_listed(other)}, the running "
+        f"ones for {_listed(running)}; they could never join, so muster holds the new ones. Set "
+        "the replicas back, or recreate the running pods to start all together: kubectl -n "
+        f"{gang.key.namespace} delete pod --field-selector=status.phase=Running -l "
+        f"training.kubeflow.org/job-name={job}",
         "ScaledWhileRunning",
     )
 

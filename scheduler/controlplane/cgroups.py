@@ -60,5 +60,5 @@ def remove(name: str, within_s: float = 10.0) -> None:
                 except OSError:
                     break
         if time.monotonic() > end_s and any(top.is_dir() for top in left):
-            raise ValueError(f"{left[0]}: processes still run in this group; end them")
+            raise ValueError(f"{left[0]}: processes still run in this control group; end them")
         time.sleep(0.02)

@@ -33,15 +33,16 @@ def _say(text: str) -> None:
 def up(
     nodes: Annotated[
         int | None,
-        typer.Option(min=0, help="Played nodes.", show_default="100; none beside kubelets"),
+        typer.Option(min=0, help="Simulated nodes.", show_default="100; 0 with kubelets"),
     ] = None,
     kubelets: Annotated[
-        int, typer.Option(min=0, max=64, help="Real nodes: kubelet, containerd and runc; as root.")
+        int,
+        typer.Option(min=0, max=64, help="Real nodes: kubelet, containerd and runc; needs root."),
     ] = 0,
     gpus: Annotated[
-        int | None, typer.Option(min=0, help="GPUs of each.", show_default="8; 1 of real nodes")
+        int | None, typer.Option(min=0, help="GPUs per node.", show_default="8; 1 on real nodes")
     ] = None,
-    without: Annotated[str, typer.Option(help="`muster`: stock scheduling, to compare.")] = "",
+    without: Annotated[str, typer.Option(help="`muster`: stock scheduling, for comparison.")] = "",
     folder: Dir = None,
 ) -> None:
     """Start it. Examples: muster cluster up --nodes 100; muster cluster up --kubelets 4"""
@@ -63,7 +64,7 @@ def up(
         with_muster=not without,
         say=_say,
     )
-    _say('ready; use it with: eval "$(muster cluster env)"')
+    _say('ready; to use it, run: eval "$(muster cluster env)"')
 
 
 @app.command()
@@ -71,7 +72,7 @@ def down(folder: Dir = None) -> None:
     """End it and remove its data. Example: muster cluster down"""
     from scheduler.controlplane import cluster
 
-    _say("ended" if cluster.down(_folder(folder)) else "no cluster runs here")
+    _say("ended" if cluster.down(_folder(folder)) else "no cluster is running")
 
 
 @app.command()
@@ -98,9 +99,9 @@ def status(
                 f"{row['pid']:>8}  {row['log']}"
             )
     if found is None:
-        _say("no cluster runs here; start one with: muster cluster up")
+        _say("no cluster is running; start one with: muster cluster up")
     elif not complete:
-        _say("the last muster cluster up was interrupted; the same again finishes it")
+        _say("the last muster cluster up was interrupted; run it again to finish")
     if not complete or not all(row["healthy"] for row in rows):
         raise typer.Exit(1)
 
@@ -126,7 +127,7 @@ def env(folder: Dir = None) -> None:
 
     found = record.load(_folder(folder))
     if found is None:
-        raise ValueError("no cluster runs here; start one with: muster cluster up")
+        raise ValueError("no cluster is running; start one with: muster cluster up")
     print(f"export KUBECONFIG={found.kubeconfig}")
     print(f"export MUSTER_API_URL={found.api_url}")
     print(f"export MUSTER_URL={found.status_url}")
@@ -134,7 +135,9 @@ def env(folder: Dir = None) -> None:
 
 @app.command()
 def demo(
-    jobs: Annotated[int, typer.Option(min=1, help="PyTorchJobs, beside one that never fits.")] = 12,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="PyTorchJobs, besides one that never fits.")
+    ] = 12,
     seed: Annotated[int, typer.Option(help="Seed of sizes and run times.")] = 0,
     limit_s: Annotated[
         float | None, typer.Option(help="Stop then.", show_default="300; 60 without muster")

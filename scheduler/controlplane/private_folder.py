@@ -42,9 +42,9 @@ def claim(shared: Path, own: Path) -> None:
     other = owner.readlink() if owner.is_symlink() else own.parent
     if other != own.parent and any(Path(log).parent == other for _, log in marked()):
         raise ValueError(
-            f"{shared} is in use by the cluster in {other}, and this system gives no mount "
-            f"namespace (unshare --mount) to tell them apart; end that one first: "
-            f"muster cluster down --dir {other}"
+            f"{shared} is in use by the cluster in {other}, and this system does not allow a "
+            "mount namespace (unshare --mount) to separate them; end that one first: muster "
+            f"cluster down --dir {other}"
         )
     owner.unlink(missing_ok=True)
     owner.symlink_to(own.parent)

@@ -110,9 +110,9 @@ async def _await_node(cluster: Cluster, api: Api, index: int) -> None:
     has = {"nvidia.com/gpu": str(cluster.kubelet_gpus)}
     while True:
         if not cluster.process(name).alive():
-            raise ValueError(f"{name} ended; see {cluster.process(name).log}")
+            raise ValueError(f"{name} exited; see {cluster.process(name).log}")
         if time.monotonic() > end_s:
-            raise ValueError(f"{name} does not get ready; see {log}")
+            raise ValueError(f"{name} does not become ready; see {log}")
         try:
             found = msgspec.json.decode(await api.persist("GET", path))
             conditions = {c["type"]: c["status"] for c in found["status"].get("conditions", ())}
@@ -129,8 +129,8 @@ async def _await_node(cluster: Cluster, api: Api, index: int) -> None:
 def _numbered(cluster: Cluster, name: str) -> int:
     names = [nodes.name_of(index) for index in range(cluster.kubelets)]
     if name not in names:
-        known = ", ".join(names) or "none; `muster cluster up --kubelets 4` makes some"
-        raise ValueError(f"real node {name!r} is unknown; there are {known}")
+        known = ", ".join(names) or "none; `muster cluster up --kubelets 4` starts some"
+        raise ValueError(f"real node {name!r} is unknown; known: {known}")
     return names.index(name)
 
 

@@ -106,7 +106,7 @@ class Cluster(msgspec.Struct):
             if process.name == name:
                 return process
         names = ", ".join(p.name for p in self.processes)
-        raise ValueError(f"component {name!r} is unknown; there are {names}")
+        raise ValueError(f"component {name!r} is unknown; known: {names}")
 
     def run(self, name: str, command: list[str], **environment: str) -> None:
         """Start a component, unless it is well; what is left of it is ended first.
@@ -177,8 +177,8 @@ def demand_own(folder: Path) -> None:
     uid = folder.stat().st_uid
     if uid != os.geteuid():
         raise ValueError(
-            f"{folder} belongs to user {uid}, and you are user {os.geteuid()}: run the command as "
-            "that user, or name a --dir of your own"
+            f"{folder} belongs to user {uid}, and you are user {os.geteuid()}: run the command "
+            "as that user, or give another --dir"
         )
 
 

@@ -16,7 +16,7 @@ def lack() -> str:
     if sys.platform != "linux":
         return f"real nodes need Linux, this is {sys.platform}"
     if os.geteuid() != 0:
-        return "real nodes need root (namespaces, mounts, control groups); run it as root"
+        return "real nodes need root (namespaces, mounts, control groups); run the command as root"
     packages = {"ip": "iproute2", "unshare": "util-linux", "mount": "mount"}
     if not all(components.cached(c).exists() for c in components.NODE_COMPONENTS if c.needs_c):
         packages |= {"gcc": "gcc libc6-dev", "pkg-config": "pkg-config"}
@@ -34,15 +34,15 @@ def lack() -> str:
         cgroups.make(f"muster-try-{os.getpid()}")
         cgroups.remove(f"muster-try-{os.getpid()}")
     except subprocess.CalledProcessError as error:
-        return f"real nodes need the right to make namespaces and mounts: {error.stderr.strip()}"
+        return f"real nodes need the right to create namespaces and mounts: {error.stderr.strip()}"
     except (OSError, ValueError) as error:
-        return f"real nodes need the right to make control groups: {error}"
+        return f"real nodes need the right to create control groups: {error}"
     if not cgroups.hierarchies():
         return "real nodes need control groups mounted below /sys/fs/cgroup"
     bridged = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
     if bridged.exists() and bridged.read_text().strip() == "1" and _forward_dropped():
         return (
-            "packets between nodes are dropped here (FORWARD policy, as Docker sets it); "
+            "this machine drops packets between nodes (FORWARD policy, as Docker sets it); "
             "allow them: iptables -I FORWARD -i muster-+ -o muster-+ -j ACCEPT"
         )
     return ""

@@ -33,7 +33,7 @@ def main(command: list[str]) -> int:
         code = child.wait()
         if ending.is_set():
             return 0
-        print(f"supervisor: ended with {code}; starting it again", file=sys.stderr, flush=True)
+        print(f"supervisor: exited with {code}; restarting", file=sys.stderr, flush=True)
         pause_s = (
             FIRST_PAUSE_S if time.monotonic() - began_s > 30 else min(2 * pause_s, LAST_PAUSE_S)
         )

@@ -13,8 +13,11 @@ PoolName = Callable[[str], str]
 #: said of pods whose constraints no node meets, where it is not known which
 UNMATCHED = "no node matches its node selector, its affinity and its tolerations"
 #: said of gangs that no node could take as the cluster stands
-ASIDE = "whichever gangs end, there is no room for it as the cluster stands: it lets others pass"
-_NOUNS = {"gpus": "GPUs", "cpu": "CPUs", "memory": "memory", "pods": "places for pods"}
+ASIDE = (
+    "even if other gangs end, the cluster in its present state has no room for it; others may "
+    "pass it"
+)
+_NOUNS = {"gpus": "GPUs", "cpu": "CPUs", "memory": "memory", "pods": "pod slots"}
 _BINARY = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
@@ -31,7 +34,7 @@ def quantity(resource: str, amount: int) -> str:
 
 
 def _one(resource: str) -> str:
-    return {"gpus": "GPU", "pods": "place for pods"}.get(resource, noun(resource))
+    return {"gpus": "GPU", "pods": "pod slot"}.get(resource, noun(resource))
 
 
 def _bare(resource: str, amount: int) -> str:
@@ -97,7 +100,7 @@ def _apart(short: Shortage, said: Explanation) -> str:
     free = f"{_bare(short.resource, short.free)} are free"
     fit = f": {said.fit_pods} of {said.need_pods} pods fit" if said.fit_pods else ""
     if not short.beside:
-        text = f"{free}, but not together on nodes as its pods need them{fit}"
+        text = f"{free}, but not in a shape that its pods can use{fit}"
         if short.most < short.asked:
             text += f": a pod needs {_bare(short.resource, short.asked)}, "
             text += f"and no node has more than {_bare(short.resource, short.most)} free"
@@ -120,16 +123,16 @@ def never(unmet: Unmet, name_of: PoolName = str, unmatched: str = "") -> str:
         return unmatched
     match unmet.lack:
         case Lack.NODES:
-            return f"needs {pods}, and there is no node"
+            return f"needs {pods}, but the cluster has no nodes"
         case Lack.POOL:
             wanted = f"asks for pool {selector.pool!r}"
             return f"{wanted}; {_listed('pools here', unmet.pools, 'no node is in a pool')}"
         case Lack.MODEL:
-            here = _listed("models here", unmet.models, "no node says which model it has")
+            here = _listed("models here", unmet.models, "no node states its model")
             return f"asks for GPU model {selector.gpu_model!r}; {here}"
         case Lack.MODEL_IN_POOL:
             pool, model = selector.pool, selector.gpu_model
-            there = _listed(f"models in pool {pool!r}", unmet.models, f"pool {pool!r} names none")
+            there = _listed(f"models in pool {pool!r}", unmet.models, f"pool {pool!r} states none")
             other = _listed(f"pools with {model!r}", unmet.pools, f"{model!r} is in no pool")
             return f"asks for GPU model {model!r} in pool {pool!r}; {there}; {other}"
         case Lack.NODE:
@@ -145,7 +148,7 @@ def never(unmet: Unmet, name_of: PoolName = str, unmatched: str = "") -> str:
                 f"{_bare(second.resource, second.most)}{_where(second, name_of)}"
             )
         case Lack.MIX:
-            return f"needs {_shape(unmet.pod)} per pod, no node has all of it"
+            return f"needs {_shape(unmet.pod)} per pod, no node has all of that"
         case Lack.COUNT:
             lead = next((name for name, n in unmet.pod.amounts().items() if n > 0), "")
             cause = f", for lack of {noun(unmet.resource)}" if unmet.resource != lead else ""
@@ -188,7 +191,7 @@ def _shape(pod: PodShape) -> str:
 
 def _together(unmet: Unmet) -> str:
     if not unmet.offers:
-        return "each fits alone, not all of them together on the empty cluster"
+        return "each fits alone, but not all together on the empty cluster"
     each = [
         f"together {quantity(one.resource, one.asked)}, of which the nodes have "
         f"{_bare(one.resource, one.most)}"

@@ -209,8 +209,8 @@ def apply(state: ClusterState, event: ClusterEvent | Decision) -> None:
         handler = _HANDLERS[type(event)]
     except KeyError:
         raise ValueError(
-            f"the state takes no {type(event).__name__}: {event}; a driver carries it out and "
-            "tells what came of it, such as Admitted after Admit"
+            f"the state does not accept a {type(event).__name__}: {event}; a driver carries it "
+            "out and reports the result, such as Admitted after Admit"
         ) from None
     if state.under_trial is not None:
         state.under_trial.note(event)
@@ -298,7 +298,7 @@ def _admitted(state: ClusterState, event: Admitted) -> None:
     name, placement, expected_end_us = event.gang, event.placement, event.expected_end_us
     member = _gang(state, name)
     if not member.missing:
-        raise ValueError(f"gang {name!r} has all its nodes; nothing of it can be admitted")
+        raise ValueError(f"gang {name!r} has all its nodes; nothing is left to admit")
     head = state.queue.head()
     if head is not None and head is not member and not member.held:
         head.overtaken += 1
@@ -503,8 +503,8 @@ def _held_in(member: GangState, roles: tuple[Role, ...]) -> Placement:
     keeps = [mine[index] for index in dict.fromkeys(p.role for p in member.held)]
     if any(role.name not in at or roles[at[role.name]].pod != role.pod for role in keeps):
         raise ValueError(
-            f"gang {member.gang.name!r}: a resize keeps the roles that hold nodes, with their pod "
-            f"shapes: {[r.name for r in keeps]}, got {[r.name for r in roles]}"
+            f"gang {member.gang.name!r}: a resize must keep the roles that hold nodes, with "
+            f"their pod shapes: {[r.name for r in keeps]}, got {[r.name for r in roles]}"
         )
     return tuple(p._replace(role=at[mine[p.role].name]) for p in member.held)
 
@@ -554,7 +554,9 @@ def _priority_changed(state: ClusterState, event: PriorityChanged) -> None:
 def _mends(state: ClusterState, event: GangMends) -> None:
     member = _gang(state, event.gang)
     if event.first and not member.held:
-        raise ValueError(f"gang {event.gang!r} holds nothing; it is in its place in the queue")
+        raise ValueError(
+            f"gang {event.gang!r} holds nothing and is already at its place in the queue"
+        )
     queued = event.gang in state.queue.members
     state.queue.discard(member)
     member.mends = event.first
@@ -565,7 +567,7 @@ def _mends(state: ClusterState, event: GangMends) -> None:
 def _set_aside(state: ClusterState, event: GangSetAside) -> None:
     member = _gang(state, event.gang)
     if event.gang not in state.queue.members:
-        raise ValueError(f"gang {event.gang!r} is not in the queue; it stands in nobody's way")
+        raise ValueError(f"gang {event.gang!r} is not in the queue, so it blocks nobody")
     state.queue.discard(member)
     _drop_reservation(state, event.gang)
     member.phase = Phase.ASIDE
@@ -655,7 +657,7 @@ def _foreign_bound(state: ClusterState, event: ForeignPodBound) -> None:
 
 def _foreign_gone(state: ClusterState, event: ForeignPodGone) -> None:
     if event.pod not in state.foreign:
-        raise ValueError(f"pod {event.pod!r} is not bound here; nothing leaves")
+        raise ValueError(f"pod {event.pod!r} is not bound here, so it cannot leave")
     node, shape = state.foreign.pop(event.pod)
     _give_back(state, event.pod, _as_role(shape), (Slice(0, node, node + 1, 1),))
     _invalidate(state)

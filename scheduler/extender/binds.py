@@ -31,8 +31,8 @@ LOOK_S = 0.25  #: a plan may change without a call, and a watch be faster than a
 PAUSE_S = 0.1
 CHANGED = "the plan changed"
 RESERVED = "reserved for a gang"
-LOST = "muster does not lead any more"
-HUNG_UP = "kube-scheduler does not wait any more"
+LOST = "muster no longer leads"
+HUNG_UP = "kube-scheduler no longer waits"
 NOT_COMMITTED = "the plan could not be committed in time"
 UNDECIDED = "muster could not decide whether the gang is whole"
 
@@ -66,7 +66,7 @@ class Call:
         if self.gone.done():
             return HUNG_UP
         late = asyncio.get_running_loop().time() >= self.deadline_s
-        return "no time is left before kube-scheduler hangs up" if late else ""
+        return "no time is left before kube-scheduler times out" if late else ""
 
 
 @dataclass(eq=False, slots=True)
@@ -214,7 +214,7 @@ class Binds:
         uid = slot.uid
         call.parked = loop.create_future()
         if uid in barrier.calls:
-            barrier.answer(uid, "kube-scheduler asks anew")
+            barrier.answer(uid, "kube-scheduler asked again")
         barrier.calls[uid] = slot, call
         call.gone.add_done_callback(lambda _: barrier.something.set())
         barrier.something.set()
@@ -257,7 +257,7 @@ class Binds:
                     del self._barriers[name]
                 return
             if loop.time() >= barrier.end_s:
-                self._fail(barrier, "not all pods of the gang came in time")
+                self._fail(barrier, "not all pods of the gang arrived in time")
                 return
             missing = [slot for slot in barrier.unbound if slot.uid not in barrier.calls]
             if not missing and not barrier.gang.releasing:

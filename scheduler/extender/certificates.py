@@ -59,7 +59,9 @@ class Certificates:
                 context.verify_mode = ssl.CERT_REQUIRED
         except (ssl.SSLError, OSError) as error:
             paths = ", ".join(str(path) for path in self._paths())
-            raise ValueError(f"[serve] {paths}: {error}; are they PEM, and one pair?") from None
+            raise ValueError(
+                f"[serve] {paths}: {error}; are they PEM, and a matching pair?"
+            ) from None
         return context
 
     def _hand_over(self, one: ssl.SSLObject | ssl.SSLSocket, *_: object) -> None:
@@ -85,10 +87,10 @@ class Certificates:
                 return False
             current, expires_unix_s = self._context(), self._expiry()
         except (ValueError, OSError) as error:
-            log.error("certificates stay as they were: %s", error)
+            log.error("keeping the old certificates: %s", error)
             return False
         self._content, self._current, self.expires_unix_s = content, current, expires_unix_s
-        log.info("certificates read anew")
+        log.info("certificates reloaded")
         return True
 
     async def keep_looking(self) -> None:

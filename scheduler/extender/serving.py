@@ -47,10 +47,12 @@ class ExtenderApp:
         try:
             body = await asyncio.wait_for(self._body(scope, receive), BODY_WITHIN_S)
         except TimeoutError:
-            await _reply(send, 408, {"error": f"no whole body within {BODY_WITHIN_S:.0f} s"})
+            await _reply(send, 408, {"error": f"no complete body within {BODY_WITHIN_S:.0f} s"})
             return
         if body is None:
-            await _reply(send, 413, {"error": f"bodies end at {self._max_body_bytes} bytes"})
+            await _reply(
+                send, 413, {"error": f"a body may have at most {self._max_body_bytes} bytes"}
+            )
             return
         began_s = time.perf_counter()
         try:

@@ -114,8 +114,8 @@ class Journal:
         except OSError as error:
             if not self.failing:
                 log.error(
-                    "journal %s cannot be written: %s; scheduling goes on, and what happens now is "
-                    "missing from it",
+                    "journal %s cannot be written: %s; scheduling continues, and the journal "
+                    "misses what happens now",
                     self._path, error.strerror or error,
                 )  # fmt: skip
             self._why = error.strerror or str(error)
@@ -163,7 +163,7 @@ class Journal:
         try:
             os.replace(self._path, self._path.with_name(self._path.name + ".1"))
         except OSError as error:
-            log.error("journal %s cannot be set aside: %s", self._path, error.strerror or error)
+            log.error("journal %s cannot be rotated: %s", self._path, error.strerror or error)
             self._full_at = self._size + self._max_bytes
             return
         if self._file is not None:

@@ -120,7 +120,7 @@ def _entries(numbered: Iterable[tuple[str, dict[str, Any], str]]) -> Iterator[En
     for place, line, problem in numbered:
         seen: _Snapshot | None = None
         item: object = None
-        what = "" if problem else "no journal line: "
+        what = "" if problem else "not a journal line: "
         try:
             if problem:
                 raise ValueError(problem)
@@ -172,7 +172,9 @@ def _entries(numbered: Iterable[tuple[str, dict[str, Any], str]]) -> Iterator[En
 def _begin(line: dict[str, Any]) -> _Snapshot:
     seen = msgspec.convert(line, _Snapshot)
     if not 1 <= seen.format <= FORMAT:
-        raise ValueError(f"format {seen.format} is not known here, only 1 to {FORMAT}")
+        raise ValueError(
+            f"format {seen.format} is unknown to this version, which reads 1 to {FORMAT}"
+        )
     return seen
 
 

@@ -225,7 +225,7 @@ def told_lines(path: Path) -> Iterator[tuple[int, dict[str, Any], str]]:
                 content["t"], content["is"]
             except (msgspec.DecodeError, ValueError, RecursionError, KeyError) as error:
                 last = None
-                yield number, {}, f"no journal line: {error}"
+                yield number, {}, f"not a journal line: {error}"
                 continue
             own = content.get("n")  # journals of earlier versions are not numbered
             if not isinstance(own, int):
@@ -234,8 +234,8 @@ def told_lines(path: Path) -> Iterator[tuple[int, dict[str, Any], str]]:
                 yield (
                     number,
                     {},
-                    f"line {own} of its snapshot follows line {last}; "
-                    "lines were taken out, or come from another file",
+                    f"line {own} of its snapshot follows line {last}; lines were removed, or "
+                    "come from another file",
                 )
             last = own
             if content["is"] not in (TOLD, PENDING):

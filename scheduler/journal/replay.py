@@ -142,7 +142,7 @@ class _Feed:
         elif lacking := self.lacking():
             return f"live {item}, but {lacking}"
         elif isinstance(item, Admitted) and item.gang != self._told:
-            return f"live {item}, which nobody decided"
+            return f"live {item}, which the core did not decide"
         if self._format == 1 and isinstance(item, GangSubmitted):
             _check_known(item.gang)
         # what runs without a decision of the core is told at once: the pods, and their nodes
@@ -184,6 +184,7 @@ def _check_known(gang: Gang) -> None:
     if len(gang.roles) > 1 and of_one_shape(gang.roles) is not None:
         names = ", ".join(repr(role.name) for role in gang.roles)
         raise ValueError(
-            f"gang {gang.name!r} has equal pods in its roles {names}; the version that wrote this "
-            "journal took them for different ones and decided otherwise; replay it with that one"
+            f"gang {gang.name!r} has equal pods in its roles {names}; the version that wrote "
+            "this journal treated them as different and decided otherwise; replay it with that "
+            "version"
         )

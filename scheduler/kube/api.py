@@ -278,12 +278,12 @@ class Api:
             nonlocal began_s
             began_s = min(began_s, now_s())
             if method != "GET" and not self.may_write():
-                raise ApiError(0, "this replica does not lead any more")
+                raise ApiError(0, "this replica no longer leads")
             return unless() if unless is not None else ""
 
         while True:
             if method != "GET" and not self.may_write():
-                raise ApiError(0, "this replica does not lead any more")
+                raise ApiError(0, "this replica no longer leads")
             try:
                 return await self.call(
                     method,

@@ -29,8 +29,8 @@ def chosen(named: str = "") -> str:
     if os.environ.get("KUBERNETES_SERVICE_HOST"):
         return ""
     raise ValueError(
-        f"no cluster is named: {usual} does not exist, KUBECONFIG is not set, and this is no pod; "
-        "name a file with --kubeconfig FILE"
+        f"no cluster is given: {usual} does not exist, KUBECONFIG is not set, and this is not a "
+        "pod; name a file with --kubeconfig FILE"
     )
 
 

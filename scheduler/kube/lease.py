@@ -167,7 +167,7 @@ class Lease:
                 {"metadata": {"resourceVersion": self._mine}, "spec": {"holderIdentity": None}},
             )
         except ApiError as error:
-            log.warning("lease not given up: %s", error)
+            log.warning("lease not released: %s", error)
 
 
 def _read(reply: bytes) -> _Found:
@@ -179,7 +179,7 @@ def _read(reply: bytes) -> _Found:
     try:
         return msgspec.json.decode(reply, type=_Found)
     except UNREADABLE as error:
-        raise ApiError(0, f"the answer is no Lease: {error}") from error
+        raise ApiError(0, f"the answer is not a Lease: {error}") from error
 
 
 def _now() -> str:

@@ -202,7 +202,7 @@ class Reader(Generic[T]):
             try:
                 page = decode(_raw_page, content)
             except UNREADABLE as error:
-                raise ValueError(f"{self._path}: no list: {error}") from None
+                raise ValueError(f"{self._path}: not a list: {error}") from None
         read = [(raw, self._read(raw)) for raw in page.items]
         items = [item for _, item in read if item is not None]
         unread = [_named(raw).uid for raw, item in read if item is None]
@@ -222,7 +222,7 @@ class Reader(Generic[T]):
             return _told(decode(_line, content), self._read)
         except UNREADABLE as error:
             self.skipped += 1
-            log.error("%s: a change left out, it cannot be read: %s", self._path, error)
+            log.error("%s: skipped a change that cannot be read: %s", self._path, error)
             return None
 
     def _read(self, raw: msgspec.Raw) -> T | None:
@@ -232,7 +232,7 @@ class Reader(Generic[T]):
             self.skipped += 1
             about = _named(raw)
             where = f"{about.namespace}/{about.name}"
-            log.error("%s %s left out, it cannot be read: %s", self._path, where, error)
+            log.error("%s %s skipped, it cannot be read: %s", self._path, where, error)
             return None
 
 

@@ -225,7 +225,7 @@ class Informer(Generic[T]):
                 # the server ends a watch after timeoutSeconds; go on where it ended
             except TimeoutError:
                 log.warning(
-                    "watch of %s silent for %.0f s; opening it anew", self.path, self.stalled_s
+                    "watch of %s silent for %.0f s; reopening it", self.path, self.stalled_s
                 )
             except ApiError as error:
                 if error.code not in (0, 429) and error.code < 500:
@@ -269,7 +269,7 @@ class Informer(Generic[T]):
         except Exception:
             self._untaken += 1
             meta: Meta = item.metadata  # type: ignore[attr-defined]
-            log.exception("%s of %s %s not taken in", change, self.path, _where(meta))
+            log.exception("%s of %s %s not processed", change, self.path, _where(meta))
 
 
 async def _in_turns(steps: Iterator[bytes]) -> bytes:

@@ -63,7 +63,7 @@ def live(
     except Exception as error:
         for one in leaves(error):
             meant = isinstance(one, LeaseLostError)  # where it happened tells nothing
-            log.critical("muster ends: %s", one or repr(one), exc_info=None if meant else one)
+            log.critical("muster exits: %s", one or repr(one), exc_info=None if meant else one)
         raise typer.Exit(1) from None
 
 
@@ -78,15 +78,15 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 def ungate(
     kubeconfig: Annotated[
-        str, typer.Option(help="Empty: KUBECONFIG, ~/.kube/config, or in-cluster.")
+        str, typer.Option(help="Default: KUBECONFIG, ~/.kube/config, or in-cluster.")
     ] = "",
-    context: Annotated[str, typer.Option(help="Of the kubeconfig; empty: the current one.")] = "",
+    context: Annotated[str, typer.Option(help="In the kubeconfig; default: the current one.")] = "",
     namespace: Annotated[str, typer.Option(help="Only pods of this namespace.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="Pods of all namespaces.")] = False,
 ) -> None:
     """Give gated pods, and jobs that muster suspended, back. Example: muster ungate --all"""
     if bool(namespace) == everything:
-        raise ValueError("name one: --namespace NAME or --all")
+        raise ValueError("give --namespace NAME or --all")
     import asyncio
 
     from scheduler.live.uninstall import resume
@@ -97,12 +97,12 @@ def ungate(
         print(f"{count} pods ungated")
         if unserved:
             print(
-                f"{unserved} pods without a node name a scheduler that leaves with muster, and a "
-                "pod's scheduler cannot be changed: create them anew with another schedulerName"
+                f"{unserved} pods without a node name a scheduler that goes away with muster. A "
+                "pod's scheduler cannot be changed: create them again with another schedulerName"
             )
     finally:
         if resumed := asyncio.run(resume(kubeconfig, context, namespace)):
-            print(f"{resumed} jobs that muster had suspended are resumed")
+            print(f"resumed {resumed} jobs that muster had suspended")
 
 
 def replay(

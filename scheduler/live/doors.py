@@ -237,7 +237,7 @@ class Visit(HttpToolsProtocol):
         self._in_head = False
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > self._door.bounds.head_bytes:
-            raise ValueError("too large a head")
+            raise ValueError("request headers too large")
         super().on_headers_complete()
         self._door.waiting.pop(self, None)
         self._within(self._door.bounds.answer_s)

@@ -26,7 +26,7 @@ async def kept(what: str, work: Callable[[], Awaitable[None]], failures: Counter
             await work()
             return
         except Exception:
-            log.exception("%s failed, and is begun anew", what)
+            log.exception("%s failed and is restarted", what)
             failures.labels(work=what).inc()
         if loop.time() - began_s > WELL_AFTER_S:
             pause_s = FIRST_PAUSE_S

@@ -61,8 +61,12 @@ FLUSH_STEP_S = 5.0  #: what a crash may cost the journal
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 #: what dynamic resource allocation says of devices; what goes wrong where it cannot be read
 DEVICES: tuple[tuple[str, type, str], ...] = (
-    (CLASSES, DeviceClass, "GPUs for which a device class stands count as none"),
-    (SLICES, ResourceSlice, "nodes whose GPUs a driver publishes as devices count as having none"),
+    (CLASSES, DeviceClass, "GPUs that a device class stands for count as none"),
+    (
+        SLICES,
+        ResourceSlice,
+        "nodes whose GPUs a driver publishes as devices count as having no GPUs",
+    ),
     (CLAIMS, ResourceClaim, "devices that claims hold count as free"),
 )
 
@@ -189,10 +193,10 @@ class Service:
                 except ApiError as error:
                     if error.code not in (403, 404):
                         raise
-                    log.error("plan records of an earlier version are left alone: %s", error)
+                    log.error("plan records of an earlier version stay where they are: %s", error)
                 found, unreadable = await plans.read_all()
                 for name in unreadable:
-                    log.warning("plan record %s is of another version and is erased", name)
+                    log.warning("deleting plan record %s of another version", name)
                     await plans.erase_named(name)
                 ages = await plans.read_ages()
             except ApiError as error:
@@ -337,7 +341,7 @@ class Service:
             control.work.served_since_s = lambda: self.api.served_since_s
         plans = await self._read_plans()
         for unread in self._unread().values():
-            log.error("leading without %s; gangs of which these say something wait", unread)
+            log.error("leading without %s; gangs that depend on these wait", unread)
         for plan in plans:
             control.old_plans.setdefault(plan.gang(), []).append(plan)
         control.tables.name_anew()
@@ -398,7 +402,7 @@ def on_trouble(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None
     """
     error = context.get("exception")
     if "transport" in context and isinstance(error, OSError | RuntimeError):
-        log.info("a connection was cut off: %s", error)
+        log.info("a client closed its connection: %s", error)
     else:
         loop.default_exception_handler(context)
 

@@ -51,8 +51,8 @@ async def ungate(kubeconfig: str = "", context: str = "", namespace: str = "") -
                 else:
                     raise error
     raise ValueError(
-        f"{count} pods ungated, but there still are gated ones after {ROUNDS} rounds; "
-        f"{problem or 'new ones keep coming: remove the admission policy muster-gate first'}"
+        f"{count} pods ungated, but some are still gated after {ROUNDS} rounds; "
+        f"{problem or 'new ones keep arriving: remove the admission policy muster-gate first'}"
     )
 
 
@@ -81,8 +81,8 @@ async def resume(kubeconfig: str = "", context: str = "", namespace: str = "") -
                 problems += [problem] if problem else []
     if problems:
         raise ValueError(
-            f"{count} jobs resumed, but {len(problems)} may stay suspended: {problems[0]}; "
-            f"set spec.suspend (runPolicy.suspend) to false where {SUSPENDED} is noted"
+            f"{count} jobs resumed, but {len(problems)} may stay suspended: {problems[0]}; set "
+            f"spec.suspend (runPolicy.suspend) to false where the annotation {SUSPENDED} is set"
         )
     return count
 

@@ -83,7 +83,9 @@ def read(words: Mapping[str, object], base: PolicySpec | None = None) -> PolicyS
     base = PolicySpec() if base is None else base
     for key in words:
         if key not in KEYS:
-            raise ValueError(f"{key!r} says nothing of a policy; choose among {', '.join(KEYS)}")
+            raise ValueError(
+                f"{key!r} is not a setting of a policy; choose among {', '.join(KEYS)}"
+            )
     order = _known("order", words.get("order", base.order), ORDERS)
     discipline = _discipline(words, base.discipline)
     placer = _known("placement", words.get("placement", base.placement), PLACERS)
@@ -116,8 +118,8 @@ def _discipline(words: Mapping[str, object], base: str) -> str:
     if backfill == "easy":
         if given not in (None, "strict", "easy"):
             raise ValueError(
-                f"discipline {given!r} and backfill {backfill!r} both say who may pass a head "
-                "that does not fit; leave backfill out, which is the older way to write "
+                f"discipline {given!r} and backfill {backfill!r} both say which gangs may pass a "
+                "head that does not fit; leave backfill out, which is the older way to write "
                 "discipline 'easy'"
             )
         return "easy"
@@ -138,13 +140,13 @@ def _numbers(discipline: str, given: object, kept: Mapping[str, float]) -> dict[
         if name not in takes:
             owner = next((word for word, one in DISCIPLINES.items() if name in one.numbers), "")
             raise ValueError(
-                f"number {name!r} goes with discipline {owner!r}, not with {discipline!r}; "
-                "leave one of them out"
+                f"number {name!r} belongs to discipline {owner!r}, not to {discipline!r}; leave "
+                "one of them out"
                 if owner
                 else f"number {name!r} is unknown; discipline {discipline!r} takes "
                 f"{', '.join(takes) or 'none'}"
             )
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
-            raise ValueError(f"number {name!r} is {value!r}; give a number from 0 on")
+            raise ValueError(f"number {name!r} is {value!r}; give a number of 0 or more")
         found[name] = float(value)
     return found

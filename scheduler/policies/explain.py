@@ -19,7 +19,9 @@ def explain(state: ClusterState, gang: str) -> Explanation:
     """
     member = state.gangs.get(gang)
     if member is None or not member.missing:
-        raise ValueError(f"gang {gang!r} does not wait; it is {'running' if member else 'unknown'}")
+        raise ValueError(
+            f"gang {gang!r} is not waiting; it is {'running' if member else 'unknown'}"
+        )
     roles = member.missing
     selectors = {role.selector for role in roles}
     free_gpus = max(state.capacity.free_gpus(selector) for selector in selectors)

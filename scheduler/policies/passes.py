@@ -153,7 +153,7 @@ class Pass:
         """
         if at_us <= self.now_us:
             raise ValueError(
-                f"a pass at {self.now_us} us cannot come back at {at_us} us, which is over"
+                f"a pass at {self.now_us} us cannot come back at {at_us} us, which has passed"
             )
         self.until_us = min(self.until_us, at_us)
 

@@ -75,7 +75,7 @@ class Owners:
         gang.owner_says = ""
         if notes:
             note = min(notes, key=lambda note: "exceeded quota" not in note)
-            gang.owner_says = f"{owner.kind} {owner.name} cannot make more: {_short(note)}"
+            gang.owner_says = f"{owner.kind} {owner.name} cannot create more pods: {_short(note)}"
         return now_s + AGAIN_S
 
 

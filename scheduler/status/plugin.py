@@ -44,13 +44,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Why pods wait for their gang, and for how long.",
 )
-Url = Annotated[str, typer.Option(envvar="MUSTER_URL", help="Of muster's status; empty: by proxy.")]
-Namespace = Annotated[
-    str, typer.Option("--namespace", "-n", help="Of the pod or gang; empty: the context's.")
+Url = Annotated[
+    str, typer.Option(envvar="MUSTER_URL", help="Of muster's status port; default: by proxy.")
 ]
-Only = Annotated[str, typer.Option("--namespace", "-n", help="Show only gangs of this one.")]
-Kubeconfig = Annotated[str, typer.Option(help="Empty: KUBECONFIG, or ~/.kube/config.")]
-Context = Annotated[str, typer.Option(help="Of the kubeconfig; empty: the current one.")]
+Namespace = Annotated[
+    str, typer.Option("--namespace", "-n", help="Of the pod or gang; default: the context's.")
+]
+Only = Annotated[str, typer.Option("--namespace", "-n", help="Show only gangs of this namespace.")]
+Kubeconfig = Annotated[str, typer.Option(help="Default: KUBECONFIG, or ~/.kube/config.")]
+Context = Annotated[str, typer.Option(help="In the kubeconfig; default: the current one.")]
 
 
 class _Muster:
@@ -147,7 +149,7 @@ def _no_answer(code: int, text: str, namespace: str) -> str:
             f"or read it without the proxy: kubectl -n {namespace} port-forward service/muster 8080"
             " and MUSTER_URL=http://127.0.0.1:8080"
         )
-    return f"muster does not answer by the API server: {text}; {way}"
+    return f"muster does not answer through the API server: {text}; {way}"
 
 
 def _table(head: list[str], rows: list[list[object]]) -> None:
@@ -207,7 +209,7 @@ def _state(gang: GangView) -> str:
         return f"runs, and lacks {many(gang.lacks_pods, 'pod')}" if gang.lacks_pods else "runs"
     if gang.phase == "ending":
         return "ends"
-    return f"is {gang.phase} since {duration(gang.waited_s)}: {label(gang.reason)}"
+    return f"has been {gang.phase} for {duration(gang.waited_s)}: {label(gang.reason)}"
 
 
 @app.command()
@@ -305,7 +307,7 @@ def _fits(classes: list[NodeClass]) -> None:
 def _fragmentation(waiting: list[WaitingShape]) -> None:
     if not waiting:
         return
-    print("\nwhat waits, and the share of free GPUs that gangs of its shape cannot use")
+    print("\nwaiting shapes, and the share of free GPUs that gangs of each shape cannot use")
     rows: list[list[Any]] = [
         [
             f"{many(seen.pods, 'pod')} of {many(seen.gpus_per_pod, 'GPU')}",
@@ -343,7 +345,7 @@ TYPES = {"/": "text/html", "/metrics": "text/plain", "/journal": "application/x-
 
 @app.command()
 def page(
-    port: Annotated[int, typer.Option(help="Of this machine; 0: any that is free.")] = 0,
+    port: Annotated[int, typer.Option(help="Local port; 0: any free one.")] = 0,
     url: Url = "",
     kubeconfig: Kubeconfig = "",
     context: Context = "",

@@ -187,7 +187,7 @@ class Publisher:
         try:
             self._queue.put_nowait((path, body, method))
         except asyncio.QueueFull:
-            log.warning("messages dropped: the API server takes them too slowly")
+            log.warning("messages dropped: the API server accepts them too slowly")
 
     async def send(self) -> None:
         """Send what was put in the queue, for ever."""
@@ -202,7 +202,7 @@ class Publisher:
                     method, path, body, content_type=content_type, within_s=WITHIN_S
                 )
             except ApiError as error:
-                log.info("message not taken: %s", error)
+                log.info("message not accepted: %s", error)
                 if error.code == 403:  # a quota, or a policy
                     until_s = self._refused_until_s
                     for other in [one for one, end_s in until_s.items() if end_s <= now_s]:
@@ -236,7 +236,7 @@ class Publisher:
             try:
                 wait_s = min(wait_s, await self._look_at(gang, view, now_s))
             except Exception:  # one gang must not end the word to all others
-                log.exception("nothing is said of a gang", extra={"gang": gang.name})
+                log.exception("cannot report on a gang", extra={"gang": gang.name})
         return wait_s
 
     async def _look_at(

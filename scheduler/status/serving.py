@@ -54,7 +54,7 @@ class _Journals:
     def answer(self, lines: AsyncIterator[bytes]) -> Response:
         """Return the journal, or why it cannot be had now."""
         if self.num >= MOST_JOURNALS:
-            said = f"{self.num} others fetch the journal; come again"
+            said = f"{self.num} others are fetching the journal; try again"
             return JSONResponse({"error": said}, 429, {"retry-after": "10"})
         return _Journal(self, lines)
 

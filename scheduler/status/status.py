@@ -167,8 +167,8 @@ def _view(
             aside = True
             text = (
                 f"needs room for {many(lacks_pods, 'pod')}, and kube-scheduler refuses that on "
-                "every node: it lets others pass, and is tried again once a pod leaves such a "
-                f"node, or in {max(0.0, again_s):.0f} s"
+                "every node; others may pass it, and muster tries again once a pod leaves such "
+                f"a node, or in {max(0.0, again_s):.0f} s"
             )
     elif reason is PendingReason.CONTROL_PLANE:
         text = f"admitted; {len(live) - bound} of {len(live)} pods are not bound yet"
@@ -192,7 +192,7 @@ def _view(
     if gang.avoids and reason:
         label = "=".join(min(gang.avoids))
         others = f" and {len(gang.avoids) - 1:,} like it" if len(gang.avoids) > 1 else ""
-        notes.append(f"neighbours keep it off nodes with {label}{others} (podAntiAffinity)")
+        notes.append(f"other pods keep it off nodes with {label}{others} (podAntiAffinity)")
     if gang.kept_by:
         notes.append(gang.kept_by)
     if lacks_pods and ledger.devices.not_understood:

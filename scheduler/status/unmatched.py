@@ -23,7 +23,7 @@ def unmatched(pod: Pod, nodes: Collection[NodeObject]) -> str:
     if any(may_use(pod, node) for node in nodes):
         return ""
     if not nodes:
-        return "there is no node"
+        return "the cluster has no nodes"
     wanted = pod.spec.node_selector
     missing = [
         _missing(key, value, nodes)
@@ -47,7 +47,10 @@ def unmatched(pod: Pod, nodes: Collection[NodeObject]) -> str:
         }
     )
     if taints:
-        return f"tolerates the taints of no node that it may use; taints there: {_few(taints)}"
+        return (
+            "does not tolerate the taints of any node that it may use; taints there: "
+            f"{_few(taints)}"
+        )
     return UNMATCHED
 
 
@@ -79,10 +82,10 @@ def _few(names: list[str]) -> str:
 def no_gang(pod: Pod) -> str:
     """Say of a pod of no gang who places it, and how far that is."""
     by = pod.spec.scheduler_name or "default-scheduler"
-    said = f"pod {pod.where} is of no gang"
+    said = f"pod {pod.where} belongs to no gang"
     if IGNORE in pod.metadata.annotations:
-        said += f", as its annotation {IGNORE} asks"
-    said += f": scheduler {by!r} places it, and it waits in no queue"
+        said += f", as its annotation {IGNORE} requests"
+    said += f": scheduler {by!r} places it, and it does not queue"
     if pod.ended:
         return f"{said}; it has ended"
     if pod.spec.node_name:
@@ -93,12 +96,12 @@ def no_gang(pod: Pod) -> str:
 def no_gang_job(job: Thing) -> str:
     """Say why the pods of a Job are no gang."""
     at_once, all_of_it = job.spec.get("parallelism", 1), job.spec.get("completions")
-    said = f"Job {job.metadata.namespace}/{job.metadata.name} is no gang"
+    said = f"Job {job.metadata.namespace}/{job.metadata.name} is not a gang"
     if job.spec.get("completionMode") != "Indexed":
         return f"{said}: it is not Indexed, so its pods are placed one by one"
     if at_once == all_of_it:
-        return f"{said}: " + ("it has one pod" if at_once == 1 else "muster knows of no pod of it")
+        return f"{said}: " + ("it has one pod" if at_once == 1 else "muster knows no pod of it")
     return (
-        f"{said}: it runs {at_once} of its {all_of_it} pods at once, one after the other, and so "
-        "each is placed by itself; with parallelism as large as completions they start together"
+        f"{said}: it runs {at_once} of its {all_of_it} pods at a time, so each is placed by "
+        "itself; set parallelism equal to completions to start them together"
     )

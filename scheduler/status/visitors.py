@@ -27,8 +27,8 @@ LET_IN_S = 60.0  #: what the API server said holds so long
 KEPT_OUT_S = 10.0
 MOST_KNOWN = 1024
 HOW = (
-    "read it by `kubectl muster`, by `kubectl muster page` in a browser, by `kubectl port-forward`,"
-    " or with a token of who may get status.muster.dev"
+    "use `kubectl muster`, `kubectl muster page`, `kubectl port-forward`, or a token of a user "
+    "who may get status.muster.dev"
 )
 
 Scope = dict[str, Any]
@@ -140,7 +140,7 @@ class Visitors:
         try:
             user = await self._whose(token)
             if user is None:
-                return 401, f"the API server knows no such token; {HOW}"
+                return 401, f"the API server does not know this token; {HOW}"
             spec = {
                 "user": user.username,
                 "uid": user.uid,
@@ -171,7 +171,7 @@ class Visitors:
         try:
             return _review.decode(reply).status
         except msgspec.DecodeError as error:
-            raise ApiError(0, f"no {kind}: {error}") from None
+            raise ApiError(0, f"the answer is not a {kind}: {error}") from None
 
 
 class Guard:

@@ -306,7 +306,7 @@ def sentences(found: WayOut, reason: PendingReason) -> list[str]:
         if kind.more_pods
     ]
     if not any(kind.more_pods for kind in found.lacks):
-        said.append("each kind of its pods would fit alone, not all of them together")
+        said.append("each kind of its pods would fit alone, but not all together")
     if reason is PendingReason.FRAGMENTATION or found.short_of:
         said += _shapes(found)
     said += _ends(found)
@@ -329,7 +329,7 @@ def _never(found: WayOut) -> list[str]:
     what += f" ({best.nodes})" if best.nodes else ""
     if not best.fit_pods:
         return [f"no node holds a pod of {_gpus(kind)}; the largest class has {what}"]
-    said = f"empty, the largest class of nodes it may use, {what}, holds {best.fit_pods:,}"
+    said = f"when empty, the largest class of nodes it may use, {what}, holds {best.fit_pods:,}"
     said += f" of its {kind.pods:,} pods of {_gpus(kind)}"
     others = sum(offer.fit_pods for offer in found.offers[1:])
     return [said + (f"; other classes hold {others:,}" if others else "")]
@@ -366,11 +366,13 @@ def _ends(found: WayOut) -> list[str]:
     more = len(found.endings) - len(named)
     if found.any_ending:
         listed = named[0] if len(named) == 1 else ", or ".join(named)
-        return [f"enough room comes when this gang ends: {listed}"]
+        return [f"enough room is free when this gang ends: {listed}"]
     tail = f" and {many(more, 'other')}" if more > 0 else ""
     if not found.endings_suffice:
-        return [f"running gangs alone do not make enough room; most comes from {named[0]}"]
-    return [f"room comes soonest when these end: {', '.join(named)}{tail}"]
+        return [
+            f"the end of running gangs does not free enough room; most would come from {named[0]}"
+        ]
+    return [f"room is free soonest when these end: {', '.join(named)}{tail}"]
 
 
 def _named(ending: Ending) -> str:

@@ -62,7 +62,7 @@ def terms(expression: str) -> list[_Term]:
     for text in expression.split("&&"):
         match = _TERM.fullmatch(text)
         if match is None:
-            raise NotUnderstoodError(f"selector {expression!r} is more than muster evaluates")
+            raise NotUnderstoodError(f"selector {expression!r} is too complex for muster")
         raw = match["value"]
         value: str | int | bool
         if raw in ("true", "false"):
@@ -287,7 +287,7 @@ class Devices:
             return False
         if device.consumes_counters or device.allow_multiple_allocations:
             raise NotUnderstoodError(
-                f"device {device.name!r} of {driver} can be shared, or cut into parts"
+                f"device {device.name!r} of {driver} can be shared or partitioned"
             )
         return True
 

@@ -293,7 +293,8 @@ def named(text: str, where: str) -> str:
     """
     if not is_name(text):
         raise ValueError(
-            f"{where}: {shown(text)} is no name; use at most 253 letters, digits, '-', '_' and '.'"
+            f"{where}: {shown(text)} is not a valid name; use at most 253 letters, digits, "
+            "'-', '_' and '.'"
         )
     return text
 

@@ -25,7 +25,7 @@ def excess(pod: Pod) -> str:
         return pod.excess
     for what, count, most in _counts(pod):
         if count > most:
-            return f"{count:,} {what}, and muster looks at {most:,} at most; name fewer"
+            return f"{count:,} {what}, and muster reads at most {most:,}; use fewer"
     return ""
 
 

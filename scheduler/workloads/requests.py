@@ -46,7 +46,7 @@ def nano(text: str | int) -> int:
         except ArithmeticError:
             raise ValueError(f"quantity {text!r} is too large to be read") from None
         if not exact.is_finite():
-            raise ValueError(f"quantity {text!r} is no number")
+            raise ValueError(f"quantity {text!r} is not a number")
         # asked before it becomes an integer with as many digits as it says
         if exact.copy_abs() > LARGEST:
             raise ValueError(f"quantity {text!r} is too large; Kubernetes keeps up to {LARGEST}")

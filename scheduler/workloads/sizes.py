@@ -85,7 +85,7 @@ def size_of(
     strictest = max(size.min_member for size in sizes.values())
     if strictest != chosen.min_member:
         said = ", ".join(f"{word} says {size.min_member}" for word, size in sizes.items())
-        conflict = f"{said}; {strictest} rules"
+        conflict = f"{said}; {strictest} counts"
         chosen = Size(strictest, max(chosen.total, strictest), conflict, chosen.by_role)
     if any(pod.spec.node_name for pod in pods):
         return chosen
@@ -228,7 +228,7 @@ def _written(text: str, where: str) -> int:
     count = number_in(text)
     if count < 1:
         raise ValueError(
-            f"{where}: {shown(text)} is no number of pods; write a whole number from 1 to {MOST}"
+            f"{where}: {shown(text)} is not a number of pods; write a whole number from 1 to {MOST}"
         )
     return count
 
@@ -266,11 +266,11 @@ def replicas_of(job: Thing) -> dict[str, int]:
     """
     specs = next((value for key, value in job.spec.items() if key.endswith("ReplicaSpecs")), None)
     if not isinstance(specs or {}, dict):
-        raise ValueError(f"job {job.metadata.name!r}: its replica specs are no table of roles")
+        raise ValueError(f"job {job.metadata.name!r}: its replica specs are not a table of roles")
     found: dict[str, int] = {}
     for role, part in (specs or {}).items():
         if not isinstance(part, dict):
-            raise ValueError(f"job {job.metadata.name!r}: replica spec {role} is no object")
+            raise ValueError(f"job {job.metadata.name!r}: replica spec {role} is not an object")
         found[role] = _count(part.get("replicas", 1), f"replicas of {role}")
     return found
 
@@ -314,7 +314,9 @@ def _count(value: object, what: str) -> int:
     """
     if not isinstance(value, int) or not 0 <= value <= MOST:
         said = shown(str(value)) if isinstance(value, str) else shown(repr(value)[:100])
-        raise ValueError(f"{what}: {said} is no number of pods; correct the object that says it")
+        raise ValueError(
+            f"{what}: {said} is not a number of pods; correct the object that states it"
+        )
     return value
 
 

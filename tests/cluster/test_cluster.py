@@ -51,7 +51,7 @@ def small(cluster: Cluster | None) -> Kube:
 @pytest.mark.k8s
 @pytest.mark.slow
 def test_up_demo_and_down_twice_and_after_everything_was_killed(typed: Typed) -> None:
-    assert "no cluster runs here" in typed.run("status", 1).stderr
+    assert "no cluster is running" in typed.run("status", 1).stderr
     for _ in range(2):
         typed.run("up --nodes 3")
         assert typed.status().keys() == COMPONENTS
@@ -69,7 +69,7 @@ def test_up_demo_and_down_twice_and_after_everything_was_killed(typed: Typed) ->
     assert "all done after" in typed.run("demo --jobs 2 --seed 2").stdout
     typed.kill_all()
     assert "ended" in typed.run("down").stderr
-    assert "no cluster runs here" in typed.run("down").stderr
+    assert "no cluster is running" in typed.run("down").stderr
 
 
 @pytest.mark.k8s
@@ -154,6 +154,6 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
     if lack:
         pytest.skip(f"the control plane cannot be built: {lack}")
     (tmp_path / "thesis.tex").write_text("all my work")
-    with pytest.raises(ValueError, match="holds no cluster"):
+    with pytest.raises(ValueError, match="contains no cluster"):
         clusters.up(tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "all my work"

@@ -80,7 +80,7 @@ def test_all_jobs_go_through_and_nothing_stays(cluster: Cluster, kube: Kube) -> 
     assert re.search(r"5 jobs, \d+ pods, all done after \d", done.stdout)
     said = r"^too-large: needs 7 pods .*(of which the nodes have 48|that it may use hold 6)"
     assert re.search(said, done.stdout, re.M)
-    assert "could never fit and was taken back" in done.stdout
+    assert "could never fit and was removed" in done.stdout
     assert "half placed" not in done.stdout
     assert is_gone(kube)
 

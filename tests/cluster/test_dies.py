@@ -98,13 +98,13 @@ def test_an_unaccepted_certificate_holds_gpu_pods_until_it_is_renewed(
     log = cluster.dir / "kube-scheduler.log"
     said = log.read_text().count("signed by unknown authority")
     muster_log = cluster.dir / "muster.log"
-    reads = muster_log.read_text().count("certificates read anew")
+    reads = muster_log.read_text().count("certificates reloaded")
     try:
         for path, new in zip(pair, other, strict=True):
             path.write_bytes(new.read_bytes())
         kube.until(
             "it is shown",
-            lambda: muster_log.read_text().count("certificates read anew") > reads,
+            lambda: muster_log.read_text().count("certificates reloaded") > reads,
             within_s=3 * LOOK_S,
         )
         cluster.restart("kube-scheduler")  # as connections that are open stay

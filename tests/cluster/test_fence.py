@@ -67,7 +67,7 @@ WRITES: dict[str, tuple[dict[str, Any], str]] = {
     "tolerations": (of(tolerations=[*GIVEN, {"operator": "Exists"}]), "gate and node affinity"),
     "selector": (of(nodeSelector={"a": "b"}), "gate and node affinity"),
     "deadline": (of(activeDeadlineSeconds=1), "gate and node affinity"),
-    "all gates": (of(schedulingGates=None), "its own gate off alone"),
+    "all gates": (of(schedulingGates=None), "only its own gate"),
     "label": ({"metadata": {"labels": {"app": "x"}}}, "no labels"),
     "finalizer": ({"metadata": {"finalizers": ["a.example/b"]}}, "no labels, owners or finalizers"),
     "annotation": ({"metadata": {"annotations": {"own": "y"}}}, "its own annotations"),
@@ -118,7 +118,7 @@ def system(kube: Kube) -> Iterator[str]:
 
 
 def test_musters_token_changes_nothing_in_kube_system(muster: Kube, system: str) -> None:
-    said = "muster changes nothing in kube-system"
+    said = "muster may change nothing in kube-system"
     note = {"metadata": {"annotations": {"muster.dev/plan": "x"}}}
     assert said in refused(muster, "PATCH", system, note)
     assert said in refused(muster, "PATCH", f"{system}/status", note)
@@ -131,7 +131,7 @@ def test_musters_token_changes_nothing_in_kube_system(muster: Kube, system: str)
 def test_musters_token_suspends_no_job_and_tells_nothing_in_kube_system(
     kube: Kube, muster: Kube
 ) -> None:
-    said, meta = "muster changes nothing in kube-system", {"name": "of-the-system"}
+    said, meta = "muster may change nothing in kube-system", {"name": "of-the-system"}
     jobs = "/apis/batch/v1/namespaces/kube-system/jobs"
     container = {"name": "a", "image": "a"}
     template = {"spec": {"restartPolicy": "Never", "containers": [container]}}

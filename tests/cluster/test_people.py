@@ -56,9 +56,8 @@ def test_why_names_reason_numbers_place_and_way_out(kube: Kube, busy: str) -> No
     assert "place in the queue: 1; priority 0" in done.stdout
     assert "2 more pods of 8 GPUs would have to fit: 2 of 4 fit now" in done.stdout
     assert (
-        f"enough room comes when this gang ends: {busy}/runs ({8 * NODES - 16} GPUs, no walltime"
-        in done.stdout
-    )
+        f"enough room is free when this gang ends: {busy}/runs ({8 * NODES - 16} GPUs, no walltime"
+    ) in done.stdout
     found = kube.explain(busy, "large")
     assert found["way_out"]["lacks"][0]["more_pods"] == 2, "the same as data"
     assert all(line in done.stdout for line in found["advice"])
@@ -482,7 +481,7 @@ def test_ungate_finds_the_cluster_as_kubectl_does(kube: Kube, space: str, tmp_pa
 
     lost = ungate()
     assert (lost.returncode, lost.stderr.count("\n")) == (2, 1)
-    assert "no cluster is named" in lost.stderr
+    assert "no cluster is given" in lost.stderr
     home = tmp_path / "home"
     (home / ".kube").mkdir(parents=True)
     shutil.copy(kube.cluster.kubeconfig, home / ".kube" / "config")
@@ -504,7 +503,7 @@ def test_ungate_finds_the_cluster_as_kubectl_does(kube: Kube, space: str, tmp_pa
         )
         done = ungate(*arguments, **environment)
         assert "1 pods ungated" in done.stdout, done.stderr
-        assert f"{number + 1} pods without a node name a scheduler that leaves" in done.stdout
+        assert f"{number + 1} pods without a node name a scheduler that goes away" in done.stdout
 
 
 def test_unknown_names_and_addresses_are_one_line(kube: Kube) -> None:

@@ -102,7 +102,7 @@ def test_a_job_scaled_while_it_runs_goes_on_and_the_new_pods_are_held(
     scale(100)
     said = kube.until("an Event says so", lambda: events(kube, space, "ScaledWhileRunning"))
     assert len(said) == 1
-    assert "WORLD_SIZE 101, those that run for 4" in said[0]
+    assert "WORLD_SIZE 101, the running ones for 4" in said[0]
     scale(3)
     assert ever == set(first), "none of the new pods was bound"
     now = {name: one["metadata"]["uid"] for name, one in of_job(kube, space, "runs").items()}
@@ -201,5 +201,5 @@ def test_a_pod_that_nobody_can_serve_is_told(kube: Kube, space: str) -> None:
     kube.create(one)
     said = kube.until("an Event says so", lambda: events(kube, space, "NotServed"))
     assert said[0].startswith("pod claims has volume data, which only kube-scheduler checks")
-    assert "made anew without that schedulerName" in text_of(kube, space, "claims")
+    assert "recreate the pod without that schedulerName" in text_of(kube, space, "claims")
     assert not kube.bound(space)

@@ -135,7 +135,7 @@ def test_controllers_make_no_such_pod_for_a_tenant(kube: Kube, tenant: Kube, spa
 
     def told() -> bool:
         items = kube.call("GET", f"/api/v1/namespaces/{space}/events")["items"]
-        return any("leaves the queue" in item.get("message", "") for item in items)
+        return any("leave the queue" in item.get("message", "") for item in items)
 
     kube.until("its owner is told why", told)
     assert not kube.pods(space)
@@ -149,7 +149,7 @@ def test_only_muster_changes_what_is_musters(kube: Kube, tenant: Kube, space: st
     path = f"/api/v1/namespaces/{space}/pods/g-0"
     kube.until("it is gated", lambda: kube.call("GET", path)["spec"].get("schedulingGates"))
     off = {"spec": {"schedulingGates": None}}
-    assert "only muster takes this gate off" in change_refused(tenant, path, off)
+    assert "only muster may remove this gate" in change_refused(tenant, path, off)
     forged = {**off, "metadata": {"annotations": {"muster.dev/plan": "x"}}}
     forged["spec"] = {**off["spec"], "affinity": pin(None, "node-00000")}
     assert "muster.dev/plan" in change_refused(tenant, path, forged)

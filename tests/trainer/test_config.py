@@ -28,7 +28,7 @@ def test_later_settings_win_over_the_file(tmp_path: Path) -> None:
         (["checkpoint.keep=0"], "checkpoint.keep = 0: give a number above 0"),
         (
             ["gpt.width=65"],
-            "gpt.width = 65 does not divide into gpt.heads = 2; take gpt.width = 66",
+            "gpt.width = 65 is not a multiple of gpt.heads = 2; use gpt.width = 66",
         ),
         (["checkpoint.every_s=60", "checkpoint.every_steps=5"], "give one of them"),
         (["precision=fp8"], "Invalid enum value 'fp8'"),
@@ -51,7 +51,7 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("ranks", "nearest"), [(3, "24 or 48"), (8, "64"), (5, "40")])
 def test_a_batch_that_does_not_divide_names_what_does(ranks: int, nearest: str) -> None:
     config = TrainConfig(global_batch=32, micro_batch=8)
-    with pytest.raises(ValueError, match=f"take global_batch = {nearest}, or another micro_batch"):
+    with pytest.raises(ValueError, match=f"use global_batch = {nearest}, or another micro_batch"):
         config.share(ranks, 0)
 
 

@@ -82,9 +82,7 @@ def test_a_checkpoint_of_another_model_is_named(run: Make) -> None:
     assert "step_00000002' is of another model: 'blocks.0.attention_norm.bias' is [32]" in (
         other.text()
     )
-    assert "there and [64] here; give the config it was made with, or another folder" in (
-        other.text()
-    )
+    assert "there and [64] here; use the config of that run, or another folder" in (other.text())
 
 
 def test_a_checkpoint_of_another_number_of_ranks_needs_leave(run: Make) -> None:
@@ -113,7 +111,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(run: Make, name: str) 
     file.write_bytes(data)
     again = damaged.start(2, {"steps": 9})
     assert again.wait(START_S) == [0, 0]
-    assert f"step_00000006': {name} is not as it was written; taking the one before" in again.text()
+    assert (
+        f"step_00000006': {name} has changed since it was written; using the one before"
+        in again.text()
+    )
     assert events(damaged.out, 0, "restore")[-1]["from_step"] == 3
     assert (damaged.out / "checkpoints" / "step_00000006.damaged").is_dir()
     assert final_digest(damaged.out, 2) == final_digest(straight.out, 2)
@@ -202,7 +203,7 @@ def test_a_cut_file_is_noticed_without_checksums(run: Make) -> None:
         file.truncate(1000)
     again = cut.start(2, {"steps": 5})
     assert again.wait(START_S) == [0, 0]
-    assert "taking the one before" in again.text()
+    assert "using the one before" in again.text()
     assert events(cut.out, 0, "restore")[-1]["from_step"] == 2
 
 
@@ -224,7 +225,7 @@ def test_a_full_disk_stops_no_training_but_says_so(run: Make) -> None:
 def test_a_batch_that_does_not_divide_ends_all_ranks(run: Make) -> None:
     ranks = run(steps=2, global_batch=9).start(2)
     assert ranks.wait(START_S) == [1, 1]
-    assert "global_batch = 9 does not divide into 2 ranks x micro_batch = 2" in ranks.text()
+    assert "global_batch = 9 is not a multiple of 2 ranks x micro_batch = 2" in ranks.text()
 
 
 def test_a_rank_that_hangs_is_left_after_the_timeout(run: Make) -> None:
@@ -247,7 +248,7 @@ def test_a_gang_that_stays_incomplete_names_what_it_waited_for(run: Make) -> Non
     settings = {"health.first_step_timeout_s": 2.0}
     ranks = run(**settings).start(1, env={"WORLD_SIZE": "2"})
     assert ranks.wait(START_S) == [1]
-    assert "not all of WORLD_SIZE=2 ranks came to MASTER_ADDR=127.0.0.1" in ranks.text()
+    assert "not all of WORLD_SIZE=2 ranks reached MASTER_ADDR=127.0.0.1" in ranks.text()
 
 
 def test_a_run_that_is_done_is_not_done_again(run: Make) -> None:

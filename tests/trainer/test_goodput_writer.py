@@ -85,7 +85,9 @@ def test_a_full_disk_loses_events_and_nothing_else(
 
 def test_a_line_that_is_no_event_is_named(tmp_path: Path) -> None:
     (tmp_path / "rank_00000.jsonl").write_text('{"attempt":1}\n{"atte{"attempt":2}\n', "utf-8")
-    with pytest.raises(ValueError, match=r"rank_00000\.jsonl' has a line that is no event: .*atte"):
+    with pytest.raises(
+        ValueError, match=r"rank_00000\.jsonl' has a line that is not an event: .*atte"
+    ):
         GoodputLog(tmp_path, "run", 0)
 
 

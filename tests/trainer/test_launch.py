@@ -61,13 +61,13 @@ def test_without_a_launch_it_is_a_gang_of_one() -> None:
         (V1, {"PET_NNODES": None, "WORLD_SIZE": "four"}, "WORLD_SIZE='four' is not a whole number"),
         (V1, {"PET_NNODES": "1:4"}, "PET_NNODES='1:4' is not a whole number"),
         (V1, {"PET_NODE_RANK": None, "RANK": "4"}, "RANK=4 with 4 pods: it counts from 0 to 3"),
-        (V1, {"PET_MASTER_PORT": "70000"}, "PET_MASTER_PORT=70000 is no port"),
+        (V1, {"PET_MASTER_PORT": "70000"}, "PET_MASTER_PORT=70000 is not a port"),
         (V2, {"PET_NODE_RANK": "4"}, "PET_NODE_RANK=4 with 4 pods"),
         (V2, {"PET_NPROC_PER_NODE": "two"}, "PET_NPROC_PER_NODE='two' is not a whole number"),
         (
             V1,
             {"PET_NNODES": None, "PET_NPROC_PER_NODE": "3"},
-            "WORLD_SIZE=4 is no multiple of PET_NPROC_PER_NODE=3",
+            "WORLD_SIZE=4 is not a multiple of PET_NPROC_PER_NODE=3",
         ),
     ],
 )
@@ -86,7 +86,7 @@ def test_bad_pods_are_named(
         ({"WORLD_SIZE": "x"}, "WORLD_SIZE='x' is not a whole number"),
         ({"WORLD_SIZE": "0"}, "WORLD_SIZE=0: a gang has at least 1"),
         ({"RANK": "4"}, "RANK=4 with 4 processes: it counts from 0 to 3"),
-        ({"LOCAL_RANK": None}, "LOCAL_RANK is not set: this is a pod's process"),
+        ({"LOCAL_RANK": None}, "LOCAL_RANK is not set: this process was started by the pod"),
         ({"MASTER_PORT": ""}, "MASTER_PORT is not set"),
     ],
 )

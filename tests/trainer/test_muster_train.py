@@ -26,7 +26,7 @@ from tests.trainer.conftest import START_S, events, sets
         (["--at-step", "9"], "--at-step 9 goes with --kill-rank RANK"),
         (["--preempt-at-step", "100"], "preemption at step 100, but there are only 100 steps"),
         (["--set", "gpt.depth=3"], "unknown field `depth`"),
-        (["--ranks", "3", "--set", "global_batch=32"], "32 does not divide into 3 ranks"),
+        (["--ranks", "3", "--set", "global_batch=32"], "32 is not a multiple of 3 ranks"),
     ],
 )
 def test_bad_orders_are_one_line(

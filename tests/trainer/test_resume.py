@@ -64,7 +64,7 @@ def test_a_run_stopped_three_times_ends_in_the_same_bits(
 
     last = cut.start(ranks)
     assert last.wait(START_S) == [0] * ranks
-    assert f"{str(uncommitted)!r}: its save was cut off; removed" in last.text()
+    assert f"{str(uncommitted)!r}: its save was interrupted; removed" in last.text()
     assert [one["attempt"] for one in events(cut.out, kind="process_start")] == [1, 2, 3, 4]
     assert len(events(cut.out, kind="restore")) == 3
     assert final_digest(cut.out, ranks) == final_digest(straight.out, ranks)

@@ -57,7 +57,7 @@ def test_a_gang_whose_pod_lists_too_much_is_set_aside_and_told_so() -> None:
         monster = pod("m", **own("m"), nodeSelector={f"k{n}": "v" for n in range(5000)})
         rig.see(monster, pod("a", **own("a")))
         await rig.settle()
-        assert rig.problem("n/m").startswith("pod m has 5,000 node selector keys, and muster looks")
+        assert rig.problem("n/m").startswith("pod m has 5,000 node selector keys, and muster reads")
         assert ("TooMuch", rig.problem("n/m")) in rig.events()
         assert set(rig.placed()) == {"a"}
         assert rig.ledger.classes.num_known == 1
@@ -160,7 +160,7 @@ def test_one_namespace_may_have_so_many_kinds_of_pods_wait() -> None:
     kinds = [f"kind {number}".encode() for number in range(10_000)]
     first = gang(0)
     assert not budget.count(first, frozenset(kinds[:1000]))
-    assert "pods of more than 1,000 kinds of namespace n would wait" in budget.count(
+    assert "more than 1,000 kinds of pods of namespace n would wait" in budget.count(
         gang(1), frozenset(kinds[1000:1001])
     )
     assert not budget.count(gang(2), frozenset(kinds[:500])), "they are known"
@@ -168,7 +168,7 @@ def test_one_namespace_may_have_so_many_kinds_of_pods_wait() -> None:
         mine = frozenset(kinds[1000 * (other + 1) : 1000 * (other + 2)])
         assert not budget.count(gang(0, f"other-{other}"), mine)
     late = gang(0, "late")
-    assert "4,000 kinds of the cluster" in budget.count(late, frozenset(kinds[5000:6000]))
+    assert "4,000 kinds of pods of the cluster" in budget.count(late, frozenset(kinds[5000:6000]))
     assert not budget.count(late, frozenset(kinds[5000 : 5000 + ALWAYS]))
     assert not budget.count(first, frozenset())
     assert budget.num_kinds == 3500 + ALWAYS
@@ -433,7 +433,7 @@ def test_muster_binds_no_pod_by_itself_that_a_neighbour_keeps_off(
         await rig.settle()
         assert not rig.problem("n/a")
         said = view(rig.control.names["n/a"], rig.ledger, rig.control.now_s()).text
-        kept = "neighbours keep it off nodes with kubernetes.io/hostname=node-00000"
+        kept = "other pods keep it off nodes with kubernetes.io/hostname=node-00000"
         assert (kept in said) is kept_off
         assert ("a" in rig.placed()) is not kept_off
         rig.lose(there)

@@ -752,7 +752,7 @@ def test_a_write_is_not_tried_again_by_who_does_not_lead_any_more() -> None:
 
     api.call = call  # type: ignore[method-assign]
     api.may_write = lambda: leads[0]
-    with pytest.raises(ApiError, match="does not lead"):
+    with pytest.raises(ApiError, match="no longer leads"):
         asyncio.run(api.persist("POST", "/x", within_s=5.0))
     assert tries == ["POST"]
     with pytest.raises(ApiError, match="busy"):  # who only reads may

@@ -536,7 +536,7 @@ def test_a_refused_record_is_tried_less_and_less_and_holds_nothing(code: int) ->
         await rig.settle()
         assert len(tries) == 1
         assert not rig.control.slot_of, "its nodes are others' meanwhile"
-        assert "cannot be written down" in rig.problem("n/j")
+        assert "cannot write its plan record" in rig.problem("n/j")
         assert "Too long" in rig.problem("n/j")
         assert [text for reason, text in rig.events() if reason == "PlanRefused"]
         for _ in range(3600):

@@ -66,7 +66,7 @@ def test_a_forged_pin_does_not_pass_the_barrier() -> None:
         where = {uid: slot.node for uid, (_, slot) in rig.control.slot_of.items()}
         assert where == {f"g-{i}": f"node-0000{i}" for i in range(4)}, "as their owner wants it"
         alone = await bind(rig, "g-0", "node-00000")
-        assert "not all pods of the gang came in time" in alone.error
+        assert "not all pods of the gang arrived in time" in alone.error
         assert not any(path.endswith("/binding") for _, path, _ in rig.api.requests)
 
     tried(story, **BARRIER)
@@ -109,7 +109,7 @@ def test_a_record_speaks_for_the_pod_that_it_names_alone() -> None:
         args = BindArgs("g-0", "n", "later-0", where["g-0"])
         now_s = asyncio.get_running_loop().time()
         alone = await Binds(anew.control).bind(args, now_s, gone)
-        assert "not all pods of the gang came in time" in alone.error
+        assert "not all pods of the gang arrived in time" in alone.error
 
     tried(story, **BARRIER)
 

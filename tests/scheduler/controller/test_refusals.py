@@ -347,7 +347,7 @@ def test_a_pod_that_would_be_no_better_off_anew_is_not_deleted() -> None:
         for _ in range(10):
             await rig.pass_s(60.0)
         assert rig.deleted() == []
-        assert f"refuses it wherever it goes: {VOLUME}" in look(rig).text
+        assert f"refuses it on every node: {VOLUME}" in look(rig).text
         rig.see(
             *(pod(f"other-{n}", annotations={"muster.dev/group": f"o{n}"} | ONE) for n in (0, 1))
         )

@@ -87,8 +87,8 @@ def test_an_illegal_step_tells_the_story_that_led_there() -> None:
         one.ending(4.0)
     assert str(error.value) == (
         "slot of rank worker-3 on node-00001 is vacant and cannot be 'evicted with its gang'; "
-        "its story: 1.000 s planned: found there; 2.000 s telling: pinned may bind it; "
-        "2.500 s released: the pod was told; 3.000 s vacant: pod uid is gone"
+        "its history: 1.000 s planned: found there; 2.000 s telling: pinned may bind it; 2.500 "
+        "s released: the write succeeded; 3.000 s vacant: pod uid is gone"
     )
 
 
@@ -121,7 +121,7 @@ def test_an_illegal_step_sets_its_gang_aside_and_the_others_go_on() -> None:
         broken.state = S.GONE
         await rig.settle()
         assert "muster fails on it (IllegalStepError: slot of rank" in rig.problem("n/odd")
-        assert "its story: " in rig.problem("n/odd")
+        assert "its history: " in rig.problem("n/odd")
         assert [reason for reason, _ in rig.events()] == ["NotUnderstood"]
         assert rig.control.metrics.set_aside.labels(where="mend")._value.get() == 1
         rig.see(pod("fine-0", annotations={"muster.dev/group": "fine"}, gpus=1))

@@ -89,7 +89,7 @@ def test_a_pod_for_a_closed_node_blocks_nobody_and_goes_there_once_it_opens(
         assert rig.ledger.state.gangs["n/bad"].phase is Phase.ASIDE
         word = "cordoned" if "cordoned" in closed else "not ready"
         assert f"no node that it may use takes pods: node-00000 is {word}" in text(rig, "bad")
-        assert "lets others pass" in text(rig, "bad")
+        assert "others may pass it" in text(rig, "bad")
         seen = explain(rig.control.names["n/bad"], rig.ledger, rig.control.now_s())
         assert seen.aside and any("node-00000" in line for line in seen.advice)
         node(rig, 0)
@@ -110,7 +110,10 @@ def test_what_daemons_leave_on_each_node_counts() -> None:
         rig.see(lone("mistake", cpu="96"), lone("b", at="01"))
         await rig.settle()
         assert set(rig.placed()) == {"b"}
-        said = "the 4 nodes that it may use hold 0 of its 1 pods beside the pods of no gang"
+        said = (
+            "the 4 nodes that it may use hold 0 of its 1 pods beside the pods that belong to no "
+            "gang"
+        )
         assert said in text(rig, "mistake")
         rig.lose(daemon(3))
         await rig.settle()

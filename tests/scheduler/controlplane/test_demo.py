@@ -112,7 +112,7 @@ def test_without_a_cluster_there_is_one_clear_line(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (
         2,
-        "muster: no cluster runs here; start one with: muster cluster up\n",
+        "muster: no cluster is running; start one with: muster cluster up\n",
     )
     with pytest.raises(ValueError, match="start one with: muster cluster up"):
         check(None)

@@ -61,9 +61,9 @@ SKIP = catalog.policy(PolicySpec(discipline="skip"))
         (ForeignPodBound("p", "x", PodShape(1)), "node 'x' is unknown"),
         (
             GangResized("a", (Role(1, PodShape(8), name="other"),)),
-            r"a resize keeps the roles that hold nodes, .*: \['worker'\], got \['other'\]",
+            r"a resize must keep the roles that hold nodes, .*: \['worker'\], got \['other'\]",
         ),
-        (GangResized("a", (Role(1, PodShape(4)),)), "a resize keeps the roles that hold nodes"),
+        (GangResized("a", (Role(1, PodShape(4)),)), "a resize must keep the roles that hold nodes"),
         (Admitted("a", (Slice(0, 1, 2, 1),), 1, 2), "gang 'a' has all its nodes"),
         (CheckpointSaved("a", -to_us(1.0)), "gang 'a' saved at -1.0 s, admitted at 0.0 s"),
     ],
@@ -203,7 +203,9 @@ def test_roles_that_fit_in_some_arrangement_are_not_impossible() -> None:
 
 @pytest.mark.parametrize("decision", [Admit("a", ()), Preempt("a", ("b",))])
 def test_a_decision_that_has_to_be_carried_out_is_no_event(decision: Decision) -> None:
-    with pytest.raises(ValueError, match=rf"the state takes no {type(decision).__name__}: .*'a'"):
+    with pytest.raises(
+        ValueError, match=rf"the state does not accept a {type(decision).__name__}: .*'a'"
+    ):
         apply(ClusterState(nodes(1)), decision)  # type: ignore[arg-type]
 
 

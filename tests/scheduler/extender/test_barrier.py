@@ -20,7 +20,7 @@ from scheduler.kube.api import ApiError, Turn
 from tests.scheduler.controller.rig import Recorder, Rig, pod, tried
 
 GROUP = "scheduling.x-k8s.io/pod-group"
-LATE = "not all pods of the gang came in time"
+LATE = "not all pods of the gang arrived in time"
 SHORT = {"barrier_s": 0.3, "http_s": 3.5}
 
 

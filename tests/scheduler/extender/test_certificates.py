@@ -118,7 +118,7 @@ def test_files_that_change_are_taken_over(tmp_path: Path, caplog: pytest.LogCapt
 
             (files.folder / "tls.key").write_text("half a ke")
             assert not certificates.look()
-            assert "certificates stay as they were" in caplog.text
+            assert "keeping the old certificates" in caplog.text
             (files.folder / "tls.key").unlink()
             assert not certificates.look()
             still = await Connection.open(port, client(new, new))
@@ -139,16 +139,16 @@ def test_files_that_cannot_be_used_are_named_at_the_start(tmp_path: Path) -> Non
     files.renew(Authority(tmp_path / "old"))
     key = Authority(tmp_path / "new").issue("muster")[1]
     (files.folder / "tls.key").write_bytes(key.read_bytes())
-    with pytest.raises(ValueError, match=r"tls\.key.*one pair"):
+    with pytest.raises(ValueError, match=r"tls\.key.*matching pair"):
         Certificates(files.settings)
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('host = "0.0.0.0"', "no loopback address"),
+        ('host = "0.0.0.0"', "not a loopback address"),
         ('host = "0.0.0.0"\ncert = "a"\nkey = "b"', "give all three"),
-        ('host = "muster.local"\ncert = "a"\nkey = "b"', "no loopback address"),
+        ('host = "muster.local"\ncert = "a"\nkey = "b"', "not a loopback address"),
         ('cert = "a"', "one of cert and key"),
         ('client_ca = "a"', "neither cert nor key"),
         ('host = "::1"', ""),

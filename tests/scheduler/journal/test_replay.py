@@ -111,8 +111,8 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('{"t": 1.0}', "no journal line"),
-        ("not json", "no journal line"),
+        ('{"t": 1.0}', "not a journal line"),
+        ("not json", "not a journal line"),
         ('{"t": 1.0, "is": "Nonsense", "v": {}}', "'Nonsense'"),
     ],
 )

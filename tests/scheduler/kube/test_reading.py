@@ -107,7 +107,7 @@ def test_deep_levels_are_cut_out_bit_by_bit(level: bytes) -> None:
 
 
 def test_what_is_no_list_is_said_so() -> None:
-    with pytest.raises(ValueError, match="/things: no list"):
+    with pytest.raises(ValueError, match="/things: not a list"):
         Reader(Thing, "/things").page(b'{"metadata":{},"items":[}]}')
 
 

@@ -266,7 +266,7 @@ def test_an_answer_that_is_no_lease_ends_nobody(odd: bytes, leads: bool) -> None
         server.odd = odd
         while not lease.trouble and not renewing.done():
             await asyncio.sleep(0.01)
-        assert "no Lease" in lease.trouble
+        assert "not a Lease" in lease.trouble
         assert lease.held == leads
         server.odd = None
         while lease.trouble and not renewing.done():

@@ -79,9 +79,9 @@ def test_the_end_of_the_process_is_a_line_for_each_thing_that_went_wrong(
     first, *lines = lines_of(capsys.readouterr().err)
     assert first["message"] == f"starting; the core is {compiled.which()}"
     assert [line["message"] for line in lines] == [
-        "muster ends: 403: pods is forbidden",
-        "muster ends: 'n/g'",
-        "muster ends: the lease was lost",
+        "muster exits: 403: pods is forbidden",
+        "muster exits: 'n/g'",
+        "muster exits: the lease was lost",
     ]
     assert {line["level"] for line in lines} == {"critical"}
     said = ["Traceback" in line.get("error", "") for line in lines]

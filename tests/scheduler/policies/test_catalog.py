@@ -72,12 +72,12 @@ REFUSED = [
     ({"placement": "best"}, "placement 'best' is unknown; choose one of pack, spread, first-fit"),
     (
         {"discipline": "skip", "backfill": "easy"},
-        "discipline 'skip' and backfill 'easy' both say who may pass a head that does not fit; "
-        "leave backfill out",
+        "discipline 'skip' and backfill 'easy' both say which gangs may pass a head that does "
+        "not fit; leave backfill out",
     ),
     (
         {"numbers": {"depth": 3}},
-        "number 'depth' goes with discipline 'numbered', not with 'strict'",
+        "number 'depth' belongs to discipline 'numbered', not to 'strict'",
     ),
     (
         {"discipline": "numbered", "numbers": {"width": 3}},
@@ -85,7 +85,7 @@ REFUSED = [
     ),
     (
         {"discipline": "numbered", "numbers": {"depth": -1}},
-        "number 'depth' is -1; give a number from 0 on",
+        "number 'depth' is -1; give a number of 0 or more",
     ),
 ]
 
@@ -196,7 +196,9 @@ def test_a_live_muster_orders_by_priority_unless_told_otherwise(tmp_path: Path) 
     (tmp_path / "live.toml").write_text('[policy]\nbackfill = "easy"\n')
     assert load_live(tmp_path / "live.toml").policy == PolicySpec("priority", "easy")
     (tmp_path / "live.toml").write_text('[policy]\nordre = "fifo"\n')
-    with pytest.raises(ValueError, match=r"live\.toml: 'ordre' says nothing of a policy; choose"):
+    with pytest.raises(
+        ValueError, match=r"live\.toml: 'ordre' is not a setting of a policy; choose"
+    ):
         load_live(tmp_path / "live.toml")
 
 

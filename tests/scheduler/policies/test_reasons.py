@@ -247,9 +247,9 @@ def test_what_does_not_wait_has_no_reason() -> None:
     state = ClusterState(nodes(1))
     submit(state, gang("a", 1, 8))
     let_pass(state, STRICT)
-    with pytest.raises(ValueError, match="gang 'a' does not wait; it is running"):
+    with pytest.raises(ValueError, match="gang 'a' is not waiting; it is running"):
         explain(state, "a")
-    with pytest.raises(ValueError, match="gang 'x' does not wait; it is unknown"):
+    with pytest.raises(ValueError, match="gang 'x' is not waiting; it is unknown"):
         explain(state, "x")
 
 

@@ -54,7 +54,7 @@ def test_cpus_that_bind_are_named(gpus: int) -> None:
     ("asked", "text"),
     [
         (PodShape(1, 0, 64 * GIB), "needs 64 GiB of memory for 1 pod; 4 GiB are free"),
-        (PodShape(1, 0, 0, 1), "needs 1 place for pods for 1 pod; 0 are free"),
+        (PodShape(1, 0, 0, 1), "needs 1 pod slot for 1 pod; 0 are free"),
         (PodShape(1, 0, 0, 0, (("hca", 2),)), "needs 2 hca for 1 pod; 1 are free"),
         (
             PodShape(1, others=(("ephemeral-storage", 20 * GIB),)),
@@ -108,8 +108,8 @@ def test_gpus_that_bind_are_named_where_cpus_are_asked_for_too() -> None:
     submit(state, Gang("b", roles))
     let_pass(state, STRICT)
     assert told(state, "b") == (
-        "needs 6 GPUs for 3 pods; 6 are free, but not together on nodes as its pods need them: "
-        "2 of 3 pods fit"
+        "needs 6 GPUs for 3 pods; 6 are free, but not in a shape that its pods can use: 2 of 3 "
+        "pods fit"
     )
 
 
@@ -207,11 +207,11 @@ def test_what_no_node_offers_is_said(role: Role, text: str) -> None:
 def test_models_and_pools_that_nobody_named_are_said() -> None:
     plain = [Node(f"n{i}", PodShape(8)) for i in range(4)]
     model = Role(1, PodShape(8), Selector("", "A100"))
-    assert one_gang(plain, model) == ("asks for GPU model 'A100'; no node says which model it has")
+    assert one_gang(plain, model) == ("asks for GPU model 'A100'; no node states its model")
     assert one_gang(plain, Role(1, PodShape(8), Selector("x"))) == (
         "asks for pool 'x'; no node is in a pool"
     )
-    assert one_gang([], Role(2, PodShape(8))) == "needs 2 pods, and there is no node"
+    assert one_gang([], Role(2, PodShape(8))) == "needs 2 pods, but the cluster has no nodes"
 
 
 def test_roles_that_fit_one_by_one_say_what_they_need_together() -> None:

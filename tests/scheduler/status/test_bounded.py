@@ -67,7 +67,7 @@ def test_the_journal_is_sent_to_few_at_once() -> None:
         ]
         while len(codes) < MOST_JOURNALS:
             await asyncio.sleep(0)
-        assert b"come again" in await asked(app, "/journal?files=all", codes)
+        assert b"try again" in await asked(app, "/journal?files=all", codes)
         assert codes == [200] * MOST_JOURNALS + [429]
         gone = sent.pop()
         gone.cancel()  # one hangs up

@@ -203,7 +203,7 @@ def test_a_pod_of_no_gang_is_known_for_one() -> None:
     found = service()
     lone = pod("plain", gpus=1, gated=False, schedulerName="default-scheduler")
     found.controller.on_pod(Change.ADDED, lone)
-    said = "pod n/plain is of no gang: scheduler 'default-scheduler' places it"
+    said = "pod n/plain belongs to no gang: scheduler 'default-scheduler' places it"
     told = asyncio.run(seen_by(found, "n/plain"))
     assert said in told and "it has no node yet" in told
     assert asyncio.run(seen_by(found, "n/other")) == "no gang or pod 'n/other'"
@@ -215,7 +215,7 @@ def test_a_job_that_is_no_gang_says_why() -> None:
         spec = {"parallelism": 2, "completions": 4, "completionMode": "Indexed"}
         rig.thing("Job", "j", spec)
         found.controller.tables.things.update(rig.control.tables.things)
-        assert "it runs 2 of its 4 pods at once" in await seen_by(found, "n/j")
+        assert "it runs 2 of its 4 pods at a time" in await seen_by(found, "n/j")
 
     tried(story)
 
@@ -247,7 +247,7 @@ def test_a_quota_that_keeps_pods_from_being_made_is_named() -> None:
             if at_s == 110.0:
                 ((reason, text),) = events
         assert len(asked) == 1 and "regarding.uid%3Duid-j" in asked[0]
-        assert reason == "Members" and f"Job j cannot make more: {QUOTA}" in text
+        assert reason == "Members" and f"Job j cannot create more pods: {QUOTA}" in text
         assert QUOTA in look(rig, "n/j").text
 
     tried(story)

@@ -83,8 +83,8 @@ def test_taints_that_it_does_not_tolerate_are_named() -> None:
     tainted.spec.taints = [_taint("dedicated", "research")]
     ledger.set_node(tainted)
     assert said(ledger, request("w", 1, 1)) == (
-        "tolerates the taints of no node that it may use; "
-        "taints there: dedicated=research:NoSchedule"
+        "does not tolerate the taints of any node that it may use; taints there: "
+        "dedicated=research:NoSchedule"
     )
 
 

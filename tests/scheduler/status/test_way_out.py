@@ -90,8 +90,8 @@ def test_gangs_that_end_are_named_soonest_first_and_give_a_time() -> None:
     assert [(e.gang, e.makes_room_for) for e in found.endings] == [("soon", 1), ("next", 2)]
     assert found.starts_in_s == 2 * 3600.0 - 600.0
     assert said[-1] == (
-        "room comes soonest when these end: soon (8 GPUs, ends within 50 min), "
-        "next (8 GPUs, ends within 1.8 h)"
+        "room is free soonest when these end: soon (8 GPUs, ends within 50 min), next (8 GPUs, "
+        "ends within 1.8 h)"
     )
 
 
@@ -104,7 +104,9 @@ def test_without_walltimes_the_smallest_gangs_that_suffice_are_named() -> None:
     _, found, said = asked(ledger, "waits")
     assert [ending.gang for ending in found.endings] == ["fair", "huge"]
     assert found.any_ending and found.starts_in_s is None
-    assert said[-1].startswith("enough room comes when this gang ends: fair (16 GPUs, no walltime")
+    assert said[-1].startswith(
+        "enough room is free when this gang ends: fair (16 GPUs, no walltime"
+    )
 
 
 def test_a_promise_of_the_policy_is_the_time() -> None:

@@ -146,12 +146,12 @@ UNKNOWN: dict[str, tuple[DeviceClass, ResourceSlice, str]] = {
     "a selector with or": (
         class_of(f"{SHIPPED} || true"),
         slice_of(),
-        "is more than muster evaluates",
+        "is too complex for muster",
     ),
     "a selector on capacity": (
         class_of(f"device.capacity['{DRIVER}'].memory.compareTo(quantity('40Gi')) >= 0"),
         slice_of(),
-        "is more than muster evaluates",
+        "is too complex for muster",
     ),
     "an attribute that a device lacks": (
         class_of(f"device.attributes['{DRIVER}'].type == 'gpu'"),
@@ -166,7 +166,7 @@ UNKNOWN: dict[str, tuple[DeviceClass, ResourceSlice, str]] = {
     "devices that overlap": (
         class_of(),
         slice_of("n0", device("d", consumesCounters=[{"counterSet": "c"}])),
-        "cut into parts",
+        "partitioned",
     ),
     "devices that several may have": (
         class_of(),

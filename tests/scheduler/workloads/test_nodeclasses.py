@@ -254,7 +254,7 @@ def test_between_two_turns_few_nodes_are_sorted() -> None:
 def test_a_pod_with_too_much_is_told_what_and_how_to_mend_it(spec: Any, said: str) -> None:
     found = excess(pod(**spec))
     assert said in found
-    assert found.endswith("at most; name fewer")
+    assert found.endswith("; use fewer")
 
 
 def test_what_real_pods_have_is_not_too_much() -> None:

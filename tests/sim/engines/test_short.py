@@ -132,6 +132,6 @@ def test_the_last_line_of_a_run_says_why(tmp_path: Path) -> None:
     at = next(i for i, line in enumerate(lines) if line.startswith("never fits"))
     assert lines[at : at + 3] == [
         "never fits  4 of the jobs can never run on this cluster:",
-        "            3 (as 'a'): asks for GPU model 'A100'; no node says which model it has",
+        "            3 (as 'a'): asks for GPU model 'A100'; no node states its model",
         "            1 ('d'): needs 16 GPUs per pod, the largest node has 8 (pool 'node')",
     ]

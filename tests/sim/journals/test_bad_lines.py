@@ -80,7 +80,7 @@ def test_without_the_line_the_journal_is_read_as_well(tmp_path: Path) -> None:
     live.path.write_bytes(b"\n".join([*numbered, b""]))
     run = recorded([live.path])
     assert run.jobs["job"].tolist() == ["early", "late"]
-    assert "lines were taken out" in run.manifest["set_aside"][0]
+    assert "lines were removed" in run.manifest["set_aside"][0]
 
 
 def test_after_a_bad_snapshot_nothing_is_followed_until_the_next(tmp_path: Path) -> None:

@@ -524,13 +524,13 @@ def test_a_state_without_lines_says_so(tmp_path: Path) -> None:
     ("lines", "text"),
     [
         (b"", "the journal is empty"),
-        (b"not json\n", r"journal\.jsonl:1: no journal line"),
-        (b'{"t": 1}\n', r"journal\.jsonl:1: no journal line"),
+        (b"not json\n", r"journal\.jsonl:1: not a journal line"),
+        (b'{"t": 1}\n', r"journal\.jsonl:1: not a journal line"),
         (b'{"t":1,"is":"Considered","v":{}}\n', "a journal begins with a snapshot"),
-        (b'{"t":1,"is":"Snapshot","format":1}\n', r"jsonl:1: no journal line: .*`policy`"),
+        (b'{"t":1,"is":"Snapshot","format":1}\n', r"jsonl:1: not a journal line: .*`policy`"),
         (
             b'{"t":1,"is":"Snapshot","format":9,"policy":{},"nodes":[]}\n',
-            "format 9 is not known here, only 1 to 3",
+            "format 9 is unknown to this version, which reads 1 to 3",
         ),
         (
             b'{"t":1,"is":"Snapshot","format":1,"policy":{},"nodes":[]}\n',
