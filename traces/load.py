@@ -1,33 +1,42 @@
-"""Read a jobs file of any known form."""
+"""Read a jobs file of any known format, and write jobs tables."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
 from scheduler import whole
-from traces import openb, philly, slurm, swf
-from traces.schema import COLUMNS, TraceError, check_columns, complete
-from traces.tabular import RawTable, csv_columns, read_csv, settle
-from traces.unpacking import read_parquet
+from traces.formats import catalog
+from traces.formats.dates import CHOICES
+from traces.formats.interface import Options, Source
+from traces.schema import COLUMNS, GPUS_PER_NODE, TraceError, complete
 
-Kind = Literal["jobs", "swf", "philly", "openb", "helios", "acme"]
-KINDS: tuple[Kind, ...] = ("jobs", "swf", "philly", "openb", "helios", "acme")
+KINDS = catalog.KINDS
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedJobs:
-    """Jobs in canonical form and what was left out."""
+    """Jobs in canonical form, how they were read, and what was left out."""
 
-    jobs: pd.DataFrame
+    jobs: pd.DataFrame  #: the first submission is at 0
     rejected: pd.DataFrame  #: line, column, value, reason, row
     source: str
     sha256: str  #: of the file as it is
+    kind: str  #: the format, as `catalog` calls it
+    why: str  #: how the format was recognised
+    offset_s: float  #: the first submission on the file's clock; Unix seconds where it has dates
+    left_out: Mapping[str, int]  #: reason -> sound rows that are no jobs to simulate
+    notes: tuple[str, ...]  #: sentences: what was assumed, passed over or not understood
+
+    @property
+    def num_bad(self) -> int:
+        """Rows that were rejected because something in them is wrong."""
+        return len(self.rejected) - sum(self.left_out.values())
 
 
 def load(
@@ -36,71 +45,49 @@ def load(
     kind: str | None = None,
     on_bad_row: str = "fail",
     gpus_per_pod: int | None = None,
+    gpus_per_node: int = GPUS_PER_NODE,
+    map: Mapping[str, str] | None = None,
+    ignore_extra: bool = False,
+    columns: tuple[str, ...] = (),
+    dates: str = "",
 ) -> LoadedJobs:
-    """Read jobs from `path`; without `kind` its name and header tell the form.
+    """Read jobs from `path`; without `kind` its name and content tell the format.
 
-    `on_bad_row="skip"` leaves out rows that are no jobs and returns them as `rejected`.
-    `gpus_per_pod` is for SWF alone: so many processors make a pod.
+    `on_bad_row="skip"` leaves out rows that are no jobs and returns them as `rejected`. A job's
+    GPUs are cut into pods of at most `gpus_per_node`; `gpus_per_pod` is for SWF alone: so many
+    processors make a pod. `map` renames columns, theirs -> ours; `ignore_extra` passes over
+    columns that nobody knows; `columns` is the header of a file that has none; `dates` says whether
+    days or months come first in dates such as 01/03/2024.
 
     Raises:
-        TraceError: the file is unreadable or not of that form, or has bad rows.
+        TraceError: the file is unreadable or not of that format, or has bad rows.
     """
-    file = Path(path)
-    if kind is not None and kind not in KINDS:
-        raise TraceError(f"kind {kind!r} is unknown; choose one of {', '.join(KINDS)}")
+    if on_bad_row not in ("fail", "skip"):
+        raise TraceError(f"on_bad_row is {on_bad_row!r}; choose fail or skip")
+    if dates and dates not in CHOICES:
+        raise TraceError(f"dates is {dates!r}; choose one of {', '.join(CHOICES)}")
+    source = Source(Path(path))
     try:
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        with source.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise TraceError(f"jobs file {str(path)!r}: {error.strerror}") from None
-    form = kind or _guess(file)
-    if gpus_per_pod is not None and (form != "swf" or gpus_per_pod < 1):
+    chosen, why = catalog.choose(source, kind)
+    if gpus_per_pod is not None and (chosen.kind != "swf" or gpus_per_pod < 1):
         raise TraceError("gpus_per_pod is for SWF files and at least 1; leave it out")
-    if form == "swf":
-        jobs, rejected = swf.read(file, on_bad_row, gpus_per_pod)
-    elif form == "philly":
-        jobs, rejected = philly.read(file, on_bad_row)
-    elif form == "openb":
-        jobs, rejected = openb.read(file, on_bad_row)
-    elif form in ("helios", "acme"):
-        jobs, rejected = slurm.read(file, on_bad_row)
-    else:
-        jobs, rejected = _read_jobs(file, on_bad_row)
-    return LoadedJobs(complete(jobs), rejected, str(path), digest)
-
-
-def _guess(path: Path) -> Kind:
-    """Tell the form by the name's ending, and for CSV by the header."""
-    name = path.name.lower().removesuffix(".gz")
-    if name.endswith(".swf"):
-        return "swf"
-    if name.endswith(".parquet"):
-        return "jobs"
-    if not name.endswith(".csv"):
-        raise TraceError(
-            f"jobs file {str(path)!r}: its name ends in none of .csv, .csv.gz, .parquet, .swf, "
-            f".swf.gz; rename it or say which kind it is ({', '.join(KINDS)})"
-        )
-    columns = set(csv_columns(path))
-    for kind, needed in (
-        ("philly", ("timestamp", "num_gpus", "cluster")),
-        ("openb", openb.COLUMNS),
-        ("helios", (*slurm.COLUMNS, "vc")),
-        ("acme", slurm.COLUMNS),
-    ):
-        if columns.issuperset(needed):
-            return kind  # type: ignore[return-value]
-    return "jobs"
-
-
-def _read_jobs(path: Path, on_bad_row: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    if path.name.lower().endswith(".parquet"):
-        rows = read_parquet(path)
-        lines = pd.Series(range(1, len(rows) + 1))
-        table = RawTable(rows.reset_index(drop=True), lines, str(path), unit="row")
-    else:
-        table = read_csv(path)
-    check_columns([str(name) for name in table.rows.columns], str(path))
-    return settle(table, on_bad_row)
+    options = Options(
+        on_bad_row, gpus_per_node, gpus_per_pod, map or {}, ignore_extra, columns, dates
+    )
+    found = chosen.reader().read(source, options)
+    if found.jobs.empty:
+        raise TraceError(f"jobs file {str(path)!r}: none of its rows is a job")
+    jobs = complete(found.jobs)
+    offset_s = float(jobs["submit_s"].iloc[0])
+    jobs["submit_s"] -= offset_s
+    return LoadedJobs(
+        jobs, found.rejected, str(path), digest, chosen.kind, why, offset_s,
+        found.left_out, found.notes,
+    )  # fmt: skip
 
 
 def convert(jobs: pd.DataFrame, path: str | Path) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from importlib.resources import files
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +17,8 @@ import pandas as pd
 from traces import bursts
 from traces.estimates import walltimes
 from traces.profiles import calibration
-from traces.schema import DAY_S, BadCell, fill
+from traces.schema import DAY_S, GPUS_PER_NODE, fill
 from traces.streams import Stream, generator
-from traces.tabular import numbers, read_csv, reject, settle_columns, sound_and, times
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -42,9 +40,9 @@ def jobs() -> pd.DataFrame:
         return pd.read_parquet(file)
 
 
-def canonical(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the canonical jobs table of `jobs()` rows, submission counted from the first."""
-    submit_s = (rows["submit_unix_s"] - rows["submit_unix_s"].min()).astype("float64")
+def canonical(rows: pd.DataFrame, gpus_per_node: int = GPUS_PER_NODE) -> pd.DataFrame:
+    """Return the canonical jobs table of `jobs()` rows, submission in Unix seconds."""
+    submit_s = rows["submit_unix_s"].astype("float64")
     return fill(
         pd.DataFrame(
             {
@@ -54,34 +52,9 @@ def canonical(rows: pd.DataFrame) -> pd.DataFrame:
                 "gpus": rows["gpus"].to_numpy(),
                 "queue": rows["vc"].to_numpy(),
             }
-        )
+        ),
+        gpus_per_node,
     )
-
-
-def read(path: Path, on_bad_row: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read the published CSV form: timestamp, duration, num_gpus, gpu_time, cluster.
-
-    Raises:
-        TraceError: the file is not of that form, or holds bad rows and `on_bad_row` is "fail".
-    """
-    table = read_csv(path)
-    settle_columns(table, ("timestamp", "duration", "num_gpus", "cluster"))
-    bad: list[BadCell] = []
-    submit_s = times(table, "timestamp", bad)
-    duration_s = numbers(table, "duration", 0.0, bad)
-    gpus = numbers(table, "num_gpus", 1.0, bad, whole=True)
-    bad = sound_and(table, bad)
-    rejected = reject(table, bad, on_bad_row)
-    kept = table.rows_but(bad)
-    parsed = pd.DataFrame(
-        {
-            "submit_unix_s": submit_s[kept].astype("int64"),
-            "duration_s": duration_s[kept],
-            "gpus": gpus[kept].astype("int32"),
-            "vc": table.rows["cluster"][kept].fillna("").astype("str"),
-        }
-    ).sort_values("submit_unix_s", kind="stable", ignore_index=True)
-    return canonical(parsed), rejected
 
 
 def superpose(*, num_gpus: int, days: float, load: float, seed: int = 0) -> pd.DataFrame:

@@ -57,7 +57,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("outcome", "str", "completed"),
 )
 BY_NAME = {column.name: column for column in COLUMNS}
-GPUS = Column("gpus", "int32", at_least=1)
+GPUS = Column("gpus", "int32", at_least=0)
 REQUIRED = ("job", "submit_s", "duration_s")
 #: missing values follow from another column
 DERIVED = {"last_pod_gpus": "gpus_per_pod", "min_member": "num_pods", "walltime_s": "duration_s"}
@@ -80,14 +80,10 @@ def check_columns(names: list[str], source: str) -> None:
     """Raise TraceError if a required column is missing or a column is unknown."""
     known = [*BY_NAME, GPUS.name]
     for name in names:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise TraceError(
-                f"{source}: column {name!r} is unknown; {hint}known columns: {', '.join(known)}"
-            )
         if names.count(name) > 1:
-            raise TraceError(f"{source}: column {name!r} stands twice; keep one")
+            raise TraceError(f"{source}: column {name!r} occurs twice; keep one")
+    if strange := [name for name in names if name not in known]:
+        raise TraceError(f"{source}: {unknown_columns(strange, known)}")
     missing = [name for name in REQUIRED if name not in names]
     if "gpus" not in names:
         missing += [name for name in ("num_pods", "gpus_per_pod") if name not in names]
@@ -101,13 +97,33 @@ def check_columns(names: list[str], source: str) -> None:
         )
 
 
+def unknown_columns(strange: list[str], known: list[str]) -> str:
+    """Say which columns are unknown, and what to do about them."""
+    named = ", ".join(map(repr, strange))
+    hints = [
+        f"{name!r} may be {close[0]!r}"
+        for name in strange
+        if (close := get_close_matches(name, known, n=1))
+    ]
+    return (
+        f"{'column' if len(strange) == 1 else 'columns'} {named} "
+        f"{'is' if len(strange) == 1 else 'are'} unknown"
+        + (f" ({', '.join(hints)})" if hints else "")
+        + "; rename them with --map theirs=ours or pass over them with --ignore-extra; "
+        f"known columns: {', '.join(known)}"
+    )
+
+
 def parse(
-    raw: pd.DataFrame, lines: pd.Series[int] | None = None
+    raw: pd.DataFrame,
+    lines: pd.Series[int] | None = None,
+    gpus_per_node: int = GPUS_PER_NODE,
 ) -> tuple[pd.DataFrame, list[BadCell]]:
     """Turn text columns into typed ones; return them with every value that cannot be.
 
     Rows with a bad value hold a stand-in there and must be dropped by the caller. Missing
-    optional values take their default. `lines` says where the rows stand in their file.
+    optional values take their default. `lines` has the line of each row in its file; `gpus` is cut
+    into pods of at most `gpus_per_node`.
     """
     typed: dict[str, pd.Series] = {}
     bad: list[BadCell] = []
@@ -125,7 +141,7 @@ def parse(
         ]
     for small, large in (("min_member", "num_pods"), ("last_pod_gpus", "gpus_per_pod")):
         if small in typed and (large in typed or "gpus" in typed):
-            most = typed[large] if large in typed else -(-typed["gpus"] // GPUS_PER_NODE)
+            most = typed[large] if large in typed else pods_of(typed["gpus"], gpus_per_node)
             known = {cell.row for cell in bad if cell.column in (small, large, "gpus")}
             bad += [
                 BadCell(int(row), small, shown(raw[small].iloc[row]), f"must not exceed {large!r}")
@@ -188,7 +204,7 @@ def bad_names(names: pd.Series[str], column: str, lines: pd.Series[int] | None) 
         for row in np.flatnonzero(twice).tolist():
             name = names.iloc[row]
             place = f"row {first[name] + 1}" if lines is None else f"line {lines.iloc[first[name]]}"
-            bad.append(BadCell(row, column, name, f"stands in {place} too"))
+            bad.append(BadCell(row, column, name, f"is in {place} too"))
     return bad
 
 
@@ -230,16 +246,21 @@ def _is_sound(values: pd.Series, column: Column) -> bool:
     )
 
 
-def fill(typed: pd.DataFrame) -> pd.DataFrame:
+def pods_of(gpus: pd.Series[int], gpus_per_node: int) -> pd.Series[int]:
+    """Return into how many pods of at most `gpus_per_node` GPUs each job is cut."""
+    return (-(-gpus // max(gpus_per_node, 1))).clip(lower=1)
+
+
+def fill(typed: pd.DataFrame, gpus_per_node: int = GPUS_PER_NODE) -> pd.DataFrame:
     """Add what is missing and derive what follows from other columns.
 
-    `gpus` becomes pods of 8 GPUs, the last with the remainder; up to 8 GPUs are one pod.
+    `gpus` becomes pods of `gpus_per_node` GPUs, the last with the remainder; fewer are one pod.
     """
     table = typed.reset_index(drop=True)
     if "gpus" in table:
-        gpus = table.pop("gpus").to_numpy(np.int64)
-        per_pod = np.minimum(gpus, GPUS_PER_NODE)
-        num_pods = -(-gpus // GPUS_PER_NODE)
+        asked = table.pop("gpus").astype("int64")
+        gpus, num_pods = asked.to_numpy(), pods_of(asked, gpus_per_node).to_numpy()
+        per_pod = np.minimum(gpus, max(gpus_per_node, 1))
         table["num_pods"], table["gpus_per_pod"] = num_pods, per_pod
         table["last_pod_gpus"] = gpus - (num_pods - 1) * per_pod
     for name, source in DERIVED.items():

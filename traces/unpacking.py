@@ -6,13 +6,18 @@ A few hundred kilobytes of gzip or Parquet can hold terabytes. What a file unpac
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
+import tarfile
+import zipfile
 import zlib
 from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
+from typing import Protocol
 
 import pandas as pd
 import pyarrow as pa
@@ -29,6 +34,29 @@ GIB = 1 << 30
 VALUE_BYTES = 8
 #: rows of text, and bytes, that are looked at together
 BATCH_ROWS, PART_BYTES = 1 << 16, 1 << 24
+
+
+#: containers within containers
+DEEPEST = 4
+#: the first bytes of a container, and its name
+MARKS = (
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\x00", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"PK\x03\x04", "zip"),
+)
+#: endings of names that promise one
+ENDINGS = {
+    ".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd", ".zip": "zip", ".tar": "tar",
+}  # fmt: skip
+
+
+class SupportsRead(Protocol):
+    """A stream of bytes."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes; none at the end."""
 
 
 def most_bytes() -> float:
@@ -57,24 +85,88 @@ def _check(path: Path, num_bytes: float, more: str = "") -> None:
         )
 
 
-def gunzip(path: Path, content: bytes) -> bytes:
-    """Return what a gzip file unpacks to.
+def unpacked(path: Path) -> bytes:
+    """Return the content of a file, out of every container that it lies in.
+
+    Containers are told by their first bytes: gzip, bzip2, xz, zstd, and zip or tar archives of
+    one file.
 
     Raises:
-        TraceError: it is no sound gzip file, or unpacks to more than `most_bytes`.
+        TraceError: it cannot be read, a container is damaged, holds several files, or unpacks to
+            more than `most_bytes`.
     """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise TraceError(f"jobs file {str(path)!r}: {error.strerror}") from None
+    depth = 0
+    while (name := _container(content)) and depth < DEEPEST:
+        content = _opened(path, name, content)
+        depth += 1
+    if not depth and path.suffix.lower() in ENDINGS:
+        raise TraceError(
+            f"jobs file {str(path)!r} is not a sound {ENDINGS[path.suffix.lower()]} file, as its "
+            "name says; fetch it again, or rename it"
+        )
+    return content
+
+
+def _container(content: bytes) -> str:
+    if content[257:262] == b"ustar":
+        return "tar"
+    return next((name for mark, name in MARKS if content.startswith(mark)), "")
+
+
+def _opened(path: Path, name: str, content: bytes) -> bytes:
+    """Return what lies in a container."""
+    packed = io.BytesIO(content)
+    try:
+        if name == "gzip":
+            return _within(path, gzip.GzipFile(fileobj=packed))
+        if name == "bzip2":
+            return _within(path, bz2.BZ2File(packed))
+        if name == "xz":
+            return _within(path, lzma.LZMAFile(packed))
+        if name == "zstd":
+            return _within(path, pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd"))
+        if name == "zip":
+            with zipfile.ZipFile(packed) as archive:
+                inside = [one for one in archive.namelist() if not one.endswith("/")]
+                return _within(path, archive.open(_only(path, inside)))
+        with tarfile.open(fileobj=packed) as tar:
+            files = [one.name for one in tar.getmembers() if one.isfile()]
+            member = tar.extractfile(_only(path, files))
+            assert member is not None
+            return _within(path, member)
+    except (
+        OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
+        tarfile.TarError, pa.ArrowException, NotImplementedError,
+    ) as error:  # fmt: skip
+        raise TraceError(
+            f"jobs file {str(path)!r} is not a sound {name} file: {error}; fetch it again"
+        ) from None
+
+
+def _only(path: Path, names: list[str]) -> str:
+    """Return the name of the one file of an archive."""
+    seen = [name for name in names if not name.startswith("__MACOSX/")]
+    if len(seen) != 1:
+        some = ", ".join(sorted(seen)[:5]) or "none"
+        raise TraceError(
+            f"jobs file {str(path)!r} is an archive of {len(seen)} files ({some}); "
+            "unpack it and name the one with the jobs"
+        )
+    return seen[0]
+
+
+def _within(path: Path, file: SupportsRead) -> bytes:
+    """Return what a stream holds, which must not be more than `most_bytes`."""
     parts: list[bytes] = []
     size = 0
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-            while part := file.read(PART_BYTES):
-                parts.append(part)
-                size += len(part)
-                _check(path, size, "more than ")
-    except (OSError, EOFError, zlib.error) as error:
-        raise TraceError(
-            f"jobs file {str(path)!r} is not a sound gzip file: {error}; fetch it again"
-        ) from None
+    while part := file.read(PART_BYTES):
+        parts.append(part)
+        size += len(part)
+        _check(path, size, "more than ")
     return b"".join(parts)
 
 

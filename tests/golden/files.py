@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pandas as pd
 
 import traces
-from traces.tabular import read_bytes
+from traces.unpacking import unpacked
 
 #: file names without their endings, by folder; `policy` as the peer calls it
 NAMES = {
@@ -131,7 +131,7 @@ class Result(NamedTuple):
 
 @cache
 def _text(path: Path) -> str:
-    return read_bytes(path).decode()
+    return unpacked(path).decode()
 
 
 @cache

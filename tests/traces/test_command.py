@@ -60,7 +60,7 @@ def test_convert_reads_swf(written: Write, tmp_path: Path) -> None:
     source = written("1 0 0 50 12 -1 -1 12 200", name="log.swf")
     out = tmp_path / "jobs.csv"
     assert invoke(["trace", "convert", str(source), str(out), "--gpus-per-pod", "8"]) == 0
-    assert out.read_text().splitlines()[1].startswith("1,user--1,,0,0.0,50.0,200.0,2,8,4,2,")
+    assert out.read_text().splitlines()[1].startswith("1,,,0,0.0,50.0,200.0,2,8,4,2,")
 
 
 def test_generate_a_profile_and_a_superposition(tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ def test_helios_form(written: Write) -> None:
     assert jobs["queue"].tolist() == ["vcB", "vcA", "vcB"]
     assert jobs["outcome"].tolist() == ["cancelled", "completed", "failed"]
     assert loaded.rejected["line"].tolist() == [3, 5], "no GPU, and no run time"
-    assert set(loaded.rejected["reason"]) == {"is no GPU job that ran"}
+    assert set(loaded.rejected["reason"]) == {"the job asks for no GPU", "the job never ran"}
+    assert loaded.left_out == {"the job asks for no GPU": 1, "the job never ran": 1}
 
 
 def test_acme_form(written: Write) -> None:
@@ -89,9 +90,9 @@ def test_philly_form(written: Write) -> None:
         (HELIOS, "9,u,1.5,1,1,FAILED,2020-04-01,x,x,1,q,v", "'gpu_num': '1.5' must be a whole"),
         (HELIOS, "9,u,1,1,1,FAILED,yesterday,x,x,1,q,v", "'submit_time': 'yesterday' must be a da"),
         (HELIOS, "9,u,1,1,1,FAILED,2020-04-01,x,x,-1,q,v", "'duration': '-1' must be a number"),
-        (HELIOS, "1,u,1,1,1,FAILED,2020-04-01,x,x,1,q,v", "'job_id': '1' stands in line 2 too"),
+        (HELIOS, "1,u,1,1,1,FAILED,2020-04-01,x,x,1,q,v", "'job_id': '1' is in line 2 too"),
         (OPENB, "p9,1,1,1,1,,LS,Running,10,9", "'deletion_time': '9.* must not precede creation"),
-        (OPENB, "p0,1,1,1,1,,LS,Running,10,19", "'name': 'p0' stands in line 2 too"),
+        (OPENB, "p0,1,1,1,1,,LS,Running,10,19", "'name': 'p0' is in line 2 too"),
         (OPENB, "p9,1,1,inf,1,,LS,Running,10,19", "'num_gpu': 'inf' must be a number"),
         (PHILLY, "2017-13-03 12:00:00,1,1,1,vc", "'timestamp': '2017-13-03 12:00:00' must be a da"),
         (PHILLY, "2017-10-03 12:00:00,1,0,1,vc", "'num_gpus': '0' must be a whole number"),
@@ -141,4 +142,6 @@ def test_public_traces(
 @pytest.mark.slow
 def test_the_carried_philly_list_is_the_published_one(shared: Path) -> None:
     published = traces.load(shared / "traces/philly/philly_jobs_sia.csv.gz").jobs
-    pd.testing.assert_frame_equal(traces.complete(philly.canonical(philly.jobs())), published)
+    carried = philly.canonical(philly.jobs())
+    carried["submit_s"] -= carried["submit_s"].min()
+    pd.testing.assert_frame_equal(carried, published)

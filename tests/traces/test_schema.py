@@ -123,15 +123,15 @@ def test_a_bad_value_is_refused_in_any_table(column: str, value: float, is_compl
 def test_two_jobs_of_one_name_are_refused_in_a_complete_table() -> None:
     table = complete(jobs(gpus=[1, 1]))
     table["job"] = pd.Series(["a", "a"], dtype="str")
-    with pytest.raises(TraceError, match=r"row 2, column 'job': 'a' stands in row 1 too"):
+    with pytest.raises(TraceError, match=r"row 2, column 'job': 'a' is in row 1 too"):
         complete(table)
 
 
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"gpus": [1, 1], "prioritiy": [1, 1]}, "column 'prioritiy' is unknown; did you mean 'pri"),
-        ({"gpus": [1, 1], "zzzz": [1, 1]}, "column 'zzzz' is unknown; known columns: job, "),
+        ({"gpus": [1, 1], "prioritiy": [1, 1]}, "'prioritiy' may be 'pri"),
+        ({"gpus": [1, 1], "zzzz": [1, 1]}, "column 'zzzz' is unknown; rename"),
         ({}, "column 'num_pods' is missing"),
         ({"num_pods": [1, 1]}, "column 'gpus_per_pod' is missing"),
         ({"gpus": [1, 1], "num_pods": [1, 1]}, "'gpus' beside 'num_pods'; give one or the other"),

@@ -66,7 +66,7 @@ def test_jobs_that_never_ran_are_set_aside_and_listed(written: Write) -> None:
         ("4 0 0 inf 4 -1 -1 4 9", "column 'run': 'inf' must be a number"),
         ("4 0 0 5 4.5 -1 -1 4 9", "column 'processors': '4.5' must be a whole number"),
         ("four 0 0 5 4 -1 -1 4 9", "column 'job': 'four' must be a whole number"),
-        ("1 0 0 5 4 -1 -1 4 9", "column 'job': '1' stands in line 3 too"),
+        ("1 0 0 5 4 -1 -1 4 9", "column 'job': '1' is in line 3 too"),
         ("4 0 0 5 4", r" has fewer than 9 fields \(5\)"),
     ],
 )

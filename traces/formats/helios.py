@@ -8,27 +8,20 @@ queue, ...
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
-from traces.schema import GPUS_PER_NODE, BadCell, fill, shown
-from traces.tabular import numbers, read_csv, reject, settle_columns, sound_and, times, unique
-
-COLUMNS = ("job_id", "user", "gpu_num", "state", "submit_time", "duration")
-_OUTCOMES = {
-    "COMPLETED": "completed",
-    "CANCELLED": "cancelled",
-    "FAILED": "failed",
-    "TIMEOUT": "failed",
-    "NODE_FAIL": "failed",
-    "OUT_OF_MEMORY": "failed",
-}
+from traces.formats.catalog import HELIOS_COLUMNS as COLUMNS
+from traces.formats.dates import times
+from traces.formats.interface import Options, Reading, Source
+from traces.formats.outcomes import SLURM, outcomes
+from traces.formats.rows import numbers, reject, settle_columns, sound_and, unique
+from traces.formats.text import read_table
+from traces.schema import BadCell, fill, pods_of, shown
 
 
-def read(path: Path, on_bad_row: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return GPU jobs, submission counted from the first, and rejected rows.
+def read(source: Source, options: Options) -> Reading:
+    """Return GPU jobs that ran.
 
     Jobs without GPUs or run time are set aside as rejected rows, whatever `on_bad_row` says: they
     are ordinary in these lists. CPUs are divided evenly over the pods. The queue is the virtual
@@ -37,36 +30,45 @@ def read(path: Path, on_bad_row: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises:
         TraceError: the file is not of that form, or holds bad rows and `on_bad_row` is "fail".
     """
-    table = read_csv(path)
+    table = read_table(source)
     settle_columns(table, COLUMNS)
     bad: list[BadCell] = []
     names = unique(table, "job_id", bad)
     gpus = numbers(table, "gpu_num", 0.0, bad, whole=True)
     duration_s = numbers(table, "duration", 0.0, bad, missing=0.0)
-    submit_s = times(table, "submit_time", bad)
+    submit_s = times(table, "submit_time", bad, options.dates)
     bad = sound_and(table, bad)
-    reject(table, bad, on_bad_row)
-    for column, values in (("gpu_num", gpus), ("duration", duration_s)):
+    reject(table, bad, options.on_bad_row)
+    left_out: dict[str, int] = {}
+    for column, values, reason in (
+        ("gpu_num", gpus, "the job asks for no GPU"),
+        ("duration", duration_s, "the job never ran"),
+    ):
+        ordinary = np.flatnonzero((values == 0).to_numpy())
+        known = {cell.row for cell in bad}
+        left_out[reason] = len(set(ordinary.tolist()) - known)
         bad += [
-            BadCell(int(row), column, shown(table.rows[column].iloc[row]), "is no GPU job that ran")
-            for row in np.flatnonzero((values == 0).to_numpy())
+            BadCell(int(row), column, shown(table.rows[column].iloc[row]), reason)
+            for row in ordinary
         ]
     rejected = reject(table, sorted(bad), "skip")
     kept = table.rows_but(bad)
     rows = table.rows[kept]
-    num_pods = np.ceil(gpus[kept] / GPUS_PER_NODE)
+    num_pods = pods_of(gpus[kept].astype("int64"), options.gpus_per_node)
+    notes: list[str] = []
     label = next((name for name in ("vc", "type", "queue") if name in rows), None)
     jobs = pd.DataFrame(
         {
             "job": names[kept],
-            "submit_s": submit_s[kept] - submit_s[kept].min(),
+            "submit_s": submit_s[kept],
             "duration_s": duration_s[kept],
             "gpus": gpus[kept].astype("int64"),
             "user": rows["user"].fillna(""),
             "queue": rows[label].fillna("").astype("str") if label in ("vc", "type") else "",
-            "outcome": rows["state"].str.upper().map(_OUTCOMES).fillna("failed"),
+            "outcome": outcomes(rows["state"].str.upper(), SLURM, notes, "state"),
         }
     )
     if "cpu_num" in rows:
         jobs["cpu_per_pod"] = pd.to_numeric(rows["cpu_num"], errors="coerce").fillna(0) / num_pods
-    return fill(jobs), rejected
+    counts = {reason: count for reason, count in left_out.items() if count}
+    return Reading(fill(jobs, options.gpus_per_node), rejected, counts, tuple(notes))

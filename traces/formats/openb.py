@@ -6,13 +6,14 @@ descent", USENIX ATC 2023.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
+from traces.formats.interface import Options, Reading, Source
+from traces.formats.outcomes import POD_PHASES, outcomes
+from traces.formats.rows import numbers, reject, settle_columns, sound_and, unique
+from traces.formats.text import read_table
 from traces.schema import BadCell, fill
-from traces.tabular import numbers, read_csv, reject, settle_columns, sound_and, unique
 
 COLUMNS = (
     "name",
@@ -25,17 +26,17 @@ COLUMNS = (
 )
 
 
-def read(path: Path, on_bad_row: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return one-pod jobs and rejected rows.
+def read(source: Source, options: Options) -> Reading:
+    """Return one-pod jobs.
 
-    A share of a GPU counts as a whole one, as shares are not modelled. Time zero is the first
-    creation; a pod lives from creation to deletion. `gpu_spec` lists allowed models; with exactly
-    one it becomes `gpu_model`, with several any node will do.
+    A share of a GPU counts as a whole one, as shares are not modelled. A pod lives from creation to
+    deletion. `gpu_spec` lists allowed models; with exactly one it becomes `gpu_model`, with several
+    any node will do.
 
     Raises:
         TraceError: the file is not of that form, or holds bad rows and `on_bad_row` is "fail".
     """
-    table = read_csv(path)
+    table = read_table(source)
     settle_columns(table, COLUMNS)
     bad: list[BadCell] = []
     created_s = numbers(table, "creation_time", 0.0, bad)
@@ -50,14 +51,14 @@ def read(path: Path, on_bad_row: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         for row in early
     ]
     bad = sound_and(table, bad)
-    rejected = reject(table, bad, on_bad_row)
+    rejected = reject(table, bad, options.on_bad_row)
     kept = table.rows_but(bad)
     rows = table.rows[kept]
     spec = rows["gpu_spec"].fillna("") if "gpu_spec" in rows else pd.Series("", index=rows.index)
     jobs = pd.DataFrame(
         {
             "job": names[kept],
-            "submit_s": created_s[kept] - created_s[kept].min(),
+            "submit_s": created_s[kept],
             "duration_s": (deleted_s - created_s)[kept],
             "num_pods": 1,
             "gpus_per_pod": np.ceil(gpus[kept]),
@@ -67,4 +68,7 @@ def read(path: Path, on_bad_row: str) -> tuple[pd.DataFrame, pd.DataFrame]:
             "queue": rows["qos"].fillna("") if "qos" in rows else "",
         }
     )
-    return fill(jobs), rejected
+    notes: list[str] = []
+    if "pod_phase" in rows:
+        jobs["outcome"] = outcomes(rows["pod_phase"], POD_PHASES, notes, "pod_phase")
+    return Reading(fill(jobs), rejected, notes=tuple(notes))

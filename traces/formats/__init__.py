@@ -1,0 +1,1 @@
+"""Readers of jobs files: one module per format, listed in `catalog`."""

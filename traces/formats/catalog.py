@@ -1,0 +1,108 @@
+"""The formats: what each is called, who writes it, and how a file of it is recognised.
+
+One table, in the order in which formats are tried. A reader is imported when a file needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import NamedTuple, Protocol, cast
+
+from traces.formats.interface import Options, Reading, Source
+from traces.schema import TraceError
+
+
+class Reader(Protocol):
+    """A module that reads one format."""
+
+    def read(self, source: Source, options: Options) -> Reading:
+        """Return the jobs of a file.
+
+        Raises:
+            TraceError: the file is not of this format, or has bad rows that may not be skipped.
+        """
+
+
+class Format(NamedTuple):
+    """One row of the table."""
+
+    kind: str  #: what `--kind` calls it
+    module: str  #: in this package
+    about: str  #: for help and messages
+    recognised: Callable[[Source], str]  #: why a file is of this format, or ""
+
+    def reader(self) -> Reader:
+        """Import and return the module that reads it."""
+        return cast(Reader, import_module(f"traces.formats.{self.module}"))
+
+
+def _named(*endings: str) -> Callable[[Source], str]:
+    def recognised(source: Source) -> str:
+        found = next((ending for ending in endings if source.name.endswith(ending)), "")
+        return f"its name ends in {found}" if found else ""
+
+    return recognised
+
+
+def _with_columns(*needed: str) -> Callable[[Source], str]:
+    def recognised(source: Source) -> str:
+        has = set(source.header)
+        return f"it has the columns {_list(needed)}" if has.issuperset(needed) else ""
+
+    return recognised
+
+
+def _list(words: Iterable[str]) -> str:
+    return ", ".join(words)
+
+
+def _parquet(source: Source) -> str:
+    return "it is a Parquet table" if source.is_parquet else ""
+
+
+def _table(source: Source) -> str:
+    if source.name.endswith((".csv", ".tsv", ".psv")):
+        return f"its name ends in .{source.name.rpartition('.')[2]}"
+    known = {"job", "submit_s", "duration_s"} & set(source.header)
+    return f"it has the columns {_list(sorted(known))}" if len(known) > 1 else ""
+
+
+HELIOS_COLUMNS = ("job_id", "user", "gpu_num", "state", "submit_time", "duration")
+
+FORMATS: tuple[Format, ...] = (
+    Format("swf", "swf", "Standard Workload Format of the Parallel Workloads Archive",
+           _named(".swf")),
+    Format("philly", "philly_list", "Philly jobs as a CSV: timestamp, duration, num_gpus, cluster",
+           _with_columns("timestamp", "num_gpus", "cluster")),
+    Format("openb", "openb", "Alibaba cluster-trace-gpu-v2023: openb pods",
+           _with_columns("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli",
+                         "creation_time", "deletion_time")),
+    Format("helios", "helios", "HeliosData: cluster_log.csv", _with_columns(*HELIOS_COLUMNS, "vc")),
+    Format("acme", "helios", "AcmeTrace: trace_seren.csv, trace_kalos.csv",
+           _with_columns(*HELIOS_COLUMNS)),
+    Format("jobs", "jobs", "muster's own jobs table: CSV or Parquet (docs/tables.md)",
+           lambda source: _parquet(source) or _table(source)),
+)  # fmt: skip
+KINDS = tuple(one.kind for one in FORMATS)
+
+
+def choose(source: Source, kind: str | None) -> tuple[Format, str]:
+    """Return the format of a file, and why it is that one.
+
+    Raises:
+        TraceError: the kind is unknown, or nothing says what the file is.
+    """
+    if kind is not None:
+        for one in FORMATS:
+            if one.kind == kind:
+                return one, "--kind says so"
+        raise TraceError(f"kind {kind!r} is unknown; choose one of {_list(KINDS)}")
+    for one in FORMATS:
+        if why := one.recognised(source):
+            return one, why
+    shown = _list(source.header[:8]) if source.header else "nothing"
+    raise TraceError(
+        f"jobs file {str(source)!r}: neither its name nor its first line ({shown:.200}) is that "
+        f"of a known format; name the format with --kind ({_list(KINDS)})"
+    )

@@ -1,0 +1,50 @@
+"""How jobs ended: the words of each format, and what each becomes.
+
+A word that a table lacks becomes "unknown", and is counted and named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from traces.schema import shown
+
+COMPLETED, CANCELLED, FAILED, UNKNOWN = "completed", "cancelled", "failed", "unknown"
+
+#: Slurm's job states that a finished job may have (sacct, Helios, Acme)
+SLURM = {
+    "COMPLETED": COMPLETED,
+    "CANCELLED": CANCELLED,
+    "FAILED": FAILED,
+    "TIMEOUT": FAILED,
+    "DEADLINE": FAILED,
+    "NODE_FAIL": FAILED,
+    "OUT_OF_MEMORY": FAILED,
+    "BOOT_FAIL": FAILED,
+    "LAUNCH_FAILED": FAILED,
+    "PREEMPTED": FAILED,
+    "REVOKED": CANCELLED,
+}
+#: field 11 of SWF
+SWF = {"0": FAILED, "1": COMPLETED, "5": CANCELLED, "-1": UNKNOWN}
+#: phases of a Kubernetes pod (openb, pod lists)
+POD_PHASES = {"Succeeded": COMPLETED, "Failed": FAILED, "Running": COMPLETED}
+
+
+def outcomes(
+    words: pd.Series[str], table: Mapping[str, str], notes: list[str], column: str
+) -> pd.Series[str]:
+    """Return what each word becomes; add a sentence to `notes` about words that `table` lacks."""
+    found = words.map(table)
+    strange = words[found.isna()].map(shown)
+    if len(strange):
+        counts = strange.value_counts()
+        named = ", ".join(f"{word!r} ({count:,})" for word, count in counts.head(5).items())
+        more = f" and {len(counts) - 5} more words" if len(counts) > 5 else ""
+        notes.append(
+            f"{len(strange):,} jobs have an outcome that is not known in column {column!r}: "
+            f"{named}{more}; they count as {UNKNOWN}"
+        )
+    return found.fillna(UNKNOWN).astype("str")

@@ -1,0 +1,138 @@
+"""Rows of a file as they were read, their places, and rejecting some without losing them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from traces.schema import INT_MAX, LARGEST, BadCell, TraceError, bad_names, shown
+
+#: how many bad values an error message spells out
+MOST_SHOWN = 5
+#: how much of a bad value an error message spells out
+LONGEST_SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class RawTable:
+    """Rows of text and the line of the file each stands on."""
+
+    rows: pd.DataFrame
+    lines: pd.Series[int]
+    source: str
+    torn: tuple[BadCell, ...] = ()  #: rows with more or fewer fields than the header
+    unit: str = "line"  #: what `lines` counts
+    delimiter: str = ","
+    comments: int = 0  #: lines passed over because they are comments
+
+    def rows_but(self, bad: list[BadCell]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Return which rows have none of these bad values."""
+        kept = np.ones(len(self.rows), bool)
+        kept[[cell.row for cell in bad]] = False
+        return kept
+
+
+def sound_and(table: RawTable, bad: list[BadCell]) -> list[BadCell]:
+    """Return all that is bad, by row: torn rows, and these values of the others."""
+    torn = {cell.row for cell in table.torn}
+    return sorted([*table.torn, *(cell for cell in bad if cell.row not in torn)])
+
+
+def reject(table: RawTable, bad: list[BadCell], on_bad_row: str) -> pd.DataFrame:
+    """Return one row per rejected row: line, column, value, reason, and the row as it stands.
+
+    Column and value are those of the first bad one; the reason names the others.
+
+    Raises:
+        TraceError: `on_bad_row` is "fail" and there are any.
+    """
+    if on_bad_row not in ("fail", "skip"):
+        raise TraceError(f"on_bad_row is {on_bad_row!r}; choose fail or skip")
+    of_row: dict[int, list[BadCell]] = {}
+    for cell in bad:
+        of_row.setdefault(cell.row, []).append(cell)
+    if bad and on_bad_row == "fail":
+        spelt = "; ".join(
+            f"{table.unit} {table.lines.iloc[cell.row]}{_problem(cell)}"
+            for cell in bad[:MOST_SHOWN]
+        )
+        more = f" and {len(bad) - MOST_SHOWN:,} more" if len(bad) > MOST_SHOWN else ""
+        values = "1 bad value" if len(bad) == 1 else f"{len(bad):,} bad values"
+        raise TraceError(
+            f"{table.source}: {values} in {len(of_row):,} of {len(table.rows):,} rows: "
+            f"{spelt}{more}; mend them, or leave those rows out with --on-bad-row skip"
+        )
+    concerned = table.rows.iloc[list(of_row)].astype("object")
+    content = concerned.where(concerned.notna(), "").to_numpy().tolist()
+    whole = {cell.row: cell.value for cell in table.torn}
+    return pd.DataFrame(
+        [
+            {
+                "line": int(table.lines.iloc[row]),
+                "column": cells[0].column,
+                "value": "" if row in whole else cells[0].value,
+                "reason": cells[0].reason + "".join(f"{_problem(cell)}" for cell in cells[1:]),
+                "row": whole.get(row) or ",".join(map(str, values)),
+            }
+            for (row, cells), values in zip(of_row.items(), content, strict=True)
+        ],
+        columns=["line", "column", "value", "reason", "row"],
+    )
+
+
+def _problem(cell: BadCell) -> str:
+    if not cell.column:
+        return f" {cell.reason}"
+    value = cell.value
+    if len(value) > LONGEST_SHOWN:
+        value = f"{value[:LONGEST_SHOWN]}..."
+    return f", column {cell.column!r}: {value!r} {cell.reason}"
+
+
+def settle_columns(table: RawTable, needed: tuple[str, ...]) -> None:
+    """Raise TraceError if a column that a published format has is missing."""
+    missing = [name for name in needed if name not in table.rows]
+    if missing:
+        raise TraceError(
+            f"{table.source}: column {missing[0]!r} is missing; this format has "
+            f"{', '.join(needed)}, the file has {', '.join(map(str, table.rows.columns))}"
+        )
+    if table.rows.empty:
+        raise TraceError(f"{table.source}: it has a header and no rows")
+
+
+def numbers(
+    table: RawTable,
+    column: str,
+    at_least: float,
+    bad: list[BadCell],
+    *,
+    missing: float | None = None,
+    whole: bool = False,
+) -> pd.Series[float]:
+    """Return a column as numbers; note in `bad` what is none, too small, or not whole.
+
+    An empty cell becomes `missing`, if that is given.
+    """
+    text = table.rows[column]
+    values = pd.to_numeric(text, errors="coerce").astype("float64")
+    if missing is not None:
+        values = values.where(text.notna(), missing)
+    right = (values >= at_least) & (values <= (INT_MAX if whole else LARGEST))
+    if whole:
+        right &= values == np.floor(values)
+    kind = "a whole number" if whole else "a number"
+    bad += [
+        BadCell(int(row), column, shown(text.iloc[row]), f"must be {kind}, at least {at_least:g}")
+        for row in (~right).to_numpy().nonzero()[0]
+    ]
+    return values
+
+
+def unique(table: RawTable, column: str, bad: list[BadCell]) -> pd.Series[str]:
+    """Return a column of names; note in `bad` what is empty or stood in an earlier row."""
+    names = table.rows[column].fillna("").astype("str")
+    bad += bad_names(names, column, table.lines)
+    return names
