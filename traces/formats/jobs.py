@@ -12,7 +12,7 @@ from traces.schema import BY_NAME, GPUS, TraceError, check_columns, fill, parse,
 from traces.unpacking import read_parquet
 
 #: what other programs write into an empty cell
-EMPTY = ("na", "n/a", "nan", "none", "null", "<na>")
+EMPTY = ("NA", "N/A", "n/a", "NaN", "nan", "None", "NULL", "null", "<NA>")
 #: columns of time, which Parquet may hold as such
 TIMES = ("submit_s", "duration_s", "walltime_s")
 #: a column that is only the number of the row, as pandas writes its index
@@ -42,9 +42,10 @@ def read(source: Source, options: Options) -> Reading:
     if rows.empty:
         raise TraceError(f"jobs file {str(source)!r} has a header and no rows; add a job")
     cells = rows.copy(deep=False)
-    for name in cells.columns:
-        if name != "job":
-            cells[name] = _without_empty(cells[name])
+    if not source.is_parquet:  # which has missing values of its own
+        for name in cells.columns.drop("job"):
+            empty = cells[name].isin(EMPTY)
+            cells[name] = cells[name].mask(empty) if empty.any() else cells[name]
     typed, bad = parse(cells, table.lines if table.unit == "line" else None, options.gpus_per_node)
     as_written = [one._replace(value=shown(rows[one.column].iloc[one.row])) for one in bad]
     bad = sound_and(table, as_written)
@@ -55,15 +56,6 @@ def read(source: Source, options: Options) -> Reading:
     if table.comments:
         notes.append(f"passed over {table.comments:,} comment lines")
     return Reading(fill(kept, options.gpus_per_node), rejected, notes=tuple(notes))
-
-
-def _without_empty(cells: pd.Series) -> pd.Series:
-    """Return a column in which the words for an empty cell are missing values."""
-    if not isinstance(cells.dtype, pd.StringDtype) and cells.dtype != object:
-        return cells
-    words = cells.astype("str").str.strip().str.lower()
-    empty = words.isin(EMPTY)
-    return cells.mask(empty) if empty.any() else cells
 
 
 def _parquet(source: Source) -> RawTable:
