@@ -38,7 +38,7 @@ def run(
     """Simulate `jobs` on a cluster and return every record.
 
     Times of all tables count from the first submission; the manifest keeps its time on the clock
-    of the jobs (`offset_s`). With `from_first=False` they count from 0 of that clock.
+    of the jobs (`offset_s`). With `from_first=False` those of a DataFrame count from 0 of that clock.
 
     `settings` are fields of `RunConfig`, such as `seed=1`, the words of its policy, such as
     `order="sjf"` or `discipline="easy"`, and, for a file, those of its `Reader`, such as
@@ -61,9 +61,10 @@ def run(
         loaded = reader.read(jobs)
         source = {"input": Path(jobs).name, "input_sha256": loaded.sha256}
         table, rejected = loaded.jobs, loaded.rejected
+        source["offset_s"] = loaded.offset_s
     if table.empty:
         raise ValueError("the jobs table has no rows; a run needs at least one job")
-    if from_first:
+    if from_first and "offset_s" not in source:  # a file is read so
         table, source["offset_s"] = windows.from_first(table)
     work = Workload(table, resolved.seed, limits_pods=where.limits_pods)
     if progress is True:
