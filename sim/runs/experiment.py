@@ -38,7 +38,7 @@ def run(
     """Simulate `jobs` on a cluster and return every record.
 
     Times of all tables count from the first submission; the manifest keeps its time on the clock
-    of the jobs (`offset_s`). With `from_first=False` those of a DataFrame count from 0 of that clock.
+    of the jobs (`offset_s`). With `from_first=False` a DataFrame's count from 0 of that clock.
 
     `settings` are fields of `RunConfig`, such as `seed=1`, the words of its policy, such as
     `order="sjf"` or `discipline="easy"`, and, for a file, those of its `Reader`, such as
