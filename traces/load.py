@@ -13,7 +13,8 @@ import pandas as pd
 from scheduler import whole
 from traces.formats import catalog
 from traces.formats.dates import CHOICES
-from traces.formats.interface import Options, Source
+from traces.formats.interface import Options
+from traces.formats.source import Source
 from traces.schema import COLUMNS, GPUS_PER_NODE, TraceError, complete
 
 KINDS = catalog.KINDS

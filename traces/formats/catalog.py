@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import NamedTuple, Protocol, cast
 
-from traces.formats.interface import Options, Reading, Source
+from traces.formats.interface import Options, Reading
+from traces.formats.source import Source
 from traces.schema import TraceError
 
 

@@ -13,9 +13,10 @@ import pandas as pd
 
 from traces.formats.catalog import HELIOS_COLUMNS as COLUMNS
 from traces.formats.dates import times
-from traces.formats.interface import Options, Reading, Source
+from traces.formats.interface import Options, Reading
 from traces.formats.outcomes import SLURM, outcomes
 from traces.formats.rows import numbers, reject, settle_columns, sound_and, unique
+from traces.formats.source import Source
 from traces.formats.text import read_table
 from traces.schema import BadCell, fill, pods_of, shown
 

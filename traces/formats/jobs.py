@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from traces.formats.dates import seconds_of
-from traces.formats.interface import Options, Reading, Source
+from traces.formats.interface import Options, Reading
 from traces.formats.rows import RawTable, reject, sound_and
+from traces.formats.source import Source
 from traces.formats.text import read_table
 from traces.schema import BY_NAME, GPUS, TraceError, check_columns, fill, parse, shown
 from traces.unpacking import read_parquet

@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from traces.formats.interface import Options, Reading, Source
+from traces.formats.interface import Options, Reading
 from traces.formats.outcomes import POD_PHASES, outcomes
 from traces.formats.rows import numbers, reject, settle_columns, sound_and, unique
+from traces.formats.source import Source
 from traces.formats.text import read_table
 from traces.schema import BadCell, fill
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import pandas as pd
 
 from traces.formats.dates import times
-from traces.formats.interface import Options, Reading, Source
+from traces.formats.interface import Options, Reading
 from traces.formats.rows import numbers, reject, settle_columns, sound_and
+from traces.formats.source import Source
 from traces.formats.text import read_table
 from traces.philly import canonical
 from traces.schema import BadCell

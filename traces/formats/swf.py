@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from traces.formats.interface import Options, Reading, Source
+from traces.formats.interface import Options, Reading
 from traces.formats.outcomes import SWF, outcomes
 from traces.formats.rows import RawTable, numbers, reject, sound_and, unique
+from traces.formats.source import Source
 from traces.schema import BadCell, TraceError, fill, shown
 
 _FIELDS = {

@@ -4,37 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
-from traces.formats.interface import HEAD_BYTES, Source
 from traces.formats.rows import RawTable
+from traces.formats.source import Layout, Source, encoding_of, layout_of
 from traces.schema import BadCell, TraceError
-
-#: what may part the cells of a row; of those that are equally frequent in the header, the first
-DELIMITERS = (",", ";", "\t", "|")
-#: a byte order mark and what it says
-MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
-
-
-class Layout(NamedTuple):
-    """How the cells of a text lie."""
-
-    delimiter: str
-    first: int  #: the line of the header, from 0
-    header: tuple[str, ...]
-    comments: int = 0  #: comment lines before it
-
-
-def encoding_of(content: bytes) -> str:
-    """Return the encoding that a byte order mark names; without one it is UTF-8."""
-    return next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
 
 
 def decoded(source: Source) -> str:
@@ -49,45 +28,6 @@ def decoded(source: Source) -> str:
         raise TraceError(
             f"jobs file {str(source)!r} is not UTF-8 text (byte {error.start}); save it as UTF-8"
         ) from None
-
-
-def layout_of(text: str, source: str) -> Layout:
-    """Return how a table lies in a text: where its header is, and what parts its cells.
-
-    Blank lines and lines that begin with # stand before a header; so does Excel's `sep=;`.
-
-    Raises:
-        TraceError: the header's quotes do not match.
-    """
-    told = ""
-    comments = 0
-    for number, line in enumerate(text[: 16 * HEAD_BYTES].splitlines()):
-        line = line.lstrip("\ufeff") if not number else line
-        if match := re.fullmatch(r'"?sep=(.)"?\s*', line):
-            told = match[1]
-            continue
-        if line.lstrip().startswith("#"):
-            comments += 1
-            continue
-        delimiter = told or _delimiter(line)
-        try:
-            cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
-        except csv.Error as error:
-            raise TraceError(f"jobs file {source!r}, line {number + 1}: {error}") from None
-        if any(cell.strip() for cell in cells):
-            header = tuple(cell.strip() for cell in cells)
-            return Layout(delimiter, number, header, comments)
-    return Layout(told or ",", 0, (), comments)
-
-
-def _delimiter(line: str) -> str:
-    outside_quotes = re.sub(r'"[^"]*"', "", line)
-    return max(DELIMITERS, key=outside_quotes.count)
-
-
-def header_of(source: Source) -> tuple[str, ...]:
-    """Return the cells of a text's first line that is neither blank nor a comment."""
-    return layout_of(source.head, str(source)).header
 
 
 def read_table(source: Source, columns: tuple[str, ...] = ()) -> RawTable:
