@@ -86,9 +86,9 @@ CASES = {
     "report": Case("report run --out out", 3),
     "report-again": Case("report run --out out", 3, before="report two --out out"),
     "report-journal": Case("report journal.jsonl --out out", 3),
-    "study": Case("study --settings study.toml --out out --no-report --jobs 1", 6),
-    "study-report": Case("study --settings study.toml --out out --jobs 1", 1),
-    "plan": Case("plan plan.toml --out out --jobs 1", 2),
+    "study": Case("study --settings study.toml --out out --no-report --processes 1", 6),
+    "study-report": Case("study --settings study.toml --out out --processes 1", 1),
+    "plan": Case("plan plan.toml --out out --processes 1", 2),
     "calibrate": Case("calibrate logs --out out.toml --picture out.svg", 6),
     "plan-checkpoint": Case("plan-checkpoint --mtbf 1h --save 30s --days 2 --out out", 1),
 }

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sim.runs.reader import Reader
 
 USAGE_ERROR, INTERRUPTED = 2, 130
+#: commands that are done in parts, and keep those that are finished
+GOES_ON = (["study"], ["plan"], ["train"], ["cluster", "up"], ["cluster", "down"])
 
 app = typer.Typer(
     name="muster",
@@ -63,7 +65,7 @@ def invoke(arguments: list[str]) -> int:
     try:
         code = app(args=arguments, prog_name="muster", standalone_mode=False)
     except KeyboardInterrupt:
-        return _interrupted()
+        return _interrupted(arguments)
     except usage_error as error:
         message = error.format_message()  # type: ignore[attr-defined]
         if message.startswith("Usage:"):  # a group of commands without a command
@@ -79,7 +81,7 @@ def invoke(arguments: list[str]) -> int:
             raise
         return _usage(f"{str(error.filename)!r}: {error.strerror}")
     if code == INTERRUPTED:
-        return _interrupted()
+        return _interrupted(arguments)
     return code if isinstance(code, int) else 0
 
 
@@ -88,8 +90,10 @@ def _usage(message: str) -> int:
     return USAGE_ERROR
 
 
-def _interrupted() -> int:
-    print("\nmuster: interrupted; give the same command again to go on", file=sys.stderr)
+def _interrupted(arguments: list[str]) -> int:
+    goes_on = any(arguments[: len(command)] == command for command in GOES_ON)
+    to = " to go on" if goes_on else ""
+    print(f"\nmuster: interrupted; give the same command again{to}", file=sys.stderr)
     return INTERRUPTED
 
 

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from sim.runs.reader import Reader
 
 
+#: options that decide where a run goes, and nothing of what is in it
+WHERE = ("out", "report", "force")
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
@@ -107,7 +111,16 @@ def run(
     ] = False,
     reader: Reader,
 ) -> None:
-    """Simulate a jobs table on a cluster, or what a live cluster does next."""
+    """Simulate a jobs table on a cluster, or what a live cluster does next.
+
+    The same command again, as after Ctrl-C in its report, goes on from the run that is there.
+    """
+    asked = _asked({name: value for name, value in locals().items() if name not in WHERE})
+    earlier = None if force else _earlier(out, asked)
+    if earlier is not None:
+        print(f"{'run':<11} is there already; --force simulates it again")
+        _say(earlier, out, report)
+        return
     _refuse_overwrite(out, force)
     if until_days is not None and not until_days > 0:
         raise ValueError(f"--until-days is {until_days}; give a number above 0")
@@ -133,7 +146,7 @@ def run(
             until_s=until_s,
             label=out.name,
         )
-        _finish_run(result, out, report)
+        _finish_run(result, out, report, asked)
         return
     if jobs is None:
         raise ValueError("give --jobs FILE, or --snapshot or --journal of a live cluster")
@@ -156,7 +169,7 @@ def run(
         label=out.name,
         **words,
     )
-    _finish_run(result, out, report)
+    _finish_run(result, out, report, asked)
 
 
 def _policy_words(
@@ -205,10 +218,51 @@ def _resumed(
     return resume(built, config, (snapshot or journal[-1]).name, progress=True)
 
 
-def _finish_run(result: RunResult, out: Path, report: bool) -> None:
+def _asked(said: dict[str, Any]) -> str:
+    """Return a digest of all that decides a run: its options, the files they name, this code."""
+    import hashlib
+    import secrets
+
+    import msgspec
+
+    from sim.study.settings import code_sha256, digest
+
+    def of_file(name: Any) -> str:
+        path = Path(name)
+        if path.exists() and not path.is_dir():
+            if not path.is_file():  # a pipe: it is read once, and tells nobody what will come
+                return secrets.token_hex()
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        return str(name)  # whoever reads it says what it is not
+
+    said = {**said, "control_plane": of_file(said["control_plane"])}
+    return digest([msgspec.to_builtins(said, enc_hook=of_file), code_sha256()])
+
+
+def _earlier(out: Path, asked: str) -> RunResult | None:
+    """Return the run in a folder if it is the one that was asked for."""
+    if not out.is_dir():
+        return None
+    from sim.runs.folder import RunResult, is_run, read_manifest
+
+    if not is_run(out) or read_manifest(out).get("asked_sha256") != asked:
+        return None
+    try:
+        return RunResult.load(out)
+    except ValueError:  # damaged since
+        return None
+
+
+def _finish_run(result: RunResult, out: Path, report: bool, asked: str) -> None:
+    result.manifest["asked_sha256"] = asked
+    result.save(out)
+    _say(result, out, report)
+
+
+def _say(result: RunResult, out: Path, report: bool) -> None:
     from sim.runs.reader import origin
 
-    result.save(out)
     if result.manifest.get("offset_s"):
         print(f"{'times':<11} {origin(result.manifest['offset_s'])}")
     _print_run(result, out)

@@ -261,8 +261,41 @@ def test_an_earlier_run_is_replaced_only_by_force(
     command = "run --jobs jobs.csv --nodes 4 --out a --no-report"
     assert invoke(command.split()) == 0
     capsys.readouterr()
-    assert "--force" in refused(command, capsys)
-    assert invoke(f"{command} --force".split()) == 0
+    assert "--force" in refused(f"{command} --seed 1", capsys)
+    assert invoke(f"{command} --seed 1 --force".split()) == 0
+
+
+def test_the_same_run_is_not_simulated_again(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", "--jobs", "jobs.csv", "--nodes", "4", "--out", "a", "--no-report"]
+    assert invoke(command) == 0
+    first = capsys.readouterr().out
+    before = (folder / "a" / "manifest.json").stat().st_mtime_ns
+    assert invoke(command) == 0
+    assert capsys.readouterr().out.endswith(first)
+    assert (folder / "a" / "manifest.json").stat().st_mtime_ns == before
+    assert invoke(command[:-1]) == 0
+    assert (folder / "a" / "report.html").is_file(), "the report that it lacked"
+    assert invoke([*command, "--force"]) == 0
+    assert (folder / "a" / "manifest.json").stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("what", ["jobs.csv", "plane.toml", "--seed 1", "--on-bad-row skip"])
+def test_a_run_of_other_files_or_options_is_another(
+    what: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "plane.toml").write_text("create_per_s = 10.0\n")
+    command = "run --jobs jobs.csv --nodes 4 --control-plane plane.toml --out a --no-report"
+    assert invoke(command.split()) == 0
+    capsys.readouterr()
+    if what == "jobs.csv":
+        (folder / what).write_text(TEN_JOBS + "more,0,60,1,8\n")
+    elif what == "plane.toml":
+        (folder / what).write_text("create_per_s = 20.0\n")
+    else:
+        command += f" {what}"
+    assert "give --force to replace it" in refused(command, capsys)
 
 
 def test_a_gang_larger_than_the_cluster_never_fits_and_the_summary_says_so(
