@@ -1,8 +1,8 @@
 """Decides whether the core and the engines run compiled, and says so.
 
-`make compile` lays their compiled modules into `_compiled/`, in a folder named by the kind of
-Python and by a hash of the source that they were made from. They run if that is the source that
-lies here; all of them or none, since compiled modules know one another's insides.
+`make compile` puts their compiled modules into `_compiled/`, in a folder named by the kind of
+Python and by a hash of their source. They run if the present source has that hash; all of them or
+none, because compiled modules rely on one another's internals.
 """
 
 import importlib
@@ -62,7 +62,7 @@ def modules(root: str) -> list[str]:
 def key(root: str) -> str:
     """Return the name of the folder for modules compiled from the present source.
 
-    Costs about 2 ms: 50 small files, and SipHash as Python takes it for its own compiled files.
+    Costs about 2 ms: 50 small files, with SipHash, which Python uses for its own compiled files.
     """
     text = bytearray()
     for path in sources(root, READ):
@@ -110,7 +110,7 @@ class _Loader(ExtensionFileLoader):
 
 
 def install() -> None:
-    """Let this process import the compiled modules, if they are those of the present source."""
+    """Let this process import the compiled modules if they match the present source."""
     global _ran
     reason = _lack()
     _ran = f"interpreted: {reason}" if reason else "compiled"

@@ -1,6 +1,6 @@
-"""How old gangs are whose pods muster ended: those that come after them have waited for as long.
+"""Ages of gangs whose pods muster evicted: their successors inherit the waiting time.
 
-This is written down: it holds whichever replica leads when they come, and whoever makes them.
+The ages are stored in the cluster, so they hold under any leader and for any creator of the pods.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST = 400  #: gangs that are written down, the latest: a ConfigMap holds 1 MiB
 
 
 class Age(msgspec.Struct, array_like=True):
-    """Since when a gang waits, and until when that is kept; in seconds since 1970."""
+    """Since when a gang waits, and until when this is kept; in seconds since 1970."""
 
     key: tuple[str, str, str, str]
     submit_unix_s: float
@@ -34,13 +34,13 @@ class Age(msgspec.Struct, array_like=True):
 
 
 class Store(Protocol):
-    """Where it is written down."""
+    """Where ages are stored."""
 
     async def write_ages(self, text: str) -> None: ...
 
 
 class Ages:
-    """The ages of gangs that come again."""
+    """The ages of gangs that come back."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -49,24 +49,24 @@ class Ages:
         self._is_stale = self._is_writing = False
 
     def knows(self, key: GangKey) -> bool:
-        """True if muster ended the pods of a gang."""
+        """True if muster evicted the pods of a gang."""
         return key in self._kept
 
     def give(self, gang: LiveGang) -> None:
-        """Let a gang be as old as the pods before it."""
+        """Make a gang as old as the pods before it."""
         age = self._kept.get(gang.key)
         if age is not None and self._unix_s() < age.until_unix_s:
             gang.submit_s = min(gang.submit_s, age.submit_unix_s - self._work.zero_unix_s)
             gang.ordinal = age.ordinal or gang.ordinal
 
     def note(self, gang: LiveGang) -> None:
-        """Note how old a gang is: its pods were told to end, or it is as old as those that were."""
+        """Record the age of a gang that is being evicted, or that inherited the age of one."""
         known, unix_s = self._kept.get(gang.key), self._unix_s()
         if known is None or known.until_unix_s < unix_s + AGE_S:
             self._keep(gang, unix_s + ENDING_S)
 
     def end(self, gang: LiveGang) -> None:
-        """Let a gang without pods begin anew, but one that muster sent away at its old age."""
+        """Let a gang without pods start over; one that muster evicted keeps its age."""
         if gang.sent_away and gang.submit_s < inf:
             self._keep(gang, self._unix_s() + AGE_S)
             self._work.look_again(gang.key, self._work.now_s() + AGE_S)
@@ -76,12 +76,12 @@ class Ages:
         gang.sent_away = False
 
     def forget(self, key: GangKey) -> None:
-        """Forget the age of a gang that runs again, or that its user ended."""
+        """Forget the age of a gang that runs again, or that its user deleted."""
         if self._kept.pop(key, None) is not None:
             self._write()
 
     def read(self, text: str, gangs: Iterable[LiveGang]) -> None:
-        """Take in what a predecessor wrote down; gangs that are there already may be of it."""
+        """Read the ages that a predecessor stored, and apply them to gangs that exist already."""
         try:
             for age in msgspec.json.decode(text or "[]", type=list[Age]):
                 namespace, name, source, owner = age.key

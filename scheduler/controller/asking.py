@@ -1,4 +1,4 @@
-"""What a gang asks for, and how the core is told of it."""
+"""What a gang asks for, and how it is reported to the core."""
 
 from __future__ import annotations
 
@@ -114,9 +114,9 @@ def _in_order(part: Part) -> tuple[str, int]:
 
 
 def note_age(gang: LiveGang, pods: list[Pod], zero_unix_s: float) -> float:
-    """Note that a gang is as old as the pod that made it whole, and return when that was created.
+    """Set a gang's age to that of the pod that completed it; return that pod's creation time.
 
-    Pods that were parked long before the others lift nobody. Until it is whole its latest counts.
+    Pods created long before the others do not count. Until the gang is whole, its latest pod does.
     """
     need = gang.size.min_member if gang.size is not None else 1
     created_s = sorted(unix_s(pod.metadata.creation_timestamp) - zero_unix_s for pod in pods)

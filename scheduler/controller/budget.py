@@ -1,8 +1,8 @@
-"""What the pods of one namespace may make muster tell apart, all of them together.
+"""How many kinds of waiting pods one namespace may have.
 
-Every kind of pods that waits costs a look in each pass over the queue, and may be a class of nodes.
-No single object shows how many there are, so they are counted by namespace. Who has more waits, and
-nobody else does.
+Every kind of waiting pods costs time in each pass over the queue, and may need its own class of
+nodes. No single object shows how many kinds there are, so they are counted per namespace. Gangs
+beyond the limit wait; gangs of other namespaces do not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KIND_BYTES = 1024  #: a kind counts once for each so many of what it says: each 
 
 
 class Budget:
-    """Counts kinds of waiting pods: equal ones, of whichever gang, are one."""
+    """Counts kinds of waiting pods: equal pods are one kind, even in different gangs."""
 
     def __init__(self) -> None:
         self._gangs_with: dict[str, Counter[bytes]] = {}

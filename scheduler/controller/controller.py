@@ -1,9 +1,9 @@
 """The single writer: facts in, decisions out, all on one event loop.
 
-Informers call `on_pod`, `on_node` and `on_thing`; the next step mends the gangs that they touched,
-then lets the core decide. `work` holds what is to be looked at, `tables` what is known, `mending`
-brings a gang in line with its pods, `deciding` asks the core, `release` carries plans out,
-`recovery` goes on with old ones.
+Informers call `on_pod`, `on_node` and `on_thing`; the next step reconciles the gangs that they
+touched, then lets the core decide. `work` holds the gangs to reconcile, `tables` what is known,
+`mending` reconciles a gang with its pods, `deciding` asks the core, `release` carries plans out,
+`recovery` continues old ones.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Controller:
     # -- facts -------------------------------------------------------------------------------
 
     def on_node(self, change: Change, node: NodeObject) -> None:
-        """Take in a node."""
+        """Process a node."""
         old = self.ledger.nodes.get(node.metadata.name)
         if change is Change.DELETED:
             self.ledger.remove_node(node.metadata.name)
@@ -144,13 +144,13 @@ class Controller:
         self.work.wake()
 
     def on_devices(self, change: Change, item: object) -> None:
-        """Take in a device class, a slice of devices, or a claim to some."""
+        """Process a device class, a slice of devices, or a claim."""
         assert isinstance(item, DeviceClass | ResourceSlice | ResourceClaim)
         if self.ledger.set_device(item, gone=change is Change.DELETED):
             self.work.wake()
 
     def on_thing(self, kind: str, change: Change, thing: Thing) -> None:
-        """Take in an object that says how large gangs are."""
+        """Process an object that defines the size of gangs."""
         where = (kind, thing.metadata.namespace, thing.metadata.name)
         things = self.tables.things
         self.suspending.see(kind, change, thing)
@@ -169,7 +169,7 @@ class Controller:
         self.work.wake()
 
     def is_read(self, kind: str) -> None:
-        """Note that all objects of a kind are known, and look at gangs that waited for them."""
+        """Note that all objects of a kind are known, and reconcile gangs that waited for them."""
         self.tables.unread.discard(kind)
         for gang in self.gangs.values():
             if gang.size is None:
@@ -215,7 +215,7 @@ class Controller:
         self.on_pod(Change.MODIFIED, pod)
 
     def on_pod(self, change: Change, pod: Pod) -> None:
-        """Take in a pod; its gang is mended also where what it says cannot be read."""
+        """Process a pod; its gang is reconciled even if the pod cannot be read."""
         before = self.key_of_pod.get(pod.metadata.uid)
         try:
             self._take_in(change, pod)
@@ -369,7 +369,7 @@ class Controller:
     # -- steps -------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Look at what changed, decide, and start what follows, for ever."""
+        """Reconcile what changed, decide, and start the writes that follow, in an endless loop."""
         while True:
             await self.work.something()
             began_s = time.perf_counter()
@@ -382,7 +382,7 @@ class Controller:
                 self.work.stepped(time.perf_counter() - began_s)
 
     async def step_in_turns(self) -> None:
-        """Make a step, and let others have their turn before it takes long."""
+        """Make a step in slices, with other tasks in between."""
         began_s = time.perf_counter()
         for _ in self.turns():
             if time.perf_counter() - began_s > TURN_S:
@@ -395,9 +395,9 @@ class Controller:
             pass
 
     def turns(self) -> Iterator[None]:
-        """Mend every gang that something happened to, then let the core decide.
+        """Reconcile every gang that changed, then let the core decide.
 
-        Between two turns others may tell of facts, and ask.
+        Between two turns other tasks may add facts, and read.
         """
         now_s = self.now_s()
         self.ledger.now_s = now_s
@@ -456,7 +456,7 @@ class Controller:
         self.telling.changed(gang.key)
 
     def set_aside(self, gang: LiveGang, error: Exception, where: str) -> None:
-        """Leave a gang out that cannot be read or decided, say so, and try again later."""
+        """Skip a gang that cannot be read or decided, report that, and retry later."""
         asked = isinstance(error, ValueError)  # its user wrote what nobody can read
         self.metrics.set_aside.labels(where="asked" if asked else where).inc()
         text = str(error)[:MOST_SAID]

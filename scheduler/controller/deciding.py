@@ -1,8 +1,8 @@
 """Letting the core decide, a gang at a time, and giving the pods of that gang their nodes.
 
-Between two gangs others have their turn, so that a thousand that start at once delay neither the
-lease nor a bind call. What is heard then comes after what was decided before; the core is asked
-anew, so that a replay of the journal meets facts and decisions in the very same order.
+Between two gangs other tasks run, so that a thousand gangs that start at once delay neither the
+lease nor a bind call. Facts that arrive then come after the decisions made before. The core is
+asked again, so that a replay of the journal has facts and decisions in the same order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Untold = tuple[LiveGang, list[str]]
 
 
 class Deciding:
-    """Asks the core what to do next, and has it done."""
+    """Asks the core what to do next, and starts it."""
 
     def __init__(
         self,
@@ -45,9 +45,9 @@ class Deciding:
         self._set_aside = set_aside
 
     def turns(self) -> Generator[None, None, bool]:
-        """Let the core decide until nobody asks for more; return whether it could.
+        """Let the core decide until nothing is left to decide; return whether it could.
 
-        Others may tell of facts, and ask, after each gang that heads the queue and fits.
+        Other tasks may add facts, and read, after each head of the queue that fits.
         """
         untold: dict[GangKey, Untold] = {}
         decided = False
@@ -69,7 +69,7 @@ class Deciding:
         return decided
 
     def settling(self, now_s: float) -> Iterator[None]:
-        """Bring the core's state up to date bit by bit, if that can be done."""
+        """Bring the core's state up to date in slices, if possible."""
         try:
             yield from self._ledger.settling(now_s)
         except Exception as error:

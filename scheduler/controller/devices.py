@@ -1,6 +1,6 @@
-"""The devices of the cluster's nodes in the ledger: what they add to a node, and who has them.
+"""The devices of nodes in the ledger: what they add to a node, and which claims hold them.
 
-What muster does not understand of a node is named, and nothing of it counted.
+Devices that muster does not understand are named, and none of their node is counted.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ log = logging.getLogger("muster.devices")
 class DeviceBook:
     """Counts devices where an extended resource stands for them.
 
-    `recount` has the named nodes counted again; `occupy` counts what is taken of a node under a
-    name, and nothing where the node is "", for good or until a gang ends. Both say whether that is
-    news. `named` is told when something is named, or understood after all.
+    `recount` counts the named nodes again; `occupy` counts what is taken of a node under a name,
+    and nothing where the node is "", for good or until a gang ends. Both return whether that
+    changed something. `named` is called when something is named, or understood after all.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class DeviceBook:
         return offer.counts
 
     def forget_node(self, name: str) -> None:
-        """Forget what is said of a node that left."""
+        """Forget what is known of a node that left."""
         self._name(f"node {name}", "")
 
     def understands(self, node: str) -> bool:
@@ -69,7 +69,7 @@ class DeviceBook:
         return f"node {node}" not in self.not_understood
 
     def take(self, item: DeviceClass | ResourceSlice | ResourceClaim, *, gone: bool) -> bool:
-        """Take in an object as it is now, or that it is gone; return whether that is news."""
+        """Process an object's state or deletion; return whether that changed something."""
         match item:
             case DeviceClass():
                 self.known.set_class(item, gone=gone)
@@ -82,7 +82,7 @@ class DeviceBook:
                 return self._count_claim(item, gone=gone)
 
     def look_at(self, pod: str) -> bool:
-        """Count again what claims hold for a pod, as it is new, another's now, or of no gang."""
+        """Count again what claims hold for a pod that is new, changed its gang, or left it."""
         if pod not in self._claims_of:
             return False
         claims = (self.known.claim(uid) for uid in list(self._claims_of.get(pod, ())))

@@ -1,4 +1,4 @@
-"""What disruption budgets allow of many pods at once: a dry run asks for each pod by itself."""
+"""What disruption budgets allow for many pods at once: a dry run checks each pod separately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ending pods that run: as their disruption budgets allow, and so that their jobs resume."""
+"""Evicts running pods as their disruption budgets allow, so that their jobs resume."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EVICT_AGAIN_S = 10.0  #: an eviction that was refused is tried again then, and e
 
 
 class Evicting:
-    """Asks for pods to go, and says who forbids it."""
+    """Evicts pods, and reports who forbids it."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Evicting:
         self._asking: set[GangKey] = set()
 
     def evict_whole(self, gang: LiveGang, pods: Pods) -> None:
-        """Ask for running pods of a gang to go, so that their job resumes."""
+        """Evict running pods of a gang, so that their job resumes."""
         may = self._work.active and self._work.now_s() >= gang.refused_until_s
         if not may or gang.key in self._asking:
             self._stay(gang, pods)
@@ -153,7 +153,7 @@ class Evicting:
                 self._work.wake()
 
     def evict(self, gang: LiveGang, pod: Pod, slot: Slot | None = None) -> None:
-        """Ask for a running pod to go; it keeps a slot that ends with it if it may not."""
+        """Evict a running pod; if that is forbidden, it keeps a slot that ends with it."""
         going = pod.metadata.deletion_timestamp or pod.metadata.uid in self._going
         if self._work.active and not going and self._work.now_s() >= gang.refused_until_s:
             self._going.add(pod.metadata.uid)

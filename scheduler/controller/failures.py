@@ -1,8 +1,8 @@
-"""What pods that muster deletes or evicts cost the Jobs that make them anew.
+"""What the deletion or eviction of pods costs the Jobs that recreate them.
 
-A Job counts a pod that is deleted as one that failed, even if it never ran, and gives up once it
-has counted `backoffLimit`. Muster goes on while it has counted half of that, whatever for: what it
-counted is there after a restart, and when a gang is forgotten between two pods.
+A Job counts a deleted pod as a failed one, even if it never ran, and gives up once it has counted
+`backoffLimit`. Muster stops at half of that, whatever caused the failures. The Job keeps its count
+when muster restarts, and when a gang is forgotten between two pods.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Failures:
         return True
 
     def may_be_evicted(self, gang: LiveGang, pods: list[Pod]) -> bool:
-        """Return whether Jobs go on when these pods are evicted; if so, count them as deleted.
+        """Return whether Jobs continue when these pods are evicted; if so, count them as deleted.
 
-        Whoever else runs pods makes them anew.
+        Other owners recreate their pods.
         """
         by_jobs = [
             pod

@@ -1,4 +1,4 @@
-"""Gangs, as the core is told: what each holds, what it lost, and what it asks for."""
+"""Gangs as reported to the core: what each holds, what it lost, and what it asks for."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class GangBook(NodeBook):
         self._look_anew: set[str] = set()  #: gangs of which such a node has got room
 
     def set_gang(self, request: Request) -> Request:
-        """Take in a gang as it is now, whatever the core was told of it; return what is kept."""
+        """Report a gang's present state, whatever the core knew of it; return what is kept."""
         old = self.requests.get(request.name)
         if old is not None:
             if old.says() == request.says():
@@ -71,7 +71,7 @@ class GangBook(NodeBook):
         return self._start_over
 
     def ask_more(self, request: Request) -> None:
-        """Take in that a gang, which is kept here, asks for more pods of parts that it has."""
+        """Report that a known gang asks for more pods of parts that it has."""
         if self._is_told_later(request.name):
             return
         if request.name in self._beyond:

@@ -1,4 +1,4 @@
-"""Telling pods where to go: the writes behind each lane."""
+"""The writes behind each lane that send pods to their nodes."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def pod_path(pod: Pod) -> str:
 
 
 class Lanes:
-    """Writes to pods. Every one carries the pod's uid, so that a successor is never meant."""
+    """Writes to pods. Each carries the pod's uid, so that it never reaches a successor."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
         self.budgets = Budgets(api)
 
     async def release_pinned(self, pod: Pod, node: str, plan: str, unless: Unless = None) -> None:
-        """Take muster's gate off and pin the pod to `node`, in one write.
+        """Remove muster's gate and pin the pod to `node`, in one write.
 
         Raises:
-            ApiError: 404 or 409 if the pod is not that one any more, 422 if it is pinned already;
+            ApiError: 404 or 409 if the pod was replaced, 422 if it is pinned already;
                 409 for a reason of `unless`, here and below.
         """
         gates = [{"name": g.name} for g in pod.spec.scheduling_gates if g.name != GATE]
@@ -57,11 +57,11 @@ class Lanes:
         await self._api.persist("PATCH", pod_path(pod), body, content_type=MERGE, unless=unless)
 
     async def nominate(self, pod: Pod, node: str, plan: str, unless: Unless = None) -> None:
-        """Have kube-scheduler look at `node` for the pod, now and before any other.
+        """Make kube-scheduler try `node` for the pod now and before any other node.
 
-        It offers an extender only some of the nodes of a large cluster; the nominated one is tried
-        by itself. A pod that was set aside is tried again when it changes. With no node it keeps no
-        room for the pod any more.
+        In a large cluster it offers an extender only some of the nodes, but tries the nominated one
+        first. It retries a pod that it set aside when the pod changes. Without a node, it stops
+        keeping room for the pod.
         """
         body = _encode(
             {
@@ -73,7 +73,7 @@ class Lanes:
         await self._api.persist("PATCH", path, body, content_type=MERGE, unless=unless)
 
     async def poke(self, pod: Pod, plan: str) -> None:
-        """Wake a pod that the scheduler set aside: a new annotation makes it ask again."""
+        """Wake a pod that its scheduler set aside: a new annotation makes it retry the pod."""
         body = _encode({"metadata": {"uid": pod.metadata.uid, "annotations": {PLAN: plan}}})
         await self._api.persist("PATCH", pod_path(pod), body, content_type=MERGE)
 
@@ -96,10 +96,10 @@ class Lanes:
         once: bool = False,
         unless: Unless = None,
     ) -> None:
-        """Bind a pod; a write that got no answer is looked up before it is called lost.
+        """Bind a pod; a write without an answer is looked up before it counts as lost.
 
-        With `once` neither is asked again, and both go first: kube-scheduler waits, and the caller
-        decides whether it still may be written.
+        With `once` neither is repeated, and both go first: kube-scheduler waits, and the caller
+        decides whether to write again.
 
         Raises:
             ApiError: 409 if the pod is bound elsewhere, gated, or another one; 404 if it is gone.
@@ -161,7 +161,7 @@ class Lanes:
         """Return the pod as the API server has it; None if it is gone.
 
         Raises:
-            ApiError: the API server does not say.
+            ApiError: the API server gives no answer.
         """
         try:
             found = _read(await self._api.persist("GET", pod_path(pod)))
@@ -172,9 +172,9 @@ class Lanes:
         return found if found.metadata.uid == pod.metadata.uid else None
 
     async def delete(self, pod: Pod) -> None:
-        """Delete a pod that never ran; its owner makes a new one. Gone already is fine.
+        """Delete a pod that never ran; its owner creates a new one. A missing pod is fine.
 
-        So is one that has changed since it was seen, perhaps by a bind: the watch tells of that.
+        So is a pod that has changed since, perhaps by a bind: the watch reports that.
         """
         meta = pod.metadata
         # without a grace period of our own: the API server removes a pod without a node at once
@@ -189,11 +189,11 @@ class Lanes:
     async def suspend(
         self, path: str, job: Meta, note: str | None, spec: dict[str, object], unless: Unless = None
     ) -> None:
-        """Suspend or resume a job as it was seen, and note on it that muster did; None: no note.
+        """Suspend or resume a job if it has not changed, and annotate it; None: no annotation.
 
         Raises:
-            ApiError: 404 if it is gone; 409 if it has changed: who else suspends it has his way;
-                403 if muster may not.
+            ApiError: 404 if it is gone; 409 if it has changed, so that muster never
+                overrides others; 403 if muster may not.
         """
         meta: dict[str, object] = {"uid": job.uid, "annotations": {SUSPENDED: note}}
         if job.resource_version:
@@ -202,7 +202,7 @@ class Lanes:
         await self._api.persist("PATCH", path, body, content_type=MERGE, unless=unless)
 
     async def evict(self, pod: Pod, *, only_ask: bool = False) -> None:
-        """Ask for a running pod to go, as its disruption budget allows; or only whether it may.
+        """Evict a running pod as its disruption budget allows, or only check whether it allows it.
 
         Raises:
             ApiError: 429 while a budget forbids it.

@@ -1,4 +1,4 @@
-"""Pods that were told to go, and by when they are gone: one that is overdue may stay for ever."""
+"""Pods that are being deleted, and their deadlines: an overdue pod may stay for good."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scheduler.kube.objects import Pod, unix_s
 
 
 class Lasts(IntEnum):
-    """For how long something is held that the core counts as a pod of no gang has it."""
+    """How long the core counts something as held by a pod of no gang."""
 
     WITH_A_GANG = 0
     LEAVING = 1  #: who has it was told to go
@@ -19,7 +19,7 @@ class Lasts(IntEnum):
 
 
 class Leaving:
-    """By when each pod that was told to go is gone."""
+    """The deadline of each pod that is being deleted."""
 
     def __init__(self, work: Work, bind_s: float) -> None:
         self._work = work
@@ -28,16 +28,16 @@ class Leaving:
         self._gone_by_s: dict[str, float] = {}  #: the same by uid, also of those that are overdue
 
     def lasts(self, pod: Pod) -> Lasts:
-        """Return for how long a pod of no gang holds what it does.
+        """Return how long a pod of no gang will hold its resources.
 
-        Whoever deletes a pod chooses for how long it may stay. That is believed once for each pod,
-        and for no longer than a bind may take; and so long has also one that was seen late.
+        Whoever deletes a pod chooses its grace period. Muster believes it once for each pod, and
+        for no longer than a bind may take; a pod seen late has the same time.
         """
         leaves = pod.metadata.deletion_timestamp is not None and not self.is_overdue(pod)
         return Lasts.LEAVING if leaves else Lasts.FOR_GOOD
 
     def is_overdue(self, pod: Pod) -> bool:
-        """True if a pod should be gone by now, and is not."""
+        """True if a pod is past its deadline and still there."""
         uid, told = pod.metadata.uid, pod.metadata.deletion_timestamp
         if told is None:
             return False
@@ -51,7 +51,7 @@ class Leaving:
         return due_s <= now_s
 
     def overdue(self, now_s: float) -> list[str]:
-        """Return the pods that are overdue since the last call, or gone."""
+        """Return the pods that became overdue since the last call, or are gone."""
         found = []
         while self._due and self._due[0][0] <= now_s:
             found.append(heappop(self._due)[1])
@@ -63,5 +63,5 @@ class Leaving:
 
     @property
     def look_s(self) -> float:
-        """When the next pod is overdue."""
+        """When the next pod becomes overdue."""
         return self._due[0][0] if self._due else inf

@@ -1,7 +1,7 @@
-"""One gang as it stands: its pods, the slots they were given, and what it still asks for.
+"""The present state of one gang: its pods, their slots, and what it still asks for.
 
-A slot is a node for one rank; a pod that comes back under another uid takes the slot of its rank.
-The core knows one gang for it through its whole life: see `asking.request_of`.
+A slot is a node for one rank; a recreated pod, with another uid, takes the slot of its rank. For
+the core it is one gang for its whole life: see `asking.request_of`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Lane(StrEnum):
 
 
 class Facts(NamedTuple):
-    """What of a pod never changes, or only with its gate; worked out once."""
+    """What never changes in a pod, or only with its gate; computed once."""
 
     rank: Rank
     shape: PodShape
@@ -57,7 +57,7 @@ class Facts(NamedTuple):
 
 @dataclass(slots=True)
 class Success:
-    """A rank that ended well."""
+    """A rank that succeeded."""
 
     rank: Rank
     name: str  #: of its pod
@@ -68,7 +68,7 @@ class Success:
 
 @dataclass(slots=True)
 class Remade:
-    """Pods of one rank that were made anew because they were made for another size."""
+    """Pods of one rank that were recreated because they had another world size."""
 
     uids: set[str] = field(default_factory=set)
     last_s: float = -inf
@@ -86,7 +86,7 @@ def _run_by(pod: Pod) -> str:
 
 
 def attempt_of(pod: Pod) -> int:
-    """Return the attempt of its JobSet that a pod is of."""
+    """Return the attempt of its JobSet that a pod belongs to."""
     text = pod.metadata.labels.get(JOBSET_ATTEMPT, "")
     return int(text) if text.isdecimal() and len(text) < 10 else 0
 
@@ -185,7 +185,7 @@ class LiveGang:
         return known
 
     def looking(self) -> Iterator[None]:
-        """Work out the facts of pods that are news, some at a time; others may come meanwhile."""
+        """Compute the facts of new pods in slices; more pods may arrive meanwhile."""
         if len(self._facts) == len(self.pods):
             return
         news = [pod for uid, pod in self.pods.items() if uid not in self._facts and not pod.ended]
@@ -218,12 +218,12 @@ class LiveGang:
         return self._known_shape[1]
 
     def pinned(self, pod: Pod) -> str | None:
-        """Return the node that muster pinned a pod to; None if it did not, whoever else did."""
+        """Return the node that muster pinned a pod to; None if others did."""
         node = self.pins.get(pod.metadata.uid)
         return node if node is not None and pinned_to(pod) == node else None
 
     def look_anew(self, uid: str) -> None:
-        """Note that a pod requests something else than it did."""
+        """Note that a pod's requests changed."""
         self._facts.pop(uid, None)
 
     def forget(self, uid: str) -> None:
@@ -257,9 +257,9 @@ class LiveGang:
             success.closed = True
 
     def is_another_run(self, pods: list[Pod]) -> bool:
-        """True if those that held nodes were all gone before these pods came, and are not remade.
+        """True if all pods with nodes were gone before these came, which replace none of them.
 
-        Nobody looked in between: else it would have ended there.
+        Nothing was reconciled in between: else the run would have ended there.
         """
         held = (self.pods.get(slot.uid) for slot in self.slots)
         if not self.slots or any(pod is not None and not pod.ended for pod in held):
@@ -269,11 +269,11 @@ class LiveGang:
         return is_over or places.isdisjoint(self.rank(pod).place for pod in pods)
 
     def first_look(self, awaited: set[Rank], *, knows_all: bool) -> None:
-        """Tell a run that is over from the next one of that name, when both are seen at once.
+        """Separate a finished run from the next one of the same name when both are seen at once.
 
-        A gang that runs was started whole, but for the ranks that a record has as `awaited`. Which
-        of its ranks have ended since, a muster that has just begun does not know, unless it
-        `knows_all`; nor whether those that wait ever ran. It ends nobody for that.
+        A running gang was started whole, except the ranks that a record lists as `awaited`. A
+        muster that has just started does not know which ranks have ended since, unless it
+        `knows_all`; nor whether waiting ranks ever ran. It evicts nobody for that.
         """
         live = [pod for pod in self.pods.values() if not pod.ended]
         runs = [pod for pod in live if pod.spec.node_name]
@@ -306,16 +306,16 @@ class LiveGang:
         return max(0, least - known - old, self.size.min_member - known - len(live))
 
     def least(self) -> int:
-        """Return how many pods it needs to run: what was asked for later it can do without."""
+        """Return how many pods it needs to run, without those that were requested later."""
         assert self.size is not None
         need = self.size.min_member
         return min(need, self.started_min or self.begun_min or need)
 
     def count_succeeded(self, done: Completed) -> None:
-        """Count ranks that ended well in this attempt and are not run again; `done`, by the owner.
+        """Count ranks that succeeded in this attempt and are not run again; the owner says `done`.
 
-        They count even when their pods are gone. Those of an attempt that was over count only if
-        the controller that ran them runs the rest, too: it does not run them again.
+        They count even when their pods are gone. Ranks of a finished attempt count only if the same
+        controller runs the rest: it does not run them again.
         """
         live = [pod for pod in self.pods.values() if not pod.ended]
         if live:
@@ -343,7 +343,7 @@ class LiveGang:
         self.num_succeeded = len(self.succeeded) + len(self.completed) + self.presumed
 
     def all_wait(self) -> bool:
-        """True if the pods for which the gang asks the core are still there, without a node."""
+        """True if the pods that the gang requested from the core still exist, without a node."""
         for part in self.request.parts if self.request is not None else []:
             for uid in part.uids:
                 pod = self.pods.get(uid)
@@ -354,7 +354,7 @@ class LiveGang:
         return True
 
     def live_pods(self) -> list[Pod]:
-        """Return pods that run or will, in rank order; first those that a role cannot lack."""
+        """Return pods that run or will run, in rank order; required pods of a role first."""
         known, ranked = self._facts, []
         for at, (uid, pod) in enumerate(self.pods.items()):
             if pod.ended or (pod.metadata.deletion_timestamp and not pod.spec.node_name):
@@ -374,7 +374,7 @@ class LiveGang:
         return sorted(pods, key=lambda pod: beyond[pod.metadata.uid])
 
     def rank(self, pod: Pod) -> Rank:
-        """Return a pod's place, also of one whose requests cannot be read."""
+        """Return a pod's rank, even if its requests cannot be read."""
         known = self._facts.get(pod.metadata.uid)
         if known is not None:
             return known.rank
@@ -384,7 +384,7 @@ class LiveGang:
             return rank_of(pod)
 
     def begun(self) -> bool:
-        """True if a pod of the present attempt runs, or may know its node."""
+        """True if a pod of the present attempt runs, or may have been released."""
         return any(
             slot.attempt >= self.attempt
             and (slot.is_told or (slot.is_bound and not self.is_going(slot)))
@@ -392,14 +392,14 @@ class LiveGang:
         )
 
     def runs(self) -> bool:
-        """True if a pod of it runs that was not told to end."""
+        """True if one of its pods runs and is not being deleted."""
         return any(s.state is SlotState.BOUND and not self.is_going(s) for s in self.slots)
 
     def is_known_whole(self, bound: list[Slot]) -> bool:
-        """True if it is known with how many pods it started, and others should run by these.
+        """True if it is known how many pods it started with, and these should still run.
 
-        What others bound may run as it was meant to: some ranks may have ended well, and what is
-        known of its size may be a guess, until it was seen whole.
+        A gang that others bound may run as intended: some ranks may have succeeded, and its known
+        size may be a guess, until it was seen whole.
         """
         if self.started_min or self.begun_min:
             return True
@@ -417,7 +417,7 @@ class LiveGang:
         return all(slot.is_bound for slot in self.slots)
 
     def lacks(self) -> bool:
-        """True if it ran whole and now runs in part, with GPUs."""
+        """True if it ran whole and now holds GPUs with only a part of its ranks."""
         if self.size is None or not self.started_min:
             return False
         bound = [s for s in self.slots if s.state is SlotState.BOUND and not self.is_going(s)]
@@ -426,9 +426,9 @@ class LiveGang:
         return any(slot.shape.gpus for slot in bound)
 
     def num_placed(self) -> int:
-        """Pods with a slot that is to stay, plus those that ended well.
+        """Pods with a slot that is to stay, plus those that succeeded.
 
-        A node that is kept for a rank to come counts only beside ranks that run.
+        A node kept for a missing rank counts only while other ranks run.
         """
         kept = self.begun()
         return self.num_succeeded + sum(
@@ -437,11 +437,11 @@ class LiveGang:
         )
 
     def is_whole(self) -> bool:
-        """True unless it would start without pods that it needs."""
+        """True unless pods that it needs are missing."""
         return self.size is None or self.begun() or self.num_placed() >= self.least()
 
     def waits_for_rest(self) -> bool:
-        """True if pods of it run with GPUs, and fewer than it needs."""
+        """True if some of its pods run with GPUs, but fewer than it needs."""
         if self.waits is None:
             runs = [s for s in self.slots if s.state is SlotState.BOUND and not self.is_going(s)]
             lacks = self.size is None or len(runs) + self.num_succeeded < self.least()
@@ -449,12 +449,12 @@ class LiveGang:
         return self.waits
 
     def is_going(self, slot: Slot) -> bool:
-        """True if the slot's pod was told to end: it does no work, however long that takes it."""
+        """True if the slot's pod is being deleted: it does no work, however long that takes."""
         pod = self.pods.get(slot.uid)
         return pod is not None and pod.metadata.deletion_timestamp is not None
 
     def asks(self) -> Wanted:
-        """Return what it asks for, as far as that is still there and has no node."""
+        """Return its requested pods that still exist and have no node."""
         if self.request is None:
             return Wanted([])
         uids = [uid for part in self.request.parts for uid in part.uids]
@@ -468,7 +468,7 @@ class LiveGang:
         return tuple(self.pods[uid] for uid in reversed(self.later) if uid in self.pods)
 
     def part_of(self, facts: Facts) -> tuple[str, Avoid]:
-        """Return the part of the gang that a pod is of: all of it are alike; and what they avoid.
+        """Return the part of equal pods that a pod belongs to, and what they avoid.
 
         The name of a part holds for as long as the gang is there.
         """

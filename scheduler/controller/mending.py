@@ -1,7 +1,7 @@
-"""Bringing a gang's slots in line with its pods.
+"""Reconciles a gang's slots with its pods.
 
-Mending is level-triggered: it looks at what is, not at what happened, so that a missed or reordered
-event costs a look and nothing else.
+This is level-triggered: it reads the present state, not the events, so that a missed or reordered
+event costs one extra reconciliation and nothing else.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LOOK_S = 60.0  #: schedulers that come later, and room in a budget, are noticed 
 
 
 class Mending:
-    """Mends one gang at a time."""
+    """Reconciles one gang at a time."""
 
     def __init__(
         self, tables: Tables, release: Release, evicting: Evicting, recovery: Recovery
@@ -47,10 +47,10 @@ class Mending:
         self._first_since_s: dict[str, float] = {}
 
     def mend(self, gang: LiveGang, now_s: float) -> None:
-        """Bring a gang's slots in line with its pods, and let it ask for what it lacks.
+        """Reconcile a gang's slots with its pods, and request what it lacks.
 
         Raises:
-            ValueError: an object that says how large the gang is cannot be read.
+            ValueError: an object that defines the gang's size cannot be read.
         """
         pods = gang.live_pods()
         if not pods:
@@ -106,7 +106,7 @@ class Mending:
         return completed(gang.key, pods[0], gang.size, self._tables.find)
 
     def let_go(self, gang: LiveGang, now_s: float) -> None:
-        """Count what pods hold, and no more; reads no object of a gang that cannot be read."""
+        """Count only what pods hold; reads no object of a gang that cannot be read."""
         before = [slot.node for slot in gang.slots]
         pods = [pod for pod in gang.live_pods() if _is_readable(gang, pod)]
         successors = Successors(gang, {pod.metadata.uid: pod for pod in pods}, [])

@@ -1,8 +1,8 @@
-"""The core's state, fed with what the API server says. All changes and decisions pass through here.
+"""The core's state, fed from the API server. All changes and decisions pass through here.
 
-`nodebook` tells the core of nodes and pods of no gang, `gangbook` of gangs. What the core cannot
-follow step by step (a node that left, a new size or class) is a state built anew from the same
-facts.
+`nodebook` reports nodes and pods of no gang to the core, `gangbook` reports gangs. For a change
+that the core cannot follow step by step (a node that left, a new size or class), the state is
+rebuilt from the same facts.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class Ledger(GangBook):
         self._is_stuck = False  #: ... the head of the queue does not fit
 
     def begin_anew(self) -> None:
-        """Make the core's state from the facts at the next step, also if one is made just now."""
+        """Rebuild the core's state from the facts at the next step, even during a rebuild."""
         self._once_more = True
 
     def has_room(self, name: str, shape: PodShape) -> bool:
-        """True if the node has room for such a pod beside all that is there or promised."""
+        """True if the node has room for such a pod besides all that is placed or promised there."""
         self.settle(self.now_s)
         at = self.state.capacity.index_of.get(name)
         return at is not None and self.state.capacity.free_on(at).holds(shape) > 0
@@ -156,12 +156,12 @@ class Ledger(GangBook):
 
     @property
     def is_to_be_made(self) -> bool:
-        """True if the core's state has to be made anew, which takes long."""
+        """True if the core's state must be rebuilt, which takes long."""
         return self._making is not None or self._start_over or self._once_more
 
     @property
     def is_settled(self) -> bool:
-        """True if the core's state is up to date, and what stands need not be counted."""
+        """True if the core's state is up to date and the standing needs no count."""
         if self._stale or self._look_anew or self.standing.aside or self.is_to_be_made:
             return False
         return not self._head_is_stuck()
@@ -172,7 +172,7 @@ class Ledger(GangBook):
             pass
 
     def settling(self, now_s: float) -> Iterator[None]:
-        """Do the same bit by bit; others may tell of facts, and ask, between two of them."""
+        """Do the same in slices; between two slices other tasks may add facts, and read."""
         self.now_s = now_s
         tries = 0
         while True:
@@ -202,7 +202,7 @@ class Ledger(GangBook):
         return self._is_stuck
 
     def has_to_count(self) -> bool:
-        """True if what stands is to be counted before the pass that was made can go on."""
+        """True if the standing must be counted before the present pass can continue."""
         return self.standing.is_behind and self._head_is_stuck()
 
     def _made_anew(self) -> Iterator[None]:
@@ -225,7 +225,7 @@ class Ledger(GangBook):
         return placed
 
     def ask(self, now_s: float) -> tuple[Decision, ...]:
-        """Return what the core decides next, in this pass or a new one; tell nobody of it yet.
+        """Return what the core decides next, in this pass or a new one, without recording it.
 
         Nothing, if the head of the queue was set aside: the next one may be, too. The state is up
         to date.
@@ -295,9 +295,9 @@ class Ledger(GangBook):
         return Placed(decision.gang, nodes)
 
     def find_broken(self, now_s: float) -> dict[str, Exception]:
-        """Return the gangs on which the core fails by what they ask for, each tried by itself.
+        """Return the gangs whose requests make the core fail, each tried separately.
 
-        The state is made anew afterwards; nothing of the trials is recorded.
+        The state is rebuilt afterwards; nothing of the trials is recorded.
         """
         self._keep_counts()
         requests, record, rebuilt = self.requests, self.record, self.rebuilt

@@ -1,4 +1,4 @@
-"""Nodes, and what pods of no gang take of them, as the core is told.
+"""Nodes, and what pods of no gang take of them, as reported to the core.
 
 Kubernetes lets nodes shrink below what runs on them and pods appear anywhere; the core does not.
 So foreign pods on a node are one occupant, as large as fits.
@@ -39,7 +39,7 @@ _LEAVES_ROOM = (Wait, Reserve, Considered)
 
 @dataclass(slots=True)
 class Meanwhile:
-    """What is heard while the core's state is made anew."""
+    """Facts that arrive while the core's state is rebuilt."""
 
     nodes: set[str] = field(default_factory=set)
     gangs: set[str] = field(default_factory=set)
@@ -51,7 +51,7 @@ Record = Callable[[float, ClusterEvent | Decision], None]
 
 @dataclass
 class NodeBook:
-    """Nodes and foreign pods, and the core's state, of which `Ledger` tells more."""
+    """Nodes and foreign pods, and the core's state; see `Ledger`."""
 
     policy: Policy
     resource: str
@@ -91,7 +91,7 @@ class NodeBook:
     # -- nodes ---------------------------------------------------------------------------------
 
     def set_node(self, node: NodeObject) -> bool:
-        """Take in a node as it is now; return whether that is news to the core."""
+        """Process a node's present state; return whether that is new to the core."""
         name = node.metadata.name
         self.nodes[name] = node
         fact, is_new_class = self._fact(node)
@@ -132,7 +132,7 @@ class NodeBook:
             self._start_over = True
 
     def room_beside_gangs(self, name: str) -> PodShape | None:
-        """Return what gangs leave of a node, whoever else is on it; None if it is not known."""
+        """Return what gangs leave free on a node, without other pods; None if it is unknown."""
         capacity = self.state.capacity
         at = capacity.index_of.get(name)
         if at is None:
@@ -142,7 +142,7 @@ class NodeBook:
         return free if foreign is None else free.plus(foreign[1])
 
     def room(self, name: str) -> PodShape | None:
-        """Return what is free on a node beside all that is there or promised."""
+        """Return what is free on a node besides all that is placed or promised there."""
         at = self.state.capacity.index_of.get(name)
         return None if at is None else self.state.capacity.free_on(at)
 
@@ -166,10 +166,10 @@ class NodeBook:
         )
 
     def overfull(self, name: str, shape: PodShape, more: PodShape = ZERO) -> bool:
-        """True if more is on the node, or promised there, than it has, of what the shape asks for.
+        """True if more of the shape's resources is placed or promised on the node than it has.
 
-        All that was heard counts, also what the core will be told of by the next step only, and
-        what is to come: `more`.
+        Everything that arrived counts, even facts that reach the core only in the next step, and
+        `more`, which is to come.
         """
         fact, room = self._facts.get(name), self.room_beside_gangs(name)
         if fact is None or room is None:
@@ -182,18 +182,18 @@ class NodeBook:
         return room.is_overdrawn and not set(room.overdrawn()).isdisjoint(ZERO.short_of(shape))
 
     def hear(self, gang: object, uid: str, name: str, shape: PodShape) -> None:
-        """Count a gang's pod on a node for now; the next step finds out whose slot it has."""
+        """Count a gang's pod on a node for now; the next step assigns it to a slot."""
         self.unhear(gang, uid)
         self._heard[name] = self._heard.get(name, ZERO).plus(shape)
         self._heard_of.setdefault(gang, {})[uid] = (name, shape)
 
     def forget_heard(self, gang: object) -> None:
-        """Stop counting what was heard of a gang: it is looked at now."""
+        """Stop counting what arrived for a gang: it is reconciled now."""
         for uid in list(self._heard_of.get(gang, ())):
             self.unhear(gang, uid)
 
     def unhear(self, gang: object, uid: str) -> None:
-        """Stop counting what was heard of a pod: it is gone."""
+        """Stop counting what arrived for a pod: it is gone."""
         of_gang = self._heard_of.get(gang, {})
         if uid in of_gang:
             name, shape = of_gang.pop(uid)
@@ -209,13 +209,13 @@ class NodeBook:
         return fact is not None and fact.status is NodeStatus.SCHEDULABLE
 
     def takes(self, name: str, pod: Pod) -> bool:
-        """True if this pod may go to the node, were there room."""
+        """True if this pod may go to the node, apart from room."""
         fact = self._facts.get(name)
         is_open = fact is not None and fact.status is NodeStatus.SCHEDULABLE
         return is_open and may_use(pod, self.nodes[name])
 
     def serves(self, name: str, pod: Pod, shape: PodShape) -> bool:
-        """True if this pod may go to the node, and that has as many such devices."""
+        """True if this pod may go to the node, and the node has enough devices for it."""
         fact = self._facts.get(name)
         if fact is None or fact.status is not NodeStatus.SCHEDULABLE:
             return False
@@ -244,7 +244,7 @@ class NodeBook:
     def set_device(
         self, item: DeviceClass | ResourceSlice | ResourceClaim, *, gone: bool = False
     ) -> bool:
-        """Take in devices, what stands for them, or who has them; return whether that is news."""
+        """Process devices, their classes or claims; return whether that changed something."""
         return self.devices.take(item, gone=gone)
 
     def _recount(self, names: Iterable[str]) -> bool:
@@ -265,7 +265,7 @@ class NodeBook:
     def set_foreign(
         self, pod: str, node: str, shape: PodShape, lasts: Lasts = Lasts.FOR_GOOD
     ) -> bool:
-        """Count a bound pod that no request holds; return whether that is news."""
+        """Count a bound pod that no request holds; return whether that changed something."""
         old = self.foreign.get(pod)
         if old == (node, shape, lasts):
             return False
@@ -296,7 +296,7 @@ class NodeBook:
         return self.foreign.get(pod, ("", ZERO, Lasts.FOR_GOOD))[0]
 
     def drop_foreign(self, pod: str) -> bool:
-        """Stop counting it; return whether that is news."""
+        """Stop counting it; return whether that changed something."""
         old = self.foreign.pop(pod, None)
         if old is not None:
             self._count_on(*old, -1)

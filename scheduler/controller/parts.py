@@ -1,4 +1,4 @@
-"""What one gang holds and asks for, as the controller says it and as the core does."""
+"""What one gang holds and asks for, in the terms of the controller and of the core."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Held = Counter[tuple[str, str]]
 
 @dataclass(slots=True)
 class Part:
-    """Equal pods of a gang: their shape and one of them, whose constraints hold for all."""
+    """Equal pods of a gang: their shape, and one of them, whose constraints apply to all."""
 
     name: str
     shape: PodShape
@@ -53,7 +53,7 @@ class Wanted(NamedTuple):
 
 @dataclass(slots=True)
 class Request:
-    """A gang as it stands: the nodes that it holds, and the pods for which it wants more."""
+    """The present state of a gang: the nodes that it holds, and the pods that need nodes."""
 
     name: str
     parts: list[Part]
@@ -69,12 +69,12 @@ class Request:
 
     @property
     def num_pods(self) -> int:
-        """All pods, there or to come."""
+        """All pods, present or missing."""
         return sum(part.count for part in self.parts)
 
     @property
     def present(self) -> int:
-        """Pods that are there, or whose node is kept."""
+        """Pods that exist, or whose node is kept."""
         return sum([len(part.nodes) + len(part.uids) for part in self.parts])
 
     @property
@@ -84,7 +84,7 @@ class Request:
 
     @property
     def asking(self) -> int:
-        """Those of them that are there."""
+        """Those of them that exist."""
         return sum(len(part.uids) for part in self.parts)
 
     @property
@@ -97,7 +97,7 @@ class Request:
         return Counter((part.name, node) for part in self.parts for node in part.nodes)
 
     def says(self) -> tuple[object, ...]:
-        """Return all that the core is told of it."""
+        """Return all that is reported to the core."""
         return (
             [(p.name, p.shape, p.avoid, p.nodes, p.uids, p.to_come) for p in self.parts],
             (self.submit_s, self.ordinal, self.priority, self.queue, self.walltime_s),
@@ -105,7 +105,7 @@ class Request:
         )
 
     def on(self, nodes: Container[str]) -> Request:
-        """Return it with the pods that are on these nodes, and those that ask for one."""
+        """Return it with the pods on these nodes, and those that ask for a node."""
         if all(node in nodes for part in self.parts for node in part.nodes):
             return self
         parts = [replace(p, nodes=[node for node in p.nodes if node in nodes]) for p in self.parts]
@@ -128,7 +128,7 @@ class Request:
         return replace(self, parts=[part for part in parts if part.count])
 
     def running(self) -> Request:
-        """Return it with the pods that have a node alone."""
+        """Return it with only the pods that have a node."""
         parts = [replace(part, uids=[], to_come=0) for part in self.parts if part.nodes]
         return replace(self, parts=parts)
 

@@ -1,7 +1,7 @@
 """Since when pods cannot use the nodes that they are pinned to.
 
-Nodes blink: one is cordoned, NotReady or gone for a moment, all of them are when the API server is
-late. A pin cannot be changed, and a pod that is deleted may cost its owner; so it waits.
+A node may be cordoned, NotReady or gone for only a moment; all nodes look so when the API server is
+late. A pin cannot be changed, and a deleted pod may count as a failure, so the pod waits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ BLINK_S = 30.0  #: no node blinks for longer, however long binds may take
 
 
 class Patience:
-    """What is waited for, by node."""
+    """Pods that wait for their node, by node."""
 
     def __init__(self, work: Work, bind_s: float) -> None:
         self._work = work
@@ -23,9 +23,9 @@ class Patience:
         self.since: dict[str, dict[str, tuple[GangKey, float]]] = {}
 
     def is_over(self, gang: LiveGang, uid: str, node: str) -> bool:
-        """Note that a node does not serve a pod; True if that is so for long enough.
+        """Note that a node does not serve a pod; True once that has lasted long enough.
 
-        Nobody could say that it serves again while the API server was away.
+        Time without the API server does not count, because no recovery would have been seen.
         """
         now_s = self._work.now_s()
         pods = self.since.setdefault(node, {})
@@ -41,7 +41,7 @@ class Patience:
         return known is not None and self._work.waited_s(known[1]) < self._most_s
 
     def end(self, uid: str, node: str) -> bool:
-        """Note that a node serves a pod, or that the pod is gone; True if that was waited for."""
+        """Note that a node serves a pod, or that the pod is gone; True if a pod waited for that."""
         pods = self.since.get(node)
         if pods is None or pods.pop(uid, None) is None:
             return False
@@ -50,6 +50,6 @@ class Patience:
         return True
 
     def node_changed(self, node: str) -> None:
-        """Have the gangs looked at that wait for a node."""
+        """Reconcile the gangs that wait for a node."""
         for key, _ in self.since.get(node, {}).values():
             self._work.touch(key)

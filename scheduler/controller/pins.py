@@ -1,4 +1,4 @@
-"""Pins: a node that muster demands in a pod's affinity, read and written."""
+"""Pins: a node that muster requires in a pod's affinity, read and written."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
 def pin(affinity: dict[str, Any] | None, node: str) -> dict[str, Any]:
-    """Return the affinity with `node` demanded by every required term.
+    """Return the affinity with `node` added to every required term.
 
-    Terms are alternatives, so each gets the pin. `matchFields` makes kube-scheduler look
-    at this node alone; a node selector by host name would make it filter all of them.
+    Terms are alternatives, so each gets the pin. With `matchFields` kube-scheduler checks only this
+    node; a node selector by host name would make it filter all of them.
     """
     field = {"key": "metadata.name", "operator": "In", "values": [node]}
     whole = dict(affinity or {})
@@ -31,7 +31,7 @@ def pin(affinity: dict[str, Any] | None, node: str) -> dict[str, Any]:
 def unpinned(pod: Pod) -> dict[str, Any]:
     """Return a pod's affinity as it was before muster pinned it: what `pin` added is the last.
 
-    The caller knows that muster did: anybody may write an affinity that looks so.
+    The caller knows that muster pinned it: anybody may write an affinity that looks like a pin.
     """
     whole = dict(pod.spec.affinity or {})
     terms = ((whole.get("nodeAffinity") or {}).get(REQUIRED) or {}).get("nodeSelectorTerms")
@@ -47,7 +47,7 @@ def unpinned(pod: Pod) -> dict[str, Any]:
 
 
 def pinned_to(pod: Pod) -> str | None:
-    """Return the node that an affinity demands by name, as muster's pins do, and others may."""
+    """Return the node that an affinity requires by name, as muster's pins do, and others may."""
     required = ((pod.spec.affinity or {}).get("nodeAffinity") or {}).get(REQUIRED) or {}
     for term in required.get("nodeSelectorTerms") or ():
         for clause in term.get("matchFields") or ():

@@ -1,7 +1,7 @@
-"""Plan records: which rank goes to which node, written down before anybody is told.
+"""Plan records: which rank goes to which node, written before any pod is released.
 
 One ConfigMap per plan, in a namespace that holds nothing else. It is created before the release, so
-that a muster that starts anew knows what its predecessor promised; its resource version is the
+that a restarted muster knows what its predecessor promised; its resource version is the
 compare-and-swap that lets only one of two leaders commit.
 """
 
@@ -35,7 +35,7 @@ MOST_BYTES = 64 << 20  #: of a record that was compressed
 
 
 class SlotRecord(msgspec.Struct, array_like=True):
-    """One slot, written down."""
+    """The record of one slot."""
 
     role: str
     number: int
@@ -47,7 +47,7 @@ class SlotRecord(msgspec.Struct, array_like=True):
 
 
 class PlanRecord(msgspec.Struct):
-    """A plan, written down."""
+    """The record of a plan."""
 
     unit: str  #: name of the gang; in records of earlier versions of a part of it, `NAME+1`
     key: tuple[str, str, str, str]
@@ -79,7 +79,7 @@ def records_of(namespace: str) -> str:
 
 @contextmanager
 def suppress_codes(*codes: int) -> Iterator[None]:
-    """Take a refusal with one of these codes for an answer."""
+    """Treat a refusal with one of these codes as an answer."""
     try:
         yield
     except ApiError as error:
@@ -104,7 +104,7 @@ class PlanRecords:
         return self._path
 
     async def write(self, gang: LiveGang, unless: Callable[[], str] | None = None) -> None:
-        """Write down which rank of a gang has which node, in place of what was said before.
+        """Record which rank of a gang has which node, replacing the earlier record.
 
         Raises:
             ApiError: 409 if another leader wrote meanwhile, or for a reason of `unless`, which is
@@ -160,7 +160,7 @@ class PlanRecords:
         turn: Turn = Turn.WRITE,
         unless: Callable[[], str] | None = None,
     ) -> None:
-        """Mark a plan as carried out from here on; only one of two leaders gets past this.
+        """Mark a plan as being carried out; only one of two leaders succeeds.
 
         Raises:
             ApiError: 409 if the record is not the one this leader wrote, 404 if somebody removed
@@ -221,10 +221,9 @@ class PlanRecords:
         return found.metadata.resource_version if plan.epoch == self.epoch else None
 
     async def erase(self, name: str, leads: Callable[[], bool]) -> None:
-        """Remove a record, however long the API server needs to take that; it may be gone already.
+        """Delete a record, retrying until the API server accepts that; it may be gone already.
 
-        One that is left when this replica does not lead any more is removed, or carried out, by the
-        next that does.
+        If this replica stops leading first, the next leader deletes the record, or carries it out.
         """
         version = self._versions.pop(name, None)
         if await self._erased(name, version, leads):
@@ -307,7 +306,7 @@ class PlanRecords:
         return items
 
     async def read_all(self) -> tuple[list[PlanRecord], list[str]]:
-        """Return the records that are there, and the names of those that cannot be read."""
+        """Return the existing records, and the names of those that cannot be read."""
         reply = await self._api.persist("GET", f"{self._path}?labelSelector={PLAN_LABEL}%3Dtrue")
         plans: list[PlanRecord] = []
         unreadable: list[str] = []
@@ -325,7 +324,7 @@ class PlanRecords:
         return plans, unreadable
 
     async def read_ages(self) -> str:
-        """Return how old gangs are that were evicted, as it was written down last."""
+        """Return the last stored ages of evicted gangs."""
         try:
             found = _written.decode(await self._api.persist("GET", f"{self._path}/{AGES}"))
         except ApiError as error:
@@ -337,7 +336,7 @@ class PlanRecords:
         return found.data.get("ages", "")
 
     async def write_ages(self, text: str) -> None:
-        """Write that down in place of what was said before.
+        """Store the ages, replacing the earlier ones.
 
         Raises:
             ApiError: 409 if another leader writes.

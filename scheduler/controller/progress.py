@@ -1,4 +1,4 @@
-"""How far the schedulers have come with the pods that were told of their nodes.
+"""How far the schedulers have come with released pods.
 
 `bind_s` is the time that a scheduler has for a pod it has come to, not for those before it. Its
 clock stands while the scheduler does nothing at all: then it, or the API server, is away. A pod is
@@ -35,7 +35,7 @@ class Progress:
         self._fronts: dict[str, list[tuple[int, float]]] = {}
 
     def works(self, name: str) -> None:
-        """Note that a scheduler has bound a pod, whenever that was."""
+        """Note that a scheduler has bound a pod at some time."""
         if name in self.seen_s or (len(self.seen_s) >= MOST_NAMES and name not in self._known):
             return
         self.seen_s[name] = -inf

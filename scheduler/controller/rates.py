@@ -1,4 +1,4 @@
-"""How often something is said of what one namespace does; the rest is known, and not said."""
+"""Limits how often something is reported about one namespace; the rest is dropped."""
 
 from __future__ import annotations
 

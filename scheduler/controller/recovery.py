@@ -1,7 +1,7 @@
-"""Going on with what a predecessor planned: its records, and pods that it pinned.
+"""Continues what a predecessor planned: its records, and pods that it pinned.
 
-Whoever may create pods may write what looks like a pin of muster's. One that no record names holds
-nothing: its pod waits with its gang, as any pod does whose owner wants it on one node.
+Whoever may create pods may write what looks like muster's pin. A pin without a record holds
+nothing: its pod waits with its gang, like any pod whose owner wants it on one node.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ class Recovery:
         self._told: dict[str, GangKey] = {}  #: by uid of pods that records name: their gangs
 
     def read_told(self) -> set[str]:
-        """Note the pods that a predecessor wrote down and did not see on their nodes."""
+        """Note the pods that a predecessor recorded and did not see on their nodes."""
         for key, plans in self.old_plans.items():
             self._told.update((slot.uid, key) for p in plans for slot in p.slots if not slot.ran)
         return set(self._told)
 
     def told_with(self, pod: Pod) -> GangKey | None:
-        """Return the gang of a pod that was told of a node, though nothing else says so any more.
+        """Return the gang of a released pod that only a record still assigns to it.
 
-        A pod of no group is a gang while it is gated, and it is not from then on.
+        A pod of no group is a gang only while it is gated.
         """
         return None if pod.spec.node_name else self._told.get(pod.metadata.uid)
 
     def awaited(self, gang: LiveGang) -> set[Rank]:
-        """Return the ranks that a predecessor wrote down and that have not run since it did.
+        """Return the ranks that a predecessor recorded and that have not run since.
 
-        Once a part of the gang ran, one that had a pod then may have run and ended well since.
+        Once a part of the gang ran, a rank that had a pod then may have run and succeeded since.
         """
         plans = self.old_plans.get(gang.key, ())
         runs = any(plan.started or any(slot.ran for slot in plan.slots) for plan in plans)
@@ -71,14 +71,14 @@ class Recovery:
         return free, self._keep_pins(gang, pinned, now_s)
 
     def vacant(self, gang: LiveGang) -> list[tuple[PlanRecord, Rank, str]]:
-        """Return what nodes a predecessor kept for lost ranks, until its plans are gone on with."""
+        """Return the nodes that a predecessor kept for lost ranks, until its plans are resumed."""
         plans = (p for p in self.old_plans.get(gang.key, ()) if p.unit == gang.name)
         return [(p, rank, s.node) for p in plans for rank, s in p.ranks().items() if not s.uid]
 
     def keep(
         self, gang: LiveGang, vacant: list[tuple[PlanRecord, Rank, str]], now_s: float
     ) -> None:
-        """Keep these nodes on for a gang that runs, but those of ranks that have one by now."""
+        """Keep these nodes for a running gang, except those of ranks that now have one."""
         runs = {slot.rank.role: slot for slot in gang.slots if slot.state is SlotState.BOUND}
         successors = Successors(gang, gang.pods, [])
         end_s = now_s + self._tables.settings.timeouts.repair_s
@@ -111,7 +111,7 @@ class Recovery:
             self._release.erase(plan.unit)
 
     def erase_left(self) -> None:
-        """Erase what a predecessor planned for gangs that are not there any more."""
+        """Delete what a predecessor planned for gangs that no longer exist."""
         for key in self.old_plans.keys() - self._tables.gangs.keys():
             for plan in self.old_plans.pop(key):
                 self._release.erase(plan.unit)

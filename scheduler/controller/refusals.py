@@ -1,7 +1,7 @@
-"""Where kube-scheduler did not want pods of one gang, and until when muster keeps off.
+"""Where kube-scheduler refused pods of one gang, and until when muster avoids these nodes.
 
-It checks more than muster plans by: ports, volumes, claims, affinity to pods. What it refused may
-pass: a pod that leaves the node lifts the ban, sooner the less often it was set.
+It checks more than muster does: ports, volumes, claims, affinity to pods. A refusal may be
+temporary: a pod that leaves the node lifts the ban, sooner the less often it was set.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class Refusals:
         return bool(self._bans)
 
     def is_over(self, now_s: float) -> bool:
-        """True if nothing of it matters any more for pods that are made anew."""
+        """True if nothing of it matters any more for recreated pods."""
         self.forget_past(now_s)
         return not self._bans and now_s >= self.hold_until_s + (AVOID_S if self.num_aborts else 0.0)
 
     def avoided(self, rank: Rank) -> Avoid:
-        """Return what to keep off for a rank."""
+        """Return what a rank must avoid."""
         if not self._bans:
             return frozenset()
         own = self._bans.get((rank.role, rank.number), {})
@@ -70,7 +70,8 @@ class Refusals:
     def keep_off(self, rank: Rank, what: Avoid, now_s: float, *, alone: bool) -> float:
         """Do not plan a rank there for a while; return until when.
 
-        If no other pod of the gang was `alone` to blame, none of its role is wanted there.
+        If the pod was `alone` there, no other pod of the gang can be the cause: its whole role
+        avoids the node.
         """
         times = self._times.pop(what, 0) + 1
         self._times[what] = times  # the latest are last
@@ -86,9 +87,9 @@ class Refusals:
         return ban.until_s
 
     def lift(self, node: str, now_s: float) -> float | None:
-        """Note that there may be room on a node again; return when it may be tried, if it is kept.
+        """Note that a node may have room again; return when it may be tried, if it is banned.
 
-        A node that refuses a pod again and again is not tried at each pod that leaves it.
+        A node that keeps refusing a pod is not tried each time a pod leaves it.
         """
         soonest: float | None = None
         what = frozenset({("metadata.name", node)})
@@ -100,7 +101,7 @@ class Refusals:
         return soonest
 
     def forget_past(self, now_s: float) -> None:
-        """Give places another chance whose time is up."""
+        """Lift bans whose time is over."""
         for rank, known in list(self._bans.items()):
             for what in [what for what, ban in known.items() if ban.until_s <= now_s]:
                 del known[what]
@@ -116,18 +117,18 @@ class Refusals:
             self.said = ""
 
     def next_s(self) -> float:
-        """Return when the next place gets another chance."""
+        """Return when the next ban ends."""
         bans = (ban for known in self._bans.values() for ban in known.values())
         return min((ban.until_s for ban in bans), default=inf)
 
 
 def is_of_nodes(refusal: str) -> bool:
-    """True if kube-scheduler refused a pod for its node, and not for something it lacks itself."""
+    """True if kube-scheduler refused the node, not the pod for something that it lacks."""
     return _OF_NODES.match(refusal) is not None
 
 
 def at_odds(pod: Pod) -> str:
-    """Return what of a pod only kube-scheduler gives or checks: it does not always name it."""
+    """Return what only kube-scheduler gives to a pod or checks: it does not always name it."""
     named = []
     for claim in pod.spec.resource_claims:
         if isinstance(claim, dict):

@@ -1,4 +1,4 @@
-"""Carrying out plans: the record, the writes to each pod, and what is undone when one fails."""
+"""Carries out plans: the record, the writes to each pod, and the undo when one fails."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LONGEST_PAUSE_S, JITTER = 300.0, 0.2  #: of a gang whose plan failed
 
 
 class Release:
-    """Writes what was decided. A write that fails is mended by the next step."""
+    """Writes what was decided. The next step repairs a write that failed."""
 
     def __init__(
         self,
@@ -104,18 +104,18 @@ class Release:
         return True
 
     def tell_planned(self, gang: LiveGang, nodes: list[str]) -> None:
-        """Start telling pods that they were given these nodes."""
+        """Start releasing pods to these nodes."""
         self.telling.note(gang, "planned", f"{len(nodes)} pods on {len(set(nodes))} nodes")
         self.tell(gang)
 
     def go_on(self) -> None:
-        """Tell those who waited for all gangs to be looked at."""
+        """Release pods that waited until all gangs were reconciled."""
         waited, self.waits_for_all = self.waits_for_all, None
         for gang in (waited or {}).values():
             self.tell(gang)
 
     def tell(self, gang: LiveGang) -> None:
-        """Start telling pods of their slots that were not told yet, once a gang is whole."""
+        """Start releasing the remaining pods to their slots once a gang is whole."""
         if self.waits_for_all is not None:
             self.waits_for_all[gang.key] = gang
             return
@@ -214,7 +214,7 @@ class Release:
         gang.trouble, gang.tell_again_s = text, gang.hold_until_s
 
     def lane(self, gang: LiveGang, slot: Slot) -> Lane:
-        """Return how the pod of a slot gets to its node."""
+        """Return the lane of the pod of a slot."""
         pod = gang.pods.get(slot.uid)
         if pod is None:
             return Lane.EXTENDER
@@ -238,14 +238,14 @@ class Release:
         return not self.binds_alone(pod) or not self._tables.kept_off(gang, slot.node)
 
     def binds_alone(self, pod: Pod) -> bool:
-        """True if nobody but muster binds a pod."""
+        """True if only muster binds a pod."""
         return pod.spec.scheduler_name in self._tables.settings.direct_schedulers
 
     def void(self, slot: Slot, uid: str, node: str) -> str:
-        """Return why a pod must not be told of a slot, or bound by it, any more; or nothing.
+        """Return why a pod may no longer be released to a slot or bound by it; else nothing.
 
-        Asked right before each try of a write, which may come long after the decision. A node that
-        was only closed since is used all the same: the others of the gang may be there already.
+        Called right before each attempt at a write, which may come long after the decision. A node
+        that was only closed meanwhile is still used: other pods of the gang may be there already.
         """
         place = self._tables.slot_of.get(uid)
         if place is None or place[1] is not slot or slot.node != node:
@@ -330,7 +330,7 @@ class Release:
             slot.num_writing -= 1
 
     def nominate_again(self, gang: LiveGang, slot: Slot, pod: Pod) -> None:
-        """Name a pod's node once more: kube-scheduler forgets it with every try that fails."""
+        """Nominate a pod's node again: kube-scheduler forgets it after each failed attempt."""
         told = slot.state in (SlotState.RELEASED, SlotState.CLEARED)
         if gang.releasing or not told or slot.num_told >= MOST_TOLD:
             return
@@ -367,7 +367,7 @@ class Release:
             self.telling.note(gang, "bound", text)
 
     def find_out(self, gang: LiveGang, slot: Slot, pod: Pod) -> None:
-        """Ask the API server whether a bind took place before its node is given to others."""
+        """Ask the API server whether a bind succeeded before its node is given to others."""
         if slot.uid not in self._reading and self._work.active:
             self._reading.add(slot.uid)
             self.start(gang, partial(self._read, gang, slot, pod))
@@ -392,7 +392,7 @@ class Release:
                 self._work.wake()
 
     def give_up(self, gang: LiveGang, slot: Slot, pod: Pod, now_s: float) -> None:
-        """Take a slot from a pod that cannot use it; the caller tells the core."""
+        """Take a slot from a pod that cannot use it; the caller reports it to the core."""
         usable = self._ledger.takes(slot.node, pod)
         told = slot.state is SlotState.CLEARED
         taken = usable and self._ledger.overfull(slot.node, gang.facts(pod).shape)
@@ -433,7 +433,7 @@ class Release:
             self.telling.event(gang, "NotReleased", gang.trouble)
 
     def give_up_whole(self, gang: LiveGang, slots: list[Slot], now_s: float) -> None:
-        """Take back a plan of which nobody was told yet; the caller tells the core."""
+        """Take back a plan of which no pod was released; the caller reports it to the core."""
         pods = [(slot, pod) for slot in slots if (pod := gang.pods.get(slot.uid)) is not None]
         usable = all(self._ledger.takes(slot.node, pod) for slot, pod in pods)
         cause = "node taken" if usable else "node lost"
@@ -445,7 +445,7 @@ class Release:
             self.forget_record(gang)  # or the next muster would go on with it
 
     def is_wanted(self, uid: str) -> None:
-        """Note that its scheduler has come to a pod: one that was given up may have its node."""
+        """Note that its scheduler has reached a pod: a pod that was given up may get its node."""
         gang = self._tables.gangs[self._tables.key_of_pod[uid]]
         if uid in gang.given_up and uid not in gang.wanted:
             gang.wanted.add(uid)
@@ -453,9 +453,9 @@ class Release:
             self._work.wake()
 
     def refused(self, gang: LiveGang, slot: Slot, pod: Pod) -> bool:
-        """True if kube-scheduler refused a pod its node though there was room.
+        """True if kube-scheduler refused a pod on a node with room.
 
-        It checks more than muster plans by: ports, volumes, affinity to pods.
+        It checks more than muster does: ports, volumes, affinity to pods.
         """
         said = pod.refusal
         shape = gang.facts(pod).shape
@@ -477,7 +477,7 @@ class Release:
         self._shun(gang, slot, shunned(pod, self._ledger.nodes[slot.node]), now_s)
 
     def fails_on_node(self, gang: LiveGang, slot: Slot, now_s: float) -> None:
-        """Plan a rank elsewhere for a while than where its pods fail before they start."""
+        """Avoid a node for a while where a rank's pods fail before they start."""
         said = (
             f"pod {slot.rank.pod} failed on {slot.node} before it started, and so did the pod "
             "before it"
@@ -502,9 +502,9 @@ class Release:
         self.forget_record(gang)
 
     def note_kept(self, gang: LiveGang) -> None:
-        """Write down which nodes are kept for lost ranks of a gang that runs, for the next leader.
+        """Record which nodes are kept for lost ranks of a running gang, for the next leader.
 
-        What else holds nodes is known from the pods themselves.
+        All other holders of nodes are known from the pods themselves.
         """
         slots = [s for s in gang.slots if s.state is SlotState.VACANT and not s.is_noted]
         if slots and gang.runs() and not gang.releasing and self._work.active:
@@ -537,7 +537,7 @@ class Release:
             self._work.wake()
 
     def forget_record(self, gang: LiveGang) -> None:
-        """Erase a gang's plan record once it says nothing that its pods do not say."""
+        """Delete a gang's plan record once the pods themselves say all of it."""
         if not gang.recorded or gang.releasing or not gang.is_placed():
             return
         gang.recorded = False
@@ -545,15 +545,15 @@ class Release:
             self.erase(gang.name)
 
     def erase(self, name: str) -> None:
-        """Remove a plan record, unless it may be another leader's, or another gang's, by now."""
+        """Delete a plan record, unless it may now belong to another leader or another gang."""
         other = self._tables.names.get(name)
         if self._work.active and not (other is not None and other.recorded):
             self._work.start(self.plans.erase(name, lambda: self._work.active))
 
     def note_least(self, gang: LiveGang, need: int) -> None:
-        """Write on pods that fewer are enough by now than were told together.
+        """Write on pods that fewer are now enough than were released together.
 
-        A muster that starts anew believes the one that says least.
+        A restarted muster believes the lowest number.
         """
         bound = [slot for slot in gang.slots if slot.is_bound and not gang.is_going(slot)]
         for slot in bound[:MOST_NOTED]:
@@ -563,7 +563,7 @@ class Release:
                 self.poke(pod, f"{plan.partition(TOGETHER)[0]}{TOGETHER}{need}")
 
     def poke(self, pod: Pod, text: str) -> None:
-        """Have its scheduler look at a pod again that it may bind after all."""
+        """Make the scheduler retry a pod that it may now bind."""
         if pod.metadata.namespace != SYSTEM:
             self._work.start(self._poke(pod, text))
 
@@ -574,7 +574,7 @@ class Release:
             log.info("pod not woken or not released: %s", error, extra={"pod": pod.where})
 
     def delete(self, gang: LiveGang, pod: Pod) -> None:
-        """Have a pod made anew by its owner."""
+        """Delete a pod so that its owner recreates it."""
         uid = pod.metadata.uid
         again_s, _ = self._not_deleted.get(uid, (0.0, 0.0))
         if self._work.active and uid not in self._deleting and self._work.now_s() >= again_s:

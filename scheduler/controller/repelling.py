@@ -1,7 +1,7 @@
-"""Pods that keep others off by required anti-affinity: kube-scheduler heeds it for both sides.
+"""Pods that repel others by required anti-affinity, which kube-scheduler applies to both sides.
 
-Each closes the place where it is, and no other: the nodes whose topology label has the value of
-its own node. Where muster binds by itself it plans around them.
+Each pod closes only its own place: the nodes whose topology label has the value of its node. Where
+muster binds by itself, it plans around them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Taken(NamedTuple):
 
 
 class Repelling:
-    """Required anti-affinity of the pods that have a node, by the namespaces that it is about."""
+    """Required anti-affinity of the pods that have a node, by the namespaces that it applies to."""
 
     def __init__(self, nodes: Mapping[str, NodeObject]) -> None:
         self._nodes = nodes
@@ -45,7 +45,7 @@ class Repelling:
         self.version = 0  #: grows whenever who is kept off may be another
 
     def take(self, pod: Pod) -> None:
-        """Take in a pod as it is now."""
+        """Process a pod's present state."""
         uid, affinity, node = pod.metadata.uid, pod.spec.affinity, pod.spec.node_name
         known = self._of.get(uid)
         if affinity is None or not node or pod.ended:
@@ -75,7 +75,7 @@ class Repelling:
             self.version += 1
 
     def drop(self, uid: str) -> None:
-        """Note that a pod is gone, or keeps nobody off any more."""
+        """Note that a pod is gone, or repels nobody any more."""
         taken = self._of.pop(uid, None)
         if taken is None:
             return
@@ -93,7 +93,7 @@ class Repelling:
                     del self._terms[space]
 
     def node_changed(self, name: str) -> None:
-        """Note that a node came, or has other labels."""
+        """Note that a node joined, or that its labels changed."""
         for known in self._terms.values():
             for term in known.values():
                 if name in term.nodes:
@@ -101,9 +101,9 @@ class Repelling:
                     self.version += 1
 
     def keeps_off(self, namespace: str, pods: Iterable[Pod]) -> Avoid:
-        """Return labels, with their values, of the nodes that these pods of one gang are kept off.
+        """Return the labels, with values, of the nodes that these pods of one gang must avoid.
 
-        What keeps one of them off keeps them all off: labels that differ match any selector.
+        What repels one of them repels all: labels that differ match any selector.
         """
         found: set[tuple[str, str]] = set()
         if not self._terms:

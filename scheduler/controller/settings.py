@@ -55,7 +55,7 @@ class StatusSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class LeaderSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Which of several replicas acts."""
+    """Which of several replicas leads."""
 
     elect: bool = True
     lease_s: float = 30.0
@@ -111,7 +111,7 @@ class LiveSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return self.plans_namespace or f"{self.namespace}-plans"
 
     def who(self) -> str:
-        """Name this replica: a process that takes the place of a dead one takes its lease, too."""
+        """Return this replica's name: a process that replaces a dead one takes over its lease."""
         return self.identity or f"{socket.gethostname()}-{self.serve.port}"
 
 
@@ -119,7 +119,7 @@ def load(path: Path) -> LiveSettings:
     """Read a settings file.
 
     Raises:
-        ValueError: the file is no TOML, or a setting is unknown, of the wrong type, or contradicts
+        ValueError: the file is not TOML, or a setting is unknown, of the wrong type, or contradicts
             another.
     """
     try:

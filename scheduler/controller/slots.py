@@ -1,4 +1,4 @@
-"""Slots: a node for each rank of a gang, in one state that changes by named steps alone.
+"""Slots: a node for each rank of a gang, in a state that changes only by named steps.
 
     planned -> telling -> released -> bound -> ending
        ^          |           |         |        |
@@ -54,7 +54,7 @@ class Step(NamedTuple):
 
 
 class IllegalStepError(Exception):
-    """A slot was to take a step that its state does not allow; tells the steps before it."""
+    """A slot was to take a step that its state does not allow; lists the steps before it."""
 
     def __init__(self, slot: Slot, cause: str) -> None:
         story = "; ".join(map(str, slot.story))
@@ -65,7 +65,7 @@ class IllegalStepError(Exception):
 
 
 class Plan(NamedTuple):
-    """What slots have in common that were planned together."""
+    """The common data of slots that were planned together."""
 
     generation: int  #: counts the plans of a gang
     num_pods: int  #: 0 if they were found bound
@@ -140,27 +140,27 @@ class Slot:
             raise IllegalStepError(self, f"bound by {who}")
 
     def released(self, now_s: float) -> None:
-        """The pod was told."""
+        """The write to the pod succeeded."""
         if self.state is not _BOUND:  # the watch may have been faster than the answer
             self.told_s = self.queued_s = now_s
             self.is_passed = False
             self._step(_RELEASED, now_s, "the write succeeded", _TELLING, _RELEASED)
 
     def queues(self, now_s: float) -> None:
-        """Its scheduler puts the pod behind all others: it was told, or could not be bound yet."""
+        """Its scheduler puts the pod behind all others: it is new there, or was not bound yet."""
         self.queued_s, self.is_passed = now_s, False
 
     def cleared(self, now_s: float) -> None:
-        """The API server says that the pod is not bound, and no write is under way."""
+        """The API server says that the pod is not bound, and no write is in flight."""
         to = _PLANNED if self.state is _TELLING else _CLEARED
         self._step(to, now_s, "the API server says that it is not bound", _TELLING, _RELEASED)
 
     def trusted(self, now_s: float) -> None:
-        """It need not be given up after all: whether it is bound is not known any more."""
+        """It need not be given up after all: whether it is bound is no longer known."""
         self._step(_RELEASED, now_s, "its node serves again", _CLEARED)
 
     def bound(self, now_s: float, node: str) -> None:
-        """The pod is on a node; where, is said by others than muster, too."""
+        """The pod is on a node, which others than muster may have chosen."""
         if not self.is_bound or node != self.node:
             self.node = node
             self._step(_BOUND, now_s, f"bound to {node}", *_UNBOUND)
@@ -171,7 +171,7 @@ class Slot:
         self.uid, self.is_noted = "", False
 
     def filled(self, now_s: float, uid: str, rank: Rank) -> None:
-        """The pod of its rank came again."""
+        """The pod of its rank was recreated."""
         self._step(_PLANNED, now_s, f"pod {uid} replaced it", _VACANT)
         self.uid, self.rank = uid, rank
         self.num_told, self.deadline_s = 0, 0.0

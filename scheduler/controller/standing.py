@@ -1,7 +1,7 @@
 """What the cluster could hold if every gang ended: nodes in service, less what other pods take.
 
-A gang that does not fit there waits for somebody to mend nodes or to move pods, not for its turn.
-At the head of a queue it would block everybody; so it is set aside, and looked at again once a node
+A gang that does not fit there waits for somebody to repair nodes or to move pods, not for its turn.
+At the head of a queue it would block everybody, so it is set aside, and checked again once a node
 or a pod of no gang may have made room.
 """
 
@@ -32,7 +32,7 @@ Lasting = Callable[[str], PodShape]
 
 
 class Standing:
-    """Says of the head of the queue whether it waits for its turn."""
+    """Tells whether the head of the queue waits for its turn."""
 
     def __init__(
         self,
@@ -73,18 +73,18 @@ class Standing:
     # -- facts -------------------------------------------------------------------------------
 
     def begin_anew(self) -> None:
-        """Forget all nodes: the core's state is made anew. Who was set aside is so there, too."""
+        """Forget all nodes: the core's state is rebuilt. Gangs set aside stay so there."""
         self._capacity = None
         self._life += 1
         self._stale.clear()
 
     def change(self, node: str) -> None:
-        """Note that a node, or what pods of no gang take of it, is another than it was."""
+        """Note that a node changed, or what pods of no gang take of it."""
         self._stale.add(node)
 
     @property
     def is_behind(self) -> bool:
-        """True if to answer is to count all nodes first, which is best done bit by bit."""
+        """True if an answer needs a count of all nodes first, which is best done in slices."""
         much = len(self._stale) > MOST_CHANGED or self._num_told > MOST_TOLD
         return self._capacity is None or much
 
@@ -96,7 +96,7 @@ class Standing:
         return self._capacity
 
     def brought_up_to_date(self) -> Iterator[None]:
-        """Count what changed of nodes bit by bit; others may tell of more between two of them."""
+        """Count changed nodes in slices; more changes may arrive between two of them."""
         life = self._life
         if self.is_behind:
             self._life = life = life + 1
@@ -160,7 +160,7 @@ class Standing:
     # -- questions ---------------------------------------------------------------------------
 
     def holds(self, member: GangState) -> bool:
-        """True if what a gang misses could be placed, did all others end."""
+        """True if what a gang lacks could be placed once all others ended."""
         capacity = self._up_to_date()
         if member.held:
             held, missing, found = self._rest or ((), (), False)
@@ -195,9 +195,9 @@ class Standing:
         self._turn, self._since_s = head.gang.name, inf
 
     def bars(self, head: GangState, now_s: float) -> bool:
-        """True if a head that does not fit waits for more than its turn, for as long as it may.
+        """True once a head that waits for more than its turn has waited long enough.
 
-        For pods that leave it may wait for twice as long, however many leave one after the other.
+        For pods that are leaving it may wait twice as long, however many leave one after another.
         """
         name = head.gang.name
         if self.holds(head):
@@ -264,7 +264,7 @@ class Standing:
         return self._num_new < MOST_SET_ASIDE
 
     def returning(self, state: ClusterState) -> list[str]:
-        """Return gangs that were set aside and could be placed by now; some, if there are many."""
+        """Return gangs that were set aside and could now be placed; only some if there are many."""
         if not self.aside:
             return []
         self._up_to_date()
@@ -286,7 +286,7 @@ class Standing:
 
     @property
     def has_more(self) -> bool:
-        """True if the next pass has more gangs to set aside, or to look at again."""
+        """True if the next pass has more gangs to set aside, or to check again."""
         return self._num_unseen > 0 or self._num_new >= MOST_SET_ASIDE
 
     def num_aside(self, state: ClusterState) -> int:
@@ -297,7 +297,7 @@ class Standing:
     def cause(self, member: GangState, closed_by: Callable[[str], str]) -> str:
         """Say what keeps a gang from the nodes that it may use; `closed_by` names why one is.
 
-        While the nodes are counted, what was said before stands: whoever asks is in no hurry.
+        While the nodes are counted, the earlier answer stays: readers can wait.
         """
         name = member.gang.name
         if not self.is_behind or name not in self._causes:

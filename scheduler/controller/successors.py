@@ -1,4 +1,4 @@
-"""Which pods come after those that are gone, and the nodes that are kept for them."""
+"""Successors of pods that are gone, and the nodes that are kept for them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Given(defaultdict[str, list[Slot]]):
 
 
 class Successors:
-    """Who is there of each rank, at one look at a gang; worked out once somebody is gone."""
+    """The present pods of each rank of a gang; computed only once a pod is gone."""
 
     def __init__(self, gang: LiveGang, live: dict[str, Pod], free: list[Pod]) -> None:
         self._gang = gang
@@ -36,14 +36,14 @@ class Successors:
         self._waiting: dict[Rank, list[Pod]] | None = None
 
     def has_node(self, slot: Slot) -> bool:
-        """True if a pod that comes after the one that is gone of a slot has another node."""
+        """True if the successor of a slot's vanished pod has another node."""
         if self._placed is None:
             pods = (self._live.get(one.uid) for one in self._gang.slots if one.is_held)
             self._placed = {self._gang.rank(pod).place for pod in pods if pod is not None}
         return slot.rank.place in self._placed
 
     def of(self, slot: Slot) -> list[Pod]:
-        """Return the pods of the rank of a slot that have no slot, those to take out of it."""
+        """Return the candidates for a slot: pods of its rank without a slot."""
         if self._waiting is None:
             self._waiting = {}
             for pod in self._free:
@@ -56,12 +56,12 @@ class Successors:
         takes: Callable[[str, Pod], bool],
         since_unix_s: Callable[[Slot], float],
     ) -> Iterator[tuple[Slot, Pod, bool]]:
-        """Yield empty slots, each with a pod that came instead, and whether it fits there.
+        """Yield empty slots, each with a replacement pod, and whether it fits there.
 
-        Owners such as a ReplicaSet give no pod the name of the one that it comes after. Where names
-        say a number, a pod that asked already, and before `since_unix_s`, is of a rank beyond those
-        that ran: who is missed comes again under the old name. An owner that tells its pods apart
-        keeps its places while it is there; then another may have come after it.
+        Owners such as a ReplicaSet never give a replacement the name of the old pod. Where names
+        contain a number, a pod that asked before `since_unix_s` has a rank beyond those that ran: a
+        missing rank comes back under its old name. An owner that distinguishes its pods keeps its
+        places while it exists; then another owner may have replaced it.
         """
         gang = self._gang
         left: dict[tuple[str, bool], list[Slot]] = {}
@@ -91,7 +91,7 @@ class Successors:
 
 
 class Succession:
-    """Keeps the nodes of pods that are gone for those that come after them."""
+    """Keeps the nodes of vanished pods for their successors."""
 
     def __init__(self, tables: Tables, release: Release) -> None:
         self._tables = tables
@@ -101,9 +101,9 @@ class Succession:
         self._release = release
 
     def empty(self, gang: LiveGang, slot: Slot, successors: Successors, now_s: float) -> str:
-        """Take a slot from a pod that is gone, and keep its node for the one that comes after.
+        """Take a slot from a vanished pod, and keep its node for the successor.
 
-        Returns why nobody does, so that it is to be given back, or nothing.
+        Returns why there can be no successor and the slot must be given back, or nothing.
         """
         if slot.uid in gang.succeeded:
             return "its pod succeeded"
@@ -121,7 +121,7 @@ class Succession:
     def fill(self, gang: LiveGang, slot: Slot, successors: Successors, now_s: float) -> str:
         """Give an empty slot to the pod of its rank, if there is one.
 
-        Returns why nobody gets it, so that it is to be given back, or nothing.
+        Returns why no pod can get it and it must be given back, or nothing.
         """
         of_rank = successors.of(slot)
         pod = next((pod for pod in of_rank if not pod.spec.node_name), None)
@@ -142,7 +142,7 @@ class Succession:
         )
 
     def fill_instead(self, gang: LiveGang, successors: Successors, now_s: float) -> None:
-        """Give empty slots to pods that came instead of theirs; back if these cannot use them."""
+        """Give empty slots to replacement pods, or back if these cannot use them."""
         vacant = [slot for slot in gang.slots if slot.state is SlotState.VACANT]
         if not vacant:
             return
@@ -178,7 +178,7 @@ class Succession:
         return ""
 
     def is_over(self, gang: LiveGang, slot: Slot, now_s: float) -> bool:
-        """True if a node was kept for long enough for a pod that comes after one that is gone."""
+        """True if a node was kept long enough for the successor of a vanished pod."""
         if now_s - slot.since_s < self._timeouts.repair_s:
             return False
         left_s = self._timeouts.repair_s - self._work.waited_s(slot.since_s)
@@ -193,7 +193,7 @@ class Succession:
                 self._tables.give_back(gang, slots, now_s, cause)
 
     def keep_within(self, gang: LiveGang, now_s: float) -> None:
-        """Give the oldest empty slots back of a namespace that keeps more than it had pods for."""
+        """Give back the oldest empty slots of a namespace that keeps more than it had pods for."""
         found: dict[GangKey, list[Slot]] = {}
         for other, slot in self._tables.vacancies.beyond(gang.key.namespace):
             found.setdefault(other.key, []).append(slot)

@@ -1,8 +1,8 @@
-"""Ending the pods of a job so that the job resumes: it is suspended until they are gone.
+"""Suspends a job while its pods are evicted, so that it resumes once they are gone.
 
-A rank that is told to end may exit with 0. Its owner would take that for the end of the work, or
-count a pod that was deleted as one that failed. A job that is suspended does neither: it deletes
-its pods, and makes them again once it is resumed.
+A rank that is asked to stop may exit with 0. Its owner would take that for the end of the work, or
+count a deleted pod as a failed one. A suspended job does neither: it deletes its pods, and
+recreates them once it is resumed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Job(NamedTuple):
 
     @property
     def is_run_by_others(self) -> bool:
-        """True if somebody else says when it runs, such as Kueue: two would undo each other."""
+        """True if something else decides when it runs, such as Kueue: two would undo each other."""
         meta, runner = self.thing.metadata, self._policy.get("managedBy") or OWN_RUNNER
         maker = meta.controller()  # says whether it runs; a CronJob says it once
         made = maker is not None and maker.kind != "CronJob"
@@ -61,9 +61,9 @@ class Job(NamedTuple):
 
     @property
     def is_noted(self) -> bool:
-        """True if muster suspended it, and it is muster's to resume.
+        """True if muster suspended it and may resume it.
 
-        The note on a copy of it names another uid; whoever may change a job may forge one.
+        The annotation on a copy names another uid; users who may change a job may forge one.
         """
         meta = self.thing.metadata
         said = meta.annotations.get(SUSPENDED)
@@ -81,7 +81,7 @@ class Job(NamedTuple):
         return policy if isinstance(policy, dict) else {}
 
     def spec(self, *, suspend: bool) -> dict[str, object]:
-        """Return what is to be written."""
+        """Return the part of the spec to write."""
         wanted = {"suspend": suspend}
         return {"runPolicy": wanted} if self.kind in TRAINING_JOBS else dict(wanted)
 
@@ -111,7 +111,7 @@ class Suspending:
         self._num_writing = 0
 
     def job_of(self, gang: LiveGang) -> Job | None:
-        """Return the job that makes the pods of a gang, if it is muster's to suspend."""
+        """Return the job that creates the pods of a gang, if muster may suspend it."""
         find, pods = self._tables.find, gang.live_pods()
         owner = pods[0].metadata.controller() if pods else None
         if owner is None:
@@ -125,16 +125,17 @@ class Suspending:
         return None if job.is_suspended or job.is_run_by_others else job
 
     async def suspend(self, job: Job) -> None:
-        """Have a job make no pods, and judge none, until those that are there are gone.
+        """Suspend a job, so that it creates and judges no pods until the present ones are gone.
 
         Raises:
-            ApiError: it may not be; 409 if it has changed, perhaps by who suspends it, too.
+            ApiError: it may not be suspended; 409 if it has changed, perhaps because
+                somebody suspended it.
         """
         meta, spec = job.thing.metadata, job.spec(suspend=True)
         await self._lanes.suspend(job.path, meta, meta.uid, spec, self._must_not)
 
     def see(self, kind: str, change: Change, thing: Thing) -> None:
-        """Take in a job as it is now."""
+        """Process a job's present state."""
         job, meta = Job(kind, thing), thing.metadata
         where = (kind, meta.namespace, meta.name)
         known = self._noted.get(where)
@@ -165,7 +166,7 @@ class Suspending:
     def go_on(self, now_s: float) -> float:
         """Resume jobs whose pods are gone; return when to look again.
 
-        Not at once: their controller may hear later than muster of the last pod.
+        Not at once: their controller may see the end of the last pod later than muster.
         """
         due, until_s = self._due, time.perf_counter() + TURN_S
         for where in self._new:

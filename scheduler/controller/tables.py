@@ -1,4 +1,4 @@
-"""The gangs of the cluster with their pods and slots, and the objects that size them."""
+"""The gangs of the cluster with their pods and slots, and the objects that define their size."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _names(key: GangKey) -> Iterator[str]:
 
 
 class Tables:
-    """What muster knows. Whoever changes what a gang holds tells the ledger, through here."""
+    """What muster knows. All changes of what gangs hold reach the ledger through here."""
 
     def __init__(self, settings: LiveSettings, ledger: Ledger, work: Work) -> None:
         self.settings = settings
@@ -115,23 +115,23 @@ class Tables:
         return self.things.get((kind, namespace, name))
 
     def note_bound(self, pod: Pod) -> None:
-        """Note that a pod's scheduler binds pods; the pod came without a node.
+        """Note that a pod's scheduler binds pods; the pod was created without a node.
 
-        Whoever makes a pod with a node may write any scheduler's name into it.
+        A pod that is created with a node may name any scheduler.
         """
         name = pod.spec.scheduler_name
         if len(self.schedulers) < MOST_SCHEDULERS:
             self.schedulers.add(name)
 
     def unchecked(self, gang: LiveGang, pod: Pod) -> str:
-        """Return what of a pod only kube-scheduler checks or hands out; empty if nothing."""
+        """Return what only kube-scheduler checks for a pod or gives it; empty if nothing."""
         if what := gang.facts(pod).unmodelled:
             return what
         resource = self.ledger.devices.known.asked_by(pod)
         return f"devices for {resource}" if resource else ""
 
     def kept_off(self, gang: LiveGang, node: str) -> bool:
-        """True if a neighbour keeps those pods of a gang off a node that have none yet."""
+        """True if another pod repels a gang's pods without a node from a node."""
         if gang.neighbours != self.repelling.version:
             self.look_at_neighbours(gang)
         if not gang.kept_off or node not in self.ledger.nodes:
@@ -139,7 +139,7 @@ class Tables:
         return not gang.kept_off.isdisjoint(self.ledger.nodes[node].metadata.labels.items())
 
     def look_at_neighbours(self, gang: LiveGang) -> None:
-        """Work out anew where neighbours keep a gang's pods off that have no node yet."""
+        """Recompute which nodes a gang's pods without a node must avoid because of other pods."""
         gang.neighbours = self.repelling.version
         waiting = (p for p in gang.pods.values() if not p.spec.node_name and not p.ended)
         gang.kept_off = self.repelling.keeps_off(gang.key.namespace, waiting)
@@ -156,7 +156,7 @@ class Tables:
         return list(self.unplaced.values())
 
     def gang(self, key: GangKey) -> LiveGang:
-        """Return a gang, which is new if nobody asked for it before."""
+        """Return a gang, created on first use."""
         gang = self.gangs.get(key)
         if gang is None:
             name = self._free_name(key)
@@ -177,7 +177,7 @@ class Tables:
         raise AssertionError("there is always one more")
 
     def note_names(self, gang: LiveGang, pod: Pod) -> None:
-        """Note the names of objects that may say something of a gang."""
+        """Note the names of objects that may define something of a gang."""
         meta = pod.metadata
         owner = meta.controller()
         labels = meta.labels
@@ -199,7 +199,7 @@ class Tables:
             gang.objects = names
 
     def note_single(self, pod: Pod, *, is_there: bool) -> None:
-        """Note that a pod is there and of no gang, or is not; its Job may become one."""
+        """Note whether a pod exists and belongs to no gang; its Job may become one."""
         where = pod.metadata.namespace, indexed_job(pod)
         if where[1] and is_there:
             self.single.setdefault(where, {})[pod.metadata.uid] = None
@@ -216,13 +216,13 @@ class Tables:
                 del self._about[where]
 
     def about(self, namespace: str, name: str) -> list[LiveGang]:
-        """Return the gangs of which an object of this name may say something."""
+        """Return the gangs that an object of this name may concern."""
         return [self.gangs[key] for key in self._about.get((namespace, name), ())]
 
     def name_anew(self) -> None:
-        """Name gangs of one name as the muster before did, for all it left: it met them by age.
+        """Name gangs of equal names as the previous muster did, which met them by age.
 
-        Nothing was told of them yet. Pods that were released say what their gang is called.
+        Nothing was reported of them yet. Released pods carry the name of their gang.
         """
         alike: dict[str, list[LiveGang]] = {}
         for gang in self.gangs.values():
@@ -244,7 +244,7 @@ class Tables:
                         self.names[gang.name] = gang
 
     def forget_gang(self, gang: LiveGang) -> None:
-        """Forget a gang without pods, but not where kube-scheduler refused them, and how often."""
+        """Forget a gang without pods, except where and how often kube-scheduler refused them."""
         if gang.refusals or gang.refusals.num_plans:
             refusals, now_s = gang.refusals, self.work.now_s()
             if refusals.is_remade:
@@ -262,14 +262,14 @@ class Tables:
         del self.names[gang.name]
 
     def keep_off(self, gang: LiveGang, node: str) -> None:
-        """Note that a gang keeps off a node until that may have changed."""
+        """Note that a gang avoids a node until the node may have changed."""
         keys = self.refused_on.setdefault(node, set())
         keys.add(gang.key)
         if len(keys) > MOST_KEPT:
             keys &= self.gangs.keys() | self._refusals.keys()
 
     def may_have_room(self, node: str) -> None:
-        """Note that a pod left a node, or that the node changed: what was refused may pass now."""
+        """Note that a pod left a node, or that the node changed: a refused pod may now fit."""
         keys = self.refused_on.get(node)
         if not keys:
             return
@@ -286,7 +286,7 @@ class Tables:
             del self.refused_on[node]
 
     def give_slots(self, gang: LiveGang, slots: list[Slot]) -> None:
-        """Note which pods have which nodes; the caller tells the core, or heard it from there."""
+        """Note which pods have which nodes; the caller reports it to the core, or got it there."""
         for slot in slots:
             pod = gang.pods[slot.uid]
             slot.attempt = attempt_of(pod)
@@ -308,7 +308,7 @@ class Tables:
         self.tell(gang, gang.asks())
 
     def tell(self, gang: LiveGang, asks: Wanted) -> None:
-        """Have the core know what a gang holds and asks for."""
+        """Report to the core what a gang holds and asks for."""
         foreign = self.ledger.foreign
         for slot in gang.slots:
             if slot.state is SlotState.ENDING:  # in the way as any pod of no gang
@@ -326,7 +326,7 @@ class Tables:
         gang.request = self.ledger.set_gang(request)
 
     def ask_nothing(self, gang: LiveGang) -> None:
-        """Have the core know of what a gang holds alone, without another look at its pods."""
+        """Report to the core only what a gang holds, without reading its pods again."""
         gang.later = []
         if gang.request is None or not gang.request.asks:
             return
@@ -336,13 +336,13 @@ class Tables:
         gang.request = self.ledger.set_gang(gang.request.running())
 
     def withdraw(self, gang: LiveGang) -> None:
-        """Have the core forget a gang, which holds nothing and asks for nothing."""
+        """Remove a gang that holds nothing and asks for nothing from the core."""
         if gang.request is not None:
             gang.request = None
             self.ledger.drop_gang(gang.name)
 
     def give_back(self, gang: LiveGang, slots: list[Slot], now_s: float, cause: str) -> None:
-        """Take slots from a gang; the caller tells the core."""
+        """Take slots from a gang; the caller reports it to the core."""
         for slot in slots:
             place = self.slot_of.get(slot.uid)
             if place is not None and place[1] is slot:  # else a later plan has the pod

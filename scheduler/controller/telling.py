@@ -1,4 +1,4 @@
-"""What the controller tells people, whoever carries it to them."""
+"""What the controller reports to people; others deliver it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scheduler.workloads.gangs import GangKey
 
 
 class Telling(Protocol):
-    """Takes what is worth telling; losing a message loses nothing else."""
+    """Accepts messages for people; a lost message has no other effect."""
 
     def wake(self) -> None:
         """Note that reasons may have changed."""
@@ -18,10 +18,10 @@ class Telling(Protocol):
         """Note that a gang may stand otherwise than it did, or be gone."""
 
     def note(self, gang: LiveGang, what: str, text: str) -> None:
-        """Put a moment into the gang's story."""
+        """Add an entry to the gang's history."""
 
     def event(self, gang: LiveGang, reason: str, message: str) -> None:
-        """Tell whoever looks at what the user made."""
+        """Send an Event on the object that the user created."""
 
     def forget(self, gang: LiveGang) -> None:
         """Note that a gang is gone."""

@@ -1,7 +1,7 @@
-"""Nodes that are kept for pods to come: no more of them than their namespace had pods for.
+"""Nodes kept for missing pods: no more than their namespace had pods for.
 
-A quota counts pods that are there. Whoever makes pods, deletes them and makes others in rounds
-would hold the nodes of each round for `repair_s`, without a pod and beyond any quota.
+A quota counts existing pods. A user who creates and deletes pods in rounds would hold the nodes of
+each round for `repair_s`, without a pod and beyond any quota.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Namespace:
     sampled_s: float = -SAMPLE_S
 
     def lived(self, shape: PodShape, now_s: float, keep_s: float) -> None:
-        """Note what pods hold that are there."""
+        """Note what existing pods hold."""
         if now_s - self.since_s >= keep_s:
             self.before = self.most if now_s - self.since_s < 2 * keep_s else ZERO
             self.since_s, self.most = now_s, ZERO
@@ -45,7 +45,7 @@ class Vacancies:
         self._known: dict[str, _Namespace] = {}
 
     def add(self, gang: LiveGang, slot: Slot, gangs: Iterable[LiveGang], now_s: float) -> None:
-        """Note that a slot lost its pod; `gangs` are all that there are."""
+        """Note that a slot lost its pod; `gangs` are all gangs."""
         name = gang.key.namespace
         here = self._known.setdefault(name, _Namespace())
         if now_s - here.sampled_s >= SAMPLE_S or here.since_s > now_s:
@@ -55,7 +55,7 @@ class Vacancies:
         here.size = here.size.plus(slot.shape)
 
     def resume(self, gang: LiveGang, slot: Slot, now_s: float) -> None:
-        """Note an empty slot of a predecessor, which kept no more than was right."""
+        """Note an empty slot of a predecessor, which had kept within the limit."""
         here = self._known.setdefault(gang.key.namespace, _Namespace(since_s=now_s))
         here.kept[slot] = gang
         here.size = here.size.plus(slot.shape)
@@ -69,7 +69,7 @@ class Vacancies:
             here.size = here.size.plus(slot.shape, -1)
 
     def beyond(self, namespace: str) -> list[tuple[LiveGang, Slot]]:
-        """Return the oldest empty slots, those beyond what pods of the namespace held together."""
+        """Return the oldest empty slots beyond what pods of the namespace held together."""
         here = self._known.get(namespace)
         if here is None:
             return []
@@ -83,7 +83,7 @@ class Vacancies:
         return found
 
     def forget(self, now_s: float) -> None:
-        """Forget namespaces in which nothing was lost for long."""
+        """Forget namespaces in which nothing was lost for a long time."""
         for name, here in list(self._known.items()):
             if not here.kept and now_s - here.sampled_s > 2 * self._keep_s:
                 del self._known[name]

@@ -1,4 +1,4 @@
-"""What has to be looked at and when, and the writes that are under way."""
+"""Which gangs to reconcile and when, and the writes in flight."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST_S = 30.0
 
 
 class Work:
-    """The clock, the list of gangs to look at, and the tasks of one process."""
+    """The clock, the list of gangs to reconcile, and the tasks of one process."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.admitted = False  #: has read the cluster and was made leader
@@ -46,8 +46,8 @@ class Work:
     def active(self) -> bool:
         """True while this process may write.
 
-        The lease counts at this very moment: a process that was stopped for longer than it may not
-        go on where it was.
+        The lease is checked at this very moment: a process that was paused for longer than the
+        lease must not continue.
         """
         return self.admitted and self.leads()
 
@@ -60,22 +60,22 @@ class Work:
         return self.now_s() - max(since_s, self.served_since_s() - self._zero_s)
 
     def wake(self) -> None:
-        """Have the next step made soon."""
+        """Start the next step soon."""
         self._wake.set()
 
     def touch(self, key: GangKey) -> None:
-        """Have a gang mended in the next step, whenever that is."""
+        """Reconcile a gang in the next step."""
         self._touched.add(key)
 
     def forget(self, key: GangKey) -> None:
-        """Have a gang mended no more that was touched: it is gone."""
+        """Drop a touched gang: it is gone."""
         self._touched.discard(key)
 
     def look_again(self, key: GangKey, at_s: float, why: str = "") -> None:
-        """Mend a gang at `at_s`, if nothing makes it earlier.
+        """Reconcile a gang at `at_s`, if nothing causes it earlier.
 
-        What is asked again by each look, at a time that counts from then, says `why`: there is one
-        timer for it, the earliest, or each would bring about the next for ever.
+        A caller that asks again at each reconciliation gives `why`: there is one timer for it, the
+        earliest, because otherwise each would cause the next without end.
         """
         reason = why or at_s
         if self._due_s.get((key, reason), inf) <= at_s:
@@ -87,12 +87,12 @@ class Work:
             self._wake.set()
 
     def take(self) -> set[GangKey]:
-        """Return the gangs to mend now, and begin a new list."""
+        """Return the gangs to reconcile now, and begin a new list."""
         touched, self._touched = self._touched, set()
         return touched
 
     def touch_due(self, now_s: float) -> None:
-        """Have the gangs mended whose time has come, and the step made that the core asked for."""
+        """Touch the gangs whose time has come, and start the step that the core asked for."""
         while self._timers and self._timers[0][0] <= now_s:
             at_s, _, key, reason = heappop(self._timers)
             if self._due_s.get((key, reason)) == at_s:  # else another one came before
@@ -135,6 +135,6 @@ class Work:
             log.error("work failed", exc_info=task.exception())
 
     async def finish(self, within_s: float) -> None:
-        """Wait for writes that are under way."""
+        """Wait for writes in flight."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within_s)

@@ -1,7 +1,7 @@
-"""Pods of one training job that were made for different sizes of it: they would never meet.
+"""Pods of one training job that were created for different sizes: they could never join.
 
-When a job is scaled, its operator makes new pods for the new size and leaves the old ones as they
-are. Pods that wait can be made anew; beside pods that run, new ones are held.
+When a job is scaled, its operator creates new pods for the new size and leaves the old ones as they
+are. Waiting pods can be recreated; beside running pods, new ones are held.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OWNER_SEES_S = 5.0
 
 
 class Misfits(NamedTuple):
-    """What is wrong with a gang's pods, and which of them to have made anew."""
+    """What is wrong with a gang's pods, and which of them to recreate."""
 
     problem: str = ""
     event: str = ""  #: reason of an Event with the problem's text; empty: none is needed
@@ -30,7 +30,7 @@ class Misfits(NamedTuple):
 
 
 def misfits(gang: LiveGang, free: list[Pod], find: Find, now_s: float) -> Misfits:
-    """Return what keeps the pods without a node from meeting the others."""
+    """Return what keeps the pods without a node from joining the others."""
     _, job = training_job(free[0], find) if free else ("", None)
     if job is None or job.spec.get("elasticPolicy"):
         return Misfits()
