@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sim.report.days import peaks_by_part
 from sim.report.deadlocks import Deadlocks, deadlocks
 from sim.report.episodes import Episode, find_episodes
-from sim.report.headlines import never_lines
+from sim.report.omissions import never_lines
 from sim.runs import metrics
 from sim.runs.folder import RunResult, read_manifest, read_table
+from sim.runs.left_out import LeftOut, left_out, unmet_requests
 from sim.runs.metrics import Quantile, Window
 from sim.runs.steps import Steps, allocation_steps, pending_steps
 from sim.runs.summary import submission_window
+from sim.schema.cluster import Cluster
 from sim.schema.config import RunConfig
 
 CURVE_BINS = 700  #: as many as a picture of a curve has pixels
@@ -63,7 +66,8 @@ class Figures:
     completion: dict[str, Quantile]
     num_jobs: int
     num_pods: int
-    num_never_fits: int
+    left_out: LeftOut  #: jobs of the window that no figure counts
+    waiting_by_size: tuple[float, ...]  #: pod-seconds pending, by gang size class
     held: dict[str, float] | None = None  #: see `metrics.held_shares`; None without costs
 
 
@@ -78,11 +82,12 @@ class Digest:
     shared: Figures  #: over the window that it shares with the runs beside it
     curve: Steps  #: pending pods by reason, thinned to what a picture shows
     peaks: pd.DataFrame  #: see `metrics.peaks`
+    days: pd.DataFrame  #: see `days.peaks_by_part`
     episodes: list[Episode] = field(default_factory=list)
+    is_uniform: bool = True  #: two numbers on the command line describe the cluster
     deadlocks: Deadlocks | None = None  #: over the run's own window
     short: dict[str, float] = field(default_factory=dict)  #: share of want, by resource
     never: tuple[str, ...] = ()  #: what no node offers, a line for each kind of request
-    num_never: int = 0  #: jobs that can never run
 
     @property
     def is_live(self) -> bool:
@@ -157,7 +162,6 @@ def digest(head: Head, shared: Window, known: RunResult | None = None) -> Digest
     same = shared == head.window
     window = _curve_window(head.window)
     seen = pending.clip(window.start_s, window.end_s)
-    never = run.jobs[run.jobs["outcome"] == "never_fits"]
     return Digest(
         head=head,
         config=run.config,
@@ -166,6 +170,7 @@ def digest(head: Head, shared: Window, known: RunResult | None = None) -> Digest
         shared=whole if same else _figures(run, pending, allocation, shared),
         curve=seen.thin(CURVE_BINS),
         peaks=metrics.peaks(seen, metrics.piece_length(window)),
+        days=peaks_by_part(seen, window),
         episodes=find_episodes(
             seen,
             allocation.clip(window.start_s, window.end_s),
@@ -175,11 +180,16 @@ def digest(head: Head, shared: Window, known: RunResult | None = None) -> Digest
             order=run.config.policy.order,
             top=TOP_EPISODES,
         ),
+        is_uniform=_is_uniform(run.cluster),
         deadlocks=deadlocks(run.jobs, run.attempts, run.config, window.start_s, window.end_s),
         short=metrics.short_shares(run.jobs),
-        never=tuple(never_lines(never)) if "unmet" in never else (),
-        num_never=len(never),
+        never=tuple(never_lines(unmet_requests(run.jobs))),
     )
+
+
+def _is_uniform(cluster: Cluster) -> bool:
+    (pool, *others) = cluster.pool
+    return not others and cluster == Cluster.uniform(pool.nodes, pool.gpus_per_node)
 
 
 def _curve_window(window: Window) -> Window:
@@ -205,7 +215,8 @@ def _figures(run: RunResult, pending: Steps, allocation: Steps, window: Window) 
         completion=metrics.completion(run.jobs, window),
         num_jobs=len(jobs),
         num_pods=int(jobs["num_pods"].sum()),
-        num_never_fits=int((inside & (run.jobs["outcome"] == "never_fits")).sum()),
+        left_out=left_out(run.jobs[inside]),
+        waiting_by_size=metrics.waiting_by_size(jobs),
         held=metrics.held_shares(jobs, run.attempts) if "productive_s" in jobs else None,
     )
 
@@ -228,7 +239,9 @@ def headline_row(digest: Digest, figures: Figures) -> dict[str, object]:
         "window_days": figures.window.days,
         "num_jobs": figures.num_jobs,
         "num_pods": figures.num_pods,
-        "num_never_fits": figures.num_never_fits,
+        "num_never_fits": figures.left_out.num_jobs,
+        "num_never_fits_pods": figures.left_out.num_pods,
+        "never_fits_gpu_h_ratio": figures.left_out.share_ratio,
         "pending_pods_p50": pending["p50_pods"],
         "pending_pods_p99": pending["p99_pods"],
         "pending_pods_max": pending["max_pods"],
@@ -249,15 +262,22 @@ def headline_row(digest: Digest, figures: Figures) -> dict[str, object]:
     return row
 
 
-def identity(head: Head) -> dict[str, str | int]:
-    """Return the columns that say which run a row of a tidy table is about."""
-    return {"workload": head.workload, "nodes": head.nodes, "arm": head.arm, "seed": head.seed}
+def identity(one: Digest) -> dict[str, str | int]:
+    """Return the columns that say which run a row is about, and how many jobs it leaves out."""
+    head = one.head
+    return {
+        "workload": head.workload,
+        "nodes": head.nodes,
+        "arm": head.arm,
+        "seed": head.seed,
+        "num_never_fits": one.whole.left_out.num_jobs,
+    }
 
 
-def with_identity(head: Head, table: pd.DataFrame) -> pd.DataFrame:
+def with_identity(one: Digest, table: pd.DataFrame) -> pd.DataFrame:
     """Put the columns of `identity` before a table."""
     named = table.copy()
-    for at, (name, value) in enumerate(identity(head).items()):
+    for at, (name, value) in enumerate(identity(one).items()):
         named.insert(at, name, value)
     return named
 

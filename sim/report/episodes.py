@@ -18,6 +18,7 @@ from sim.runs.steps import Counts, Steps
 from sim.schema.tables import REASONS, RESOURCES
 
 MERGE_GAP_S = 1800.0  #: dips shorter than this do not end an episode
+PICTURE_BINS = 60  #: an episode's picture has so many places for a highest and a lowest state
 LEAD_UP_S = 3600.0  #: submissions so long before the peak are counted
 
 
@@ -49,6 +50,7 @@ class Episode:
     idle_held_gpus: int  #: held at the peak by gangs that were not whole
     unavailable_gpus: int
     submitted_pods: int  #: in the hour before the peak
+    curve: Steps  #: pending pods by reason from somewhat before to somewhat after it, thinned
 
 
 def find_spans(time_s: np.ndarray, total: Counts, end_s: float, top: int) -> list[tuple[int, ...]]:
@@ -117,9 +119,17 @@ def find_episodes(
                 idle_held_gpus=allocated - useful,
                 unavailable_gpus=unavailable,
                 submitted_pods=int(jobs.loc[submitted, "num_pods"].sum()),
+                curve=_around(pending, float(pending.time_s[first]), end_s),
             )
         )
     return episodes
+
+
+def _around(pending: Steps, start_s: float, end_s: float) -> Steps:
+    """Return the curve of an episode with a margin of a fifth of it at both ends."""
+    margin_s = (end_s - start_s) / 5
+    begin_s = max(start_s - margin_s, float(pending.time_s[0]))
+    return pending.clip(begin_s, min(end_s + margin_s, pending.end_s)).thin(PICTURE_BINS)
 
 
 def _waiting(jobs: pd.DataFrame, placed: pd.DataFrame, at_s: float) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +10,18 @@ from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
 from scheduler.core.sentences import noun
 from scheduler.core.times import DAY_S
+from sim.report.omissions import (
+    UNEVEN,
+    left_out_sentence,
+    never_lines,
+    of_summary,
+    requests_of_summary,
+)
 from sim.report.wording import aligned, count, duration, exact, number, percent
 from sim.runs.folder import read_manifest, read_summary
 from sim.runs.metrics import lower_bound_name, short_shares
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from sim.runs.folder import RunResult
 
 
@@ -49,11 +54,7 @@ def run_lines(result: RunResult, out: Path) -> list[str]:
     if shares.keys() - {"gpus"}:
         rows.append(("short of", resources_text(shares)))
     lines = [f"{name:<11} {text}" for name, text in rows]
-    never = result.jobs[result.jobs["outcome"] == "never_fits"]
-    if len(never):
-        told = f"{exact(len(never))} of the jobs can never run on this cluster:"
-        lines.append(f"{'never fits':<11} {told}")
-        lines += [f"{'':<11} {line}" for line in never_lines(never)]
+    lines += _left_out_lines(figures, result.cluster.num_nodes, is_live=_is_live(result))
     if len(result.rejected):
         rejected = out / "rejected.csv"
         lines.append(f"{'left out':<11} {exact(len(result.rejected))} bad rows, kept in {rejected}")
@@ -65,17 +66,6 @@ def resources_text(shares: dict[str, float]) -> str:
     """Return which resources were short, by the time pods waited for them: CPUs 62 %, GPUs 38 %."""
     named = {name: "other resources" if name == "other" else noun(name) for name in shares}
     return ", ".join(f"{named[name]} {percent(share)}" for name, share in shares.items())
-
-
-def never_lines(jobs: pd.DataFrame, most: int = 5) -> list[str]:
-    """Say which requests no node offers, one line each, those of the most jobs first."""
-    by_text = sorted(jobs.groupby("unmet", sort=False)["job"], key=lambda one: -len(one[1]))
-    lines = []
-    for text, names in by_text[:most]:
-        named = f"as {names.iloc[0]!r}" if len(names) > 1 else f"{names.iloc[0]!r}"
-        lines.append(f"{exact(len(names))} ({named}): {text}")
-    rest = sum(len(names) for _, names in by_text[most:])
-    return [*lines, f"{exact(rest)} for other reasons; jobs.parquet has all"] if rest else lines
 
 
 def _reasons(figures: dict[str, Any]) -> str:
@@ -95,16 +85,49 @@ def _losses(figures: dict[str, Any]) -> str:
     return f" (the rest: {', '.join(named)})" if named else ""
 
 
+def _is_live(result: RunResult) -> bool:
+    return bool(result.manifest.get("is_live"))
+
+
+def _left_out_lines(
+    figures: Mapping[str, Any], nodes: int, *, is_live: bool = False
+) -> Iterator[str]:
+    found = of_summary(figures)
+    if found.num_jobs:
+        yield f"{'never fits':<11} {left_out_sentence(found, nodes, is_live=is_live)}"
+        for line in never_lines(requests_of_summary(figures)):
+            yield f"{'':<11} {line}"
+
+
+HEADER = (
+    "workload", "nodes", "arm", "days", "pending p50", "p99", "max", "delay p50", "p95",
+    "allocation", "never fit",
+)  # fmt: skip
+
+
 def study_lines(folders: Sequence[Path]) -> list[str]:
-    """Return a table of the points of a study: one row each."""
-    header = ("workload", "nodes", "arm", "days", "pending p50", "p99", "max", "delay p50", "p95")
-    rows = [(*header, "allocation"), *(_study_row(folder) for folder in folders)]
-    return list(aligned(rows, left=(0, 2)))
+    """Return a table of the points of a study: one row each; then the jobs that it lacks."""
+    points = [(read_manifest(folder)["point"], read_summary(folder)) for folder in folders]
+    rows = [HEADER, *(_study_row(point, figures) for point, figures in points)]
+    if not any(of_summary(figures).num_jobs for _, figures in points):
+        rows = [row[:-1] for row in rows]
+    lines = list(aligned(rows, left=(0, 2)))
+    told: dict[tuple[str, int], list[str]] = {}
+    jobs: dict[tuple[str, str], set[str]] = {}
+    for point, figures in points:
+        told.setdefault(
+            (point["workload"], point["nodes"]), list(_left_out_lines(figures, point["nodes"]))
+        )
+        same_jobs = jobs.setdefault((point["workload"], point.get("jobs_sha256", "")), set())
+        same_jobs.add(of_summary(figures).names_sha256)
+    lines += [line for of_size in told.values() for line in of_size]
+    if any(len(names) > 1 for names in jobs.values()):
+        lines.append(f"{'':<11} {UNEVEN}")
+    return lines
 
 
-def _study_row(folder: Path) -> tuple[str, ...]:
-    point = read_manifest(folder)["point"]
-    figures = read_summary(folder)
+def _study_row(point: Mapping[str, Any], figures: Mapping[str, Any]) -> tuple[str, ...]:
+    num_never = of_summary(figures).num_jobs
     return (
         f"{point['workload']}",
         exact(point["nodes"]),
@@ -114,15 +137,16 @@ def _study_row(folder: Path) -> tuple[str, ...]:
         _duration(figures, "queueing_delay_p50_s"),
         _duration(figures, "queueing_delay_p95_s"),
         _ratio(figures, "allocation_ratio"),
+        exact(num_never) if num_never else "",
     )
 
 
-def _pods(figures: dict[str, Any], name: str) -> str:
+def _pods(figures: Mapping[str, Any], name: str) -> str:
     value = figures.get(f"pending_pods_{name}")
     return "–" if value is None else count(value)
 
 
-def _duration(figures: dict[str, Any], name: str) -> str:
+def _duration(figures: Mapping[str, Any], name: str) -> str:
     value = figures.get(name)
     if value is None:
         return "–"
@@ -130,6 +154,6 @@ def _duration(figures: dict[str, Any], name: str) -> str:
     return f"{mark}{duration(value)}"
 
 
-def _ratio(figures: dict[str, Any], name: str) -> str:
+def _ratio(figures: Mapping[str, Any], name: str) -> str:
     value = figures.get(name)
     return "–" if value is None else percent(value)

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from scheduler.core.times import DAY_S, HOUR_S
 
+MINUS = "\N{MINUS SIGN}"  #: as long as a plus; lines do not break after it
+
 
 def number(value: float) -> str:
     """Return three significant digits with thousands separated: 0.765, 12.3, 4,310."""
@@ -33,6 +35,16 @@ def count(value: float) -> str:
 def exact(value: float) -> str:
     """Return a count in full: 4,312."""
     return f"{value:,.0f}"
+
+
+def counted(number: float, noun: str) -> str:
+    """Return a count with its noun: 1 job, 4,312 jobs."""
+    return f"{exact(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(texts: Sequence[str], last: str = "and") -> str:
+    """Return texts as a list in a sentence: a, b and c."""
+    return f" {last} ".join(part for part in (", ".join(texts[:-1]), *texts[-1:]) if part)
 
 
 def percent(ratio: float) -> str:

@@ -185,6 +185,14 @@ def delay_by_size(jobs: pd.DataFrame, window: Window) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def waiting_by_size(jobs: pd.DataFrame) -> tuple[float, ...]:
+    """Return the pod-seconds that these jobs were pending, by gang size class."""
+    pods = jobs["num_pods"].to_numpy(np.float64)
+    waited_s = sum((jobs[f"pending_{r}_s"].to_numpy(np.float64) for r in PendingReason), pods * 0)
+    found = np.bincount(size_code(jobs["gpus"]), waited_s * pods, minlength=len(SIZE_CLASSES))
+    return tuple(float(value) for value in found)
+
+
 def completion(jobs: pd.DataFrame, window: Window, tau_s: float = TAU_S) -> dict[str, Quantile]:
     """Return p50 and p95 of JCT (s) and of bounded slowdown.
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sim.runs import metrics
+from sim.runs.left_out import left_out, unmet_requests
 from sim.runs.steps import allocation_steps, pending_steps
 
 
@@ -37,6 +38,7 @@ def summarize(
         "num_jobs": len(jobs),
         "num_pods": int(jobs["num_pods"].sum()),
         "outcomes": {str(k): int(v) for k, v in jobs["outcome"].value_counts().items()},
+        "left_out": _left_out(jobs),
         "window_s": curve_end_s,
         "end_s": end_s,
         "tau_s": metrics.TAU_S,
@@ -79,9 +81,26 @@ def summarize(
     return {name: _without_nan(value) for name, value in figures.items()}
 
 
+def _left_out(jobs: pd.DataFrame) -> dict[str, Any]:
+    """Return the jobs that no figure below counts, and which of their requests no node offers."""
+    found = left_out(jobs)
+    return {
+        "num_jobs": found.num_jobs,
+        "num_pods": found.num_pods,
+        "gpu_h": found.gpu_h,
+        "gpu_h_ratio": found.share_ratio,
+        "requests": [
+            {"request": text, "num_jobs": number, "first_job": first}
+            for text, number, first in unmet_requests(jobs)
+        ],
+    }
+
+
 def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value

@@ -131,7 +131,8 @@ def test_the_last_line_of_a_run_says_why(tmp_path: Path) -> None:
     lines = run_lines(run(table, nodes=4), tmp_path)
     at = next(i for i, line in enumerate(lines) if line.startswith("never fits"))
     assert lines[at : at + 3] == [
-        "never fits  4 of the jobs can never run on this cluster:",
+        "never fits  On 4 nodes 4 of 5 jobs (4 pods, 70 % of the GPU-hours asked for) can never "
+        "start; no figure counts them.",
         "            3 (as 'a'): asks for GPU model 'A100'; no node states its model",
         "            1 ('d'): needs 16 GPUs per pod, the largest node has 8 (pool 'node')",
     ]

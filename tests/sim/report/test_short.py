@@ -43,6 +43,9 @@ def test_where_only_gpus_were_short_nothing_is_told_of_others(tmp_path: Path) ->
 def test_jobs_that_never_fit_are_counted_with_what_is_missing(tmp_path: Path) -> None:
     table = jobs(("a", 0, 1, 8, 0), *((f"b{i}", 1, 1, 16, 0) for i in range(3)), ("c", 2, 3, 8, 0))
     text = report_of(table, tmp_path, None)
-    assert "4 jobs can never run on this cluster, and no figure of delay counts them:" in text
+    assert (
+        "On 2 nodes 4 of 5 jobs (6 pods, 90 % of the GPU-hours asked for) can never start; no"
+        in text
+    )
     assert "- 3 (as 'b0'): needs 16 GPUs per pod, the largest node has 8 (pool 'h100')" in text
     assert "- 1 ('c'): needs 3 pods of 8 GPUs; empty, the 2 nodes that it may use hold 2" in text

@@ -1,0 +1,293 @@
+"""What a report says first: what waits and why, what would help and whom it costs, how sure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import isnan
+
+import numpy as np
+
+from scheduler.core.decisions import PendingReason
+from scheduler.core.reasons import TABLE
+from scheduler.core.times import DAY_S
+from scheduler.policies.catalog import DISCIPLINES
+from sim.report import comparison
+from sim.report.digest import Digest, overall
+from sim.report.growing import Growth, different_jobs
+from sim.report.omissions import left_out_sentences
+from sim.report.wording import clock, count, counted, duration, exact, listed, percent
+from sim.runs.metrics import SIZE_CLASSES, Quantile
+from sim.schema.config import RunConfig
+
+#: waits that differ by less are not spoken of
+LEAST_S, LEAST_RATIO = 60.0, 0.1
+MOST_COSTS = 3
+ALIKE = 1.02  #: p99s within this factor are called equal
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence, and the part of the page that shows it."""
+
+    text: str
+    anchor: str  #: after the name of the workload's section
+    shows: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A question that the head of the page answers."""
+
+    question: str
+    sentences: tuple[Sentence, ...]
+
+
+def describe(config: RunConfig) -> str:
+    """Return in plain words how an arm schedules."""
+    if config.admission == "pod":
+        return "pod by pod"
+    if config.admission == "permit":
+        return "pods one by one, held until the gang is whole"
+    policy = config.policy
+    order = "FIFO" if policy.order == "fifo" else policy.order
+    if policy.discipline == "strict":
+        return f"whole gangs, strict {order}"
+    if policy.discipline == "easy":
+        return f"whole gangs, {order} with EASY backfill"
+    return f"whole gangs, {order}; {DISCIPLINES[policy.discipline].does}"
+
+
+def size_words(code: int) -> str:
+    """Return a gang size class in words: gangs of 9 to 64 GPUs."""
+    low = 1 if code == 0 else int(SIZE_CLASSES[code - 1][1]) + 1
+    high = SIZE_CLASSES[code][1]
+    if code == 0:
+        return f"gangs of up to {exact(high)} GPUs"
+    return (
+        f"gangs above {exact(low - 1)} GPUs"
+        if np.isinf(high)
+        else f"gangs of {exact(low)} to {exact(high)} GPUs"
+    )
+
+
+def answers(digests: Sequence[Digest], growth: Growth) -> tuple[Answer, ...]:
+    """Answer the three questions for one workload, on its largest cluster."""
+    by_arm = comparison.by_size_and_arm(digests)[-1]
+    chosen = _chosen(by_arm)
+    return (
+        Answer("What waits, and why?", tuple(_what_waits(by_arm[0]))),
+        Answer("What would help?", tuple(_what_helps(by_arm, chosen))),
+        Answer("How sure is that?", tuple(_how_sure(digests, by_arm, chosen, growth))),
+    )
+
+
+def _name(seeds: Sequence[Digest]) -> str:
+    return seeds[0].head.arm
+
+
+def _arm(seeds: Sequence[Digest]) -> str:
+    """Return an arm's name with what it does, where the name alone does not say it."""
+    name, does = _name(seeds), describe(seeds[0].config)
+    return name if name == does else f"{name} ({does})"
+
+
+def _pods(seeds: Sequence[Digest], name: str) -> float:
+    return float(np.median([overall(one.shared)[f"{name}_pods"] for one in seeds]))
+
+
+def _chosen(by_arm: Sequence[Sequence[Digest]]) -> int:
+    """Return the arm with the fewest pods pending at p99; of equal ones the least delay at p95."""
+    p99 = np.nan_to_num([_pods(seeds, "p99") for seeds in by_arm], nan=np.inf)
+    alike = np.flatnonzero(p99 <= ALIKE * p99.min())
+
+    def p95_s(at: int) -> float:
+        delay = comparison.middle([one.shared.delay[1] for one in by_arm[at]]).value
+        return np.inf if isnan(delay) else delay
+
+    return min((int(at) for at in alike), key=p95_s)
+
+
+# -- what waits, and why -----------------------------------------------------------------------
+
+
+def _what_waits(seeds: Sequence[Digest]) -> Iterator[Sentence]:
+    one = seeds[0]
+    where = f"On {counted(one.head.nodes, 'node')} {_arm(seeds)}"
+    if not _pods(seeds, "max") > 0:
+        yield Sentence(f"{where} leaves no pod pending.", "curves", "curves")
+        return
+    median = "" if len(seeds) == 1 else f" (medians of {exact(len(seeds))} seeds)"
+    yield Sentence(
+        f"{where} leaves {count(_pods(seeds, 'p50'))} pods pending at the median and "
+        f"{count(_pods(seeds, 'p99'))} at p99{median}; {_reasons(one)}.",
+        "curves",
+        "curves",
+    )
+    highest = max(seeds, key=lambda each: each.episodes[0].peak_pods if each.episodes else 0)
+    if highest.episodes:
+        worst = highest.episodes[0]
+        reason, share = worst.shares[0]
+        yield Sentence(
+            f"{_who(one)} The peak is {count(worst.peak_pods)} pods at {clock(worst.peak_s)}"
+            f"{_seed(highest, seeds)}: {percent(share)} {TABLE[reason].does}.",
+            "episodes",
+            "episodes",
+        )
+
+
+def _seed(one: Digest, seeds: Sequence[Digest]) -> str:
+    return f" (seed {one.head.seed})" if len(seeds) > 1 else ""
+
+
+def _reasons(one: Digest) -> str:
+    """Say for what pods wait, by pod-time over the window."""
+    pending = one.shared.pending.set_index("reason")["share_ratio"]
+    shares = sorted(((float(pending[reason]), reason) for reason in PendingReason), reverse=True)
+    told = [
+        f"{TABLE[reason].label} {percent(share)}" for share, reason in shares[:3] if share >= 0.05
+    ]
+    return f"of this waiting, by pod-time, {listed(told)}" if told else "for a moment only"
+
+
+def _who(one: Digest) -> str:
+    """Say which gangs most of the waiting pods belong to."""
+    total = sum(one.shared.waiting_by_size)
+    if total <= 0:
+        return ""
+    code = int(np.argmax(one.shared.waiting_by_size))
+    share = one.shared.waiting_by_size[code] / total
+    words = size_words(code)
+    return f"{words[0].upper()}{words[1:]} make up {percent(share)} of it."
+
+
+# -- what would help ---------------------------------------------------------------------------
+
+
+def _what_helps(by_arm: Sequence[Sequence[Digest]], chosen: int) -> Iterator[Sentence]:
+    first, best = by_arm[0], by_arm[chosen]
+    if len(by_arm) == 1:
+        told = "this is a live cluster, and nothing else was simulated"
+        if not first[0].is_live:
+            told = f"only {_name(first)} was simulated"
+        yield Sentence(
+            f"Not known: {told}. The commands below the pictures try something else.",
+            "curves",
+            "commands",
+        )
+        return
+    ours, theirs = _pods(best, "p99"), _pods(first, "p99")
+    if chosen == 0:
+        others = listed([_name(seeds) for seeds in by_arm[1:]], "or")
+        less = "no other arm leaves fewer pods pending at p99" if ours > 0 else "nothing waits"
+        yield Sentence(f"{_name(best)} already does best: {less} ({others}).", "table", "table")
+    else:
+        fewer = f"{percent(1 - ours / theirs)} fewer than" if ours * ALIKE < theirs else "about as"
+        many = "" if ours * ALIKE < theirs else " many as"
+        yield Sentence(
+            f"{_arm(best)} leaves {count(ours)} pods pending at p99, "
+            f"{fewer}{many} {_name(first)} with {count(theirs)}; "
+            f"p95 of queueing delay is {_delay(best)} instead of {_delay(first)}.",
+            "table",
+            "table",
+        )
+    yield Sentence(_whom_it_costs(by_arm, chosen), "sizes", "wait by gang size")
+
+
+def _delay(seeds: Sequence[Digest]) -> str:
+    p95 = comparison.middle([one.shared.delay[1] for one in seeds])
+    return comparison.bounded(p95, duration)
+
+
+def _p95(seeds: Sequence[Digest], code: int) -> Quantile:
+    rows = [one.shared.by_size.iloc[code] for one in seeds]
+    found = [Quantile(float(r["p95_s"]), bool(r["p95_is_lower_bound"])) for r in rows]
+    return comparison.middle(found)
+
+
+def _whom_it_costs(by_arm: Sequence[Sequence[Digest]], chosen: int) -> str:
+    """Say which gang sizes wait longer than they would under another arm."""
+    worse: list[tuple[float, str]] = []
+    for code in range(len(SIZE_CLASSES)):
+        mine = _p95(by_arm[chosen], code)
+        others = [
+            (found.value, at)
+            for at, seeds in enumerate(by_arm)
+            if at != chosen and not (found := _p95(seeds, code)).is_lower_bound
+            if not isnan(found.value)
+        ]
+        if isnan(mine.value) or not others:
+            continue
+        value, at = min(others)
+        more_s = mine.value - value
+        if more_s > max(LEAST_S, LEAST_RATIO * value):
+            text = (
+                f"{size_words(code)} wait {comparison.bounded(mine, duration)} instead of "
+                f"{duration(value)} under {_name(by_arm[at])}"
+            )
+            worse.append((more_s, text))
+    if not worse:
+        return f"By p95, gangs of no size wait noticeably longer under {_name(by_arm[chosen])}."
+    told = [text for _, text in sorted(worse, reverse=True)[:MOST_COSTS]]
+    return f"Its price, by p95 of queueing delay: {'; '.join(told)}."
+
+
+# -- how sure ----------------------------------------------------------------------------------
+
+
+def _how_sure(
+    digests: Sequence[Digest],
+    by_arm: Sequence[Sequence[Digest]],
+    chosen: int,
+    growth: Growth,
+) -> Iterator[Sentence]:
+    arm = _name(by_arm[chosen])
+    if growth.is_known:
+        yield Sentence(growth.sentence(arm, under=True), "growth", "growth")
+    else:
+        yield Sentence(next(growth.sentences()), "growth", "growth")
+    yield Sentence(" ".join(_seeds(by_arm, chosen)), "table", "table")
+    for text in left_out_sentences(digests):
+        yield Sentence(text, "left-out", "jobs left out")
+    uneven = different_jobs(digests)
+    if uneven and growth.is_known:
+        yield Sentence(f"{uneven[0].upper()}{uneven[1:]}.", "left-out", "jobs left out")
+
+
+def _seeds(by_arm: Sequence[Sequence[Digest]], chosen: int) -> Iterator[str]:
+    best = by_arm[chosen]
+    days = duration(max(one.whole.window.days for one in best) * DAY_S)
+    if best[0].is_live:
+        yield f"These are {days} of one cluster as they were."
+    elif len(best) == 1:
+        yield f"One seed and {days}: how much other days or draws would differ is not known."
+    else:
+        seeds = [one.head.seed for one in best]
+        wins = sum(_is_best(by_arm, chosen, seed) for seed in seeds)
+        low, high = (f([overall(one.shared)["p99_pods"] for one in best]) for f in (min, max))
+        if len(by_arm) > 1:
+            yield (
+                f"{_name(best)} has the fewest pods pending at p99 in {exact(wins)} of "
+                f"{exact(len(seeds))} seeds."
+            )
+        yield f"Over the seeds its p99 lies between {count(low)} and {count(high)} pods."
+    bounds = sum(
+        comparison.middle([one.shared.delay[k] for one in seeds]).is_lower_bound
+        for seeds in by_arm
+        for k in (0, 1)
+    )
+    if bounds:
+        yield (
+            f"{exact(bounds)} of {exact(2 * len(by_arm))} queueing delays on this size are lower "
+            "bounds (≥): jobs still waited at the end."
+        )
+
+
+def _is_best(by_arm: Sequence[Sequence[Digest]], chosen: int, seed: int) -> bool:
+    p99 = [
+        (overall(one.shared)["p99_pods"], at != chosen)
+        for at, seeds in enumerate(by_arm)
+        for one in seeds
+        if one.head.seed == seed
+    ]
+    return not min(p99)[1]

@@ -1,0 +1,91 @@
+"""The peak of each day of a run, or of each hour of a short one: how high, when, and for what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from scheduler.core.decisions import PendingReason
+from scheduler.core.reasons import TABLE
+from scheduler.core.times import DAY_S, HOUR_S
+from sim.report.wording import clock, count, percent
+from sim.runs.metrics import Window
+from sim.runs.steps import Steps
+from sim.schema.tables import REASONS
+
+DAYS_FROM_S = 2 * DAY_S  #: shorter windows are told by the hour
+MOST_PARTS = 62  #: a page shows so many days; the table has all
+TOP_REASONS = 2
+
+
+def part_length(window: Window) -> float:
+    """Return how long the parts are whose peaks are told: a day, or an hour in short windows."""
+    return DAY_S if window.end_s - window.start_s >= DAYS_FROM_S else HOUR_S
+
+
+def peaks_by_part(pending: Steps, window: Window) -> pd.DataFrame:
+    """Return the highest state of pending pods in each day or hour, the last one perhaps in part.
+
+    Columns: start_s, peak_s (the first such moment), peak_pods, and `<reason>_pods` at it.
+    Parts begin at whole days or hours of the run's zero.
+    """
+    part_s = part_length(window)
+    total = pending.total()
+    rows = []
+    first, after = int(window.start_s // part_s), int(np.ceil(window.end_s / part_s))
+    for part in range(first, max(after, first + 1)):
+        start_s = max(part * part_s, window.start_s)
+        end_s = min((part + 1) * part_s, window.end_s)
+        begin = max(int(np.searchsorted(pending.time_s, start_s, side="right")) - 1, 0)
+        end = max(int(np.searchsorted(pending.time_s, end_s, side="left")), begin + 1)
+        at = begin + int(np.argmax(total[begin:end]))
+        rows.append(
+            {
+                "start_s": start_s,
+                "peak_s": max(float(pending.time_s[at]), start_s),
+                "peak_pods": int(total[at]),
+                **{
+                    f"{name}_pods": int(pending.values[at, k])
+                    for k, name in enumerate(pending.columns)
+                },
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def part_name(start_s: float, part_s: float) -> str:
+    """Return how a part is called: day 12, or day 0 06:00 for an hour."""
+    return f"day {int(start_s // DAY_S)}" if part_s >= DAY_S else clock(start_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The highest state of pending pods in a part of a run."""
+
+    start_s: float
+    peak_s: float
+    pods: int
+    shares: tuple[tuple[PendingReason, float], ...]  #: of the pods, largest first
+
+    def lines(self) -> tuple[str, ...]:
+        """Say it in short lines: how high and when, and for what."""
+        if not self.pods:
+            return ("none",)
+        told = [f"{TABLE[reason].label} {percent(share)}" for reason, share in self.shares]
+        time = clock(self.peak_s).split(" ", 2)[-1]
+        return (f"{count(self.pods)} at {time}", ", ".join(told[:TOP_REASONS]))
+
+
+def by_start(table: pd.DataFrame) -> dict[float, Peak]:
+    """Return the peaks of `peaks_by_part` by the start of their part."""
+    found = {}
+    for row in table.to_dict("records"):
+        pods = int(row["peak_pods"])
+        counts = sorted(((int(row[f"{name}_pods"]), name) for name in REASONS), reverse=True)
+        shares = tuple((name, n / pods) for n, name in counts if n)
+        found[float(row["start_s"])] = Peak(
+            float(row["start_s"]), float(row["peak_s"]), pods, shares
+        )
+    return found

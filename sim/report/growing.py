@@ -1,0 +1,130 @@
+"""How peaks of pending pods grow with the cluster, how sure that is, and where it is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from scheduler.core.times import DAY_S
+from sim.report.digest import Digest
+from sim.report.plots import GrowthLine
+from sim.report.wording import MINUS, counted, duration, exact, listed
+from sim.runs import metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What the runs of one workload say about growth."""
+
+    lines: tuple[GrowthLine, ...]  #: one for each arm
+    unknown: dict[str, str]  #: arm -> why its growth is not known
+    has_same_jobs: bool  #: all sizes met the same jobs: more nodes for the same demand
+
+    @property
+    def is_known(self) -> bool:
+        """True if an arm has an exponent."""
+        return any(line.fit is not None for line in self.lines)
+
+    def line(self, arm: str) -> GrowthLine:
+        """Return the line of an arm."""
+        return next(line for line in self.lines if line.arm == arm)
+
+    def sentence(self, arm: str, *, under: bool = False) -> str:
+        """Say how the peak of an arm grows, with its interval, or why that is not known.
+
+        `under` names the arm in the sentence.
+        """
+        name = f" under {arm}" if under else ""
+        if arm in self.unknown:
+            return f"How the peak grows with the cluster{name} is not known: {self.unknown[arm]}."
+        fit = self.line(arm).fit
+        assert fit is not None
+        interval = f"(95 % interval {_signed(fit.low)} to {_signed(fit.high)})"
+        if self.has_same_jobs:
+            return (
+                f"The same jobs on more nodes: the peak{name} changes as nodes to the power "
+                f"{_signed(fit.exponent)} {interval}."
+            )
+        text = f"The peak{name} grows as nodes to the power {_signed(fit.exponent)} {interval}"
+        if fit.low > 1:
+            return f"{text}: faster than the cluster."
+        if fit.high < 1:
+            return f"{text}: slower than the cluster."
+        return f"{text}: whether faster or slower than the cluster, these runs do not say."
+
+    def sentences(self) -> Iterator[str]:
+        """Yield one sentence for each arm; one for all where none is known for the same reason."""
+        reasons = set(self.unknown.values())
+        if not self.is_known and len(reasons) == 1:
+            yield f"How the peak grows with the cluster is not known: {reasons.pop()}."
+            return
+        for line in self.lines:
+            text = self.sentence(line.arm)
+            window = "" if line.fit is None else f" Window {duration(line.days * DAY_S)}."
+            yield f"{line.arm}: {text[0].lower()}{text[1:]}{window}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", MINUS)
+
+
+def growth_of(digests: Sequence[Digest], arms: Sequence[str]) -> Growth:
+    """Fit the growth of every arm that has runs among `digests`, those of one workload."""
+    lines, unknown = [], {}
+    uneven = different_jobs(digests)
+    for arm in arms:
+        mine = [one for one in digests if one.head.arm == arm]
+        if not mine:
+            continue
+        pieces = pd.concat(
+            [one.peaks.assign(nodes=one.head.nodes, run=one.head.seed) for one in mine],
+            ignore_index=True,
+        )
+        why = uneven or _why_unknown(mine, pieces)
+        if why:
+            unknown[arm] = why
+        lines.append(
+            GrowthLine(
+                arm=arm,
+                days=max(one.whole.window.days for one in mine),
+                nodes=pieces["nodes"].to_numpy(np.float64),
+                peak_pods=pieces["peak_pods"].to_numpy(np.float64),
+                fit=None if why else metrics.fit_growth(pieces),
+            )
+        )
+    return Growth(tuple(lines), unknown, has_same_jobs(digests))
+
+
+def has_same_jobs(digests: Sequence[Digest]) -> bool:
+    """True if runs of several sizes met the same jobs."""
+    sources = {one.head.source for one in digests}
+    return len({one.head.nodes for one in digests}) > 1 and len(sources) == 1 and sources != {""}
+
+
+def different_jobs(digests: Sequence[Digest]) -> str:
+    """Say that sizes do not compare, where they run different parts of the same jobs."""
+    if not has_same_jobs(digests):
+        return ""
+    by_size = {one.head.nodes: one.whole.left_out for one in digests}
+    if len({one.names_sha256 for one in by_size.values()}) == 1:
+        return ""
+    parts = [
+        f"{exact(one.of_jobs - one.num_jobs)} of {counted(one.of_jobs, 'job')} on "
+        f"{counted(nodes, 'node')}"
+        for nodes, one in by_size.items()
+    ]
+    return f"the sizes run different jobs ({listed(parts)}), and do not compare"
+
+
+def _why_unknown(mine: Sequence[Digest], pieces: pd.DataFrame) -> str:
+    sizes = sorted({one.head.nodes for one in mine})
+    if len(sizes) == 1:
+        return f"there are runs of one cluster size only, {counted(sizes[0], 'node')}"
+    highest = pieces.groupby("nodes")["peak_pods"].max()
+    idle = [nodes for nodes in sizes if not highest.get(nodes, 0.0) > 0]
+    if idle:
+        return f"no pod was pending on {listed([exact(nodes) for nodes in idle])} nodes"
+    return ""

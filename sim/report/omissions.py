@@ -1,0 +1,76 @@
+"""Jobs left out of figures, named wherever figures stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sim.report.wording import counted, exact, percent
+from sim.runs.left_out import LeftOut
+
+if TYPE_CHECKING:
+    from sim.report.digest import Digest
+
+#: what pages say of sizes that run different parts of the same jobs
+UNEVEN = "These sizes run different jobs: their figures do not compare."
+
+
+def never_lines(requests: Sequence[tuple[str, int, str]], most: int = 5) -> list[str]:
+    """Say which requests no node offers, one line each, from `left_out.unmet_requests`."""
+    lines = []
+    for text, number, first in requests[:most]:
+        named = f"as {first!r}" if number > 1 else f"{first!r}"
+        lines.append(f"{exact(number)} ({named}): {text}")
+    rest = sum(number for _, number, _ in requests[most:])
+    return [*lines, f"{exact(rest)} for other reasons; jobs.parquet has all"] if rest else lines
+
+
+def left_out_sentence(found: LeftOut, nodes: int, *, is_live: bool = False) -> str:
+    """Say how many jobs of a run can never start, and which figures lack them."""
+    share = f", {percent(found.share_ratio)} of the GPU-hours asked for" if found.gpu_h else ""
+    them, their = ("it", "its") if found.num_jobs == 1 else ("them", "their")
+    lacking = f"no figure counts {them}"
+    if is_live:
+        lacking = f"{their} pods are pending, and no delay counts {them}"
+    return (
+        f"On {counted(nodes, 'node')} {exact(found.num_jobs)} of {counted(found.of_jobs, 'job')} "
+        f"({counted(found.num_pods, 'pod')}{share}) can never start; {lacking}."
+    )
+
+
+def left_out_sentences(digests: Sequence[Digest]) -> Iterator[str]:
+    """Say it once for each cluster size that lacks jobs, and how many rows of input were bad."""
+    said = set()
+    for one in digests:
+        found = one.whole.left_out
+        if found.num_jobs and (one.head.nodes, found.names_sha256) not in said:
+            said.add((one.head.nodes, found.names_sha256))
+            yield left_out_sentence(found, one.head.nodes, is_live=one.is_live)
+    bad = max(int(one.manifest.get("num_rejected_rows") or 0) for one in digests)
+    if bad:
+        yield (
+            f"{counted(bad, 'row')} of the jobs file {'was' if bad == 1 else 'were'} bad and "
+            "left out; rejected.csv in the run's folder has them."
+        )
+
+
+def of_summary(figures: Mapping[str, Any]) -> LeftOut:
+    """Return what the summary of a run says of jobs left out; earlier versions say nothing."""
+    found = figures.get("left_out") or {}
+    ratio = float(found.get("gpu_h_ratio") or 0.0)
+    gpu_h = float(found.get("gpu_h") or 0.0)
+    requests = found.get("requests") or []
+    return LeftOut(
+        num_jobs=int(found.get("num_jobs") or figures.get("outcomes", {}).get("never_fits", 0)),
+        num_pods=int(found.get("num_pods") or 0),
+        gpu_h=gpu_h,
+        of_jobs=int(figures["num_jobs"]),
+        of_gpu_h=gpu_h / ratio if ratio > 0 else 0.0,
+        names_sha256=str([(one["request"], one["num_jobs"]) for one in requests] or ""),
+    )
+
+
+def requests_of_summary(figures: Mapping[str, Any]) -> list[tuple[str, int, str]]:
+    """Return the requests that no node offers, as `left_out.unmet_requests` does."""
+    found = (figures.get("left_out") or {}).get("requests") or []
+    return [(str(one["request"]), int(one["num_jobs"]), str(one["first_job"])) for one in found]

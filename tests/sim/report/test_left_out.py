@@ -1,0 +1,87 @@
+"""Jobs that can never run are counted and named beside every figure that leaves them out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sim import run
+from sim.report.headlines import run_lines, study_lines
+from sim.report.report import build_report
+
+JOBS = pd.DataFrame(
+    [("big", 0.0, 3600.0, 4), ("b", 10.0, 600.0, 1), ("c", 20.0, 600.0, 1), ("d", 4e3, 600.0, 1)],
+    columns=["job", "submit_s", "duration_s", "num_pods"],
+).assign(gpus_per_pod=8)
+SAYS = "On 2 nodes 1 of 4 jobs (4 pods, 89 % of the GPU-hours asked for) can never start; "
+
+
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Return runs of the same jobs on two and on four nodes; `big` asks for four."""
+    root = tmp_path_factory.mktemp("left-out")
+    return [
+        run(JOBS, nodes=nodes).save(
+            root / f"n{nodes}",
+            point={"workload": "own", "nodes": nodes, "arm": "fifo", "jobs_sha256": "a" * 64},
+        )
+        for nodes in (2, 4)
+    ]
+
+
+@pytest.fixture(scope="module")
+def report(sizes: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_report(sizes, tmp_path_factory.mktemp("report")).parent
+
+
+def test_stdout_of_a_run_names_them(tmp_path: Path) -> None:
+    lines = "\n".join(run_lines(run(JOBS, nodes=2), tmp_path))
+    assert SAYS in lines
+    assert "1 ('big'): needs 4 pods of 8 GPUs" in lines
+
+
+def test_stdout_of_a_study_counts_them_and_does_not_compare_sizes(sizes: list[Path]) -> None:
+    header, small, large, *rest = study_lines(sizes)
+    assert header.endswith("never fit")
+    assert small.split()[-1] == "1"
+    assert not large.endswith("1")
+    assert any(SAYS in line for line in rest)
+    assert "different jobs" in rest[-1]
+    assert "never fit" not in study_lines(sizes[1:])[0]
+
+
+def test_the_summary_counts_them(sizes: list[Path]) -> None:
+    small, large = (json.loads((one / "summary.json").read_text("utf-8")) for one in sizes)
+    assert (small["left_out"]["num_jobs"], small["left_out"]["num_pods"]) == (1, 4)
+    assert small["left_out"]["gpu_h_ratio"] == pytest.approx(32 / (32 + 4.0))
+    assert small["left_out"]["requests"][0]["first_job"] == "big"
+    assert large["left_out"]["num_jobs"] == 0
+
+
+def test_the_head_the_table_and_the_text_of_a_report_name_them(report: Path) -> None:
+    for name in ("report.html", "report.md"):
+        text = (report / name).read_text("utf-8")
+        assert text.count(SAYS) == 2, name  # in the head and below the table
+        assert "without 1 that never fits" in text
+        assert "do not compare" in text
+
+
+def test_growth_is_not_fitted_over_sizes_that_run_different_jobs(report: Path) -> None:
+    text = (report / "report.md").read_text("utf-8")
+    assert (
+        "the sizes run different jobs (3 of 4 jobs on 2 nodes and 4 of 4 jobs on 4 nodes)" in text
+    )
+    assert "to the power" not in text
+    growth = pd.read_csv(report / "tables" / "growth.csv").iloc[0]
+    assert pd.isna(growth["exponent"])
+    assert "different jobs" in growth["why_unknown"]
+
+
+def test_every_table_counts_them(report: Path) -> None:
+    for name in ("headline", "reasons", "delay_by_size", "curves", "peaks", "days", "episodes"):
+        table = pd.read_csv(report / "tables" / f"{name}.csv")
+        assert set(table.loc[table["nodes"] == 2, "num_never_fits"]) <= {1}, name
+        assert set(table.loc[table["nodes"] == 4, "num_never_fits"]) == {0}, name
