@@ -13,7 +13,6 @@ import pandas as pd
 from sim.report.days import peaks_by_part
 from sim.report.deadlocks import Deadlocks, deadlocks
 from sim.report.episodes import Episode, find_episodes
-from sim.report.omissions import never_lines
 from sim.runs import metrics
 from sim.runs.folder import RunResult, read_manifest, read_table
 from sim.runs.left_out import LeftOut, left_out, unmet_requests
@@ -87,7 +86,7 @@ class Digest:
     is_uniform: bool = True  #: two numbers on the command line describe the cluster
     deadlocks: Deadlocks | None = None  #: over the run's own window
     short: dict[str, float] = field(default_factory=dict)  #: share of want, by resource
-    never: tuple[str, ...] = ()  #: what no node offers, a line for each kind of request
+    never: tuple[tuple[str, int, str], ...] = ()  #: see `left_out.unmet_requests`
 
     @property
     def is_live(self) -> bool:
@@ -183,7 +182,7 @@ def digest(head: Head, shared: Window, known: RunResult | None = None) -> Digest
         is_uniform=_is_uniform(run.cluster),
         deadlocks=deadlocks(run.jobs, run.attempts, run.config, window.start_s, window.end_s),
         short=metrics.short_shares(run.jobs),
-        never=tuple(never_lines(unmet_requests(run.jobs))),
+        never=tuple(unmet_requests(run.jobs)),
     )
 
 

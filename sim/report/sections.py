@@ -13,7 +13,7 @@ from sim.report.comparison import Cell, Column, Row
 from sim.report.digest import Digest
 from sim.report.growing import Growth, different_jobs, growth_of
 from sim.report.headlines import resources_text
-from sim.report.omissions import left_out_sentences
+from sim.report.omissions import left_out_sentences, never_lines
 from sim.report.sparkline import sparkline
 from sim.report.wording import counted, duration, exact, listed, number
 from sim.runs.metrics import SIZE_CLASSES, Quantile
@@ -328,7 +328,7 @@ def _left_out(digests: Sequence[Digest]) -> LeftOut:
     requests: dict[str, tuple[str, ...]] = {}
     for one in digests:
         if one.never:
-            requests.setdefault(counted(one.head.nodes, "node"), one.never)
+            requests.setdefault(counted(one.head.nodes, "node"), tuple(never_lines(one.never)))
     return LeftOut(tuple(sentences), tuple(requests.items()))
 
 

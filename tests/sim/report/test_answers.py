@@ -88,5 +88,6 @@ def test_several_seeds_give_medians_and_how_often_an_arm_is_the_best(tmp_path: P
     assert "(medians of 3 seeds)" in text
     assert "has the fewest pods pending at p99 in 3 of 3 seeds." in text
     rows = re.findall(r"^\| 4 \| (\S+) \| 3 \|", (page.parent / "report.md").read_text(), re.M)
-    assert rows == ["strict", "easy"]
-    assert len(pd.read_csv(page.parent / "tables" / "headline.csv")) == 6
+    assert rows[:2] == ["strict", "easy"]
+    table = pd.read_csv(page.parent / "tables" / "headline.csv")
+    assert len(table[table["is_shared_window"]]) == 6
