@@ -1,4 +1,4 @@
-"""Who may talk to a local cluster: certificates, tokens and a kubeconfig for each component."""
+"""Access to a local cluster: certificates, tokens and a kubeconfig for each component."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ USERS = {
 
 
 def write_etcd(cluster: Cluster) -> None:
-    """Write keys for etcd and its one client, unless they are there; nobody else is let in.
+    """Write keys for etcd and its only client, unless they exist; etcd admits no other client.
 
-    Whoever may write into etcd is the cluster's master, whatever the API server would allow.
+    Whoever may write to etcd controls the cluster, whatever the API server allows.
     """
     folder = cluster.dir / "certificates" / "etcd"
     done = folder / "done"  # the last that is written
@@ -39,7 +39,7 @@ def write_etcd(cluster: Cluster) -> None:
 
 
 def write(cluster: Cluster) -> None:
-    """Write all of it into the cluster's folder, unless it is there."""
+    """Write all of it into the cluster's folder, unless it exists."""
     path = cluster.dir / "tokens.csv"  # the last that is written
     if path.exists():
         return

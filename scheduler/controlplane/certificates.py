@@ -1,4 +1,4 @@
-"""Keys and certificates of one local cluster, made anew each time it is."""
+"""Keys and certificates of one local cluster, created with it."""
 
 from __future__ import annotations
 

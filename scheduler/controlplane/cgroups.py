@@ -1,4 +1,4 @@
-"""Control groups of one cluster's nodes, made before and removed after them, in every hierarchy."""
+"""Control groups of one cluster's nodes, created before and removed after them."""
 
 from __future__ import annotations
 

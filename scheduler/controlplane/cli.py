@@ -45,7 +45,7 @@ def up(
     without: Annotated[str, typer.Option(help="`muster`: stock scheduling, for comparison.")] = "",
     folder: Dir = None,
 ) -> None:
-    """Start it. Examples: muster cluster up --nodes 100; muster cluster up --kubelets 4"""
+    """Start a cluster. Examples: muster cluster up --nodes 100; muster cluster up --kubelets 4"""
     from scheduler.controlplane import cluster
 
     if without not in ("", "muster"):
@@ -69,7 +69,7 @@ def up(
 
 @app.command()
 def down(folder: Dir = None) -> None:
-    """End it and remove its data. Example: muster cluster down"""
+    """Stop the cluster and remove its data. Example: muster cluster down"""
     from scheduler.controlplane import cluster
 
     _say("ended" if cluster.down(_folder(folder)) else "no cluster is running")
@@ -80,7 +80,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     folder: Dir = None,
 ) -> None:
-    """List its components. Example: muster cluster status --json"""
+    """List the cluster's components. Example: muster cluster status --json"""
     from scheduler.controlplane import record
 
     found = record.load(_folder(folder))
@@ -112,7 +112,7 @@ def node(
     name: Annotated[str, typer.Argument(show_default=False)],
     folder: Dir = None,
 ) -> None:
-    """Cut or restore a real node's power. Example: muster cluster node off kubelet-2"""
+    """Switch a real node off or on. Example: muster cluster node off kubelet-2"""
     from scheduler.controlplane import cluster
 
     if what not in ("on", "off"):
@@ -144,7 +144,7 @@ def demo(
     ] = None,
     folder: Dir = None,
 ) -> None:
-    """Show PyTorchJobs going through. Example: muster cluster demo"""
+    """Run a mixed set of PyTorchJobs on the cluster. Example: muster cluster demo"""
     import asyncio
 
     from scheduler.controlplane import record

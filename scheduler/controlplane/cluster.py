@@ -1,4 +1,4 @@
-"""A real Kubernetes control plane on loopback, with nodes that are played and muster on top."""
+"""A real Kubernetes control plane on loopback, with simulated nodes and muster on top."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ PLAYED_CONTROLLER_FLAGS = ("--controllers=*,-node-lifecycle-controller",)
 
 
 def default_dir() -> Path:
-    """Return the folder of the cluster, unless another is named."""
+    """Return the default folder of the cluster."""
     named = os.environ.get("MUSTER_CLUSTER_DIR")
     return Path(named) if named else Path.home() / ".local" / "state" / "muster" / "cluster"
 
@@ -97,10 +97,10 @@ def up(
     audited: bool = False,
     say: Say = lambda text: None,
 ) -> Cluster:
-    """Start a cluster, or what is missing of the one in `folder`.
+    """Start a cluster, or the missing parts of the one in `folder`.
 
-    With `audited`, the API server writes muster's requests to audit.jsonl.
-    What was there stays: an `up` that was interrupted, or whose programs were killed, goes on.
+    With `audited`, the API server writes muster's requests to audit.jsonl. Existing parts stay: an
+    `up` that was interrupted, or whose programs were killed, continues.
 
     Raises:
         ValueError: a component ended or does not get ready, the text names its log; another

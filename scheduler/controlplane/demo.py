@@ -60,7 +60,7 @@ def mixed(nodes: int, gpus: int, count: int, seed: int) -> list[DemoJob]:
 
 
 def manifest(job: DemoJob, annotated: bool) -> dict[str, Any]:
-    """Return the PyTorchJob: a master and workers, nothing that speaks of muster but the play."""
+    """Return the PyTorchJob: a master and workers, with no mention of muster but the run time."""
 
     def part(replicas: int) -> dict[str, Any]:
         limits = {"nvidia.com/gpu": job.gpus_per_pod}
@@ -112,7 +112,7 @@ def check(cluster: Cluster | None) -> Cluster:
 
 
 class Demo:
-    """One showing: its jobs, what was seen of them, and when."""
+    """One run of the demo: its jobs, their observed states and times."""
 
     def __init__(
         self, cluster: Cluster, api: Api, jobs: list[DemoJob], limit_s: float, screen: Screen

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class DemoJob:
-    """One PyTorchJob, and how far it is."""
+    """One PyTorchJob and its progress."""
 
     name: str
     pods: int

@@ -44,7 +44,7 @@ class Screen:
         print(text, file=self._out, flush=True)
 
     def show(self, jobs: Sequence[DemoJob], total: Total) -> None:
-        """Draw how things stand, or tell what changed."""
+        """Draw the present state, or print what changed."""
         if not self._redraws:
             self._tell(jobs, total)
             return

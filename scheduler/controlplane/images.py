@@ -1,4 +1,4 @@
-"""Container images made on the spot, as OCI archives: no registry, no engine, no download.
+"""Container images built locally as OCI archives: no registry, no engine, no download.
 
 The training image holds links and a few small files. Its content, the system's programs and the
 Python environment with the checkout, is shown to every container by the node (see

@@ -105,7 +105,7 @@ def _used() -> list[ipaddress.IPv4Network]:
 
 
 def make(tag: str) -> Network:
-    """Make the bridge, with addresses that nobody uses here.
+    """Create the bridge, with addresses that this machine does not use.
 
     Raises:
         ValueError: there are none.
@@ -153,6 +153,6 @@ def attach(network: Network, index: int, pid: int, within_s: float = 10.0) -> No
 
 
 def remove(network: Network) -> None:
-    """Take links and bridge away; routes and addresses go with them."""
+    """Remove links and bridge; routes and addresses go with them."""
     for link in (*map(network.link, range(MAX_NODES)), network.bridge):
         _drop(link)

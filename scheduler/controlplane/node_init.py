@@ -1,4 +1,4 @@
-"""Process 1 of a real node, in namespaces of its own: when it ends, the whole node is off.
+"""Process 1 of a real node, in separate namespaces: when it ends, the whole node is off.
 
 Started by `nodes.start` through `unshare`. Every node has the default paths of kubelet and
 containerd for itself, and shows kubelet files in place of the machine's settings that it would set.
@@ -98,7 +98,7 @@ class Service:
         self.start_at_s = 0.0
 
     def tend(self, now_s: float) -> None:
-        """Start it if it does not run and its pause is over."""
+        """Start it if it is not running and its pause is over."""
         if self.child is None and now_s >= self.start_at_s:
             with self.log.open("ab") as out:
                 self.child = subprocess.Popen(self.command, stdout=out, stderr=out)
@@ -122,7 +122,7 @@ def load_images(config: dict[str, Any], containerd: Service) -> None:
 
 
 def main(path: str) -> None:
-    """Run the node that a file describes until SIGTERM, or until the machine takes its life."""
+    """Run the node that a file describes until SIGTERM, or until it is killed."""
     config = json.loads(Path(path).read_text())
     folder = Path(config["folder"])
 

@@ -1,4 +1,4 @@
-"""Real nodes on one machine: kubelet, containerd and runc, each node in namespaces of its own."""
+"""Real nodes on one machine: kubelet, containerd and runc, each node in separate namespaces."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ async def _discover(api: Api, root: str) -> dict[str, tuple[str, bool]]:
 
 
 def node(number: int, gpus: int) -> dict[str, Any]:
-    """Return a node that kwok plays."""
+    """Return a node that kwok simulates."""
     name = f"node-{number:05d}"
     has = {"cpu": "96", "memory": "1Ti", "pods": "110", "nvidia.com/gpu": str(gpus)}
     return {

@@ -1,4 +1,4 @@
-"""A folder of one's own where a program insists on a path that all its kind share."""
+"""A private folder for a program that insists on a shared path."""
 
 from __future__ import annotations
 

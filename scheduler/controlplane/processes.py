@@ -1,4 +1,4 @@
-"""Programs that run on after the command that started them, and are ended by nobody else's id."""
+"""Programs that outlive the command that started them, and are ended only by their own id."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _signal(pids: list[int], number: int) -> None:
 def start(
     name: str, command: list[str], folder: Path, environment: Mapping[str, str] | None = None
 ) -> Process:
-    """Start a program in a session of its own; its output goes to FOLDER/NAME.log."""
+    """Start a program in a new session; its output goes to FOLDER/NAME.log."""
     log = folder / f"{name}.log"
     extra = dict(environment or {})
     with log.open("ab") as out:
@@ -136,7 +136,7 @@ def stop(processes: list[Process], within_s: float = 10.0) -> None:
 
 
 def sweep(folder: Path, within_s: float = 10.0) -> None:
-    """End what still logs into a folder and is in nobody's books: its starter was interrupted."""
+    """End programs that still log into a folder without a record: their starter was interrupted."""
     end_s = time.monotonic() + within_s
     number = signal.SIGTERM
     while pids := [pid for pid, log in marked() if Path(log).parent == folder]:
@@ -155,7 +155,7 @@ def _reap(pid: int) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return loopback ports that nobody uses now, and that the system gives to nobody by itself.
+    """Return loopback ports that are free now, outside the range that the system assigns.
 
     A component binds its port seconds later; till then anybody who asks for any port would get one
     of the system's own range.

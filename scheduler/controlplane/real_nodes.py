@@ -43,7 +43,7 @@ def controller_flags(cluster: Cluster) -> list[str]:
 
 
 def launch(cluster: Cluster, programs: dict[str, Path]) -> None:
-    """Start the cluster's DNS and its real nodes, as far as they are not well."""
+    """Start the cluster's DNS and its real nodes, unless they are healthy."""
     net = cluster.network
     assert net is not None
     _start_dns(cluster, net, programs["coredns"])
@@ -135,7 +135,7 @@ def _numbered(cluster: Cluster, name: str) -> int:
 
 
 def power_off(cluster: Cluster, name: str) -> None:
-    """Take a node's life as a power cut does: all its processes at once.
+    """Kill all processes of a node at once, like a power cut.
 
     Raises:
         ValueError: there is no such real node.
@@ -159,7 +159,7 @@ def power_on(cluster: Cluster, name: str) -> None:
 
 
 def end(cluster: Cluster) -> None:
-    """End all real nodes and take away what they left on the machine."""
+    """End all real nodes and remove what they left on the machine."""
     net = cluster.network
     if net is None:
         return

@@ -1,4 +1,4 @@
-"""What is remembered of a local cluster between commands, and whether its components are well."""
+"""The record of a local cluster between commands, and the health of its components."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Ports(msgspec.Struct):
 
 
 class Cluster(msgspec.Struct):
-    """What is remembered of a cluster, in cluster.json."""
+    """The record of a cluster, in cluster.json."""
 
     folder: str
     nodes: int
@@ -92,7 +92,7 @@ class Cluster(msgspec.Struct):
         return self.network.host if self.network else "127.0.0.1"
 
     def save(self) -> None:
-        """Write it down."""
+        """Write the record."""
         # the record is whole after a power cut, the old or the new
         whole.write_bytes(self.dir / "cluster.json", msgspec.json.encode(self), durable=True)
 
@@ -109,9 +109,9 @@ class Cluster(msgspec.Struct):
         raise ValueError(f"component {name!r} is unknown; known: {names}")
 
     def run(self, name: str, command: list[str], **environment: str) -> None:
-        """Start a component, unless it is well; what is left of it is ended first.
+        """Start a component, unless it is healthy; remains of it are ended first.
 
-        One that is started anew keeps its place among the others.
+        A restarted component keeps its place among the others.
         """
         names = [process.name for process in self.processes]
         at = names.index(name) if name in names else len(names)
@@ -123,13 +123,13 @@ class Cluster(msgspec.Struct):
         self.save()
 
     def restart(self, name: str) -> None:
-        """Start a component anew, as it was started before; one that lives is ended first."""
+        """Restart a component as it was started before; a live one is ended first."""
         old = self.process(name)
         stop([old])
         self.run(name, old.command, **old.environment)
 
     def healthy(self, name: str) -> bool:
-        """True if a component answers that it is well."""
+        """True if a component answers that it is healthy."""
         ports = self.ports
         urls = {
             "etcd": f"https://127.0.0.1:{ports.etcd}/health",
@@ -158,7 +158,7 @@ def _any_certificate() -> ssl.SSLContext:
 
 
 def answers(url: str, keys: Path | None = None) -> bool:
-    """True if the address answers 200, to one who shows the client's key of a folder."""
+    """True if the address answers 200 to a client with the key of a folder."""
     tls = _any_certificate()
     try:
         if keys is not None:
@@ -198,7 +198,7 @@ def load(folder: Path) -> Cluster | None:
 
 
 def await_well(cluster: Cluster, name: str, say: Say) -> None:
-    """Wait until a component is well."""
+    """Wait until a component is healthy."""
     end_s = time.monotonic() + READY_WITHIN_S
     while not cluster.healthy(name):
         process = cluster.process(name)

@@ -1,4 +1,4 @@
-"""Runs a program and starts it again when it ends, as a Deployment would."""
+"""Runs a program and restarts it when it ends, as a Deployment would."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def launch(cluster: Cluster, programs: dict[str, Path]) -> None:
 
 
 def await_ready(cluster: Cluster, say: Say) -> None:
-    """Hand the operator the certificate that it made, as a mounted Secret would."""
+    """Give the operator the certificate that it created, as a mounted Secret would."""
     asyncio.run(_copy_certificate(cluster))
     await_well(cluster, "training-operator", say)
 

@@ -22,7 +22,7 @@ class NodeAdded:
 
 @dataclass(slots=True)
 class NodeCordoned:
-    """A node takes no new pods; those on it go on."""
+    """A node takes no new pods; those on it keep running."""
 
     node: str
 
@@ -89,7 +89,7 @@ class GangInterrupted:
 
 @dataclass(slots=True)
 class GangCancelled:
-    """The user took it back, waiting or running."""
+    """The user cancelled it, waiting or running."""
 
     gang: str
 
@@ -175,7 +175,7 @@ class Admitted:
 class Overtaken:
     """Gangs started past this one while it headed the queue, so many times in all.
 
-    The state counts on its own; a driver that makes a state anew tells it what the old one knew.
+    The state counts by itself; a driver that rebuilds a state passes in the old count.
     """
 
     gang: str
@@ -186,8 +186,8 @@ class Overtaken:
 class GangMends:
     """Whether a gang, which runs, lacks ranks that it cannot do without: then it comes first.
 
-    Whatever the order, it stands before all that hold nothing, until it has what it misses. The
-    driver knows; what no driver says never happens.
+    Whatever the order, it comes before all gangs that hold nothing, until it has what it lacks.
+    Only the driver knows this; without the event it never applies.
     """
 
     gang: str
@@ -196,9 +196,9 @@ class GangMends:
 
 @dataclass(slots=True)
 class GangSetAside:
-    """The gang cannot be placed as the cluster stands, whichever gangs end: it leaves the queue.
+    """The gang cannot be placed in the present cluster, even if others end: it leaves the queue.
 
-    It blocks nobody and keeps its age. The driver knows; what no driver says never happens.
+    It blocks nobody and keeps its age. Only the driver knows this.
     """
 
     gang: str

@@ -1,4 +1,4 @@
-"""One group of alike nodes: what is free on them, and how many pods fit there.
+"""One group of equal nodes: what is free on them, and how many pods fit there.
 
 What is free on a node is one of few *shapes*. Each group of nodes numbers those that it has met, so
 that the rest is lists of small numbers: the nodes of each shape, the shape that follows once pods
@@ -273,7 +273,7 @@ class NodeGroup:
         self._counted.clear()
 
     def number_anew(self, in_use: set[int]) -> list[int]:
-        """Forget the shapes that no node has; return the new number of each old one."""
+        """Drop the shapes that no node has; return the new number of each old one."""
         old_shapes, old_nodes = self.shapes, self.nodes
         kept = sorted(in_use)
         self.shapes = [old_shapes[number] for number in kept]

@@ -113,5 +113,5 @@ _LABELS = {str(word): row.label for word, row in TABLE.items()}
 
 
 def label(word: str) -> str:
-    """Return how a reason is called in running text; a word of another version as it reads."""
+    """Return the name of a reason in running text; a word of another version unchanged."""
     return _LABELS.get(word) or word.replace("_", " ")

@@ -1,8 +1,8 @@
 """How many pods of a role fit across all groups of nodes that it may use, and on which first.
 
-A label of an admin's may make a group of every node. To look at thousands of groups for every gang
-that starts would take longer than all else; so for pods of a shape that was placed, `Across` keeps
-the nodes in the order in which they are used, and looks only at groups that changed.
+An admin's label may make every node a group. Checking thousands of groups for every gang that
+starts would take longer than all else; so for pods of a shape that was placed, `Across` keeps the
+nodes in the order in which they are used, and checks only groups that changed.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Changes:
         self.readers: list[Across] = []
 
     def hand_out(self) -> None:
-        """Tell every reader what changed."""
+        """Notify every reader of changes."""
         if self.groups:
             for reader in self.readers:
                 reader.stale.update(self.groups)
             self.groups.clear()
 
     def forget(self) -> None:
-        """Forget the readers: nobody asks them any more."""
+        """Drop the readers: they are no longer used."""
         self.readers.clear()
         self.groups.clear()
 

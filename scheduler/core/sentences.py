@@ -114,9 +114,9 @@ def _apart(short: Shortage, said: Explanation) -> str:
 
 
 def never(unmet: Unmet, name_of: PoolName = str, unmatched: str = "") -> str:
-    """Say which request no node offers, and what there is instead.
+    """Say which request no node can meet, and what the nodes offer instead.
 
-    `unmatched` is said where the selector matches no node and its pools are no words for people.
+    `unmatched` is used if the selector matches no node and its pool names mean nothing to people.
     """
     selector, pods = unmet.selector, _pods(unmet.pods)
     if unmatched and unmet.lack in (Lack.POOL, Lack.MODEL, Lack.MODEL_IN_POOL):

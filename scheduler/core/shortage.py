@@ -1,4 +1,4 @@
-"""What gangs are short of: which resource binds, and which request no node offers.
+"""What gangs are short of: which resource is short, and which request no node can meet.
 
 A pass asks `outlook` for each family, in a few sums that moves keep up to date; the numbers behind
 one gang's reason (`shortage`, `unmet`) are worked out when somebody asks.

@@ -1,4 +1,4 @@
-"""What-ifs on a whole state: apply events, look, and everything is as it was.
+"""What-ifs on a whole state: apply events, look, and undo everything.
 
 Nothing is copied but what an event is about to touch: a gang is noted before the first event that
 can change it, and nodes keep their own log. Begin and end cost the families with a waiting gang,

@@ -1,8 +1,8 @@
 """The bind verb: a pod of an ungated gang is bound only together with all of its gang.
 
 Calls of one plan wait for each other. No write begins for a call whose caller hung up or soon will,
-and none for a plan of which that happened before it was committed. One that is under way goes on,
-and the next call for its pod waits for its outcome.
+nor for a plan where that happened before the commit. A write in flight continues, and the next call
+for its pod waits for its outcome.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Call:
     parked: asyncio.Future[str] | None = None  #: why it is not bound; nothing if it may be
 
     def over(self) -> str:
-        """Return why nothing may be written for it any more, or nothing."""
+        """Return why nothing may be written for it, or nothing."""
         if self.gone.done():
             return HUNG_UP
         late = asyncio.get_running_loop().time() >= self.deadline_s
@@ -103,7 +103,7 @@ class Barrier:
         return [slot for slot in self.slots if not slot.is_bound]
 
     def answer(self, uid: str, text: str) -> None:
-        """Let one call go on."""
+        """Let one call continue."""
         _, call = self.calls.pop(uid)
         if call.parked is not None and not call.parked.done():
             call.parked.set_result(text)

@@ -16,10 +16,10 @@ LOOK_S = 10.0
 
 
 class Certificates:
-    """What the socket of the verbs shows and demands.
+    """The certificate of the verbs' socket, and the authority that clients need.
 
-    Each handshake takes the context that is current then, so that an authority which was taken away
-    is trusted no more; connections that are open stay.
+    Each handshake uses the current context, so that a removed authority is no longer trusted; open
+    connections stay.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
@@ -80,7 +80,7 @@ class Certificates:
         }
 
     def look(self) -> bool:
-        """Take over files that changed; True if they did. What cannot be used is logged."""
+        """Reload changed files; True if they changed. Unusable files are logged."""
         try:
             content = self._read()
             if content == self._content:
@@ -94,7 +94,7 @@ class Certificates:
         return True
 
     async def keep_looking(self) -> None:
-        """Look now and then, for ever."""
+        """Check the files at intervals, without end."""
         while True:
             await asyncio.sleep(LOOK_S)
             self.look()

@@ -1,7 +1,6 @@
 """The verbs that kube-scheduler calls: filter, preempt, bind.
 
-The first two decide nothing and change no table but what is to be done about lost nominations and
-refused pods.
+The first two decide nothing; they only note lost nominations and refused pods.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The journal as files: written in batches, set aside when full, resumed after a failure."""
+"""The journal as files: written in batches, rotated when full, resumed after a failure."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ PROBE_BYTES = 1 << 16
 
 
 class Journal:
-    """A file of lines that is set aside when it is full; the one before it is kept.
+    """A file of lines that is rotated when it is full; the previous file is kept.
 
-    Lines are held back and written together, so that a reader finds no half of one. Where the file
-    cannot be written, lines are counted instead, and once it can be it goes on with a `Gap` and a
-    snapshot. Lines are numbered from each snapshot on, so that none is missing unseen.
+    Lines are buffered and written together, so that a reader finds no partial line. While the file
+    cannot be written, lines are counted instead; afterwards it continues with a `Gap` and a
+    snapshot. Lines are numbered from each snapshot on, so that a missing one is noticed.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
@@ -40,7 +40,7 @@ class Journal:
 
     @property
     def failing(self) -> bool:
-        """True from a failed write to the snapshot with which the file goes on."""
+        """True from a failed write until the snapshot with which the file continues."""
         return bool(self._why)
 
     def write(self, line: bytes, *, rests: bool = False) -> None:
@@ -75,14 +75,14 @@ class Journal:
         return [*found, self._path] if self._path.is_file() else found
 
     def flush(self) -> None:
-        """Write what is held back; does not raise."""
+        """Write the buffered lines; does not raise."""
         if self._held and not self.failing:
             self._try(self._write)
         if self.failing:
             self._lose()
 
     def writable(self) -> bool:
-        """True if the file can be written again, so that a snapshot is worth its while."""
+        """True if the file can be written again, so that a snapshot makes sense."""
         try:
             self._open()
             assert self._file is not None
@@ -96,7 +96,7 @@ class Journal:
             return False
 
     def close(self) -> None:
-        """Write what is held back, and close the file."""
+        """Write the buffered lines, and close the file."""
         self.flush()
         if self._file is not None:
             os.close(self._file)

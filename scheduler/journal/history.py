@@ -1,7 +1,7 @@
-"""The journal of a live muster as one story: several files, several lives of the process.
+"""The journal of a live muster as one history, across files and restarts.
 
 A file begins with a snapshot and counts time from the start of the process that wrote it. Here all
-of it has one zero, the first snapshot.
+times have one zero, the first snapshot.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ WRONG_FILES = "give all files of one journal, the oldest first"
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """The core's state is made anew: these nodes, and what the next entries tell."""
+    """The core's state is rebuilt: these nodes, and the content of the next entries."""
 
     nodes: list[Node]
     policy: PolicySpec
@@ -65,7 +65,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Aside:
-    """A line that cannot be taken in, and why."""
+    """A line that cannot be used, and why."""
 
     why: str
 
@@ -90,12 +90,12 @@ class _Snapshot(msgspec.Struct):
 def read(paths: Sequence[Path]) -> Iterator[Entry]:
     """Yield the entries of a journal whose files are given in order.
 
-    Where a process began anew and the snapshot says when (`zero_unix_s`), the time between is kept;
-    where it does not, the new life follows the old one at once. A line that cannot be read is an
-    `Aside`; after a snapshot that cannot be, nothing can be followed until the next.
+    If a process restarted and the snapshot says when (`zero_unix_s`), the time between is kept;
+    else the new part follows the old one at once. A line that cannot be read is an `Aside`; after
+    an unreadable snapshot nothing can be followed until the next.
 
     Raises:
-        ValueError: a file is no journal, or they are not in order; the text names file and line.
+        ValueError: a file is not a journal, or they are not in order; the text names file and line.
     """
     for path in paths:
         if not path.is_file():
@@ -108,7 +108,7 @@ def read(paths: Sequence[Path]) -> Iterator[Entry]:
 
 
 def told(numbered: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Entry]:
-    """Yield the entries of journal lines, each given with the place where it stands."""
+    """Yield the entries of journal lines, each given with its place in the files."""
     return _entries((place, line, "") for place, line in numbered)
 
 
@@ -189,7 +189,7 @@ def _nodes(seen: _Snapshot) -> list[Node]:
 
 
 def check(item: object) -> None:
-    """Raise ValueError for counts that no cluster has; earlier versions did not refuse them."""
+    """Raise ValueError for impossible counts, which earlier versions accepted."""
     match item:
         case GangSubmitted():
             roles: tuple[Role, ...] = item.gang.roles
@@ -218,12 +218,12 @@ def _check_shape(shape: PodShape) -> None:
 
 
 def shortened(number: int) -> str:
-    """Return a number; one that Python would not spell out, by its size."""
+    """Return a number as text; one too long to print, by its size."""
     return f"{number:,}" if abs(number) < 1 << 64 else f"2^{number.bit_length() - 1} or more"
 
 
 class Follower:
-    """The core's state, as the journal tells it."""
+    """The core's state as the journal records it."""
 
     def __init__(self) -> None:
         self.state = ClusterState(())
@@ -247,7 +247,7 @@ class Follower:
 
 
 def lines_of(now_s: float, state: ClusterState, policy: PolicySpec) -> list[msgspec.Raw]:
-    """Return journal lines that make a state anew."""
+    """Return journal lines that rebuild a state."""
     written = [snapshot(now_s, state, policy), *(encode(now_s, e) for e in events_of(state))]
     return [msgspec.Raw(line) for line in written]
 

@@ -105,7 +105,7 @@ def decode_item(kind: str, value: object) -> object:
     """Return the event, decision or gap of one line.
 
     Raises:
-        ValueError: there is no such kind, or the value is none of it.
+        ValueError: there is no such kind, or the value does not match it.
     """
     try:
         if kind == "Wait":
@@ -204,8 +204,8 @@ def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, content) of a journal; lines for people are left out.
 
     Raises:
-        ValueError: a line is no journal line, or one is missing. A last line that was cut off is
-            left out.
+        ValueError: a line is not a journal line, or one is missing. A truncated last line is
+            skipped.
     """
     for number, content, problem in told_lines(path):
         if problem:
@@ -214,7 +214,7 @@ def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def told_lines(path: Path) -> Iterator[tuple[int, dict[str, Any], str]]:
-    """Yield the same with what is wrong with a line, or before it; its content is empty then."""
+    """Yield the same with each error in a line, or before it; its content is then empty."""
     last: int | None = None
     with path.open("rb") as file:
         for number, line in enumerate(_read(file), 1):

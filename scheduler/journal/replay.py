@@ -1,4 +1,4 @@
-"""Replay: the events of a live session go through the core again, and it must decide the same."""
+"""Replay: feed the events of a live session to the core again; it must decide the same."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def replay(path: Path) -> Replayed:
     """Feed a journal to the core and compare decisions line by line.
 
     Raises:
-        ValueError: the file is no journal; the text names the line.
+        ValueError: the file is not a journal; the text names the line.
     """
     feed = _Feed()
     for number, line in lines(path):
@@ -99,7 +99,7 @@ class _Feed:
         """Feed a line; return what the core decides otherwise, or nothing.
 
         Raises:
-            ValueError: it is no line of a journal.
+            ValueError: it is not a journal line.
         """
         if line["is"] == "Snapshot":
             return self._begin(line)

@@ -1,4 +1,4 @@
-"""Calls to the API server: few kinds, typed replies, and the retries that Kubernetes asks for."""
+"""Calls to the API server: few kinds, typed replies, and the retries that Kubernetes expects."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ApiError(Exception):
 
     @property
     def is_late(self) -> bool:
-        """True if the server had too much to do, or did not answer: it refused nothing."""
+        """True if the server was overloaded or did not answer, so that it refused nothing."""
         return self.code in (0, 503, 504) or (self.code == 429 and BUDGET not in self.text)
 
 
@@ -71,8 +71,8 @@ async def access(kubeconfig: str, context: str = "") -> Configuration:
     """Return the address and credentials of the API server; an empty context is the current one.
 
     Raises:
-        ValueError: there is no such file or context, or it is no kubeconfig, or no service account
-            is here.
+        ValueError: there is no such file or context, or it is not a kubeconfig, or there is no
+            service account.
     """
     configuration = Configuration()
     try:
@@ -176,15 +176,14 @@ class Api:
         headers: dict[str, str] | None = None,
         most_bytes: int = 0,
     ) -> bytes:
-        """Make one request; it waits for its turn, and `unless` is asked when that has come.
+        """Make one request; it waits for its turn, and calls `unless` then.
 
-        One that is made `again` stands before those that are new. The time of `timeout_s` begins
-        with its turn.
+        With `again`, it goes before new requests. `timeout_s` begins with its turn.
 
         Raises:
-            ApiError: the answer is no 2xx, or there is none within `timeout_s`. 404 also stands for
-                a namespace that ends and takes nothing new, 409 for a reason of `unless`, and
-                `TOO_LARGE` for an answer of more than `most_bytes`.
+            ApiError: the answer is not 2xx, or there is none within `timeout_s`. 404 also means a
+                namespace that is being deleted, 409 a reason of `unless`, and `TOO_LARGE` an
+                answer of more than `most_bytes`.
         """
         assert self._session is not None
         headers = {**await self._headers(), **(headers or {}), "Accept": accept}
@@ -261,11 +260,12 @@ class Api:
         unless: Callable[[], str] | None = None,
         turn: Turn = Turn.WRITE,
     ) -> bytes:
-        """Make one request again until the server takes or refuses it.
+        """Repeat one request until the server accepts or refuses it.
 
-        429 waits as told, a server's error or silence a little longer each time; so does 403, but
-        not for long. Every try asks `unless`, and whether this replica still may write. No try
-        begins later than `within_s` after the first; one that is under way is waited for.
+        After 429 it waits as long as the server says, after a server's error or silence a little
+        longer each time; after 403 the same, but not for long. Each attempt calls `unless`, and
+        checks whether this replica may still write. No attempt begins later than `within_s` after
+        the first; one in flight is awaited.
 
         Raises:
             ApiError: refused, or `within_s` is over.

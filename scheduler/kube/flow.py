@@ -1,11 +1,11 @@
-"""How many requests are under way at once: as many as the API server answers without a queue.
+"""How many requests are in flight: as many as the API server answers without queueing.
 
 The limit follows the answers as TCP Vegas follows round trips (Brakmo, O'Malley and Peterson,
 SIGCOMM 1994; Netflix's concurrency-limits does so for requests): by how much longer an answer takes
-than the quickest of its kind, it says how many requests wait in the server. What is quick is
-found out anew with few requests every half minute (as BBR does, Cardwell and others, CACM 2017): a
-server under constant load must not pass for a slow one. A refusal for too much work halves the
-limits of all flows, for a while, and nothing is sent before the time that it names.
+than the quickest of its kind, it says how many requests wait in the server. The quickest answer is
+measured again with few requests every half minute (as BBR does, Cardwell and others, CACM 2017), so
+that a server under constant load does not count as slow. A refusal for overload halves the limits
+of all flows for a while, and nothing is sent before the time that it gives.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BEHIND_OTHERS_S = 1.0  #: so long a request that goes first waits for those unde
 
 
 class Flow:
-    """Requests that wait for their turn, and those under way. Those of `before` go first."""
+    """Requests that wait for their turn, and those in flight. Those of `before` go first."""
 
     def __init__(
         self, most: int, before: Flow | None = None, clock: Callable[[], float] = time.monotonic
@@ -60,7 +60,7 @@ class Flow:
         return len(self._waiting)
 
     async def turn(self, *, again: bool = False) -> None:
-        """Return when a request may be sent; with `again` it stands before the new ones."""
+        """Return when a request may be sent; with `again` it goes before new ones."""
         if not self._waiting and self._may_go():
             self.under_way += 1
             return
@@ -84,7 +84,7 @@ class Flow:
             raise
 
     def over(self) -> None:
-        """Note that a request that had its turn is not under way any more."""
+        """Note that a request is no longer in flight."""
         self.under_way -= 1
         self._go()
 

@@ -1,4 +1,4 @@
-"""Which cluster a command means, found as kubectl finds it."""
+"""Finds the cluster of a command as kubectl does."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from kubernetes.aio.config.kube_config import KubeConfigLoader, KubeConfigMerger
 def chosen(named: str = "") -> str:
     """Return the kubeconfig to use: the one named, KUBECONFIG, ~/.kube/config; empty: in-cluster.
 
-    KUBECONFIG may list several files; they are returned as they stand there.
+    KUBECONFIG may list several files; they are returned unchanged.
 
     Raises:
-        ValueError: there is none, and this is no pod either.
+        ValueError: there is none, and this is not a pod.
     """
     listed = named or os.environ.get("KUBECONFIG", "")
     if listed:

@@ -20,7 +20,7 @@ log = logging.getLogger("muster.lease")
 
 
 class LeaseLostError(Exception):
-    """Somebody else leads, or may: this process ends as it must, and is started anew to wait."""
+    """Another replica leads, or may: this process must exit, and is restarted as the standby."""
 
 
 class _Meta(msgspec.Struct, rename="camel"):
@@ -63,14 +63,14 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """True while nobody else can have taken it."""
+        """True while no other replica can have taken it."""
         if not self.acquired.is_set() or self.lost.is_set():
             return False
         return asyncio.get_running_loop().time() < self._renewed_s + self._lease_s
 
     @property
     def epoch(self) -> str:
-        """Name of this time of leading; no other process or time has it."""
+        """The unique name of this term of leadership."""
         return f"{self._identity}/{self._transitions}"
 
     async def run(self) -> None:

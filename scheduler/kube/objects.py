@@ -159,7 +159,7 @@ class PodStatus(_Object):
 
     @property
     def resize_is_infeasible(self) -> bool:
-        """True if its node can never give the pod what it asks for since its resize."""
+        """True if its node can never give the pod what its resize asks for."""
         for one in self.conditions:
             if one.type == "PodResizePending":
                 return one.reason == "Infeasible"
@@ -176,7 +176,7 @@ class Pod(_Object):
 
     @property
     def saved_unix_s(self) -> float:
-        """Until when the pod says that its gang's work is saved; -inf if it does not say a time."""
+        """Until when the pod says that its gang's work is saved; -inf if it gives no time."""
         text = self.metadata.annotations.get(SAVED)
         if not text:
             return -inf
@@ -198,7 +198,7 @@ class Pod(_Object):
 
     @property
     def ended(self) -> bool:
-        """True once the pod holds nothing any more."""
+        """True once the pod holds nothing."""
         return self.status.phase in ("Succeeded", "Failed")
 
     @property
@@ -210,7 +210,7 @@ class Pod(_Object):
     def ended_well(self) -> bool:
         """True if it succeeded of its own accord.
 
-        A rank that exits with 0 because it was told to end left its work to the one after it.
+        A rank that exits with 0 because it was asked to stop leaves its work to its successor.
         """
         if self.status.phase != "Succeeded":
             return False
@@ -277,7 +277,7 @@ class ThingStatus(_Object):
 
 
 class Thing(_Object):
-    """An object of which the owner's numbers are read: PodGroups, jobs and the like."""
+    """An object that defines the size of gangs: a PodGroup, a job and so on."""
 
     metadata: Meta
     kind: str = ""

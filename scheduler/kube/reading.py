@@ -1,8 +1,8 @@
-"""Reads what the API server sends, whatever a user has put into it.
+"""Reads what the API server sends, whatever users have put into it.
 
-One object that cannot be read is left out, and counted; it hides no other. The API server keeps
-the bytes of `managedFields` as they came, so what no decoder takes is mended first: values nested
-deeper than anything that muster reads are cut out, and halves of characters replaced.
+An object that cannot be read is skipped and counted; it hides no other. The API server keeps the
+bytes of `managedFields` as they came, so input that no decoder accepts is repaired first: values
+nested deeper than anything that muster reads are cut out, and broken characters are replaced.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def shallow(content: bytes, deepest: int = DEEPEST) -> bytes:
 
 
 def mending(content: bytes) -> Iterator[bytes]:
-    """Yield again and again, so that others may have their turn, last what `mended` returns."""
+    """Yield repeatedly, so that other tasks can run, and finally what `mended` returns."""
     text = content.decode(errors="replace").encode()
     if b"\\ud" in text or b"\\uD" in text:
         text = text.replace(_BACKSLASH, _STANDS_FOR_IT)
@@ -98,15 +98,15 @@ def mending(content: bytes) -> Iterator[bytes]:
 
 
 def mended(content: bytes) -> bytes:
-    """Return JSON of which decoders take every part."""
+    """Return JSON that decoders accept in full."""
     return deque(mending(content), 1).pop()
 
 
 def decode(decoder: msgspec.json.Decoder[T], content: bytes | msgspec.Raw) -> T:
-    """Return what `content` says, mended where it has to be.
+    """Return the decoded `content`, repaired where necessary.
 
     Raises:
-        One of `UNREADABLE`: it has not the form that it should have.
+        One of `UNREADABLE`: it does not have the expected form.
     """
     try:
         return decoder.decode(content)
@@ -194,7 +194,7 @@ class Reader(Generic[T]):
         """Return the objects of a part of a list, without those that cannot be read.
 
         Raises:
-            ValueError: it is no list at all.
+            ValueError: it is not a list.
         """
         try:
             return self.whole_page(content)
@@ -209,7 +209,7 @@ class Reader(Generic[T]):
         return Page(items, unread, page.metadata.resource_version, page.metadata.continue_)
 
     def whole_line(self, content: bytes) -> Told[T]:
-        """Return what a line of a watch tells.
+        """Return the content of a watch line.
 
         Raises:
             One of `UNREADABLE`: not all of it can be read as it is.
@@ -217,7 +217,7 @@ class Reader(Generic[T]):
         return _told(_line.decode(content), self._object.decode)
 
     def line(self, content: bytes) -> Told[T] | None:
-        """Return what a line of a watch tells; None if not even its object's name can be read."""
+        """Return the content of a watch line; None if not even its object's name can be read."""
         try:
             return _told(decode(_line, content), self._read)
         except UNREADABLE as error:

@@ -1,4 +1,4 @@
-"""Informers: one kind of object, listed once and then watched, as calls to a handler."""
+"""Informers: list one kind of object once, then watch it, as calls to a handler."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ GONE_AFTER_S = 30.0  #: a kind that was there and is denied for so long is gone
 
 @dataclass
 class Informer(Generic[T]):
-    """Keeps `handler` told of every object of one kind.
+    """Calls `handler` for every change of one kind of object.
 
     After a gap (expired watch, restart of the server) it lists again and reports the differences,
     deletions included, so that the handler never misses a state, only steps on the way to it.
@@ -76,11 +76,11 @@ class Informer(Generic[T]):
 
     @property
     def skipped(self) -> int:
-        """Objects and changes that could not be taken in."""
+        """Objects and changes that could not be processed."""
         return self._untaken + self._reader.skipped
 
     async def run(self) -> None:
-        """Watch for ever."""
+        """Watch without end."""
         pause_s = FIRST_PAUSE_S
         absent_since_s: float | None = None
         self.came_s = self.came_s or asyncio.get_running_loop().time()

@@ -68,7 +68,7 @@ def live(
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield what went wrong, one by one where several things did."""
+    """Yield the single errors of an exception, which may be a group."""
     if isinstance(error, BaseExceptionGroup):
         for one in error.exceptions:
             yield from leaves(one)
@@ -84,7 +84,7 @@ def ungate(
     namespace: Annotated[str, typer.Option(help="Only pods of this namespace.")] = "",
     everything: Annotated[bool, typer.Option("--all", help="Pods of all namespaces.")] = False,
 ) -> None:
-    """Give gated pods, and jobs that muster suspended, back. Example: muster ungate --all"""
+    """Release gated pods, and resume jobs that muster suspended. Example: muster ungate --all"""
     if bool(namespace) == everything:
         raise ValueError("give --namespace NAME or --all")
     import asyncio
@@ -108,7 +108,7 @@ def ungate(
 def replay(
     journal: Annotated[Path, typer.Argument(help="journal.jsonl of a live muster.")],
 ) -> None:
-    """Demand the same decisions from the core. Example: muster replay journal.jsonl"""
+    """Check that the core decides the same again. Example: muster replay journal.jsonl"""
     from scheduler.journal.replay import replay as feed
 
     done = feed(journal)

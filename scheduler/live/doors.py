@@ -1,9 +1,9 @@
-"""Sockets that hold out against whoever reaches them: bounds on connections, headers and time.
+"""Sockets with bounds on connections, headers and time, against hostile clients.
 
-uvicorn has none of these with httptools: headers without end are kept, half a request is waited for
-as long as its sender likes, and so is a TLS handshake. Whoever waits for a request, or for a
-handshake, longest makes room for who comes; where nobody waits, whose answer takes longest. So
-those are served meanwhile who send a request and read its answer.
+uvicorn with httptools has no such bounds: it keeps endless headers, and waits without end for half
+a request or a TLS handshake. At the limit of connections, the one that has waited longest for a
+request or a handshake is closed; if none waits, the one whose answer takes longest. So clients that
+send a request and read the answer are served meanwhile.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PAUSE_S = 0.1  #: where the process has no file left for another connection
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one socket takes."""
+    """The bounds of one socket."""
 
     connections: int = 256
     head_bytes: int = 32 << 10  #: of a request, beside its body; tokens of some providers are long
@@ -44,7 +44,7 @@ def bounds_of_verbs() -> Bounds:
 
 @dataclass(eq=False, slots=True)
 class Door:
-    """One socket: who is inside, and who of them has yet to ask for something."""
+    """One socket: its connections, and which of them have not sent a request yet."""
 
     bounds: Bounds
     certificates: Certificates | None = None
@@ -57,7 +57,7 @@ class Door:
         """Listen.
 
         Raises:
-            OSError: the address is none of this machine's, or taken.
+            OSError: the address does not belong to this machine, or is in use.
         """
         loop = asyncio.get_running_loop()
         for family, kind, number, _, address in await loop.getaddrinfo(
@@ -81,14 +81,14 @@ class Door:
         return int(self._listeners[0].getsockname()[1])
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Accept no more connections."""
         for task in self._tasks:
             task.cancel()
         for visit in [visit for visit in self.waiting if visit.comes_by is not None]:
             visit.end()
 
     async def wait_closed(self) -> None:
-        """Wait until nobody is let in."""
+        """Wait until no more connections are accepted."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _accept(self, listener: socket.socket, server: uvicorn.Server) -> None:
@@ -122,7 +122,7 @@ class Door:
             visit.comes_by = visit.coming = None
 
     def left(self, visit: Visit) -> None:
-        """Count somebody no more."""
+        """Stop counting a connection."""
         self.inside.pop(visit, None)
         self.waiting.pop(visit, None)
 
@@ -169,13 +169,13 @@ class Visit(HttpToolsProtocol):
         self._within(self._door.bounds.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count it no more."""
+        """Stop counting it."""
         self._door.left(self)
         self._stop_timer()
         super().connection_lost(exc)
 
     def end(self) -> None:
-        """Cut the connection off."""
+        """Close the connection."""
         self._door.left(self)
         self._stop_timer()
         if self.comes_by is not None:  # what reads from it hears of an end
@@ -202,7 +202,7 @@ class Visit(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, unless headers have no end, be they before the body or after it."""
+        """Process received data, unless headers before or after the body are too long."""
         before = self._body_bytes
         super().data_received(data)
         if self._in_request:
@@ -211,12 +211,12 @@ class Visit(HttpToolsProtocol):
                 self.end()
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body; nobody keeps more of it than is asked for."""
+        """Process a part of the body; no more is kept than the application asks for."""
         self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note that all of a request has come."""
+        """Note that a request is complete."""
         self._in_request = False
         super().on_message_complete()
 
@@ -232,7 +232,7 @@ class Visit(HttpToolsProtocol):
         """Note that it can be answered.
 
         Raises:
-            ValueError: it is too large; who sent it is told so.
+            ValueError: it is too large; the sender gets an answer that says so.
         """
         self._in_head = False
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)

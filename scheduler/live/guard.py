@@ -1,4 +1,4 @@
-"""Work that never ends, whatever goes wrong in it."""
+"""Permanent loops that survive any error."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ WELL_AFTER_S = 60.0  #: work that ran for so long begins with the first pause ag
 
 
 async def kept(what: str, work: Callable[[], Awaitable[None]], failures: Counter) -> None:
-    """Do work that goes on for ever; where it fails, say and count that, and begin it anew.
+    """Run a permanent loop; log and count each failure, and restart the loop.
 
-    One object that muster cannot deal with must not end it for all others.
+    One object that muster cannot handle must not stop the loop for all others.
     """
     loop = asyncio.get_running_loop()
     pause_s = FIRST_PAUSE_S

@@ -1,4 +1,4 @@
-"""One running muster: informers, lease, controller and sockets, put together and taken apart."""
+"""One running muster: starts and stops informers, lease, controller and sockets."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ class Service:
         """Run until a signal comes or the lease is lost.
 
         Raises:
-            LeaseLostError: the process should be started anew.
+            LeaseLostError: the process should be restarted.
         """
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -395,10 +395,10 @@ class Service:
 
 
 def on_trouble(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what no code was there to catch; a connection that is cut off is no failure of muster.
+    """Log errors that no code caught; a broken connection is not a failure of muster.
 
     uvloop reports a write to a socket that the other side has just closed as fatal, with the
-    transport; whoever made the request hears of it on their own.
+    transport; the sender of the request notices by itself.
     """
     error = context.get("exception")
     if "transport" in context and isinstance(error, OSError | RuntimeError):
@@ -408,7 +408,7 @@ def on_trouble(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None
 
 
 async def serve(settings: LiveSettings) -> None:
-    """Run muster on a cluster until it is told to stop."""
+    """Run muster on a cluster until it is asked to stop."""
     asyncio.get_running_loop().set_exception_handler(on_trouble)
     configuration = await access(settings.kubeconfig)
     async with Api(configuration, in_flight=settings.requests_in_flight) as api:

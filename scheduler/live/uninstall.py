@@ -1,4 +1,4 @@
-"""Leaving a cluster: no pod stays behind muster's gate, and no job suspended."""
+"""Uninstalling: leaves no pod behind muster's gate, and no job suspended."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ ROUNDS = 4  #: pods come and change meanwhile
 
 
 async def ungate(kubeconfig: str = "", context: str = "", namespace: str = "") -> tuple[int, int]:
-    """Take muster's gate off all pods, of one namespace or of all.
+    """Remove muster's gate from all pods, of one namespace or of all.
 
-    Returns how many had it, and how many pods without a node name a scheduler that leaves with
+    Returns how many had it, and how many pods without a node name a scheduler that goes away with
     muster, such as muster-direct.
 
     Raises:
-        ValueError: no cluster is named, see `kubeconfig.chosen`; or some pods keep the gate.
+        ValueError: no cluster is given, see `kubeconfig.chosen`; or some pods keep the gate.
     """
     configuration = await access(chosen(kubeconfig), context)
     async with Api(configuration) as api:
@@ -60,7 +60,7 @@ async def resume(kubeconfig: str = "", context: str = "", namespace: str = "") -
     """Resume the jobs that muster suspended, of one namespace or of all; return how many.
 
     Raises:
-        ValueError: no cluster is named, see `kubeconfig.chosen`; or some jobs stay suspended.
+        ValueError: no cluster is given, see `kubeconfig.chosen`; or some jobs stay suspended.
     """
     configuration = await access(chosen(kubeconfig), context)
     count, problems = 0, []

@@ -1,7 +1,7 @@
-"""Policies by name: each is an order, a discipline and a placer. Nobody else knows the words.
+"""Policies by name: each is an order, a discipline and a placer. Only this module knows the names.
 
-Words come from flags, TOML, live settings and records; each edge has them read once, here, so that
-what is wrong with them is said in the same words everywhere.
+Names come from flags, TOML, live settings and records. All of them are read here, so that every
+entry point reports errors in the same words.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def policy(spec: PolicySpec) -> Policy:
 
 
 def read(words: Mapping[str, object], base: PolicySpec | None = None) -> PolicySpec:
-    """Return the policy that somebody wrote; what is not written is as in `base`.
+    """Return a policy from its settings; missing ones are as in `base`.
 
     Raises:
         ValueError: a word or number is unknown, or contradicts another; the text names both.
@@ -94,9 +94,9 @@ def read(words: Mapping[str, object], base: PolicySpec | None = None) -> PolicyS
 
 
 def recorded(words: Mapping[str, object]) -> PolicySpec:
-    """Return the policy of a record, also of one that an earlier version wrote.
+    """Return the policy of a record, even one that an earlier version wrote.
 
-    There backfill took the place of the discipline, whatever that was.
+    In those, backfill overrides the discipline.
 
     Raises:
         ValueError: see `read`.

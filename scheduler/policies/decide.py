@@ -2,7 +2,7 @@
 
 1. Admit the head if it fits; the driver carries that out and asks again.
 2. A head that does not fit is handed to the policy's discipline, which may admit later gangs.
-3. Say what the rest waits for, family by family, and end the pass.
+3. Report what the rest waits for, family by family, and end the pass.
 """
 
 from __future__ import annotations

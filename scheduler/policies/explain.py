@@ -1,4 +1,4 @@
-"""`explain`: why one gang waits, in the words and numbers that people are shown."""
+"""`explain`: why one gang waits, in words and numbers for people."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scheduler.core.state import ClusterState
 def explain(state: ClusterState, gang: str) -> Explanation:
     """Return why `gang` waits, from the outlook of the last pass that was applied.
 
-    The numbers are those of now.
+    The numbers are current.
 
     Raises:
         ValueError: the gang is unknown or does not wait.

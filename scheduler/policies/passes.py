@@ -146,7 +146,7 @@ class Pass:
         capacity.take(member.missing, placement)
 
     def come_back(self, at_us: int) -> None:
-        """Have the queue looked at again at `at_us`, even if nothing happens until then.
+        """Request another pass at `at_us`, even if nothing happens until then.
 
         Raises:
             ValueError: that is not in the future, so that the pass would never end.

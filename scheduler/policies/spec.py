@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 class PolicySpec:
     """What a policy is composed of; `catalog` knows the words, and `catalog.read` checks them.
 
-    It is written out as it is: in config.toml, in the settings of a live muster, in the snapshots
-    of a journal.
+    It is written unchanged to config.toml, to the settings of a live muster and to a journal's
+    snapshots.
     """
 
     order: str = "fifo"

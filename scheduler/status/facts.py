@@ -55,7 +55,7 @@ class Expiring(Protocol):
 
 
 class Running(Protocol):
-    """What the pages are made of: a muster that runs."""
+    """The source of the pages: a running muster."""
 
     controller: Controller
     ledger: Ledger
@@ -107,7 +107,7 @@ class ClusterFacts:
         return active, "ok" if active else self._service.why_not_ready
 
     def alive(self) -> tuple[bool, str]:
-        """Return whether this process does its work, or why not; a standby waits, and is well."""
+        """Return whether this process works, or why not; a waiting standby is healthy."""
         failed = self._service.controller.num_failed
         if failed < MANY_FAILED:
             return True, "ok"
@@ -153,7 +153,7 @@ class ClusterFacts:
         return _encode(seen)
 
     async def unknown(self, name: str) -> str:
-        """Say what a thing is that is no gang and of none, as far as muster knows of it."""
+        """Describe something that is not a gang and belongs to none, as far as muster knows it."""
         control = self._service.controller
         pod = control.pods.get((await self._uids.get()).get(name, ""))
         if pod is not None:

@@ -1,6 +1,6 @@
-"""Why whoever makes the pods of a gang makes no more of them: its Events say it, nothing else does.
+"""Why the owner of a gang creates no more pods: only its Events tell.
 
-Asked only for gangs that wait for members, a few at a time, and of each now and then.
+Read only for gangs that wait for members, a few at a time, and at intervals.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Owners:
         self._left = MOST_AT_ONCE
 
     def begin(self) -> None:
-        """Note that gangs are looked at once more."""
+        """Note that a new look at the gangs begins."""
         self._left = MOST_AT_ONCE
 
     def forget(self, gang: str) -> None:

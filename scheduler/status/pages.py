@@ -1,7 +1,7 @@
-"""Pages that are built beside the scheduling, never in its way.
+"""Pages that are built beside the scheduling without delaying it.
 
-Everything runs on one event loop. What is long is built in slices, so that an answer to
-kube-scheduler waits for a slice and not for a page; and a page is kept for a while, so that many
+Everything runs on one event loop. Long pages are built in slices, so that an answer to
+kube-scheduler waits for a slice and not for a page. A page is cached for a while, so that many
 readers cost as much as one.
 """
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Breath:
-    """Lets others run whenever this work has held the event loop for a slice."""
+    """Lets other tasks run whenever this work has held the event loop for a slice."""
 
     def __init__(self) -> None:
         self._began_s = perf_counter()
@@ -41,7 +41,7 @@ class Content(Protocol):
 
 
 class Kept(Generic[T]):
-    """Content that is built when it is asked for and has become old."""
+    """Content that is rebuilt when it is requested and too old."""
 
     def __init__(self, build: Callable[[Breath], Awaitable[T]]) -> None:
         self._build = build
@@ -50,7 +50,7 @@ class Kept(Generic[T]):
         self._until_s = 0.0
 
     async def get(self) -> T:
-        """Return the content; readers who come at once share it."""
+        """Return the content; concurrent readers share it."""
         async with self._lock:
             began_s = perf_counter()
             if began_s >= self._until_s:

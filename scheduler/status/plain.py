@@ -1,4 +1,4 @@
-"""Texts of users as others may see them: in a terminal, an Event, a page."""
+"""Makes users' texts safe to show to others: in a terminal, an Event, a page."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """`kubectl muster`: why a pod waits, the queue, the gangs, the nodes.
 
-Reads muster's status through the API server's service proxy. That passes nobody's identity on, so
-the plugin has the API server make a token that is good for muster alone, and shows it: whoever has
-the Role muster-viewer needs nothing else, whatever they log in with. `--url` or MUSTER_URL names
-another address, MUSTER_TOKEN a token for it. The cluster is found as kubectl finds it.
+Reads muster's status through the API server's service proxy. The proxy forwards no identity, so the
+plugin requests a token that is valid for muster only, and presents it. Users with the Role
+muster-viewer need nothing else, whatever their login. `--url` or MUSTER_URL names another address,
+MUSTER_TOKEN a token for it. The cluster is found as kubectl finds it.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def _state(gang: GangView) -> str:
 def queue(
     namespace: Only = "", url: Url = "", kubeconfig: Kubeconfig = "", context: Context = ""
 ) -> None:
-    """List what waits, in order. Example: kubectl muster queue"""
+    """List the queue in order. Example: kubectl muster queue"""
     found = _Muster(url, kubeconfig, context).gangs(namespace)
     waiting = [gang for gang in found if gang.reason]
     if not waiting:
@@ -331,7 +331,7 @@ def get(
     kubeconfig: Kubeconfig = "",
     context: Context = "",
 ) -> None:
-    """Print an answer of the status port as it is. Example: kubectl muster get /state"""
+    """Print a raw answer of the status port. Example: kubectl muster get /state"""
     content = _Muster(url, kubeconfig, context).get(path)
     if sys.stdout.isatty():
         for line in content.decode(errors="replace").split("\n"):
@@ -356,7 +356,7 @@ def page(
 
     class Passed(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            """Pass a request on, if it is for this machine and no page of another name."""
+            """Forward a request to this machine that no page of another host name made."""
             if not is_loopback_host(self.headers.get("Host", "")):
                 self.send_error(403)
                 return
@@ -373,7 +373,7 @@ def page(
             self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing of each request."""
+            """Log nothing for each request."""
 
     with ThreadingHTTPServer(("127.0.0.1", port), Passed) as server:
         print(f"http://127.0.0.1:{server.server_address[1]}/ until Ctrl-C", flush=True)
@@ -382,7 +382,7 @@ def page(
 
 
 def main() -> None:
-    """Run the plugin; the exit code is 0 done, 2 for what users can mend."""
+    """Run the plugin; the exit code is 0 if done, 2 for errors that users can fix."""
     try:
         app()
     except ValueError as error:

@@ -4,10 +4,9 @@ Events go to what the user made: the job, JobSet or PodGroup that owns the pods,
 chain of owners that muster watches. Their status belongs to their controllers, so the condition
 is put on the gang's first pod.
 
-A waiting gang is told of once, when it has waited for a moment, and again when its reason changes;
-never when only a number does. Changes are limited by time, for each gang and for all of a
-namespace: a thousand gangs behind one blocked head must cost the API server nothing, and silence
-no others.
+A waiting gang is reported once it has waited for a moment, and again when its reason changes, but
+not when only a number changes. Updates are rate-limited for each gang and for all of a namespace: a
+thousand gangs behind one blocked head must not load the API server or silence others.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ class Told:
 
 
 class Publisher:
-    """Writes what people read about gangs. Losing a message loses nothing else."""
+    """Writes what people read about gangs. A lost message has no other effect."""
 
     def __init__(self, api: Api, identity: str) -> None:
         self._api = api
@@ -106,13 +105,13 @@ class Publisher:
         self._owners.forget(gang.name)
 
     def note(self, gang: LiveGang, what: str, text: str) -> None:
-        """Put a moment into the gang's story."""
+        """Add an entry to the gang's history."""
         self.changed(gang.key)
         if self.active:
             self.memory.note(gang.name, what, text)
 
     def event(self, gang: LiveGang, reason: str, message: str) -> None:
-        """Write a Kubernetes Event about what the user made of the gang, or about its first pod."""
+        """Write a Kubernetes Event on the object that the user created, or on the first pod."""
         if not self.active or not gang.pods:
             return
         self.note(gang, WORDS.get(reason, "told"), message)
@@ -148,7 +147,7 @@ class Publisher:
         return self._made(gang)[0]
 
     def came(self, gang: LiveGang) -> Moment:
-        """Return when what the user made of the gang was created."""
+        """Return when the object that the user created was created."""
         about, came_s = self._made(gang)
         name = "" if about["kind"] == "Pod" else f" {about['name']}"
         return Moment(came_s, "submitted", f"{about['kind']}{name} was created")
@@ -190,7 +189,7 @@ class Publisher:
             log.warning("messages dropped: the API server accepts them too slowly")
 
     async def send(self) -> None:
-        """Send what was put in the queue, for ever."""
+        """Send queued messages, without end."""
         while True:
             path, body, method = await self._queue.get()
             namespace, now_s = path.split("/namespaces/")[1].split("/")[0], time.monotonic()
@@ -212,7 +211,7 @@ class Publisher:
     async def watch_reasons(
         self, gangs: Callable[[], list[LiveGang]], view: Callable[[LiveGang], GangView]
     ) -> None:
-        """Tell of gangs whose reason changed, for ever."""
+        """Report gangs whose reason changed, without end."""
         loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
@@ -227,7 +226,7 @@ class Publisher:
     async def look(
         self, gangs: Iterable[LiveGang], view: Callable[[LiveGang], GangView], now_s: float
     ) -> float:
-        """Tell what may be told now; return in how many seconds more may be, inf if all was."""
+        """Send what may be sent now; return in how many seconds more may be, inf if all was."""
         wait_s = inf
         self._owners.begin()
         breath = Breath()

@@ -1,4 +1,4 @@
-"""What is free on the nodes, class by class, and which gangs that is room for."""
+"""What is free on the nodes, class by class, and which gangs would fit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_SHAPES = 12  #: waiting shapes that are told of
 
 
 class FreeShape(msgspec.Struct):
-    """So many GPUs are free on each of these nodes."""
+    """This many GPUs are free on each of these nodes."""
 
     free_gpus: int
     num_nodes: int
@@ -41,7 +41,7 @@ class NodeClass(msgspec.Struct):
 
 
 class WaitingShape(msgspec.Struct):
-    """A gang shape that waits, and how much of what is free it cannot use."""
+    """A waiting gang shape, and how much of the free capacity it cannot use."""
 
     pods: int
     gpus_per_pod: int

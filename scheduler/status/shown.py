@@ -1,4 +1,4 @@
-"""What a request shows of who makes it: a token, or that it comes from here."""
+"""How a request identifies its sender: by a token, or as coming from this machine."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def token_of(scope: Scope) -> str:
 def is_here(scope: Scope) -> bool:
     """True if a request was made on this machine, or in this pod, for this machine.
 
-    Not by a proxy for somebody else, such as a service mesh's, which says so; nor by a page of
-    another name that a browser here was led to.
+    Not if a proxy forwarded it for somebody else, such as a service mesh's, which says so; nor if
+    it came from a page with another host name that a browser here was led to.
     """
     client = (scope.get("client") or ("",))[0]
     if not _is_loopback(client):

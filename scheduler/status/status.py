@@ -1,4 +1,4 @@
-"""What people are shown of a gang: one reason, the numbers behind it, its place in the queue."""
+"""What people see of a gang: one reason, the numbers behind it, its place in the queue."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class PodView(msgspec.Struct):
 
 
 class GangView(msgspec.Struct):
-    """A gang as it stands."""
+    """The present state of a gang."""
 
     gang: str
     source: str
@@ -90,7 +90,7 @@ def view(
 ) -> GangView:
     """Describe a gang; `at` are the places in the queue, where many gangs are described.
 
-    One that cannot be described takes no page from the others: it says so itself.
+    A gang that cannot be described says so, and does not affect the others.
     """
     try:
         return _view(gang, ledger, now_s, pods=pods, at=at)

@@ -1,7 +1,7 @@
-"""What happened to each gang and how many pods waited, with times, also across restarts.
+"""What happened to each gang and how many pods waited, with times, across restarts.
 
-Both are lines of the journal that say nothing to the core: replay and report leave them out, and a
-muster that starts reads those of the last day back.
+Both are journal lines without meaning for the core: replay and report skip them, and muster reads
+those of the last day back when it starts.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Memory:
             del self._stories[gang], self._seen_unix_s[gang]
 
     def read(self, files: Iterable[Path]) -> int:
-        """Take in the last day of a journal whose files are given oldest first; count its lines."""
+        """Read the last day of a journal whose files are given oldest first; count its lines."""
         oldest, number = time.time() - DAY_S, 0
         for kind, v in _lines(files):
             try:

@@ -1,4 +1,4 @@
-"""What is said of pods that match nothing: no node by their constraints, or no gang."""
+"""Messages for pods that match nothing: no node by their constraints, or no gang."""
 
 from __future__ import annotations
 

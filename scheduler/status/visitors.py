@@ -1,9 +1,9 @@
-"""Who may read the status port: whom the API server lets, and who is on this machine or in its pod.
+"""Who may read the status port: users that the API server allows, and clients on this machine.
 
-Health and metrics are open to whoever reaches the port. All else names the gangs of all namespaces.
-The API server says whose a token is (TokenReview) and whether they may `get` the resource `status`
-of the group `muster.dev` in muster's namespace (SubjectAccessReview); RBAC need not know of an API
-by that name. `kubectl port-forward` comes from loopback: the API server let it come.
+Health and metrics are open to every client of the port. Everything else names the gangs of all
+namespaces. The API server says whose a token is (TokenReview) and whether that user may `get` the
+resource `status` of the group `muster.dev` in muster's namespace (SubjectAccessReview); RBAC needs
+no API of that name. `kubectl port-forward` comes from loopback, and the API server has allowed it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Rate:
 
 
 class Visitors:
-    """Asks the API server, and remembers for a while what it said."""
+    """Asks the API server, and caches its answers for a while."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class Visitors:
 
 
 class Guard:
-    """Lets those to an application who may read it."""
+    """Admits allowed users to an application."""
 
     def __init__(self, app: App, visitors: Visitors) -> None:
         self._app = app

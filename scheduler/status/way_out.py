@@ -1,6 +1,6 @@
 """What would have to change for a waiting gang to start: pods that must fit, gangs that end, nodes.
 
-All numbers are of what the gang still lacks, never of what it holds already.
+All numbers count what the gang still lacks, never what it holds already.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Closed(msgspec.Struct):
 
 
 class Block(msgspec.Struct):
-    """So many GPUs are free together on each of these nodes."""
+    """This many GPUs are free together on each of these nodes."""
 
     free_gpus: int
     num_nodes: int

@@ -1,4 +1,4 @@
-"""Which ranks of a gang its owner counts as done, however long their pods have been gone."""
+"""Which ranks of a gang its owner counts as done, even if their pods are long gone."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ MOST_JOBS = 10_000  #: of one JobSet that are asked
 
 
 def completed(key: GangKey, pod: Pod, size: Size, find: Find) -> Completed | None:
-    """Return the ranks that are done by the word of a gang's Jobs; None if they do not say.
+    """Return the ranks that a gang's Jobs report as done; None if they do not report it.
 
-    Nobody needs to be asked about other owners: they make a pod again that is gone.
+    Other owners need no check: they recreate a pod that is gone.
     """
     match key.source:
         case Source.JOB:

@@ -2,7 +2,8 @@
 
 A node whose GPUs are served by dynamic resource allocation has none that are allocatable: a
 DeviceClass says which extended resource stands for its devices, and kube-scheduler makes a claim
-for each pod that asks for it. What is not understood of a node is named, and nothing of it counted.
+for each pod that asks for it. Devices that are not understood are named, and none of their node is
+counted.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ PoolKey = tuple[str, str]  #: driver and pool
 
 
 class NotUnderstoodError(Exception):
-    """Devices are offered in a way that muster cannot count; the text says in which."""
+    """Devices are offered in a way that muster cannot count; the text says how."""
 
 
 class Offer(msgspec.Struct):
@@ -104,7 +105,7 @@ class Devices:
     # -- facts -------------------------------------------------------------------------------
 
     def set_class(self, item: DeviceClass, *, gone: bool = False) -> None:
-        """Take in a class: what every node offers may be another now."""
+        """Process a class: the offer of every node may change."""
         self._classes.pop(item.metadata.name, None)
         if not gone:
             self._classes[item.metadata.name] = item
@@ -119,7 +120,7 @@ class Devices:
         self._terms.pop(item.metadata.name, None)
 
     def set_slice(self, item: ResourceSlice, *, gone: bool = False) -> set[str]:
-        """Take in a slice; return the nodes whose devices are others now."""
+        """Process a slice; return the nodes whose devices changed."""
         spec = item.spec
         key = (spec.driver, spec.pool.name)
         pool = self._pools.setdefault(key, {})
@@ -136,7 +137,7 @@ class Devices:
         return nodes - {""}
 
     def set_claim(self, item: ResourceClaim, *, gone: bool = False) -> None:
-        """Take in a claim; whoever may create some has thousands that have no devices."""
+        """Process a claim; a user may create thousands of claims without devices."""
         uid = item.metadata.uid
         before = self._claims.pop(uid, None)
         for key in _pools_of(before) if before is not None else ():
@@ -152,7 +153,7 @@ class Devices:
     # -- what follows ------------------------------------------------------------------------
 
     def asked_by(self, pod: Pod) -> str:
-        """Return a resource of a pod that devices may stand behind; empty if there is none.
+        """Return a resource of a pod that devices may provide; empty if there is none.
 
         Only kube-scheduler gives it devices.
         """
@@ -185,7 +186,7 @@ class Devices:
         return Offer(known, said)
 
     def shared(self) -> list[str]:
-        """Return slices whose devices are not those of one node: they are counted nowhere."""
+        """Return slices whose devices do not belong to one node: they are counted nowhere."""
         if not self._served:
             return []
         return sorted(

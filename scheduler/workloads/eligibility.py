@@ -1,6 +1,6 @@
 """Which nodes a pod may use, by its node selector, required node affinity and tolerations.
 
-For all nodes at once `nodeclasses` answers.
+`nodeclasses` answers for all nodes at once.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Avoid = frozenset[tuple[str, str]]
 
 @lru_cache(maxsize=256)
 def digest_of(avoid: Avoid) -> bytes:
-    """Return what tells one from others, though they be of a thousand nodes."""
+    """Return a short key that identifies one, even with a thousand nodes."""
     text = "\0".join(f"{key}={value}" for key, value in sorted(avoid))
     return sha256(text.encode(errors="replace")).digest()
 
 
 class Tolerated:
-    """The taints that a pod tolerates; to ask for one costs the same however many they are."""
+    """The taints that a pod tolerates; a lookup costs the same however many there are."""
 
     __slots__ = ("_any", "_equal")
 
@@ -59,7 +59,7 @@ class Tolerated:
 
 
 def unmodelled(pod: Pod) -> str:
-    """Return what of a pod's constraints only kube-scheduler checks; empty if there is nothing.
+    """Return the constraints of a pod that only kube-scheduler checks; empty if none.
 
     Classes of nodes answer for node selectors, node affinity and taints, the core for all that is
     requested. Preferences are no constraints.
@@ -87,7 +87,7 @@ def unmodelled(pod: Pod) -> str:
 def shunned(pod: Pod, node: NodeObject) -> Avoid:
     """Return what to avoid after kube-scheduler refused the pod on a node that had room for it.
 
-    A volume lies in a zone, so that the whole zone is meant; anything else is about one node.
+    A volume is in a zone, so the whole zone is avoided; otherwise only the node.
     """
     zone = node.metadata.labels.get(ZONE, "")
     if zone and pod.claims_volumes:
@@ -96,7 +96,7 @@ def shunned(pod: Pod, node: NodeObject) -> Avoid:
 
 
 def may_use(pod: Pod, node: NodeObject) -> bool:
-    """True if the node's taints and labels let the pod there, as they are now."""
+    """True if the node's present taints and labels allow the pod."""
     spec = pod.spec
     taints = hard_taints(node) if node.spec.taints else ()
     if taints and not all(map(Tolerated(spec.tolerations).has, taints)):
@@ -107,7 +107,7 @@ def may_use(pod: Pod, node: NodeObject) -> bool:
 
 
 def hard_taints(node: NodeObject) -> list[Taint]:
-    """Return the taints that keep pods off."""
+    """Return the taints that repel pods."""
     return [
         taint
         for taint in node.spec.taints
@@ -136,7 +136,7 @@ def term_matches(term: dict[str, Any], labels: dict[str, str]) -> bool:
 
 
 def clauses_of(term: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what a term demands, all of it."""
+    """Return all that a term requires."""
     return [*(term.get("matchExpressions") or ()), *(term.get("matchFields") or ())]
 
 

@@ -1,6 +1,6 @@
 """Which gang a pod belongs to, and its place there, read from what users have.
 
-Sources stand in order of precedence. Nothing is asked of a manifest: labels, annotations and owners
+Sources are in order of precedence. Manifests need no change: the labels, annotations and owners
 that the usual controllers write are enough.
 """
 
@@ -31,7 +31,7 @@ class Source(StrEnum):
 
 
 class Kind(NamedTuple):
-    """A kind of object that says how large gangs are."""
+    """A kind of object that defines the size of gangs."""
 
     path: str
     crd: str  #: name of its definition; empty: built in
@@ -104,10 +104,10 @@ Find = Callable[[str, str, str], Thing | None]
 
 
 def has_done_its_work(pod: Pod, find: Find) -> bool:
-    """True if nobody will run the rank of a pod again.
+    """True if no controller will run the rank of a pod again.
 
-    A Job that replaces only pods that failed takes an index for completed that exited with 0, also
-    where its pod was told to end.
+    A Job that replaces only failed pods counts an index as completed that exited with 0, even if
+    its pod was asked to stop.
     """
     if pod.ended_well or pod.status.phase != "Succeeded":
         return pod.ended_well
@@ -141,7 +141,7 @@ class Rank(NamedTuple):
 
     @property
     def place(self) -> Rank:
-        """What pods share of which one comes after the other, and no two that run together."""
+        """What a pod and its successor share, but no two pods that run together."""
         return self._replace(pod="") if self.by else self
 
     @property
@@ -154,7 +154,7 @@ SYSTEM = "kube-system"  #: where muster changes no pod, as deploy/base/fence.yam
 
 
 def key_of(pod: Pod, find: Find) -> GangKey | None:
-    """Return the gang of a pod; None if nothing says that it is of one, or none may be here."""
+    """Return the gang of a pod; None if it belongs to none, or may not here."""
     meta, labels = pod.metadata, pod.metadata.labels
     if meta.namespace == SYSTEM:
         return None
@@ -216,7 +216,7 @@ def _is_gang_job(job: Thing) -> bool:
 
 
 def in_order(jobset: Thing | None) -> bool:
-    """True if the parts of a JobSet start one after the other: then each is a gang of its own."""
+    """True if the parts of a JobSet start one after the other: each is then a separate gang."""
     if jobset is None:
         return False
     order = jobset.spec.get("startupPolicy")
@@ -226,10 +226,10 @@ def in_order(jobset: Thing | None) -> bool:
 
 
 def goes_first(pod: Pod, find: Find) -> bool | None:
-    """True for a leader whose workers are made once it has a node, or runs; False for those.
+    """True for a leader whose workers are created once it has a node or runs; False for those.
 
-    Leader and workers are gangs of their own, or they would wait for each other. None where the
-    controller of a LeaderWorkerSet makes all pods at once.
+    Leader and workers are separate gangs, because they would otherwise wait for each other. None
+    where the controller of a LeaderWorkerSet creates all pods at once.
     """
     labels = pod.metadata.labels
     lws = find("LeaderWorkerSet", pod.metadata.namespace, labels.get(LWS, ""))
@@ -267,13 +267,13 @@ def rank_of(pod: Pod) -> Rank:
 
 
 def says_index(pod: Pod) -> bool:
-    """True if a pod says which one of its role it is, whatever it is called."""
+    """True if a pod states its index in its role, whatever its name."""
     labels = pod.metadata.labels
     return KUBEFLOW_INDEX in labels or LWS_WORKER in labels or _index(pod) is not None
 
 
 def number_in(text: str | None) -> int:
-    """Return the number that a label says; 0 if it says none that Kubernetes would count with."""
+    """Return the number in a label; 0 if it is not a number that Kubernetes accepts."""
     if not text or _NUMBER.fullmatch(text) is None:
         return 0
     number = int(text)
@@ -286,7 +286,7 @@ def is_name(text: str) -> bool:
 
 
 def named(text: str, where: str) -> str:
-    """Return a name that a user wrote, once it is known to be one.
+    """Return a name that a user wrote, after a check.
 
     Raises:
         ValueError: no object of Kubernetes and no label could have it.
@@ -312,7 +312,7 @@ def _identity(text: str) -> str:
 
 
 def leads(role: str) -> bool:
-    """True for a role that the others look for."""
+    """True for a role that the others connect to."""
     return role in ("master", "chief", "launcher")
 
 

@@ -1,7 +1,7 @@
-"""Objects as they are kept: without what muster never reads, and what many have in common once.
+"""Objects as kept in memory: without unused fields, and with shared values stored once.
 
-A cluster has a hundred pods that muster only counts for each one that it plans, and their owners
-may write a megabyte into each.
+For each pod that muster plans, a cluster has a hundred that it only counts, and their owners may
+write a megabyte into each.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _share(value: T) -> T:
 
 
 def lean_pod(pod: Pod) -> Pod | None:
-    """Return a pod as it is kept; None if it is of no gang and has ended: nothing is read of it."""
+    """Return a pod as kept; None if it belongs to no gang and has ended: it is not needed."""
     meta, spec, status = pod.metadata, pod.spec, pod.status
     if not pod.is_lean:
         pod.excess = "" if spec.node_name else excess(pod)
@@ -185,7 +185,7 @@ def _repelling(affinity: dict[str, Any] | None) -> dict[str, Any] | None:
 def lean_thing(thing: Thing) -> Thing:
     """Return a job as it is kept: without the templates of its pods.
 
-    Of its annotations the one is kept that muster itself writes.
+    Of its annotations only the one that muster writes is kept.
     """
     thing.spec = _without_pods(thing.spec, DEEPEST)
     said = thing.metadata.annotations.get(SUSPENDED)

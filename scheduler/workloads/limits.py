@@ -1,8 +1,8 @@
-"""How much of each thing a pod may have that costs muster a look whenever the pod is considered.
+"""Limits on the parts of a pod that cost time whenever the pod is considered.
 
-Kubernetes bounds only the bytes of an object, and a look at each of 5,000 node selector keys is
-work for which everybody waits. The bounds are far beyond what people write by hand, and what
-controllers generate. What a pod has once it runs is not asked any more.
+Kubernetes limits only the bytes of an object, and everybody would wait while muster checks 5,000
+node selector keys. The limits are far beyond what people write by hand and what controllers
+generate. Running pods are not checked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST_PARTS = 256  #: containers, ports, volumes: what a pod is made of
 
 
 def excess(pod: Pod) -> str:
-    """Return what a pod has too much of, and how to mend it; empty if all is well."""
+    """Return what a pod has too much of, and how to fix it; empty if nothing."""
     if pod.is_lean or _has_little(pod):
         return pod.excess
     for what, count, most in _counts(pod):

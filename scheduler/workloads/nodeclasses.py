@@ -1,12 +1,12 @@
-"""Classes of nodes: alike for every pod that waits.
+"""Classes of nodes that are equal for every waiting pod.
 
-The core knows pools, not labels and taints. A class is a pool to it; what a pod asks of nodes
-becomes the list of classes it may use. A set of nodes is a number with a bit for each, so that a
-list of values or terms costs one look for each of them, and not one on every node.
+The core knows pools, not labels and taints. For the core, a class is a pool; a pod's constraints
+become the list of classes that it may use. A set of nodes is a number with a bit for each node, so
+that a list of values or terms costs one step per value, not one per node.
 
-Classes are told apart by which nodes the pods want, not by what they name: a list of a hundred
-nodes to keep off makes two classes. What no waiting pod asks for is forgotten when they are sorted
-anew, but for the latest.
+Classes differ by which nodes the pods want, not by what they name: a list of a hundred nodes to
+avoid makes two classes. When nodes are sorted again, constraints that no waiting pod has are
+dropped, except the latest.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class NodeClasses:
     # -- nodes -------------------------------------------------------------------------------
 
     def class_of(self, node: NodeObject) -> tuple[str, bool]:
-        """Return the class of a node as it is now, and whether nobody was told of that class."""
+        """Return the present class of a node, and whether that class is new."""
         name = node.metadata.name
         at = self._place.get(name)
         changed = _changed(self._nodes[at], node) if at is not None else None
@@ -154,7 +154,7 @@ class NodeClasses:
 
     @property
     def num_known(self) -> int:
-        """Things that pods ask of nodes and that are told apart."""
+        """Constraints of pods that are distinguished."""
         return len(self._known)
 
     def _wanted(self, node: NodeObject, at: int | None, changed: set[str] | None) -> list[bool]:
@@ -185,7 +185,7 @@ class NodeClasses:
     # -- what pods ask for -------------------------------------------------------------------
 
     def learn(self, pod: Pod, avoid: Avoid = frozenset()) -> bool:
-        """Take in what a pod asks for; True if that tells nodes of one class apart."""
+        """Learn a pod's constraints; True if they split a class of nodes."""
         key = _key(pod, avoid)
         if key in self._known:
             return False
@@ -231,9 +231,9 @@ class NodeClasses:
     def sorted_anew(
         self, nodes: Iterable[NodeObject], asked: Iterable[tuple[Pod, Avoid]]
     ) -> Iterator[NodeClasses]:
-        """Yield the classes of these nodes for these pods, again and again until they are whole.
+        """Yield the classes of these nodes for these pods, repeatedly until they are complete.
 
-        Between two of them at most a slice of nodes, or one list of values, is looked at.
+        Between two yields, at most a slice of nodes or one list of values is processed.
         """
         fresh = NodeClasses()
         fresh._nodes = list(nodes)

@@ -36,7 +36,7 @@ def nano(text: str | int) -> int:
     """Return a Kubernetes quantity in billionths of its unit, rounded up as Kubernetes does.
 
     Raises:
-        ValueError: the text is no quantity, or a larger one than Kubernetes keeps.
+        ValueError: the text is not a quantity, or exceeds what Kubernetes keeps.
     """
     from kubernetes.utils.quantity import parse_quantity  # half of the start of kubectl-muster
 
@@ -59,7 +59,7 @@ def pod_shape(pod: Pod, resource: str) -> PodShape:
 
 
 def resized(one: Pod, other: Pod, resource: str) -> bool:
-    """True if two states of a pod do not count for the same."""
+    """True if two states of a pod count differently."""
     return _read(one) != _read(other) and pod_shape(one, resource) != pod_shape(other, resource)
 
 
@@ -87,7 +87,7 @@ def node_shape(
 
 
 def devices_shape(counts: Mapping[str, int], resource: str) -> PodShape:
-    """Return what so many devices are of a node; they take no pod's place."""
+    """Return the shape of this many devices; they take no pod slot."""
     return _shape({name: count * UNIT for name, count in counts.items()}, resource, 0)
 
 

@@ -1,6 +1,6 @@
-"""How many pods a gang needs, read from what its owner says.
+"""How many pods a gang needs, read from its owner.
 
-Nothing is guessed: while the object that says it cannot be read, the size is not known.
+Nothing is guessed: while the defining object cannot be read, the size is unknown.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class Size:
 def size_of(
     key: GangKey, pods: Iterable[Pod], find: Find, unread: Set[str] = frozenset()
 ) -> Size | None:
-    """Return how large the gang is; None while the object that says so cannot be read.
+    """Return the gang's size; None while the defining object cannot be read.
 
-    A size of 1 is never guessed for a gang whose owner is not known, nor what a kind says of which
-    the objects are `unread`.
+    A size of 1 is never guessed for a gang whose owner is unknown, nor a size from a kind whose
+    objects are `unread`.
     """
     pods = list(pods)
     one = pods[0]
@@ -245,7 +245,7 @@ def _from(thing: Thing | None, *path: str, less: int = 0) -> Size | None:
 
 
 def training_job(pod: Pod, find: Find) -> tuple[str, Thing | None]:
-    """Return kind and object of the training operator's job that a pod is of, if it is of one."""
+    """Return kind and object of the training operator's job of a pod, if it has one."""
     name = pod.metadata.labels.get(KUBEFLOW_JOB)
     if not name:
         return "", None
@@ -262,7 +262,7 @@ def replicas_of(job: Thing) -> dict[str, int]:
     """Return how many pods each role of a training job has.
 
     Raises:
-        ValueError: the job says it in a form that is none.
+        ValueError: the job states it in an invalid form.
     """
     specs = next((value for key, value in job.spec.items() if key.endswith("ReplicaSpecs")), None)
     if not isinstance(specs or {}, dict):
@@ -279,7 +279,7 @@ def asked_of(pod: Pod, find: Find) -> dict[str, int]:
     """Return how many pods the training job of a pod asks for now, by role as ranks name it.
 
     Raises:
-        ValueError: the job says it in a form that is none.
+        ValueError: the job states it in an invalid form.
     """
     _, job = training_job(pod, find)
     replicas = replicas_of(job) if job is not None else {}
@@ -287,12 +287,12 @@ def asked_of(pod: Pod, find: Find) -> dict[str, int]:
 
 
 def without_surplus(pods: list[Pod], find: Find) -> list[Pod]:
-    """Leave pods of a training job out whose index is beyond what the job asks for now.
+    """Skip pods of a training job whose index is beyond what the job asks for now.
 
     Its operator removes them sooner or later. All pods are of one gang.
 
     Raises:
-        ValueError: the job says its replicas in a form that is none.
+        ValueError: the job states its replicas in an invalid form.
     """
     asked = asked_of(pods[0], find) if pods else {}
     if not asked:
@@ -323,7 +323,7 @@ def _count(value: object, what: str) -> int:
 def kubeflow_size(job: Thing) -> Size | None:
     """Return minAvailable, else the elastic minimum, else all replicas of a training job.
 
-    Where fewer than all are needed, a master or chief is among them, as the others look for it.
+    If fewer than all are needed, a master or chief is among them: the others connect to it.
     """
     replicas = replicas_of(job)
     total = sum(replicas.values())
@@ -380,7 +380,7 @@ def _num_initializers(jobset: Thing | None) -> int:
 
 
 def environment(pod: Pod, name: str) -> str | None:
-    """Return what a variable is in the container that trains: of two, the last one counts."""
+    """Return a variable of the training container: of two equal names, the last one counts."""
     trains = [c for c in pod.spec.containers if c.name in TRAINING_JOBS.values()]
     for container in trains or pod.spec.containers:
         values = [variable.value for variable in container.env if variable.name == name]
