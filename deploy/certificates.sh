@@ -40,7 +40,7 @@ issue muster serverAuth "DNS:$service,DNS:$service.cluster.local,DNS:muster.$nam
 issue muster-scheduler clientAuth ""
 
 cat <<TEXT
-Written to $folder. Keep ca.key away from the cluster. Hand the rest over with
+Written to $folder. Keep ca.key away from the cluster. Create the Secrets with
   for name in muster muster-scheduler; do
     kubectl -n $namespace create secret generic \$name-tls --dry-run=client -o yaml \\
       --from-file=tls.crt=$folder/\$name.crt --from-file=tls.key=$folder/\$name.key \\

@@ -37,7 +37,7 @@ COMMITTED = ".metadata"
 
 
 def best_interval_s(save_s: float, mtbf_s: float) -> float:
-    """Return the time between saves that loses least; a save costs `save_s` of standing still.
+    """Return the time between saves that loses least; a save stalls steps for `save_s`.
 
     Daly's second-order optimum (Future Generation Computer Systems 22(3), 2006, eq. 37), near
     Young's sqrt(2 save_s mtbf_s) (CACM 17(9), 1974) while a save is short against the mean time
@@ -53,7 +53,7 @@ def best_interval_s(save_s: float, mtbf_s: float) -> float:
 class Checkpointer:
     """Saves and restores a model and its optimizer; one save is in flight at most.
 
-    `group` is a gloo group of its own: a save's collectives run in a thread beside the step's.
+    `group` is a separate gloo group: a save's collectives run in a thread beside the step's.
     """
 
     def __init__(self, folder: Path, group: Any, config: CheckpointConfig, log: GoodputLog) -> None:
@@ -83,9 +83,9 @@ class Checkpointer:
     # -- save
 
     def save(self, step: int, model: Any, optimizer: Any, *, mode: str | None = None) -> None:
-        """Save the state after `step` steps; in mode `async` writing goes on in a thread.
+        """Save the state after `step` steps; in mode `async` a thread does the writing.
 
-        A save that failed says so and leaves the last committed one; see `finish` for the last.
+        A failed save is reported and keeps the last committed one; see `finish` for the last save.
         """
         began_s = time.monotonic()
         self.wait()
@@ -194,7 +194,7 @@ class Checkpointer:
         put(path / f"checksums_{self._rank}.json", json.dumps(sums).encode())
 
     def prune(self) -> None:
-        """Remove all but the newest committed checkpoints, and what older saves left undone."""
+        """Remove all but the newest committed checkpoints, and older unfinished saves."""
         committed = self.committed()
         kept = committed[-self._config.keep :]
         for path in self.folder.glob("step_*"):
@@ -212,10 +212,10 @@ class Checkpointer:
     def restore(self, model: Any, optimizer: Any) -> int:
         """Load the newest committed checkpoint that can be read; return its step, 0 without any.
 
-        One that cannot be read is set aside as `step_*.damaged`, and the one before is taken.
+        One that cannot be read is renamed to `step_*.damaged`, and the one before is used.
 
         Raises:
-            ValueError: it is of another model or number of ranks, or has a pickled index only.
+            ValueError: it has another model or number of ranks, or only a pickled index.
         """
         began_s = time.monotonic()
         found = [self.committed() if self._rank == 0 else None]

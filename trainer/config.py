@@ -96,7 +96,7 @@ class GptConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class TrainConfig(RunConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything that `trainer/train.py` can be told."""
+    """All settings of `trainer/train.py`."""
 
     model: Literal["gpt", "toy"] = "gpt"
     gpt: GptConfig = GptConfig()
@@ -119,7 +119,7 @@ class TrainConfig(RunConfig, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         """Return which of a step's samples a rank takes.
 
         Raises:
-            ValueError: the batch does not divide; names the numbers and the nearest that do.
+            ValueError: the batch is not a multiple; names the numbers and the nearest that are.
         """
         unit = world_size * self.micro_batch
         if self.global_batch % unit:
@@ -177,7 +177,7 @@ def _put(tree: dict[str, Any], name: str, value: Any) -> None:
 def from_command_line(
     kind: type[Struct], arguments: list[str] | None, description: str | None
 ) -> Struct:
-    """Read `--config FILE.toml` and `--set name=value`; what is wrong ends with one line and 2."""
+    """Read `--config FILE.toml` and `--set name=value`; errors print one line and exit with 2."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--config", type=Path, metavar="FILE.toml")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="sets")

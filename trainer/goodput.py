@@ -1,8 +1,8 @@
 """The goodput log: one JSON object per line, one file per rank, appended to by every attempt.
 
-Rank 0 tells everything; the others tell when they came, were stopped and went. Every line has `v`,
-`run_id`, `attempt`, `rank`, `t_unix_s`, `t_mono_s`, `event` and `step`, the number of steps done.
-Durations come from the clock that nobody sets; an event is written when what it tells has ended:
+Rank 0 logs everything; the others log their start, stop and exit. Every line has `v`, `run_id`,
+`attempt`, `rank`, `t_unix_s`, `t_mono_s`, `event` and `step`, the number of steps done. Durations
+come from the monotonic clock; an event is written at the end of what it describes:
 
     process_start    dur_s since the system started the process; launcher_s before that
     rendezvous_done  dur_s since process_start: all ranks have met
@@ -52,11 +52,11 @@ class _Numbered(msgspec.Struct):
 
 
 class GoodputLog:
-    """Writes events of one rank; a disk that takes no more loses events and stops no training.
+    """Writes events of one rank; a full disk loses events but does not stop training.
 
     A line is one write, so a killed process tears at most the last.
 
-    The attempt's number is agreed on only when the ranks have met; until `agree`, lines wait.
+    The attempt's number is known only once the ranks have met; until `agree`, lines are buffered.
     """
 
     def __init__(self, folder: Path, run_id: str, rank: int) -> None:
@@ -84,7 +84,7 @@ class GoodputLog:
         return 1 + max((_Numbered.of(line, self.path).attempt for line in lines), default=0)
 
     def agree(self, attempt: int) -> None:
-        """Number this attempt and write what waited for that."""
+        """Number this attempt and write the buffered lines."""
         with self._lock:
             self.attempt = attempt
             for line in self._waiting:
@@ -94,7 +94,7 @@ class GoodputLog:
     def write(self, event: str, **fields: Any) -> None:
         """Append one event; safe to call from any thread, nothing once closed.
 
-        Times that are given win over now.
+        Given times take precedence over now.
         """
         if self._rank and event not in PRESENCE:
             return
@@ -143,7 +143,7 @@ class GoodputLog:
             )
 
     def close(self) -> None:
-        """Write what still waits, under this rank's own count of attempts."""
+        """Write the buffered lines, with this rank's own count of attempts."""
         if self.attempt is None:
             self.agree(self.own_attempt)
         with self._lock:  # a save in flight may still want to write

@@ -1,4 +1,4 @@
-"""Noticing ranks that hang, and ranks that are slow."""
+"""Detects ranks that hang, and ranks that are slow."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Watchdog:
         self._armed_s = 0.0
 
     def allow(self, timeout_s: float) -> None:
-        """Give collectives, and this rank from one step to the next, so long from now on."""
+        """Set the timeout of collectives, and of this rank from one step to the next."""
         for group in self._groups:
             dist.set_timeout(timedelta(seconds=timeout_s), group)
         self._timeout_s = timeout_s
         self._arm()
 
     def alive(self) -> None:
-        """Start the wait anew; cheap enough for every step."""
+        """Restart the timer; cheap enough for every step."""
         if time.monotonic() - self._armed_s > min(1.0, 0.05 * self._timeout_s):
             self._arm()
 
@@ -65,7 +65,7 @@ class Heartbeat:
         self._file = os.open(folder / f"rank_{rank:05d}", os.O_WRONLY | os.O_CREAT, 0o644)
 
     def beat(self, step: int) -> None:
-        """Tell that this many steps are done."""
+        """Report that this many steps are done."""
         os.pwrite(self._file, f"{os.getpid():>10} {step:>12}\n".encode(), 0)
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
-"""What is in a checkpoint, as JSON: reading somebody's checkpoint runs nothing that is in it.
+"""The index of a checkpoint as JSON, so that reading a checkpoint runs no code in it.
 
 torch.distributed.checkpoint keeps its index, `.metadata`, as a pickle, and pickles can hold code.
-The trainer writes its own index beside it, reads no other, and takes no pickled objects but
-tensors and plain values.
+The trainer writes its own index beside it, reads no other, and accepts only tensors and plain
+values.
 
     python -m trainer.index FOLDER    # writes one for a checkpoint of torch that you trust
 """
@@ -164,7 +164,7 @@ class Planner(DefaultLoadPlanner):
     """Takes tensors and plain values, and no other object."""
 
     def load_bytes(self, read_item: Any, value: io.BytesIO) -> None:
-        """Put a value that is no tensor into its place."""
+        """Put a value that is not a tensor into its place."""
         plain = io.BytesIO()
         torch.save(torch.load(value, weights_only=True), plain)
         plain.seek(0)

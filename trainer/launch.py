@@ -1,4 +1,4 @@
-"""From the environment to a place in the gang; the only reader of launch variables.
+"""Reads a process's place in the gang from the environment; the only reader of these variables.
 
 Before the launcher, RANK and WORLD_SIZE count pods (PyTorchJob v1) and PET_* say the same
 (Trainer v2). In a process that the launcher started, RANK and WORLD_SIZE count processes.
@@ -36,7 +36,7 @@ class Pod:
         """Read PET_* where present, else v1's variables.
 
         Raises:
-            ValueError: a variable is missing or makes no sense; names it, its value, the way out.
+            ValueError: a variable is missing or invalid; names it, its value and the fix.
         """
         procs = _procs_per_pod(env)
         if "PET_NNODES" in env:
@@ -56,7 +56,7 @@ class Pod:
         return cls(num_pods, pod_rank, procs, addr, _port(env, port_name))
 
     def check_literal(self, env: Mapping[str, str]) -> None:
-        """Refuse what `--nproc_per_node 1 --nnodes $WORLD_SIZE` would wait for in vain."""
+        """Refuse variables with which `--nproc_per_node 1 --nnodes $WORLD_SIZE` would hang."""
         processes = _count(env, "WORLD_SIZE")
         _index(env, "RANK", processes, "pods")
         if processes != self.num_pods or self.procs_per_pod > 1:
@@ -68,7 +68,7 @@ class Pod:
             )
 
     def command(self, script: list[str], *, rendezvous_s: int, shutdown_s: int) -> list[str]:
-        """Return the launcher's command line; one attempt, for the gang restarts as a whole."""
+        """Return the launcher's command line; one attempt, because the gang restarts as a whole."""
         # fmt: off
         return [
             sys.executable, "-m", "torch.distributed.run",
@@ -99,7 +99,7 @@ class Launch:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Launch:
-        """Read what torchrun gives its processes; without any of it, a gang of one.
+        """Read torchrun's variables; without any of them, a gang of one.
 
         Raises:
             ValueError: as `Pod.from_env`.
@@ -168,7 +168,7 @@ def _procs_per_pod(env: Mapping[str, str]) -> int:
 
 
 def main() -> None:
-    """Check this pod's variables, then become its launcher; bad ones end with one line and 2."""
+    """Check this pod's variables, then become its launcher; bad ones exit with one line and 2."""
     parser = argparse.ArgumentParser(prog="trainer.launch", description=__doc__)
     parser.add_argument(
         "--check-literal",

@@ -1,7 +1,7 @@
-"""A gang on one machine: each pod is a launcher of its own on the loopback interface.
+"""A gang on one machine: each pod is a separate launcher on the loopback interface.
 
 Pods get exactly the variables that PyTorchJob v1 injects and run the literal launch command. As its
-controller would, `Gang` starts all pods anew after one failed. Nothing here needs torch.
+controller would, `Gang` restarts all pods after one failed. Nothing here needs torch.
 """
 
 from __future__ import annotations

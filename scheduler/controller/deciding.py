@@ -21,7 +21,7 @@ from scheduler.workloads.gangs import GangKey
 log = logging.getLogger("muster.deciding")
 MOST_COUNTS = 3  #: in a row, bit by bit, of what stands; it is counted at once then
 MOST_TRIES = 10  #: of a step to admit a gang whose pods come and go
-#: a gang, and the nodes of its pods of whose plan nobody was told yet
+#: a gang, and the nodes of its pods, before any of them is released
 Untold = tuple[LiveGang, list[str]]
 
 

@@ -31,7 +31,7 @@ class Failures:
         for pod in pods:
             owner = pod.metadata.controller()
             if owner is None:
-                return False  # nobody makes it anew
+                return False  # nobody recreates it
             if owner.kind != "Job":
                 continue
             if "." in owner.api_version:  # another group's; what that counts is not known

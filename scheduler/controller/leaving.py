@@ -14,7 +14,7 @@ class Lasts(IntEnum):
     """How long the core counts something as held by a pod of no gang."""
 
     WITH_A_GANG = 0
-    LEAVING = 1  #: who has it was told to go
+    LEAVING = 1  #: the holder is being deleted
     FOR_GOOD = 2
 
 

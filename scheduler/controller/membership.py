@@ -101,7 +101,7 @@ class LiveGang:
     ordinal: int = 0  #: counts gangs as they are seen: creation times have whole seconds only
     pods: dict[str, Pod] = field(default_factory=dict)
     slots: list[Slot] = field(default_factory=list)
-    request: Request | None = None  #: what the core was told of it; none: it knows of no such gang
+    request: Request | None = None  #: as reported to the core; none: it knows no such gang
     later: list[str] = field(default_factory=list)  #: pods that ask next, the last one first
     came_s: float = 0.0  #: when muster met it
     submit_s: float = inf  #: when the pod was created that made it whole
@@ -148,7 +148,7 @@ class LiveGang:
     wanted: set[str] = field(default_factory=set)
     not_told: str = ""  #: why a pod was last not told of its node
     unanswered_since_s: float = inf  #: since when no write to a pod of it was taken; inf: one was
-    tell_again_s: float = 0.0  #: nobody is told before: the last plan record was refused
+    tell_again_s: float = 0.0  #: no release before: the last plan record was refused
     #: by uid, of pods that are there: nodes that muster pinned them to, or that a record of its
     #: names; a pin that it did not write is a demand of the pod's owner, and nothing else
     pins: dict[str, str] = field(default_factory=dict)

@@ -76,7 +76,7 @@ class NodeBook:
         self._passing: dict[Lasts, dict[str, PodShape]] = {Lasts.WITH_A_GANG: {}, Lasts.LEAVING: {}}
         leaving = self._passing[Lasts.LEAVING]
         self.standing = Standing(self._facts, self._lasting, self.policy.placer, leaving)
-        self._stale: set[str] = set()  #: nodes whose foreign occupant has to be told anew
+        self._stale: set[str] = set()  #: nodes whose foreign occupant must be reported again
         self._short: set[str] = set()  #: nodes with more on them than they have
         self._left: set[str] = set()  #: nodes that went away under a request
         self._heard: dict[str, PodShape] = {}  #: by node: pods of gangs that are news there
@@ -86,7 +86,7 @@ class NodeBook:
         self._meanwhile: Meanwhile | None = None
         self.now_s = 0.0
         self.version = 0  #: grows whenever a node may have got more or less room
-        self._num_told = 0  #: events, and states that were made anew
+        self._num_told = 0  #: events and rebuilds
 
     # -- nodes ---------------------------------------------------------------------------------
 

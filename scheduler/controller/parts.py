@@ -65,7 +65,7 @@ class Request:
     admitted_s: float = 0.0  #: since when it holds nodes
     saved_s: float = -inf  #: until when its work is saved
     mends: bool = False  #: it runs in part, and comes before gangs that hold nothing
-    overtaken: int = 0  #: what the core's state counted when it was made anew
+    overtaken: int = 0  #: the count of the core's state at its last rebuild
 
     @property
     def num_pods(self) -> int:

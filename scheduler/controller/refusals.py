@@ -46,7 +46,7 @@ class Refusals:
         self._times: dict[Avoid, int] = {}
         self.num_plans = 0  #: refused in a row
         self.said = ""  #: what kube-scheduler said last
-        self.is_remade = False  #: whoever owns the pods makes them anew, as they were
+        self.is_remade = False  #: the owner recreates the pods unchanged
         # of such a gang whose pods are all gone
         self.num_aborts = 0
         self.hold_until_s = 0.0

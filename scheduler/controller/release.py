@@ -29,7 +29,7 @@ from scheduler.workloads.gangs import SYSTEM, GangKey
 log = logging.getLogger("muster.release")
 AS_OLD_S = 60.0  #: pods beyond the minimum rank with one that was created so much earlier
 AT_ONCE = 100  #: pods that are looked at, or told, before others have their turn
-MOST_TOLD = 3  #: times that a pod is told of its slot
+MOST_TOLD = 3  #: attempts to release a pod to its slot
 SILENT = 4  #: times `bind_s` without an answer to a write to a gang's pods: none is to come
 MOST_NOTED = 100  #: pods on which it is written that fewer run together: one that stays is enough
 MOST_NOT_DELETED = 10_000  #: pods that are remembered
@@ -315,7 +315,7 @@ class Release:
             if slot.is_of(meta.uid):
                 slot.released(work.now_s())  # else its successor is not told yet
         except ApiError as error:
-            # 422: another uid, or bound, for a pod that is told twice
+            # 422: another uid, or bound, for a pod that is released twice
             if error.code in (404, 409) or (error.code == 422 and not pod.gated):
                 return  # gone or replaced: the watch says so, and its successor takes the slot
             about = {"gang": gang.name, "pod": pod.where, "node": node}
@@ -340,7 +340,7 @@ class Release:
     async def _nominate(self, pod: Pod, node: str, plan: str) -> None:
         place = self._tables.slot_of.get(pod.metadata.uid)
         if not self._work.active or (place[1].node if place else "") != node:
-            return  # planned anew meanwhile
+            return  # planned again meanwhile
         try:
             await self.lanes.nominate(pod, node, plan)
         except ApiError as error:
@@ -358,7 +358,7 @@ class Release:
         bound, nodes = len(slots), len({slot.node for slot in slots})
         num_pods = max(bound, gang.size.total - gang.num_succeeded if gang.size is not None else 0)
         many = f"all {bound:,}" if bound == num_pods else f"{bound:,} of {num_pods:,}"
-        # a muster that starts anew may find the rest of its plan just not carried out
+        # a restarted muster may find the rest of its plan just not carried out
         whole = gang.size is None or gang.num_placed() >= gang.least()
         text = f"{many} pods are bound, on {nodes} nodes"
         if whole:

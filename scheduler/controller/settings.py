@@ -67,9 +67,9 @@ class TimeoutSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     bind_s: float = 30.0  #: release to bind of one pod; then its pin is given up
     http_s: float = 10.0  #: httpTimeout of muster's extender entry in kube-scheduler
-    barrier_s: float = 6.0  #: bind calls parked for the rest of the gang
+    barrier_s: float = 6.0  #: a bind call waits for the rest of the gang
     repair_s: float = 60.0  #: a lost rank's slot is kept for its replacement
-    stalled_watch_s: float = 90.0  #: a watch without a bookmark for so long is opened anew
+    stalled_watch_s: float = 90.0  #: a watch without a bookmark for this long is reopened
 
     def __post_init__(self) -> None:
         """Leave time to bind between the end of the wait and kube-scheduler's patience."""

@@ -27,8 +27,8 @@ class SlotState(StrEnum):
 
     PLANNED = "planned"  #: a pod has the node, and nobody knows of it
     TELLING = "telling"  #: a write is under way, or was not answered: somebody may bind the pod
-    RELEASED = "released"  #: the pod was told; kube-scheduler may bind it at any time
-    CLEARED = "cleared"  #: it was told, and the API server says that it is not bound
+    RELEASED = "released"  #: the write succeeded; kube-scheduler may bind the pod at any time
+    CLEARED = "cleared"  #: it was released, and the API server says that it is not bound
     BOUND = "bound"
     VACANT = "vacant"  #: its pod is gone; the node is kept for the one that comes after it
     ENDING = "ending"  #: its pod was evicted with the gang, or is overdue: nobody comes after it

@@ -21,8 +21,8 @@ from scheduler.core.state import ClusterState
 ZERO = PodShape(0)
 MOST_LOOKED_AT = 200  #: gangs set aside that one pass looks at again
 MOST_SET_ASIDE = 500  #: gangs of one pass: the next goes on
-MOST_CHANGED = 500  #: nodes that are told one by one: to begin anew costs less than more of them
-MOST_TOLD = 5000  #: each leaves its shape in the index, which is made anew after so many
+MOST_CHANGED = 500  #: nodes reported one by one: for more of them a rebuild costs less
+MOST_TOLD = 5000  #: each leaves its shape in the index, which is rebuilt after so many
 MOST_LOOKS = 10_000  #: of one pass, at nodes that pods are about to leave
 MOST_NAMED = 3
 RESTS = 10.0  #: heads that wait for pods that leave may block others again after so many patiences
@@ -50,7 +50,7 @@ class Standing:
         self.patience_s = 0.0
         self.look_s = inf  #: time alone may set the head aside then
         self._capacity: Capacity | None = None  #: made once a head does not fit
-        self._life = 0  #: times the core's state was made anew
+        self._life = 0  #: rebuilds of the core's state
         self._taken: dict[str, PodShape] = {}
         self._stale: set[str] = set()
         self._num_told = 0  #: changes since it was made
@@ -115,7 +115,7 @@ class Standing:
                 made.add_node(node)
                 yield
             if life != self._life:
-                return  # somebody was in a hurry, or all begins anew
+                return  # a caller could not wait, or everything is rebuilt
             self._forget_answers()
             self._num_told = 0
             self._grew = True
@@ -140,7 +140,7 @@ class Standing:
     def _bring(self, capacity: Capacity, name: str) -> None:
         fact, at = self._nodes.get(name), capacity.index_of.get(name)
         if fact is None:
-            return  # the state is made anew soon
+            return  # the state is rebuilt soon
         if at is None:
             at = capacity.add_node(fact)
             self._grew = True

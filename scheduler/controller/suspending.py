@@ -25,7 +25,7 @@ from scheduler.workloads.sizes import training_job
 
 log = logging.getLogger("muster.suspending")
 LOOK_S, LONGEST_S = 1.0, 300.0  #: a resume that was refused is tried again then, and ever later
-OVERDUE_S = 300.0  #: a pod that should be gone for so long may stay for ever
+OVERDUE_S = 300.0  #: a pod that is overdue for this long may stay for good
 MOST_WRITING = 50  #: resumes under way: whoever owns a job may write such a note
 TURN_S = 0.01  #: of a step, for all jobs together
 OWN_RUNNER = "kubernetes.io/job-controller"

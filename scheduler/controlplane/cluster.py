@@ -64,7 +64,7 @@ def _alone(folder: Path) -> Iterator[Path]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-                    continue  # removed by the command before, and made anew
+                    continue  # removed by the previous command, and created again
             except BlockingIOError:
                 raise ValueError(
                     f"another command is working on the cluster in {folder}; wait for it"

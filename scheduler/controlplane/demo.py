@@ -248,7 +248,7 @@ class Demo:
         try:
             views = await asyncio.to_thread(_get, f"{self.cluster.status_url}/queue")
         except (urllib.error.URLError, OSError, msgspec.DecodeError):
-            return  # muster is being started anew; what it said last still stands
+            return  # muster is restarting; its last answer still holds
         by_gang = {view["gang"]: view for view in views}
         for job in self.jobs:
             view = by_gang.get(f"{NAMESPACE}/{job.name}")

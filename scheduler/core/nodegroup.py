@@ -150,7 +150,7 @@ class NodeGroup:
         #: False while nodes without a free GPU are left out of `nodes`; only pods that need none
         #: could use them, and most clusters see no such pod
         self.files_full = not gpus_each
-        self.prune_at = 64  #: with so many shapes it is time to number them anew
+        self.prune_at = 64  #: with so many shapes, unused ones are dropped
         self._numbers: dict[PodShape, int] = {}
         self._fits: dict[PodShape, Fit] = {}
         self._counted: list[Fit] = []

@@ -20,7 +20,7 @@ PAGE, FIRST_PAGE = 500, 50  #: objects of a list that are asked for at once
 PAGE_BYTES = 8 << 20  #: that these are to be
 MOST_BYTES = 64 << 20  #: that are read of one; with more, fewer objects are asked for
 WIDEST = 8  #: parts of a list as one
-AT_ONCE = 100  #: objects of a list that are told before others get their turn
+AT_ONCE = 100  #: objects of a list that are processed before other tasks run
 TURN_S = 0.015  #: lines that came together give others their turn after so long
 
 

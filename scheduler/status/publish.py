@@ -42,7 +42,7 @@ WITHIN_S = 10.0  #: a message that the API server does not take is dropped
 LATE_S = 5.0  #: gangs admitted sooner need no condition
 LOOK_S = 1.0  #: reasons that change together are looked at together
 REFUSED_S = 60.0  #: where a message was refused nothing is sent for so long: others wait behind it
-#: changes of reason that one namespace is told of; the burst is for a queue that turns at once
+#: reported changes of reason per namespace; the burst covers a queue that changes at once
 PER_MINUTE, BURST = 2.0, 200.0
 FIRST_GAP_S, LONGEST_GAP_S = 10.0, 600.0  #: between two changes of one gang; doubles each time
 #: where the PodGroup of ownerless pods is found, and its apiVersion

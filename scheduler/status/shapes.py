@@ -8,7 +8,7 @@ from scheduler.controller.mirror import Ledger
 from scheduler.core.model import PodShape, Selector
 from scheduler.status.way_out import closed_by, label_of, merged
 
-MOST_SHAPES = 12  #: waiting shapes that are told of
+MOST_SHAPES = 12  #: waiting shapes that are listed
 
 
 class FreeShape(msgspec.Struct):

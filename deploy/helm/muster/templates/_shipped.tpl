@@ -15,7 +15,7 @@ links to them, so that the two ways to install cannot differ. Call with (list $ 
 {{- define "muster.network" -}}
 {{- $blocks := list -}}
 {{- if not .Values.controlPlane -}}
-{{- fail "controlPlane: name the addresses of your control plane's hosts, as [10.0.0.1/32, ...], or set networkPolicy=false (values.yaml)" -}}
+{{- fail "controlPlane: give the addresses of your control plane's hosts, as [10.0.0.1/32, ...], or set networkPolicy=false (values.yaml)" -}}
 {{- end -}}
 {{- range .Values.controlPlane -}}
 {{- $blocks = append $blocks (dict "ipBlock" (dict "cidr" .)) -}}
