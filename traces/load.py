@@ -37,7 +37,7 @@ class LoadedJobs:
     @property
     def num_bad(self) -> int:
         """Rows that were rejected because something in them is wrong."""
-        return len(self.rejected) - sum(self.left_out.values())
+        return int((~self.rejected["reason"].isin(list(self.left_out))).sum())
 
 
 def load(

@@ -5,6 +5,7 @@ One table, in the order in which formats are tried. A reader is imported when a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import NamedTuple, Protocol, cast
@@ -58,6 +59,15 @@ def _list(words: Iterable[str]) -> str:
     return ", ".join(words)
 
 
+def _containing(pattern: str, what: str) -> Callable[[Source], str]:
+    seen = re.compile(pattern)
+
+    def recognised(source: Source) -> str:
+        return what if not source.is_parquet and seen.search(source.head) else ""
+
+    return recognised
+
+
 def _parquet(source: Source) -> str:
     return "it is a Parquet table" if source.is_parquet else ""
 
@@ -72,6 +82,12 @@ def _table(source: Source) -> str:
 HELIOS_COLUMNS = ("job_id", "user", "gpu_num", "state", "submit_time", "duration")
 
 FORMATS: tuple[Format, ...] = (
+    Format("journal", "journal", "muster's journal of a live cluster",
+           _containing(r'\A\{"t": ?[^\n,]*, ?"is": ?"(?:Snapshot|Gap)"', "it begins as one")),
+    Format("audit", "audit", "audit log of a Kubernetes API server",
+           _containing(r'"apiVersion": ?"audit\.k8s\.io/', "its events are of audit.k8s.io")),
+    Format("pods", "pods", "Kubernetes pods: kubectl get pods -A -o json",
+           _containing(r'\A\s*[\[{](?s:.*)"kind": ?"Pod(?:List)?"', "it holds Pods")),
     Format("swf", "swf", "Standard Workload Format of the Parallel Workloads Archive",
            _named(".swf")),
     Format("philly", "philly_list", "Philly jobs as a CSV: timestamp, duration, num_gpus, cluster",

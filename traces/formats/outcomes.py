@@ -12,6 +12,8 @@ import pandas as pd
 from traces.schema import shown
 
 COMPLETED, CANCELLED, FAILED, UNKNOWN = "completed", "cancelled", "failed", "unknown"
+#: it still ran when the file was made: its run time is a lower bound
+UNFINISHED = "unfinished"
 
 #: Slurm's job states that a finished job may have (sacct, Helios, Acme)
 SLURM = {
@@ -31,6 +33,18 @@ SLURM = {
 SWF = {"0": FAILED, "1": COMPLETED, "5": CANCELLED, "-1": UNKNOWN}
 #: phases of a Kubernetes pod (openb, pod lists)
 POD_PHASES = {"Succeeded": COMPLETED, "Failed": FAILED, "Running": COMPLETED}
+
+#: why a gang of a cluster's log is left out
+NEVER_WHOLE = "no moment was seen at which all its pods ran"
+
+
+def still_ran(count: int) -> tuple[str, ...]:
+    """Return the sentence about jobs that had not ended when their file was made, if any."""
+    if not count:
+        return ()
+    return (
+        f"{count:,} jobs still ran when the file ends: their run time is what they had run by then",
+    )
 
 
 def outcomes(
