@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from importlib import resources
 from typing import Protocol
 
@@ -72,6 +74,34 @@ class _Journal(StreamingResponse):
             self._journals.num -= 1
 
 
+def front_page() -> str:
+    """Return the page, with its style and its script in it: a browser may run no other.
+
+    It says so itself, so that it holds behind any proxy.
+    """
+    files = resources.files("scheduler.status")
+    text, style, script = (
+        files.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    )
+    known = {
+        word: {"label": row.label, "colour": row.colour, "hatch": row.hatch}
+        for word, row in TABLE.items()
+    }
+    policy = (
+        f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; "
+        "img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'"
+    )
+    parts = {"policy": policy, "style": style, "reasons": _encode(known).decode(), "script": script}
+    for name, part in parts.items():
+        text = text.replace(f"{{{{{name}}}}}", part)
+    return text
+
+
+def _digest(text: str) -> str:
+    """Return how a policy names what stands in the page itself."""
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
 def status_app(facts: Facts) -> Starlette:
     """Return the read-only application."""
     journals = _Journals()
@@ -108,14 +138,10 @@ def status_app(facts: Facts) -> Starlette:
         whole = request.query_params.get("files") == "all"
         return journals.answer(facts.journal(whole=whole))
 
+    page = front_page()
+
     async def front(_: Request) -> Response:
-        text = resources.files("scheduler.status").joinpath("page.html").read_text(encoding="utf-8")
-        known = {
-            word: {"label": row.label, "colour": row.colour, "hatch": row.hatch}
-            for word, row in TABLE.items()
-        }
-        text = text.replace("REASON_TABLE", _encode(known).decode())
-        return Response(text, media_type="text/html")
+        return Response(page, media_type="text/html")
 
     handlers = {
         "/": front,

@@ -452,7 +452,16 @@ def test_who_reaches_the_port_reads_what_the_api_server_lets_them(kube: Kube, sp
     with served_at(address, kube.cluster.ports.status) as port:
         for path in ("/healthz", "/readyz", "/metrics"):
             assert code(path, "") == 200
-        for path in ("/", "/queue", "/state", "/journal", "/explain/a/b", "/classes", "/curve"):
+        for path in (
+            "/",
+            "/queue",
+            "/state",
+            "/journal",
+            "/explain/a/b",
+            "/classes",
+            "/curve",
+            "/now",
+        ):
             assert code(path, "") == 401
         assert code("/queue", "nonsense") == 401
         assert code("/queue", somebody) == 403
@@ -530,7 +539,10 @@ def test_the_page_shows_queue_story_curve_and_nodes(
                 "[getComputedStyle(document.body).backgroundColor,"
                 " getComputedStyle(document.body).color]"
             )
-            found["squares"] = await tab.value("document.querySelectorAll('#map i').length")
+            found["squares"] = await tab.value(
+                "[...document.querySelectorAll('#map svg')]"
+                ".reduce((all, svg) => all + svg.rack.nodes.length, 0)"
+            )
             found["areas"] = await tab.value("document.querySelectorAll('#curve path').length")
             found["fills"] = await tab.value(
                 "[...document.querySelectorAll('#curve path')].map(p =>"
@@ -544,7 +556,7 @@ def test_the_page_shows_queue_story_curve_and_nodes(
             await tab.value("document.getElementById('close').click()")
             await tab.until("document.getElementById('story').hidden")
             await tab.value(
-                f"[...document.querySelectorAll('button.gang')]"
+                f"[...document.querySelectorAll('#queue a.gang')]"
                 f".find(b => b.textContent === '{busy}/runs').click()"
             )
             await tab.until("!document.getElementById('story').hidden")

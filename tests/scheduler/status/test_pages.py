@@ -93,7 +93,9 @@ async def held_s(work: Any) -> tuple[float, float, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", ["/state", "/queue", "/nodes", "/curve", "/metrics", "/classes"])
+@pytest.mark.parametrize(
+    "path", ["/now", "/state", "/queue", "/nodes", "/curve", "/metrics", "/classes"]
+)
 def test_no_page_holds_the_event_loop(large: Service, path: str) -> None:
     longest_s, whole_s, content = asyncio.run(held_s(large.facts.pages[path].get()))
     print(
@@ -110,6 +112,21 @@ def test_one_gangs_story_is_short_work(large: Service) -> None:
     took_s = time.thread_time() - began_s
     print(f"/explain: {1e3 * took_s:.1f} ms")
     assert found is not None and took_s < 0.1
+
+
+@pytest.mark.slow
+def test_what_is_on_a_node_is_found_without_holding_the_event_loop(large: Service) -> None:
+    longest_s, whole_s, content = asyncio.run(held_s(large.facts.node("node-00001")))
+    assert b"n/runs-0" in content
+    assert longest_s < max(0.25 * whole_s, 0.02), f"/node holds {longest_s:.3f} of {whole_s:.3f} s"
+
+
+@pytest.mark.slow
+def test_the_curve_is_kept_up_without_holding_the_event_loop(large: Service) -> None:
+    large.tally.all_changed()
+    longest_s, whole_s, _ = asyncio.run(held_s(large.tally.settle(Breath())))
+    print(f"all gangs in {1e3 * whole_s:.1f} ms, longest block {1e3 * longest_s:.1f} ms")
+    assert longest_s < max(0.25 * whole_s, 0.02)
 
 
 @pytest.mark.slow
