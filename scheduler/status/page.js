@@ -265,7 +265,7 @@ function showCurve() {
   });
   if (unknown.length) {
     const item = make("span"), box = draw("svg", { class: "mark" });
-    box.append(draw("rect", { width: "100%", height: "100%", class: "unknown" })); item.append(box, "muster was not looking"); key.append(item);
+    box.append(draw("rect", { width: "100%", height: "100%", class: "unknown" })); item.append(box, "not recorded"); key.append(item);
   }
   svg.append(draw("text", { x: 0, y: high - 6 }, count(top, "pod")));
   if (top > 1 && top % 2 === 0) svg.append(draw("text", { x: 0, y: y(top / 2) - 4 }, number(top / 2)));
@@ -291,7 +291,7 @@ function showTip(event) {
   while (i > 0 && curve[i][0] > ago) i--;
   while (i + 1 < curve.length && curve[i + 1][0] >= ago) i++;
   const p = curve[i], known = p[0] >= ago && (p[1] === null || p[1] <= ago);
-  const said = known ? reasons.flatMap((reason, r) => { const row = make("div"); row.append(mark(reason), `${number(p[r + 2])} ${words(reason)}`); return p[r + 2] ? [row] : []; }) : [make("div", "muster was not looking")];
+  const said = known ? reasons.flatMap((reason, r) => { const row = make("div"); row.append(mark(reason), `${number(p[r + 2])} ${words(reason)}`); return p[r + 2] ? [row] : []; }) : [make("div", "not recorded")];
   tip.replaceChildren(make("div", ago < wide / 400 ? "now" : `${clock(seen.unix_s - ago)}, ${span(ago)} ago`), ...(said.length ? said : [make("div", "no pod was pending")]));
   tip.hidden = false;
   const to = event.clientX - box.left;

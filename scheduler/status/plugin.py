@@ -325,7 +325,10 @@ def _fragmentation(waiting: list[WaitingShape]) -> None:
 @app.command()
 def get(
     path: Annotated[
-        str, typer.Argument(help="/queue, /state, /nodes, /classes, /curve, /journal.")
+        str,
+        typer.Argument(
+            help="/queue, /state, /nodes, /node/NAME, /classes, /curve, /now, /journal."
+        ),
     ],
     url: Url = "",
     kubeconfig: Kubeconfig = "",

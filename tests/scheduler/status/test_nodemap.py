@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -41,6 +42,12 @@ def test_each_label_that_names_a_pool_or_a_rack_does_so(pool: str, rack: str) ->
     assert drawn(asyncio.run(mapped(rig))) == {
         "p": {"r0": ["node-00000", "node-00001"], "r1": ["node-00002", "node-00003"]}
     }
+
+
+def test_the_docs_list_the_labels_in_their_order(repository: Path) -> None:
+    text = (repository / "docs" / "live.md").read_text("utf-8")
+    for name, keys in (("pool", POOLS), ("rack", RACKS)):
+        assert f"| {name} | {', '.join(f'`{key}`' for key in keys)} |" in text
 
 
 def test_the_nearest_label_counts() -> None:
