@@ -25,6 +25,8 @@ class Tab:
         self._number = 0
         self.requested: list[str] = []  #: every address that the page asked for
         self.complaints: list[str] = []  #: uncaught errors and what went to the console
+        self._traced: list[dict[str, Any]] = []  #: events of the browser's own trace
+        self._trace_is_whole = False
 
     async def call(self, method: str, **parameters: Any) -> Any:
         """Call a method of the protocol and return its result."""
@@ -43,6 +45,10 @@ class Tab:
             self.requested.append(said["request"]["url"])
         elif event == "Runtime.exceptionThrown":
             self.complaints.append(json.dumps(said["exceptionDetails"])[:500])
+        elif event == "Tracing.dataCollected":
+            self._traced += said["value"]
+        elif event == "Tracing.tracingComplete":
+            self._trace_is_whole = True
         elif event == "Log.entryAdded" and said["entry"]["level"] == "error":
             self.complaints.append(said["entry"]["text"])
 
@@ -77,6 +83,33 @@ class Tab:
         await self.call("Page.navigate", url="about:blank")
         await self.call("Page.navigate", url=url)
         await self.until("document.body && document.body.dataset.ready === 'yes'")
+
+    async def trace(self) -> None:
+        """Begin to record what the browser does."""
+        self._traced, self._trace_is_whole = [], False
+        await self.call("Tracing.start", traceConfig={"includedCategories": ["toplevel"]})
+
+    async def tasks_ms(self) -> list[float]:
+        """End the record; return the CPU time of each task of the page's main thread, descending.
+
+        CPU time, as wall-clock time grows with what else the machine does.
+        """
+        await self.call("Tracing.end")
+        async with asyncio.timeout(WITHIN_S):
+            while not self._trace_is_whole:
+                await self.call("Runtime.evaluate", expression="0")
+        mains = {
+            (one["pid"], one["tid"])
+            for one in self._traced
+            if one["name"] == "thread_name" and one["args"]["name"] == "CrRendererMain"
+        }
+        tasks = (
+            one["tdur"] / 1000
+            for one in self._traced
+            if one["name"].endswith("RunTask") and "tdur" in one
+            if (one["pid"], one["tid"]) in mains
+        )
+        return sorted(tasks, reverse=True)
 
     async def picture(self, file: Path) -> None:
         """Save the whole page as a picture."""
