@@ -67,7 +67,7 @@ def load(
         raise TraceError(f"on_bad_row is {on_bad_row!r}; choose fail or skip")
     if dates and dates not in CHOICES:
         raise TraceError(f"dates is {dates!r}; choose one of {', '.join(CHOICES)}")
-    source = Source(Path(path))
+    source = Source(Path(path), columns, map)
     try:
         with source.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -50,6 +50,11 @@ MARKS = (
 ENDINGS = {
     ".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd", ".zip": "zip", ".tar": "tar",
 }  # fmt: skip
+#: a file in a zip archive that says what it is
+OFFICE = {
+    "[Content_Types].xml": "an Excel workbook or another Office document",
+    "META-INF/manifest.xml": "an OpenDocument sheet",
+}
 
 
 class SupportsRead(Protocol):
@@ -149,6 +154,9 @@ def _opened(path: Path, name: str, content: bytes) -> bytes:
 
 def _only(path: Path, names: list[str]) -> str:
     """Return the name of the one file of an archive."""
+    for mark, what in OFFICE.items():
+        if mark in names:
+            raise TraceError(f"jobs file {str(path)!r} is {what}; save its sheet as CSV")
     seen = [name for name in names if not name.startswith("__MACOSX/")]
     if len(seen) != 1:
         some = ", ".join(sorted(seen)[:5]) or "none"

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import NamedTuple, Protocol, cast
 
 from traces.formats.interface import Options, Reading
+from traces.formats.mistaken import ALWAYS, UNKNOWN, refuse
 from traces.formats.source import Source
 from traces.schema import TraceError
 
@@ -68,6 +69,18 @@ def _containing(pattern: str, what: str) -> Callable[[Source], str]:
     return recognised
 
 
+def slurm_name(name: str) -> str:
+    """Return a column of sacct in small letters, without the width of --format=JobID%30."""
+    return re.sub(r"%-?\d+$", "", name.strip()).lower()
+
+
+def _slurm(source: Source) -> str:
+    """sacct's own names; a log that lacks some is still one, and refused with the way out."""
+    has = [name for name in source.header if slurm_name(name) in SACCT_COLUMNS]
+    names_jobs = {"jobid", "jobidraw"} & set(map(slurm_name, has))
+    return f"it has sacct's columns {_list(has[:4])}" if names_jobs and len(has) > 1 else ""
+
+
 def _parquet(source: Source) -> str:
     return "it is a Parquet table" if source.is_parquet else ""
 
@@ -79,6 +92,13 @@ def _table(source: Source) -> str:
     return f"it has the columns {_list(sorted(known))}" if len(known) > 1 else ""
 
 
+#: of sacct, in small letters: a table with an id of jobs and another of these is its output
+SACCT_COLUMNS = frozenset((
+    "jobid", "jobidraw", "jobname", "user", "account", "partition", "qos", "state", "submit",
+    "eligible", "start", "end", "elapsed", "elapsedraw", "timelimit", "timelimitraw", "nnodes",
+    "ncpus", "nodelist", "allocnodes", "alloccpus", "allocgres", "alloctres", "reqcpus",
+    "reqnodes", "reqgres", "reqmem", "reqtres", "exitcode", "cputimeraw", "uid", "group",
+))  # fmt: skip
 HELIOS_COLUMNS = ("job_id", "user", "gpu_num", "state", "submit_time", "duration")
 
 FORMATS: tuple[Format, ...] = (
@@ -90,6 +110,7 @@ FORMATS: tuple[Format, ...] = (
            _containing(r'\A\s*[\[{](?s:.*)"kind": ?"Pod(?:List)?"', "it holds Pods")),
     Format("swf", "swf", "Standard Workload Format of the Parallel Workloads Archive",
            _named(".swf")),
+    Format("sacct", "sacct", "Slurm's accounting: sacct -P", _slurm),
     Format("philly", "philly_list", "Philly jobs as a CSV: timestamp, duration, num_gpus, cluster",
            _with_columns("timestamp", "num_gpus", "cluster")),
     Format("openb", "openb", "Alibaba cluster-trace-gpu-v2023: openb pods",
@@ -108,8 +129,10 @@ def choose(source: Source, kind: str | None) -> tuple[Format, str]:
     """Return the format of a file, and why it is that one.
 
     Raises:
-        TraceError: the kind is unknown, or nothing says what the file is.
+        TraceError: the kind is unknown, or nothing says what the file is, or it is a file that
+            people give by mistake, such as a PDF document.
     """
+    refuse(source, () if source.is_parquet else ALWAYS)
     if kind is not None:
         for one in FORMATS:
             if one.kind == kind:
@@ -118,6 +141,7 @@ def choose(source: Source, kind: str | None) -> tuple[Format, str]:
     for one in FORMATS:
         if why := one.recognised(source):
             return one, why
+    refuse(source, UNKNOWN)
     shown = _list(source.header[:8]) if source.header else "nothing"
     raise TraceError(
         f"jobs file {str(source)!r}: neither its name nor its first line ({shown:.200}) is that "

@@ -8,17 +8,16 @@ queue, ...
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from traces.formats.catalog import HELIOS_COLUMNS as COLUMNS
 from traces.formats.dates import times
 from traces.formats.interface import Options, Reading
-from traces.formats.outcomes import SLURM, outcomes
-from traces.formats.rows import numbers, reject, settle_columns, sound_and, unique
+from traces.formats.outcomes import SLURM, outcomes, slurm_states
+from traces.formats.rows import leave_out, numbers, reject, settle_columns, sound_and, unique
 from traces.formats.source import Source
 from traces.formats.text import read_table
-from traces.schema import BadCell, fill, pods_of, shown
+from traces.schema import BadCell, fill, pods_of
 
 
 def read(source: Source, options: Options) -> Reading:
@@ -40,20 +39,14 @@ def read(source: Source, options: Options) -> Reading:
     submit_s = times(table, "submit_time", bad, options.dates)
     bad = sound_and(table, bad)
     reject(table, bad, options.on_bad_row)
-    left_out: dict[str, int] = {}
-    for column, values, reason in (
-        ("gpu_num", gpus, "the job asks for no GPU"),
-        ("duration", duration_s, "the job never ran"),
-    ):
-        ordinary = np.flatnonzero((values == 0).to_numpy())
-        known = {cell.row for cell in bad}
-        left_out[reason] = len(set(ordinary.tolist()) - known)
-        bad += [
-            BadCell(int(row), column, shown(table.rows[column].iloc[row]), reason)
-            for row in ordinary
-        ]
-    rejected = reject(table, sorted(bad), "skip")
-    kept = table.rows_but(bad)
+    kept, rejected, left_out = leave_out(
+        table,
+        bad,
+        (
+            ("gpu_num", (gpus == 0).to_numpy(), "the job asks for no GPU"),
+            ("duration", (duration_s == 0).to_numpy(), "the job never ran"),
+        ),
+    )
     rows = table.rows[kept]
     num_pods = pods_of(gpus[kept].astype("int64"), options.gpus_per_node)
     notes: list[str] = []
@@ -66,10 +59,9 @@ def read(source: Source, options: Options) -> Reading:
             "gpus": gpus[kept].astype("int64"),
             "user": rows["user"].fillna(""),
             "queue": rows[label].fillna("").astype("str") if label in ("vc", "type") else "",
-            "outcome": outcomes(rows["state"].str.upper(), SLURM, notes, "state"),
+            "outcome": outcomes(slurm_states(rows["state"]), SLURM, notes, "state"),
         }
     )
     if "cpu_num" in rows:
         jobs["cpu_per_pod"] = pd.to_numeric(rows["cpu_num"], errors="coerce").fillna(0) / num_pods
-    counts = {reason: count for reason, count in left_out.items() if count}
-    return Reading(fill(jobs, options.gpus_per_node), rejected, counts, tuple(notes))
+    return Reading(fill(jobs, options.gpus_per_node), rejected, left_out, tuple(notes))

@@ -28,7 +28,7 @@ def read(source: Source, options: Options) -> Reading:
     """
     notes: list[str] = []
     table = _parquet(source) if source.is_parquet else read_table(source, options.columns)
-    rows = table.rows.rename(columns=dict(options.names))
+    rows = table.rows
     names = [str(name) for name in rows.columns]
     known = [*BY_NAME, GPUS.name]
     extra = [name for name in names if name not in known]
@@ -79,5 +79,6 @@ def _parquet(source: Source) -> RawTable:
                     + ("seconds" if name in TIMES else "docs/tables.md says")
                 )
             rows[name] = seconds_of(rows[name])
+    rows.columns = pd.Index(source.renamed([str(name) for name in rows.columns]))
     lines = pd.Series(range(1, len(rows) + 1))
     return RawTable(rows, lines, str(source), unit="row")

@@ -15,7 +15,7 @@ COMPLETED, CANCELLED, FAILED, UNKNOWN = "completed", "cancelled", "failed", "unk
 #: it still ran when the file was made: its run time is a lower bound
 UNFINISHED = "unfinished"
 
-#: Slurm's job states that a finished job may have (sacct, Helios, Acme)
+#: Slurm's job states (sacct, Helios, Acme), of which a job that ran may have these
 SLURM = {
     "COMPLETED": COMPLETED,
     "CANCELLED": CANCELLED,
@@ -28,6 +28,15 @@ SLURM = {
     "LAUNCH_FAILED": FAILED,
     "PREEMPTED": FAILED,
     "REVOKED": CANCELLED,
+    "REQUEUED": FAILED,  # this attempt; another one follows
+    "SPECIAL_EXIT": FAILED,
+    "RESIZING": COMPLETED,  # the part of its life in one size
+    "RUNNING": UNFINISHED,
+    "SUSPENDED": UNFINISHED,
+    "STOPPED": UNFINISHED,
+    "COMPLETING": UNFINISHED,
+    "SIGNALING": UNFINISHED,
+    "STAGE_OUT": UNFINISHED,
 }
 #: field 11 of SWF
 SWF = {"0": FAILED, "1": COMPLETED, "5": CANCELLED, "-1": UNKNOWN}
@@ -44,6 +53,13 @@ def still_ran(count: int) -> tuple[str, ...]:
         return ()
     return (
         f"{count:,} jobs still ran when the file ends: their run time is what they had run by then",
+    )
+
+
+def slurm_states(words: pd.Series[str]) -> pd.Series[str]:
+    """Return Slurm's states without what follows them, as in "CANCELLED by 1000"."""
+    return (
+        words.fillna("").astype("str").str.upper().str.replace(r"^([A-Z_]+).*", r"\1", regex=True)
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,9 @@ from traces.schema import INT_MAX, LARGEST, BadCell, TraceError, bad_names, show
 MOST_SHOWN = 5
 #: how much of a bad value an error message spells out
 LONGEST_SHOWN = 60
+
+#: one truth value per row
+Mask: TypeAlias = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +32,21 @@ class RawTable:
     delimiter: str = ","
     comments: int = 0  #: lines passed over because they are comments
 
-    def rows_but(self, bad: list[BadCell]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def rows_but(self, bad: list[BadCell]) -> Mask:
         """Return which rows have none of these bad values."""
         kept = np.ones(len(self.rows), bool)
         kept[[cell.row for cell in bad]] = False
         return kept
+
+    def where(self, mask: Mask) -> RawTable:
+        """Return the rows that a mask selects."""
+        place = np.cumsum(mask) - 1
+        return replace(
+            self,
+            rows=self.rows[mask].reset_index(drop=True),
+            lines=self.lines[mask].reset_index(drop=True),
+            torn=tuple(one._replace(row=int(place[one.row])) for one in self.torn if mask[one.row]),
+        )
 
 
 def sound_and(table: RawTable, bad: list[BadCell]) -> list[BadCell]:
@@ -80,6 +95,40 @@ def reject(table: RawTable, bad: list[BadCell], on_bad_row: str) -> pd.DataFrame
         ],
         columns=["line", "column", "value", "reason", "row"],
     )
+
+
+def leave_out(
+    table: RawTable, bad: list[BadCell], ordinary: Iterable[tuple[str, Mask, str]]
+) -> tuple[Mask, pd.DataFrame, dict[str, int]]:
+    """Return the rows to keep, those to list as rejected, and how many are left out for what.
+
+    `ordinary` says which rows are sound and yet no jobs to simulate: a column, a mask, and the
+    reason. The first reason of a row counts; bad rows, which may be skipped here, count for none.
+    """
+    kept = table.rows_but(bad)
+    listed = [reject(table, bad, "skip")]
+    counts: dict[str, int] = {}
+    for column, mask, reason in ordinary:
+        rows = np.flatnonzero(mask & kept)
+        if not len(rows):
+            continue
+        kept[rows] = False
+        counts[reason] = len(rows)
+        content = table.rows.iloc[rows].astype("object")
+        written = content.where(content.notna(), "").astype("str")
+        listed.append(
+            pd.DataFrame(
+                {
+                    "line": table.lines.iloc[rows].to_numpy(),
+                    "column": column,
+                    "value": written[column].to_numpy(),
+                    "reason": reason,
+                    "row": [",".join(cells) for cells in written.to_numpy().tolist()],
+                }
+            )
+        )
+    rejected = pd.concat(listed) if len(listed) > 1 else listed[0]
+    return kept, rejected.sort_values("line", ignore_index=True), counts
 
 
 def _problem(cell: BadCell) -> str:

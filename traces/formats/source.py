@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +16,12 @@ from traces.unpacking import unpacked
 HEAD_BYTES = 1 << 16
 #: what may part the cells of a row; of those that are equally frequent in the header, the first
 DELIMITERS = (",", ";", "\t", "|")
+#: where a line ends
+LINE_END = re.compile(r"\r\n|\r|\n")
 #: a byte order mark and what it says
 MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+#: the first bytes of a Parquet table
+PARQUET = b"PAR1"
 
 
 class Layout(NamedTuple):
@@ -29,10 +34,17 @@ class Layout(NamedTuple):
 
 
 class Source:
-    """A file, unpacked once and looked at by recognition and reader alike."""
+    """A file, unpacked once and looked at by recognition and reader alike.
 
-    def __init__(self, path: Path) -> None:
+    `columns` is the header of a file that has none; `names` renames columns, theirs -> ours.
+    """
+
+    def __init__(
+        self, path: Path, columns: tuple[str, ...] = (), names: Mapping[str, str] | None = None
+    ) -> None:
         self.path = path
+        self.columns = columns
+        self.names = names or {}
 
     def __str__(self) -> str:
         return str(self.path)
@@ -54,21 +66,52 @@ class Source:
             name = name.removesuffix(ending)
         return name
 
-    @property
+    @cached_property
     def is_parquet(self) -> bool:
         """True if the file is a Parquet table, by its first bytes or, if empty, by its name."""
-        return self.content[:4] == b"PAR1" or self.name.endswith((".parquet", ".pq"))
+        if self.is_plain_parquet or self.name.endswith((".parquet", ".pq")):
+            return True
+        return self.content[:4] == PARQUET
+
+    @cached_property
+    def is_plain_parquet(self) -> bool:
+        """True if the file is a Parquet table that lies in no container."""
+        with self.path.open("rb") as file:
+            return file.read(4) == PARQUET
 
     @cached_property
     def head(self) -> str:
         """The beginning of the file as text; what is not text is replaced."""
+        if self.is_parquet:
+            return ""
         encoding = encoding_of(self.content)
         return self.content[:HEAD_BYTES].decode(encoding, "replace").lstrip("\ufeff")
 
     @cached_property
     def header(self) -> tuple[str, ...]:
-        """The cells of the first line that is neither blank nor a comment."""
-        return layout_of(self.head, str(self)).header
+        """The names of the columns: those given, or the first line that is no comment."""
+        return tuple(self.renamed(self.columns or layout_of(self.head, str(self)).header))
+
+    def renamed(self, header: Sequence[str]) -> list[str]:
+        """Return the names of columns as the user renames them.
+
+        Raises:
+            TraceError: a name is mapped that the file lacks, or onto one that it has.
+        """
+        for theirs, ours in self.names.items():
+            if theirs not in header:
+                raise TraceError(
+                    f"{self}: --map {theirs}={ours}: the file has no column {theirs!r}; "
+                    f"it has {', '.join(header)}"
+                )
+        found = [self.names.get(name, name) for name in header]
+        for theirs, ours in self.names.items():
+            if found.count(ours) > 1:
+                raise TraceError(
+                    f"{self}: --map {theirs}={ours}: there is another column {ours!r}; rename that "
+                    f"one too, as with --map {ours}=old_{ours} --ignore-extra"
+                )
+        return found
 
 
 def encoding_of(content: bytes) -> str:
@@ -76,25 +119,25 @@ def encoding_of(content: bytes) -> str:
     return next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
 
 
-def layout_of(text: str, source: str) -> Layout:
+def layout_of(text: str, source: str, num_columns: int = 0) -> Layout:
     """Return how a table lies in a text: where its header is, and what parts its cells.
 
-    Blank lines and lines that begin with # stand before a header; so does Excel's `sep=;`.
+    Blank lines and lines that begin with # may come before a header; so may Excel's `sep=;`. A text
+    of `num_columns` columns has no header: its first row counts, even if its name begins with #.
 
     Raises:
         TraceError: the header's quotes do not match.
     """
     told = ""
     comments = 0
-    for number, line in enumerate(text[: 16 * HEAD_BYTES].splitlines()):
-        line = line.lstrip("\ufeff") if not number else line
+    for number, line in enumerate(LINE_END.split(text[: 16 * HEAD_BYTES])):
         if match := re.fullmatch(r'"?sep=(.)"?\s*', line):
             told = match[1]
             continue
-        if line.lstrip().startswith("#"):
+        delimiter = told or _delimiter(line, num_columns)
+        if line.lstrip().startswith("#") and line.count(delimiter) + 1 != num_columns:
             comments += 1
             continue
-        delimiter = told or _delimiter(line)
         try:
             cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
         except csv.Error as error:
@@ -105,6 +148,10 @@ def layout_of(text: str, source: str) -> Layout:
     return Layout(told or ",", 0, (), comments)
 
 
-def _delimiter(line: str) -> str:
+def _delimiter(line: str, num_columns: int) -> str:
+    """Return what parts the cells of a line; of a row, what gives as many as there are columns."""
     outside_quotes = re.sub(r'"[^"]*"', "", line)
+    for one in DELIMITERS:
+        if num_columns > 1 and outside_quotes.count(one) + 1 == num_columns:
+            return one
     return max(DELIMITERS, key=outside_quotes.count)

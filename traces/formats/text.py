@@ -30,49 +30,70 @@ def decoded(source: Source) -> str:
         ) from None
 
 
-def read_table(source: Source, columns: tuple[str, ...] = ()) -> RawTable:
+def read_table(source: Source, columns: tuple[str, ...] = (), *, unquoted: str = "") -> RawTable:
     """Read delimited text; blank lines are passed over.
 
     `columns` is the header of a text that has none. Cells lose the blanks around them; empty ones
     are missing. A row with more or fewer cells than the header is torn: it is filled up or cut,
-    and noted.
+    and noted. A last column without a name and without a value is no column: some programs end
+    every line with a delimiter. Between the delimiters in `unquoted` a quote is an ordinary letter.
 
     Raises:
         TraceError: the file is unreadable, empty, not text, or its quotes do not match.
     """
+    columns = columns or source.columns
     text = decoded(source)
-    layout = layout_of(text, str(source))
+    layout = layout_of(text, str(source), len(columns))
+    header = _header(source, layout, columns)
+    begin = int(not columns or _same(layout.header, columns))
+    quoted = layout.delimiter not in unquoted
     torn: list[BadCell] = []
     comments: list[int] = []
-    plain = _plain(text, layout)
+    plain = _plain(text, layout) if not (quoted and '"' in text) else None
     cells: Sequence[Sequence[str] | pa.ChunkedArray]
     if plain is not None:
-        header = [column[0].as_py().strip() for column in plain.columns]
-        cells = plain.columns if columns else [column.slice(1) for column in plain.columns]
-        lines: Sequence[int] = range(1 if columns else 2, len(plain) + 1)
+        cells = [column.slice(begin) for column in plain.columns]
+        lines: Sequence[int] = range(1 + begin, len(plain) + 1)
     else:
-        header, cells, lines, torn, comments = _uneven(str(source), text, layout, columns)
-    header = list(columns) or header
-    if not header:
-        raise TraceError(
-            f"jobs file {str(source)!r} is empty; a jobs table needs a header line and a row"
-        )
-    if len(header) != len(cells):
-        raise TraceError(
-            f"{source}: --columns names {len(header)} columns, the first row has {len(cells)}"
-        )
-    for name in header:
-        if header.count(name) > 1:
-            raise TraceError(f"{source}: column {name!r} occurs twice; keep one")
+        cells, lines, torn, comments = _uneven(source, text, layout, header, begin, quoted)
     table = {name: _without_blanks(column) for name, column in zip(header, cells, strict=True)}
+    if header[-1] == "" and table[""].isna().all():
+        del table[""]
+    rows = pd.DataFrame(table)
+    rows.columns = pd.Index(source.renamed(list(table)))
     return RawTable(
-        pd.DataFrame(table),
+        rows,
         pd.Series(lines, dtype="int64"),
         str(source),
         tuple(torn),
         delimiter=layout.delimiter,
         comments=layout.comments + len(comments),
     )
+
+
+def _header(source: Source, layout: Layout, columns: tuple[str, ...]) -> list[str]:
+    """Return the names of all columns, the last without a name where lines end in a delimiter."""
+    header = list(columns or layout.header)
+    if not layout.header:
+        raise TraceError(
+            f"jobs file {str(source)!r} is empty; a jobs table needs a header line and a row"
+        )
+    if len(layout.header) == len(columns) + 1 and layout.header[-1] == "":
+        header = [*columns, ""]
+    elif len(layout.header) != len(header):
+        raise TraceError(
+            f"{source}: --columns names {len(columns)} columns, the first row has "
+            f"{len(layout.header)}"
+        )
+    for name in header:
+        if header.count(name) > 1:
+            raise TraceError(f"{source}: column {name!r} occurs twice; keep one")
+    return header
+
+
+def _same(header: Sequence[str], columns: Sequence[str]) -> bool:
+    """True if a first row is a header that says what the user said."""
+    return [one.lower() for one in header if one] == [one.lower() for one in columns]
 
 
 def _plain(text: str, layout: Layout) -> pa.Table | None:
@@ -83,7 +104,6 @@ def _plain(text: str, layout: Layout) -> pa.Table | None:
     if (
         not layout.header
         or layout.first
-        or '"' in text
         or "\r" in text
         or "\n#" in text
         or text.startswith("\ufeff")
@@ -109,10 +129,9 @@ def _plain(text: str, layout: Layout) -> pa.Table | None:
 
 
 def _uneven(
-    source: str, text: str, layout: Layout, columns: tuple[str, ...]
-) -> tuple[list[str], list[tuple[str, ...]], list[int], list[BadCell], list[int]]:
-    """Return header, columns, the line of each row, the torn rows, and the lines of comments."""
-    header: list[str] = list(columns)
+    source: Source, text: str, layout: Layout, header: list[str], begin: int, quoted: bool
+) -> tuple[list[tuple[str, ...]], list[int], list[BadCell], list[int]]:
+    """Return columns, the line of each row, the torn rows, and the lines of comments."""
     rows: list[list[str]] = []
     lines: list[int] = []
     torn: list[BadCell] = []
@@ -120,33 +139,42 @@ def _uneven(
     stream = io.StringIO(text, newline="")
     for _ in range(layout.first):
         stream.readline()
-    reader = csv.reader(stream, delimiter=layout.delimiter, skipinitialspace=True, strict=True)
+    reader = csv.reader(
+        stream,
+        delimiter=layout.delimiter,
+        skipinitialspace=True,
+        strict=True,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+    )
     line = layout.first + 1
+    width = len(header)
     try:
         for cells in reader:
             if not "".join(cells).strip():
                 pass
-            elif not header:
-                header = [cell.strip() for cell in cells]
-            elif len(cells) != len(header) and cells[0].startswith("#"):
+            elif begin:
+                begin = 0
+            elif len(cells) != width and cells[0].startswith("#"):
                 comments.append(line)
             else:
-                if len(cells) != len(header):
-                    reason = f"has {_fields(len(cells))}, the header has {len(header)}"
+                if len(cells) == width + 1 and not cells[-1].strip():
+                    del cells[-1]  # the line ends in a delimiter
+                elif len(cells) != width:
+                    reason = f"has {_fields(len(cells))}, the header has {width}"
                     whole = layout.delimiter.join(cells)
                     torn.append(BadCell(len(rows), "", whole, reason))
-                    cells = [*cells, *[""] * len(header)][: len(header)]
+                    cells = [*cells, *[""] * width][:width]
                 rows.append(cells)
                 lines.append(line)
             line = layout.first + reader.line_num + 1
     except csv.Error as error:
         raise TraceError(
-            f"jobs file {source!r}, line {line}: {error}; check the quotes from there on"
+            f"jobs file {str(source)!r}, line {line}: {error}; check the quotes from there on"
         ) from None
-    found: list[tuple[str, ...]] = [()] * len(header)
+    found: list[tuple[str, ...]] = [()] * width
     if rows:
         found = list(zip(*rows, strict=True))
-    return header, found, lines, torn, comments
+    return found, lines, torn, comments
 
 
 def _without_blanks(cells: Sequence[str] | pa.ChunkedArray) -> pd.Series[str]:
