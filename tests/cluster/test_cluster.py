@@ -103,7 +103,7 @@ def test_a_running_cluster_is_not_erased_and_a_lost_supervisor_leaves_nothing(
 ) -> None:
     typed.run("up --nodes 2 --gpus 4")
     before = typed.status()
-    assert "runs already" in typed.run("up --nodes 2 --gpus 4").stderr
+    assert "is already running" in typed.run("up --nodes 2 --gpus 4").stderr
     for other in (
         "up --nodes 3 --gpus 4",
         "up --nodes 2",

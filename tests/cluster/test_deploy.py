@@ -161,7 +161,7 @@ def test_what_would_open_ports_to_everyone_does_not_render() -> None:
     chart = [program(HELM), "template", "muster", CHART, "--kube-version", "1.37.2"]
     for command, said in (
         ([program(KUSTOMIZE), "build", overlay], "control-plane.yaml"),
-        (chart, "name the addresses of your control plane's hosts"),
+        (chart, "give the addresses of your control plane's hosts"),
     ):
         done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=60)
         assert done.returncode != 0 and said in done.stderr

@@ -178,12 +178,12 @@ def test_only_muster_notes_on_a_job_that_it_suspended_it(
     }
     jobs = f"/apis/batch/v1/namespaces/{space}/jobs"
     noted = {**job, "metadata": {**job["metadata"], **note["metadata"]}}
-    assert "only muster writes this" in refusal(tenant, noted)
+    assert "only muster may write this" in refusal(tenant, noted)
     tenant.call("POST", jobs, job)
-    assert "only muster writes this" in change_refused(tenant, f"{jobs}/j", note)
+    assert "only muster may write this" in change_refused(tenant, f"{jobs}/j", note)
     kube.call("PATCH", f"{jobs}/j", note, "application/merge-patch+json")
     other = {"metadata": {"annotations": {"muster.dev/suspended": "y"}}}
-    assert "only muster writes this" in change_refused(tenant, f"{jobs}/j", other)
+    assert "only muster may write this" in change_refused(tenant, f"{jobs}/j", other)
     assert not change_refused(tenant, f"{jobs}/j", {"metadata": {"labels": {"mine": "x"}}})
     gone = {"metadata": {"annotations": {"muster.dev/suspended": None}}}
     assert not change_refused(tenant, f"{jobs}/j", gone), "its owner keeps it suspended"
