@@ -32,7 +32,7 @@ from scipy.optimize import minimize
 
 from scheduler import whole
 from sim import run
-from sim.report.plots import STYLE
+from sim.report.pictures import STYLE
 from sim.schema import planes
 from sim.schema.config import ControlPlane
 

@@ -26,8 +26,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import display
 
+from sim.report.curves import stack_by_reason
 from sim.report.episodes import explain, find_episodes
-from sim.report.plots import stack_by_reason
 from sim.runs.folder import RunResult
 from sim.runs.metrics import pending_quantiles
 from sim.runs.steps import Steps, allocation_steps, pending_steps

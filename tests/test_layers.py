@@ -282,7 +282,6 @@ def test_every_declared_library_is_used() -> None:
         for path in modules(package)
         for name, _, _ in imported(path)
     }
-    used.add("bokeh")  # until the curves of the report are drawn with it: take this line out then
     unused = sorted(names_of(project()["dependencies"]) - used)
     assert not unused
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scheduler import whole
 from sim.engines.costed import CostedSimulation
 from sim.engines.workload import Workload
-from sim.report.plots import STYLE
+from sim.report.pictures import STYLE
 from sim.report.wording import duration, exact, number, percent
 from sim.schema.cluster import Cluster
 from sim.schema.config import RunConfig

@@ -365,7 +365,7 @@ def save_picture(found: Split, path: str | Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from sim.report.plots import STYLE
+    from sim.report.pictures import STYLE
 
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 1.9 + 0.4 * len(found.attempts)), layout="constrained")

@@ -13,6 +13,7 @@ import pandas as pd
 from sim.report.days import peaks_by_part
 from sim.report.deadlocks import Deadlocks, deadlocks
 from sim.report.episodes import Episode, find_episodes
+from sim.report.waiting import PendingCurve, pending_curve
 from sim.runs import metrics
 from sim.runs.folder import RunResult, read_manifest, read_table
 from sim.runs.left_out import LeftOut, left_out, unmet_requests
@@ -22,7 +23,7 @@ from sim.runs.summary import submission_window
 from sim.schema.cluster import Cluster
 from sim.schema.config import RunConfig
 
-CURVE_BINS = 700  #: as many as a picture of a curve has pixels
+CURVE_BINS = 700  #: of the curves in `tables/`
 TOP_EPISODES = 3
 
 
@@ -79,7 +80,9 @@ class Digest:
     manifest: dict[str, Any]
     whole: Figures  #: over the run's own window
     shared: Figures  #: over the window that it shares with the runs beside it
-    curve: Steps  #: pending pods by reason, thinned to what a picture shows
+    curve: Steps  #: pending pods by reason, thinned to what a table needs
+    beside: PendingCurve  #: over the shared window, for pictures
+    alone: PendingCurve | None  #: over the run's own window, where that is longer
     peaks: pd.DataFrame  #: see `metrics.peaks`
     days: pd.DataFrame  #: see `days.peaks_by_part`
     episodes: list[Episode] = field(default_factory=list)
@@ -151,8 +154,13 @@ def shared_window(head: Head, heads: Sequence[Head]) -> Window:
     return window
 
 
-def digest(head: Head, shared: Window, known: RunResult | None = None) -> Digest:
-    """Read a run, if it is not known already, and keep what the report shows of it."""
+def digest(
+    head: Head, shared: Window, known: RunResult | None = None, *, num_bins: int = CURVE_BINS
+) -> Digest:
+    """Read a run, if it is not known already, and keep what the report shows of it.
+
+    Curves of pictures keep the extremes of `num_bins` pieces of their window.
+    """
     run = known or RunResult.load(head.folder)
     end_s = float(run.manifest["end_s"])
     pending = pending_steps(run.pending, end_s)
@@ -161,6 +169,11 @@ def digest(head: Head, shared: Window, known: RunResult | None = None) -> Digest
     same = shared == head.window
     window = _curve_window(head.window)
     seen = pending.clip(window.start_s, window.end_s)
+
+    def picture(window: Window) -> PendingCurve:
+        part = pending.clip(window.start_s, window.end_s)
+        return pending_curve(head.arm, part, run.jobs, run.attempts, num_bins)
+
     return Digest(
         head=head,
         config=run.config,
@@ -168,6 +181,8 @@ def digest(head: Head, shared: Window, known: RunResult | None = None) -> Digest
         whole=whole,
         shared=whole if same else _figures(run, pending, allocation, shared),
         curve=seen.thin(CURVE_BINS),
+        beside=picture(_curve_window(shared)),
+        alone=None if same else picture(window),
         peaks=metrics.peaks(seen, metrics.piece_length(window)),
         days=peaks_by_part(seen, window),
         episodes=find_episodes(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from sim.report.digest import Digest, Figures
 from sim.report.parts import PART_LABELS, PART_STYLE, Part
-from sim.report.plots import STYLE, Picture, render
+from sim.report.pictures import Picture, drawing, render
 from sim.report.wording import exact, percent
 from sim.schema.config import RunConfig
 
@@ -55,7 +54,7 @@ def picture(digests: Sequence[Digest], name: str) -> Picture | None:
     shown = [(one, one.shared.held) for one in digests if one.shared.held is not None]
     if not shown:
         return None
-    with mpl.rc_context(STYLE):
+    with drawing(one.head.arm for one, _ in shown):
         figure = Figure(figsize=(7.4, 1.5 + 0.42 * len(shown)), layout="constrained")
         axes = figure.add_subplot()
         at = np.arange(len(shown))[::-1]
@@ -68,9 +67,9 @@ def picture(digests: Sequence[Digest], name: str) -> Picture | None:
                       edgecolor="white", linewidth=0.4, label=label)  # fmt: skip
             for y, x, w in zip(at, left, width, strict=True):
                 if w > 0.045:
+                    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
                     axes.text(x + w / 2, y, percent(float(w)), ha="center", va="center",
-                              fontsize=8, bbox={"facecolor": "white", "edgecolor": "none",
-                                                "pad": 1})  # fmt: skip
+                              fontsize=8, color="black", bbox=box)  # fmt: skip
             left += width
         names = [f"{one.head.arm}, {exact(one.head.nodes)} nodes" for one, _ in shown]
         if len({one.head.seed for one, _ in shown}) > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +12,7 @@ import pandas as pd
 
 from scheduler import whole
 from scheduler.core.reasons import TABLE
-from sim.report import arms, episodes, held, plots
+from sim.report import arms, episodes, explorer, groups, held
 from sim.report.comparison import BEST, NOT_KNOWN
 from sim.report.digest import (
     Digest,
@@ -25,6 +24,7 @@ from sim.report.digest import (
     shared_window,
     with_identity,
 )
+from sim.report.pictures import Picture
 from sim.report.sections import Section, section
 from sim.report.wording import counted, duration, exact, number
 from sim.runs import owned
@@ -60,15 +60,22 @@ def build_report(
     owned.refuse_foreign(out, owned.PAGES)
     heads = read_heads(runs)
     digests = [
-        digest(head, shared_window(head, heads), (known or {}).get(head.folder)) for head in heads
+        digest(
+            head,
+            shared_window(head, heads),
+            (known or {}).get(head.folder),
+            num_bins=groups.bins_each(len(heads)),
+        )
+        for head in heads
     ]
     digests = arms.in_order(digests)
     workloads = list(dict.fromkeys(one.head.workload for one in digests))
     names = list(dict.fromkeys(one.head.arm for one in digests))
-    parts = [
-        section([one for one in digests if one.head.workload == name], names, at, study)
-        for at, name in enumerate(workloads, start=1)
-    ]
+    parts: list[Section] = []
+    for at, name in enumerate(workloads, start=1):
+        of_workload = [one for one in digests if one.head.workload == name]
+        room = groups.MOST_EXPLORED - sum(group.num_explored for p in parts for group in p.curves)
+        parts.append(section(of_workload, names, at, study, room))
     pictures = [picture for part in parts for picture in part.pictures()]
     _make_room(out, pictures)
     for picture in pictures:
@@ -83,6 +90,7 @@ def build_report(
         "reasons": list(TABLE.values()),
         "settings": arms.settings(digests),
         "tables": files,
+        "bokeh": explorer.script(),
         "tau": number(TAU_S),
         "size_classes": [label for label, _ in SIZE_CLASSES],
         "has_goodput": any(one.whole.held is not None for one in digests),
@@ -98,7 +106,6 @@ def build_report(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["data_uri"] = _data_uri
     for name in owned.PAGES:
         text = environment.get_template(f"{name}.j2").render(page)
         whole.write_text(out / name, text)
@@ -147,14 +154,10 @@ def _title(digests: Sequence[Digest]) -> str:
     return f"{exact(len(digests))} runs side by side"
 
 
-def _data_uri(picture: plots.Picture) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture.png).decode("ascii")
-
-
 # -- files -------------------------------------------------------------------------------------
 
 
-def _make_room(out: Path, pictures: Sequence[plots.Picture]) -> None:
+def _make_room(out: Path, pictures: Sequence[Picture]) -> None:
     """Remove what the last report wrote, and note what this one writes.
 
     Raises:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from scheduler.core.times import DAY_S
-from sim.report import commands, comparison, days, deadlocks, episodes, held, plots
+from sim.report import commands, comparison, days, deadlocks, episodes, groups, held, plots
 from sim.report.answers import Answer, answers
 from sim.report.commands import Command
 from sim.report.comparison import Cell, Column, Row
@@ -14,6 +14,7 @@ from sim.report.digest import Digest
 from sim.report.growing import Growth, different_jobs, growth_of
 from sim.report.headlines import resources_text
 from sim.report.omissions import left_out_sentences, never_lines
+from sim.report.pictures import Picture
 from sim.report.sparkline import sparkline
 from sim.report.wording import counted, duration, exact, listed, number
 from sim.runs.metrics import SIZE_CLASSES, Quantile
@@ -67,23 +68,22 @@ class Section:
     shared: tuple[Row, ...]
     whole: tuple[Row, ...]  #: empty if no run has a longer window of its own
     sizes: tuple[Row, ...]
-    curves: tuple[tuple[str, tuple[tuple[str, plots.Picture], ...]], ...]
-    delay: plots.Picture
+    curves: tuple[groups.Group, ...]
+    delay: Picture
     growth: Growth
-    growth_picture: plots.Picture | None
+    growth_picture: Picture | None
     told: tuple[Told, ...]
     untold: str  #: of how many more runs `episodes` tells
     days: tuple[Days, ...]
     left_out: LeftOut
     held: tuple[Row, ...]  #: what held GPU time went into; empty without costs
-    held_picture: plots.Picture | None
+    held_picture: Picture | None
     commands: dict[str, Command]  #: below which picture a command stands
 
-    def pictures(self) -> Iterator[plots.Picture]:
+    def pictures(self) -> Iterator[Picture]:
         """Yield every picture."""
-        for _, row in self.curves:
-            for _, picture in row:
-                yield picture
+        for group in self.curves:
+            yield group.picture
         yield self.delay
         if self.growth_picture is not None:
             yield self.growth_picture
@@ -105,9 +105,12 @@ class Section:
 
 
 def section(
-    digests: Sequence[Digest], arms: Sequence[str], at: int, study: Sequence[str]
+    digests: Sequence[Digest], arms: Sequence[str], at: int, study: Sequence[str], room: int
 ) -> Section:
-    """Return the section of one workload; `arms` are those of the page, in their order."""
+    """Return the section of one workload; `arms` are those of the page, in their order.
+
+    The page has room for so many more curves that one can zoom.
+    """
     name = digests[0].head.workload
     shown = comparison.columns(digests)
     longer = [one for one in digests if _says_more(one)]
@@ -124,7 +127,7 @@ def section(
         shared=tuple(comparison.rows(digests, lambda one: one.shared, shown)),
         whole=tuple(comparison.rows(longer, lambda one: one.whole, shown)),
         sizes=tuple(_size_rows(by_size)),
-        curves=tuple(_curves(by_size)),
+        curves=tuple(groups.make_groups(digests, f"w{at}", room)),
         delay=plots.delay_by_size(digests, arms, f"delay-{name}"),
         growth=growth,
         growth_picture=plots.growth(growth.lines, arms, f"growth-{name}")
@@ -174,25 +177,6 @@ def _subtitle(digests: Sequence[Digest]) -> str:
     else:
         text.append(f"clusters of {listed([exact(nodes) for nodes in sizes])} nodes")
     return "; ".join(text)
-
-
-def _curves(
-    by_size: Sequence[Sequence[Sequence[Digest]]],
-) -> Iterator[tuple[str, tuple[tuple[str, plots.Picture], ...]]]:
-    for arms in by_size:
-        row = [one for seeds in arms for one in seeds]
-        yield counted(row[0].head.nodes, "node"), tuple(_curve(one, row) for one in row)
-
-
-def _curve(one: Digest, row: Sequence[Digest]) -> tuple[str, plots.Picture]:
-    window = one.whole.window
-    # Axes end alike where windows do; beside a month of backlog, half a day would be a flat line.
-    beside = [other for other in row if abs(other.whole.window.days / window.days - 1) < 0.02]
-    top = max(float(other.curve.total().max(initial=0)) for other in beside)
-    caption = f"{one.head.arm}: {duration(window.end_s - window.start_s)}"
-    if len({other.head.seed for other in row}) > 1:
-        caption += f", seed {one.head.seed}"
-    return caption, plots.pending_curve(one, top)
 
 
 def _size_rows(by_size: Sequence[Sequence[Sequence[Digest]]]) -> Iterator[Row]:

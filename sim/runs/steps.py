@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from sim.schema.tables import REASONS
@@ -61,10 +62,12 @@ class Steps:
     def thin(self, num_bins: int) -> Steps:
         """Return what a picture `num_bins` pixels wide can show of the curves.
 
-        In every bin the rows with the lowest and with the highest total stay, in their order, with
-        all their columns: peaks survive, and every row kept is a state that really occurred.
+        In every bin the rows with the lowest and with the highest total and the last row stay, in
+        their order, with all their columns: peaks survive, every row kept is a state that really
+        occurred, and bins in which nothing changes show the state that held in them. Curves of no
+        more rows than that stay as they are.
         """
-        if len(self.time_s) <= 2 * num_bins:
+        if len(self.time_s) <= 3 * num_bins:
             return self
         start_s = float(self.time_s[0])
         span_s = self.end_s - start_s
@@ -74,7 +77,8 @@ class Steps:
         edges = np.flatnonzero(np.diff(bin_of[by_total], prepend=-1))
         lowest = by_total[edges]
         highest = by_total[np.append(edges[1:], len(by_total)) - 1]
-        keep = np.unique(np.concatenate((lowest, highest, [0, len(total) - 1])))
+        last = np.flatnonzero(np.diff(bin_of, append=-1))
+        keep = np.unique(np.concatenate((lowest, highest, last, [0])))
         return Steps(self.time_s[keep], self.values[keep], self.columns, self.end_s)
 
 
@@ -97,12 +101,19 @@ def pending_steps(pending: pd.DataFrame, end_s: float, quantity: str = "pods") -
     time_s, step = np.unique(np.append(0.0, at[order]), return_inverse=True)
     step = step[1:]
     level = pending[quantity].to_numpy(np.int64)[order]
-    code = pd.Categorical(pending["reason"], categories=columns).codes[order]
+    reasons = _whole(pa.array(pending["reason"])).dictionary_encode()
+    number = {name: index for index, name in enumerate(columns)}
+    codes = np.array([number.get(str(name), -1) for name in reasons.dictionary.to_pylist()])
+    code = codes[reasons.indices.to_numpy()][order]
     values = np.zeros((len(time_s), len(columns)), dtype=np.int64)
     for index in range(len(columns)):
         mine = code == index
         _hold(values[:, index], step[mine], level[mine])
     return Steps(time_s, values, columns, max(end_s, float(time_s[-1])))
+
+
+def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def allocation_steps(allocation: pd.DataFrame, end_s: float) -> Steps:

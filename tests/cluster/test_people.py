@@ -26,7 +26,7 @@ from cryptography.x509.oid import NameOID
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
 from scheduler.journal.replay import replay
-from tests.cluster.browser import Tab, chromium
+from tests.browser import Tab, chromium
 from tests.cluster.conftest import NODES, Kube, gang, pod, pytorchjob
 from tests.cluster.test_deploy import DEPLOY, token
 

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 
 WITHIN_S = 30.0
+READY = "document.body && document.body.dataset.ready === 'yes'"
 
 
 class Tab:
@@ -67,8 +68,13 @@ class Tab:
                 await asyncio.sleep(0.05)
             return found
 
-    async def open(self, url: str, width: int, *, dark: bool = False) -> None:
-        """Load an address on a screen of this width and wait until it is drawn."""
+    async def open(
+        self, url: str, width: int, *, dark: bool = False, ready: str = READY, scripts: bool = True
+    ) -> None:
+        """Load an address on a screen of this width and wait until it is drawn.
+
+        Below 600 pixels it is a phone: one touches it, and has no mouse.
+        """
         for domain in ("Network", "Runtime", "Log", "Page"):
             await self.call(f"{domain}.enable")
         await self.call(
@@ -78,11 +84,14 @@ class Tab:
             deviceScaleFactor=1,
             mobile=width < 600,
         )
+        await self.call("Emulation.setTouchEmulationEnabled", enabled=width < 600, maxTouchPoints=1)
+        await self.call("Emulation.setScriptExecutionDisabled", value=not scripts)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self.call("Emulation.setEmulatedMedia", features=[scheme])
         await self.call("Page.navigate", url="about:blank")
+        await self.until("location.href == 'about:blank'")
         await self.call("Page.navigate", url=url)
-        await self.until("document.body && document.body.dataset.ready === 'yes'")
+        await self.until(ready)
 
     async def trace(self) -> None:
         """Begin to record what the browser does."""
@@ -115,6 +124,34 @@ class Tab:
         """Save the whole page as a picture."""
         done = await self.call("Page.captureScreenshot", captureBeyondViewport=True)
         file.write_bytes(base64.b64decode(done["data"]))
+
+    async def print(self, file: Path) -> None:
+        """Save the page as a printer has it."""
+        done = await self.call("Page.printToPDF", preferCSSPageSize=True)
+        file.write_bytes(base64.b64decode(done["data"]))
+
+    async def point(self, x: float, y: float) -> None:
+        """Move the mouse to a place of the window."""
+        await self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    async def drag(self, x: float, to_x: float, y: float) -> None:
+        """Drag the mouse from left to right, or back."""
+        for kind, at in (("mousePressed", x), ("mouseMoved", (x + to_x) / 2),
+                         ("mouseMoved", to_x), ("mouseReleased", to_x)):  # fmt: skip
+            await self.call("Input.dispatchMouseEvent", type=kind, x=at, y=y, button="left",
+                            buttons=1, clickCount=1)  # fmt: skip
+
+    async def tap(self, x: float, y: float) -> None:
+        """Touch a place of the window for a moment."""
+        await self.call(
+            "Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}]
+        )
+        await self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    async def swipe(self, x: float, y: float, by: float) -> None:
+        """Push the page up with a finger by so many pixels."""
+        await self.call("Input.synthesizeScrollGesture", x=x, y=y, yDistance=-by,
+                        gestureSourceType="touch", speed=2000)  # fmt: skip
 
 
 @asynccontextmanager

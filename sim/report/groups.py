@@ -1,0 +1,87 @@
+"""Which pending curves stand under each other in a report, and how much detail each keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sim.report import curves, explorer
+from sim.report.digest import Digest
+from sim.report.pictures import Picture, render
+from sim.report.waiting import PendingCurve
+from sim.report.wording import duration, exact
+
+#: pieces of time of all curves of a page together: some 25 bytes each, 2 MB in all
+PAGE_BINS = 70_000
+MOST_BINS, LEAST_BINS = 8_000, 300  #: of one curve
+MOST_EXPLORED = 48  #: curves of a page that one can zoom; the rest are pictures
+
+
+def bins_each(num_runs: int) -> int:
+    """Return into how many pieces the curve of one run is cut where a page has so many."""
+    return max(LEAST_BINS, min(MOST_BINS, PAGE_BINS // max(min(num_runs, MOST_EXPLORED), 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Curves of one cluster size under each other."""
+
+    key: str  #: no other group of the page has it
+    title: str
+    caption: str
+    picture: Picture
+    explorer: str  #: see `explorer.packed`; empty where the page has enough of them
+    height_px: int  #: that the explorer takes
+    num_explored: int  #: curves that one can zoom
+
+
+def make_groups(digests: Sequence[Digest], key: str, left: int) -> Iterator[Group]:
+    """Yield the curves of one workload: those of a cluster size and seed together.
+
+    All show the window that they share. Runs that go on beyond it follow in a group of their own.
+    `key` tells the workload from others of the page, which has room for `left` curves to explore.
+    """
+    kinds = list(dict.fromkeys(one.head.comparable for one in digests))
+    seeds = {one.head.seed for one in digests}
+    for kind in kinds:
+        members = [one for one in digests if one.head.comparable == kind]
+        title = f"{exact(members[0].head.nodes)} nodes"
+        if len(seeds) > 1:
+            title += f", seed {members[0].head.seed}"
+        longer = [one for one in members if one.alone is not None]
+        for shown, what in (
+            ([(one.head.arm, one.beside) for one in members], ""),
+            ([(one.head.arm, one.alone) for one in longer if one.alone is not None],
+             ", over windows of their own"),
+        ):  # fmt: skip
+            if not shown:
+                continue
+            pending = [curve for _, curve in shown]
+            can_explore = left >= len(pending)
+            left -= len(pending) if can_explore else 0
+            number = f"{members[0].head.nodes}-s{members[0].head.seed}{'-own' * bool(what)}"
+            name = f"pending-{members[0].head.workload}-{number}"
+            alt = curves.describe(pending, f"{members[0].head.workload}, {title}{what}")
+            yield Group(
+                key=f"{key}-{number}",
+                title=title + what,
+                caption=_caption(pending, can_explore),
+                picture=render(curves.draw(pending), name, alt),
+                explorer=explorer.packed(pending, f"{key}-{number}") if can_explore else "",
+                height_px=explorer.height_px(pending),
+                num_explored=len(pending) if can_explore else 0,
+            )
+
+
+def _caption(shown: Sequence[PendingCurve], can_explore: bool) -> str:
+    start_s, end_s = curves.span_s(shown)
+    text = f"All panels show the same {duration(end_s - start_s)} on one scale."
+    coarsest = max(curve.bin_s for curve in shown)
+    if coarsest > 0:
+        text += (
+            f" Where more changes than that, each {duration(coarsest)} keep their lowest, highest"
+            " and last state, so no peak is lost."
+        )
+    if not can_explore:
+        text += " This page has enough pictures to zoom; make a report of fewer runs for this one."
+    return text
