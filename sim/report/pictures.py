@@ -91,14 +91,14 @@ def drawing(names: Iterable[str] = ()) -> Iterator[None]:
 
 
 def render(figure: Figure, name: str, alt: str) -> Picture:
-    """Return the figure as PNG and SVG, laid out and drawn once for each.
+    """Return a figure that was made within `drawing` as PNG and SVG, drawn once for each.
 
-    Call it where the figure was made, within `drawing`. `name` may hold any letters.
+    `name` may hold any letters.
     """
     figure.set_dpi(PNG_DPI)
     figure.set_facecolor("white")
     png, svg = io.BytesIO(), io.StringIO()
-    with no_word_of_missing_letters():
+    with mpl.rc_context(STYLE), no_word_of_missing_letters():
         pixels: Any = FigureCanvasAgg(figure)  # matplotlib types neither of these
         pixels.print_png(png, metadata={"Software": None})
         figure.set_layout_engine("none")  # it is laid out: the same picture in another form

@@ -44,7 +44,7 @@ def time_axis(axes: Axes, start_s: float, end_s: float) -> None:
     step_s = time_step(span_s)
     first, last = math.ceil(start_s / step_s - 1e-9), math.floor((start_s + span_s) / step_s + 1e-9)
     at = [number * step_s for number in range(first, last + 1)]
-    axes.set_xticks(at, [time_label(time_s, step_s) for time_s in at])
+    axes.set_xticks(at, [time_label(time_s, step_s, names_day=time_s == at[0]) for time_s in at])
     axes.set_xlabel("days" if step_s >= DAY_S else "day and time")
 
 
@@ -59,7 +59,7 @@ def time_step(span_s: float) -> float:
     return next(power * n for n in (1, 2, 5, 10) if span_s <= MOST * power * n * (1 + 1e-9))
 
 
-def time_label(time_s: float, step_s: float) -> str:
+def time_label(time_s: float, step_s: float, *, names_day: bool = False) -> str:
     """Return the label of one moment on an axis with such steps: 12, day 12, 14:03, 14:03:30."""
     if step_s >= DAY_S:
         return f"{time_s / DAY_S:.0f}"
@@ -70,7 +70,8 @@ def time_label(time_s: float, step_s: float) -> str:
         return f"day {day}"
     hours, rest = divmod(rest, int(HOUR_S))
     minutes, seconds = divmod(rest, 60)
-    return f"{hours:02d}:{minutes:02d}" + (f":{seconds:02d}" if step_s < MINUTE_S else "")
+    clock = f"{hours:02d}:{minutes:02d}" + (f":{seconds:02d}" if step_s < MINUTE_S else "")
+    return f"day {day} {clock}" if names_day else clock
 
 
 def log_durations(axes: Axes) -> None:

@@ -6,4 +6,5 @@ const at = Math.round(tick);
 if (at % 86400 == 0) return `day ${at / 86400}`;
 const two = (n) => String(Math.floor(n)).padStart(2, "0");
 const clock = `${two((at % 86400) / 3600)}:${two((at % 3600) / 60)}`;
-return step < 60 ? `${clock}:${two(at % 60)}` : clock;
+const exact = step < 60 ? `${clock}:${two(at % 60)}` : clock;
+return index == 0 ? `day ${Math.floor(at / 86400)} ${exact}` : exact;
