@@ -26,7 +26,7 @@ from scheduler.status.shapes import Shapes
 from scheduler.status.snapshot import ROW, reasons_in, rows, snapshot, steps
 from scheduler.status.status import GangView, PodView
 from scheduler.status.story import Moment
-from tests.cluster.browser import Tab, chromium
+from tests.browser import Tab, chromium
 
 LONGEST_MS = 200
 EVIL = (
