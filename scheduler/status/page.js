@@ -197,6 +197,7 @@ async function showGang(name) {
   at("pods-head").textContent = g ? `Pods: ${g.pods_bound} of ${g.pods_total} bound, ${g.pods_needed} needed` : "Pods";
   at("story-nodes").hidden = !on.length;
   at("story-nodes").replaceChildren(`On ${count(on.length, "node")}: `, ...on.slice(0, MOST_FOUND).map(node => linkTo("node", node)), on.length > MOST_FOUND ? `and ${number(on.length - MOST_FOUND)} more` : "");
+  at("story-more").hidden = !g;
   at("story").hidden = false;
   podList.set(pods, p => {
     const row = make("tr"), where = make("td");

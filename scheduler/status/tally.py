@@ -18,11 +18,13 @@ from scheduler.controller.controller import Controller
 from scheduler.core.decisions import PendingReason
 from scheduler.core.events import NodeAdded, NodeLost
 from scheduler.core.model import Gang
+from scheduler.core.state import ClusterState
 from scheduler.status.pages import Breath
 from scheduler.status.phases import Outlook, standing
 from scheduler.workloads.gangs import GangKey
 
 log = logging.getLogger("muster.tally")
+MOST_GONE = 10_000  #: gangs to look at that are no more, on a replica whose pages nobody reads
 
 
 class _Share(NamedTuple):
@@ -48,6 +50,7 @@ class Tally:
         self._shares: dict[GangKey, _Share] = {}
         self._pods: Counter[PendingReason | Outlook] = Counter()
         self._gangs: Counter[PendingReason | Outlook] = Counter()
+        self._state: ClusterState | None = None  #: of which the shares are
         self._changed = asyncio.Event()
         self._since_unix_s = 0.0  #: when the first change came that was not counted yet
 
@@ -56,6 +59,9 @@ class Tally:
     def changed(self, key: GangKey) -> None:
         """Note that a gang may stand otherwise, or be gone."""
         self._stale[key] = None
+        if len(self._stale) > 2 * len(self._control.gangs) + MOST_GONE:  # nobody looks, nor counts
+            there = self._stale.keys() & (self._control.gangs.keys() | self._shares.keys())
+            self._stale = dict.fromkeys(there)
         self._note()
 
     def heard(self, item: object) -> None:
@@ -94,6 +100,10 @@ class Tally:
         async with self._lock:  # or what one found would be told after what another found later
             since_unix_s = self._since_unix_s if self._changed.is_set() else time.time()
             self._changed.clear()
+            if self._state is not self._control.ledger.state:  # made anew, with other families
+                self._state = self._control.ledger.state
+                self.all_changed()
+                self._changed.clear()
             while self._stale:
                 key = next(iter(self._stale))
                 del self._stale[key]

@@ -202,6 +202,8 @@ def test_links_lead_from_a_gang_to_its_node_and_back_and_hold_on_load(
         said = await tab.value(text_of("node"))
         assert "pool h100, rack rack-000" in said and "2 pods of no gang" in said
         assert await tab.value("document.querySelectorAll('#map .here').length") == 1
+        drawn = "[...document.querySelectorAll('#map svg')].map(svg => svg.rack.nodes.length)"
+        assert sum(await tab.value(drawn)) == 20
         await tab.value(click("#node-gangs a", "team-4/train-00004"))
         await tab.until("!document.getElementById('story').hidden")
         await tab.value("history.back()")

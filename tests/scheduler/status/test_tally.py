@@ -70,7 +70,8 @@ class Cluster:
             if f"node-{number % NODES:05d}" in rig.ledger.nodes:
                 close(rig, f"node-{number % NODES:05d}", closed=bool(number // NODES % 2))
         elif what == "step":
-            rig.control.step()
+            for _ in rig.control.turns():  # a state that is made anew takes many
+                await rig.tally.settle(Breath())
         elif what == "settle":
             await rig.settle()
         elif what == "later":
@@ -138,7 +139,6 @@ def test_all_that_a_page_says_agrees_at_every_moment(
             wall[0] += 1.0
             await cluster.act(*act)
             pods, gangs = counted(rig)
-            assert rig.tally is not None
             await rig.tally.settle(Breath())
             # what changed was told: no look at all gangs was needed
             assert (+rig.tally.pods(), rig.tally.gangs()) == (+pods, gangs), act
@@ -162,13 +162,55 @@ def test_all_that_a_page_says_agrees_at_every_moment(
     asyncio.run(story())
 
 
+def test_what_waits_is_counted_in_the_state_that_is_and_not_in_the_one_before() -> None:
+    """A state that is made anew takes many turns; until it is whole all see the one before it."""
+
+    async def story() -> None:
+        rig = Watched(2)
+        for gang in range(2):
+            rig.see(member(gang, 0, 1, 8, node=f"node-{gang:05d}"))
+        await rig.settle()
+        rig.see(member(2, 0, 2, 8), member(2, 1, 2, 8))
+        await rig.settle()
+        rig.see(member(3, 0, 1, 8))
+        await rig.settle()
+        await rig.tally.settle(Breath())
+        assert rig.tally.pods() == {"capacity": 3}
+        rig.ledger.begin_anew()
+        for _ in rig.control.turns():
+            await rig.tally.settle(Breath())
+        await rig.settle()
+        await rig.tally.settle(Breath())
+        rig.lose(member(0, 0, 1, 8))  # the last gang would fit now, and its reason is another
+        await rig.settle()
+        await rig.tally.settle(Breath())
+        assert rig.tally.pods() == {"capacity": 2, "behind_head": 1}
+
+    asyncio.run(story())
+
+
+def test_what_is_to_be_looked_at_is_bounded_where_nobody_looks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A replica that does not lead draws no curve."""
+    monkeypatch.setattr("scheduler.status.tally.MOST_GONE", 10)
+    rig = Watched(1)
+    rig.see(member(1000, 0, 2, 8))
+    for number in range(100):
+        rig.see(member(number, 0, 2, 8))
+        rig.lose(member(number, 0, 2, 8))
+        rig.control.step()
+    assert len(rig.tally._stale) <= 2 * 1 + 10
+    asyncio.run(rig.tally.settle(Breath()))
+    assert rig.tally.gangs().total() == 1
+
+
 def test_a_thousand_gangs_of_one_shape_cost_a_look_each_once() -> None:
     """A pass that changes what they all wait for looks at none of them."""
 
     async def story() -> None:
         rig = Watched(2)
         looks: list[str] = []
-        assert rig.tally is not None
         look = rig.tally._look_at
 
         def counting(key: Any) -> None:
