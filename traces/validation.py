@@ -244,9 +244,9 @@ def _submissions(seeds: Sequence[int]) -> Iterator[Check]:
     found = [float(np.quantile(one, 0.99) / one.mean()) for one in asked]
     yield row("GPUs submitted per hour, p99 / mean", "", VENUS_GPUS_PER_HOUR_P99, found)
     found = [bursts.batch_size(one) for one in owned]
-    yield row("burst that a job comes in, E[K^2] / E[K]", "jobs", VENUS_BATCH_JOBS, found)
+    yield row("burst that a job arrives in, E[K^2] / E[K]", "jobs", VENUS_BATCH_JOBS, found)
     real = philly.full_weeks()
-    what = "burst that a job comes in, E[K^2] / E[K]"
+    what = "burst that a job arrives in, E[K^2] / E[K]"
     goal = bursts.batch_size(real.burst)
     yield _check("submissions", "philly", what, "jobs", goal, found)
     copies = [bursts.ratio_in_bursts(one) for one in owned]

@@ -22,24 +22,25 @@ NAME = "workload-validation"
 PUBLISHED_COLOUR, GENERATED_COLOUR = "#0072B2", "#D55E00"
 
 INTRODUCTION = """\
-# The workload model against published figures
+# The synthetic workload against published figures
 
-`muster trace validate-model --out docs` writes this page, the picture and every
-figure as `{name}.csv`. Each profile is generated {seeds} times: {days:.0f} days on {gpus} GPUs at
-load {load}, with sizes as published (`tail_scale` 0). "Generated" is the mean over the seeds, in
-brackets their range; a star marks a miss. Published sizes and run times were read from the figures
-of Acme (NSDI 2024: Seren, Kalos) and Helios (SC 2021: Helios, Philly), see NOTICE.
+`muster trace validate-model --out docs` writes this page, its picture and every figure as
+`{name}.csv`. Each profile is generated {seeds} times: {days:.0f} days on {gpus} GPUs at load
+{load}, with sizes as published (`tail_scale` 0). "Generated" is the mean over the seeds, with
+their range in brackets; a star marks a miss. Published sizes and run times were read from the
+figures of Acme (NSDI 2024: Seren, Kalos) and Helios (SC 2021: Helios, Philly); see NOTICE.
 
-Nearly all of these figures were used to calibrate the model: sizes, run times and ends; hourly
-variation, its memory and the size of bursts (Venus); rate, kinds, repairs and repetition of outages
-(StepFun). Agreement there shows that the generator does what it should, not that it predicts
-anything. No figure was held out. Two parameters were set again after a first comparison missed: the
-sizes above 256 GPUs of Seren and Kalos (jobs of 512 GPUs had been counted as larger), and the share
-of outages soon followed by another of the node (22 % of all, 37 % of those that have one before).
+Nearly all of these figures were used to calibrate the model: sizes, run times and outcomes;
+hourly variation, its autocorrelation and the size of bursts (Venus); rate, kinds, repairs and
+repetition of outages (StepFun). Agreement with them shows that the generator does what it should,
+not that it predicts anything. No figure was held out. Two parameters were set again after a first
+comparison missed: the sizes above 256 GPUs of Seren and Kalos (jobs of 512 GPUs had been counted
+as larger), and the share of outages that are soon followed by another on the same node (22 % of
+all, 37 % of those that follow an earlier one).
 
-Figures of Venus, of ends and of requests are quoted from an analysis of those traces; muster does
-not carry the data to recompute them. The explanations below are the likely ones; they were not
-tested by changing the model.
+Figures of Venus, of outcomes and of requests are quoted from an analysis of those traces; muster
+does not include the data to recompute them. The explanations below are the likely ones; changing
+the model to test them was not tried.
 
 ![Run times and GPU time by size, published and generated]({name}.png)
 """
@@ -47,62 +48,62 @@ tested by changing the model.
 TOPICS = {
     "run time": (
         "## Run time of GPU jobs",
-        "The largest distance is that of the distribution functions at 1, 2, 4, ... 2^21 s.",
+        "The largest distance is that between the distribution functions at 1, 2, 4, ... 2^21 s.",
     ),
     "end": ("## How jobs end", "Shares of jobs and of GPU time."),
     "submissions": (
         "## Submissions",
         "Published: Helios' cluster Venus ({gpus} GPUs; generated at load {load} for {days:.0f} "
-        "days), and for the last rows the Philly list that muster carries. Beyond the calendar: "
-        "over what hour of the day and weekday explain.",
+        "days), and for the last rows the Philly list that muster includes. Beyond the calendar: "
+        "what hour of the day and weekday do not explain.",
     ),
     "requests": (
         "## Requested walltimes",
-        "Published: the middle of {low} to {high}, which four CPU sites show; no GPU trace carries "
+        "Published: the middle of {low} to {high}, the range of four CPU sites; no GPU trace has "
         "limits that users set. Jobs of at least a minute.",
     ),
     "outages": (
         "## Node outages",
-        "Published: the StepFun list of {nodes} servers over {days:.0f} days; generated: as many.",
+        "Published: the StepFun list of {nodes} servers over {days:.0f} days; generated: the same "
+        "number of servers and days.",
     ),
 }
 
 #: why the model is off, where that is known; by topic
 REASONS = {
     "jobs by size": "",
-    "GPU time by size": "A size whose published GPU time asks for longer jobs than the long "
-    "log-normal has on average (`long = 1.0` in profiles.toml) stays below it; others make up for "
-    "it. A few jobs of days on hundreds of GPUs move these shares by several points from seed to "
-    "seed.",
+    "GPU time by size": "Some sizes have so much published GPU time that their jobs would have to "
+    "be longer than the long log-normal is on average (`long = 1.0` in profiles.toml). They stay "
+    "below their share, and other sizes make up for it. A few jobs that run for days on hundreds "
+    "of GPUs move these shares by several points from seed to seed.",
     "run time": "One mixture serves all sizes of a trace. The published mean run time and the mean "
     "by size (GPU time by size over jobs by size) do not agree exactly; the model keeps the GPU "
     "time. Kalos' p99 follows from its large sizes: the published curve ends sooner than their GPU "
     "time allows.",
     "end": "",
-    "submissions": "Sizes are drawn anew for each campaign and no user repeats large ones, so the "
-    "GPUs asked for per hour are far less uneven than on Venus: **several large gangs at once are "
-    "probably too rare in generated months, and with them peaks of pending pods**. Campaigns have "
-    "geometric sizes: nearly every job has company, where in the Philly list a fifth comes alone "
-    "and others in bursts of hundreds.",
+    "submissions": "Each campaign draws its own sizes and no user repeats large ones, so the GPUs "
+    "requested per hour vary far less than on Venus. **Several large gangs at once are probably "
+    "too rare in generated months, and so are peaks of pending pods.** Campaigns have geometric "
+    "sizes, so nearly every job arrives with others; in the Philly list a fifth arrives alone and "
+    "others in bursts of hundreds.",
     "requests": "Many generated jobs are shorter than the smallest request (15 min), which lowers "
     "the ratio. Backfill sees looser walltimes than at the published sites.",
-    "outages": "Outages of different nodes are independent in the model: it has no common "
-    "causes, so far fewer begin together. Repairs are log-normal and end after 90 days, which "
-    'shortens the long ones. Use `source = "stepfun"` under `[faults]` to lay the real list over '
-    "the cluster.",
+    "outages": "The model has no common causes: outages of different nodes are independent, so far "
+    "fewer begin together. Repairs are log-normal and end after 90 days, which shortens the long "
+    'ones. Use `source = "stepfun"` under `[faults]` to apply the real list to the cluster.',
 }
 
 LIMITS = """\
-## What nothing published can confirm
+## What no published figure can confirm
 
 - Gangs above 1,024 GPUs: no public trace has any. That larger clusters run larger jobs
   (`tail_scale` 1) is an assumption; 0 keeps the published sizes.
-- How many pods are pending on a cluster of 2,500 to 7,500 nodes: the operators of such clusters
-  published no such figure.
+- How many pods are pending on a cluster of 2,500 to 7,500 nodes: operators of such clusters have
+  not published it.
 - The joint distribution of size and run time beyond the mean by size; jobs cancelled while
   pending; jobs of one user that depend on each other.
-- That the hourly factor calms down as the cluster grows (`cv_gpus`), the gap within a campaign
-  (`gap_s`) and campaigns of large gangs (`large_campaign_jobs`) are assumptions.
+- These are assumptions: the hourly factor varies less as the cluster grows (`cv_gpus`), the gap
+  within a campaign (`gap_s`), and campaigns of large gangs (`large_campaign_jobs`).
 """
 
 
@@ -130,7 +131,7 @@ def write(out: Path) -> str:
     misses = int(table["is_miss"].sum())
     return (
         f"{sized(table)}\n{plain(table)}\n"
-        f"{misses} of {len(table)} figures are off by more than 2 percentage points, or a fifth\n"
+        f"{misses} of {len(table)} figures are off by more than 2 percentage points or a fifth\n"
         f"report  {out / f'{NAME}.md'}"
     )
 
@@ -170,14 +171,14 @@ def _misses(table: pd.DataFrame) -> str:
     lines = [
         "## Where it misses",
         "",
-        f"{len(misses)} of {len(table)} figures are off by more than 2 percentage points, or "
-        "a fifth where they are no shares.",
+        f"{len(misses)} of {len(table)} figures are off by more than 2 percentage points (shares) "
+        "or by more than a fifth (the others).",
         "",
     ]
     for topic in misses["topic"].unique():
         found = "; ".join(
-            f"{row['profile']} {row['what']} {_value(row['generated'], row['unit'])} for "
-            f"{_value(row['published'], row['unit'])}"
+            f"{row['profile']} {row['what']} {_value(row['generated'], row['unit'])} "
+            f"(published {_value(row['published'], row['unit'])})"
             for row in misses[misses["topic"] == topic].to_dict("records")
         )
         lines.append(f"- **{topic}**: {found}. {REASONS[topic]}".rstrip())
@@ -217,8 +218,8 @@ def _of_months(months: pd.DataFrame) -> str:
     ]
     header = ["nodes", "load", "seed", "jobs", "pods", "pods/min p99", "max", "largest gang, GPUs"]
     return (
-        "## Months of `openai_like`\n\nWhat the study's clusters are asked for (30 days, "
-        f"`tail_scale` 1); nothing published compares.\n\n{_markdown(header, rows, 0)}"
+        "## Months of `openai_like`\n\nThe load that the study puts on its clusters (30 days, "
+        f"`tail_scale` 1); no published figure compares.\n\n{_markdown(header, rows, 0)}"
     )
 
 
