@@ -192,10 +192,19 @@ def shown(value: object) -> str:
     return "" if value is None or value is pd.NA or value != value else str(value)
 
 
-def bad_names(names: pd.Series[str], column: str, lines: pd.Series[int] | None) -> list[BadCell]:
-    """Return the names that are empty or stood in an earlier row."""
+def bad_names(
+    names: pd.Series[str],
+    column: str,
+    lines: pd.Series[int] | None,
+    *,
+    needed: bool = True,
+) -> list[BadCell]:
+    """Return the names that stood in an earlier row, and with `needed` those that are empty."""
     empty = (names.str.strip() == "").to_numpy()
-    bad = [BadCell(int(row), column, "", "must be a name") for row in np.flatnonzero(empty)]
+    bad = [
+        BadCell(int(row), column, "", "must be a name")
+        for row in (np.flatnonzero(empty) if needed else ())
+    ]
     twice = names.duplicated(keep="first").to_numpy() & ~empty
     if twice.any():
         first: dict[str, int] = {}

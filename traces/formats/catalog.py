@@ -69,6 +69,13 @@ def _containing(pattern: str, what: str) -> Callable[[Source], str]:
     return recognised
 
 
+def _swf_lines(source: Source) -> str:
+    lines = [line for line in source.head.splitlines()[:200] if line.strip()]
+    jobs = [line.split() for line in lines if not line.lstrip().startswith((";", "#"))]
+    numeric = bool(jobs) and all(re.fullmatch(r"-?\d+(\.\d+)?", cell) for cell in jobs[0])
+    return "its lines have the 18 numbers of SWF" if numeric and len(jobs[0]) == 18 else ""
+
+
 def slurm_name(name: str) -> str:
     """Return a column of sacct in small letters, without the width of --format=JobID%30."""
     return re.sub(r"%-?\d+$", "", name.strip()).lower()
@@ -109,7 +116,7 @@ FORMATS: tuple[Format, ...] = (
     Format("pods", "pods", "Kubernetes pods: kubectl get pods -A -o json",
            _containing(r'\A\s*[\[{](?s:.*)"kind": ?"Pod(?:List)?"', "it holds Pods")),
     Format("swf", "swf", "Standard Workload Format of the Parallel Workloads Archive",
-           _named(".swf")),
+           lambda source: _named(".swf")(source) or _swf_lines(source)),
     Format("sacct", "sacct", "Slurm's accounting: sacct -P", _slurm),
     Format("philly", "philly_list", "Philly jobs as a CSV: timestamp, duration, num_gpus, cluster",
            _with_columns("timestamp", "num_gpus", "cluster")),

@@ -38,8 +38,9 @@ SLURM = {
     "SIGNALING": UNFINISHED,
     "STAGE_OUT": UNFINISHED,
 }
-#: field 11 of SWF
-SWF = {"0": FAILED, "1": COMPLETED, "5": CANCELLED, "-1": UNKNOWN}
+#: field 11 of SWF; 2 to 4 are of partial executions without a summary, and 2 the last that is known
+SWF = {"0": FAILED, "1": COMPLETED, "2": UNFINISHED, "3": COMPLETED, "4": FAILED, "5": CANCELLED,
+       "-1": UNKNOWN}  # fmt: skip
 #: phases of a Kubernetes pod (openb, pod lists)
 POD_PHASES = {"Succeeded": COMPLETED, "Failed": FAILED, "Running": COMPLETED}
 
