@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NamedTuple
@@ -109,7 +110,8 @@ def unknown_columns(strange: list[str], known: list[str]) -> str:
         f"{'column' if len(strange) == 1 else 'columns'} {named} "
         f"{'is' if len(strange) == 1 else 'are'} unknown"
         + (f" ({', '.join(hints)})" if hints else "")
-        + "; rename them with --map theirs=ours or pass over them with --ignore-extra; "
+        + f"; rename {'it' if len(strange) == 1 else 'them'} with --map theirs=ours or pass over "
+        f"{'it' if len(strange) == 1 else 'them'} with --ignore-extra; "
         f"known columns: {', '.join(known)}"
     )
 
@@ -136,7 +138,7 @@ def parse(
             continue
         typed[name], wrong = _numbers(raw[name], column)
         bad += [
-            BadCell(int(row), name, shown(raw[name].iloc[row]), f"must be {column.wants()}")
+            no_number(int(row), name, raw[name].iloc[row], column.wants())
             for row in np.flatnonzero(wrong)
         ]
     for small, large in (("min_member", "num_pods"), ("last_pod_gpus", "gpus_per_pod")):
@@ -185,6 +187,14 @@ def _plain_numbers(raw: pd.Series) -> np.ndarray[tuple[int], np.dtype[np.float64
     if not pc.all(plain, skip_nulls=False).as_py():
         return None
     return np.array(pc.cast(cells, pa.int64()), np.float64)
+
+
+def no_number(row: int, column: str, value: object, wants: str) -> BadCell:
+    """Return what is wrong with a value that is no number, and the way out where it has commas."""
+    text = shown(value)
+    hint = "; write it without commas, with a point before decimals"
+    commas = re.fullmatch(r"[-+]?\d[\d.]*(,\d+)+(\.\d+)?", text.strip())
+    return BadCell(row, column, text, f"must be {wants}{hint if commas else ''}")
 
 
 def shown(value: object) -> str:

@@ -48,7 +48,8 @@ MARKS = (
 )
 #: endings of names that promise one
 ENDINGS = {
-    ".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd", ".zip": "zip", ".tar": "tar",
+    ".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd", ".zip": "zip",
+    ".tar": "tar",
 }  # fmt: skip
 #: a file in a zip archive that says what it is
 OFFICE = {
@@ -178,17 +179,19 @@ def _within(path: Path, file: SupportsRead) -> bytes:
     return b"".join(parts)
 
 
-def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Return a Parquet table, or some of its columns.
+def read_parquet(
+    path: Path, columns: Sequence[str] | None = None, content: bytes | None = None
+) -> pd.DataFrame:
+    """Return a Parquet table, or some of its columns; `content` is what was unpacked of a file.
 
     Raises:
         TraceError: it cannot be read, or unpacks to more than `most_bytes`.
     """
     wanted = None if columns is None else list(columns)
     try:
-        with pq.ParquetFile(path) as file:
-            _check_parquet(path, file)
-        return pd.read_parquet(path, columns=wanted)
+        with pq.ParquetFile(path if content is None else io.BytesIO(content)) as file:
+            _check_parquet(path, file, content)
+        return pd.read_parquet(path if content is None else io.BytesIO(content), columns=wanted)
     except TraceError:
         raise
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
@@ -196,7 +199,7 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pd.DataFra
         raise TraceError(f"{str(path)!r} is not a Parquet table: {text}") from None
 
 
-def _check_parquet(path: Path, file: pq.ParquetFile) -> None:
+def _check_parquet(path: Path, file: pq.ParquetFile, content: bytes | None) -> None:
     """Raise TraceError if a table unpacks to too much, by what it says of itself and its texts.
 
     A number that stands a billion times takes a few bytes, and so does a long text.
@@ -209,10 +212,10 @@ def _check_parquet(path: Path, file: pq.ParquetFile) -> None:
                 texts += column.total_uncompressed_size * column.num_values
     _check(path, size)
     if size + texts > most_bytes():  # only if every row had the longest text that there can be
-        _check(path, size + _text_bytes(path, file, most_bytes() - size), "more than ")
+        _check(path, size + _text_bytes(path, file, most_bytes() - size, content), "more than ")
 
 
-def _text_bytes(path: Path, file: pq.ParquetFile, most: float) -> float:
+def _text_bytes(path: Path, file: pq.ParquetFile, most: float, content: bytes | None) -> float:
     """Return the bytes of all texts; of more than `most`, not all are looked at."""
     schema = file.schema
     names = [
@@ -221,7 +224,8 @@ def _text_bytes(path: Path, file: pq.ParquetFile, most: float) -> float:
         if column.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")
     ]
     size = 0.0
-    with pq.ParquetFile(path, read_dictionary=names) as texts:
+    again = path if content is None else io.BytesIO(content)
+    with pq.ParquetFile(again, read_dictionary=names) as texts:
         for name in names:
             for batch in texts.iter_batches(BATCH_ROWS, columns=[name], use_threads=False):
                 size += _length(batch.column(0))

@@ -86,7 +86,12 @@ BAD_ROWS = [
     ("a,1e16,60,2,8,90,1,2", "submit_s", "1e16", "must be a number, at least 0"),
     ("a,0,nan,2,8,90,1,2", "duration_s", "nan", "must be a number, at least 0"),
     ("a,0,-0.5,2,8,90,1,2", "duration_s", "-0.5", "must be a number, at least 0"),
-    ('a,0,"1,000",2,8,90,1,2', "duration_s", "1,000", "must be a number, at least 0"),
+    (
+        'a,0,"1,000",2,8,90,1,2',
+        "duration_s",
+        "1,000",
+        "must be a number, at least 0; write it without commas, with a point before decimals",
+    ),
     ("a,0,1_000,2,8,90,1,2", "duration_s", "1_000", "must be a number, at least 0"),
     ("a,0,60,0,8,90,1,1", "num_pods", "0", "must be a whole number, at least 1"),
     ("a,0,60,2.5,8,90,1,2", "num_pods", "2.5", "must be a whole number, at least 1"),

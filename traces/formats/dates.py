@@ -18,8 +18,8 @@ DAY_FIRST, MONTH_FIRST = "day-first", "month-first"
 CHOICES = (DAY_FIRST, MONTH_FIRST)
 
 _CLOCK = (
-    r"(?:[T ]+(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2}(?:\.\d+)?))?)?"
-    r" *(?P<zone>Z|UTC|[+-]\d{2}:?\d{2})?"
+    r"(?:[T ]+(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2}(?:[.,]\d+)?))?)?"
+    r" *(?P<zone>Z|UTC|GMT|[+-]\d{2}(?::?[0-5]\d)?)?"
 )
 #: 2024-03-01, 2024/03/01, with or without a time of day and a zone
 _YEAR_FIRST = re.compile(
@@ -33,6 +33,11 @@ _YEAR_LAST = re.compile(
 _UNIX = re.compile(r"\d{9,11}(?:\.\d+)?")
 #: what pyarrow reads, all cells at once
 _PLAIN = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d{1,6})?$"
+
+#: of a zone from UTC
+FARTHEST_ZONE_S = 14 * 3600.0
+#: so many cells tell whether a column holds dates
+FIRST_CELLS = 100
 
 WHAT = "must be a date and time such as 2024-03-01 08:00:00"
 
@@ -66,6 +71,17 @@ def times(
         BadCell(int(row), column, shown(cells.iloc[row]), WHAT) for row in np.flatnonzero(wrong)
     ]
     return pd.Series(values, index=cells.index)
+
+
+def are_dates(cells: pd.Series) -> bool:
+    """True if a column is text and begins with dates, not with numbers of seconds."""
+    if not isinstance(cells.dtype, pd.StringDtype) and cells.dtype != object:
+        return False
+    return any(
+        _YEAR_FIRST.fullmatch(cell.strip()) or _YEAR_LAST.fullmatch(cell.strip())
+        for cell in cells.dropna().head(FIRST_CELLS)
+        if isinstance(cell, str)
+    )
 
 
 def _typed(cells: pd.Series, column: str, bad: list[BadCell], needed: bool) -> pd.Series[float]:
@@ -108,6 +124,7 @@ def _order(texts: list[str], column: str, source: str) -> str:
     found = [match for text in texts if (match := _YEAR_LAST.fullmatch(text)) is not None]
     day_first = any(int(match["day"]) > 12 for match in found)
     month_first = any(int(match["month"]) > 12 for match in found)
+    found = [match for match in found if match["day"] != match["month"]]  # 03/03 is the same day
     if not found or (day_first and not month_first):
         return DAY_FIRST
     if month_first and not day_first:
@@ -135,10 +152,12 @@ def _seconds(text: str, order: str) -> float:
             day, month = month, day
     if match is None:
         return np.nan
-    zone = (match["zone"] or "Z").replace("UTC", "Z").replace(":", "")
+    zone = (match["zone"] or "Z").replace(":", "")
     ahead_s = 0.0
-    if zone != "Z":
-        ahead_s = float(f"{zone[0]}1") * (int(zone[1:3]) * 3600 + int(zone[3:5]) * 60)
+    if zone[0] in "+-":
+        ahead_s = float(f"{zone[0]}1") * (int(zone[1:3]) * 3600 + int(zone[3:5] or 0) * 60)
+    if abs(ahead_s) > FARTHEST_ZONE_S:
+        return np.nan
     try:
         when = datetime(
             int(match["year"]), int(match[month]), int(match[day]),
@@ -146,5 +165,5 @@ def _seconds(text: str, order: str) -> float:
         )  # fmt: skip
     except ValueError:
         return np.nan
-    second = float(match["second"] or 0)
+    second = float((match["second"] or "0").replace(",", "."))
     return np.nan if second >= 61 else when.timestamp() + second - ahead_s

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from datetime import date, datetime
+
+import numpy as np
 import pandas as pd
 
-from traces.formats.dates import seconds_of
+from traces.formats.dates import are_dates, seconds_of, times
 from traces.formats.interface import Options, Reading
+from traces.formats.outcomes import UNKNOWN
 from traces.formats.rows import RawTable, reject, sound_and
 from traces.formats.source import Source
 from traces.formats.text import read_table
-from traces.schema import BY_NAME, GPUS, TraceError, check_columns, fill, parse, shown
+from traces.schema import BY_NAME, GPUS, BadCell, TraceError, check_columns, fill, parse, shown
 from traces.unpacking import read_parquet
 
 #: what other programs write into an empty cell
@@ -17,7 +23,13 @@ EMPTY = ("NA", "N/A", "n/a", "NaN", "nan", "None", "NULL", "null", "<NA>")
 #: columns of time, which Parquet may hold as such
 TIMES = ("submit_s", "duration_s", "walltime_s")
 #: a column that is only the number of the row, as pandas writes its index
-INDEX = ("", "index", "Unnamed: 0", "__index_level_0__")
+INDEX = re.compile(r"|index|Unnamed: \d+|(__index_)?level_\d+(__)?")
+
+
+#: a table with these columns holds the results of a run beside its jobs
+RESULTS = ("start_s", "end_s", "attempts", "held_gpu_s")
+#: how jobs end in a run; these say nothing of how they would end by themselves
+OF_A_RUN = ("never_fits", "unfinished")
 
 
 def read(source: Source, options: Options) -> Reading:
@@ -28,17 +40,7 @@ def read(source: Source, options: Options) -> Reading:
     """
     notes: list[str] = []
     table = _parquet(source) if source.is_parquet else read_table(source, options.columns)
-    rows = table.rows
-    names = [str(name) for name in rows.columns]
-    known = [*BY_NAME, GPUS.name]
-    extra = [name for name in names if name not in known]
-    if index := [name for name in extra if name in INDEX]:
-        extra = [name for name in extra if name not in index]
-        notes.append(f"passed over the column of row numbers ({', '.join(map(repr, index))})")
-        rows = rows.drop(columns=index)
-    if extra and options.ignore_extra:
-        notes.append(f"passed over the columns {', '.join(map(repr, extra))}")
-        rows = rows.drop(columns=extra)
+    rows = _known_columns(table.rows, options, notes)
     check_columns([str(name) for name in rows.columns], str(source))
     if rows.empty:
         raise TraceError(f"jobs file {str(source)!r} has a header and no rows; add a job")
@@ -47,9 +49,14 @@ def read(source: Source, options: Options) -> Reading:
         for name in cells.columns.drop("job"):
             empty = cells[name].isin(EMPTY)
             cells[name] = cells[name].mask(empty) if empty.any() else cells[name]
+    no_dates: list[BadCell] = []
+    if are_dates(cells["submit_s"]):
+        cells["submit_s"] = times(replace(table, rows=cells), "submit_s", no_dates, options.dates)
     typed, bad = parse(cells, table.lines if table.unit == "line" else None, options.gpus_per_node)
+    known = {cell.row for cell in no_dates}
+    bad = [one for one in bad if one.column != "submit_s" or one.row not in known]
     as_written = [one._replace(value=shown(rows[one.column].iloc[one.row])) for one in bad]
-    bad = sound_and(table, as_written)
+    bad = sound_and(table, [*as_written, *no_dates])
     rejected = reject(table, bad, options.on_bad_row)
     kept = typed[table.rows_but(bad)]
     if kept.empty:
@@ -59,26 +66,82 @@ def read(source: Source, options: Options) -> Reading:
     return Reading(fill(kept, options.gpus_per_node), rejected, notes=tuple(notes))
 
 
+def _known_columns(rows: pd.DataFrame, options: Options, notes: list[str]) -> pd.DataFrame:
+    """Return the columns that are not passed over; say in `notes` which ones are."""
+    if rows.columns.isin(RESULTS).sum() == len(RESULTS):
+        return _without_results(rows, notes)
+    extra = [name for name in rows.columns if name not in BY_NAME and name != GPUS.name]
+    if index := [name for name in extra if INDEX.fullmatch(name)]:
+        notes.append(f"passed over the column of row numbers ({', '.join(map(repr, index))})")
+        rows = rows.drop(columns=index)
+        extra = [name for name in extra if name not in index]
+    if extra and options.ignore_extra:
+        notes.append(f"passed over the columns {', '.join(map(repr, extra))}")
+        rows = rows.drop(columns=extra)
+    return rows
+
+
+def _without_results(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Return the jobs that a run was given, out of the table that it wrote."""
+    jobs = rows[[name for name in rows.columns if name in BY_NAME]].copy()
+    if "gpus" in rows and "last_pod_gpus" not in jobs:
+        jobs["last_pod_gpus"] = rows["gpus"] - (rows["num_pods"] - 1) * rows["gpus_per_pod"]
+    if "outcome" in jobs:
+        jobs["outcome"] = jobs["outcome"].where(~jobs["outcome"].isin(OF_A_RUN), UNKNOWN)
+    notes.append(
+        f"this is the table of a run: its {len(rows.columns.difference(jobs.columns))} columns of "
+        "results are passed over; it does not have the jobs' CPUs, memory, GPU models and pools, "
+        "so take the run's own jobs file where jobs ask for these"
+    )
+    return jobs
+
+
 def _parquet(source: Source) -> RawTable:
     """Return the rows of a Parquet table; times become seconds, and a named index a column."""
-    rows = read_parquet(source.path)
+    rows = read_parquet(source.path, content=None if source.is_plain_parquet else source.content)
     if any(name is not None for name in rows.index.names):
         rows = rows.reset_index()
     rows = rows.reset_index(drop=True)
-    for name in rows.columns:
-        column = rows[name]
-        if isinstance(column.dtype, pd.CategoricalDtype):
-            rows[name] = column.astype(column.cat.categories.dtype)
-        kind = getattr(rows[name].dtype, "kind", "O")
-        if kind in "mM":
-            if name not in TIMES or (kind == "M") != (name == "submit_s"):
-                what = "a date and time" if kind == "M" else "a length of time"
-                raise TraceError(
-                    f"{source}, column {name!r}: it holds {what} ({rows[name].dtype}), which this "
-                    "column cannot be; write it as "
-                    + ("seconds" if name in TIMES else "docs/tables.md says")
-                )
-            rows[name] = seconds_of(rows[name])
     rows.columns = pd.Index(source.renamed([str(name) for name in rows.columns]))
+    for name in rows.columns:
+        rows[name] = _plain_values(source, name, rows[name])
     lines = pd.Series(range(1, len(rows) + 1))
     return RawTable(rows, lines, str(source), unit="row")
+
+
+def _plain_values(source: Source, name: str, column: pd.Series) -> pd.Series:
+    """Return a column of a Parquet table as text or numbers.
+
+    Raises:
+        TraceError: it is of a type that this column cannot be.
+    """
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    if name not in BY_NAME and name != GPUS.name:
+        return column
+    place = column.first_valid_index()
+    first = None if place is None else column.loc[place]
+    if isinstance(first, date) and not isinstance(first, datetime):
+        column = pd.to_datetime(column)
+    is_text = name in BY_NAME and BY_NAME[name].dtype == "str"
+    kind = getattr(column.dtype, "kind", "O")
+    what = ""
+    if kind == "M" and name != "submit_s":
+        what = f"dates and times ({column.dtype})"
+    elif kind == "m" and name not in TIMES:
+        what = f"lengths of time ({column.dtype})"
+    elif kind == "b" or isinstance(first, bool | np.bool_):
+        what = "true and false"
+    elif isinstance(first, list | dict | np.ndarray) and is_text:
+        what = "lists or records"
+    if what:
+        raise TraceError(
+            f"{source}, column {name!r}: it holds {what}; write "
+            + ("text" if is_text else "seconds" if name in TIMES else "numbers")
+        )
+    if kind in "mM":
+        return seconds_of(column)
+    if is_text and kind == "f":  # whole numbers beside missing ones
+        texts = column.map(lambda value: f"{value:.0f}" if value % 1 == 0 else str(value))
+        return texts.where(column.notna(), None)
+    return column

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from traces.schema import INT_MAX, LARGEST, BadCell, TraceError, bad_names, shown
+from traces.schema import INT_MAX, LARGEST, BadCell, TraceError, bad_names, no_number
 
 #: how many bad values an error message spells out
 MOST_SHOWN = 5
@@ -174,7 +174,7 @@ def numbers(
         right &= values == np.floor(values)
     kind = "a whole number" if whole else "a number"
     bad += [
-        BadCell(int(row), column, shown(text.iloc[row]), f"must be {kind}, at least {at_least:g}")
+        no_number(int(row), column, text.iloc[row], f"{kind}, at least {at_least:g}")
         for row in (~right).to_numpy().nonzero()[0]
     ]
     return values

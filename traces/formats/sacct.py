@@ -196,7 +196,7 @@ def _durations(
     found = found.fillna(log.parsed("elapsed", clock_s, "a time such as 1-02:03:04", bad))
     ran_s = end_s - start_s
     found = found.fillna(ran_s.where(ran_s >= 0))
-    latest_s = np.nanmax([submit_s.max(), start_s.max(), end_s.max()])
+    latest_s = pd.concat([submit_s, start_s, end_s]).max()
     return found.fillna((latest_s - start_s).where(states.isin(STILL_THERE)))
 
 

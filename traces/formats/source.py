@@ -62,7 +62,7 @@ class Source:
     def name(self) -> str:
         """The file's name in small letters, without the endings of containers."""
         name = self.path.name.lower()
-        for ending in (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar"):
+        for ending in (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".tar"):
             name = name.removesuffix(ending)
         return name
 
@@ -89,7 +89,9 @@ class Source:
 
     @cached_property
     def header(self) -> tuple[str, ...]:
-        """The names of the columns: those given, or the first line that is no comment."""
+        """The names of a text's columns: those given, or the first line that is no comment."""
+        if self.is_parquet:
+            return ()
         return tuple(self.renamed(self.columns or layout_of(self.head, str(self)).header))
 
     def renamed(self, header: Sequence[str]) -> list[str]:
