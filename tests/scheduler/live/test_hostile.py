@@ -235,7 +235,15 @@ class Life:
     def pages_answer(self) -> None:
         """Demand an answer of every page, of no more than a few kilobytes for each object."""
         pages = self.ask(lambda service: [*service.facts.pages])
-        for path in [*pages, "/", "/healthz", "/readyz", "/journal", "/explain/tenant/g"]:
+        for path in [
+            *pages,
+            "/",
+            "/healthz",
+            "/readyz",
+            "/journal",
+            "/explain/tenant/g",
+            "/node/node-00000",
+        ]:
             code, content = self.get(path)
             assert code in (200, 404) if path.startswith("/explain") else code == 200, (path, code)
             if path in pages:
