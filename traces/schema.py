@@ -208,8 +208,12 @@ def bad_names(
     lines: pd.Series[int] | None,
     *,
     needed: bool = True,
+    unit: str = "line",
 ) -> list[BadCell]:
-    """Return the names that stood in an earlier row, and with `needed` those that are empty."""
+    """Return the names that stood in an earlier row, and with `needed` those that are empty.
+
+    `unit` is what `lines` counts.
+    """
     empty = (names.str.strip() == "").to_numpy()
     bad = [
         BadCell(int(row), column, "", "must be a name")
@@ -222,7 +226,9 @@ def bad_names(
             first.setdefault(name, row)
         for row in np.flatnonzero(twice).tolist():
             name = names.iloc[row]
-            place = f"row {first[name] + 1}" if lines is None else f"line {lines.iloc[first[name]]}"
+            place = (
+                f"row {first[name] + 1}" if lines is None else f"{unit} {lines.iloc[first[name]]}"
+            )
             bad.append(BadCell(row, column, name, f"is in {place} too"))
     return bad
 

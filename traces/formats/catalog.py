@@ -88,6 +88,17 @@ def _slurm(source: Source) -> str:
     return f"it has sacct's columns {_list(has[:4])}" if names_jobs and len(has) > 1 else ""
 
 
+def _with_keys(*needed: str) -> Callable[[Source], str]:
+    """Recognise JSON by keys, of which the beginning of the file has all."""
+
+    def recognised(source: Source) -> str:
+        head = source.head.lstrip()
+        found = head[:1] in ("[", "{") and all(f'"{key}"' in head for key in needed)
+        return f"it is JSON with {_list(needed)}" if found else ""
+
+    return recognised
+
+
 def _parquet(source: Source) -> str:
     return "it is a Parquet table" if source.is_parquet else ""
 
@@ -115,14 +126,15 @@ FORMATS: tuple[Format, ...] = (
            _containing(r'"apiVersion": ?"audit\.k8s\.io/', "its events are of audit.k8s.io")),
     Format("pods", "pods", "Kubernetes pods: kubectl get pods -A -o json",
            _containing(r'\A\s*[\[{](?s:.*)"kind": ?"Pod(?:List)?"', "it holds Pods")),
+    Format("philly-log", "philly_log", "Microsoft Philly's cluster_job_log: JSON",
+           _with_keys("jobid", "attempts", "submitted_time")),
     Format("swf", "swf", "Standard Workload Format of the Parallel Workloads Archive",
            lambda source: _named(".swf")(source) or _swf_lines(source)),
     Format("sacct", "sacct", "Slurm's accounting: sacct -P", _slurm),
     Format("philly", "philly_list", "Philly jobs as a CSV: timestamp, duration, num_gpus, cluster",
            _with_columns("timestamp", "num_gpus", "cluster")),
     Format("openb", "openb", "Alibaba cluster-trace-gpu-v2023: openb pods",
-           _with_columns("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli",
-                         "creation_time", "deletion_time")),
+           _with_columns("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli")),
     Format("helios", "helios", "HeliosData: cluster_log.csv", _with_columns(*HELIOS_COLUMNS, "vc")),
     Format("acme", "helios", "AcmeTrace: trace_seren.csv, trace_kalos.csv",
            _with_columns(*HELIOS_COLUMNS)),

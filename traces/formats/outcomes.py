@@ -42,7 +42,13 @@ SLURM = {
 SWF = {"0": FAILED, "1": COMPLETED, "2": UNFINISHED, "3": COMPLETED, "4": FAILED, "5": CANCELLED,
        "-1": UNKNOWN}  # fmt: skip
 #: phases of a Kubernetes pod (openb, pod lists)
-POD_PHASES = {"Succeeded": COMPLETED, "Failed": FAILED, "Running": COMPLETED}
+POD_PHASES = {"Succeeded": COMPLETED, "Failed": FAILED, "Running": UNFINISHED}
+#: `status` of Microsoft's cluster_job_log
+PHILLY = {"Pass": COMPLETED, "Killed": CANCELLED, "Failed": FAILED}
+#: `status` of Alibaba PAI's tables: "only Terminated tasks are successful"
+PAI = {"Terminated": COMPLETED, "Failed": FAILED, "Running": UNFINISHED, "Waiting": UNKNOWN}
+#: field 11 of the Grid Workload Format
+GWF = {"0": FAILED, "1": COMPLETED, "5": CANCELLED, "-1": UNKNOWN}
 
 #: why a gang of a cluster's log is left out
 NEVER_WHOLE = "no moment was seen at which all its pods ran"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from traces.schema import INT_MAX, LARGEST, BadCell, TraceError, bad_names, no_number
@@ -140,6 +141,16 @@ def _problem(cell: BadCell) -> str:
     return f", column {cell.column!r}: {value!r} {cell.reason}"
 
 
+def pods_of_processors(
+    processors: npt.NDArray[np.int64], per_pod: int
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Return the columns of jobs whose processors count as GPUs, `per_pod` of them a pod."""
+    num_pods = -(-processors // per_pod)
+    each = np.minimum(processors, per_pod)
+    last = processors - (num_pods - 1) * each
+    return {"num_pods": num_pods, "gpus_per_pod": each, "last_pod_gpus": last}
+
+
 def settle_columns(table: RawTable, needed: tuple[str, ...]) -> None:
     """Raise TraceError if a column that a published format has is missing."""
     missing = [name for name in needed if name not in table.rows]
@@ -183,5 +194,5 @@ def numbers(
 def unique(table: RawTable, column: str, bad: list[BadCell]) -> pd.Series[str]:
     """Return a column of names; note in `bad` what is empty or stood in an earlier row."""
     names = table.rows[column].fillna("").astype("str")
-    bad += bad_names(names, column, table.lines)
+    bad += bad_names(names, column, table.lines, unit=table.unit)
     return names
