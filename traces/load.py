@@ -55,10 +55,10 @@ def load(
     """Read jobs from `path`; without `kind` its name and content tell the format.
 
     `on_bad_row="skip"` leaves out rows that are no jobs and returns them as `rejected`. A job's
-    GPUs are cut into pods of at most `gpus_per_node`; `gpus_per_pod` is for SWF alone: so many
-    processors make a pod. `map` renames columns, theirs -> ours; `ignore_extra` passes over
-    columns that nobody knows; `columns` is the header of a file that has none; `dates` says whether
-    days or months come first in dates such as 01/03/2024.
+    GPUs are cut into pods of at most `gpus_per_node`; `gpus_per_pod` is for formats that count
+    processors: so many make a pod. `map` renames columns, theirs -> ours; `ignore_extra` passes
+    over columns that nobody knows; `columns` is the header of a file that has none; `dates` says
+    whether days or months come first in dates such as 01/03/2024.
 
     Raises:
         TraceError: the file is unreadable or not of that format, or has bad rows.
@@ -74,8 +74,12 @@ def load(
     except OSError as error:
         raise TraceError(f"jobs file {str(path)!r}: {error.strerror}") from None
     chosen, why = catalog.choose(source, kind)
-    if gpus_per_pod is not None and (chosen.kind != "swf" or gpus_per_pod < 1):
-        raise TraceError("gpus_per_pod is for SWF files and at least 1; leave it out")
+    if gpus_per_pod is not None and (not chosen.counts_processors or gpus_per_pod < 1):
+        counting = ", ".join(one.kind for one in catalog.FORMATS if one.counts_processors)
+        raise TraceError(
+            f"gpus_per_pod is for files that count processors ({counting}) and at least 1; "
+            "leave it out"
+        )
     options = Options(
         on_bad_row, gpus_per_node, gpus_per_pod, map or {}, ignore_extra, columns, dates
     )

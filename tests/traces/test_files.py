@@ -217,7 +217,7 @@ def test_unknown_choices_are_refused(written: Write) -> None:
         traces.load(path, kind="slurm")
     with pytest.raises(TraceError, match="on_bad_row is 'drop'; choose fail or skip"):
         traces.load(path, on_bad_row="drop")
-    with pytest.raises(TraceError, match="gpus_per_pod is for SWF files"):
+    with pytest.raises(TraceError, match="gpus_per_pod is for files that count processors"):
         traces.load(path, gpus_per_pod=8)
 
 

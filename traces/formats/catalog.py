@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import NamedTuple, Protocol, cast
 
+from traces.formats import headless
 from traces.formats.interface import Options, Reading
 from traces.formats.mistaken import ALWAYS, UNKNOWN, refuse
 from traces.formats.source import Source
@@ -34,6 +35,7 @@ class Format(NamedTuple):
     module: str  #: in this package
     about: str  #: for help and messages
     recognised: Callable[[Source], str]  #: why a file is of this format, or ""
+    counts_processors: bool = False  #: `gpus_per_pod` says how many of them make a pod
 
     def reader(self) -> Reader:
         """Import and return the module that reads it."""
@@ -118,6 +120,7 @@ SACCT_COLUMNS = frozenset((
     "reqnodes", "reqgres", "reqmem", "reqtres", "exitcode", "cputimeraw", "uid", "group",
 ))  # fmt: skip
 HELIOS_COLUMNS = ("job_id", "user", "gpu_num", "state", "submit_time", "duration")
+TIRESIAS_COLUMNS = ("job_id", "num_gpu", "submit_time", "duration")
 
 FORMATS: tuple[Format, ...] = (
     Format("journal", "journal", "muster's journal of a live cluster",
@@ -129,12 +132,24 @@ FORMATS: tuple[Format, ...] = (
     Format("philly-log", "philly_log", "Microsoft Philly's cluster_job_log: JSON",
            _with_keys("jobid", "attempts", "submitted_time")),
     Format("swf", "swf", "Standard Workload Format of the Parallel Workloads Archive",
-           lambda source: _named(".swf")(source) or _swf_lines(source)),
+           lambda source: _named(".swf")(source) or _swf_lines(source), counts_processors=True),
+    Format("gwf", "gwf", "Grid Workload Format of the Grid Workloads Archive", headless.gwf,
+           counts_processors=True),
+    Format("batsim", "batsim", "Batsim's workloads: JSON with jobs and profiles",
+           lambda source: _with_keys("jobs", "subtime")(source)
+           or _with_keys("nb_res", "profiles")(source), counts_processors=True),
     Format("sacct", "sacct", "Slurm's accounting: sacct -P", _slurm),
     Format("philly", "philly_list", "Philly jobs as a CSV: timestamp, duration, num_gpus, cluster",
            _with_columns("timestamp", "num_gpus", "cluster")),
     Format("openb", "openb", "Alibaba cluster-trace-gpu-v2023: openb pods",
            _with_columns("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli")),
+    Format("pai", "pai", "Alibaba cluster-trace-gpu-v2020: pai_task_table.csv", headless.pai),
+    Format("pai-simulator", "pai_sim", "Alibaba PAI's simulator: pai_job_no_estimate_100K.csv, ...",
+           _with_columns(*TIRESIAS_COLUMNS, "num_inst")),
+    Format("muri", "tiresias", "Muri's traces: Tiresias' columns and iteration_time, milliseconds",
+           _with_columns(*TIRESIAS_COLUMNS, "iteration_time")),
+    Format("tiresias", "tiresias", "Tiresias' and Chronus' lists: job_id, num_gpu, duration, ...",
+           _with_columns(*TIRESIAS_COLUMNS)),
     Format("helios", "helios", "HeliosData: cluster_log.csv", _with_columns(*HELIOS_COLUMNS, "vc")),
     Format("acme", "helios", "AcmeTrace: trace_seren.csv, trace_kalos.csv",
            _with_columns(*HELIOS_COLUMNS)),

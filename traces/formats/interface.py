@@ -22,7 +22,7 @@ class Options:
 
     on_bad_row: str = "fail"  #: or "skip"
     gpus_per_node: int = GPUS_PER_NODE  #: a job's GPUs are cut into pods of at most so many
-    gpus_per_pod: int | None = None  #: SWF: so many processors make a pod
+    gpus_per_pod: int | None = None  #: where processors are counted: so many make a pod
     names: Mapping[str, str] = field(default_factory=dict)  #: columns: theirs -> ours
     ignore_extra: bool = False  #: pass over columns that nobody knows
     columns: tuple[str, ...] = ()  #: the header of a file that has none

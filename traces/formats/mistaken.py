@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from traces.formats import headless
 from traces.formats.source import LINE_END, Source
 from traces.schema import TraceError
 
@@ -19,6 +20,7 @@ JOB_ID = r"\d+(?:_\d+|_\[[^\]]*\]?|\+\d+)?(?:\.\w+(?:\+\d+)?)?"
 
 _AS_CSV = "save the table as CSV"
 _FROM_PANDAS = "write the table as CSV or Parquet, as with DataFrame.to_parquet"
+_PAI = "give pai_task_table.csv of the same trace"
 _UNPACK = "unpack it and name the file with the jobs"
 
 
@@ -47,6 +49,11 @@ def _utf_16(source: Source) -> bool:
 def _fixed_width(source: Source) -> bool:
     lines = [line for line in LINE_END.split(source.head) if line.strip()][:2]
     return len(lines) == 2 and re.fullmatch(r"[-\s]*--[-\s]*", lines[1]) is not None
+
+
+def _sia(source: Source) -> bool:
+    has = set(source.header)
+    return has >= {"time", "application", "num_replicas"} and "duration_s" not in has
 
 
 #: whatever else the file seems to be
@@ -79,6 +86,17 @@ ALWAYS: tuple[Mistake, ...] = (
     Mistake("an accounting log of PBS",
             _matches(r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d;[A-Z];"),
             "convert it to SWF or to a jobs table (docs/tables.md)"),
+    Mistake("Alibaba's pai_job_table, which does not say how many GPUs a job asked for",
+            lambda source: headless.pai_table(source)[0] == "pai_job_table", _PAI),
+    Mistake("Alibaba's pai_instance_table, which does not say how many GPUs a job asked for",
+            lambda source: headless.pai_table(source)[0] == "pai_instance_table", _PAI),
+    Mistake("a trace of Gavel, which says how many steps a job trains and not how long that takes",
+            headless.gavel, "write a jobs table (docs/tables.md) whose duration_s is the steps "
+            "divided by Gavel's throughput of that model, in steps per second"),
+    Mistake("a workload of Sia or Pollux, which says when jobs come and not how long they run",
+            _sia, "add a column duration_s and give it with --map name=job --map time=submit_s "
+            "--map num_replicas=gpus --ignore-extra, or take sia-simulator/traces/philly.csv of "
+            "the same artifact"),
 )  # fmt: skip
 
 #: where no format is recognised

@@ -142,12 +142,13 @@ def _problem(cell: BadCell) -> str:
 
 
 def pods_of_processors(
-    processors: npt.NDArray[np.int64], per_pod: int
+    processors: pd.Series[float], per_pod: int
 ) -> dict[str, npt.NDArray[np.int64]]:
     """Return the columns of jobs whose processors count as GPUs, `per_pod` of them a pod."""
-    num_pods = -(-processors // per_pod)
-    each = np.minimum(processors, per_pod)
-    last = processors - (num_pods - 1) * each
+    whole = np.asarray(processors, np.int64)
+    num_pods = -(-whole // per_pod)
+    each = np.minimum(whole, per_pod)
+    last = whole - (num_pods - 1) * each
     return {"num_pods": num_pods, "gpus_per_pod": each, "last_pod_gpus": last}
 
 
