@@ -65,6 +65,13 @@ def test_rows_alone_tell_the_format(written: Write) -> None:
     assert "29 fields" in loaded.why
 
 
+def test_a_run_time_of_0_is_less_than_a_second_unless_the_job_failed(written: Write) -> None:
+    short = row("6", "1100000050", "0", "1"), row("7", "1100000050", "0", "1", status="0")
+    loaded = traces.load(written(*ROWS, *short, name="x.gwf"))
+    assert loaded.jobs["job"].tolist() == ["1", "2", "5", "6"]
+    assert loaded.left_out["the job has no run time: it never ran"] == 2
+
+
 def test_named_columns(written: Write) -> None:
     loaded = traces.load(
         written(

@@ -56,8 +56,10 @@ def read(source: Source, options: Options) -> Reading:
     bad = sound_and(table, bad)
     reject(table, bad, options.on_bad_row)
     processors = used.where(used > 0, asked)
+    # jobs of less than half a second have a run time of 0, and so have some that never ran
+    never = (run_s < 0) | ((run_s == 0) & ~table.rows["Status"].isin(("1", "-1")))
     ordinary = (
-        ("RunTime", (run_s <= 0).to_numpy(), NEVER_RAN),
+        ("RunTime", never.to_numpy(), NEVER_RAN),
         ("NProc", (processors <= 0).to_numpy(), NO_PROCESSORS),
     )
     kept, rejected, left_out = leave_out(table, bad, ordinary)
