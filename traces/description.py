@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from traces import bursts
+from traces.load import LoadedJobs
 from traces.schema import DAY_S
 
 QUANTILES = (0.1, 0.5, 0.75, 0.9, 0.95, 0.99)
@@ -88,6 +89,16 @@ def sizes(jobs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def how_read(loaded: LoadedJobs) -> str:
+    """Return for people how a file was read: as what and why, what was left out, what to know."""
+    lines = [f"format          {loaded.kind}: {loaded.why}"]
+    lines += [f"left out        {count:,}: {reason}" for reason, count in loaded.left_out.items()]
+    if loaded.num_bad:
+        lines.append(f"bad rows        {loaded.num_bad:,} left out")
+    lines += [f"note            {sentence}" for sentence in loaded.notes]
+    return "\n".join(lines)
+
+
 def describe(jobs: pd.DataFrame, num_gpus: int | None = None) -> str:
     """Return the figures as text for people."""
     found = figures(jobs, num_gpus)
@@ -96,8 +107,8 @@ def describe(jobs: pd.DataFrame, num_gpus: int | None = None) -> str:
         f"jobs            {found['jobs']:,} ({found['pods']:,} pods, "
         + (f"{found['users']:,} users)" if found["users"] else "no users named)"),
         f"window          {found['days']:.2f} days",
-        f"GPU-hours       {found['gpu_hours']:,.{decimals}f} (busy GPUs on average "
-        f"{found['mean_busy_gpus']:,.1f})",
+        f"GPU-hours       {found['gpu_hours']:,.{decimals}f}"
+        + (f" (busy GPUs on average {found['mean_busy_gpus']:,.1f})" if found["days"] else ""),
         f"largest gang    {found['largest_gpus']:,} GPUs",
     ]
     if "pods_per_minute_max" in found:

@@ -86,7 +86,8 @@ def reader_options(
         typer.Option(help="How dates such as 03/04/2026 are meant."),
     ] = None,
     gpus_per_pod: Annotated[
-        int | None, typer.Option(help="SWF only: processors that make one pod.", show_default="1")
+        int | None,
+        typer.Option(help="In logs that count processors: so many make one pod.", show_default="1"),
     ] = None,
 ) -> Reader:
     """Return how a jobs file is to be read."""

@@ -38,11 +38,13 @@ def describe(
     ] = None,
     reader: Reader,
 ) -> None:
-    """Print counts, quantiles of size and duration, and load."""
+    """Print how the file was read, counts, quantiles of size and duration, and load."""
     loaded = _load(file, reader)
     from traces import description
 
-    print(description.describe(loaded.jobs, gpus))
+    found = description.describe(loaded.jobs, gpus)
+    print(description.how_read(loaded))
+    print(found)
 
 
 @app.command(epilog="Example: muster trace convert trace.swf jobs.parquet --gpus-per-pod 8")
@@ -55,7 +57,10 @@ def convert(
 ) -> None:
     """Write a trace as a jobs table; with --on-bad-row skip, bad rows go to OUT.rejected.csv."""
     loaded = _load(file, reader)
+    from traces import description
+
     _write(loaded.jobs, out)
+    print(description.how_read(loaded), file=sys.stderr)
     if len(loaded.rejected):
         beside = out.with_name(f"{out.name}.rejected.csv")
         with whole.replacing(beside) as part:
@@ -127,8 +132,6 @@ def _load(file: Path, reader: Reader) -> traces.LoadedJobs:
     loaded = reader.read(file)
     if loaded.jobs.empty:
         raise ValueError(f"jobs file {str(file)!r} holds no jobs")
-    if len(loaded.rejected):
-        print(f"{len(loaded.rejected):,} rows left out", file=sys.stderr)
     return loaded
 
 

@@ -16,7 +16,7 @@ class Reader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     kind: str = ""  #: format of the file; empty: recognised by its content
     on_bad_row: Literal["fail", "skip"] = "fail"
-    gpus_per_pod: int | None = None  #: SWF: so many processors make a pod
+    gpus_per_pod: int | None = None  #: where processors are counted: so many make a pod
     map: dict[str, str] = {}  #: columns: theirs -> ours
     ignore_extra: bool = False  #: pass over columns that nobody knows
     columns: tuple[str, ...] = ()  #: the header of a file that has none

@@ -29,6 +29,26 @@ def test_describe_prints_counts_and_load(
     assert "completed 3" in shown
 
 
+def test_describe_says_how_the_file_was_read(
+    written: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = written(
+        "name,cpu_milli,memory_mib,num_gpu,gpu_milli,pod_phase,creation_time,deletion_time,"
+        "scheduled_time",
+        "ran,1000,1024,1,500,Evicted,0,100,10",
+        "waits,1000,1024,1,1000,Pending,5,100,",
+        "odd,1000,1024,many,1000,Failed,5,100,6",
+    )
+    assert invoke(["trace", "describe", str(source), "--on-bad-row", "skip"]) == 0
+    shown = capsys.readouterr().out
+    assert "format          openb: it has the columns name, cpu_milli" in shown
+    assert "left out        1: the pod was never scheduled: it never ran" in shown
+    assert "bad rows        1 left out" in shown
+    assert "note            1 pods ask for a share of a GPU" in shown
+    assert "not known in column 'pod_phase': 'Evicted' (1)" in shown
+    assert "nan" not in shown
+
+
 def test_figures_of_a_known_table(written: Write) -> None:
     jobs = traces.load(written(*LINES)).jobs
     found = figures(jobs, 16)
@@ -49,7 +69,7 @@ def test_convert_writes_jobs_and_what_it_left_out(
     assert not out.exists()
     assert "2 bad values in 2 of 5 rows" in capsys.readouterr().err
     assert invoke(["trace", "convert", str(source), str(out), "--on-bad-row", "skip"]) == 0
-    assert "2 rows left out" in capsys.readouterr().err
+    assert "bad rows        2 left out" in capsys.readouterr().err
     assert traces.load(out).jobs["job"].tolist() == ["a", "b", "c"]
     rejected = pd.read_csv(tmp_path / "out.parquet.rejected.csv")
     assert rejected["line"].tolist() == [5, 6]
