@@ -39,7 +39,7 @@ class Profile(msgspec.Struct):
 
     type: str
     delay: float | None = None
-    seq: list[str] = []  # noqa: RUF012: msgspec copies it
+    seq: list[str] = []
     repeat: int = 1
     ret: int = 0
 
