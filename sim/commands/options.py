@@ -13,11 +13,17 @@ from sim.schema.cluster import NodeShape
 
 if TYPE_CHECKING:
     from sim.runs.reader import Reader
+    from sim.study.targets import Target
 
+#: what builders return and commands take, imported when they run
+LATER = {"Reader": Any, "Target": Any, "NodeShape": Any}
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 JobsOption = Annotated[
     Path | None, typer.Option(help="Jobs file: a table, or a log of a known format.")
+]
+DurationOption = Annotated[
+    str | None, typer.Option(metavar="TIME", help="At most so long, such as 90s, 30m, 6h or 2d.")
 ]
 
 
@@ -46,8 +52,8 @@ def node_options(
     return NodeShape(gpus_per_node, cpu_per_node, mem_gib_per_node)
 
 
-def check_sizes(nodes: object, cluster: object, shape: NodeShape) -> None:
-    """Raise ValueError unless --nodes or --cluster says how large the cluster is, and not both."""
+def check_sizes(nodes: object, cluster: object, shape: NodeShape, *, needed: bool = True) -> None:
+    """Raise ValueError if --nodes and --cluster are both given, or, where needed, neither."""
     if nodes is not None and cluster is not None:
         raise ValueError(
             "give --nodes N (and --gpus-per-node G) or --cluster FILE.toml, not both: a cluster "
@@ -56,7 +62,7 @@ def check_sizes(nodes: object, cluster: object, shape: NodeShape) -> None:
     if cluster is not None and shape.given():
         name = shape.given()[0].replace("_", "-")
         raise ValueError(f"--{name} goes with --nodes; a cluster file has its own: leave it out")
-    if nodes is None and cluster is None:
+    if needed and nodes is None and cluster is None:
         raise ValueError("give --nodes N (and --gpus-per-node G) or --cluster FILE.toml")
 
 
@@ -111,6 +117,55 @@ def _renamed(text: str) -> tuple[str, str]:
     return theirs, ours
 
 
+#: targets of a plan: flag -> (metric, whether its value is a duration)
+TARGETS = {
+    "pending_p50": ("pending_pods_p50", False),
+    "pending_p99": ("pending_pods_p99", False),
+    "pending_max": ("pending_pods_max", False),
+    "delay_p50": ("queueing_delay_p50_s", True),
+    "delay_p95": ("queueing_delay_p95_s", True),
+    "delay_p99": ("queueing_delay_p99_s", True),
+    "jct_p95": ("jct_p95_s", True),
+    "slowdown_p95": ("bounded_slowdown_p95", False),
+}
+
+
+def target_options(
+    pending_p50: Annotated[float | None, typer.Option(help="Pending pods: median.")] = None,
+    pending_p99: Annotated[float | None, typer.Option(help="Pending pods: p99.")] = None,
+    pending_max: Annotated[float | None, typer.Option(help="Pending pods: peak.")] = None,
+    delay_p50: DurationOption = None,
+    delay_p95: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Queueing delay: p95.", show_default="30min if no target is given"
+        ),
+    ] = None,
+    delay_p99: DurationOption = None,
+    jct_p95: DurationOption = None,
+    slowdown_p95: Annotated[float | None, typer.Option(help="Bounded slowdown: p95.")] = None,
+    allocation: Annotated[
+        float | None, typer.Option(help="Allocation, at least so much, from 0 to 1.")
+    ] = None,
+) -> tuple[Target, ...]:
+    """Return the targets that are given: at most these values."""
+    given = {name: value for name, value in locals().items() if value is not None}
+    if not given:
+        return ()
+    from sim.report.wording import seconds
+    from sim.study.targets import Target
+
+    found = []
+    for name, (metric, is_duration) in TARGETS.items():
+        if name in given:
+            flag = f"--{name.replace('_', '-')}"
+            limit = seconds(given[name], flag) if is_duration else given[name]
+            found.append(Target(metric=metric, at_most=limit))
+    if allocation is not None:
+        found.append(Target(metric="allocation_ratio", at_least=allocation))
+    return tuple(found)
+
+
 def with_options(**builders: Callable[..., Any]) -> Callable[[Command], Command]:
     """Give a command the options of builders in place of its parameters of these names.
 
@@ -124,7 +179,7 @@ def with_options(**builders: Callable[..., Any]) -> Callable[[Command], Command]
         unknown = {str(shown[name].annotation): Any for name in builders}
         for name, parameter in shown.items():
             source: Callable[..., Any] = builders.get(name, command)
-            hints = get_type_hints(source, localns={**unknown, "Reader": Any}, include_extras=True)
+            hints = get_type_hints(source, localns={**unknown, **LATER}, include_extras=True)
             new = inspect.signature(source).parameters if name in builders else {name: parameter}
             own[name] = list(new)
             parameters += [

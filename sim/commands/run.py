@@ -261,10 +261,10 @@ def _finish_run(result: RunResult, out: Path, report: bool, asked: str) -> None:
 
 
 def _say(result: RunResult, out: Path, report: bool) -> None:
-    from sim.runs.reader import origin
+    from sim.runs.reader import said_of_input
 
-    if result.manifest.get("offset_s"):
-        print(f"{'times':<11} {origin(result.manifest['offset_s'])}")
+    for what, text in said_of_input(result.manifest):
+        print(f"{what:<11} {text}")
     _print_run(result, out)
     if report:
         print(f"report      {build_report([out], out, known={out: result})}")

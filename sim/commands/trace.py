@@ -94,6 +94,7 @@ def generate(
     ] = None,
 ) -> None:
     """Generate a workload, or scale real jobs to a cluster."""
+    from sim.schema.cluster import Cluster
     from sim.study.settings import WorkloadSettings
 
     if superpose is not None and tail_scale is not None:
@@ -113,7 +114,7 @@ def generate(
     if seed < 0:
         raise ValueError(f"--seed is {seed}; give 0 or more")
     workload.check("the command line")
-    _write(workload.make(gpus, seed), out)
+    _write(workload.make(Cluster.uniform(gpus, 1), seed).jobs, out)
 
 
 @app.command(epilog="Example: muster trace validate-model --out runs/model")

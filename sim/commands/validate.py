@@ -43,7 +43,7 @@ def inspect(path: str | Path, reader: Reader = AS_IT_IS) -> str:
 
 
 def _jobs(path: Path, reader: Reader) -> str:
-    loaded = reader.read(path)
+    loaded = reader.read(path, progress=True)
     jobs = loaded.jobs
     if jobs.empty:
         raise ValueError(f"{str(path)!r} has no rows; a jobs table needs at least one job")
@@ -88,7 +88,7 @@ def _toml(path: Path) -> str:
             _check_workload(workload)
         return (
             f"study: {len(study.points())} points ({len(study.workload)} workloads, "
-            f"{len(study.nodes)} sizes, {len(study.arm)} arms, {len(study.seeds)} seeds)"
+            f"{len(study.sizes())} sizes, {len(study.arm)} arms, {len(study.seeds)} seeds)"
         )
     if keys and keys <= set(ControlPlane.__struct_fields__):
         return f"control plane: {planes.load(path).name!r}"

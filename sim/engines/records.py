@@ -18,6 +18,7 @@ from sim.engines.attempts import OUTCOMES, UNFINISHED, Attempts, Batches
 from sim.engines.lifecycle import Creation, bind_progress
 from sim.engines.waits import CODE, StepLog, accumulate_steps, by_reason, by_resource
 from sim.engines.workload import Workload, whole_us
+from sim.schema.cluster import GIB
 from sim.schema.config import ControlPlane
 from sim.schema.tables import GOODPUT_PARTS, REASONS, RESOURCES
 
@@ -236,6 +237,7 @@ def jobs_table(records: Records) -> pd.DataFrame:
         "num_pods": table["num_pods"],
         "gpus_per_pod": table["gpus_per_pod"],
         "gpus": np.array(work.gpus, np.int32),
+        **{name: asked[work.roles_index] for name, asked in _largest_pods(work).items()},
         "attempts": per_job(by_job.size(), 0).astype(np.int32),
         "outcome": outcome,
         "held_gpu_s": per_job(by_job["held_gpu_s"].sum(), 0.0),
@@ -253,6 +255,15 @@ def jobs_table(records: Records) -> pd.DataFrame:
         parts["recovery_s"] += per_job(_between_s(attempts), 0.0)
         columns |= parts
     return pd.DataFrame(columns)
+
+
+def _largest_pods(work: Workload) -> dict[str, Floats]:
+    """Return CPUs and GiB of memory of the largest pod of each of `work.distinct_roles`."""
+    pods = [[role.pod for role in roles] for roles in work.distinct_roles]
+    return {
+        "cpu_per_pod": np.array([max(pod.cpu_milli for pod in each) / 1000 for each in pods]),
+        "mem_gib_per_pod": np.array([max(pod.mem_bytes for pod in each) / GIB for each in pods]),
+    }
 
 
 def _unmet(records: Records) -> list[str]:

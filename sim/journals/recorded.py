@@ -43,7 +43,7 @@ from sim.engines.waits import CODE, QueueLedger, StepLog, Stints, by_reason, by_
 from sim.runs.folder import RunResult, versions
 from sim.runs.metrics import Window
 from sim.runs.summary import summarize
-from sim.schema.cluster import Cluster, Pool
+from sim.schema.cluster import GIB, Cluster, Pool
 from sim.schema.config import ControlPlane, RunConfig
 from sim.schema.tables import REASONS, RESOURCES
 
@@ -416,6 +416,8 @@ class Recorder:
                     "num_pods": gang.num_pods,
                     "gpus_per_pod": max(role.pod.gpus for role in gang.roles),
                     "gpus": gang.gpus,
+                    "cpu_per_pod": max(role.pod.cpu_milli for role in gang.roles) / 1000,
+                    "mem_gib_per_pod": max(role.pod.mem_bytes for role in gang.roles) / GIB,
                     "attempts": len(job.attempts),
                     "outcome": _outcome(job),
                     "held_gpu_s": sum(one.held_gpu_s for one in job.attempts),

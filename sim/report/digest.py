@@ -128,7 +128,8 @@ def _head(folder: Path) -> Head:
         workload=str(point.get("workload") or Path(str(name)).stem),
         nodes=int(manifest["num_nodes"]),
         num_gpus=int(manifest["num_gpus"]),
-        arm=str(point.get("arm") or manifest.get("label") or folder.name),
+        arm=str(point.get("arm") or manifest.get("label") or folder.name)
+        + (f" on {point['cluster']}" if point.get("cluster") else ""),
         seed=int(manifest["seed"]),
         window=_window(manifest, jobs),
         source=source,
@@ -193,6 +194,7 @@ def digest(
             num_gpus=head.num_gpus,
             order=run.config.policy.order,
             top=TOP_EPISODES,
+            cluster=run.cluster,
         ),
         is_uniform=_is_uniform(run.cluster),
         deadlocks=deadlocks(run.jobs, run.attempts, run.config, window.start_s, window.end_s),

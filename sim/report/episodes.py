@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,30 @@ from scheduler.core.times import to_us
 from scheduler.policies import catalog
 from sim.report.wording import clock, duration, exact, percent, span
 from sim.runs.steps import Counts, Steps
+from sim.schema.cluster import GIB, Cluster
 from sim.schema.tables import REASONS, RESOURCES
 
 MERGE_GAP_S = 1800.0  #: dips shorter than this do not end an episode
 PICTURE_BINS = 60  #: an episode's picture has so many places for a highest and a lowest state
 LEAD_UP_S = 3600.0  #: submissions so long before the peak are counted
+
+
+#: for a resource beside GPUs: a pod's column, what a pool says of a node, the core's units in one
+#: of its own, and what that is called
+LIMITS = {
+    "cpu": ("cpu_per_pod", "cpu_per_node", 1000, ""),
+    "memory": ("mem_gib_per_pod", "mem_gib_per_node", GIB, " GiB"),
+    "pods": ("", "pods_per_node", 1, ""),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """What a gang asks for of a resource, and what there is of it in the cluster."""
+
+    need: float  #: by all of its pods, in CPUs, GiB or places
+    free: float
+    total: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +50,7 @@ class WaitingGang:
     gpus_per_pod: int
     gpus: int
     short: str  #: the resource that it waited for longest, of those that it found too little of
+    lack: Lack | None  #: its numbers, where they are known and it is not GPUs
     waited_s: float  #: from submission to the peak
     admitted_s: float  #: NaN if not before the run ended
 
@@ -86,13 +106,15 @@ def find_episodes(
     num_gpus: int,
     order: str = "fifo",
     top: int = 3,
+    cluster: Cluster | None = None,
 ) -> list[Episode]:
     """Return the episodes with the highest peaks of pending pods, highest first.
 
     `pending` and `allocation` are the curves of the part of the run to look at; `order` is the
     queue order of the run. The head gang is derived from the tables: of the gangs that are
     submitted and not placed at the peak, and that at some time lacked GPUs (capacity,
-    fragmentation, partial holds of others), it is the first in that order.
+    fragmentation, partial holds of others), it is the first in that order. With `cluster` its
+    lack of CPU, memory or places for pods gets numbers, of all nodes together.
     """
     total = pending.total()
     placed = attempts.loc[attempts["admitted_s"].notna(), ["job", "admitted_s", "end_s"]]
@@ -105,6 +127,9 @@ def find_episodes(
         shares = sorted((share for share in shares if share[1] > 0), key=lambda share: -share[1])
         allocated, useful, unavailable = (int(value) for value in allocation.at(peak_s))
         waiting = _waiting(jobs, placed, peak_s)
+        head = _head(waiting, placed, peak_s, order)
+        if head is not None and cluster is not None and not unavailable:
+            head = replace(head, lack=_lack(head, jobs, placed, peak_s, cluster))
         submitted = jobs["submit_s"].between(peak_s - LEAD_UP_S, peak_s)
         episodes.append(
             Episode(
@@ -114,7 +139,7 @@ def find_episodes(
                 peak_pods=int(total[peak]),
                 shares=tuple(shares),
                 num_waiting=len(waiting),
-                head=_head(waiting, placed, peak_s, order),
+                head=head,
                 free_gpus=num_gpus - allocated - unavailable,
                 idle_held_gpus=allocated - useful,
                 unavailable_gpus=unavailable,
@@ -178,9 +203,27 @@ def _head(
         gpus_per_pod=int(head["gpus_per_pod"]),
         gpus=int(head["gpus"]),
         short=max(RESOURCES, key=lambda name: float(head.get(f"short_{name}_s", 0.0))),
+        lack=None,
         waited_s=at_s - float(head["submit_s"]),
         admitted_s=float(later.min()) if len(later) else float("nan"),
     )
+
+
+def _lack(
+    head: WaitingGang, jobs: pd.DataFrame, placed: pd.DataFrame, at_s: float, cluster: Cluster
+) -> Lack | None:
+    """Return the numbers of what a gang lacks; None for GPUs and for what has no limit."""
+    if head.short not in LIMITS:
+        return None
+    column, of_node, *_ = LIMITS[head.short]
+    limits = [getattr(pool, of_node) for pool in cluster.pool]
+    if None in limits or (column and column not in jobs):
+        return None
+    pods = jobs.set_index("job")["num_pods"].astype("float64")
+    asked = pods * jobs.set_index("job")[column] if column else pods
+    runs = placed.loc[(placed["admitted_s"] <= at_s) & ~(placed["end_s"] <= at_s), "job"]
+    total = float(sum(pool.nodes * limit for pool, limit in zip(cluster.pool, limits, strict=True)))
+    return Lack(float(asked[head.job]), max(total - float(asked[runs].sum()), 0.0), total)
 
 
 def explain(
@@ -223,7 +266,13 @@ def _head_sentences(
     pods = f"{exact(head.num_pods)} {'pod' if head.num_pods == 1 else 'pods'}"
     need = f"it needs {exact(head.gpus)} GPUs ({pods})"
     free = f"{exact(episode.free_gpus)} of {exact(num_gpus)} are free"
-    if head.short != "gpus":
+    if head.lack is not None:
+        *_, scale, unit = LIMITS[head.short]
+        need = f"it needs {quantity(head.short, round(head.lack.need * scale))} ({pods})"
+        free = f"{head.lack.free:,.6g} of {head.lack.total:,.6g}{unit} are free"
+        if head.lack.free >= head.lack.need:
+            free += ", enough in number"
+    elif head.short != "gpus":
         what = "another resource" if head.short == "other" else noun(head.short)
         lack = "lacks" if head.num_pods == 1 else "lack"
         need = f"its {pods} of {quantity('gpus', head.gpus_per_pod)} {lack} {what}"

@@ -112,11 +112,11 @@ def study_lines(folders: Sequence[Path]) -> list[str]:
     if not any(of_summary(figures).num_jobs for _, figures in points):
         rows = [row[:-1] for row in rows]
     lines = list(aligned(rows, left=(0, 2)))
-    told: dict[tuple[str, int], list[str]] = {}
+    told: dict[tuple[str, str], list[str]] = {}
     jobs: dict[tuple[str, str], set[str]] = {}
     for point, figures in points:
         told.setdefault(
-            (point["workload"], point["nodes"]), list(_left_out_lines(figures, point["nodes"]))
+            (point["workload"], _size(point)), list(_left_out_lines(figures, point["nodes"]))
         )
         same_jobs = jobs.setdefault((point["workload"], point.get("jobs_sha256", "")), set())
         same_jobs.add(of_summary(figures).names_sha256)
@@ -130,7 +130,7 @@ def _study_row(point: Mapping[str, Any], figures: Mapping[str, Any]) -> tuple[st
     num_never = of_summary(figures).num_jobs
     return (
         f"{point['workload']}",
-        exact(point["nodes"]),
+        _size(point),
         f"{point['arm']}",
         number(figures["window_s"] / DAY_S),
         *(_pods(figures, name) for name in ("p50", "p99", "max")),
@@ -139,6 +139,12 @@ def _study_row(point: Mapping[str, Any], figures: Mapping[str, Any]) -> tuple[st
         _ratio(figures, "allocation_ratio"),
         exact(num_never) if num_never else "",
     )
+
+
+def _size(point: Mapping[str, Any]) -> str:
+    """Return how large a point's cluster is: its nodes, after the name of a cluster file."""
+    name = point.get("cluster")
+    return f"{name}: {exact(point['nodes'])}" if name else exact(point["nodes"])
 
 
 def _pods(figures: Mapping[str, Any], name: str) -> str:

@@ -67,7 +67,7 @@ def duration(seconds: float) -> str:
     return f"{number(seconds / DAY_S)} d"
 
 
-_UNITS = {"s": 1.0, "min": 60.0, "h": HOUR_S, "d": DAY_S}
+_UNITS = {"s": 1.0, "min": 60.0, "m": 60.0, "h": HOUR_S, "d": DAY_S}
 
 
 def seconds(text: str, option: str) -> float:
@@ -76,7 +76,7 @@ def seconds(text: str, option: str) -> float:
     Raises:
         ValueError: it is none, and names `option`.
     """
-    found = re.fullmatch(r"([0-9]*\.?[0-9]+) *(s|min|h|d)?", text.strip())
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+) *(s|min|m|h|d)?", text.strip())
     if found is None:
         raise ValueError(
             f"{option} is {text!r}; give seconds, or a number with s, min, h or d, such as 6h"

@@ -16,7 +16,7 @@ from sim.engines.gangs import GangSimulation, ProgressCallback
 from sim.engines.records import Records, jobs_table, nodes_table
 from sim.engines.workload import Workload
 from sim.runs.folder import RunResult, versions
-from sim.runs.reader import OPTIONS, Reader
+from sim.runs.reader import OPTIONS, Reader, Reading
 from sim.runs.summary import summarize
 from sim.schema import costs, planes
 from sim.schema.cluster import Cluster
@@ -38,7 +38,7 @@ def run(
     """Simulate `jobs` on a cluster and return every record.
 
     Times of all tables count from the first submission; the manifest keeps its time on the clock
-    of the jobs (`offset_s`). With `from_first=False` a DataFrame's count from 0 of that clock.
+    of the jobs (`offset_s`). With `from_first=False` those of a DataFrame count from 0 of it.
 
     `settings` are fields of `RunConfig`, such as `seed=1`, the words of its policy, such as
     `order="sjf"` or `discipline="easy"`, and, for a file, those of its `Reader`, such as
@@ -52,20 +52,20 @@ def run(
     resolved = resolve(config, settings)
     where = _cluster(nodes, gpus_per_node, cluster)
     rejected = pd.DataFrame()
-    source: dict[str, object] = {"input": "DataFrame"}
+    source: dict[str, Any] = {"input": "DataFrame"}
     if isinstance(jobs, pd.DataFrame):
         if given := list(reader.given()):
             raise ValueError(f"{given[0]} is for jobs files; a DataFrame is taken as it is")
         table = traces.complete(jobs)
     else:
-        loaded = reader.read(jobs)
-        source = {"input": Path(jobs).name, "input_sha256": loaded.sha256}
+        loaded = reader.read(jobs, where.node_gpus, progress=progress is True)
+        source = msgspec.to_builtins(Reading.of(loaded))
         table, rejected = loaded.jobs, loaded.rejected
-        source["offset_s"] = loaded.offset_s
     if table.empty:
         raise ValueError("the jobs table has no rows; a run needs at least one job")
-    if from_first and "offset_s" not in source:  # a file is read so
-        table, source["offset_s"] = windows.from_first(table)
+    if from_first:
+        table, offset_s = windows.from_first(table)
+        source["offset_s"] = offset_s + float(source.get("offset_s", 0.0))
     work = Workload(table, resolved.seed, limits_pods=where.limits_pods)
     if progress is True:
         from sim.runs.progress import run_progress

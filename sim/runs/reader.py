@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from time import monotonic
+from typing import Any, Literal, Self
 
 import msgspec
+import pandas as pd
 
 import traces
+from sim.schema.cluster import NodeGpus, largest_node
+
+#: a clock that stands beyond this is taken to count from 1970, as Unix does: 1973
+UNIX_S = 1e8
+#: smaller files are read before anybody asks
+LARGE_BYTES = 10_000_000
 
 
 class Reader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -22,13 +35,35 @@ class Reader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     columns: tuple[str, ...] = ()  #: the header of a file that has none
     dates: Literal["", "day-first", "month-first"] = ""
 
-    def read(self, path: str | Path) -> traces.LoadedJobs:
-        """Read a jobs file.
+    def read(
+        self, path: str | Path, node_gpus: NodeGpus = 8, *, progress: bool = False
+    ) -> traces.LoadedJobs:
+        """Read a jobs file for a cluster whose nodes have so many GPUs.
+
+        A job's GPUs are cut into pods of a node each; where nodes differ, of the largest node in
+        the job's pool and with its GPU model. With `progress` a line on stderr says how long a
+        large file takes.
 
         Raises:
             TraceError: it cannot be read, or an option does not go with it.
         """
-        return traces.load(path, **self.given())
+        with _Clock(Path(path)) if progress else nullcontext():
+            return self._read_for(path, node_gpus)
+
+    def _read_for(self, path: str | Path, node_gpus: NodeGpus) -> traces.LoadedJobs:
+        if isinstance(node_gpus, int):
+            return self._read(path, node_gpus)
+        parts = []
+        for size in sorted({gpus for *_, gpus in node_gpus}):
+            loaded = self._read(path, size)
+            asked = list(zip(loaded.jobs["pool"], loaded.jobs["gpu_model"], strict=True))
+            known = {one: largest_node(node_gpus, *one) for one in set(asked)}
+            parts.append(loaded.jobs[[known[one] == size for one in asked]])
+        jobs = pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
+        return replace(loaded, jobs=jobs)
+
+    def _read(self, path: str | Path, gpus_per_node: int) -> traces.LoadedJobs:
+        return traces.load(path, gpus_per_node=gpus_per_node, **self.given())
 
     def given(self) -> dict[str, Any]:
         """Return the options that say something."""
@@ -42,8 +77,79 @@ class Reader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 OPTIONS = Reader.__struct_fields__
 
-#: a clock that stands beyond this is taken to count from 1970, as Unix does: 1973
-UNIX_S = 1e8
+
+class _Clock:
+    """A line on stderr while a large file is read: its size, and for how long already."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._over = threading.Event()
+        self._shown = 0
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> None:
+        with suppress(OSError):  # the reader says what is wrong with it
+            self._size = self._path.stat().st_size
+            if self._size >= LARGE_BYTES:
+                self._thread = threading.Thread(target=self._show, name="reading", daemon=True)
+                self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+            if self._shown and sys.stderr.isatty():
+                print(f"\r{' ' * self._shown}\r", end="", file=sys.stderr, flush=True)
+
+    def _show(self) -> None:
+        terminal = sys.stderr.isatty()
+        began_s = monotonic()
+        while not self._over.wait(1.0 if terminal else 10.0):
+            lasted_s = monotonic() - began_s
+            line = f"reading {self._path.name}, {self._size / 1e6:,.0f} MB: {lasted_s:.0f} s"
+            self._shown = len(line)
+            start, end = ("\r", "") if terminal else ("", "\n")
+            print(f"{start}{line}", end=end, file=sys.stderr, flush=True)
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What a manifest says about a jobs file and how it was read."""
+
+    input: str
+    input_sha256: str
+    format: str
+    format_because: str
+    offset_s: float  #: the first submission on the file's clock
+    num_bad_rows: int
+    left_out: dict[str, int]  #: reason -> sound rows that are no jobs to simulate
+    notes: tuple[str, ...]  #: sentences: what was assumed, passed over or not understood
+
+    @classmethod
+    def of(cls, loaded: traces.LoadedJobs) -> Self:
+        """Return what is to be kept of a file that was read."""
+        return cls(
+            input=Path(loaded.source).name,
+            input_sha256=loaded.sha256,
+            format=loaded.kind,
+            format_because=loaded.why,
+            offset_s=loaded.offset_s,
+            num_bad_rows=loaded.num_bad,
+            left_out=dict(loaded.left_out),
+            notes=tuple(loaded.notes),
+        )
+
+
+def said_of_input(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a manifest tells of how its jobs were read: (what it is about, sentence)."""
+    rows = []
+    if manifest.get("format", "jobs") != "jobs":
+        because = manifest["format_because"]
+        rows.append(("read", f"{manifest['input']} as {manifest['format']}: {because}"))
+    if manifest.get("offset_s"):
+        rows.append(("times", origin(manifest["offset_s"])))
+    left_out = manifest.get("left_out", {})
+    rows += [("left out", f"{count:,} rows: {why}") for why, count in left_out.items()]
+    return rows + [("note", note) for note in manifest.get("notes", ())]
 
 
 def origin(offset_s: float) -> str:

@@ -10,6 +10,8 @@ import msgspec
 from scheduler.core.model import UNLIMITED, Node, PodShape
 
 GIB = 1 << 30
+#: GPUs of every node; where nodes differ, (pool, GPU model, GPUs of a node) of each kind
+NodeGpus = int | tuple[tuple[str, str, int], ...]
 
 
 class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,6 +42,19 @@ class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             topology = (f"block-{block:05}", f"rack-{rack:05}")
             nodes.append(Node(f"{self.name}-{i:06}", capacity, self.name, self.gpu_model, topology))
         return nodes
+
+
+def largest_node(node_gpus: NodeGpus, pool: str, gpu_model: str) -> int:
+    """Return the GPUs of the largest node in a pool and of a model; empty is any.
+
+    Where there is none, that of all nodes: the job can never run, whatever its pods.
+    """
+    if isinstance(node_gpus, int):
+        return node_gpus
+    chosen = [
+        gpus for name, model, gpus in node_gpus if pool in ("", name) and gpu_model in ("", model)
+    ]
+    return max(chosen or [gpus for *_, gpus in node_gpus])
 
 
 class NodeShape(NamedTuple):
@@ -113,6 +128,12 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def num_gpus(self) -> int:
         """GPUs of all pools."""
         return sum(pool.nodes * pool.gpus_per_node for pool in self.pool)
+
+    @property
+    def node_gpus(self) -> NodeGpus:
+        """What decides into which pods the GPUs of a job are cut: pool, model, GPUs of a node."""
+        found = {(pool.name, pool.gpu_model, pool.gpus_per_node) for pool in self.pool}
+        return tuple(sorted(found)) if len({gpus for *_, gpus in found}) > 1 else found.pop()[2]
 
     @property
     def limits_pods(self) -> bool:

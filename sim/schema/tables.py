@@ -24,6 +24,8 @@ JOBS = pa.schema(
         ("num_pods", pa.int32()),
         ("gpus_per_pod", pa.int32()),
         ("gpus", pa.int32()),
+        ("cpu_per_pod", pa.float64()),
+        ("mem_gib_per_pod", pa.float64()),
         ("attempts", pa.int32()),
         ("outcome", pa.string()),
         ("held_gpu_s", pa.float64()),

@@ -74,7 +74,7 @@ def draw_curve(table: pd.DataFrame, target: int, plan: Plan, answer: Answer, ax:
             markerfacecolor="white" if hollow else CURVE_COLOUR,
             linestyle="",
         )
-    margin = 0.02 * (at[-1] - at[0])
+    margin = 0.02 * (at[-1] - at[0]) or 0.5
     ax.set_xlim(at[0] - margin, at[-1] + margin)
     limit = plan.target[target].limit
     ax.axhline(limit, color=LIMIT_COLOUR, linestyle="--", linewidth=1.2)
@@ -119,6 +119,8 @@ def headline(plan: Plan, answer: Answer) -> str:
     count = len(answer.found)
     if answer.limit is None:
         return _infeasible(plan, answer)
+    if plan.vary.what == "cluster":
+        return _smallest_file(plan, answer)
     is_nodes = plan.vary.what == "nodes"
     value = exact if is_nodes else number
     unit = " nodes" if is_nodes else ""
@@ -144,22 +146,38 @@ def headline(plan: Plan, answer: Answer) -> str:
     return text + "."
 
 
+def _smallest_file(plan: Plan, answer: Answer) -> str:
+    """Return the answer where the values are cluster files."""
+    firsts = [one.first for one in answer.found if one.first is not None]
+    found = [plan.value_name(plan.sizes()[first]) for first in (min(firsts), max(firsts))]
+    text = (
+        f"Smallest cluster that meets the target{'s' if len(plan.target) > 1 else ''}: {found[0]}"
+    )
+    if found[0] != found[1]:
+        text += f" to {found[1]}, by replication"
+    if answer.is_edge:
+        text += "; it is the smallest of these files, a smaller one may do"
+    return text + "."
+
+
 def _infeasible(plan: Plan, answer: Answer) -> str:
     """Say why no value meets all targets, and what to change."""
-    is_nodes = plan.vary.what == "nodes"
     most = plan.sizes()[-1]
-    value = exact if is_nodes else number
     failed = [one for one in answer.found if one.first is None]
     if failed:
         of = f"{len(failed)} of {len(answer.found)} replications"
-        place = f"{value(most)} nodes" if is_nodes else f"a load of {value(most)}"
-        way_out = "raise vary.high" if is_nodes else "lower vary.low, give more nodes"
+        place = plan.value_name(most)
+        way_out = {
+            "nodes": "raise vary.high",
+            "load": "lower vary.low, give more nodes",
+            "cluster": "give the file of a larger cluster",
+        }[plan.vary.what]
         seed = failed[0].seed
         measured = next(
             one.measured for one in answer.evaluations if (one.seed, one.value) == (seed, most)
         )
         if measured.num_never_fits:
-            reason = f"{measured.num_never_fits} gangs are larger than the cluster"
+            reason = f"{exact(measured.num_never_fits)} jobs can never run: {measured.never_fits}"
         else:
             reason = "; ".join(
                 f"{target.label()} is {target.show(found)}, not at most {target.show(target.limit)}"
@@ -182,7 +200,7 @@ def _infeasible(plan: Plan, answer: Answer) -> str:
         for target, found in zip(plan.target, measured.values, strict=True)
         if not target.wants_capacity and not target.is_met(found)
     )
-    place = f"{value(size)} nodes" if is_nodes else f"a load of {value(size)}"
+    place = plan.value_name(size)
     return (
         f"No answer: the targets contradict each other in {len(torn)} of {len(answer.found)} "
         f"replications. With seed {seed} the waiting targets are first met at {place}, and there "
@@ -254,7 +272,10 @@ def _picture(plan: Plan, answer: Answer, table: pd.DataFrame, *paths: Path) -> N
         axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
         for index, ax in enumerate(axes):
             draw_curve(table, index, plan, answer, ax)
-        unit = "Nodes" if plan.vary.what == "nodes" else "Offered load (ratio)"
+        units = {"nodes": "Nodes", "load": "Offered load (ratio)", "cluster": "Cluster file"}
+        unit = units[plan.vary.what]
+        if plan.vary.what == "cluster":
+            axes[-1].set_xticks(plan.sizes(), [size.name for size in plan.clusters()])
         text = f"{unit}; line: mean, band: range of {len(answer.found)} replications"
         if answer.limit is not None:
             text += "; grey: the answer with its interval"

@@ -8,21 +8,24 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from sim.study import settings
+from sim.report.wording import exact, number
+from sim.schema.cluster import Cluster
+from sim.study import settings, sizes
 from sim.study.settings import Arm, Environment, WorkloadSettings
+from sim.study.sizes import Size
 from sim.study.targets import Target
 
 
 class Vary(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the search changes, and between which values."""
 
-    what: Literal["nodes", "load"]
-    low: float
-    high: float
+    what: Literal["nodes", "load", "cluster"]
+    low: float = 0.0
+    high: float = 0.0
     step: float = 1.0
 
     def values(self) -> list[float]:
-        """Return all values, rising."""
+        """Return all values, rising; cluster files are numbered by `Plan.sizes`."""
         count = int((self.high - self.low) / self.step + 1e-9) + 1
         found = [self.low + index * self.step for index in range(count)]
         return [float(round(value)) for value in found] if self.what == "nodes" else found
@@ -52,6 +55,7 @@ class Plan(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
         plan = msgspec.structs.replace(
             plan,
             control_plane=settings.plane_beside(plan.control_plane, file),
+            cluster=tuple(settings.beside(one, file) for one in plan.cluster),
             workload=msgspec.structs.replace(
                 plan.workload, jobs=settings.beside(plan.workload.jobs, file)
             ),
@@ -80,7 +84,21 @@ class Plan(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     def _check_vary(self, where: str) -> None:
         vary = self.vary
-        needs_nodes = vary.what == "load" or not self.workload.jobs
+        if self.cluster and self.nodes:
+            raise ValueError(f"{where}: nodes and cluster both say the cluster; give one of them")
+        if vary.what == "cluster":
+            if not self.cluster:
+                raise ValueError(f"{where}.what is cluster; give cluster, a list of cluster files")
+            if vary != Vary(what="cluster"):
+                raise ValueError(f"{where}: cluster files are the values; take low, high, step out")
+            settings.check_unique([size.name for size in self.clusters()], "cluster", where)
+            return
+        if self.cluster and (vary.what == "nodes" or len(self.cluster) > 1):
+            raise ValueError(
+                f'{where}.what is {vary.what} and cluster is given; say what = "cluster" to '
+                "find the smallest of these files, or give nodes"
+            )
+        needs_nodes = not self.cluster and (vary.what == "load" or not self.workload.jobs)
         if needs_nodes and self.nodes < 1:
             raise ValueError(
                 f"{where}: nodes is {self.nodes}; give the size of the cluster that the workload's "
@@ -104,7 +122,35 @@ class Plan(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """Seeds that differ: a jobs file is the same for every seed."""
         return self.seeds[:1] if self.workload.jobs else self.seeds
 
+    def clusters(self) -> tuple[Size, ...]:
+        """Return the clusters of the files, by rising GPUs, then nodes."""
+        found = sizes.of_files(self.cluster)
+        return tuple(sorted(found, key=lambda size: (size.num_gpus, size.num_nodes)))
+
+    def reference(self) -> Cluster:
+        """Return the cluster that the workload's load refers to."""
+        return Cluster.load(self.cluster[0]) if self.cluster else self.shape.of(self.nodes)
+
+    def cluster_at(self, value: float) -> Cluster:
+        """Return the cluster at a value of what varies."""
+        if self.vary.what == "cluster":
+            return self.clusters()[round(value) - 1].cluster
+        if self.vary.what == "nodes":
+            return self.shape.of(round(value))
+        return self.reference()
+
+    def value_name(self, value: float) -> str:
+        """Return a value of what varies as people read it: 464 nodes, a load of 0.8, a100."""
+        if self.vary.what == "nodes":
+            return f"{exact(value)} nodes"
+        if self.vary.what == "load":
+            return f"a load of {number(value)}"
+        size = self.clusters()[round(value) - 1]
+        return f"{size.name} ({exact(size.num_nodes)} nodes, {exact(size.num_gpus)} GPUs)"
+
     def sizes(self) -> list[float]:
         """Return the values of what varies, by rising capacity for each job."""
+        if self.vary.what == "cluster":
+            return [float(at + 1) for at in range(len(self.cluster))]
         values = self.vary.values()
         return values if self.vary.what == "nodes" else values[::-1]

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pandas as pd
 
 from scheduler import whole
 from scheduler.core.reasons import TABLE
 from scheduler.core.times import DAY_S
 from sim.runs.experiment import run
 from sim.runs.progress import Callback
-from sim.study import settings
+from sim.schema.cluster import Cluster
+from sim.study import kept, settings
 from sim.study.plan import Plan
 from sim.study.progress import StudyProgress
 from sim.study.settings import WorkloadSettings
@@ -94,19 +96,28 @@ class Evaluator:
             raise ValueError(f"{str(path)!r}: {error}; remove it") from None
         return Evaluation(value, seed, measured)
 
-    def _nodes_and_workload(self, value: float) -> tuple[int, WorkloadSettings]:
+    def _workload(self, value: float) -> tuple[WorkloadSettings, Cluster]:
+        """Return the workload, and the cluster for which it is made."""
         plan = self.plan
-        if plan.vary.what == "nodes":
-            return round(value), plan.workload
-        return plan.nodes, msgspec.structs.replace(plan.workload, load=value)
+        cluster = plan.cluster_at(value)
+        if plan.workload.jobs:
+            return plan.workload, cluster
+        if plan.vary.what == "load":
+            return msgspec.structs.replace(plan.workload, load=value), cluster
+        return plan.workload, plan.reference()
+
+    def jobs_at(self, seed: int, value: float, *, progress: bool = False) -> pd.DataFrame:
+        """Return the jobs; those of a file are read once and kept."""
+        workload, cluster = self._workload(value)
+        if workload.jobs:
+            return kept.jobs_of(workload, cluster, seed, self.folder, progress=progress)
+        return workload.make(cluster, seed).jobs
 
     def _run(self, seed: int, value: float, progress: Callback | None) -> Measured:
         plan = self.plan
-        nodes, workload = self._nodes_and_workload(value)
         result = run(
-            workload.make(plan.nodes * plan.gpus_per_node, seed),
-            nodes=nodes,
-            gpus_per_node=plan.gpus_per_node,
+            self.jobs_at(seed, value),
+            cluster=plan.cluster_at(value),
             config=plan.arm.config(plan, seed=seed),
             progress=progress or False,
             from_first=False,  # the workload says where its time begins
@@ -115,11 +126,10 @@ class Evaluator:
 
     def _path(self, seed: int, value: float) -> Path:
         plan = self.plan
-        nodes, workload = self._nodes_and_workload(value)
+        workload, made_for = self._workload(value)
         key = {
-            "jobs": workload.sha256(plan.nodes * plan.gpus_per_node, seed),
-            "nodes": nodes,
-            "gpus_per_node": plan.gpus_per_node,
+            "jobs": workload.sha256(made_for, seed),
+            "cluster": msgspec.to_builtins(plan.cluster_at(value)),
             "config": msgspec.to_builtins(plan.arm.config(plan, seed=seed)),
             "warmup_days": plan.warmup_days,
             "targets": msgspec.to_builtins(plan.target),
@@ -231,7 +241,16 @@ def solve(
     """
     check_executor(executor)
     folder = Path(out).resolve()
+    plan = msgspec.structs.replace(plan.absolute(), workload=plan.workload.absolute())
+    with kept.nothing_left_of_failure(folder):
+        return _solve(plan, folder, processes, executor, progress)
+
+
+def _solve(plan: Plan, folder: Path, processes: int, executor: str, progress: bool) -> Answer:
     evaluator = Evaluator(plan, folder)
+    if plan.workload.jobs:  # a file that cannot be read is told at once, and leaves nothing
+        for value in plan.sizes() if plan.vary.what == "cluster" else plan.sizes()[:1]:
+            evaluator.jobs_at(plan.seeds[0], value, progress=progress)
     searches = [_task(evaluator, seed, None) for seed in plan.replications]
     curves = [_task(evaluator, seed, _curve(plan)) for seed in plan.replications]
     reports = folder / "progress"

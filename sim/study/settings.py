@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 import pandas as pd
 
 import traces
 from scheduler.policies.spec import PolicySpec
-from sim.runs.reader import OPTIONS, Reader
+from sim.runs.reader import OPTIONS, Reader, Reading
 from sim.schema import planes
+from sim.schema.cluster import Cluster, NodeShape
 from sim.schema.config import (
     Admission,
     Faults,
@@ -57,6 +59,10 @@ class WorkloadSettings(Reader, frozen=True, forbid_unknown_fields=True, kw_only=
     carry_in_days: float = 0.0
     tail_scale: float = 1.0  #: how the largest gangs grow with the cluster, 0 to 1
 
+    def absolute(self) -> Self:
+        """Return the same for processes that work in another folder."""
+        return msgspec.structs.replace(self, jobs=_absolute(self.jobs))
+
     @property
     def reader(self) -> Reader:
         """How the jobs file is to be read."""
@@ -90,13 +96,14 @@ class WorkloadSettings(Reader, frozen=True, forbid_unknown_fields=True, kw_only=
         if not 0 <= self.tail_scale <= 1:
             raise ValueError(f"{what}: tail_scale is {self.tail_scale}; give 0 to 1")
 
-    def sha256(self, num_gpus: int, seed: int) -> str:
+    def sha256(self, cluster: Cluster, seed: int) -> str:
         """Return what identifies the jobs of this workload for a cluster and a seed."""
         if self.jobs:
             return digest(
                 {
                     "file": file_sha256(self.jobs),
                     "reader": self.reader.given(),
+                    "node_gpus": cluster.node_gpus,
                     "days": (self.days, self.carry_in_days),
                     "code": code_sha256(),
                 }
@@ -105,27 +112,36 @@ class WorkloadSettings(Reader, frozen=True, forbid_unknown_fields=True, kw_only=
             {
                 **msgspec.to_builtins(self),
                 "name": "",
-                "num_gpus": num_gpus,
+                "num_gpus": cluster.num_gpus,
                 "seed": seed,
                 "code": code_sha256(),
             }
         )
 
-    def make(self, num_gpus: int, seed: int) -> pd.DataFrame:
-        """Return the jobs for a cluster of `num_gpus`.
+    def make(self, cluster: Cluster, seed: int, *, progress: bool = False) -> Made:
+        """Return the jobs for a cluster; with `progress` reading a file is shown on stderr.
 
         Raises:
             ValueError: the jobs file is wrong, or the profile is unknown.
         """
-        jobs = self._all_jobs(num_gpus, seed)
-        return windows.carried_in(jobs, self.carry_in_days) if self.carry_in_days else jobs
-
-    def _all_jobs(self, num_gpus: int, seed: int) -> pd.DataFrame:
-        """Return the jobs from the beginning of the workload."""
         if self.jobs:
-            jobs, _ = windows.from_first(self.reader.read(self.jobs).jobs)
-            return (
-                jobs if self.days is None else windows.before(jobs, self.carry_in_days + self.days)
+            loaded = self.reader.read(self.jobs, cluster.node_gpus, progress=progress)
+            jobs, reading, rejected = loaded.jobs, Reading.of(loaded), loaded.rejected
+            if self.days is not None:
+                jobs = windows.before(jobs, self.carry_in_days + self.days)
+        else:
+            jobs, reading, rejected = self._generated(cluster, seed), None, pd.DataFrame()
+        if self.carry_in_days:
+            jobs = windows.carried_in(jobs, self.carry_in_days)
+        return Made(jobs, reading, rejected)
+
+    def _generated(self, cluster: Cluster, seed: int) -> pd.DataFrame:
+        """Return jobs from the beginning of the workload."""
+        num_gpus = cluster.num_gpus
+        if not num_gpus:
+            raise ValueError(
+                f"workload {self.name!r}: its load is of GPUs, and the cluster has none; "
+                "give jobs, a jobs file"
             )
         assert self.days is not None
         assert self.load is not None
@@ -144,6 +160,15 @@ class WorkloadSettings(Reader, frozen=True, forbid_unknown_fields=True, kw_only=
         from traces import philly
 
         return philly.superpose(num_gpus=num_gpus, days=days, load=self.load, seed=seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The jobs of a workload for one cluster and seed."""
+
+    jobs: pd.DataFrame
+    reading: Reading | None  #: how they were read, if they are those of a file
+    rejected: pd.DataFrame  #: rows of the file that were left out
 
 
 class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -183,15 +208,32 @@ class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     title: str = ""
     control_plane: str = "kubernetes"  #: a name in sim/control_planes or a TOML file
-    gpus_per_node: int = 8
+    gpus_per_node: int | None = None  #: 8; 0 for nodes without GPUs
+    cpu_per_node: float | None = None  #: no limit
+    mem_gib_per_node: float | None = None  #: no limit
+    cluster: tuple[str, ...] = ()  #: cluster files, instead of a number of nodes
     timeouts: Timeouts = Timeouts()
     faults: Faults = Faults()
 
     def check(self, place: str) -> None:
         """Raise ValueError if something makes no sense; `place` is the file it stands in."""
-        if self.gpus_per_node < 1:
-            raise ValueError(f"{place}: gpus_per_node is {self.gpus_per_node}; give at least 1")
+        if self.cluster and (said := self.shape.given()):
+            raise ValueError(f"{place}: {said[0]} goes with nodes; a cluster file has its own")
         planes.load(self.control_plane)
+
+    def absolute(self) -> Self:
+        """Return the same for processes that work in another folder."""
+        plane = self.control_plane
+        return msgspec.structs.replace(
+            self,
+            control_plane=plane if plane in planes.names() else _absolute(plane),
+            cluster=tuple(map(_absolute, self.cluster)),
+        )
+
+    @property
+    def shape(self) -> NodeShape:
+        """What each node has where no cluster file says it."""
+        return NodeShape(self.gpus_per_node, self.cpu_per_node, self.mem_gib_per_node)
 
 
 def read_settings(path: str | Path, kind: type[Settings], *, what: str) -> Settings:
@@ -231,6 +273,10 @@ def beside(path: str, settings_file: Path) -> str:
     return str(settings_file.parent / path) if path else path
 
 
+def _absolute(path: str) -> str:
+    return str(Path(path).resolve()) if path else path
+
+
 def plane_beside(name: str, settings_file: Path) -> str:
     """Return a control plane's name, or its file relative to the settings file."""
     return name if name in planes.names() else beside(name, settings_file)
@@ -258,10 +304,16 @@ def digest(settings: object) -> str:
     return hashlib.sha256(msgspec.json.encode(settings, order="sorted")).hexdigest()
 
 
-@cache
 def file_sha256(path: str) -> str:
     """Return the SHA-256 of a file."""
-    with open(path, "rb") as file:
+    place = Path(path).resolve()
+    state = place.stat()
+    return _file_sha256(place, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _file_sha256(path: Path, *_: int) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

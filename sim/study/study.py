@@ -19,14 +19,15 @@ from sim.runs import owned
 from sim.runs.experiment import run
 from sim.runs.folder import read_manifest
 from sim.runs.progress import Callback
+from sim.runs.reader import said_of_input
 from sim.schema.config import RunConfig
-from sim.study import settings
+from sim.study import kept, settings, sizes
 from sim.study.progress import StudyProgress
 from sim.study.settings import Arm, Environment, WorkloadSettings
+from sim.study.sizes import Size
 from sim.study.sweep import Shard, check_executor, run_tasks
 from sim.study.task import Task
 from traces import windows
-from traces.unpacking import read_parquet
 
 #: ms that one GPU-day of offered load takes to simulate, measured at 7,500 nodes; only their ratios
 #: matter: they order the points, longest first, and weigh them in the progress bar. Real jobs are
@@ -63,7 +64,7 @@ class Quick(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Study(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The content of study.toml."""
 
-    nodes: tuple[int, ...]
+    nodes: tuple[int, ...] = ()  #: sizes of the cluster, where no cluster files are
     workload: tuple[StudyWorkload, ...]
     arm: tuple[Arm, ...]
     seeds: tuple[int, ...] = (0,)
@@ -81,6 +82,7 @@ class Study(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
         study = msgspec.structs.replace(
             study,
             control_plane=settings.plane_beside(study.control_plane, file),
+            cluster=tuple(settings.beside(one, file) for one in study.cluster),
             workload=tuple(
                 msgspec.structs.replace(one, jobs=settings.beside(one.jobs, file))
                 for one in study.workload
@@ -100,7 +102,9 @@ class Study(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
                 raise ValueError(f"{place}: seeds has {seed}; give 0 or more")
         if not self.quick.days > 0:
             raise ValueError(f"{place}: quick.days is {self.quick.days}; give more than 0")
-        settings.check_unique([str(nodes) for nodes in self.nodes], "nodes", place)
+        if self.nodes and self.cluster:
+            raise ValueError(f"{place}: nodes and cluster both say the sizes; give one of them")
+        settings.check_unique([size.name for size in self.sizes()], "nodes", place)
         settings.check_unique([str(seed) for seed in self.seeds], "seeds", place)
         settings.check_unique([arm.name for arm in self.arm], "arm", place)
         settings.check_unique([one.name for one in self.workload], "workload", place)
@@ -127,8 +131,9 @@ class Study(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
             for one in self.workload
         )
         title = f"{self.title} (quick form)" if self.title else ""
+        nodes = () if self.cluster else self.quick.nodes
         return msgspec.structs.replace(
-            self, nodes=self.quick.nodes, seeds=self.seeds[:1], workload=workloads, title=title
+            self, nodes=nodes, seeds=self.seeds[:1], workload=workloads, title=title
         )
 
     def full(self) -> Study:
@@ -136,12 +141,16 @@ class Study(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
         workloads = tuple(msgspec.structs.replace(one, window_days=None) for one in self.workload)
         return msgspec.structs.replace(self, workload=workloads)
 
+    def sizes(self) -> tuple[Size, ...]:
+        """Return the clusters, in the order of the settings."""
+        return sizes.of_files(self.cluster) or sizes.of_nodes(self.nodes, self.shape)
+
     def points(self) -> list[Point]:
         """Return all points."""
         return [
-            Point(self, workload, nodes, arm, seed)
+            Point(self, workload, size, arm, seed)
             for workload in self.workload
-            for nodes in self.nodes
+            for size in self.sizes()
             for arm in self.arm
             for seed in self.seeds
         ]
@@ -153,19 +162,14 @@ class Point:
 
     study: Study
     workload: StudyWorkload
-    nodes: int
+    size: Size
     arm: Arm
     seed: int
 
     @property
     def name(self) -> str:
         """Name of the run folder."""
-        return f"{self.workload.name}-{self.nodes}-{self.arm.name}-s{self.seed}"
-
-    @property
-    def num_gpus(self) -> int:
-        """GPUs of the cluster."""
-        return self.nodes * self.study.gpus_per_node
+        return f"{self.workload.name}-{self.size.name}-{self.arm.name}-s{self.seed}"
 
     @property
     def window_days(self) -> float | None:
@@ -193,14 +197,12 @@ class Point:
 
     def _work(self, days: float | None, kind: str, discipline: str = "") -> float:
         costs = COST_MS["superposed" if self.workload.superpose else "generated"]
-        cost = costs.get(discipline, costs[kind])
-        return self.num_gpus * (days or 30.0) * (self.workload.load or 1.0) * cost
+        cost = costs.get(discipline, costs[kind]) * (self.workload.load or 1.0)
+        return (self.size.num_gpus or self.size.num_nodes) * (days or 30.0) * cost
 
     def jobs_file(self, out: Path) -> Path:
         """Return where the jobs of this point are kept; arms share them."""
-        sha = self.workload.sha256(self.num_gpus, self.seed)[:12]
-        size = "" if self.workload.jobs else f"-{self.num_gpus}-s{self.seed}"
-        return out / "workloads" / f"{self.workload.name}{size}-{sha}.parquet"
+        return kept.place(self.workload, self.size.cluster, self.seed, out)
 
     def folder(self, out: Path) -> Path:
         """Return the run folder of this point."""
@@ -209,16 +211,16 @@ class Point:
     def identity(self) -> dict[str, Any]:
         """Return what the manifest says about this point; `sha256` is all that decides its rows."""
         resolved = {
-            "jobs": self.workload.sha256(self.num_gpus, self.seed),
-            "nodes": self.nodes,
-            "gpus_per_node": self.study.gpus_per_node,
+            "jobs": self.workload.sha256(self.size.cluster, self.seed),
+            "cluster": msgspec.to_builtins(self.size.cluster),
             "config": msgspec.to_builtins(self.config),
             "window_days": self.window_days,
         }
         code = settings.code_sha256()
         return {
             "workload": self.workload.name,
-            "nodes": self.nodes,
+            "nodes": self.size.num_nodes,
+            "cluster": self.size.name if self.size.is_file else None,
             "arm": self.arm.name,
             "seed": self.seed,
             "load": self.workload.load,
@@ -238,16 +240,9 @@ class Point:
         return bool(manifest.get("point", {}).get("sha256") == self.identity()["sha256"])
 
 
-def make_jobs(point: Point, out: Path) -> pd.DataFrame:
+def make_jobs(point: Point, out: Path, *, progress: bool = False) -> pd.DataFrame:
     """Return the jobs of a point's workload from its file, which is written if it is missing."""
-    path = point.jobs_file(out)
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        jobs = point.workload.make(point.num_gpus, point.seed)
-        # another process may be first and take ours away
-        with suppress(FileNotFoundError), whole.replacing(path, durable=True) as part:
-            jobs.to_parquet(part, compression="zstd", index=False)
-    return read_parquet(path)
+    return kept.jobs_of(point.workload, point.size.cluster, point.seed, out, progress=progress)
 
 
 def run_point(point: Point, out: Path, progress: Callback | None = None) -> Path:
@@ -258,14 +253,15 @@ def run_point(point: Point, out: Path, progress: Callback | None = None) -> Path
     try:
         result = run(
             jobs,
-            nodes=point.nodes,
-            gpus_per_node=point.study.gpus_per_node,
+            cluster=point.size.cluster,
             config=point.config,
             progress=progress or False,
             from_first=False,  # the workload says where its time begins
         )
     except ValueError as error:
         raise ValueError(f"point {point.name}: {error}") from None
+    if reading := kept.reading_of(point.jobs_file(out)):
+        result.manifest |= msgspec.to_builtins(reading)
     # Two processes may be at the same point, for instance after one was killed and its worker
     # lives on: each writes its own folder, and what appears under the final name is whole.
     whole.put_folder(
@@ -303,11 +299,25 @@ def run_study(
     """
     check_executor(executor)
     folder = Path(out).resolve()
+    study = msgspec.structs.replace(
+        study.absolute(), workload=tuple(one.absolute() for one in study.workload)
+    )
+    with kept.nothing_left_of_failure(folder) if shard is None else nullcontext():
+        return _run_study(study, folder, processes, executor, shard, progress)
+
+
+def _run_study(
+    study: Study, folder: Path, processes: int, executor: str, shard: Shard | None, progress: bool
+) -> Outcome:
     mine = sorted(study.points(), key=lambda point: (-point.weight, point.name))
     if shard is not None:
         mine = mine[shard.index :: shard.count]
     _clear(mine, folder)
-    workloads = _workload_tasks([point for point in mine if not point.is_done(folder)], folder)
+    missing = [point for point in mine if not point.is_done(folder)]
+    for point in missing:
+        if point.workload.jobs:  # a file that cannot be read is told at once, and leaves nothing
+            make_jobs(point, folder, progress=progress)
+    workloads = _workload_tasks(missing, folder)
     points = [_point_task(point, folder) for point in mine]
     reports = folder / "progress"
     is_shown = progress and not all(task.is_done() for task in points)
@@ -332,6 +342,21 @@ def outcome(study: Study, out: str | Path) -> Outcome:
         [point.folder(folder) for point in done],
         [point.name for point in points if point not in done],
     )
+
+
+def reading_lines(study: Study, out: str | Path) -> list[str]:
+    """Say of each jobs file of a study how it was read and what was left out."""
+    folder = Path(out).resolve()
+    lines = []
+    for path in dict.fromkeys(
+        point.jobs_file(folder) for point in study.points() if point.workload.jobs
+    ):
+        reading = kept.reading_of(path) if path.is_file() else None
+        rows = said_of_input(msgspec.to_builtins(reading)) if reading is not None else []
+        if (beside := kept.rejected_beside(path)).is_file():
+            rows.append(("left out", f"rows are kept in {beside}"))
+        lines += [f"{what:<9} {text}" for what, text in rows if f"{what:<9} {text}" not in lines]
+    return lines
 
 
 def _point_task(point: Point, out: Path) -> Task:

@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 
 from scheduler.core.times import DAY_S
+from sim.report.omissions import never_lines
 from sim.report.wording import duration, exact, number, percent
 from sim.runs import metrics
 from sim.runs.folder import RunResult
+from sim.runs.left_out import unmet_requests
 from sim.runs.metrics import Window, censored_quantiles, in_window
 from sim.runs.steps import allocation_steps, count_quantiles, pending_steps
 
@@ -118,6 +120,7 @@ class Measured:
     values: tuple[float, ...]  #: one for each target
     pending_pod_s: dict[str, float]  #: by reason, of the jobs that the targets are about
     num_never_fits: int
+    never_fits: str = ""  #: which request of most of them no node offers
 
 
 def measure(result: RunResult, targets: tuple[Target, ...], warmup_s: float) -> Measured:
@@ -144,10 +147,12 @@ def measure(result: RunResult, targets: tuple[Target, ...], warmup_s: float) -> 
         for column in chosen.columns
         if column.startswith("pending_")
     }
+    never = result.jobs[result.jobs["outcome"] == "never_fits"]
     return Measured(
         values=tuple(_value(target, result, window) for target in targets),
         pending_pod_s={reason: pod_s for reason, pod_s in waited.items() if pod_s > 0},
-        num_never_fits=int((result.jobs["outcome"] == "never_fits").sum()),
+        num_never_fits=len(never),
+        never_fits=next(iter(never_lines(unmet_requests(never))), ""),
     )
 
 

@@ -72,7 +72,7 @@ def test_from_logs_to_a_report_with_goodput(
     headline = pd.read_csv("run/tables/headline.csv")
     assert headline["goodput_ratio"].iloc[0] == pytest.approx(held["productive"])
     page = Path("run/report.html").read_text("utf-8")
-    assert "good-<br>put" in page
+    assert ">goodput<" in page
     assert (folder / "run" / "pictures" / "held-jobs.png").is_file()
     assert json.loads(Path("run/manifest.json").read_text())["interrupts_not_met"] == 0
     capsys.readouterr()

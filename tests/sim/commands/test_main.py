@@ -222,7 +222,9 @@ def test_a_study_or_plan_is_validated_with_its_jobs_file(
 READING = ["--kind", "--on-bad-row", "--map", "--ignore-extra", "--columns", "--dates"]
 
 
-@pytest.mark.parametrize("command", ["run", "validate", "trace describe", "trace convert"])
+@pytest.mark.parametrize(
+    "command", ["run", "study", "plan", "validate", "trace describe", "trace convert"]
+)
 def test_every_command_that_reads_jobs_has_the_same_options_for_it(
     capsys: pytest.CaptureFixture[str], command: str
 ) -> None:

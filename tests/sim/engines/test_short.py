@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from sim.report.headlines import run_lines
+from sim.report.report import build_report
 from sim.runs.experiment import run
 from sim.schema.cluster import Cluster, Pool
 from sim.schema.tables import RESOURCES
@@ -136,3 +137,42 @@ def test_the_last_line_of_a_run_says_why(tmp_path: Path) -> None:
         "            3 (as 'a'): asks for GPU model 'A100'; no node states its model",
         "            1 ('d'): needs 16 GPUs per pod, the largest node has 8 (pool 'node')",
     ]
+
+
+BINDING = [
+    ("cpu", {"cpu_per_node": 8.0}, {"cpu_per_pod": 8.0}, "it needs 8 CPUs (1 pod) and 0 of 8"),
+    (
+        "memory",
+        {"mem_gib_per_node": 64.0},
+        {"mem_gib_per_pod": 40.0},
+        "it needs 40 GiB of memory (1 pod) and 24 of 64 GiB",
+    ),
+    ("pods", {"pods_per_node": 1}, {}, "it needs 1 pod slot (1 pod) and 0 of 1"),
+]
+
+
+@pytest.mark.parametrize("gpus", [1, 0])
+@pytest.mark.parametrize(("resource", "node", "asks", "says"), BINDING, ids=["cpu", "mem", "pods"])
+def test_what_binds_is_named_with_its_numbers(
+    tmp_path: Path, resource: str, node: dict[str, Any], asks: dict[str, Any], gpus: int, says: str
+) -> None:
+    asks = {**asks, "gpus_per_pod": gpus}
+    cluster = Cluster((Pool("p", 1, 8, **node),))
+    result = run(jobs(asks, {**asks, "submit_s": 1.0}, {"submit_s": 2.0, **asks}), cluster=cluster)
+    waits = result.jobs.set_index("job").loc["b"]
+    assert waits["pending_capacity_s"] == waits[f"short_{resource}_s"] > 90
+    assert waits["pending_fragmentation_s"] == waits["short_gpus_s"] == 0
+    folder = result.save(tmp_path / "run")
+    assert f"First in the queue is gang b: {says} are free;" in " ".join(
+        build_report([folder], tmp_path / "page").with_suffix(".md").read_text("utf-8").split()
+    )
+
+
+def test_what_is_free_apart_is_enough_in_number(tmp_path: Path) -> None:
+    cluster = Cluster((Pool("p", 2, 8, cpu_per_node=8.0),))
+    asks = {"num_pods": 2, "gpus_per_pod": 1, "cpu_per_pod": 5.0}
+    late = {"submit_s": 1.0, "cpu_per_pod": 6.0}
+    result = run(jobs(asks, late, {**late, "submit_s": 2.0}), cluster=cluster)
+    folder = result.save(tmp_path / "run")
+    said = build_report([folder], tmp_path / "page").with_suffix(".md").read_text("utf-8")
+    assert "it needs 6 CPUs (1 pod) and 6 of 16 are free, enough in number;" in said

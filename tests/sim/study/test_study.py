@@ -166,14 +166,14 @@ def test_a_cluster_that_carries_jobs_in_is_busy_from_the_first_hour_on(
         .replace("nodes = [16, 32]", "nodes = [256]")
     )
     point = Study.load(settings).points()[0]
-    jobs = point.workload.make(point.num_gpus, point.seed)
+    jobs = point.workload.make(point.size.cluster, point.seed).jobs
     assert jobs["submit_s"].is_monotonic_increasing
     assert jobs["submit_s"].max() < point.workload.days * 86400.0
     assert jobs["job"].is_unique
     first = jobs[jobs["submit_s"] + jobs["duration_s"] > CARRY_IN_S]
     first = first[first["submit_s"] < CARRY_IN_S]
     gpus = (first["num_pods"] - 1) * first["gpus_per_pod"] + first["last_pod_gpus"]
-    assert 0.5 < gpus.sum() / point.num_gpus < 1.5
+    assert 0.5 < gpus.sum() / point.size.num_gpus < 1.5
 
 
 @pytest.mark.parametrize(
