@@ -89,16 +89,6 @@ def sizes(jobs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def how_read(loaded: LoadedJobs) -> str:
-    """Return for people how a file was read: as what and why, what was left out, what to know."""
-    lines = [f"format          {loaded.kind}: {loaded.why}"]
-    lines += [f"left out        {count:,}: {reason}" for reason, count in loaded.left_out.items()]
-    if loaded.num_bad:
-        lines.append(f"bad rows        {loaded.num_bad:,} left out")
-    lines += [f"note            {sentence}" for sentence in loaded.notes]
-    return "\n".join(lines)
-
-
 def describe(jobs: pd.DataFrame, num_gpus: int | None = None) -> str:
     """Return the figures as text for people."""
     found = figures(jobs, num_gpus)
@@ -129,6 +119,33 @@ def describe(jobs: pd.DataFrame, num_gpus: int | None = None) -> str:
             f"{100 * row['gpu_time_ratio']:>11.2f} {row['duration_p50_s']:>10,.0f}"
         )
     return "\n".join(lines)
+
+
+def how_read(loaded: LoadedJobs) -> str:
+    """Return as text which format was taken and why, what was left out, and what to know of it."""
+    lines = [f"format          {loaded.kind}: {loaded.why}"]
+    lines += [f"left out        {count:,}: {why}" for why, count in loaded.left_out.items()]
+    if loaded.num_bad:
+        columns = loaded.bad["column"].replace("", "number of cells").value_counts()
+        named = ", ".join(f"{column} {count:,}" for column, count in columns.items())
+        lines.append(f"bad rows        {loaded.num_bad:,} left out: {named}")
+    lines += [f"note            {note}" for note in loaded.notes]
+    return "\n".join(lines)
+
+
+def left_out_text(loaded: LoadedJobs) -> str:
+    """Return how many rows were left out, bad ones apart from sound ones; "" if none was."""
+    parts = []
+    if loaded.num_bad:
+        parts.append(f"{_rows(loaded.num_bad, 'bad row')}")
+    if sound := sum(loaded.left_out.values()):
+        are = "is no job" if sound == 1 else "are no jobs"
+        parts.append(f"{_rows(sound, 'row')} that {are} to run")
+    return f"left out {' and '.join(parts)}" if parts else ""
+
+
+def _rows(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def _row(values: Any, form: str) -> str:

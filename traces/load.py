@@ -35,9 +35,14 @@ class LoadedJobs:
     notes: tuple[str, ...]  #: sentences: what was assumed, passed over or not understood
 
     @property
+    def bad(self) -> pd.DataFrame:
+        """The rejected rows in which something is wrong; others are sound and no jobs to run."""
+        return self.rejected[~self.rejected["reason"].isin(list(self.left_out))]
+
+    @property
     def num_bad(self) -> int:
-        """Rows that were rejected because something in them is wrong."""
-        return int((~self.rejected["reason"].isin(list(self.left_out))).sum())
+        """How many rows are `bad`."""
+        return len(self.bad)
 
 
 def load(

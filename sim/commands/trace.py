@@ -40,11 +40,14 @@ def describe(
 ) -> None:
     """Print how the file was read, counts, quantiles of size and duration, and load."""
     loaded = _load(file, reader)
+    from sim.runs.reader import origin
     from traces import description
 
     found = description.describe(loaded.jobs, gpus)
     print(description.how_read(loaded))
-    print(found)
+    if loaded.offset_s:
+        print(f"times           {origin(loaded.offset_s)}")
+    print(f"\n{found}")
 
 
 @app.command(epilog="Example: muster trace convert trace.swf jobs.parquet --gpus-per-pod 8")
@@ -55,7 +58,7 @@ def convert(
     out: Annotated[Path, typer.Argument(help="Jobs table: .csv, .csv.gz or .parquet.")],
     reader: Reader,
 ) -> None:
-    """Write a trace as a jobs table; with --on-bad-row skip, bad rows go to OUT.rejected.csv."""
+    """Write a trace as a jobs table; rows left out go to OUT.rejected.csv."""
     loaded = _load(file, reader)
     from traces import description
 

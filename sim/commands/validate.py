@@ -19,6 +19,7 @@ from sim.schema.config import ControlPlane
 from sim.study.plan import Plan
 from sim.study.settings import WorkloadSettings
 from sim.study.study import Study
+from traces.description import left_out_text
 
 AS_IT_IS = Reader()
 KINDS = (
@@ -54,7 +55,7 @@ def _jobs(path: Path, reader: Reader) -> str:
         f"jobs table: {exact(len(jobs))} jobs, {exact(int(jobs['num_pods'].sum()))} pods, "
         f"largest {exact(int(gpus.max()))} GPUs, {number(work / 3600.0)} GPU-hours "
         f"submitted over {duration(span_s)}"
-        + (f"; {exact(len(loaded.rejected))} rows left out" if len(loaded.rejected) else "")
+        + (f"; {left_out}" if (left_out := left_out_text(loaded)) else "")
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 import traces
 from sim.commands.main import invoke
 from traces.description import figures, total_gpus
+from traces.formats.catalog import FORMATS
 
 Write = Callable[..., Path]
 LINES = ("job,submit_s,duration_s,gpus,user", "a,0,7200,8,x", "b,3600,3600,16,y", "c,86400,0,4,")
@@ -47,6 +48,41 @@ def test_describe_says_how_the_file_was_read(
     assert "note            1 pods ask for a share of a GPU" in shown
     assert "not known in column 'pod_phase': 'Evicted' (1)" in shown
     assert "nan" not in shown
+
+
+def test_describe_says_how_a_log_of_slurm_was_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["trace", "describe", str(Path(__file__).parent / "samples/sacct.txt")]) == 0
+    shown = capsys.readouterr().out
+    for line in (
+        "format          sacct: it has sacct's columns JobID, JobIDRaw, User, Account",
+        "left out        3: a step of a job (such as 101.batch)",
+        "left out        1: the job never ran",
+        "note            array tasks that had not started: 9, in 1 of the rows left out",
+        "times           count from 2026-10-01 08:00:00 UTC, the first submission",
+    ):
+        assert line in shown.splitlines()
+    assert "bad rows" not in shown
+
+
+def test_describe_counts_bad_rows_by_column(
+    written: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(*LINES, "d,-1,2,8,z", "e,1,2", "f,x,2,8,z")
+    assert invoke(["trace", "describe", str(path), "--on-bad-row", "skip"]) == 0
+    assert "bad rows        3 left out: submit_s 2, number of cells 1" in capsys.readouterr().out
+
+
+def test_rows_that_never_ran_are_not_bad(
+    written: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ("1 0 0 50 4 -1 -1 4 200", "2 0 0 -1 4 -1 -1 4 200")
+    path = written(*lines, name="log.swf")
+    assert invoke(["trace", "convert", str(path), str(tmp_path / "jobs.csv")]) == 0
+    shown = capsys.readouterr().err
+    assert "left out        1: the job has no run time" in shown
+    assert "bad rows" not in shown
+    assert invoke(["validate", str(path)]) == 0
+    assert "; left out 1 row that is no job to run" in capsys.readouterr().out
 
 
 def test_figures_of_a_known_table(written: Write) -> None:
@@ -135,3 +171,18 @@ def test_bad_usage_is_one_line_and_exit_2(
     assert len(captured.err.strip().splitlines()) == 1
     assert captured.out == ""
     assert not (tmp_path / "o.csv").exists()
+
+
+def test_formats_are_imported_when_a_file_needs_them() -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import sys, traces; "
+        "print(*(name for name in sys.modules if name.startswith('traces.formats.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    readers = {f"traces.formats.{one.module}" for one in FORMATS}
+    assert not readers & set(done.stdout.split())

@@ -197,7 +197,7 @@ def test_validate_goes_on_after_a_bad_file(
     assert invoke(["validate", "jobs.csv", "bad.csv", "--on-bad-row", "skip"]) == 2
     (folder / "bad.csv").write_text(TEN_JOBS + "a,0,-1,1,8\n")
     assert invoke(["validate", "bad.csv", "--on-bad-row", "skip"]) == 0
-    assert "; 1 rows left out" in capsys.readouterr().out
+    assert "; left out 1 bad row" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("more", ["", "on_bad_row = 'skip'\n"], ids=["fail", "skip"])
