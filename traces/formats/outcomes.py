@@ -59,7 +59,7 @@ def still_ran(count: int) -> tuple[str, ...]:
     if not count:
         return ()
     return (
-        f"{count:,} jobs still ran when the file ends: their run time is what they had run by then",
+        f"jobs that still ran when the file ends: {count:,}; they count with their time until then",
     )
 
 

@@ -103,17 +103,23 @@ def read(source: Source, options: Options) -> Reading:
     names = {slurm_name(name): name for name in reversed(table.rows.columns)}
     _check_columns(source, names)
     id_column = names.get("jobid") or names["jobidraw"]
-    is_step = table.rows[id_column].str.contains(STEP_ID, na=False).to_numpy(bool)
-    log = _Log(table.where(~is_step), names)
-    table = log.table
     notes: list[str] = []
     bad: list[BadCell] = []
+    again = table.rows[id_column].str.lower().eq(slurm_name(id_column)).to_numpy(bool)
+    if again.any():
+        notes.append(f"passed over further header lines: {int(again.sum()):,}")
+    is_step = table.rows[id_column].str.contains(STEP_ID, na=False).to_numpy(bool)
+    log = _Log(table.where(~is_step & ~again), names)
+    table = log.table
     ids = log.texts("jobid", "jobidraw").fillna("")
     nameless = ~ids.str.fullmatch(JOB_ID).to_numpy(bool)
     bad += [
         BadCell(int(row), id_column, ids.iloc[row], "must be a job's id, such as 101 or 102_7")
         for row in np.flatnonzero(nameless)
     ]
+    clusters = log.texts("cluster").fillna("")
+    if clusters.nunique() > 1:  # each counts its jobs from 1
+        ids = clusters + ":" + ids
     states = slurm_states(log.texts("state"))
     submit_s = log.dates("submit", options.dates, bad)
     start_s = log.dates("start", options.dates, bad)

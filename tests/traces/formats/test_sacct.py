@@ -80,7 +80,7 @@ def test_the_sample(written: Write) -> None:
         "array tasks that had not started: 9",
         "requeued jobs: 1;",
         "heterogeneous jobs: 1; their parts (2 in all)",
-        "1 jobs still ran when the file ends",
+        "jobs that still ran when the file ends: 1;",
         "jobs without a GPU: 1;",
         "h100 (6)",
     ):
@@ -371,6 +371,22 @@ def test_a_row_that_two_exports_share_counts_once_with_its_latest_state(log: Wri
     loaded = traces.load(log(running, {}))
     assert loaded.jobs["duration_s"].tolist() == [3600]
     assert dict(loaded.left_out) == {sacct.REPEATED: 1}
+
+
+def test_exports_that_were_put_together(log: Write) -> None:
+    lines = log({}, {"JobID": "8"}).read_text().splitlines()
+    path = log()
+    path.write_text("\n".join([lines[0], lines[1], lines[0], lines[2]]) + "\n")
+    loaded = traces.load(path)
+    assert loaded.jobs["job"].tolist() == ["7", "8"]
+    assert any("further header lines: 1" in note for note in loaded.notes)
+
+
+def test_clusters_count_their_jobs_each_from_one(log: Write) -> None:
+    loaded = traces.load(log({"Cluster": "east"}, {"Cluster": "west"}))
+    assert loaded.jobs["job"].tolist() == ["east:7", "west:7"]
+    loaded = traces.load(log({"Cluster": "east"}, {"Cluster": "east", "JobID": "8"}))
+    assert loaded.jobs["job"].tolist() == ["7", "8"]
 
 
 def test_a_job_that_started_before_submit_counts_from_its_start(log: Write) -> None:
