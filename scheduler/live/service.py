@@ -96,7 +96,7 @@ class Service:
             settings, api, self.ledger, plans, self.publisher, self.metrics
         )
         self.publisher.find = self.controller.find
-        self.tally = Tally(self.controller, self.memory.point)
+        self.tally = Tally(self.controller, self.memory)
         self.publisher.on_change = self.tally.changed
         self.extender = Extender(self.controller)
         self.lease = Lease(

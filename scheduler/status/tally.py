@@ -11,7 +11,6 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from scheduler.controller.controller import Controller
@@ -21,6 +20,7 @@ from scheduler.core.model import Gang
 from scheduler.core.state import ClusterState
 from scheduler.status.pages import Breath
 from scheduler.status.phases import Outlook, standing
+from scheduler.status.story import Memory
 from scheduler.workloads.gangs import GangKey
 
 log = logging.getLogger("muster.tally")
@@ -37,14 +37,12 @@ class _Share(NamedTuple):
 class Tally:
     """Counts what waits, and looks at a gang again once somebody says that it may have changed.
 
-    `point` takes the pods by reason, and since when there are so many.
+    `memory` keeps the pods by reason, and since when there are so many.
     """
 
-    def __init__(
-        self, control: Controller, point: Callable[[Mapping[str, int], float], None]
-    ) -> None:
+    def __init__(self, control: Controller, memory: Memory) -> None:
         self._control = control
-        self._point = point
+        self._memory = memory
         self._lock = asyncio.Lock()
         self._stale: dict[GangKey, None] = {}
         self._shares: dict[GangKey, _Share] = {}
@@ -109,7 +107,7 @@ class Tally:
                 del self._stale[key]
                 self._look_at(key)
                 await breath()
-            self._point(self.pods(), since_unix_s)
+            self._memory.point(self.pods(), since_unix_s)
 
     def _look_at(self, key: GangKey) -> None:
         old = self._shares.pop(key, None)

@@ -81,7 +81,7 @@ def test_the_dashboard_has_the_same_colours() -> None:
 
 def test_the_status_page_draws_every_pattern() -> None:
     """What it does not know it would draw plain."""
-    text = (ROOT / "scheduler" / "status" / "page.html").read_text("utf-8")
+    text = (ROOT / "scheduler" / "status" / "page.js").read_text("utf-8")
     (tiles,) = re.findall(r"^const LINES = (\{.+\});$", text, re.MULTILINE)
     known = {*json.loads(tiles), *re.findall(r"^LINES\.(\w) = ", text, re.MULTILINE)}
     assert {row.hatch[0] for row in TABLE.values() if row.hatch} == known
@@ -133,7 +133,7 @@ def test_nothing_else_gives_reasons_words_of_its_own() -> None:
         for path in sorted((ROOT / folder).rglob("*.py")):
             if path != ROOT / "scheduler" / "core" / "reasons.py":
                 assert not second_tables(ast.parse(path.read_text("utf-8"))), path
-    pages = [p for kind in ("*.html", "*.j2") for p in sorted(ROOT.rglob(kind))]
+    pages = [p for kind in ("*.html", "*.j2", "*.js") for p in sorted(ROOT.rglob(kind))]
     assert pages
     for path in pages:
         if not {".venv", "build", "runs", "cache", "out"} & set(path.relative_to(ROOT).parts):

@@ -53,7 +53,7 @@ def test_what_people_read_cannot_end_the_process(
         raise OverflowError("too many digits")
 
     if what == "pending":
-        monkeypatch.setattr(found.facts, "pending", fails)
+        monkeypatch.setattr(found.tally, "settle", fails)
     elif what == "memory":
         monkeypatch.setattr(found.memory, "point", fail)
     else:

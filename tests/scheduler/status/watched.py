@@ -24,7 +24,7 @@ class Watched(Rig):
     def __init__(self, nodes: int = 4, gpus: int = 8, **settings: Any) -> None:
         super().__init__(0, gpus, **settings)
         self.memory = Memory()
-        self.tally = Tally(self.control, self.memory.point)
+        self.tally = Tally(self.control, self.memory)
         self.publisher.on_change = self.tally.changed
         self.publisher.memory = self.memory
         made: Any = SimpleNamespace(
