@@ -56,8 +56,9 @@ def run_lines(result: RunResult, out: Path) -> list[str]:
     lines = [f"{name:<11} {text}" for name, text in rows]
     lines += _left_out_lines(figures, result.cluster.num_nodes, is_live=_is_live(result))
     if len(result.rejected):
-        rejected = out / "rejected.csv"
-        lines.append(f"{'left out':<11} {exact(len(result.rejected))} bad rows, kept in {rejected}")
+        bad = int(result.manifest.get("num_bad_rows", len(result.rejected)))
+        what = f"{exact(bad)} bad rows" if bad else "those rows"
+        lines.append(f"{'left out':<11} {what}, kept in {out / 'rejected.csv'}")
     lines.append(f"{'run':<11} {out}")
     return lines
 

@@ -46,12 +46,23 @@ def left_out_sentences(digests: Sequence[Digest]) -> Iterator[str]:
         if found.num_jobs and (one.head.nodes, found.names_sha256) not in said:
             said.add((one.head.nodes, found.names_sha256))
             yield left_out_sentence(found, one.head.nodes, is_live=one.is_live)
-    bad = max(int(one.manifest.get("num_rejected_rows") or 0) for one in digests)
+    reasons: dict[str, int] = {}
+    bad = 0
+    for manifest in (one.manifest for one in digests):
+        reasons.update(manifest.get("left_out") or {})
+        # earlier versions counted both together
+        bad = max(bad, int(manifest.get("num_bad_rows", manifest.get("num_rejected_rows")) or 0))
+    for reason, count in reasons.items():
+        yield f"{counted(count, 'row')} of the jobs file {_was(count)} left out: {reason}."
     if bad:
         yield (
-            f"{counted(bad, 'row')} of the jobs file {'was' if bad == 1 else 'were'} bad and "
+            f"{counted(bad, 'row')} of the jobs file {_was(bad)} bad and "
             "left out; rejected.csv in the run's folder has them."
         )
+
+
+def _was(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def of_summary(figures: Mapping[str, Any]) -> LeftOut:

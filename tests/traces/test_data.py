@@ -51,7 +51,9 @@ def test_traces_stand_alone(repository: Path) -> None:
         "import sys, traces\n"
         "from traces import faults, philly, synthetic, validation\n"
         "synthetic.generate('seren', num_gpus=64, days=1, load=0.5)\n"
-        "taken = {name.split('.')[0] for name in sys.modules}\n"
-        "assert taken.isdisjoint({'sim', 'scheduler', 'simpy', 'matplotlib', 'typer'}), taken\n"
+        "roots = {name.split('.')[0] for name in sys.modules}\n"
+        "assert roots.isdisjoint({'sim', 'simpy', 'matplotlib', 'typer'}), roots\n"
+        "ours = {name for name in sys.modules if name.startswith('scheduler')}\n"
+        "assert ours <= {'scheduler', 'scheduler.compiled', 'scheduler.whole'}, ours\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=repository, check=True)

@@ -85,3 +85,16 @@ def test_every_table_counts_them(report: Path) -> None:
         table = pd.read_csv(report / "tables" / f"{name}.csv")
         assert set(table.loc[table["nodes"] == 2, "num_never_fits"]) <= {1}, name
         assert set(table.loc[table["nodes"] == 4, "num_never_fits"]) == {0}, name
+
+
+def test_sound_rows_that_are_no_jobs_are_not_called_bad(tmp_path: Path) -> None:
+    result = run(JOBS, nodes=4)
+    result.rejected = pd.DataFrame({"line": [3, 4, 9], "reason": ["never ran", "never ran", "x"]})
+    result.manifest |= {
+        "num_rejected_rows": 3, "num_bad_rows": 1, "left_out": {"the job never ran": 2},
+    }  # fmt: skip
+    folder = result.save(tmp_path / "run")
+    assert any("1 bad rows, kept in" in line for line in run_lines(result, folder))
+    text = build_report([folder], tmp_path).with_suffix(".md").read_text("utf-8")
+    assert "2 rows of the jobs file were left out: the job never ran." in text
+    assert "1 row of the jobs file was bad and left out" in text
