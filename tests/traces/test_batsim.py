@@ -88,3 +88,10 @@ def test_a_workload_that_was_cut_off(written: Write) -> None:
     path = written('{"jobs": [{"id": 1, "subtime": 2}], "profiles": {', name="w.json")
     with pytest.raises(TraceError, match="is not a Batsim workload"):
         traces.load(path)
+
+
+@pytest.mark.parametrize("opening", ['{"jobs": ', '{"nb_res": 1, "profiles": {"p": '])
+def test_json_that_nests_too_deeply(written: Write, opening: str) -> None:
+    path = written(opening * 100_000, name="w.json")
+    with pytest.raises(TraceError, match="is not a Batsim workload"):
+        traces.load(path, kind="batsim")

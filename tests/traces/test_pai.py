@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +55,15 @@ def test_tasks_become_gangs(written: Write, lines: tuple[str, ...]) -> None:
     assert "2 jobs have several GPU tasks" in said
     assert "1 jobs have tasks of different GPUs" in said
     assert "no submissions" in said
+
+
+def test_the_table_as_it_is_published(written: Write, tmp_path: Path) -> None:
+    path = tmp_path / "pai_task_table.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(written(*TASKS, name="pai_task_table.csv"), "pai_task_table.csv")
+    loaded = traces.load(path)
+    assert loaded.kind == "pai"
+    assert len(loaded.jobs) == 3
 
 
 @pytest.mark.parametrize(

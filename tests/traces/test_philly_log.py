@@ -112,6 +112,15 @@ def test_a_log_that_was_cut_off(written: Write) -> None:
         traces.load(path)
 
 
+def test_json_that_nests_too_deeply(written: Write) -> None:
+    with pytest.raises(TraceError, match="is not sound JSON"):
+        traces.load(written("[" * 100_000, name="log"), kind="philly-log")
+    deep = '{"jobid": "x", "more": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    path = written(*map(json.dumps, LOG), deep, name="log.jsonl")
+    with pytest.raises(TraceError, match="line 10 is not a job of this log"):
+        traces.load(path)
+
+
 def test_the_example_of_the_log(shared: Path) -> None:
     loaded = traces.load(shared / "cases/inputs/cluster_job_log")
     assert loaded.jobs["duration_s"].tolist() == [74]

@@ -88,6 +88,7 @@ def test_philly_form(written: Write) -> None:
     ("lines", "row", "message"),
     [
         (HELIOS, "9,u,1.5,1,1,FAILED,2020-04-01,x,x,1,q,v", "'gpu_num': '1.5' must be a whole"),
+        (HELIOS, "9,u,1,all,1,FAILED,2020-04-01,x,x,1,q,v", "'cpu_num': 'all' must be a number"),
         (HELIOS, "9,u,1,1,1,FAILED,yesterday,x,x,1,q,v", "'submit_time': 'yesterday' must be a da"),
         (HELIOS, "9,u,1,1,1,FAILED,2020-04-01,x,x,-1,q,v", "'duration': '-1' must be a number"),
         (HELIOS, "1,u,1,1,1,FAILED,2020-04-01,x,x,1,q,v", "'job_id': '1' is in line 2 too"),

@@ -80,7 +80,7 @@ def read(source: Source, options: Options) -> Reading:
     """
     try:
         workload = msgspec.json.decode(json_of(source), type=Workload)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise TraceError(f"jobs file {str(source)!r} is not a Batsim workload: {error}") from None
     if not workload.jobs:
         raise TraceError(f"jobs file {str(source)!r} has no jobs: the list is empty")
@@ -128,7 +128,7 @@ def read(source: Source, options: Options) -> Reading:
 def _job(row: int, raw: msgspec.Raw, torn: list[BadCell]) -> Job:
     try:
         return msgspec.json.decode(raw, type=Job)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         start = bytes(raw)[:200].decode("utf-8", "replace")
         torn.append(BadCell(row, "", start, f"is not a job of a workload ({error})"))
         return Job()
@@ -145,7 +145,7 @@ def _profiles(workload: Workload) -> dict[str, Profile | str]:
     for name, raw in workload.profiles.items():
         try:
             found[name] = msgspec.json.decode(raw, type=Profile)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             found[name] = str(error)
     return found
 

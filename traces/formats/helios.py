@@ -37,6 +37,9 @@ def read(source: Source, options: Options) -> Reading:
     gpus = numbers(table, "gpu_num", 0.0, bad, whole=True)
     duration_s = numbers(table, "duration", 0.0, bad, missing=0.0)
     submit_s = times(table, "submit_time", bad, options.dates)
+    cpus = pd.Series(0.0, index=table.rows.index)
+    if "cpu_num" in table.rows:
+        cpus = numbers(table, "cpu_num", 0.0, bad, missing=0.0)
     bad = sound_and(table, bad)
     reject(table, bad, options.on_bad_row)
     kept, rejected, left_out = leave_out(
@@ -59,9 +62,8 @@ def read(source: Source, options: Options) -> Reading:
             "gpus": gpus[kept].astype("int64"),
             "user": rows["user"].fillna(""),
             "queue": rows[label].fillna("").astype("str") if label in ("vc", "type") else "",
+            "cpu_per_pod": cpus[kept] / num_pods,
             "outcome": outcomes(slurm_states(rows["state"]), SLURM, notes, "state"),
         }
     )
-    if "cpu_num" in rows:
-        jobs["cpu_per_pod"] = pd.to_numeric(rows["cpu_num"], errors="coerce").fillna(0) / num_pods
     return Reading(fill(jobs, options.gpus_per_node), rejected, left_out, tuple(notes))

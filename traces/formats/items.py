@@ -30,7 +30,7 @@ def items_of(source: Source) -> Items:
     if content.lstrip()[:1] == b"[":
         try:
             found = msgspec.json.decode(content, type=list[msgspec.Raw])
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise TraceError(
                 f"jobs file {str(source)!r} is not sound JSON: {error}; was it cut off?"
             ) from None

@@ -130,7 +130,7 @@ def _decoded(items: Items) -> tuple[list[Job], list[BadCell]]:
     for row, raw in enumerate(items.raw):
         try:
             found.append(decode(raw))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             start = bytes(raw)[:200].decode("utf-8", "replace")
             torn.append(BadCell(row, "", start, f"is not a job of this log ({error})"))
             found.append(Job())
