@@ -59,13 +59,18 @@ at_most = 3600
 """
 
 
+ALL = 1000
+MOST_AGAIN = 8  #: steps after which the same command is given again
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A command; what it writes; and how many of its steps are tried in the quick form."""
+    """A command, and how many of its steps are tried, from the first to the last."""
 
     command: str
-    quick: int = 1000
+    quick: int = ALL
     before: str = ""  #: a command whose result it replaces
+    slow: int = ALL
 
 
 CASES = {
@@ -75,7 +80,7 @@ CASES = {
     "convert-bad-rows": Case("trace convert bad.csv out.csv --on-bad-row skip"),
     "generate": Case("trace generate out.csv --profile openai_like --gpus 64 --days 0.2"),
     "superpose": Case("trace generate out.parquet --superpose philly --gpus 64 --days 0.2", 2),
-    "validate-model": Case("trace validate-model --out out", 0),
+    "validate-model": Case("trace validate-model --out out", 0, slow=1),
     "run": Case("run --jobs jobs.csv --nodes 4 --out out --no-report", 5),
     "run-report": Case("run --jobs jobs.csv --nodes 4 --out out", 3),
     "run-force": Case(
@@ -189,22 +194,24 @@ def check(
     new = {name for name in after if after[name] != before.get(name)}
     assert new
     assert steps.count >= len(new)
-    for is_after in (False, True):
-        for at in spread(steps.count, most):
-            folder = copy_of(earlier, place / f"{at}-{is_after}")
-            with working_in(folder):
-                with pytest.MonkeyPatch.context() as patch:
-                    Steps(patch, at, is_after=is_after)
-                    capsys.readouterr()
-                    assert invoke(command) == INTERRUPTED, f"step {at}"
-                assert "interrupted" in capsys.readouterr().err
-                half = tree(folder)
-                for name, content in half.items():
-                    assert content in (after.get(name), before.get(name)), f"step {at}: {name}"
-                assert not list(folder.rglob(".partial-*")), f"step {at}"
+    tried = spread(steps.count, most)
+    again = {tried[at - 1] for at in spread(len(tried), MOST_AGAIN)}
+    for at, is_after in [*((at, False) for at in tried), (tried[-1], True)]:
+        folder = copy_of(earlier, place / f"{at}-{is_after}")
+        with working_in(folder):
+            with pytest.MonkeyPatch.context() as patch:
+                Steps(patch, at, is_after=is_after)
+                capsys.readouterr()
+                assert invoke(command) == INTERRUPTED, f"step {at}"
+            assert "interrupted; give the same command again" in capsys.readouterr().err
+            half = tree(folder)
+            for name, content in half.items():
+                assert content in (after.get(name), before.get(name)), f"step {at}: {name}"
+            assert not list(folder.rglob(".partial-*")), f"step {at}"
+            if at in again:
                 assert invoke(command) == 0, f"step {at}: {capsys.readouterr().err}"
                 assert tree(folder) == after, f"step {at}"
-            shutil.rmtree(folder)
+        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.quick])
@@ -215,11 +222,11 @@ def test_an_interrupt_leaves_nothing_that_is_not_whole(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.quick < 1000])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.quick < case.slow])
 def test_an_interrupt_at_any_step_leaves_nothing_that_is_not_whole(
     name: str, inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check(CASES[name], inputs, tmp_path, capsys, 1000 if CASES[name].quick else 4)
+    check(CASES[name], inputs, tmp_path, capsys, CASES[name].slow)
 
 
 def interrupted_while_it_writes(command: list[str], folder: Path) -> tuple[int, str]:

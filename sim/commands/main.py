@@ -137,6 +137,8 @@ def validate(
             print(f"{path}: {inspect(path, reader)}")
         except ValueError as error:
             code = _usage(one_line(str(error)))
+        except OSError as error:
+            code = _usage(f"{str(path)!r}: {error.strerror or error}")
     if code:
         raise typer.Exit(code)
 

@@ -18,6 +18,7 @@ from sim.commands.options import (
     with_options,
 )
 from sim.commands.report import build_report
+from sim.commands.words import of_settings
 
 if TYPE_CHECKING:
     from sim.runs.reader import Reader
@@ -131,7 +132,8 @@ def study(
         owned.refuse_foreign(out, owned.PAGES)
     at_once = _positive(processes, "--processes") or min(available_cores(), 8)
     share = None if shard is None else Shard.parse(shard)
-    with nullcontext() if share else kept.nothing_left_of_failure(out.resolve()):
+    failing = nullcontext() if share else kept.nothing_left_of_failure(out.resolve())
+    with of_settings(settings), failing:
         if jobs is not None:
             chosen = from_jobs.study(given, _names(arms), out.resolve())
             again = ["the options of this one"]
@@ -224,12 +226,13 @@ def plan(
     cores = _positive(processes, "--processes") or min(available_cores(), 8)
     if jobs is None:
         out = out or Path("runs/plan")
-        chosen = Plan.load(settings or Path("plan.toml"))
+        settings = settings or Path("plan.toml")
+        chosen = Plan.load(settings)
     else:
         check_sizes(nodes, cluster, shape, needed=False)
         given = _given(jobs, reader, shape, cluster, days, control_plane, ())
         out = out or Path(f"runs/plan-{given.name}")
-    with kept.nothing_left_of_failure(out.resolve()):
+    with of_settings(settings), kept.nothing_left_of_failure(out.resolve()):
         if jobs is not None:
             bounds = None if nodes is None else _bounds(nodes)
             chosen = from_jobs.plan(given, arm or "gang-easy", targets, bounds, out.resolve())
@@ -249,7 +252,7 @@ def _refuse_mixed(
     jobs: Path | None,
     settings: Path | None,
     usual: str,
-    of_settings: dict[str, Any],
+    with_settings: dict[str, Any],
     of_jobs: dict[str, Any],
     shape: NodeShape,
     reader: Reader,
@@ -261,7 +264,7 @@ def _refuse_mixed(
                 f"--jobs and the settings {str(settings)!r} both say what to simulate; give one: "
                 "a [[workload]] of a settings file may have jobs as well"
             )
-        for name, value in of_settings.items():
+        for name, value in with_settings.items():
             if value:
                 raise ValueError(f"--{name} is for a settings file; with --jobs give --days")
         return

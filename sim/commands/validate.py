@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from sim.commands.words import of_settings
 from sim.report.wording import duration, exact, number
 from sim.runs.folder import RunResult, read_config, read_manifest
 from sim.runs.reader import Reader
@@ -21,6 +24,7 @@ from sim.study.settings import WorkloadSettings
 from sim.study.study import Study
 from traces.description import left_out_text
 
+Item = TypeVar("Item")
 AS_IT_IS = Reader()
 KINDS = (
     "a jobs table, a cluster, study, plan, control-plane, costs or interrupts TOML, or a run folder"
@@ -81,12 +85,13 @@ def _toml(path: Path) -> str:
         )
     if "target" in keys or "vary" in keys:
         plan = Plan.load(path)
-        _check_workload(plan.workload)
+        with of_settings(path):
+            _check_workload(plan.workload)
         return f"plan: {len(plan.target)} targets, {len(plan.sizes())} values of {plan.vary.what}"
     if "arm" in keys or "workload" in keys:
         study = Study.load(path)
-        for workload in study.workload:
-            _check_workload(workload)
+        with of_settings(path):
+            _check_all(_check_workload, study.workload)
         return (
             f"study: {len(study.points())} points ({len(study.workload)} workloads, "
             f"{len(study.sizes())} sizes, {len(study.arm)} arms, {len(study.seeds)} seeds)"
@@ -106,6 +111,18 @@ def _toml(path: Path) -> str:
         "a plan [vary] and [[target]], a control plane rates such as bind_qps, costs quantities "
         "such as startup_s, interrupts [[interrupt]]"
     )
+
+
+def _check_all(check: Callable[[Item], object], items: Iterable[Item]) -> None:
+    """Check all items; raise one ValueError that says what is wrong with each."""
+    wrong = {}
+    for item in items:
+        try:
+            check(item)
+        except ValueError as error:
+            wrong[str(error)] = True
+    if wrong:
+        raise ValueError("; ".join(wrong))
 
 
 def _check_workload(workload: WorkloadSettings) -> None:
@@ -171,6 +188,5 @@ def _is_study(folder: Path) -> bool:
 
 def _study_folder(folder: Path) -> str:
     points = sorted(point for point in (folder / "points").iterdir() if point.is_dir())
-    for point in points:
-        _run_folder(point)
+    _check_all(_run_folder, points)
     return f"study folder: {exact(len(points))} finished points, all sound"

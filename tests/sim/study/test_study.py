@@ -310,6 +310,8 @@ def test_stopped_half_way_and_started_again_gives_the_same(
     if how != signal.SIGKILL:
         assert process.returncode == 130
         assert b"Traceback" not in errors
+        assert {path.name for path in out.iterdir()} == {"points", "workloads"}
+        assert not list(out.rglob(".partial-*"))
     for folder in (out / "points").iterdir():
         assert (folder / "manifest.json").is_file(), "an unfinished run has its final name"
     assert not run_study(small, out, processes=2, progress=False).missing
