@@ -19,7 +19,7 @@ from sim.commands import run as cli_run
 from sim.commands import study as cli_study
 from sim.commands import trace as cli_trace
 from sim.commands import train as cli_train
-from sim.commands.options import one_line, reader_options, with_options
+from sim.commands.options import WORDS, one_line, reader_options, with_options
 
 if TYPE_CHECKING:
     from sim.runs.reader import Reader
@@ -62,6 +62,7 @@ def invoke(arguments: list[str]) -> int:
     """Run one command and return its exit code; what users can mend is one line on stderr."""
     # typer does not export the parent of all its usage errors by name
     usage_error = cast("type[Exception]", typer.BadParameter.__mro__[1])
+    WORDS.set(tuple(arguments))
     try:
         code = app(args=arguments, prog_name="muster", standalone_mode=False)
     except KeyboardInterrupt:

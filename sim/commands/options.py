@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
 
@@ -25,6 +26,10 @@ JobsOption = Annotated[
 DurationOption = Annotated[
     str | None, typer.Option(metavar="TIME", help="At most so long, such as 90s, 30m, 6h or 2d.")
 ]
+
+
+#: the words of the command line, after the program's name: reports print commands made from them
+WORDS: ContextVar[tuple[str, ...]] = ContextVar("WORDS", default=())
 
 
 def one_line(text: str) -> str:

@@ -47,6 +47,7 @@ def report(
         live = recorded(journal)
         for line in live.manifest["set_aside"]:
             print(f"muster: set aside: {one_line(line)}", file=sys.stderr)
+        live.manifest["journal"] = [str(path) for path in journal]
         folders.append(live.save(out / "live"))
     print(f"report  {build_report(folders, out, title=title)}")
 

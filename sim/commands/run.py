@@ -9,6 +9,7 @@ import typer
 
 from scheduler.policies import catalog
 from sim.commands.options import (
+    WORDS,
     JobsOption,
     check_sizes,
     node_options,
@@ -256,6 +257,7 @@ def _earlier(out: Path, asked: str) -> RunResult | None:
 
 def _finish_run(result: RunResult, out: Path, report: bool, asked: str) -> None:
     result.manifest["asked_sha256"] = asked
+    result.manifest["command"] = list(WORDS.get())
     result.save(out)
     _say(result, out, report)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sim.commands.options import (
+    WORDS,
     JobsOption,
     check_sizes,
     node_options,
@@ -169,7 +170,8 @@ def _finish_study(
     if is_of_jobs and (written := from_jobs.write_settings(study, out)):
         print(f"settings  {written}")
     if report:
-        print(f"report  {build_report(status.done, out, title=study.title or None)}")
+        page = build_report(status.done, out, title=study.title or None, study=WORDS.get())
+        print(f"report  {page}")
 
 
 @with_options(shape=node_options, targets=target_options, reader=reader_options)

@@ -145,9 +145,9 @@ def _reasons(one: Digest) -> str:
     pending = one.shared.pending.set_index("reason")["share_ratio"]
     shares = sorted(((float(pending[reason]), reason) for reason in PendingReason), reverse=True)
     told = [
-        f"{TABLE[reason].label} {percent(share)}" for share, reason in shares[:3] if share >= 0.05
+        f"{percent(share)} {TABLE[reason].does}" for share, reason in shares[:3] if share >= 0.05
     ]
-    return f"of this waiting, by pod-time, {listed(told)}" if told else "for a moment only"
+    return f"of these, by time, {listed(told)}" if told else "for moments only"
 
 
 def _who(one: Digest) -> str:
@@ -158,7 +158,7 @@ def _who(one: Digest) -> str:
     code = int(np.argmax(one.shared.waiting_by_size))
     share = one.shared.waiting_by_size[code] / total
     words = size_words(code)
-    return f"{words[0].upper()}{words[1:]} make up {percent(share)} of it."
+    return f"{words[0].upper()}{words[1:]} have {percent(share)} of the pods that wait."
 
 
 # -- what would help ---------------------------------------------------------------------------
@@ -199,37 +199,83 @@ def _delay(seeds: Sequence[Digest]) -> str:
     return comparison.bounded(p95, duration)
 
 
-def _p95(seeds: Sequence[Digest], code: int) -> Quantile:
+def _of_size(seeds: Sequence[Digest], code: int, name: str) -> Quantile:
+    """Return p50 or p95 of the delay of a gang size class; over seeds the median."""
     rows = [one.shared.by_size.iloc[code] for one in seeds]
-    found = [Quantile(float(r["p95_s"]), bool(r["p95_is_lower_bound"])) for r in rows]
+    found = [Quantile(float(r[f"{name}_s"]), bool(r[f"{name}_is_lower_bound"])) for r in rows]
     return comparison.middle(found)
 
 
 def _whom_it_costs(by_arm: Sequence[Sequence[Digest]], chosen: int) -> str:
-    """Say which gang sizes wait longer than they would under another arm."""
-    worse: list[tuple[float, str]] = []
-    for code in range(len(SIZE_CLASSES)):
-        mine = _p95(by_arm[chosen], code)
-        others = [
-            (found.value, at)
-            for at, seeds in enumerate(by_arm)
-            if at != chosen and not (found := _p95(seeds, code)).is_lower_bound
-            if not isnan(found.value)
-        ]
-        if isnan(mine.value) or not others:
-            continue
-        value, at = min(others)
-        more_s = mine.value - value
-        if more_s > max(LEAST_S, LEAST_RATIO * value):
-            text = (
+    """Say which gang sizes wait longer than under another arm, and where bounds hide it."""
+    name = _name(by_arm[chosen])
+    found = [_cost(by_arm, chosen, code) for code in range(len(SIZE_CLASSES))]
+    worse = sorted((one for one in found if one.is_worse), key=lambda one: -one.more)
+    open_ = [size_words(code) for code, one in enumerate(found) if one.is_open]
+    text = f"No gang size is known to wait noticeably longer under {name} than under another arm."
+    if not open_:
+        text = (
+            f"Gangs of no size wait noticeably longer under {name} than under another arm, by p95."
+        )
+    if worse:
+        text = f"Its price: {'; '.join(one.text for one in worse[:MOST_COSTS])}."
+    if open_:
+        text += f" Not known for {listed(open_)}: too many still waited at the end."
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """Whether gangs of one size wait longer under the chosen arm than under another."""
+
+    more: float = 0.0  #: how much longer, as a ratio
+    text: str = ""
+    is_open: bool = False  #: bounds do not tell
+
+    @property
+    def is_worse(self) -> bool:
+        return bool(self.text)
+
+
+def _cost(by_arm: Sequence[Sequence[Digest]], chosen: int, code: int) -> _Cost:
+    """Compare p95; where bounds leave that open p50; and then the time that pods were pending."""
+    for name in ("p95", "p50"):
+        values = [_of_size(seeds, code, name) for seeds in by_arm]
+        mine = values[chosen]
+        if isnan(mine.value):
+            return _Cost()
+        others = [(one.value, at) for at, one in enumerate(values) if at != chosen]
+        exact_ = [(s, at) for s, at in others if not values[at].is_lower_bound and not isnan(s)]
+        least, at = min(exact_, default=(np.inf, chosen))
+        if mine.value - least > max(LEAST_S, LEAST_RATIO * least):
+            return _Cost(
+                mine.value / max(least, 1.0),
                 f"{size_words(code)} wait {comparison.bounded(mine, duration)} instead of "
-                f"{duration(value)} under {_name(by_arm[at])}"
+                f"{duration(least)} under {_name(by_arm[at])} ({name})",
             )
-            worse.append((more_s, text))
-    if not worse:
-        return f"By p95, gangs of no size wait noticeably longer under {_name(by_arm[chosen])}."
-    told = [text for _, text in sorted(worse, reverse=True)[:MOST_COSTS]]
-    return f"Its price, by p95 of queueing delay: {'; '.join(told)}."
+        bounds = [s for s, at in others if values[at].is_lower_bound]
+        hidden = [s for s in bounds if mine.value - s > max(LEAST_S, LEAST_RATIO * s)]
+        if not mine.is_lower_bound and not hidden:
+            return _Cost()
+    return _cost_by_time(by_arm, chosen, code)
+
+
+def _cost_by_time(by_arm: Sequence[Sequence[Digest]], chosen: int, code: int) -> _Cost:
+    """Compare how long pods were pending in all, which has no bounds where runs end alike."""
+    ends_s = [one.shared.window.horizon_s for seeds in by_arm for one in seeds]
+    alike = max(ends_s) <= ALIKE * min(ends_s)
+    if not alike or any(one.whole is not one.shared for seeds in by_arm for one in seeds):
+        return _Cost(is_open=True)
+    spent = [float(np.median([one.shared.waiting_by_size[code] for one in s])) for s in by_arm]
+    least = int(np.argmin(spent))
+    if spent[chosen] <= (1 + LEAST_RATIO) * spent[least] or spent[least] <= 0:
+        return _Cost()
+    more = spent[chosen] / spent[least]
+    return _Cost(
+        more,
+        f"pods of {size_words(code)} are pending {comparison.percent_more(more)} longer in all "
+        f"than under {_name(by_arm[least])}",
+    )
 
 
 # -- how sure ----------------------------------------------------------------------------------

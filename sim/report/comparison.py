@@ -202,12 +202,20 @@ def _signed_change(column: Column, value: float, base: float) -> str:
     if column.in_points:
         return signed(100 * (value - base), _few) + " points"
     if base > 0 and value / base < 10:
-        return signed(100 * (value / base - 1), _few) + " %"
+        least = -100.0 if value == 0 else -99.9  # what is left is not nothing
+        return signed(max(100 * (value / base - 1), least), _few) + " %"
     unit = f" {column.unit}" if column.unit else ""
     return signed(value - base, column.form) + unit
 
 
+def percent_more(ratio: float) -> str:
+    """Return how much more a ratio is than 1: 12 %."""
+    return f"{_few(100 * (ratio - 1))} %"
+
+
 def _few(value: float) -> str:
+    if 99 < value < 100:
+        return f"{value:.1f}"
     return f"{value:.0f}" if value >= 1 else f"{value:.1g}"
 
 

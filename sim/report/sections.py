@@ -16,7 +16,7 @@ from sim.report.headlines import resources_text
 from sim.report.omissions import left_out_sentences, never_lines
 from sim.report.pictures import Picture
 from sim.report.sparkline import sparkline
-from sim.report.wording import counted, duration, exact, listed, number
+from sim.report.wording import counted, duration, exact, listed, number, span
 from sim.runs.metrics import SIZE_CLASSES, Quantile
 
 #: a page tells the episodes of so many runs; tables have those of all
@@ -72,6 +72,7 @@ class Section:
     delay: Picture
     growth: Growth
     growth_picture: Picture | None
+    covers: str  #: which days there are
     told: tuple[Told, ...]
     untold: str  #: of how many more runs `episodes` tells
     days: tuple[Days, ...]
@@ -133,6 +134,7 @@ def section(
         growth_picture=plots.growth(growth.lines, arms, f"growth-{name}")
         if growth.is_known
         else None,
+        covers=_covers(digests),
         told=tuple(_tell(one) for one in told),
         untold=_untold(len(digests), len(told)),
         days=tuple(_days_of(arms_, arms_ is by_size[-1]) for arms_ in by_size),
@@ -156,6 +158,17 @@ def _days(values: set[float]) -> str:
     low, high = min(values), max(values)
     text = duration(low * DAY_S)
     return text if high - low < 0.02 * high else f"{text} to {duration(high * DAY_S)}"
+
+
+def _covers(digests: Sequence[Digest]) -> str:
+    """Say which days of the workload the runs have, so that nobody looks for the others."""
+    first = min(one.whole.window.start_s for one in digests)
+    last = max(one.whole.window.end_s for one in digests)
+    full = max((one.head.full_days or 0.0 for one in digests), default=0.0)
+    text = f"these runs cover {span(first, last)}"
+    if full * DAY_S > 1.02 * last:
+        return f"{text}, of {number(full)} days of the workload."
+    return f"{text}."
 
 
 def _subtitle(digests: Sequence[Digest]) -> str:
