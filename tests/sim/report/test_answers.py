@@ -42,7 +42,9 @@ def arms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_strict_queue_comes_first_and_the_head_says_what_waits(arms: Path) -> None:
     text = head(arms)
     assert "On 4 nodes strict (whole gangs, strict FIFO) leaves " in text
-    assert re.search(r"of this waiting, by pod-time, capacity \d+ % and behind head \d+ %", text)
+    assert re.search(
+        r"by time, \d+ % wait for capacity and \d+ % would fit but wait behind an", text
+    )
     assert re.search(r"The peak is 8 pods at day 0 00:02: \d+ % ", text)
 
 
