@@ -10,7 +10,8 @@ import pandas as pd
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
 from scheduler.core.times import DAY_S, HOUR_S
-from sim.report.wording import clock, count, percent
+from sim.report.waiting import find_waits, largest_gangs
+from sim.report.wording import clock, count, duration, exact, percent
 from sim.runs.metrics import Window
 from sim.runs.steps import Steps
 from sim.schema.tables import REASONS
@@ -25,11 +26,14 @@ def part_length(window: Window) -> float:
     return DAY_S if window.end_s - window.start_s >= DAYS_FROM_S else HOUR_S
 
 
-def peaks_by_part(pending: Steps, window: Window) -> pd.DataFrame:
+def peaks_by_part(
+    pending: Steps, window: Window, jobs: pd.DataFrame, attempts: pd.DataFrame
+) -> pd.DataFrame:
     """Return the highest state of pending pods in each day or hour, the last one perhaps in part.
 
-    Columns: start_s, peak_s (the first such moment), peak_pods, and `<reason>_pods` at it.
-    Parts begin at whole days or hours of the run's zero.
+    Columns: start_s, peak_s (the first such moment), peak_pods, `<reason>_pods` at it, and of the
+    largest gang that waits then largest_job, largest_gpus and largest_waited_s. Parts begin at
+    whole days or hours of the run's zero.
     """
     part_s = part_length(window)
     total = pending.total()
@@ -52,7 +56,14 @@ def peaks_by_part(pending: Steps, window: Window) -> pd.DataFrame:
                 },
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    found = largest_gangs(jobs, find_waits(jobs, attempts), table["peak_s"].to_numpy(np.float64))
+    gangs = found.gangs.reindex(found.at[:, 0]).reset_index(drop=True)  # NONE is no row of it
+    return table.assign(
+        largest_job=gangs["job"],
+        largest_gpus=gangs["gpus"],
+        largest_waited_s=table["peak_s"] - gangs["since_s"],
+    )
 
 
 def part_name(start_s: float, part_s: float) -> str:
@@ -68,14 +79,25 @@ class Peak:
     peak_s: float
     pods: int
     shares: tuple[tuple[PendingReason, float], ...]  #: of the pods, largest first
+    gang: str  #: the largest that waits
+    gang_gpus: float
+    gang_waited_s: float
 
     def lines(self) -> tuple[str, ...]:
-        """Say it in short lines: how high and when, and for what."""
+        """Say it in short lines: how high and when, for what, and which gang is the largest."""
         if not self.pods:
             return ("none",)
-        told = [f"{TABLE[reason].label} {percent(share)}" for reason, share in self.shares]
+        told = [
+            f"{TABLE[reason].label} {percent(share)}"
+            for reason, share in self.shares[:TOP_REASONS]
+            if share >= 0.01
+        ]
         time = clock(self.peak_s).split(" ", 2)[-1]
-        return (f"{count(self.pods)} at {time}", ", ".join(told[:TOP_REASONS]))
+        lines = (f"{count(self.pods)} at {time}", ", ".join(told))
+        if not self.gang:
+            return lines
+        waited = duration(self.gang_waited_s)
+        return (*lines, f"largest: {self.gang}, {exact(self.gang_gpus)} GPUs, waited {waited}")
 
 
 def by_start(table: pd.DataFrame) -> dict[float, Peak]:
@@ -86,6 +108,12 @@ def by_start(table: pd.DataFrame) -> dict[float, Peak]:
         counts = sorted(((int(row[f"{name}_pods"]), name) for name in REASONS), reverse=True)
         shares = tuple((name, n / pods) for n, name in counts if n)
         found[float(row["start_s"])] = Peak(
-            float(row["start_s"]), float(row["peak_s"]), pods, shares
+            float(row["start_s"]),
+            float(row["peak_s"]),
+            pods,
+            shares,
+            gang="" if pd.isna(row["largest_job"]) else str(row["largest_job"]),
+            gang_gpus=float(row["largest_gpus"]),
+            gang_waited_s=float(row["largest_waited_s"]),
         )
     return found

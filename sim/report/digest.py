@@ -185,7 +185,7 @@ def digest(
         beside=picture(_curve_window(shared)),
         alone=None if same else picture(window),
         peaks=metrics.peaks(seen, metrics.piece_length(window)),
-        days=peaks_by_part(seen, window),
+        days=peaks_by_part(seen, window, run.jobs, run.attempts),
         episodes=find_episodes(
             seen,
             allocation.clip(window.start_s, window.end_s),

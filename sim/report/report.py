@@ -92,7 +92,7 @@ def build_report(
         "tables": files,
         "bokeh": explorer.script(),
         "tau": number(TAU_S),
-        "size_classes": [label for label, _ in SIZE_CLASSES],
+        "size_classes": [label.replace("<=", "≤ ") for label, _ in SIZE_CLASSES],
         "has_goodput": any(one.whole.held is not None for one in digests),
         "held_parts": [label for label, _, _ in held.PARTS],
         "best": BEST,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from scheduler.core.times import DAY_S
 from sim.report import commands, comparison, days, deadlocks, episodes, groups, held, plots
@@ -166,6 +167,8 @@ def _covers(digests: Sequence[Digest]) -> str:
     last = max(one.whole.window.end_s for one in digests)
     full = max((one.head.full_days or 0.0 for one in digests), default=0.0)
     text = f"these runs cover {span(first, last)}"
+    if last - first >= days.DAYS_FROM_S:
+        text = f"these runs cover days {int(first // DAY_S)} to {ceil(last / DAY_S) - 1}"
     if full * DAY_S > 1.02 * last:
         return f"{text}, of {number(full)} days of the workload."
     return f"{text}."
@@ -237,9 +240,7 @@ def _held_rows(digests: Sequence[Digest]) -> Iterator[Row]:
 
 def _told_runs(by_size: Sequence[Sequence[Sequence[Digest]]]) -> list[Digest]:
     """Return the runs whose episodes the page tells: one seed of each arm, largest sizes first."""
-    first = [seeds[0] for arms in reversed(by_size) for seeds in arms]
-    kept = first[:MOST_TOLD]
-    return [seeds[0] for arms in by_size for seeds in arms if any(seeds[0] is one for one in kept)]
+    return [seeds[0] for arms in reversed(by_size) for seeds in arms][:MOST_TOLD]
 
 
 def _untold(num_runs: int, num_told: int) -> str:
