@@ -10,7 +10,7 @@ import pandas as pd
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
 from scheduler.core.times import DAY_S, HOUR_S
-from sim.report.waiting import find_waits, largest_gangs
+from sim.report.waiting import Waits, largest_gangs
 from sim.report.wording import clock, count, duration, exact, percent
 from sim.runs.metrics import Window
 from sim.runs.steps import Steps
@@ -26,9 +26,7 @@ def part_length(window: Window) -> float:
     return DAY_S if window.end_s - window.start_s >= DAYS_FROM_S else HOUR_S
 
 
-def peaks_by_part(
-    pending: Steps, window: Window, jobs: pd.DataFrame, attempts: pd.DataFrame
-) -> pd.DataFrame:
+def peaks_by_part(pending: Steps, window: Window, jobs: pd.DataFrame, waits: Waits) -> pd.DataFrame:
     """Return the highest state of pending pods in each day or hour, the last one perhaps in part.
 
     Columns: start_s, peak_s (the first such moment), peak_pods, `<reason>_pods` at it, and of the
@@ -57,7 +55,7 @@ def peaks_by_part(
             }
         )
     table = pd.DataFrame(rows)
-    found = largest_gangs(jobs, find_waits(jobs, attempts), table["peak_s"].to_numpy(np.float64))
+    found = largest_gangs(jobs, waits, table["peak_s"].to_numpy(np.float64))
     gangs = found.gangs.reindex(found.at[:, 0]).reset_index(drop=True)  # NONE is no row of it
     return table.assign(
         largest_job=gangs["job"],

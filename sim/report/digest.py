@@ -13,7 +13,7 @@ import pandas as pd
 from sim.report.days import peaks_by_part
 from sim.report.deadlocks import Deadlocks, deadlocks
 from sim.report.episodes import Episode, find_episodes
-from sim.report.waiting import PendingCurve, pending_curve
+from sim.report.waiting import PendingCurve, find_waits, pending_curve
 from sim.runs import metrics
 from sim.runs.folder import RunResult, read_manifest, read_table
 from sim.runs.left_out import LeftOut, left_out, unmet_requests
@@ -170,10 +170,11 @@ def digest(
     same = shared == head.window
     window = _curve_window(head.window)
     seen = pending.clip(window.start_s, window.end_s)
+    waits = find_waits(run.jobs, run.attempts)
 
     def picture(window: Window) -> PendingCurve:
         part = pending.clip(window.start_s, window.end_s)
-        return pending_curve(head.arm, part, run.jobs, run.attempts, num_bins)
+        return pending_curve(head.arm, part, run.jobs, run.attempts, num_bins, waits)
 
     return Digest(
         head=head,
@@ -185,7 +186,7 @@ def digest(
         beside=picture(_curve_window(shared)),
         alone=None if same else picture(window),
         peaks=metrics.peaks(seen, metrics.piece_length(window)),
-        days=peaks_by_part(seen, window, run.jobs, run.attempts),
+        days=peaks_by_part(seen, window, run.jobs, waits),
         episodes=find_episodes(
             seen,
             allocation.clip(window.start_s, window.end_s),

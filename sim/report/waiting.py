@@ -45,18 +45,23 @@ class PendingCurve:
 
 
 def pending_curve(
-    name: str, pending: Steps, jobs: pd.DataFrame, attempts: pd.DataFrame, num_bins: int = 4000
+    name: str,
+    pending: Steps,
+    jobs: pd.DataFrame,
+    attempts: pd.DataFrame,
+    num_bins: int = 4000,
+    waits: Waits | None = None,
 ) -> PendingCurve:
     """Return the curve of a run for pictures.
 
     `pending` are its exact curves, cut to what is to be shown; `jobs` and `attempts` its tables.
     Of more than three changes in one of `num_bins` equal pieces, the lowest, the highest and the
-    last stay.
+    last stay. `waits` are those of the tables, where they are known already.
     """
     steps = pending.thin(num_bins)
     is_exact = len(steps.time_s) == len(pending.time_s)
     span_s = pending.end_s - float(pending.time_s[0])
-    gangs = largest_gangs(jobs, find_waits(jobs, attempts), steps.time_s)
+    gangs = largest_gangs(jobs, waits or find_waits(jobs, attempts), steps.time_s)
     return PendingCurve(name, steps, gangs, 0.0 if is_exact else span_s / num_bins)
 
 
