@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from scheduler.core.times import DAY_S
@@ -70,6 +70,7 @@ class Section:
     whole: tuple[Row, ...]  #: empty if no run has a longer window of its own
     sizes: tuple[Row, ...]
     curves: tuple[groups.Group, ...]
+    undrawn: str  #: of how many runs the page has no curve
     delay: Picture
     growth: Growth
     growth_picture: Picture | None
@@ -119,6 +120,7 @@ def section(
     growth = growth_of(digests, arms)
     by_size = comparison.by_size_and_arm(digests)
     told = _told_runs(by_size)
+    first = [seeds[0] for arms_ in by_size for seeds in arms_]
     return Section(
         name=name,
         anchor=f"w{at}",
@@ -130,7 +132,10 @@ def section(
         whole=tuple(comparison.rows(longer, lambda one: one.whole, shown)),
         sizes=tuple(_size_rows(by_size)),
         curves=tuple(groups.make_groups(digests, f"w{at}", room)),
-        delay=plots.delay_by_size(digests, arms, f"delay-{name}"),
+        undrawn=_undrawn(digests, room),
+        delay=plots.delay_by_size(
+            [_median(seeds) for arms_ in by_size for seeds in arms_], arms, f"delay-{name}"
+        ),
         growth=growth,
         growth_picture=plots.growth(growth.lines, arms, f"growth-{name}")
         if growth.is_known
@@ -140,8 +145,8 @@ def section(
         untold=_untold(len(digests), len(told)),
         days=tuple(_days_of(arms_, arms_ is by_size[-1]) for arms_ in by_size),
         left_out=_left_out(digests),
-        held=tuple(_held_rows(digests)),
-        held_picture=held.picture(digests, f"held-{name}"),
+        held=tuple(_held_rows(first)),
+        held_picture=held.picture(first, f"held-{name}"),
         commands=_commands(by_size[-1], digests, study),
     )
 
@@ -193,6 +198,30 @@ def _subtitle(digests: Sequence[Digest]) -> str:
     else:
         text.append(f"clusters of {listed([exact(nodes) for nodes in sizes])} nodes")
     return "; ".join(text)
+
+
+def _undrawn(digests: Sequence[Digest], room: int) -> str:
+    shown = groups.chosen_kinds(digests, room)
+    rest = sum(one.head.comparable not in shown for one in digests)
+    if not rest:
+        return ""
+    return (
+        f"The curves of {counted(rest, 'more run')} are in tables/curves; muster report draws "
+        "those of the runs that it is given."
+    )
+
+
+def _median(seeds: Sequence[Digest]) -> Digest:
+    """Return the first of several seeds with the median delays by gang size of all."""
+    if len(seeds) == 1:
+        return seeds[0]
+    table = seeds[0].shared.by_size.copy()
+    for name in ("p50", "p95"):
+        found = [_of_class(seeds, code, name) for code in range(len(table))]
+        table[f"{name}_s"] = [one.value for one in found]
+        table[f"{name}_is_lower_bound"] = [one.is_lower_bound for one in found]
+    table["num_jobs"] = sum(one.shared.by_size["num_jobs"] for one in seeds)
+    return replace(seeds[0], shared=replace(seeds[0].shared, by_size=table))
 
 
 def _size_rows(by_size: Sequence[Sequence[Sequence[Digest]]]) -> Iterator[Row]:
