@@ -10,11 +10,17 @@ from pathlib import Path
 
 from scheduler.core.times import DAY_S
 from sim.report.digest import Digest
-from sim.report.wording import counted
+from sim.report.wording import counted, exact, listed
 from sim.schema import planes
 from sim.schema.config import RunConfig
 
 FLAGS = ("--force",)
+#: options that say what a jobs file is and what a node has: `run`, `study` and `plan` take them
+OF_FILE = (
+    "--jobs", "--gpus-per-node", "--cpu-per-node", "--mem-gib-per-node", "--control-plane",
+    "--days", "--kind", "--on-bad-row", "--map", "--columns", "--dates", "--gpus-per-pod",
+)  # fmt: skip
+OF_FILE_FLAGS = ("--ignore-extra",)
 MORE_NODES = 1.25
 TOP = 20
 
@@ -82,6 +88,47 @@ def longer_study(study: Sequence[str], digests: Sequence[Digest]) -> Command | N
     )
 
 
+def more_sizes(one: Digest, study: Sequence[str]) -> Command | None:
+    """Ask how the peak changes with the cluster, where there is one size of the user's own jobs."""
+    words = _of_file(one, study)
+    if words is None:
+        return None
+    sizes = sorted({one.head.nodes, *(ceil(one.head.nodes * by) for by in (MORE_NODES, 1.5))})
+    out = _beside(one, "sizes")
+    nodes = ",".join(map(str, sizes))
+    return Command(
+        f"How does the peak change with {listed([exact(size) for size in sizes])} nodes?",
+        _line("study", *words, "--nodes", nodes, "--out", out),
+    )
+
+
+def enough_nodes(one: Digest, study: Sequence[str]) -> Command | None:
+    """Ask how many nodes would do, where the jobs are the user's own."""
+    words = _of_file(one, study)
+    if words is None:
+        return None
+    return Command(
+        "How many nodes keep 95 % of the queueing delays below 30 minutes?",
+        _line("plan", *words, "--delay-p95", "30min", "--out", _beside(one, "plan")),
+    )
+
+
+def _of_file(one: Digest, study: Sequence[str]) -> list[str] | None:
+    """Return the words about the jobs file and the nodes; None without a file, or numbers."""
+    words = [str(word) for word in (study or one.manifest.get("command", ()))]
+    if words[:1] not in (["run"], ["study"]) or not _has(words, "--jobs"):
+        return None
+    if not _has(words, "--nodes"):
+        return None
+    kept = _only(words, OF_FILE, OF_FILE_FLAGS)
+    if words[0] == "run":
+        if not _has(words, "--control-plane"):
+            kept += ["--control-plane", RunConfig().control_plane.name]
+        if one.config.until_s is not None:
+            kept += ["--days", f"{one.config.until_s / DAY_S:g}"]
+    return kept
+
+
 # -- a run under other settings ----------------------------------------------------------------
 
 
@@ -93,15 +140,19 @@ def _variant(one: Digest, question: str, suffix: str, changes: Mapping[str, str]
     gone = [*changes, "--out"]
     if "--discipline" in changes:
         gone += ["--backfill", "--number"]
-    folder = one.head.folder
-    is_point = folder.parent.name == "points"
-    beside = folder.parents[2] if is_point else folder.parent
-    out = shown_path(beside / f"{folder.name}-{suffix}")
-    if one.is_live:  # the run folder of a journal lies inside its report
-        out = shown_path(folder.parent.with_name(f"{folder.parent.name}-{suffix}"))
+    folder, out = one.head.folder, _beside(one, suffix)
     given = [part for name, value in changes.items() for part in (name, value)]
     simulate = _line(*_without(words, gone), *given, "--out", out)
     return Command(question, f"{simulate} && {_line('diff', shown_path(folder), out, *_top())}")
+
+
+def _beside(one: Digest, suffix: str) -> str:
+    """Return a folder for another run, beside that of this one or of its study or report."""
+    folder = one.head.folder
+    if one.is_live:  # the run folder of a journal lies inside its report
+        return shown_path(folder.parent.with_name(f"{folder.parent.name}-{suffix}"))
+    beside = folder.parents[2] if folder.parent.name == "points" else folder.parent
+    return shown_path(beside / f"{folder.name}-{suffix}")
 
 
 def _simulated_by(one: Digest) -> list[str] | None:
@@ -155,6 +206,21 @@ def _plane_name(config: RunConfig) -> str | None:
 
 def _has(words: Sequence[str], option: str) -> bool:
     return any(word == option or word.startswith(f"{option}=") for word in words)
+
+
+def _only(words: Sequence[str], options: Iterable[str], flags: Iterable[str]) -> list[str]:
+    """Return these options of a command line, with their values, and these flags."""
+    wanted = tuple(options)
+    kept: list[str] = []
+    takes = False
+    for word in words:
+        if takes or word in flags or word.startswith(tuple(f"{name}=" for name in wanted)):
+            kept.append(word)
+            takes = False
+        elif word in wanted:
+            kept.append(word)
+            takes = True
+    return kept
 
 
 def _without(words: Sequence[str], options: Iterable[str]) -> list[str]:

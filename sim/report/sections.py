@@ -370,7 +370,10 @@ def _commands(
         if len(arms) > 1
         else commands.other_discipline(first),
         "sizes": commands.shortest_first(gang),
-        "growth": commands.longer_study(study, digests),
+        "table": commands.enough_nodes(gang, study),
+        "growth": commands.longer_study(study, digests)
+        if len({one.head.nodes for one in digests}) > 1
+        else commands.more_sizes(gang, study),
         "episodes": commands.more_nodes(gang),
     }
     return {place: command for place, command in found.items() if command is not None}
