@@ -29,9 +29,7 @@ def test_cpus_that_were_short_are_told(tmp_path: Path) -> None:
     table = jobs(("a", 0, 2, 1, 8), ("b", 10, 2, 1, 8), ("c", 20, 2, 8, 1))
     text = report_of(table, tmp_path, 8.0)
     assert "by the time they waited for it: CPUs 100 %." in text
-    assert (
-        "First in the queue is gang b: its 2 pods of 1 GPU lack CPUs and 14 of 16 GPUs are" in text
-    )
+    assert "First in the queue is gang b: it needs 16 CPUs (2 pods) and 0 of 16 are free" in text
 
 
 def test_where_only_gpus_were_short_nothing_is_told_of_others(tmp_path: Path) -> None:
