@@ -179,8 +179,12 @@ def _what_helps(by_arm: Sequence[Sequence[Digest]], chosen: int) -> Iterator[Sen
     ours, theirs = _pods(best, "p99"), _pods(first, "p99")
     if chosen == 0:
         others = listed([_name(seeds) for seeds in by_arm[1:]], "or")
-        less = "no other arm leaves fewer pods pending at p99" if ours > 0 else "nothing waits"
-        yield Sentence(f"{_name(best)} already does best: {less} ({others}).", "table", "table")
+        highest = max(_pods(seeds, "p99") for seeds in by_arm)
+        text = f"{_name(best)} already does best: no other arm ({others}) leaves fewer pods pending"
+        if highest <= ALIKE * ours:
+            every = listed([_name(seeds) for seeds in by_arm])
+            text = f"None of the arms: {every} all leave about {count(ours)} pods pending"
+        yield Sentence(f"{text} at p99.", "table", "table")
     else:
         fewer = f"{percent(1 - ours / theirs)} fewer than" if ours * ALIKE < theirs else "about as"
         many = "" if ours * ALIKE < theirs else " many as"
