@@ -12,9 +12,9 @@ from sim.report.waiting import PendingCurve
 from sim.report.wording import duration, exact
 
 #: pieces of time of all curves of a page together: some 25 bytes each, 2 MB in all
-PAGE_BINS = 60_000
+PAGE_BINS = 70_000
 MOST_BINS, LEAST_BINS = 8_000, 300  #: of one curve
-MOST_EXPLORED = 30  #: curves of a page, which stays below 6 MB with so many
+MOST_EXPLORED = 48  #: curves of a page that one can zoom; the rest are pictures
 
 
 def bins_each(num_runs: int) -> int:
@@ -40,13 +40,11 @@ def make_groups(digests: Sequence[Digest], key: str, left: int) -> Iterator[Grou
 
     All show the window that they share. Runs that go on beyond it follow in a group of their own.
     `key` tells the workload from others of the page, which has room for `left` curves to explore.
-    Where there are more, the first seed of each size comes before other seeds, and large sizes
-    before small ones.
     """
-    kinds = chosen_kinds(digests, left)
+    kinds = list(dict.fromkeys(one.head.comparable for one in digests))
     seeds = {one.head.seed for one in digests}
     for kind in kinds:
-        members = [one for one in digests if one.head.comparable == kind][:MOST_EXPLORED]
+        members = [one for one in digests if one.head.comparable == kind]
         title = f"{exact(members[0].head.nodes)} nodes"
         if len(seeds) > 1:
             title += f", seed {members[0].head.seed}"
@@ -73,19 +71,6 @@ def make_groups(digests: Sequence[Digest], key: str, left: int) -> Iterator[Grou
                 height_px=explorer.height_px(pending),
                 num_explored=len(pending) if can_explore else 0,
             )
-
-
-def chosen_kinds(digests: Sequence[Digest], left: int) -> list[tuple[str, int, int]]:
-    """Return which groups a page with room for `left` curves shows: at least one, in order."""
-    kinds = list(dict.fromkeys(one.head.comparable for one in digests))
-    seeds = sorted({one.head.seed for one in digests})
-    kept: list[tuple[str, int, int]] = []
-    for kind in sorted(kinds, key=lambda one: (seeds.index(one[2]), -one[1])):
-        left -= sum(one.head.comparable == kind for one in digests)
-        if kept and left < 0:
-            break
-        kept.append(kind)
-    return [kind for kind in kinds if kind in kept]
 
 
 def _caption(shown: Sequence[PendingCurve], can_explore: bool) -> str:

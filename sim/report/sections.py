@@ -70,7 +70,6 @@ class Section:
     whole: tuple[Row, ...]  #: empty if no run has a longer window of its own
     sizes: tuple[Row, ...]
     curves: tuple[groups.Group, ...]
-    undrawn: str  #: of how many runs the page has no curve
     delay: Picture
     growth: Growth
     growth_picture: Picture | None
@@ -132,7 +131,6 @@ def section(
         whole=tuple(comparison.rows(longer, lambda one: one.whole, shown)),
         sizes=tuple(_size_rows(by_size)),
         curves=tuple(groups.make_groups(digests, f"w{at}", room)),
-        undrawn=_undrawn(digests, room),
         delay=plots.delay_by_size(
             [_median(seeds) for arms_ in by_size for seeds in arms_], arms, f"delay-{name}"
         ),
@@ -198,17 +196,6 @@ def _subtitle(digests: Sequence[Digest]) -> str:
     else:
         text.append(f"clusters of {listed([exact(nodes) for nodes in sizes])} nodes")
     return "; ".join(text)
-
-
-def _undrawn(digests: Sequence[Digest], room: int) -> str:
-    shown = groups.chosen_kinds(digests, room)
-    rest = sum(one.head.comparable not in shown for one in digests)
-    if not rest:
-        return ""
-    return (
-        f"The curves of {counted(rest, 'more run')} are in tables/curves; muster report draws "
-        "those of the runs that it is given."
-    )
 
 
 def _median(seeds: Sequence[Digest]) -> Digest:
