@@ -15,7 +15,7 @@ from traces.formats import catalog
 from traces.formats.dates import CHOICES
 from traces.formats.interface import Options
 from traces.formats.source import Source
-from traces.schema import COLUMNS, GPUS_PER_NODE, TraceError, complete
+from traces.schema import COLUMNS, GPUS_PER_NODE, TraceError, by_submission
 
 KINDS = catalog.KINDS
 
@@ -91,7 +91,7 @@ def load(
     found = chosen.reader().read(source, options)
     if found.jobs.empty:
         raise TraceError(f"jobs file {str(path)!r}: none of its rows is a job")
-    jobs = complete(found.jobs)
+    jobs = by_submission(found.jobs)
     offset_s = float(jobs["submit_s"].iloc[0])
     jobs["submit_s"] -= offset_s
     return LoadedJobs(

@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.lib.stride_tricks import sliding_window_view
 
 HOUR_S = 3_600.0
 DAY_S = 86_400.0
 #: `gpus` is split into pods of at most so many
 GPUS_PER_NODE = 8
 
+ASCII = 128  #: bytes from there on are of other letters
+#: names that are hashed together, and what spreads their bits: 2^64 over the golden ratio
+HASHED_ROWS, MIXER = 1 << 15, np.uint64(0x9E3779B97F4A7C15)
 INT_MAX = int(np.iinfo(np.int32).max)
 LARGEST = 1e15
 
@@ -60,6 +64,8 @@ COLUMNS: tuple[Column, ...] = (
 BY_NAME = {column.name: column for column in COLUMNS}
 GPUS = Column("gpus", "int32", at_least=0)
 REQUIRED = ("job", "submit_s", "duration_s")
+#: what other programs write into an empty cell
+EMPTY = ("NA", "N/A", "n/a", "NaN", "nan", "None", "NULL", "null", "<NA>")
 #: missing values follow from another column
 DERIVED = {"last_pod_gpus": "gpus_per_pod", "min_member": "num_pods", "walltime_s": "duration_s"}
 
@@ -150,13 +156,15 @@ def parse(
                 for row in np.flatnonzero((typed[small] > most).to_numpy())
                 if int(row) not in known
             ]
-    return pd.DataFrame(typed), sorted(bad)
+    return pd.DataFrame(typed, copy=False), sorted(bad)
 
 
 def _numbers(
     raw: pd.Series, column: Column
 ) -> tuple[pd.Series, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
     """Return typed values and which of them are wrong."""
+    if (sound := _typed_already(raw, column)) is not None:
+        return sound, np.zeros(len(raw), bool)
     array = _plain_numbers(raw)
     if array is None:
         try:
@@ -176,6 +184,20 @@ def _numbers(
     default = float(str(column.default)) if column.default is not None else 1.0
     array[wrong | empty] = np.nan if is_derived else default  # derived in `fill`
     return pd.Series(array, index=raw.index, dtype="float64" if is_derived else column.dtype), wrong
+
+
+def _typed_already(raw: pd.Series, column: Column) -> pd.Series | None:
+    """Return a column of sound numbers in its type; None if it may not be one."""
+    if getattr(raw.dtype, "kind", "") not in "if" or not len(raw) or raw.hasnans:
+        return None
+    low, high = float(raw.min()), float(raw.max())
+    most = INT_MAX if column.dtype == "int32" else LARGEST
+    if not (column.at_least <= low and column.above < low and -most <= low and high <= most):
+        return None
+    if column.dtype == "int32" and raw.dtype.kind == "f":
+        return None
+    wanted: Any = "float64" if column.name in DERIVED else column.dtype
+    return raw.astype(wanted)
 
 
 def _plain_numbers(raw: pd.Series) -> np.ndarray[tuple[int], np.dtype[np.float64]] | None:
@@ -202,6 +224,44 @@ def shown(value: object) -> str:
     return "" if value is None or value is pd.NA or value != value else str(value)
 
 
+def is_all_distinct(names: pd.Series[str]) -> bool:
+    """True if no name is blank and no two are equal; False if that may be.
+
+    Equal names have equal hashes. A set of all names would take several times their memory.
+    """
+    cells = pa.array(names, pa.large_string())
+    if cells.null_count:
+        return False
+    ends = np.frombuffer(cells.buffers()[1], np.int64)[cells.offset : cells.offset + len(cells) + 1]
+    longest = int(np.diff(ends).max())
+    if longest > 64:
+        return False
+    words = -(-longest // 8)
+    # of the 8 bytes of a word, those that are in a text so long
+    kept = np.clip(np.arange(longest + 1)[:, None] - 8 * np.arange(words), 0, 8)
+    masks = np.where(kept == 8, ~np.uint64(0), (np.uint64(1) << (8 * kept % 64).astype("u8")) - 1)
+    text = np.frombuffer(cells.buffers()[2], np.uint8)
+    if (ends[1:] == ends[:-1]).any():
+        return False
+    first_byte = text[ends[:-1]]
+    if (first_byte <= ord(" ")).any() or (first_byte >= ASCII).any():  # it may be a blank
+        return False
+    hashes = np.empty(len(cells), np.uint64)
+    for first in range(0, len(cells), HASHED_ROWS):
+        part = ends[first : first + HASHED_ROWS + 1]
+        length = np.diff(part)
+        own = np.zeros(int(part[-1] - part[0]) + 8 * words, np.uint8)
+        own[: part[-1] - part[0]] = text[part[0] : part[-1]]
+        rows = sliding_window_view(own, 8 * words)[part[:-1] - part[0]]
+        mixed = length.astype(np.uint64)
+        for word in (rows.view(np.uint64) & masks[length]).T:
+            mixed = (mixed ^ word) * MIXER
+            mixed ^= mixed >> np.uint64(29)
+        hashes[first : first + HASHED_ROWS] = mixed
+    hashes.sort()
+    return bool((hashes[1:] != hashes[:-1]).all())
+
+
 def bad_names(
     names: pd.Series[str],
     column: str,
@@ -214,6 +274,8 @@ def bad_names(
 
     `unit` is what `lines` counts.
     """
+    if not len(names) or is_all_distinct(names):
+        return []
     empty = (names.str.strip() == "").to_numpy()
     bad = [
         BadCell(int(row), column, "", "must be a name")
@@ -247,7 +309,7 @@ def complete(jobs: pd.DataFrame) -> pd.DataFrame:
         and (jobs["min_member"] <= jobs["num_pods"]).all()
         and (jobs["last_pod_gpus"] <= jobs["gpus_per_pod"]).all()
     ):
-        return _by_submission(jobs)
+        return by_submission(jobs)
     check_columns([str(name) for name in jobs.columns], "jobs table")
     typed, bad = parse(jobs)
     if bad:
@@ -256,7 +318,7 @@ def complete(jobs: pd.DataFrame) -> pd.DataFrame:
             f"jobs table, row {first.row + 1}, column {first.column!r}: {first.value!r} "
             f"{first.reason} ({len(bad)} bad values in all)"
         )
-    return _by_submission(fill(typed))
+    return by_submission(fill(typed))
 
 
 def _is_sound(values: pd.Series, column: Column) -> bool:
@@ -295,14 +357,29 @@ def fill(typed: pd.DataFrame, gpus_per_node: int = GPUS_PER_NODE) -> pd.DataFram
         table[name] = derived
     # a job of no duration still asks for some time
     table["walltime_s"] = table["walltime_s"].astype("float64").clip(lower=1e-9)
-    filled = {}
+    filled, texts = {}, dict[str, object]()
     for column in COLUMNS:
         values = table.get(column.name, column.default)
-        filled[column.name] = pd.Series(values, index=table.index, dtype=column.dtype)
-    return pd.DataFrame(filled)
+        if column.name not in table and column.dtype == "str":
+            values = texts.setdefault(str(values), _all_alike(str(values), len(table)))
+        elif column.name not in table and values == 0:  # memory that nobody reads is never taken
+            values = np.zeros(len(table), column.dtype)
+        filled[column.name] = pd.Series(values, index=table.index, dtype=column.dtype, copy=False)
+    return pd.DataFrame(filled, copy=False)
 
 
-def _by_submission(jobs: pd.DataFrame) -> pd.DataFrame:
+def _all_alike(text: str, count: int) -> object:
+    """Return a column of one text, for a few bytes a row."""
+    code = text.encode()
+    ends = np.zeros(count + 1, np.int64)
+    if code:
+        ends = np.arange(0, len(code) * count + 1, len(code))
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(code * count)]
+    return pd.array(pa.Array.from_buffers(pa.large_string(), count, buffers), dtype="str")
+
+
+def by_submission(jobs: pd.DataFrame) -> pd.DataFrame:
+    """Return a canonical table in order of submission; ties keep their order."""
     if jobs["submit_s"].is_monotonic_increasing:
         return jobs.reset_index(drop=True)
     return jobs.sort_values("submit_s", kind="stable", ignore_index=True)

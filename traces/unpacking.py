@@ -109,12 +109,22 @@ def unpacked(path: Path) -> bytes:
     while (name := _container(content)) and depth < DEEPEST:
         content = _opened(path, name, content)
         depth += 1
-    if not depth and path.suffix.lower() in ENDINGS:
+    if not depth and names_container(path):
         raise TraceError(
             f"jobs file {str(path)!r} is not a sound {ENDINGS[path.suffix.lower()]} file, as its "
             "name says; fetch it again, or rename it"
         )
     return content
+
+
+def is_packed(start: bytes) -> bool:
+    """True if the first bytes of a file are those of a container."""
+    return bool(_container(start))
+
+
+def names_container(path: Path) -> bool:
+    """True if a file's name says that it is a container."""
+    return path.suffix.lower() in ENDINGS
 
 
 def _container(content: bytes) -> str:

@@ -12,14 +12,23 @@ import pandas as pd
 from traces.formats.dates import are_dates, seconds_of, times
 from traces.formats.interface import Options, Reading
 from traces.formats.outcomes import UNKNOWN
+from traces.formats.quick import quick
 from traces.formats.rows import RawTable, reject, sound_and
 from traces.formats.source import Source
 from traces.formats.text import read_table
-from traces.schema import BY_NAME, GPUS, BadCell, TraceError, check_columns, fill, parse, shown
+from traces.schema import (
+    BY_NAME,
+    EMPTY,
+    GPUS,
+    BadCell,
+    TraceError,
+    check_columns,
+    fill,
+    parse,
+    shown,
+)
 from traces.unpacking import read_parquet
 
-#: what other programs write into an empty cell
-EMPTY = ("NA", "N/A", "n/a", "NaN", "nan", "None", "NULL", "null", "<NA>")
 #: columns of time, which Parquet may hold as such
 TIMES = ("submit_s", "duration_s", "walltime_s")
 #: a column that is only the number of the row, as pandas writes its index
@@ -33,6 +42,24 @@ OF_A_RUN = ("never_fits", "unfinished")
 
 
 def read(source: Source, options: Options) -> Reading:
+    """Return the jobs of a jobs table.
+
+    Raises:
+        TraceError: a column is missing or unknown, or there are bad rows that may not be skipped.
+    """
+    if not source.is_parquet and (table := quick(source, options)) is not None:
+        typed, bad = parse(table.rows, None, options.gpus_per_node)
+        if not bad and len(typed):
+            jobs = fill(typed, options.gpus_per_node)
+            return Reading(jobs, reject(table, [], options.on_bad_row), notes=_passed(table))
+    return _read_by_cell(source, options)
+
+
+def _passed(table: RawTable) -> tuple[str, ...]:
+    return (f"passed over {table.comments:,} comment lines",) if table.comments else ()
+
+
+def _read_by_cell(source: Source, options: Options) -> Reading:
     """Return the jobs of a jobs table.
 
     Raises:
@@ -61,8 +88,7 @@ def read(source: Source, options: Options) -> Reading:
     kept = typed[table.rows_but(bad)]
     if kept.empty:
         raise TraceError(f"jobs file {str(source)!r}: none of its {len(typed)} rows is a job")
-    if table.comments:
-        notes.append(f"passed over {table.comments:,} comment lines")
+    notes += _passed(table)
     return Reading(fill(kept, options.gpus_per_node), rejected, notes=tuple(notes))
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from traces.schema import TraceError
-from traces.unpacking import unpacked
+from traces.unpacking import is_packed, names_container, unpacked
 
 #: how much of a file is looked at to recognise its format
 HEAD_BYTES = 1 << 16
@@ -45,6 +46,7 @@ class Source:
         self.path = path
         self.columns = columns
         self.names = names or {}
+        self._is_bare = False  #: in no container; known once `start` is
 
     def __str__(self) -> str:
         return str(self.path)
@@ -57,6 +59,22 @@ class Source:
             TraceError: it cannot be read, or is no sound container, or unpacks to too much.
         """
         return unpacked(self.path)
+
+    @cached_property
+    def start(self) -> bytes:
+        """The first bytes of `content`; a file in no container is not read further for them."""
+        try:
+            with self.path.open("rb") as file:
+                found = file.read(HEAD_BYTES)
+        except OSError as error:
+            raise TraceError(f"jobs file {str(self)!r}: {error.strerror}") from None
+        self._is_bare = not is_packed(found) and not names_container(self.path)
+        return found if self._is_bare else self.content[:HEAD_BYTES]
+
+    def stream(self) -> BinaryIO:
+        """Open the content for reading in parts; the caller closes it."""
+        _ = self.start
+        return self.path.open("rb") if self._is_bare else io.BytesIO(self.content)
 
     @property
     def name(self) -> str:
@@ -71,7 +89,7 @@ class Source:
         """True if the file is a Parquet table, by its first bytes or, if empty, by its name."""
         if self.is_plain_parquet or self.name.endswith((".parquet", ".pq")):
             return True
-        return self.content[:4] == PARQUET
+        return self.start[:4] == PARQUET
 
     @cached_property
     def is_plain_parquet(self) -> bool:
@@ -84,15 +102,19 @@ class Source:
         """The beginning of the file as text; what is not text is replaced."""
         if self.is_parquet:
             return ""
-        encoding = encoding_of(self.content)
-        return self.content[:HEAD_BYTES].decode(encoding, "replace").lstrip("\ufeff")
+        return self.start.decode(encoding_of(self.start), "replace")
 
     @cached_property
+    def layout(self) -> Layout:
+        """How the cells of a table lie in it."""
+        return layout_of(self.head, str(self))
+
+    @property
     def header(self) -> tuple[str, ...]:
         """The names of a text's columns: those given, or the first line that is no comment."""
         if self.is_parquet:
             return ()
-        return tuple(self.renamed(self.columns or layout_of(self.head, str(self)).header))
+        return tuple(self.renamed(self.columns or self.layout.header))
 
     def renamed(self, header: Sequence[str]) -> list[str]:
         """Return the names of columns as the user renames them.
