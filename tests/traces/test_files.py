@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import traces
 from traces import TraceError, schema
 from traces.formats import rows
-from traces.formats.jobs import EMPTY
+from traces.schema import EMPTY
 
 HEADER = "job,submit_s,duration_s,num_pods,gpus_per_pod,walltime_s,priority,min_member"
 GOOD = "good,0,60,2,8,90,1,2"
