@@ -3,6 +3,7 @@
     python bench/sim.py              all rows; bench/out/sim.json; about fifteen minutes
     python bench/sim.py --quick      smaller sizes, for a quick look
     python bench/sim.py --write-docs also write the table into docs/benchmarks.md
+    python bench/sim.py --reading    only the two rows about large files
     python bench/sim.py --profile gang-fifo | gang-easy
 
 Every measurement is a fresh process. Times are CPU seconds; the two sides of a ratio take turns,
@@ -21,6 +22,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import venv
 from collections.abc import Callable, Iterator, Mapping
@@ -51,10 +53,11 @@ class Size:
     growth: tuple[tuple[int, float], tuple[int, float]] = ((2_500, 30.0), (75_000, 3.0))
     pod_days: tuple[float, ...] = (2.0, 7.0)  #: the cluster begins empty and is full after a day
     repeats: int = 3
+    rows: int = 5_000_000  #: of a jobs file
 
 
 FULL = Size()
-QUICK = Size(5_000, 750, 10.0, ((250, 30.0), (2_500, 10.0)), (1.0,), 1)
+QUICK = Size(5_000, 750, 10.0, ((250, 30.0), (2_500, 10.0)), (1.0,), 1, 200_000)
 
 
 @dataclass(frozen=True)
@@ -223,6 +226,25 @@ def measure_simpy(nodes: str, days: str, per: str) -> dict[str, float]:
     return {"cpu_s": time.process_time() - began_s}
 
 
+def measure_reading(side: str, path: str) -> dict[str, float]:
+    """Read a large CSV with pyarrow alone, or as a jobs file; memory is beyond the imports."""
+    import pandas as pd
+    from pyarrow import csv
+
+    import traces
+
+    pd.DataFrame({"a": ["b"]}).to_numpy()  # what pandas imports at first use
+    before_mib, began_s = peak_mib(), time.process_time()
+    held_mib = 0.0
+    if side == "pyarrow":
+        table = csv.read_csv(path, csv.ReadOptions(use_threads=False))
+        held_mib = table.nbytes / (1 << 20)
+    else:
+        traces.load(path)
+    cpu_s = time.process_time() - began_s
+    return {"cpu_s": cpu_s, "table_mib": held_mib, "more_mib": peak_mib() - before_mib}
+
+
 def peak_mib() -> float:
     """Return the peak memory of this process; `ru_maxrss` would count what it was forked from."""
     status = Path("/proc/self/status").read_text("ascii")
@@ -234,6 +256,7 @@ MEASUREMENTS: dict[str, Callable[..., dict[str, float]]] = {
     "month": measure_month,
     "pods": measure_pods,
     "simpy": measure_simpy,
+    "reading": measure_reading,
 }
 
 
@@ -467,6 +490,44 @@ def scaling_rows(size: Size, quick: bool) -> Iterator[Row]:
         )
 
 
+def reading_rows(size: Size, quick: bool) -> Iterator[Row]:
+    """Read a jobs table of millions of rows beside pyarrow's own reader of CSV."""
+    import numpy as np
+    import pandas as pd
+
+    rng = np.random.default_rng(SEED)
+    count = size.rows
+    table = pd.DataFrame(
+        {
+            "job": [f"job-{number}" for number in range(count)],
+            "submit_s": np.sort(rng.uniform(0, 30 * 86_400, count)).round(1),
+            "duration_s": rng.lognormal(6, 2, count).round(1),
+            "num_pods": rng.integers(1, 65, count),
+            "gpus_per_pod": rng.integers(1, 9, count),
+        }
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "jobs.csv"
+        table.to_csv(path, index=False)
+        del table
+        alone, ours = in_turns(
+            size.repeats,
+            lambda: measured("reading", "pyarrow", path),
+            lambda: measured("reading", "muster", path),
+        )
+    rows = f"CSV of {count:,} jobs"
+    yield row(
+        f"{rows}, CPU time / pyarrow's reader", median(ours) / median(alone), "x", "<= 2",
+        note=f"{median(ours):.1f} s beside {median(alone):.1f} s",
+    )  # fmt: skip
+    held = median(alone, "table_mib")
+    more = median(ours, "more_mib")
+    yield row(
+        f"{rows}, peak memory / pyarrow's table", more / held, "x", "<= 3",
+        note=f"{more:,.0f} MiB beside {held:,.0f} MiB",
+    )  # fmt: skip
+
+
 def study_row() -> Row:
     """Time a whole study, wall clock; it needs a machine that does nothing else."""
     out = OUT / "study"
@@ -545,6 +606,7 @@ def main() -> int:
         "--write-docs", action="store_true", help="write the table into docs/benchmarks.md"
     )
     parser.add_argument("--profile", choices=["gang-fifo", "gang-easy"])
+    parser.add_argument("--reading", action="store_true", help="only the reading of large files")
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.one:
@@ -558,11 +620,12 @@ def main() -> int:
     size = QUICK if chosen.quick else FULL
     print(f"The core and the engines run {compiled.which()}", flush=True)
     rows: list[Row] = []
-    for source in (peer_rows, scaling_rows):
+    sources = (reading_rows,) if chosen.reading else (peer_rows, scaling_rows, reading_rows)
+    for source in sources:
         for one in source(size, chosen.quick):
             print(table([one])[-1], flush=True)
             rows.append(one)
-    if not (chosen.quick or chosen.no_study):
+    if not (chosen.quick or chosen.no_study or chosen.reading):
         rows.append(study_row())
         print(table(rows[-1:])[-1])
     return report(rows, write_docs=chosen.write_docs)
