@@ -222,6 +222,8 @@ def jobs_table(records: Records) -> pd.DataFrame:
     done = attempts[attempts["outcome"] == "completed"].set_index("job")["end_s"]
     outcome = table["outcome"].to_numpy(object).copy()
     end_s = per_job(done, np.nan)
+    # in a log they say how far it was known, here what became of a job in the run
+    outcome[np.isin(outcome, ("unfinished", "never_fits"))] = "unknown"
     outcome[np.isnan(end_s)] = "unfinished"
     outcome[records.never_fits] = "never_fits"
     columns: dict[str, object] = {

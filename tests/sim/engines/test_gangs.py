@@ -73,6 +73,15 @@ def test_a_horizon_leaves_what_is_not_done_unfinished() -> None:
     assert result.attempts["outcome"].tolist() == ["completed", "unfinished"]
 
 
+def test_words_of_a_log_are_not_taken_for_what_became_of_a_job_in_the_run() -> None:
+    table = jobs(("a", 0.0, 10.0, 1, 8), ("b", 1.0, 10.0, 1, 8), ("c", 2.0, 10.0, 1, 8))
+    table["outcome"] = ["unfinished", "never_fits", "failed"]
+    result = run(table, nodes=1)
+    assert result.jobs["outcome"].tolist() == ["unknown", "unknown", "failed"]
+    assert result.summary["num_jobs"] == 3
+    assert result.summary["left_out"]["num_jobs"] == 0
+
+
 def test_labels_of_the_jobs_table_stay() -> None:
     table = jobs(("a", 0.0, 10.0, 1, 8), ("b", 0.0, 10.0, 1, 8))
     table = table.assign(outcome=["failed", "cancelled"], user=["x", "y"])
