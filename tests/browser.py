@@ -141,17 +141,22 @@ class Tab:
             await self.call("Input.dispatchMouseEvent", type=kind, x=at, y=y, button="left",
                             buttons=1, clickCount=1)  # fmt: skip
 
+    async def touch(self, kind: str, *places: tuple[float, float]) -> None:
+        """Put fingers down, move or lift them: touchStart, touchMove or touchEnd."""
+        points = [{"x": x, "y": y} for x, y in places]
+        await self.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+
     async def tap(self, x: float, y: float) -> None:
         """Touch a place of the window for a moment."""
-        await self.call(
-            "Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}]
-        )
-        await self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        await self.touch("touchStart", (x, y))
+        await self.touch("touchEnd")
 
     async def swipe(self, x: float, y: float, by: float) -> None:
         """Push the page up with a finger by so many pixels."""
-        await self.call("Input.synthesizeScrollGesture", x=x, y=y, yDistance=-by,
-                        gestureSourceType="touch", speed=2000)  # fmt: skip
+        await self.touch("touchStart", (x, y))
+        for step in range(1, 9):
+            await self.touch("touchMove", (x, y - by * step / 8))
+        await self.touch("touchEnd")
 
 
 @asynccontextmanager

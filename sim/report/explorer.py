@@ -37,13 +37,19 @@ LEAST_SPAN_S = 1.0  #: one cannot zoom in further
 #: matplotlib's patterns of reasons, as BokehJS draws them
 HATCH = {"": " ", "///": "/", "\\\\\\": "\\", "...": ".", "xxx": "x", "|||": "|"}
 INK, GRID = "#1a1a1a", "#e3e3e3"  #: pages give other colours by CSS
+_TEXT_STYLE = (
+    ":host{display:block;width:100%;padding-top:6px;"
+    f"font:13px/1.5 system-ui,'DejaVu Sans',sans-serif;color:var(--ink,{INK})}}"
+    "div{display:block}p{margin:0}b{margin-right:.6em}"
+    "span{display:inline-block;white-space:nowrap;margin-left:.7em}"
+    "i{display:inline-block;width:.8em;height:.8em;margin-right:.3em;border:1px solid #888;"
+    "vertical-align:-.05em}"
+)
+#: on a phone lines wrap; room for them keeps the curves where they are while one points at them
 SAID_STYLE = (
-    ":host{display:block;width:100%;font:13px/1.5 system-ui,'DejaVu Sans',sans-serif;"
-    f"color:var(--ink,{INK});min-height:{SAID_PX - 6}px;padding-top:6px}}"
-    "div{display:block}p{margin:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}"
-    "i{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 .7em;border:1px solid #888;"
-    "vertical-align:-.05em}b{margin-right:.6em}"
-    "@media(max-width:40rem){p{white-space:normal}:host{min-height:88px}}"
+    f"{_TEXT_STYLE}:host{{min-height:{SAID_PX - 6}px}}"
+    "p{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}"
+    "@media(max-width:40rem){p{white-space:normal}:host{min-height:140px}}"
 )
 
 
@@ -185,10 +191,10 @@ def _document(
             "arms": [_arm(curve) for curve in curves],
         }))  # fmt: skip
     shared = _Shared(make, x, y, levels, pointer)
-    children = [_pane(make, head)]
+    children = [_pane(make, head, _TEXT_STYLE)]
     for place, curve in enumerate(curves):
         is_last = place == len(curves) - 1
-        children.append(_pane(make, said[place]))
+        children.append(_pane(make, said[place], SAID_STYLE))
         figure = _figure(shared, sources[place], [one.colour for one in reasons],
                          [HATCH.get(one.hatch, " ") for one in reasons],
                          has_axis=is_last, can_drag=can_drag)  # fmt: skip
@@ -230,8 +236,8 @@ def _arm(curve: PendingCurve) -> list[Any]:
     ]
 
 
-def _pane(make: _Models, html: Json) -> Json:
-    return make("Pane", elements=[html], stylesheets=[SAID_STYLE])
+def _pane(make: _Models, html: Json, style: str) -> Json:
+    return make("Pane", elements=[html], stylesheets=[style])
 
 
 def _figure(
@@ -270,7 +276,7 @@ def _figure(
                                "axis_label_text_font_size": "12px"}  # fmt: skip
     tools = [
         make("BoxZoomTool", name="drag", dimensions="width"),
-        make("WheelZoomTool", name="wheel", dimensions="width", modifiers={"ctrl": True}),
+        make("WheelZoomTool", name="wheel", dimensions="width", modifiers=_map({"ctrl": True})),
     ]
     toolbar = make("Toolbar", tools=tools, logo=None, active_drag="auto" if can_drag else None,
                    active_scroll="auto" if can_drag else None)  # fmt: skip

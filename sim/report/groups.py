@@ -79,8 +79,8 @@ def _caption(shown: Sequence[PendingCurve], can_explore: bool) -> str:
     coarsest = max(curve.bin_s for curve in shown)
     if coarsest > 0:
         text += (
-            f" Where more changes than that, each {duration(coarsest)} keep their lowest, highest"
-            " and last state, so no peak is lost."
+            f" A piece of {duration(coarsest)} with more changes keeps its lowest, highest and last"
+            " state, so no peak is lost."
         )
     if not can_explore:
         text += " This page has enough pictures to zoom; make a report of fewer runs for this one."

@@ -77,10 +77,9 @@ class Picture:
 
     def img(self) -> str:
         """Return the picture as HTML for a page: it needs no file, and turns dark with the page."""
-        return (
-            f'<img src="{escape(_data_uri(self.svg))}" alt="{escape(self.alt)}"'
-            f' width="{self.width_px}" height="{self.height_px}" loading="lazy">'
-        )
+        size = f'width="{self.width_px}" height="{self.height_px}" style="--own: {self.width_px}px"'
+        address, alt = escape(_data_uri(self.svg)), escape(self.alt)
+        return f'<img src="{address}" alt="{alt}" {size} loading="lazy">'
 
 
 @contextmanager

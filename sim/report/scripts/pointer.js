@@ -14,7 +14,7 @@ const lasted = (s) => {
   const [size, unit] = s >= 259200 ? [86400, "d"] : s >= 3600 ? [3600, "h"] : s >= 60 ? [60, "min"] : [1, "s"];
   return `${Number((s / size).toPrecision(3))} ${unit}`;
 };
-const swatch = (colour, text) => `<i style="background:${colour}"></i>${text}`;
+const swatch = (colour, text) => `<span><i style="background:${colour}"></i>${text}</span>`;
 const legend = reasons.map(([label, colour]) => swatch(colour, safe(label))).reverse();
 head.html = `<p><b>${clock(at)}</b>${legend.join("")}</p>`;
 sources.forEach((source, place) => {
