@@ -9,7 +9,7 @@ from sim.report import curves, explorer
 from sim.report.digest import Digest
 from sim.report.pictures import Picture, render
 from sim.report.waiting import PendingCurve
-from sim.report.wording import duration, exact
+from sim.report.wording import counted, duration
 
 #: pieces of time of all curves of a page together: some 25 bytes each, 2 MB in all
 PAGE_BINS = 70_000
@@ -45,7 +45,7 @@ def make_groups(digests: Sequence[Digest], key: str, left: int) -> Iterator[Grou
     seeds = {one.head.seed for one in digests}
     for kind in kinds:
         members = [one for one in digests if one.head.comparable == kind]
-        title = f"{exact(members[0].head.nodes)} nodes"
+        title = counted(members[0].head.nodes, "node")
         if len(seeds) > 1:
             title += f", seed {members[0].head.seed}"
         longer = [one for one in members if one.alone is not None]
@@ -75,7 +75,8 @@ def make_groups(digests: Sequence[Digest], key: str, left: int) -> Iterator[Grou
 
 def _caption(shown: Sequence[PendingCurve], can_explore: bool) -> str:
     start_s, end_s = curves.span_s(shown)
-    text = f"All panels show the same {duration(end_s - start_s)} on one scale."
+    text = f"The {duration(end_s - start_s)}"
+    text += " are the same in all panels, on one scale." if len(shown) > 1 else " of the run."
     coarsest = max(curve.bin_s for curve in shown)
     if coarsest > 0:
         text += (

@@ -15,6 +15,7 @@ from sim.report import ticks
 from sim.report.digest import Digest
 from sim.report.lettering import shown
 from sim.report.pictures import Picture, drawing, render
+from sim.report.wording import counted
 from sim.runs.metrics import SIZE_CLASSES, Growth
 
 #: line colour, dashes and marker of the arms, in order of appearance
@@ -41,7 +42,7 @@ def delay_by_size(digests: Sequence[Digest], arms: Sequence[str], name: str) -> 
     sizes = sorted({digest.head.nodes for digest in digests})
     labels = [label.replace("<=", "≤ ") for label, _ in SIZE_CLASSES]
     with drawing(arms):
-        figure = Figure(figsize=(max(4.2, 3.1 * len(sizes)), 3.4), layout="constrained")
+        figure = Figure(figsize=(max(3.7, 3.1 * len(sizes)), 3.4), layout="constrained")
         panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
         of_arm: dict[str, Line2D] = {}
         for axes, nodes in zip(panels, sizes, strict=True):
@@ -80,7 +81,7 @@ def delay_by_size(digests: Sequence[Digest], arms: Sequence[str], name: str) -> 
             axes.set_yscale("log")
             axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right")
             axes.set_xlim(-0.3, len(labels) - 0.7)
-            axes.set_title(f"{nodes:,} nodes", fontsize=9.5)
+            axes.set_title(counted(nodes, "node"), fontsize=9.5)
             axes.set_xlabel("GPUs of the gang")
         ticks.log_durations(panels[0])  # the panels share it
         panels[0].set_ylabel("queueing delay, p50 to p95")

@@ -79,11 +79,15 @@ def log_durations(axes: Axes) -> None:
     _log_axis(axes.yaxis, axes.get_ylim, axes.set_ylim, ROUND_S, BETWEEN_S, _short)
 
 
-def log_counts(axes: Axes) -> None:
-    """Label a logarithmic y axis of counts with 1, 10, 100, and widen it to two labels."""
-    tens = tuple(10.0**power for power in range(16))
+def log_counts(axes: Axes, least: float = 1.0) -> None:
+    """Label a logarithmic y axis with powers of ten from `least`, and widen it to two labels."""
+    tens = tuple(least * 10.0**power for power in range(16 - round(math.log10(least))))
     between = tuple(n * ten for ten in tens for n in (2, 5))
-    _log_axis(axes.yaxis, axes.get_ylim, axes.set_ylim, tens, between, count)
+    _log_axis(axes.yaxis, axes.get_ylim, axes.set_ylim, tens, between, _plain)
+
+
+def _plain(value: float) -> str:
+    return count(value) if value >= 1 else f"{value:g}"
 
 
 def _log_axis(

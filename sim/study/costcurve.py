@@ -51,6 +51,8 @@ def curve_table(plan: Plan, answer: Answer) -> pd.DataFrame:
 
 def draw_curve(table: pd.DataFrame, target: int, plan: Plan, answer: Answer, ax: Axes) -> None:
     """Draw one target's figure against what varies: mean, range over seeds, limit and answer."""
+    from sim.report.ticks import log_counts  # as matplotlib, only where a picture is drawn
+
     what = plan.vary.what
     chosen = table[(table["target"] == target) & table["in_curve"]]
     by_size = chosen.groupby(what)["value"]
@@ -83,6 +85,7 @@ def draw_curve(table: pd.DataFrame, target: int, plan: Plan, answer: Answer, ax:
     fits_log = limit > 0 and len(positive) == len(chosen)
     if fits_log and positive.max() > LOG_RANGE * positive.min():
         ax.set_yscale("log")
+        log_counts(ax, least=1e-6)
         label += ", log axis"
     else:
         ax.set_ylim(bottom=0)
@@ -266,7 +269,7 @@ def _picture(plan: Plan, answer: Answer, table: pd.DataFrame, *paths: Path) -> N
     count = len(plan.target)
     title = fill(headline(plan, answer), 92)
     height = 0.7 + 0.18 * title.count("\n") + 2.1 * count
-    with rc_context({"svg.hashsalt": "muster", "font.size": 9}):
+    with rc_context({"svg.hashsalt": "muster", "font.size": 9, "text.parse_math": False}):
         figure = Figure(figsize=(7.2, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]

@@ -7,6 +7,7 @@ const at = Math.min(Math.max(cb_obj.x, whole[0]), whole[1]);
 if (!Number.isFinite(at)) return;
 const safe = (text) => text.replace(/[&<>"']/g, (letter) => `&#${letter.charCodeAt(0)};`);
 const exact = (number) => number.toLocaleString("en-US");
+const counted = (number, what) => `${exact(number)} ${what}${number == 1 ? "" : "s"}`;
 const two = (number) => String(Math.floor(number)).padStart(2, "0");
 const clock = (s) =>
   `day ${Math.floor(s / 86400)} ${two((s % 86400) / 3600)}:${two((s % 3600) / 60)}:${two(s % 60)}`;
@@ -40,8 +41,8 @@ sources.forEach((source, place) => {
   const gangs = ["gang_0", "gang_1", "gang_2"]
     .map((column) => source.data[column][low])
     .filter((row) => row >= 0)
-    .map((row) => `${safe(jobs[row])} (${exact(gpus[row])} GPUs, ${exact(pods[row])} pods, `
+    .map((row) => `${safe(jobs[row])} (${counted(gpus[row], "GPU")}, ${counted(pods[row], "pod")}, `
       + `for ${lasted(Math.max(at - since[row], 0))})`);
-  said[place].html = `<p><b>${safe(name)}</b>${exact(total)} pods pending${parts.join("")}</p>`
+  said[place].html = `<p><b>${safe(name)}</b>${counted(total, "pod")} pending${parts.join("")}</p>`
     + `<p>${gangs.length ? "largest waiting: " + gangs.join(", ") : ""}</p>`;
 });

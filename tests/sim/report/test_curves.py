@@ -125,6 +125,15 @@ def test_a_logarithmic_axis_has_two_labels_or_more(low: float, high: float, labe
     assert len({text.get_text() for text in axes.get_yticklabels()}) == len(axes.get_yticks())
 
 
+def test_labels_of_a_logarithmic_axis_below_one() -> None:
+    axes = Figure().add_subplot()
+    axes.plot([0, 1], [0.02, 1.3])
+    axes.set_yscale("log")
+    ticks.log_counts(axes, least=1e-6)
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert {"0.05", "0.1", "1"} <= set(labels)
+
+
 def test_labels_say_the_same_as_texts() -> None:
     assert ticks.time_label(12 * 86400.0, 86400.0) == "12"
     assert ticks.time_label(12 * 86400.0, 21600.0) == "day 12"

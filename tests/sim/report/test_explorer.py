@@ -119,7 +119,7 @@ def test_the_pointer_says_what_the_tables_say(page: Path, results: dict[str, Run
             TABLE[PendingReason(name)].label: int(n) for name, n in zip(columns, state, strict=True)
         }
         head = part.split("largest")[0]
-        return f" {int(state.sum()):,} pods pending" in head and all(
+        return f" {int(state.sum()):,} pod" in head and all(
             (f" {count:,} {label}" in head) == (count > 0) for label, count in labels.items()
         )
 
