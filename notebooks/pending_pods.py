@@ -22,16 +22,20 @@ import json
 import os
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
+from bokeh.io import output_notebook, show
+from bokeh.resources import INLINE
 from IPython.display import display
 
-from sim.report.curves import stack_by_reason
+from sim.report.curves import draw
 from sim.report.episodes import explain, find_episodes
+from sim.report.explorer import layout
+from sim.report.waiting import PendingCurve, pending_curve
 from sim.runs.folder import RunResult
 from sim.runs.metrics import pending_quantiles
 from sim.runs.steps import Steps, allocation_steps, pending_steps
 
+# %matplotlib inline
 HOUR_S, DAY_S = 3_600.0, 86_400.0
 study = Path(os.environ.get("MUSTER_STUDY", Path("..", "runs", "study")))
 
@@ -90,29 +94,32 @@ quantiles = pd.concat(
 overall = quantiles.xs("all", level="reason")[["p50_pods", "p99_pods", "max_pods"]]
 display(overall.round().astype(int))
 
+# %% [markdown]
+# The curves themselves, as the report draws them: all arms of a size on one time axis, one scale.
+
+
 # %%
-sizes = sorted({nodes for nodes, _ in curves})
-arms = sorted({arm for _, arm in curves})
-fig, axes = plt.subplots(
-    len(sizes),
-    1,
-    figsize=(9, 2.4 * len(sizes)),
-    sharex=True,
-    sharey=True,
-    squeeze=False,
-    layout="constrained",
-)
-for ax, nodes in zip(axes[:, 0], sizes, strict=True):
-    for arm, line in zip(arms, ["-", "--", ":", "-."] * 3, strict=False):
-        if (nodes, arm) in curves:
-            steps = curves[nodes, arm].thin(800)
-            ax.step(steps.time_s / DAY_S, steps.total(), line, where="post", label=arm, linewidth=1)
-    ax.set(ylabel="Pending pods", title=f"{nodes:,} nodes")
-    ax.set_yscale("symlog", linthresh=10)
-axes[0, 0].legend(ncols=len(arms), loc="upper right", frameon=False)
-axes[-1, 0].set_xlabel("Time (days); pods on a logarithmic axis from 10 on")
-fig.suptitle(f"Pending pods of workload {workload}")
-plt.show()
+def picture_of(nodes: int, arm: str, steps: Steps) -> PendingCurve:
+    """Return a curve with its largest waiting gangs."""
+    point = chosen[(chosen["nodes"] == nodes) & (chosen["arm"] == arm)].iloc[0]
+    jobs = pd.read_parquet(point["folder"] / "jobs.parquet")
+    attempts = pd.read_parquet(point["folder"] / "attempts.parquet")
+    return pending_curve(arm, steps, jobs, attempts)
+
+
+pictures = {key: picture_of(*key, steps) for key, steps in curves.items()}
+for nodes in sorted({nodes for nodes, _ in pictures}):
+    print(f"{workload}, {nodes:,} nodes")
+    display(draw([picture for (size, _), picture in pictures.items() if size == nodes]))
+
+# %% [markdown]
+# The largest size to explore: drag to zoom in, double click for the whole time. The pointer says of
+# every arm what was pending, and which three waiting gangs needed the most GPUs.
+
+# %%
+output_notebook(INLINE, hide_banner=True)
+largest = max(nodes for nodes, _ in pictures)
+show(layout([picture for (size, _), picture in pictures.items() if size == largest]))
 
 # %% [markdown]
 # ## Why they are pending
@@ -158,14 +165,8 @@ if episodes:
     around = curves[worst].clip(
         max(episode.start_s - HOUR_S, 0.0), min(episode.end_s + HOUR_S, window_s)
     )
-    fig, ax = plt.subplots(figsize=(9, 3.6), layout="constrained")
-    shown = around.thin(800)
-    handles = stack_by_reason(ax, shown.time_s / HOUR_S, shown.values, shown.columns)
-    ax.set(
-        xlabel="Time (hours)", ylabel="Pending pods", title=f"{workload}, {nodes:,} nodes, {arm}"
-    )
-    ax.legend(handles=handles, frameon=False, loc="upper left")
-    plt.show()
+    print(f"{workload}, {nodes:,} nodes, {arm}")
+    display(draw([pending_curve(arm, around, result.jobs, result.attempts)]))
 
 # %% [markdown]
 # The gangs that waited at its peak, largest first, with what they had waited for in the end:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from html import escape
 from importlib import metadata, resources, util
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ LEAST_SPAN_S = 1.0  #: one cannot zoom in further
 #: matplotlib's patterns of reasons, as BokehJS draws them
 HATCH = {"": " ", "///": "/", "\\\\\\": "\\", "...": ".", "xxx": "x", "|||": "|"}
 INK, GRID = "#1a1a1a", "#e3e3e3"  #: pages give other colours by CSS
+_LAYOUTS = count()  #: numbers of layouts, as a notebook may show several
+
 _TEXT_STYLE = (
     ":host{display:block;width:100%;padding-top:6px;"
     f"font:13px/1.5 system-ui,'DejaVu Sans',sans-serif;color:var(--ink,{INK})}}"
@@ -71,7 +74,7 @@ def layout(curves: Sequence[PendingCurve]) -> UIElement:
     """Return the picture as a layout of bokeh, for `bokeh.io.show` in a notebook."""
     from bokeh.document import Document
 
-    json_: Any = _document(curves, "n", _plain, can_drag=True)
+    json_: Any = _document(curves, f"n{next(_LAYOUTS)}", _plain, can_drag=True)
     document = Document.from_json(json_)
     (root,) = document.roots
     document.clear()
