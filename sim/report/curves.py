@@ -52,14 +52,18 @@ def columns_of(curves: Sequence[PendingCurve]) -> list[str]:
     return [name for name, is_seen in zip(columns, seen, strict=True) if is_seen]
 
 
-def draw(curves: Sequence[PendingCurve]) -> Figure:
-    """Draw curves under each other with one time axis and one scale, stacked by reason."""
+def draw(curves: Sequence[PendingCurve], num_bins: int = DRAWN_BINS) -> Figure:
+    """Draw curves under each other with one time axis and one scale, stacked by reason.
+
+    Of more than three changes in one of `num_bins` equal pieces, the lowest, the highest and the
+    last are drawn.
+    """
     start_s, end_s = span_s(curves)
     with drawing([curve.name for curve in curves]):
         figure = Figure(figsize=(WIDTH_IN, 1.05 + PANEL_IN * len(curves)), layout="constrained")
         panels = figure.subplots(len(curves), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         for axes, curve in zip(panels, curves, strict=True):
-            _draw_one(axes, curve)
+            _draw_one(axes, curve, num_bins)
             if curve.steps.end_s < end_s:
                 axes.axvspan(curve.steps.end_s, end_s, facecolor=NOT_SIMULATED, linewidth=0)
         ticks.time_axis(panels[-1], start_s, end_s)
@@ -86,8 +90,8 @@ def describe(curves: Sequence[PendingCurve], what: str) -> str:
     return f"Pending pods over time, {what}. Peaks: {', '.join(peaks)} pods"
 
 
-def _draw_one(axes: Axes, curve: PendingCurve) -> None:
-    steps = curve.steps.thin(DRAWN_BINS)
+def _draw_one(axes: Axes, curve: PendingCurve, num_bins: int) -> None:
+    steps = curve.steps.thin(num_bins)
     edges = np.append(steps.time_s, steps.end_s)
     values = np.vstack((steps.values, steps.values[-1:]))
     stack_by_reason(axes, edges, values, steps.columns)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sim.report import curves, explorer
+from sim.report.curves import DRAWN_BINS
 from sim.report.digest import Digest
 from sim.report.pictures import Picture, render
 from sim.report.waiting import PendingCurve
@@ -14,12 +15,27 @@ from sim.report.wording import counted, duration
 #: pieces of time of all curves of a page together: some 25 bytes each, 2 MB in all
 PAGE_BINS = 70_000
 MOST_BINS, LEAST_BINS = 8_000, 300  #: of one curve
+FULLY_DRAWN, LEAST_DRAWN_BINS = 24, 40  #: still pictures of more curves have less detail
 MOST_EXPLORED = 48  #: curves of a page that one can zoom; the rest are pictures
 
 
 def bins_each(num_runs: int) -> int:
     """Return into how many pieces the curve of one run is cut where a page has so many."""
     return max(LEAST_BINS, min(MOST_BINS, PAGE_BINS // max(min(num_runs, MOST_EXPLORED), 1)))
+
+
+def room_of(num_runs: int, num_explored: int) -> Room:
+    """Return what is left of a page with so many runs, of which so many are explored already."""
+    drawn = DRAWN_BINS * FULLY_DRAWN // max(num_runs, FULLY_DRAWN)
+    return Room(MOST_EXPLORED - num_explored, max(drawn, LEAST_DRAWN_BINS))
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a page has room for."""
+
+    num_explored: int  #: more curves that one can zoom
+    drawn_bins: int  #: pieces of time of a curve in a still picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +51,13 @@ class Group:
     num_explored: int  #: curves that one can zoom
 
 
-def make_groups(digests: Sequence[Digest], key: str, left: int) -> Iterator[Group]:
+def make_groups(digests: Sequence[Digest], key: str, room: Room) -> Iterator[Group]:
     """Yield the curves of one workload: those of a cluster size and seed together.
 
     All show the window that they share. Runs that go on beyond it follow in a group of their own.
-    `key` tells the workload from others of the page, which has room for `left` curves to explore.
+    `key` tells the workload from others of the page.
     """
+    left = room.num_explored
     kinds = list(dict.fromkeys(one.head.comparable for one in digests))
     seeds = {one.head.seed for one in digests}
     for kind in kinds:
@@ -66,7 +83,7 @@ def make_groups(digests: Sequence[Digest], key: str, left: int) -> Iterator[Grou
                 key=f"{key}-{number}",
                 title=title + what,
                 caption=_caption(pending, can_explore),
-                picture=render(curves.draw(pending), name, alt),
+                picture=render(curves.draw(pending, room.drawn_bins), name, alt),
                 explorer=explorer.packed(pending, f"{key}-{number}") if can_explore else "",
                 height_px=explorer.height_px(pending),
                 num_explored=len(pending) if can_explore else 0,

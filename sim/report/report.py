@@ -74,7 +74,8 @@ def build_report(
     parts: list[Section] = []
     for at, name in enumerate(workloads, start=1):
         of_workload = [one for one in digests if one.head.workload == name]
-        room = groups.MOST_EXPLORED - sum(group.num_explored for p in parts for group in p.curves)
+        explored = sum(group.num_explored for part in parts for group in part.curves)
+        room = groups.room_of(len(digests), explored)
         parts.append(section(of_workload, names, at, study, room))
     pictures = [picture for part in parts for picture in part.pictures()]
     _make_room(out, pictures)

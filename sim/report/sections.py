@@ -107,11 +107,11 @@ class Section:
 
 
 def section(
-    digests: Sequence[Digest], arms: Sequence[str], at: int, study: Sequence[str], room: int
+    digests: Sequence[Digest], arms: Sequence[str], at: int, study: Sequence[str], room: groups.Room
 ) -> Section:
     """Return the section of one workload; `arms` are those of the page, in their order.
 
-    The page has room for so many more curves that one can zoom.
+    `room` is what the page has left for its curves.
     """
     name = digests[0].head.workload
     shown = comparison.columns(digests)

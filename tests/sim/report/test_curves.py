@@ -13,7 +13,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from sim import RunResult, run
-from sim.report import curves, explorer, pictures, ticks
+from sim.report import curves, explorer, groups, pictures, ticks
+from sim.report.digest import digest, read_heads, shared_window
 from sim.report.report import build_report
 from sim.report.waiting import NONE, PendingCurve, find_waits, largest_gangs, pending_curve
 from sim.report.wording import clock
@@ -227,3 +228,19 @@ def test_bokeh_itself_takes_the_document(
     top = first.data["level_" + str(len(curves.columns_of([curve])) - 1)]
     assert list(top)[:-1] == curve.steps.total().tolist()
     assert list(first.data["time_s"]) == [*curve.steps.time_s, curve.steps.end_s]
+
+
+def test_a_page_of_many_runs_has_still_pictures_of_less_detail(
+    tmp_path: Path, result: RunResult
+) -> None:
+    assert groups.room_of(24, 0) == groups.Room(48, curves.DRAWN_BINS)
+    assert groups.room_of(240, 48) == groups.Room(0, groups.LEAST_DRAWN_BINS)
+    assert groups.bins_each(10_000) >= groups.LEAST_BINS
+    heads = read_heads([result.save(tmp_path / "run")])
+    digests = [digest(heads[0], shared_window(heads[0], heads))]
+    (full,) = groups.make_groups(digests, "w1", groups.room_of(1, 0))
+    (still,) = groups.make_groups(digests, "w1", groups.Room(0, 20))
+    assert full.explorer and full.num_explored == 1
+    assert not still.explorer and still.num_explored == 0
+    assert "fewer runs" in still.caption
+    assert len(still.picture.svg) < len(full.picture.svg)
