@@ -89,6 +89,11 @@ def load(
         on_bad_row, gpus_per_node, gpus_per_pod, map or {}, ignore_extra, columns, dates
     )
     found = chosen.reader().read(source, options)
+    if (columns or map) and not source.is_table:
+        raise TraceError(
+            f"--{'columns' if columns else 'map'} is for tables, and {str(path)!r} is none "
+            f"({chosen.kind}); leave it out"
+        )
     if found.jobs.empty:
         raise TraceError(f"jobs file {str(path)!r}: none of its rows is a job")
     jobs = by_submission(found.jobs)

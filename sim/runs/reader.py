@@ -148,7 +148,7 @@ def said_of_input(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     if manifest.get("offset_s"):
         rows.append(("times", origin(manifest["offset_s"])))
     left_out = manifest.get("left_out", {})
-    rows += [("left out", f"{count:,} rows: {why}") for why, count in left_out.items()]
+    rows += [("left out", f"{count:,}: {why}") for why, count in left_out.items()]
     return rows + [("note", note) for note in manifest.get("notes", ())]
 
 

@@ -47,6 +47,7 @@ def read(source: Source, options: Options) -> Reading:
     Raises:
         TraceError: a column is missing or unknown, or there are bad rows that may not be skipped.
     """
+    source.is_table = True
     if not source.is_parquet and (table := quick(source, options)) is not None:
         typed, bad = parse(table.rows, None, options.gpus_per_node)
         if not bad and len(typed):

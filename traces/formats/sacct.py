@@ -23,7 +23,7 @@ from traces.formats.rows import Mask, RawTable, leave_out, reject, sound_and
 from traces.formats.slurm_pods import attempts, gangs, pods
 from traces.formats.source import Source
 from traces.formats.text import read_table
-from traces.schema import INT_MAX, LARGEST, BadCell, TraceError, fill, shown
+from traces.schema import DAY_S, INT_MAX, LARGEST, BadCell, TraceError, fill, shown
 
 #: what Slurm writes where there is no value
 MISSING = ("Unknown", "None", "N/A", "NONE", "(null)", "None assigned", "UNLIMITED", "INVALID",
@@ -36,6 +36,8 @@ STILL_THERE = ("RUNNING", "SUSPENDED", "STOPPED", "COMPLETING", "SIGNALING", "ST
 WAITING = ("PENDING", "CONFIGURING", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD")
 #: .batch, .extern, .0 after the id of a job
 STEP_ID = r"^[^\[.]+(?:\[.*\])?\."
+#: a log whose first end comes so much later than its first submission began in the middle
+LONG_DAYS = 1.0
 
 PENDING = "the job had not started"
 NEVER_RAN = "the job never ran"
@@ -362,6 +364,7 @@ def _remarks(
             f"array tasks that had not started: {tasks:,}, in {len(arrays):,} of the rows left out"
         )
     notes += still_ran(int((states.isin(STILL_THERE) & kept).sum()))
+    notes += _carried_in(found[kept])
     if count := int(((start_s < submit_s) & kept).sum()):
         notes.append(
             f"jobs with Start before Submit (requeued): {count:,}; they count as submitted at Start"
@@ -376,6 +379,21 @@ def _remarks(
     if count := int(found["walltime_s"][kept].isna().sum()):
         notes.append(f"jobs without a time limit: {count:,}; their run time stands in for it")
     return notes
+
+
+def _carried_in(ran: pd.DataFrame) -> tuple[str, ...]:
+    """Say it where a log begins in the middle: sacct -S gives jobs that still ran then."""
+    began_s = ran["start_s"].fillna(ran["submit_s"])
+    first_end_s = float((began_s + ran["duration_s"]).min())
+    days = (first_end_s - float(ran["submit_s"].min())) / DAY_S
+    if days < LONG_DAYS:
+        return ()
+    count = int((ran["submit_s"] < first_end_s).sum())
+    return (
+        f"jobs submitted before the first one of the log ended: {count:,}, over {days:.1f} days; "
+        "jobs that ended in that time are not in the log (sacct -S), so it begins with too little "
+        "load",
+    )
 
 
 def num_tasks(job: str) -> int:

@@ -47,6 +47,7 @@ class Source:
         self.columns = columns
         self.names = names or {}
         self._is_bare = False  #: in no container; known once `start` is
+        self.is_table = False  #: a reader has used its columns
 
     def __str__(self) -> str:
         return str(self.path)

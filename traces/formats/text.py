@@ -41,6 +41,7 @@ def read_table(source: Source, columns: tuple[str, ...] = (), *, unquoted: str =
     Raises:
         TraceError: the file is unreadable, empty, not text, or its quotes do not match.
     """
+    source.is_table = True
     columns = columns or source.columns
     text = decoded(source)
     layout = layout_of(text, str(source), len(columns))

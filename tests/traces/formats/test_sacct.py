@@ -382,6 +382,14 @@ def test_exports_that_were_put_together(log: Write) -> None:
     assert any("further header lines: 1" in note for note in loaded.notes)
 
 
+@pytest.mark.parametrize(("day", "is_said"), [("2026-09-30", False), ("2026-09-20", True)])
+def test_a_log_that_begins_in_the_middle(log: Write, day: str, is_said: bool) -> None:
+    long = {"JobID": "6", "Submit": f"{day}T10:00:00", "Start": f"{day}T10:00:00"}
+    loaded = traces.load(log({**long, "ElapsedRaw": "999999"}, {}))
+    said = [note for note in loaded.notes if "before the first one of the log ended: 2" in note]
+    assert bool(said) == is_said
+
+
 def test_clusters_count_their_jobs_each_from_one(log: Write) -> None:
     loaded = traces.load(log({"Cluster": "east"}, {"Cluster": "west"}))
     assert loaded.jobs["job"].tolist() == ["east:7", "west:7"]
