@@ -32,7 +32,7 @@ class LoadedJobs:
     why: str  #: how the format was recognised
     offset_s: float  #: the first submission on the file's clock; Unix seconds where it has dates
     left_out: Mapping[str, int]  #: reason -> sound rows that are no jobs to simulate
-    notes: tuple[str, ...]  #: sentences: what was assumed, passed over or not understood
+    notes: tuple[str, ...]  #: sentences: what was assumed, ignored or not understood
 
     @property
     def bad(self) -> pd.DataFrame:

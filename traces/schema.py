@@ -96,7 +96,7 @@ def check_columns(names: list[str], source: str) -> None:
         missing += [name for name in ("num_pods", "gpus_per_pod") if name not in names]
     for name in ("num_pods", "gpus_per_pod", "last_pod_gpus"):
         if "gpus" in names and name in names:
-            raise TraceError(f"{source}: it has 'gpus' beside {name!r}; give one or the other")
+            raise TraceError(f"{source}: it has 'gpus' and {name!r}; give one or the other")
     if missing:
         raise TraceError(
             f"{source}: column {missing[0]!r} is missing; a jobs table needs job, submit_s, "
@@ -116,7 +116,7 @@ def unknown_columns(strange: list[str], known: list[str]) -> str:
         f"{'column' if len(strange) == 1 else 'columns'} {named} "
         f"{'is' if len(strange) == 1 else 'are'} unknown"
         + (f" ({', '.join(hints)})" if hints else "")
-        + f"; rename {'it' if len(strange) == 1 else 'them'} with --map theirs=ours or pass over "
+        + f"; rename {'it' if len(strange) == 1 else 'them'} with --map theirs=ours or ignore "
         f"{'it' if len(strange) == 1 else 'them'} with --ignore-extra; "
         f"known columns: {', '.join(known)}"
     )

@@ -111,8 +111,8 @@ def unpacked(path: Path) -> bytes:
         depth += 1
     if not depth and names_container(path):
         raise TraceError(
-            f"jobs file {str(path)!r} is not a sound {ENDINGS[path.suffix.lower()]} file, as its "
-            "name says; fetch it again, or rename it"
+            f"jobs file {str(path)!r} is not a valid {ENDINGS[path.suffix.lower()]} file, though "
+            "its name says so; fetch it again, or rename it"
         )
     return content
 
@@ -159,7 +159,7 @@ def _opened(path: Path, name: str, content: bytes) -> bytes:
         tarfile.TarError, pa.ArrowException, NotImplementedError,
     ) as error:  # fmt: skip
         raise TraceError(
-            f"jobs file {str(path)!r} is not a sound {name} file: {error}; fetch it again"
+            f"jobs file {str(path)!r} is not a valid {name} file: {error}; fetch it again"
         ) from None
 
 

@@ -47,12 +47,12 @@ def plan_checkpoint(
     mtbf: Annotated[
         str, typer.Option(help="Mean time between failures of the job; of one node with --nodes.")
     ],
-    save: Annotated[str, typer.Option(help="How long the job stands still for a checkpoint.")],
+    save: Annotated[str, typer.Option(help="How long a checkpoint stops the job.")],
     restore: Annotated[
-        str, typer.Option(help="From a failure until steps go on, restore included.")
+        str, typer.Option(help="Time from a failure until steps continue, restore included.")
     ] = "0s",
     nodes: Annotated[
-        int | None, typer.Option(help="Nodes of the job: any of them failing cuts it.")
+        int | None, typer.Option(help="Nodes of the job; a failure of any node stops it.")
     ] = None,
     days: Annotated[
         float | None,

@@ -66,7 +66,9 @@ def check_sizes(nodes: object, cluster: object, shape: NodeShape, *, needed: boo
         )
     if cluster is not None and shape.given():
         name = shape.given()[0].replace("_", "-")
-        raise ValueError(f"--{name} goes with --nodes; a cluster file has its own: leave it out")
+        raise ValueError(
+            f"--{name} is for --nodes; a cluster file sets it for each pool: leave it out"
+        )
     if needed and nodes is None and cluster is None:
         raise ValueError("give --nodes N (and --gpus-per-node G) or --cluster FILE.toml")
 
@@ -75,7 +77,7 @@ def reader_options(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="Format of the jobs file (docs/tables.md).", show_default="told from its content"
+            help="Format of the jobs file (docs/tables.md).", show_default="from its content"
         ),
     ] = None,
     on_bad_row: Annotated[
@@ -83,10 +85,14 @@ def reader_options(
     ] = "fail",
     rename: Annotated[
         list[str] | None,
-        typer.Option("--map", metavar="THEIRS=OURS", help="A column's name there and here."),
+        typer.Option(
+            "--map",
+            metavar="THEIRS=OURS",
+            help="Column THEIRS of the file is muster's column OURS.",
+        ),
     ] = None,
     ignore_extra: Annotated[
-        bool, typer.Option("--ignore-extra", help="Pass over columns that muster does not know.")
+        bool, typer.Option("--ignore-extra", help="Ignore columns that muster does not know.")
     ] = False,
     columns: Annotated[
         str | None,

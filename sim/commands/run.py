@@ -47,14 +47,21 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for the run.")],
     snapshot: Annotated[
         Path | None,
-        typer.Option(help="Instead of jobs and nodes: a live cluster as muster's /state tells it."),
+        typer.Option(
+            help="Instead of --jobs and --nodes: a live cluster, saved from muster's /state."
+        ),
     ] = None,
     journal: Annotated[
         list[Path] | None,
-        typer.Option(help="Its journal, instead or besides: gangs arrive as they did."),
+        typer.Option(
+            help="Journal of a live cluster, alone or with --snapshot: gangs arrive as they did."
+        ),
     ] = None,
     assumed_hours: Annotated[
-        float, typer.Option(help="Run time of live gangs without walltime whose end is not known.")
+        float,
+        typer.Option(
+            help="Run time to assume for live gangs that have no walltime and no known end."
+        ),
     ] = 1.0,
     order: Annotated[
         str | None,
@@ -76,10 +83,13 @@ def run(
     ] = None,
     number: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=NUMBER", help="A number that the discipline takes."),
+        typer.Option(metavar="NAME=NUMBER", help="A parameter of the discipline."),
     ] = None,
     admission: Annotated[
-        Admission, typer.Option(help="Whole gangs, pods one by one, or pods until quorum.")
+        Admission,
+        typer.Option(
+            help="Whole gangs, pods one by one, or pods held until the gang has its quorum."
+        ),
     ] = "gang",
     control_plane: Annotated[
         str, typer.Option(help="A name such as kubernetes, or a TOML file.")
@@ -95,11 +105,11 @@ def run(
     ] = None,
     interrupts: Annotated[
         Path | None,
-        typer.Option(help="TOML of [[interrupt]]: which job is cut when; with --costs."),
+        typer.Option(help="TOML of [[interrupt]]: when each job is interrupted; needs --costs."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of start times, costs and faults.")] = 0,
     audit: Annotated[
-        bool, typer.Option("--audit", help="Check all accounts at each step.")
+        bool, typer.Option("--audit", help="Check all accounting at every step.")
     ] = False,
     until_days: Annotated[
         float | None, typer.Option(help="Stop at this day; by default the last job ends the run.")
@@ -119,7 +129,7 @@ def run(
     asked = _asked({name: value for name, value in locals().items() if name not in WHERE})
     earlier = None if force else _earlier(out, asked)
     if earlier is not None:
-        print(f"{'run':<11} is there already; --force simulates it again")
+        print(f"{'run':<11} already exists; --force simulates it again")
         _say(earlier, out, report)
         return
     _refuse_overwrite(out, force)
@@ -130,11 +140,11 @@ def run(
     if snapshot is not None or journal:
         if jobs is not None or nodes is not None or cluster is not None or shape.given():
             raise ValueError(
-                "--snapshot and --journal bring their own jobs and nodes; "
+                "--snapshot and --journal have their own jobs and nodes; "
                 "leave out --jobs, --nodes and --cluster"
             )
         if costs is not None:
-            raise ValueError("--costs goes with --jobs; a live cluster's gangs go on without costs")
+            raise ValueError("--costs needs --jobs; gangs of a live cluster have no costs")
         result = _resumed(
             snapshot,
             journal or [],
@@ -209,7 +219,9 @@ def _resumed(
     if not assumed_hours > 0:
         raise ValueError(f"--assumed-hours is {assumed_hours}; give a number above 0")
     if settings["admission"] != "gang":
-        raise ValueError("a live cluster goes on with whole gangs; leave out --admission")
+        raise ValueError(
+            "a live cluster is simulated with gang admission only; leave out --admission"
+        )
     from sim.journals.resumed import resume, scene
     from sim.runs.experiment import resolve
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Look at, convert and generate workloads.",
+    help="Describe, convert and generate workloads.",
 )
 
 FileArgument = Annotated[
@@ -83,7 +83,8 @@ def generate(
         typer.Option(help="acme, seren, kalos, helios, philly, mixed or openai_like."),
     ] = None,
     superpose: Annotated[
-        Literal["philly"] | None, typer.Option(help="Real jobs, copied up to the cluster's size.")
+        Literal["philly"] | None,
+        typer.Option(help="Real jobs, as many copies as the cluster needs."),
     ] = None,
     days: Annotated[float, typer.Option(help="Time over which jobs are submitted.")] = 30.0,
     load: Annotated[float, typer.Option(help="GPU-seconds / (capacity x time).")] = 0.85,

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    ranks: Annotated[int, typer.Option(min=1, help="Ranks, each in a pod of its own.")] = 4,
+    ranks: Annotated[int, typer.Option(min=1, help="Number of ranks, one per pod.")] = 4,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps.", show_default="the config's, or 100")
     ] = None,
@@ -38,7 +38,7 @@ def train(
         int | None, typer.Option(min=1, help="... after this step.", show_default="30")
     ] = None,
     preempt_at_step: Annotated[
-        int | None, typer.Option(min=1, help="SIGTERM to all pods after this step, once.")
+        int | None, typer.Option(min=1, help="Send SIGTERM to all pods after this step, once.")
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML of the trainer.", show_default="a small GPT")
@@ -51,10 +51,10 @@ def train(
         bool, typer.Option("--force", help="Replace an earlier run in --out.")
     ] = False,
 ) -> None:
-    """Train on this machine as in a cluster, be killed and preempted, and see what it cost.
+    """Train on this machine as in a cluster, with kills and preemptions, and show what they cost.
 
-    Each rank's pod gets what a PyTorchJob's operator injects; after a failure all pods start anew.
-    The same command again goes on from the last checkpoint.
+    Each rank's pod gets what a PyTorchJob's operator injects; after a failure all pods start again.
+    Run the same command again to resume from the last checkpoint.
     """
     if importlib.util.find_spec("torch") is None:
         raise ValueError(

@@ -150,7 +150,7 @@ def _run_folder(folder: Path) -> str:
                 )
     result = RunResult.load(folder)
     if not result.jobs["job"].is_unique:
-        raise ValueError(f"run {str(folder)!r}: jobs.parquet names a job twice")
+        raise ValueError(f"run {str(folder)!r}: jobs.parquet has two rows for one job")
     strange = set(result.attempts["job"]) - set(result.jobs["job"])
     if strange:
         raise ValueError(f"run {str(folder)!r}: attempts of unknown job {min(strange)!r}")
@@ -189,4 +189,4 @@ def _is_study(folder: Path) -> bool:
 def _study_folder(folder: Path) -> str:
     points = sorted(point for point in (folder / "points").iterdir() if point.is_dir())
     _check_all(_run_folder, points)
-    return f"study folder: {exact(len(points))} finished points, all sound"
+    return f"study folder: {exact(len(points))} finished points, all valid"

@@ -38,7 +38,7 @@ def check_accounting(
         curve = 0.0
         if part is not None:
             curve = integral(part["time_s"].to_numpy(), part["pods"].to_numpy(), end_s)
-            assert int(part["pods"].min()) >= 0, f"pending {reason}: fewer than no pods"
+            assert int(part["pods"].min()) >= 0, f"pending {reason}: a negative number of pods"
         books[f"pending_{reason}_pod_s"] = _equal(
             f"pending {reason}", jobs=float(pending_pod_s[:, code].sum()), curve=curve
         )
@@ -57,7 +57,7 @@ def check_accounting(
         curve=unavailable,
     )
     free = num_gpus - (allocation["allocated_gpus"] + allocation["unavailable_gpus"]).to_numpy()
-    assert free.min() >= 0, f"{-free.min()} GPUs more are allocated or lost than there are"
+    assert free.min() >= 0, f"{-free.min()} more GPUs are allocated or lost than exist"
     books["capacity_gpu_s"] = _equal(
         "capacity",
         parts=allocated + unavailable + integral(time_s, free, end_s),
@@ -69,5 +69,5 @@ def check_accounting(
 def _equal(what: str, **sides: float) -> dict[str, float]:
     values = np.array(list(sides.values()))
     scale = max(1.0, float(np.abs(values).max()))
-    assert float(np.ptp(values)) <= TOLERANCE * scale, f"the books differ on {what}: {sides}"
+    assert float(np.ptp(values)) <= TOLERANCE * scale, f"the accounts differ on {what}: {sides}"
     return sides

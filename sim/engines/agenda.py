@@ -43,7 +43,7 @@ class Agenda:
 
     def at_next(self, time_us: int, act: Act) -> None:
         """Have `act(None)` happen then: one act of a series, of which one waits at a time."""
-        assert self._next_us == FOREVER_US, "the act of the series before this one is still due"
+        assert self._next_us == FOREVER_US, "the previous event of this series is still due"
         self._noted += 1
         self._next_us = max(time_us, self.now_us)
         self._next_place = self._noted

@@ -97,12 +97,12 @@ class CostedSimulation(GangSimulation):
             step_s = self.costs.step_s.mean_s
             if not step_s:
                 raise ValueError(
-                    f"interrupt of job {one.job!r} at step {one.at_step}: costs.toml has no step_s "
-                    "to tell when that is; add one or give at_s"
+                    f"interrupt of job {one.job!r} at step {one.at_step}: costs.toml has no "
+                    "step_s, so its time is unknown; add step_s or give at_s"
                 )
             if one.at_step * step_s >= self.work_s[job]:
                 raise ValueError(
-                    f"interrupt of job {one.job!r} at step {one.at_step}: it ends at step "
+                    f"interrupt of job {one.job!r} at step {one.at_step}: the job ends at step "
                     f"{self.work_s[job] / step_s:.6g} (duration_s {self.work_s[job]:.6g}, steps "
                     f"of {step_s:.6g} s); give an earlier step"
                 )

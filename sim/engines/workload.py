@@ -105,7 +105,7 @@ class Workload:
         size = f"{self.gpus[job]:,} GPUs in {self.num_pods[job]:,} pods"
         raise ValueError(
             f"job {self.job[job]!r} asks for {size}; "
-            f"a table holds up to {schema.INT_MAX:,} for one job: mend its row, or leave it out"
+            f"a table holds up to {schema.INT_MAX:,} for one job: correct its row, or leave it out"
         )
 
     def jitter(self, job: int, attempt: int) -> float:

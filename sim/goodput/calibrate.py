@@ -20,11 +20,12 @@ from sim.schema.costs import Costs, Quantity
 HOW = {
     "step_s": "mean over each logged interval of steps, waits for data included",
     "startup_s": "start of the first process to begin of the first step, without the restore",
-    "restore_s": "reading the checkpoint an attempt goes on from",
+    "restore_s": "reading the checkpoint that an attempt resumes from",
     "first_step_extra_s": "first step of an attempt, less the mean of its others",
-    "save_stall_s": "steps stood still for a periodic checkpoint",
+    "save_stall_s": "time that steps paused for a periodic checkpoint",
     "save_commit_s": "begin of a periodic checkpoint to its commit",
-    "final_save_s": "steps stood still for the last checkpoint, at the end or when told to stop",
+    "final_save_s": "time that steps paused for the last checkpoint, at the end or after a stop "
+    "signal",
     "shutdown_s": "last checkpoint of a finished attempt to the exit of its last rank",
     "stop_s": "first stop signal to the exit of the last rank, checkpoint included",
     "detect_s": "last step of an attempt that failed to the exit of its last rank",
@@ -47,7 +48,7 @@ def calibrate_log(log: Log) -> Costs:
     usual = mean_step(tellings)
     if usual is None:
         raise ValueError(
-            "the goodput logs tell of no interval of steps, so nothing is known about steps; give "
+            "the goodput logs have no interval of steps; give "
             "the log of rank 0 of a run that trained for longer than its log interval"
         )
     samples: dict[str, list[float]] = {name: [] for name in HOW}

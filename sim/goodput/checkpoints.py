@@ -71,7 +71,8 @@ class Question:
         if self.work_s < 20 * self.mtbf_s:
             raise ValueError(
                 f"work_s is {self.work_s:g}, {self.work_s / self.mtbf_s:.3g} times the mean time "
-                "between failures; simulate at least 20 times as much, or chance decides"
+                "between failures; simulate at least 20 times as much, or the result is mostly "
+                "chance"
             )
 
 
@@ -200,13 +201,13 @@ def answer_lines(found: Answer) -> list[str]:
     ]
     if asked.save_s > LONG_SAVE_RATIO * asked.mtbf_s:
         lines.append(
-            f"mind         a save of {duration(asked.save_s)} is long against "
+            f"note         a save of {duration(asked.save_s)} is long against "
             f"{duration(asked.mtbf_s)} between failures: Young's formula does not hold there"
         )
     if abs(found.off_ratio) > AGREES_RATIO:
         lines.append(
-            "mind         simulation and formula disagree: failures are not as the formula takes "
-            "them, or too few were simulated (--days)"
+            "note         simulation and formula disagree: failures do not follow the formula's "
+            "assumptions, or too few were simulated (--days)"
         )
     return lines
 

@@ -164,7 +164,8 @@ def _events(path: Path, torn: list[str]) -> Iterator[Event]:
                 torn.append(place)
                 return
             raise ValueError(
-                f"{place}: not a goodput event: {error}; only the last line of a file may be torn"
+                f"{place}: not a goodput event: {error}; only the last line of a file may be "
+                "incomplete"
             ) from None
         _check(event, place)
         yield event

@@ -109,7 +109,7 @@ def split(paths: Iterable[str | Path]) -> Split:
 
 def split_log(log: Log) -> Split:
     """Split the wall time of attempts that were read."""
-    notes = [f"{place}: half a line, left out; its process was killed" for place in log.torn]
+    notes = [f"{place}: incomplete line, left out; its process was killed" for place in log.torn]
     tellings = [Telling(life) for life in log.lives]
     usual = mean_step(tellings)
     attempts = []
@@ -128,8 +128,8 @@ def _attempt(telling: Telling, later: Sequence[Telling], notes: list[str]) -> At
         if gap_s < 0:
             notes.append(
                 f"run {life.run_id!r}: attempt {later[0].life.attempt} starts {-gap_s:.3g} s "
-                f"before attempt {life.attempt} ends: the clock was set between them, "
-                "which is counted as no time"
+                f"before attempt {life.attempt} ends: the clock was set between them; the "
+                "overlap counts as no time"
             )
         seconds[Part.RECOVERY] += max(0.0, gap_s)
     resumed = [one.from_step for one in later if one.from_step is not None]

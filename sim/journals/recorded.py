@@ -534,7 +534,7 @@ def recorded(paths: Sequence[Path], label: str = "live") -> RunResult:
         raise ValueError(f"{names}: no gang in {recorder.num_lines} lines; nothing to report")
     end_s = recorder.end_s
     if not end_s > 0:
-        raise ValueError(f"{paths[0]}: all lines are of one instant; nothing to report")
+        raise ValueError(f"{paths[0]}: all lines have the same time; nothing to report")
     waited_pod_s = recorder.pending_pod_s()
     pending_pod_s = by_reason(waited_pod_s, len(recorder.jobs))
     jobs = recorder.jobs_table(pending_pod_s, by_resource(waited_pod_s, len(recorder.jobs)))

@@ -90,14 +90,14 @@ class Scene:
         if self.num_left_out:
             text.append(f"{self.num_left_out} left out (pods missing, or taken back)")
         if num_closed:
-            text.append(f"{num_closed} nodes take no pods")
+            text.append(f"{num_closed} nodes accept no pods")
         if self.doors:
             text.append(f"{len(self.doors)} times a node joins, opens, closes or leaves")
         if self.aside:
             more = f" and {len(self.aside) - 1} more" if len(self.aside) > 1 else ""
             text.append(f"set aside: {self.aside[0]}{more}")
         if foreign:
-            text.append(f"{foreign} GPUs stay with pods of no gang")
+            text.append(f"{foreign} GPUs are held by pods of no gang")
         return "; ".join(text)
 
 
@@ -157,12 +157,12 @@ def _read_state(path: Path) -> _State:
         state = msgspec.json.decode(path.read_bytes(), type=_State)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(
-            f"snapshot {str(path)!r}: {error}; give what muster answers at /state"
+            f"snapshot {str(path)!r}: {error}; give the answer of muster's /state"
         ) from None
     if not state.lines:
         raise ValueError(
-            f"snapshot {str(path)!r} has no 'lines'; give what this version of muster answers at "
-            "/state, or a journal"
+            f"snapshot {str(path)!r} has no 'lines'; give the answer of /state of this version "
+            "of muster, or a journal"
         )
     return state
 

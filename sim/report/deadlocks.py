@@ -71,9 +71,9 @@ def explain(found: Deadlocks, num_gpus: int) -> str:
     shown = " and ".join(found.jobs[:2])
     return (
         f"Deadlock: first at {clock(found.first_s)}, when {exact(len(found.jobs))} gangs "
-        f"({shown}) that ask for {exact(found.gpus)} of {exact(num_gpus)} GPUs held a part of "
-        f"them and each waited for the rest. Such times make up {percent(found.share_ratio)} of "
-        f"the window, the longest from {clock(begin_s)} on for {duration(end_s - begin_s)}; only "
-        f"timeouts ended them: {exact(found.num_timeouts)}, and {exact(found.gpu_h)} GPU-hours "
-        "held for nothing."
+        f"({shown}) that request {exact(found.gpus)} of {exact(num_gpus)} GPUs held part of them "
+        f"and each waited for the rest. Deadlocks cover {percent(found.share_ratio)} of the "
+        f"window; the longest began at {clock(begin_s)} and lasted {duration(end_s - begin_s)}. "
+        f"Only timeouts ended them: {exact(found.num_timeouts)}, and {exact(found.gpu_h)} "
+        "GPU-hours were wasted."
     )

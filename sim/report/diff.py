@@ -65,7 +65,7 @@ def diff_runs(run_a: Path, run_b: Path, *, top: int = 10) -> str:
         ranked = (change_s * sign).sort_values(ascending=False, kind="stable")
         longest = ranked[ranked > EQUAL_S].index[:top]
         if len(longest):
-            lines += ["", f"Waited longest beyond the other run in {who}:"]
+            lines += ["", f"Largest extra wait in {who}:"]
             lines += _job_rows(both.loc[longest], sign)
     return "\n".join(lines)
 

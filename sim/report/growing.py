@@ -116,7 +116,7 @@ def different_jobs(digests: Sequence[Digest]) -> str:
         f"{counted(nodes, 'node')}"
         for nodes, one in by_size.items()
     ]
-    return f"the sizes run different jobs ({listed(parts)}), and do not compare"
+    return f"the sizes run different jobs ({listed(parts)}) and are not comparable"
 
 
 def _why_unknown(mine: Sequence[Digest], pieces: pd.DataFrame) -> str:

@@ -48,7 +48,7 @@ def run_lines(result: RunResult, out: Path) -> list[str]:
         ("allocation", _ratio(figures, "allocation_ratio")),
     ]
     if "goodput_ratio" in figures:
-        rows.append(("goodput", f"{_ratio(figures, 'goodput_ratio')} of what is held"
+        rows.append(("goodput", f"{_ratio(figures, 'goodput_ratio')} of the GPU time held"
                      f"{_losses(figures)}"))  # fmt: skip
     shares = short_shares(result.jobs)
     if shares.keys() - {"gpus"}:

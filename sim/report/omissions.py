@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sim.report.digest import Digest
 
 #: what pages say of sizes that run different parts of the same jobs
-UNEVEN = "These sizes run different jobs: their figures do not compare."
+UNEVEN = "These sizes run different jobs, so their figures are not comparable."
 
 
 def never_lines(requests: Sequence[tuple[str, int, str]], most: int = 5) -> list[str]:

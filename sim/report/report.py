@@ -136,13 +136,13 @@ def _gaps(digests: Sequence[Digest]) -> list[str]:
     """Say what live journals do not tell, because they could not be written."""
     return [
         f"{exact(gap['lost'])} lines of the journal are missing, from {duration(gap['from_s'])} to "
-        f"{duration(gap['to_s'])} after its first ({gap['why']}): what happened then is not known, "
-        "and what stood before it is shown until its end."
+        f"{duration(gap['to_s'])} after its first ({gap['why']}): what happened then is unknown; "
+        "the state before the gap is shown until its end."
         for one in digests
         for gap in one.manifest.get("gaps", ())
     ] + [
         f"{_lines(one.manifest['num_set_aside'])} of the journal cannot be read or do not follow "
-        f"from those before, and were set aside, the first at {one.manifest['set_aside'][0]}."
+        f"from earlier lines, and were set aside, the first at {one.manifest['set_aside'][0]}."
         for one in digests
         if one.manifest.get("num_set_aside")
     ]
@@ -170,7 +170,9 @@ def _make_room(out: Path, pictures: Sequence[Picture]) -> None:
     owned.refuse_foreign(out, files)
     for folder in (out, out / PICTURES, out / TABLES):
         if folder.is_symlink() and folder != out:
-            raise ValueError(f"{str(folder)!r} is a link; it stays: choose another --out")
+            raise ValueError(
+                f"{str(folder)!r} is a link, which muster does not replace; choose another --out"
+            )
     owned.remove_listed(out)
     for folder in (out / PICTURES, out / TABLES):
         folder.mkdir(parents=True, exist_ok=True)
@@ -210,7 +212,7 @@ def _write_tables(
             _stack(digests, lambda one: one.shared.by_size),
         ),
         "curves": ("pending pods over time by reason, thinned", _stack(digests, curve_table)),
-        "peaks": ("peak of pending pods in each piece of the window", _stack(digests, _peaks)),
+        "peaks": ("peak of pending pods in each part of the window", _stack(digests, _peaks)),
         "days": (
             "the highest state of pending pods in each day, or hour of a short window",
             _stack(digests, lambda one: one.days),

@@ -291,9 +291,7 @@ def _short(shares: dict[str, float]) -> str:
     """Say which resources pods found too little of; nothing where it was GPUs all the time."""
     if shares.keys() <= {"gpus"}:
         return ""
-    return (
-        f"What pods found too little of, by the time they waited for it: {resources_text(shares)}."
-    )
+    return f"What pods were short of, by waiting time: {resources_text(shares)}."
 
 
 def _days_of(arms: Sequence[Sequence[Digest]], is_largest: bool) -> Days:

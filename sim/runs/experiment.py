@@ -119,11 +119,11 @@ def _check_costs(config: RunConfig) -> None:
         config.costs.check("settings of the run")
         if config.admission != "gang":
             raise ValueError(
-                f"costs need admission gang, not {config.admission}: what a restart costs where "
-                "pods are placed one by one is not modelled; leave out the costs"
+                f"costs need admission gang, not {config.admission}: restart costs of pods that "
+                "are placed one by one are not modelled; leave out the costs"
             )
     elif config.interrupt:
-        raise ValueError("interrupts need costs, to know what they cost; give costs as well")
+        raise ValueError("interrupts need costs; give costs as well")
 
 
 def _cluster(

@@ -138,7 +138,7 @@ def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) ->
         elif (
             pa.types.is_integer(one.type) or pa.types.is_floating(one.type)
         ) and not pd.api.types.is_numeric_dtype(frame[one.name]):
-            raise ValueError(f"{str(path)!r}: column {one.name!r} holds no numbers; run it again")
+            raise ValueError(f"{str(path)!r}: column {one.name!r} is not numeric; run it again")
     return frame
 
 
@@ -190,7 +190,7 @@ def _read_config(folder: Path) -> tuple[RunConfig, Cluster]:
         settings = msgspec.toml.decode(path.read_bytes())
         return recorded(settings.pop("run")), msgspec.convert(settings, Cluster)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} holds no settings of a run: {error}") from None
+        raise ValueError(f"{str(path)!r} does not have the settings of a run: {error}") from None
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} is no JSON of a run: {error}") from None
+        raise ValueError(f"{str(path)!r} is not the JSON of a run: {error}") from None
 
 
 def versions() -> dict[str, str]:

@@ -71,8 +71,8 @@ def refuse_strangers(folder: Path, form: re.Pattern[str]) -> None:
     if found:
         more = f" and {len(found) - 1:,} more" if len(found) > 1 else ""
         raise ValueError(
-            f"{str(folder)!r} holds {found[0]!r}{more}, which muster did not write; it stays: "
-            "move it away, or choose another --out"
+            f"{str(folder)!r} holds {found[0]!r}{more}, which muster did not write and does not "
+            "replace; move it away, or choose another --out"
         )
 
 
@@ -82,8 +82,8 @@ def refuse_foreign(folder: Path, files: Iterable[str]) -> None:
     for name in files:
         if name not in own and os.path.lexists(folder / name):
             raise ValueError(
-                f"{str(folder / name)!r} is there, and no report that this muster wrote; it stays: "
-                "move it away, or choose another --out"
+                f"{str(folder / name)!r} exists and is not a report that this muster wrote; move "
+                "it away, or choose another --out"
             )
 
 

@@ -31,7 +31,7 @@ class Reader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     on_bad_row: Literal["fail", "skip"] = "fail"
     gpus_per_pod: int | None = None  #: where processors are counted: so many make a pod
     map: dict[str, str] = {}  #: columns: theirs -> ours
-    ignore_extra: bool = False  #: pass over columns that nobody knows
+    ignore_extra: bool = False  #: ignore columns that muster does not know
     columns: tuple[str, ...] = ()  #: the header of a file that has none
     dates: Literal["", "day-first", "month-first"] = ""
 

@@ -170,5 +170,5 @@ def _checked(cluster: Cluster, source: str) -> Cluster:
         raise ValueError(f"{source} has no [[pool]]; a cluster needs at least one")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"pool {twice!r} stands twice in {source}; give every pool its own name")
+        raise ValueError(f"pool {twice!r} occurs twice in {source}; give every pool its own name")
     return cluster

@@ -154,7 +154,7 @@ class Interrupt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         """Raise ValueError unless it says when, in one way."""
         what = f"{place}: interrupt of job {self.job!r}"
         if (self.at_step is None) == (self.at_s is None):
-            raise ValueError(f"{what}: give at_step or at_s, and not both")
+            raise ValueError(f"{what}: give at_step or at_s, not both")
         when = self.at_s if self.at_step is None else float(self.at_step)
         if when is None or not (isfinite(when) and when > 0):
             raise ValueError(f"{what}: it comes at {when}; give more than 0")

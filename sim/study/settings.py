@@ -82,9 +82,9 @@ class WorkloadSettings(Reader, frozen=True, forbid_unknown_fields=True, kw_only=
             if not Path(self.jobs).is_file():
                 raise ValueError(f"{what}: jobs file {self.jobs!r} does not exist")
             if self.load is not None:
-                raise ValueError(f"{what}: a jobs file brings its own load; take load out")
+                raise ValueError(f"{what}: a jobs file has its own load; remove load")
         elif said := list(self.reader.given()):
-            raise ValueError(f"{what}: {said[0]} is for a jobs file; take it out")
+            raise ValueError(f"{what}: {said[0]} is for a jobs file; remove it")
         for key in ("load", "days"):
             value = getattr(self, key)
             if value is None and not self.jobs:
@@ -295,7 +295,7 @@ def check_unique(names: Collection[str], what: str, place: str) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise ValueError(f"{place}: {what} {name!r} stands twice; give each its own name")
+            raise ValueError(f"{place}: {what} {name!r} occurs twice; give each its own name")
         seen.add(name)
 
 

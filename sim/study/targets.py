@@ -51,7 +51,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError(f"{what}: more of it is never better; give at_most")
         if not of_jobs and (self.min_gpus, self.max_gpus) != (None, None):
             raise ValueError(
-                f"{what}: min_gpus and max_gpus choose jobs; this figure is not of jobs"
+                f"{what}: min_gpus and max_gpus choose jobs; this figure is not about jobs"
             )
         if (self.min_gpus or 0) > (self.max_gpus or np.inf):
             raise ValueError(f"{what}: min_gpus {self.min_gpus} is above max_gpus {self.max_gpus}")

@@ -118,7 +118,7 @@ def test_what_a_list_of_pods_leaves_out_is_counted(tmp_path: Path) -> None:
     loaded = traces.load(listed(tmp_path / "pods.json", items))
     assert loaded.jobs["job"].tolist() == ["team/a"]
     assert loaded.left_out == {
-        "no moment was seen at which all its pods ran": 2, "not a pod": 1,
+        "its pods were never seen running all at once": 2, "not a pod": 1,
     }  # fmt: skip
     assert loaded.num_bad == 0
     assert any("audit log" in note for note in loaded.notes)
@@ -133,7 +133,7 @@ def test_pods_of_no_gang_are_jobs_of_their_own_and_those_that_run_are_lower_boun
     assert rows.loc["team/notebook", "outcome"] == "unfinished"
     assert rows.loc["team/notebook", "duration_s"] == 20, "until the last moment in the file"
     assert rows.loc["team/other", "outcome"] == "failed"
-    assert any("still ran" in note for note in loaded.notes)
+    assert any("still running" in note for note in loaded.notes)
 
 
 def test_a_job_that_was_submitted_again_is_another_and_a_replaced_rank_is_none(
@@ -270,7 +270,7 @@ def test_a_journal_holds_every_gang_that_ran(shared_journal: Path) -> None:
     names = {name.partition(" (run ")[0] for name in loaded.jobs["job"]}
     assert loaded.kind == "journal"
     assert names <= admitted
-    left_out = loaded.left_out.get("no moment was seen at which all its pods ran", 0)
+    left_out = loaded.left_out.get("its pods were never seen running all at once", 0)
     assert len(admitted - names) <= left_out, "admitted in the last instant"
     assert (loaded.jobs["duration_s"] > 0).all()
 

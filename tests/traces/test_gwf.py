@@ -84,7 +84,7 @@ def test_named_columns(written: Write) -> None:
     assert loaded.kind == "gwf"
     assert loaded.jobs["duration_s"].tolist() == [20, 21]
     assert loaded.jobs["num_pods"].tolist() == [2, 1]
-    assert "Dependencies is passed over" in " ".join(loaded.notes)
+    assert "Dependencies is ignored" in " ".join(loaded.notes)
 
 
 @pytest.mark.parametrize(

@@ -134,8 +134,8 @@ def test_two_jobs_of_one_name_are_refused_in_a_complete_table() -> None:
         ({"gpus": [1, 1], "zzzz": [1, 1]}, "column 'zzzz' is unknown; rename"),
         ({}, "column 'num_pods' is missing"),
         ({"num_pods": [1, 1]}, "column 'gpus_per_pod' is missing"),
-        ({"gpus": [1, 1], "num_pods": [1, 1]}, "'gpus' beside 'num_pods'; give one or the other"),
-        ({"gpus": [1, 1], "last_pod_gpus": [1, 1]}, "'gpus' beside 'last_pod_gpus'"),
+        ({"gpus": [1, 1], "num_pods": [1, 1]}, "'gpus' and 'num_pods'; give one or the other"),
+        ({"gpus": [1, 1], "last_pod_gpus": [1, 1]}, "'gpus' and 'last_pod_gpus'"),
     ],
 )
 def test_columns_that_do_not_fit_are_named(columns: dict[str, object], message: str) -> None:

@@ -134,7 +134,7 @@ def test_partial_executions_without_a_summary_are_one_job(
 def test_outcomes(written: Write, status: str, outcome: str) -> None:
     loaded = traces.load(written(line(1, status), name="log.swf"))
     assert loaded.jobs["outcome"].tolist() == [outcome]
-    strange = [note for note in loaded.notes if "not known" in note]
+    strange = [note for note in loaded.notes if "unknown outcome" in note]
     assert len(strange) == (status in ("7", "done"))
     assert all(repr(status) in note for note in strange)
 

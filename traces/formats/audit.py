@@ -114,7 +114,7 @@ def read(source: Source, options: Options) -> Reading:
         raise TraceError(f"{source}: none of its {len(lives):,} pods got a node; {POLICY}")
     left_out = found.left_out
     if bare:
-        left_out = {**left_out, "a pod that was there before the log begins": bare}
+        left_out = {**left_out, "a pod created before the log begins": bare}
     return Reading(complete(found.jobs), rejected, left_out, found.notes)
 
 

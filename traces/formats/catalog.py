@@ -124,7 +124,7 @@ TIRESIAS_COLUMNS = ("job_id", "num_gpu", "submit_time", "duration")
 
 FORMATS: tuple[Format, ...] = (
     Format("journal", "journal", "muster's journal of a live cluster",
-           _containing(r'\A\{"t": ?[^\n,]*, ?"is": ?"(?:Snapshot|Gap)"', "it begins as one")),
+           _containing(r'\A\{"t": ?[^\n,]*, ?"is": ?"(?:Snapshot|Gap)"', "it begins like one")),
     Format("audit", "audit", "audit log of a Kubernetes API server",
            _containing(r'"apiVersion": ?"audit\.k8s\.io/', "its events are of audit.k8s.io")),
     Format("pods", "pods", "Kubernetes pods: kubectl get pods -A -o json",
@@ -178,6 +178,6 @@ def choose(source: Source, kind: str | None) -> tuple[Format, str]:
     refuse(source, UNKNOWN)
     shown = _list(source.header[:8]) if source.header else "nothing"
     raise TraceError(
-        f"jobs file {str(source)!r}: neither its name nor its first line ({shown:.200}) is that "
-        f"of a known format; name the format with --kind ({_list(KINDS)})"
+        f"jobs file {str(source)!r}: neither its name nor its first line ({shown:.200}) matches "
+        f"a known format; name the format with --kind ({_list(KINDS)})"
     )

@@ -116,5 +116,5 @@ def _named(cells: list[str], source: Source, notes: list[str]) -> dict[str, int]
             f"{source}: column {missing[0]!r} is missing; this format has {', '.join(FIELDS)}"
         )
     if "dependencies" in found:
-        notes.append("jobs wait for no other jobs here: the column Dependencies is passed over")
+        notes.append("jobs wait for no other jobs here: the column Dependencies is ignored")
     return places

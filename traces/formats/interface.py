@@ -24,7 +24,7 @@ class Options:
     gpus_per_node: int = GPUS_PER_NODE  #: a job's GPUs are cut into pods of at most so many
     gpus_per_pod: int | None = None  #: where processors are counted: so many make a pod
     names: Mapping[str, str] = field(default_factory=dict)  #: columns: theirs -> ours
-    ignore_extra: bool = False  #: pass over columns that nobody knows
+    ignore_extra: bool = False  #: ignore columns that muster does not know
     columns: tuple[str, ...] = ()  #: the header of a file that has none
     dates: str = ""  #: "day-first" or "month-first", where a column of dates may be either
 

@@ -21,7 +21,7 @@ class Items:
 
 
 def items_of(source: Source) -> Items:
-    """Split a JSON file into its items, each still JSON; blank lines are passed over.
+    """Split a JSON file into its items, each still JSON; blank lines are skipped.
 
     Raises:
         TraceError: it is neither an array nor one object a line.

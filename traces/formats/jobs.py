@@ -57,7 +57,7 @@ def read(source: Source, options: Options) -> Reading:
 
 
 def _passed(table: RawTable) -> tuple[str, ...]:
-    return (f"passed over {table.comments:,} comment lines",) if table.comments else ()
+    return (f"ignored {table.comments:,} comment lines",) if table.comments else ()
 
 
 def _read_by_cell(source: Source, options: Options) -> Reading:
@@ -94,16 +94,16 @@ def _read_by_cell(source: Source, options: Options) -> Reading:
 
 
 def _known_columns(rows: pd.DataFrame, options: Options, notes: list[str]) -> pd.DataFrame:
-    """Return the columns that are not passed over; say in `notes` which ones are."""
+    """Return the columns that are not ignored; say in `notes` which ones are."""
     if rows.columns.isin(RESULTS).sum() == len(RESULTS):
         return _without_results(rows, notes)
     extra = [name for name in rows.columns if name not in BY_NAME and name != GPUS.name]
     if index := [name for name in extra if INDEX.fullmatch(name)]:
-        notes.append(f"passed over the column of row numbers ({', '.join(map(repr, index))})")
+        notes.append(f"ignored the column of row numbers ({', '.join(map(repr, index))})")
         rows = rows.drop(columns=index)
         extra = [name for name in extra if name not in index]
     if extra and options.ignore_extra:
-        notes.append(f"passed over the columns {', '.join(map(repr, extra))}")
+        notes.append(f"ignored the columns {', '.join(map(repr, extra))}")
         rows = rows.drop(columns=extra)
     return rows
 
@@ -117,7 +117,7 @@ def _without_results(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
         jobs["outcome"] = jobs["outcome"].where(~jobs["outcome"].isin(OF_A_RUN), UNKNOWN)
     notes.append(
         f"this is the table of a run: its {len(rows.columns.difference(jobs.columns))} columns of "
-        "results are passed over; it does not have the jobs' CPUs, memory, GPU models and pools, "
+        "results are ignored; it does not have the jobs' CPUs, memory, GPU models and pools, "
         "so take the run's own jobs file where jobs ask for these"
     )
     return jobs

@@ -77,7 +77,7 @@ ALWAYS: tuple[Mistake, ...] = (
             "save it as UTF-8, as with iconv -f UTF-16LE -t UTF-8"),
     Mistake("not text: it has NUL bytes", lambda source: "\0" in source.head,
             "fetch it again, or export it as CSV"),
-    Mistake("the output of sacct in columns of fixed width, which cuts values off",
+    Mistake("the output of sacct in columns of fixed width, which truncates values",
             lambda source: _fixed_width(source) and _matches(r".*\bJobID")(source), SACCT),
     Mistake("the output of squeue, which has no times of jobs that ended",
             _matches(r"\s*JOBID[\s|]+PARTITION[\s|]+NAME\b"), SACCT),
@@ -106,7 +106,7 @@ UNKNOWN: tuple[Mistake, ...] = (
             "-n (--noheader)"),
     Mistake("the output of sacct as JSON",
             _matches(r'(?s)\s*\{.{0,4000}?"(slurm|slurmrestd|openapi)\b'), SACCT),
-    Mistake("JSON in no form that muster knows", _matches(r"\s*[\[{]"),
+    Mistake("JSON in a form that muster does not know", _matches(r"\s*[\[{]"),
             "write its jobs as CSV with the columns job, submit_s, duration_s and gpus "
             "(docs/tables.md)"),
 )  # fmt: skip

@@ -51,7 +51,7 @@ PAI = {"Terminated": COMPLETED, "Failed": FAILED, "Running": UNFINISHED, "Waitin
 GWF = {"0": FAILED, "1": COMPLETED, "5": CANCELLED, "-1": UNKNOWN}
 
 #: why a gang of a cluster's log is left out
-NEVER_WHOLE = "no moment was seen at which all its pods ran"
+NEVER_WHOLE = "its pods were never seen running all at once"
 
 
 def still_ran(count: int) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ def still_ran(count: int) -> tuple[str, ...]:
     if not count:
         return ()
     return (
-        f"jobs that still ran when the file ends: {count:,}; they count with their time until then",
+        f"jobs still running when the file ends: {count:,}; their run time is the time until then",
     )
 
 
@@ -81,7 +81,7 @@ def outcomes(
         named = ", ".join(f"{word!r} ({count:,})" for word, count in counts.head(5).items())
         more = f" and {len(counts) - 5} more words" if len(counts) > 5 else ""
         notes.append(
-            f"{len(strange):,} jobs have an outcome that is not known in column {column!r}: "
+            f"{len(strange):,} jobs have an unknown outcome in column {column!r}: "
             f"{named}{more}; they count as {UNKNOWN}"
         )
     return found.fillna(UNKNOWN).astype("str")

@@ -69,7 +69,7 @@ def read(source: Source, options: Options) -> Reading:
     notes = [
         "this table has no submissions: a job counts as submitted when its first task started, so "
         "what it waited in the log is not seen",
-        "gpu_type says which GPUs a task got, not what it asked for: it is passed over",
+        "gpu_type says which GPUs a task got, not what it asked for, so muster ignores it",
     ]
     tasks = pd.DataFrame(
         {

@@ -31,7 +31,7 @@ class RawTable:
     torn: tuple[BadCell, ...] = ()  #: rows with more or fewer fields than the header
     unit: str = "line"  #: what `lines` counts
     delimiter: str = ","
-    comments: int = 0  #: lines passed over because they are comments
+    comments: int = 0  #: comment lines, ignored
 
     def rows_but(self, bad: list[BadCell]) -> Mask:
         """Return which rows have none of these bad values."""
@@ -78,7 +78,7 @@ def reject(table: RawTable, bad: list[BadCell], on_bad_row: str) -> pd.DataFrame
         values = "1 bad value" if len(bad) == 1 else f"{len(bad):,} bad values"
         raise TraceError(
             f"{table.source}: {values} in {len(of_row):,} of {len(table.rows):,} rows: "
-            f"{spelt}{more}; mend them, or leave those rows out with --on-bad-row skip"
+            f"{spelt}{more}; correct them, or leave those rows out with --on-bad-row skip"
         )
     concerned = table.rows.iloc[list(of_row)].astype("object")
     content = concerned.where(concerned.notna(), "").to_numpy().tolist()

@@ -99,7 +99,8 @@ def read(source: Source, options: Options) -> Reading:
     table = read_table(source, unquoted="|")
     if table.delimiter == "," and 2 * len(table.torn) > len(table.rows):
         raise TraceError(
-            f"{source}: its cells hold commas, as TRES do, and commas part them; get the log with: "
+            f"{source}: its cells contain commas, as TRES do, and commas separate them; get the "
+            "log with: "
             f"{SACCT}"
         )
     names = {slurm_name(name): name for name in reversed(table.rows.columns)}
@@ -341,7 +342,7 @@ def _notes_on_gpus(found: list[pd.DataFrame], shared: pd.Series[bool], counted: 
     words = strange[strange != ""].str.split(",").explode().value_counts()
     if len(words):
         listed = ", ".join(f"{word} ({count:,})" for word, count in words.head(5).items())
-        notes.append(f"passed over other resources: {listed}")
+        notes.append(f"ignored other resources: {listed}")
     return notes
 
 
@@ -377,7 +378,7 @@ def _remarks(
                 "dependency, a begin time or a hold); muster counts their wait from Submit"
             )
     if count := int(found["walltime_s"][kept].isna().sum()):
-        notes.append(f"jobs without a time limit: {count:,}; their run time stands in for it")
+        notes.append(f"jobs without a time limit: {count:,}; their run time is used instead")
     return notes
 
 

@@ -69,7 +69,7 @@ def pods(jobs: pd.DataFrame, gpus_per_node: int, notes: list[str]) -> pd.DataFra
             "slurm.conf"
         )
     elif alone:
-        notes.append(f"jobs without a GPU: {alone:,}; their pods take CPUs and memory alone")
+        notes.append(f"jobs without a GPU: {alone:,}; their pods take only CPUs and memory")
     return pd.DataFrame(
         {
             **{name: jobs[name] for name in COPIED},

@@ -134,7 +134,7 @@ def _split(source: Source, notes: list[str]) -> RawTable:
         if not fields or fields[0].startswith((";", "#")):
             continue
         if not rows and not any(map(_NUMBER.fullmatch, fields)):
-            notes.append(f"passed over the header in line {number}: {' '.join(fields):.60}")
+            notes.append(f"ignored the header in line {number}: {' '.join(fields):.60}")
             continue
         if len(fields) < _FEWEST_FIELDS:
             reason = f"has fewer than {_FEWEST_FIELDS} fields ({len(fields)})"

@@ -31,7 +31,7 @@ def decoded(source: Source) -> str:
 
 
 def read_table(source: Source, columns: tuple[str, ...] = (), *, unquoted: str = "") -> RawTable:
-    """Read delimited text; blank lines are passed over.
+    """Read delimited text; it skips blank lines.
 
     `columns` is the header of a text that has none. Cells lose the blanks around them; empty ones
     are missing. A row with more or fewer cells than the header is torn: it is filled up or cut,

@@ -116,11 +116,11 @@ def test_the_interval_is_told_and_drawn(folder: Path, capsys: pytest.CaptureFixt
         ("run --jobs jobs.csv --nodes 4 --costs absent.toml --out r", "absent.toml"),
         ("run --jobs jobs.csv --nodes 4 --costs cuts.toml --out r", "interrupt"),
         ("run --jobs jobs.csv --nodes 4 --interrupts cuts.toml --out r", "need costs"),
-        ("run --snapshot s.json --costs costs.toml --out r", "--costs goes with --jobs"),
+        ("run --snapshot s.json --costs costs.toml --out r", "--costs needs --jobs"),
         ("plan-checkpoint --mtbf 6x --save 30s", "--mtbf is '6x'"),
         ("plan-checkpoint --mtbf 6h --save 0s", "save_s is 0"),
         ("plan-checkpoint --mtbf 6h --save 30s --nodes 0", "--nodes is 0"),
-        ("plan-checkpoint --mtbf 6h --save 30s --days 1", "chance decides"),
+        ("plan-checkpoint --mtbf 6h --save 30s --days 1", "mostly chance"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(

@@ -104,7 +104,7 @@ def test_bad_jobs_are_refused(
         ("run --jobs jobs.csv --nodes -2 --out o", "nodes is -2; give at least 1"),
         ("run --jobs jobs.csv --nodes 4 --gpus-per-node -1 --out o", "gpus_per_node is -1"),
         ("run --jobs jobs.csv --nodes 4 --cluster two.toml --out o", "not both"),
-        ("run --jobs jobs.csv --cluster two.toml --gpus-per-node 8 --out o", "goes with --nodes"),
+        ("run --jobs jobs.csv --cluster two.toml --gpus-per-node 8 --out o", "is for --nodes"),
         ("run --jobs jobs.csv --cluster none.toml --out o", "'none.toml': No such file"),
         (
             "run --jobs jobs.csv --nodes 4 --order lifo --out o",
@@ -147,7 +147,7 @@ def test_bad_usage_is_refused(
         ('[[pool]]\nname = "a"\nnodes = 1\npods_per_node = 0\n', "pods_per_node is 0; give at"),
         ('[[pool]]\nname = "a"\nnodes = "x"\n', "Expected `int`, got `str`"),
         ('[[pool]]\nname = "a"\nnods = 1\n', "unknown field `nods`"),
-        ('[[pool]]\nname = "a"\nnodes = 1\n[[pool]]\nname = "a"\nnodes = 1\n', "stands twice"),
+        ('[[pool]]\nname = "a"\nnodes = 1\n[[pool]]\nname = "a"\nnodes = 1\n', "occurs twice"),
     ],
     ids=["empty", "syntax", "negative", "no_pods", "type", "unknown", "twice"],
 )

@@ -178,7 +178,7 @@ def test_half_a_line_at_the_end_is_left_out(tmp_path: Path) -> None:
     assert found.seconds == whole
     last = len((tmp_path / "run-0-0.jsonl").read_text().splitlines())
     place = f"{tmp_path}/run-0-0.jsonl:{last}"
-    assert found.notes == (f"{place}: half a line, left out; its process was killed",)
+    assert found.notes == (f"{place}: incomplete line, left out; its process was killed",)
 
 
 @pytest.mark.parametrize(

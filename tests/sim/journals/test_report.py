@@ -496,7 +496,7 @@ def test_run_takes_a_snapshot_and_the_policy_it_had(
         (["--journal", "J", "--admission", "pod"], "leave out --admission"),
         (["--journal", "J", "--assumed-hours", "0"], "--assumed-hours is 0.0"),
         (["--journal", "none.jsonl"], "'none.jsonl': no such file"),
-        (["--snapshot", "J"], "give what muster answers at /state"),
+        (["--snapshot", "J"], "the answer of muster's /state"),
         ([], "give --jobs FILE, or --snapshot or --journal"),
     ],
 )
@@ -516,7 +516,7 @@ def test_wrong_arguments_are_one_line(
 def test_a_state_without_lines_says_so(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     path.write_text('{"zero_unix_s": 1.0, "now_s": 2.0, "nodes": [], "gangs": []}')
-    with pytest.raises(ValueError, match=r"has no 'lines'; give what this version"):
+    with pytest.raises(ValueError, match=r"has no 'lines'; give the answer of /state"):
         scene(path, [], 1.0)
 
 

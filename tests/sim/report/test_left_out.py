@@ -66,7 +66,7 @@ def test_the_head_the_table_and_the_text_of_a_report_name_them(report: Path) -> 
         text = (report / name).read_text("utf-8")
         assert text.count(SAYS) == 2, name  # in the head and below the table
         assert "without 1 that never fits" in text
-        assert "do not compare" in text
+        assert "not comparable" in text
 
 
 def test_growth_is_not_fitted_over_sizes_that_run_different_jobs(report: Path) -> None:

@@ -28,7 +28,7 @@ def jobs(*rows: tuple[str, float, int, int, float]) -> pd.DataFrame:
 def test_cpus_that_were_short_are_told(tmp_path: Path) -> None:
     table = jobs(("a", 0, 2, 1, 8), ("b", 10, 2, 1, 8), ("c", 20, 2, 8, 1))
     text = report_of(table, tmp_path, 8.0)
-    assert "by the time they waited for it: CPUs 100 %." in text
+    assert "by waiting time: CPUs 100 %." in text
     assert "First in the queue is gang b: it needs 16 CPUs (2 pods) and 0 of 16 are free" in text
 
 

@@ -69,7 +69,7 @@ def test_what_lies_in_a_run_folder_stays(
     else:
         path.write_text("mine")
     stays(place, f"{FORCE} run", capsys, f"holds {name.rstrip('/')!r}, which muster did not write")
-    with pytest.raises(ValueError, match="which muster did not write; it stays"):
+    with pytest.raises(ValueError, match="which muster did not write and does not"):
         sim.run(JOBS, nodes=2).save("run")
     assert path.exists()
 
@@ -108,7 +108,7 @@ def test_a_report_writes_over_nothing_of_others(
 ) -> None:
     (place / "out" / name).parent.mkdir(parents=True)
     (place / "out" / name).write_text("mine")
-    stays(place, "report run --out out", capsys, "no report that this muster wrote; it stays")
+    stays(place, "report run --out out", capsys, "not a report that this muster wrote")
 
 
 @pytest.mark.parametrize("line", ["../jobs.csv", "/etc/passwd", "run/../../jobs.csv", "."])

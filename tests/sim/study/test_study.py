@@ -324,7 +324,7 @@ def test_stopped_half_way_and_started_again_gives_the_same(
     [
         ("nodes = [16, 32]", "nodes = []", "nodes is empty"),
         ("nodes = [16, 32]", "nodes = [0]", "give counts of at least 1"),
-        ("nodes = [16, 32]", "nodes = [16, 16]", "'16' stands twice"),
+        ("nodes = [16, 32]", "nodes = [16, 16]", "'16' occurs twice"),
         ("seeds = [0]", "seeds = [-1]", "give 0 or more"),
         ("load = 0.7", "", "load is missing"),
         ("load = 0.7", "load = -1.0", "give a number above 0"),
@@ -336,7 +336,7 @@ def test_stopped_half_way_and_started_again_gives_the_same(
         ("window_days = 0.25", "window_days = 2.0", r"window_days of workload 'openai_like' is 2"),
         ("window_days = 0.25", "window_days = 0.0", "more than 0 and at most days"),
         ("window_days = 0.25", "[workload.window_days]\npod = 0.25", "window_days"),
-        ('name = "gang-easy"', 'name = "pod"', "'pod' stands twice"),
+        ('name = "gang-easy"', 'name = "pod"', "'pod' occurs twice"),
         ('name = "gang-easy"', 'name = "gang/easy"', "use letters"),
         (
             'backfill = "easy"',

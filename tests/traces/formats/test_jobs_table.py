@@ -113,7 +113,7 @@ def test_extra_columns_are_named_at_once_and_may_be_passed_over(written: Write) 
     with pytest.raises(TraceError, match="columns 'x', 'cost' are unknown; rename them"):
         traces.load(path)
     loaded = check(path, ignore_extra=True)
-    assert loaded.notes == ("passed over the columns 'x', 'cost'",)
+    assert loaded.notes == ("ignored the columns 'x', 'cost'",)
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -190,7 +190,7 @@ def test_containers(tmp_path: Path, ending: str) -> None:
     path.write_bytes(CONTAINERS[ending](TEXT.encode()))
     check(path)
     path.write_bytes(path.read_bytes()[: 520 if ending == "tar" else -20])
-    with pytest.raises(TraceError, match=r"is not a sound .* file"):
+    with pytest.raises(TraceError, match=r"is not a valid .* file"):
         traces.load(path)
 
 
@@ -236,7 +236,7 @@ MISTAKES = [
     ("jobs.csv", b"<!DOCTYPE html>\n<html><body>404</body>", "a web page; fetch the file"),
     ("jobs.csv", b"\n<html>\n", "a web page"),
     ("jobs.csv", b"<?xml version='1.0'?>", "an XML document"),
-    ("jobs.json", b'[{"a": 1}]', "JSON in no form that muster knows; write its jobs as CSV"),
+    ("jobs.json", b'[{"a": 1}]', "JSON in a form that muster does not know; write its jobs as CSV"),
     ("jobs.csv.gz", gzip.compress(b"%PDF-1.7\n"), "a PDF document"),
     ("jobs.pkl", b"\x80\x05\x95abc", "a Python pickle"),
     ("jobs.feather", b"ARROW1\0\0", "an Arrow or Feather table"),
@@ -374,7 +374,7 @@ def test_the_table_of_a_run_is_read_without_its_results(tmp_path: Path) -> None:
     loaded = check(tmp_path / "jobs.parquet")
     pd.testing.assert_frame_equal(loaded.jobs.drop(columns="outcome"), jobs.drop(columns="outcome"))
     assert loaded.jobs["outcome"].tolist() == ["completed", "unknown"]
-    assert "the table of a run: its 6 columns of results are passed over" in loaded.notes[0]
+    assert "the table of a run: its 6 columns of results are ignored" in loaded.notes[0]
 
 
 def _written(path: Path) -> Path:

@@ -80,7 +80,7 @@ def test_the_sample(written: Write) -> None:
         "array tasks that had not started: 9",
         "requeued jobs: 1;",
         "heterogeneous jobs: 1; their parts (2 in all)",
-        "jobs that still ran when the file ends: 1;",
+        "jobs still running when the file ends: 1;",
         "jobs without a GPU: 1;",
         "h100 (6)",
     ):
@@ -292,7 +292,7 @@ def test_memory_of_a_pod(log: Write, values: dict[str, str | None], gib: float) 
 def test_states(log: Write, state: str, outcome: str) -> None:
     loaded = traces.load(log({"State": state}))
     assert loaded.jobs["outcome"].tolist() == [outcome]
-    assert not any("not known" in note for note in loaded.notes)
+    assert not any("unknown outcome" in note for note in loaded.notes)
 
 
 def test_a_state_that_is_not_known_is_counted_and_named(log: Write) -> None:
@@ -469,7 +469,7 @@ def test_tres(text: str, gpus: float | None, model: str, strange: str) -> None:
 def test_other_resources_are_counted_and_named(log: Write) -> None:
     loaded = traces.load(log({"AllocTRES": "cpu=1,gres/npu=8,node=1", "ReqTRES": ""}))
     notes = "\n".join(loaded.notes)
-    assert "passed over other resources: gres/npu (1)" in notes
+    assert "ignored other resources: gres/npu (1)" in notes
     assert "no job has GPUs: if some used them" in notes
 
 
