@@ -1,4 +1,4 @@
-"""What muster keeps and does in a cluster ten times as large: memory, start, a state made anew.
+"""What muster keeps and does in a cluster ten times as large: memory, start, a rebuilt state.
 
 225,000 ordinary pods on 7,500 nodes that are each a class of their own, by a label of the admin's,
 and 500 gangs that wait; then 2,000 more come, and all of them start. Pages of the API server are

@@ -1,6 +1,6 @@
 """Discrete-event simulation of gangs on GPU clusters, around the scheduler's own policy core.
 
-Names are imported when they are first asked for: pandas takes longer than most commands.
+Names are imported on first use: importing pandas takes longer than most commands.
 """
 
 import importlib

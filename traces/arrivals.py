@@ -48,7 +48,7 @@ def submissions(model: Arrivals, jobs_of: Ints, num_gpus: int, days: float, seed
     """Return submission times, campaign by campaign; `jobs_of` counts each campaign's jobs.
 
     The jobs of a campaign follow each other at exponential gaps. A campaign that would run over the
-    end of the window starts so much earlier.
+    end of the window starts earlier by that much.
     """
     window_s = days * DAY_S
     starts = campaign_starts(model, len(jobs_of), num_gpus, days, seed)

@@ -41,13 +41,13 @@ def numbered(submit_s: Floats, owner: Labels, gpus: Ints) -> Ints:
 
 
 def batch_size(burst: Ints) -> float:
-    """Return E[K^2] / E[K] of the jobs K per burst: the size of the burst a job comes in."""
+    """Return E[K^2] / E[K] of the jobs K per burst: the size of the burst that a job arrives in."""
     jobs = np.bincount(burst).astype(np.float64)
     return float((jobs * jobs).sum() / jobs.sum())
 
 
 def ratio_in_bursts(burst: Ints) -> float:
-    """Return the share of jobs that come with at least one other."""
+    """Return the share of jobs that arrive with at least one other."""
     return float((np.bincount(burst)[burst] > 1).mean())
 
 
@@ -63,7 +63,7 @@ def coefficient_of_variation(counts: Floats) -> float:
 
 
 def beyond_calendar(counts: Floats, per_hour: int = 1) -> Floats:
-    """Divide counts by what hour of the day and weekday lead one to expect.
+    """Divide counts by those expected for the hour of the day and the weekday.
 
     Both factors are estimated from the counts, as independent; the first bin is Monday, 0:00.
     """

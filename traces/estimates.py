@@ -1,4 +1,4 @@
-"""What users ask for: requested walltimes from a menu, mostly far above the run time."""
+"""Requested walltimes of users: from a menu, mostly far above the run time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 def walltimes(
     model: Estimates, duration_s: Floats, campaign: npt.NDArray[np.int64], seed: int
 ) -> Floats:
-    """Return the walltime each job asks for, never below its run time.
+    """Return the walltime that each job requests, never below its run time.
 
     A campaign asks with one habit: its run time, or a gamma-distributed ln(requested / run) above
     it; both rounded up to the menu. Jobs longer than the menu ask for whole days.

@@ -1,4 +1,4 @@
-"""Outages of nodes: drawn from a calibrated model, or a real list laid over the cluster.
+"""Outages of nodes: drawn from a calibrated model, or a real list applied to the cluster.
 
 Both return a table of `node` (index), `start_s`, `end_s` and `kind`, by start. Outages of one node
 never overlap; those that began before the run are open at time 0.
@@ -64,7 +64,7 @@ def calibrated(
 
 
 def stepfun(num_nodes: int, horizon_s: float, seed: int) -> pd.DataFrame:
-    """Lay the real list of 400 servers over the cluster.
+    """Apply the real list of 400 servers to the cluster.
 
     Each 400 nodes get their own copy, which begins on a random day (the list repeats after 349
     days) with the servers in random order; kind is `hardware` or `other`.

@@ -36,7 +36,7 @@ class LoadedJobs:
 
     @property
     def bad(self) -> pd.DataFrame:
-        """The rejected rows in which something is wrong; others are sound and no jobs to run."""
+        """The rejected rows with a bad value; the others are valid, but not jobs to run."""
         return self.rejected[~self.rejected["reason"].isin(list(self.left_out))]
 
     @property
@@ -61,8 +61,8 @@ def load(
 
     `on_bad_row="skip"` leaves out rows that are no jobs and returns them as `rejected`. A job's
     GPUs are cut into pods of at most `gpus_per_node`; `gpus_per_pod` is for formats that count
-    processors: so many make a pod. `map` renames columns, theirs -> ours; `ignore_extra` passes
-    over columns that nobody knows; `columns` is the header of a file that has none; `dates` says
+    processors: so many make a pod. `map` renames columns, theirs -> ours; `ignore_extra` ignores
+    unknown columns; `columns` is the header of a file that has none; `dates` says
     whether days or months come first in dates such as 01/03/2024.
 
     Raises:

@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def invoke(arguments: list[str]) -> int:
-    """Run one command and return its exit code; what users can mend is one line on stderr."""
+    """Run one command and return its exit code; user errors are one line on stderr."""
     # typer does not export the parent of all its usage errors by name
     usage_error = cast("type[Exception]", typer.BadParameter.__mro__[1])
     WORDS.set(tuple(arguments))

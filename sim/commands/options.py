@@ -53,7 +53,7 @@ def node_options(
         float | None, typer.Option(help="GiB of memory of each node.", show_default="no limit")
     ] = None,
 ) -> NodeShape:
-    """Return what each of --nodes has."""
+    """Return the shape of each of the --nodes."""
     return NodeShape(gpus_per_node, cpu_per_node, mem_gib_per_node)
 
 

@@ -1,4 +1,4 @@
-"""`muster report` and `muster diff`: what runs say, side by side."""
+"""`muster report` and `muster diff`: compare runs."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ def _policy_words(
     placement: str | None,
     numbers: list[str] | None,
 ) -> dict[str, Any]:
-    """Return what the command line says of the policy."""
+    """Return the policy settings of the command line."""
     given = {
         "order": order, "discipline": discipline, "backfill": backfill, "placement": placement,
     }  # fmt: skip
@@ -215,7 +215,7 @@ def _resumed(
     words: dict[str, Any],
     **settings: Any,
 ) -> RunResult:
-    """Simulate a live cluster; what of its policy is not given here is as it was live."""
+    """Simulate a live cluster; settings of its policy that are not given here are the live ones."""
     if not assumed_hours > 0:
         raise ValueError(f"--assumed-hours is {assumed_hours}; give a number above 0")
     if settings["admission"] != "gang":
@@ -232,7 +232,7 @@ def _resumed(
 
 
 def _asked(said: dict[str, Any]) -> str:
-    """Return a digest of all that decides a run: its options, the files they name, this code."""
+    """Return a digest of all inputs of a run: its options, the files they name, this code."""
     import hashlib
     import secrets
 

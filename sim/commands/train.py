@@ -1,4 +1,4 @@
-"""`muster train`: a gang of real training processes on this machine, with faults to order."""
+"""`muster train`: a gang of real training processes on this machine, with injected faults."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _run(config: TrainConfig, ranks: int, faults: list[Fault], out: Path) -> Non
 
 
 def _without_none(tree: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what TOML has no word for."""
+    """Leave out None, which TOML cannot express."""
     return {
         name: _without_none(value) if isinstance(value, dict) else value
         for name, value in tree.items()
@@ -151,7 +151,7 @@ def _without_none(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 class Progress:
-    """One line per rank on a terminal; elsewhere what happens, and now and then how far it is."""
+    """One line per rank on a terminal; elsewhere events, and progress now and then."""
 
     def __init__(self, gang: Gang, steps: int) -> None:
         from sim.runs.progress import bar
@@ -162,7 +162,7 @@ class Progress:
         self._bars = [bar(steps, f"rank {rank}", position=rank) for rank in ranks]
 
     def show(self, news: str | None) -> None:
-        """Tell what happened, if anything did, and where the ranks are."""
+        """Show new events, if any, and the state of the ranks."""
         ranks = [self._rank(rank) for rank in range(self._gang.ranks)]
         for shown, (step, state) in zip(self._bars, ranks, strict=False):
             shown.n = shown.n if step is None else step

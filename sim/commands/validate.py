@@ -35,7 +35,7 @@ def inspect(path: str | Path, reader: Reader = AS_IT_IS) -> str:
     """Check one file or folder; return one line about it. `reader` is for a jobs file.
 
     Raises:
-        ValueError: it is not what it seems to be; the text says what is wrong and where.
+        ValueError: it is not valid; the text says what is wrong and where.
     """
     place = Path(path)
     if place.is_dir():

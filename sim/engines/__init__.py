@@ -1,1 +1,1 @@
-"""Simulated time: engines, the life of a job, faults, records and their books."""
+"""Simulated time: engines, the life of a job, faults, records and their accounting."""

@@ -1,4 +1,4 @@
-"""The books of a run must balance, or the run fails."""
+"""The accounts of a run must balance, or the run fails."""
 
 from __future__ import annotations
 

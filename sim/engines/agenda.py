@@ -1,7 +1,7 @@
-"""What happens when: a clock in whole microseconds, and the acts that are due.
+"""The event queue: a clock in whole microseconds, and the callbacks that are due.
 
-simpy has the same, and more: processes that wait for one another. Gang admission needs two plain
-acts in the life of a gang, for which making simpy's events took a quarter of a run's time.
+simpy has this and more: processes that wait for one another. Gang admission needs two plain
+callbacks in the life of a gang; creating simpy's events for them took a quarter of a run's time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _URGENT = -(1 << 60)
 
 
 class Agenda:
-    """Acts by time; within an instant the urgent ones come first, then those noted first."""
+    """Callbacks by time; within an instant urgent ones come first, then those added first."""
 
     __slots__ = ("_due", "_is_over", "_next_act", "_next_place", "_next_us", "_noted", "now_us")
 
@@ -34,7 +34,7 @@ class Agenda:
         self._next_act: Act | None = None
 
     def at(self, time_us: int, act: Act, value: object = None, *, urgent: bool = False) -> None:
-        """Have `act(value)` happen then, or now if that is over."""
+        """Call `act(value)` at this time, or now if it has passed."""
         self._noted += 1
         place = self._noted + _URGENT if urgent else self._noted
         if time_us < self.now_us:
@@ -42,7 +42,7 @@ class Agenda:
         heappush(self._due, (time_us, place, act, value))
 
     def at_next(self, time_us: int, act: Act) -> None:
-        """Have `act(None)` happen then: one act of a series, of which one waits at a time."""
+        """Call `act(None)` at this time: one call of a series, of which one is due at a time."""
         assert self._next_us == FOREVER_US, "the previous event of this series is still due"
         self._noted += 1
         self._next_us = max(time_us, self.now_us)
@@ -56,10 +56,10 @@ class Agenda:
         return self._next_us
 
     def run(self, until_us: int = FOREVER_US) -> None:
-        """Let everything happen that is due before `until_us`, or up to the end.
+        """Run everything that is due before `until_us`, or up to the end.
 
-        Python's collector of cycles pauses meanwhile: a run makes millions of small objects, and no
-        cycles, so that all it finds is that nothing is to be collected.
+        Python's cycle collector pauses meanwhile: a run creates millions of small objects and no
+        cycles, so it would find nothing to collect.
         """
         collects = gc.isenabled()
         gc.disable()
@@ -91,7 +91,7 @@ class Agenda:
             self.now_us = until_us
 
     def end(self) -> None:
-        """Let what is due at this instant already still happen, and then no more."""
+        """Run what is already due at this instant, then stop."""
         self.at(self.now_us, self._end)
 
     def _end(self, _: object) -> None:

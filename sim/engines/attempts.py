@@ -59,7 +59,7 @@ class Attempts(NamedTuple):
 class GangLog:
     """Attempts of gangs, which are admitted whole: one row each, written at admission.
 
-    Rows are packed as they come, since that is what costs least; columns are made afterwards.
+    Rows are packed as they come, because that is cheapest; columns are built afterwards.
     """
 
     COLUMNS: ClassVar[tuple[str, ...]] = (
@@ -112,7 +112,7 @@ class GangLog:
         return self._num_rows - 1
 
     def hold(self, row: int, placement: Placement, role_gpus: Sequence[int]) -> None:
-        """Note which nodes an attempt holds, its pods having so many GPUs by role."""
+        """Note which nodes an attempt holds; its pods have these GPUs by role."""
         for role, lo, hi, pods_per_node in placement:
             self._held += _pack_slice(row, lo, hi, role_gpus[role] * pods_per_node)
 

@@ -1,8 +1,8 @@
-"""Gang admission with costs: jobs start up, save, are cut, lose work, and come back.
+"""Gang admission with costs: jobs start up, save, are interrupted, lose work, and restart.
 
-An attempt that is cut stops working at once but holds its nodes until the cut is noticed (a kill,
-a lost node) or until it has saved and left (a preemption). Its pods are made again a while later;
-until then nothing of the gang is there, not even in the queue.
+An interrupted attempt stops working at once but holds its nodes until that is noticed (a kill,
+a lost node) or until it has saved and left (a preemption). Its pods are recreated a while later;
+until then the gang has no pods and is not in the queue.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class CostedSimulation(GangSimulation):
             self._at_step.setdefault(job, []).append(one)
 
     def _set_out(self, job: int) -> None:
-        """Draw what the job's next attempt will meet; the engine sees how long that takes."""
+        """Draw the costs of the job's next attempt; the engine sees only how long they take."""
         course = self.courses[job] = Course(
             self.costs,
             self.config.seed,
@@ -139,7 +139,7 @@ class CostedSimulation(GangSimulation):
             self._at(to_us(reached_s), self._interrupted_in, (job, row, one))
 
     def _save_next(self, job: int, row: int, save: int) -> None:
-        """Have the core told of an attempt's next checkpoint once it is committed.
+        """Notify the core of an attempt's next checkpoint once it is committed.
 
         Before whatever else happens at that instant, so that no pass is made for it alone.
         """
@@ -158,7 +158,7 @@ class CostedSimulation(GangSimulation):
             self._save_next(job, row, save + 1)
 
     def _interrupted_in(self, reached: Any) -> None:
-        """A job has done as many steps as an interrupt waits for."""
+        """A job has reached the step of an interrupt."""
         job, row, one = reached
         if self.row_of[job] != row or job in self.cut:
             return
@@ -192,7 +192,7 @@ class CostedSimulation(GangSimulation):
         return until_us
 
     def _left(self, attempt: Any) -> None:
-        """A job that was cut leaves its nodes; its pods will be made again."""
+        """An interrupted job leaves its nodes; its pods will be recreated."""
         job, row = attempt
         if self.row_of[job] != row:
             return
@@ -217,7 +217,7 @@ class CostedSimulation(GangSimulation):
             super()._finish(attempt)
 
     def _node_lost(self, outage: Any) -> None:
-        """Cut the gangs on a node; it is out of service once they are known to be dead."""
+        """Interrupt the gangs on a node; it is out of service once they are known to be dead."""
         node, end_us = outage
         state = self.state
         if node in state.capacity.unschedulable:

@@ -24,7 +24,7 @@ NEAR_S = 1e-6
 
 
 class Standing(NamedTuple):
-    """How far an attempt has come. The seconds of the five parts add up to the time it ran."""
+    """Progress of an attempt. The seconds of the five parts add up to the time it ran."""
 
     work_s: float  #: work done, that of earlier attempts included
     committed_s: float  #: work that a restart would find
@@ -36,7 +36,7 @@ class Standing(NamedTuple):
 
 
 class Course:
-    """What lies before an attempt that begins with `from_s` of `work_s` done."""
+    """The future of an attempt that begins with `from_s` of `work_s` done."""
 
     __slots__ = (
         "_interval_s",
@@ -135,7 +135,7 @@ class Course:
         return self.setup_s + done_s + self._stalls_s(min(saves, self.num_saves))
 
     def at(self, ran_s: float) -> Standing:
-        """Return how far it is after running for so long."""
+        """Return the progress after running for this long."""
         startup_s = min(ran_s, self.startup_s)
         restore_s = min(ran_s - startup_s, self.restore_s)
         stepping_s = ran_s - startup_s - restore_s

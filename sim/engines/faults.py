@@ -1,4 +1,4 @@
-"""Node failures for a run, drawn once per seed so that every policy meets the same."""
+"""Node failures for a run, drawn once per seed so that every policy gets the same ones."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class GangSimulation:
         self.agenda.at(left_us, self._finish, (job, row))
 
     def change_node(self, at_us: int, node: int, is_open: bool | None) -> None:
-        """Have a node open, close for new pods, or go away (None) then, as a live one did."""
+        """Open a node, close it for new pods, or remove it (None) then, as happened live."""
         self.agenda.at(at_us, self._node_changed, (node, is_open))
 
     def run(self) -> Records:
@@ -131,7 +131,7 @@ class GangSimulation:
         return self.records(self.simulate())
 
     def simulate(self) -> float:
-        """Let all events happen; return the time at which the run ends."""
+        """Run all events; return the time at which the run ends."""
         if self._next < self.work.num_jobs:
             self.agenda.at_next(self._ready_us[self._next], self._arrive)
         for start_s, end_s, node in self._faults:
@@ -148,7 +148,7 @@ class GangSimulation:
         return end_s
 
     def _run_out(self) -> None:
-        """Let time pass until nothing happens any more."""
+        """Run until no event is left."""
         self.agenda.run()
 
     def records(self, end_s: float) -> Records:
@@ -225,7 +225,7 @@ class GangSimulation:
         self._settle(now_us)
 
     def _reject(self, job: int) -> None:
-        """A gang larger than the cluster leaves at once: waiting would not help it."""
+        """A gang larger than the cluster leaves at once: waiting would not help."""
         name = self.work.job[job]
         assert self.state.gangs[name].phase is Phase.IMPOSSIBLE
         apply(self.state, GangCancelled(name))
@@ -321,7 +321,7 @@ class GangSimulation:
                     return
 
     def _come_back(self) -> None:
-        """Have a pass made when time alone may change the decisions."""
+        """Schedule a pass at the time when decisions may change without an event."""
         self._wake_us = until_us = self.state.until_us
         self._at(until_us, self._wake, None)
 

@@ -3,10 +3,10 @@
 A component that binds pods has a client with a token bucket (rate `bind_qps`, depth `bind_burst`)
 and places at most `schedule_per_s` pods a second. It serves gangs one after the other, so the
 bind time of the k-th pod of a gang follows from the state of the bucket when its turn comes, and
-a gang costs the same whatever its size. Each pod is then `bind_lag_s` on its way through queues and
-watches, which keeps nobody else waiting.
+a gang costs the same whatever its size. Each pod then spends `bind_lag_s` in queues and
+watches, which does not delay other pods.
 
-Before it, controllers create the pods. While they do, the scheduler has less of the API server.
+Before that, controllers create the pods, which leaves the scheduler less of the API server.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ BIND_STEPS = 16
 
 
 class Creation:
-    """When the pods of each job exist: controllers make them job after job, in order of submission.
+    """When the pods of each job exist: controllers create them job by job, in order of submission.
 
-    A job counts from its last pod on. Pods made again after a failure cost nothing here.
+    A job counts from its last pod on. Recreating pods after a failure costs nothing here.
     """
 
     __slots__ = ("_began_s", "_over_s", "ready_s")

@@ -4,10 +4,10 @@ The scheduler takes one pod after the other from its active queue, ordered by pr
 time the pod was queued. A pod that fits is assumed at once and bound by the client behind it; one
 that does not waits until capacity is freed and its backoff is over. In `pod` mode a placed rank
 waits for the others at the rendezvous; in `permit` mode (coscheduling) it waits before its bind.
-If the rest does not come in time, all is given back and the gang tries again.
+If the rest does not come in time, all of them give back their places and the gang tries again.
 
-Equal pods of a gang are handled as counts. Between two simulation events nothing can change but
-by the scheduler itself, so it works through its queue up to the next event in one go.
+Equal pods of a gang are handled as counts. Between two simulation events only the scheduler
+changes anything, so it works through its queue up to the next event in one go.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Batch:
 
 
 class Attempt:
-    """One life of a gang: its pods by where they are."""
+    """One attempt of a gang: its pods by state."""
 
     __slots__ = (
         "active",
@@ -287,7 +287,7 @@ class PodSimulation:
         self._settle()
 
     def _time_out(self, event: simpy.Event) -> None:
-        """The first rank has waited for the last as long as it does."""
+        """The first rank's wait for the last one has timed out."""
         attempt = cast(Attempt, event.value)
         now_s = self._now_s
         if attempt.is_over or attempt.run_s <= now_s:

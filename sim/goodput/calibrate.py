@@ -34,10 +34,10 @@ HOW = {
 
 
 def calibrate(paths: Iterable[str | Path]) -> Costs:
-    """Return the costs that goodput logs tell of.
+    """Return the costs that goodput logs show.
 
     Raises:
-        ValueError: a log is missing or malformed, or tells of no step.
+        ValueError: a log is missing or malformed, or has no step.
     """
     return calibrate_log(read(paths))
 
@@ -68,7 +68,7 @@ def calibrate_log(log: Log) -> Costs:
 
 
 def _samples(telling: Telling, following: Telling | None) -> Iterator[tuple[str, float]]:
-    """Yield name and value of everything that one attempt tells."""
+    """Yield name and value of every cost that one attempt shows."""
     life = telling.life
     for one in telling.stretches:
         if one is not telling.first and one.hi > one.lo and one.is_logged:

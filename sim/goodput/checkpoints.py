@@ -2,7 +2,7 @@
 
 Young's interval is sqrt(2 save mtbf) (CACM 17(9), 1974). Daly's (Future Generation Computer
 Systems 22(3), 2006) is exact to a higher order, and comes with the expected run time, equation 20.
-Both take failures as independent with a constant rate, and a save as standing still.
+Both assume independent failures at a constant rate, and that work stops during a save.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Question:
     shape: float = 1.0
 
     def check(self) -> None:
-        """Raise ValueError if a value cannot be."""
+        """Raise ValueError if a value is impossible."""
         for name in ("mtbf_s", "save_s", "work_s", "shape"):
             value = getattr(self, name)
             if not (isfinite(value) and value > 0):

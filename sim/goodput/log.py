@@ -1,9 +1,9 @@
 """The trainer's goodput log: JSON lines in, lives of a gang out.
 
-Each process of an attempt writes its own lines; rank 0 tells the whole story, the others when they
-came and went. `step` counts steps done: after the first step it is 1. A process that is killed may
-leave half a line at the end of its file, which is left out and counted; any other line that is not
-as it should be is an error.
+Each process of an attempt writes its own lines; rank 0 logs everything, the others when they
+started and ended. `step` counts steps done: after the first step it is 1. A killed process may
+leave an incomplete line at the end of its file, which is left out and counted; any other
+malformed line is an error.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Event(msgspec.Struct, frozen=True):
 
     @property
     def offset_s(self) -> float:
-        """Wall clock minus the process's own clock, which nobody sets."""
+        """Wall clock minus the process's own monotonic clock."""
         return self.t_unix_s - self.t_mono_s
 
 
@@ -98,7 +98,7 @@ class Life:
 
     @property
     def exits(self) -> list[Event]:
-        """How each rank ended that could say so, the first to end first."""
+        """How each rank ended, if it could log it, in order of ending."""
         found = [e for events in self.ranks.values() for e in events if e.event == "exit"]
         return sorted(found, key=self.at_s)
 
@@ -114,7 +114,7 @@ class Life:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Everything read, and the places of half lines that were left out."""
+    """Everything read, and the places of incomplete lines that were left out."""
 
     lives: tuple[Life, ...]  #: by run, then in order of attempts
     torn: tuple[str, ...]

@@ -1,9 +1,9 @@
 """Where the wall time of a training run went, from the goodput log of its trainer.
 
 Each attempt of a run covers the time from its start to the start of the next, and that time is
-split without rest into the parts below. Their names follow Google's ml-goodput-measurement, so
-that figures can be compared. Durations inside an attempt come from the clock of its rank 0 that
-nobody sets; between attempts there is only the wall clock.
+split completely into the parts below. Their names follow Google's ml-goodput-measurement, so
+that figures can be compared. Durations inside an attempt come from the monotonic clock of its
+rank 0; between attempts there is only the wall clock.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Split:
 
 
 def split(paths: Iterable[str | Path]) -> Split:
-    """Split the wall time that goodput logs tell of; see `sim.goodput.log.read` for errors."""
+    """Split the wall time of goodput logs; see `sim.goodput.log.read` for errors."""
     return split_log(read(paths))
 
 
@@ -175,7 +175,7 @@ class Stretch:
 
 
 class Telling:
-    """One life, told as consecutive pieces of time on the clock of its rank 0.
+    """One attempt as consecutive intervals on the clock of its rank 0.
 
     What a step usually takes may only be known from other lives, so the first step and the steps
     after the last logged interval are settled afterwards.
@@ -210,13 +210,13 @@ class Telling:
 
     @property
     def begin_unix_s(self) -> float:
-        """When its first process started, by the wall clock of then."""
+        """When its first process started, by the wall clock at that time."""
         first = self.life.teller[0]
         return first.t_unix_s - (first.t_mono_s - self.begin_s)
 
     @property
     def end_unix_s(self) -> float:
-        """When the last word was said, by the wall clock of then."""
+        """Time of the last event, by the wall clock at that time."""
         return self.life.last.t_unix_s
 
     @property

@@ -1,1 +1,1 @@
-"""A live journal as tables, and a live cluster that goes on in the simulator."""
+"""A live journal as tables, and a live cluster continued in the simulator."""

@@ -1,8 +1,8 @@
 """A live journal as the tables of a run: reports show a live cluster as they show a simulated one.
 
 Each gang that the live core decided on is a job, at the largest size that it had; in journals of
-earlier versions what a running one missed is another, `NAME+1`. What the journal does not tell,
-because the core is not asked: binding and starting.
+earlier versions what a running one missed is another, `NAME+1`. The journal does not have
+binding and starting, because the core takes no part in them.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Recorder:
     # -- lines -------------------------------------------------------------------------------
 
     def take(self, entry: Entry) -> None:
-        """Take in the next entry; those of one instant count together."""
+        """Process the next entry; entries of one instant count together."""
         if entry.now_s > self.end_s:
             self.settle()
             self.before_s = self.end_s
@@ -154,7 +154,7 @@ class Recorder:
         self.line_s = self.end_s - self._offset_s
 
     def close(self) -> None:
-        """End the story with the last instant."""
+        """Finish the last instant."""
         self.settle()
         for name in list(self.open):
             job = self.jobs[self.open[name]]
@@ -315,7 +315,7 @@ class Recorder:
             job.complete_s = min(job.complete_s, now_s)
 
     def _leave(self, at: int, job: Job) -> None:
-        """Close the books of a job that is gone, or still there at the end."""
+        """Close the account of a job that is gone, or still there at the end."""
         now_s = self.end_s
         self._end_stand(at, job, now_s)
         if job.stand is not None and job.stand.holds:
@@ -383,7 +383,7 @@ class Recorder:
     def names(self) -> list[str]:
         """Return a name for each job; one that comes again under its name says which run it is.
 
-        It was evicted whole, or submitted once more: to the core one gang ended and another came.
+        It was evicted whole, or submitted again: to the core one gang ended and another arrived.
         """
         times: dict[str, int] = {}
         names = []
@@ -521,7 +521,7 @@ def recorded(paths: Sequence[Path], label: str = "live") -> RunResult:
     """Return a live journal, its files in order, as a run.
 
     Raises:
-        ValueError: the files are no journal, or tell of no gang.
+        ValueError: the files are not a journal, or have no gang.
     """
     recorder = Recorder()
     for entry in read(paths):

@@ -1,8 +1,8 @@
-"""A live cluster goes on in the simulator: its snapshot, its journal, or both.
+"""Continue a live cluster in the simulator: from its snapshot, its journal, or both.
 
-What runs holds its nodes until it ends, what waits is submitted at time 0, and gangs of the journal
-arrive at their times. How long a gang runs is, in this order: what the journal saw; its walltime;
-an assumption that the caller makes. Left out are gangs whose pods do not all exist, and gangs that
+Running gangs hold their nodes until they end, waiting gangs are submitted at time 0, and gangs of
+the journal arrive at their times. A gang's run time is, in this order: what the journal saw; its
+walltime; the caller's assumption. Left out are gangs whose pods do not all exist, and gangs that
 their users took back before they started.
 """
 
@@ -116,7 +116,7 @@ def scene(snapshot: Path | None, journal: Sequence[Path], assumed_s: float) -> S
     journal ends before it. Nodes come and go as in the journal.
 
     Raises:
-        ValueError: a file is not what it should be; the text says which and why.
+        ValueError: a file is not valid; the text says which and why.
     """
     later = Recorder()
     found: _Found | None = None
@@ -225,7 +225,7 @@ def _doors(
 ) -> list[tuple[float, str, bool | None]]:
     """Return the changes of nodes after `from_s`; nodes that come later are added to `nodes`.
 
-    Those are there from the start, and away until they come, so that no gang is too large for ever.
+    They exist from the start but are away until they join, so no gang is forever too large.
     """
     known = {node.name for node in nodes}
     found: list[tuple[float, str, bool | None]] = []
@@ -331,7 +331,7 @@ def _add(
 class _Pools:
     """Names for the nodes that no gang can tell apart, whenever it came.
 
-    Live muster names classes of nodes anew when a pod comes that tells them apart more finely, so
+    Live muster renames classes of nodes when a pod arrives that distinguishes them more finely, so
     that a selector means something only in its epoch.
     """
 
@@ -397,7 +397,7 @@ def _resumed(
     for pod in built.foreign:
         apply(simulation.state, pod)
     at = simulation.state.capacity.index_of
-    place = [at[node.name] for node in built.nodes]  # nodes are numbered anew: there may be more
+    place = [at[node.name] for node in built.nodes]  # nodes get new numbers: there may be more
     for held in built.held:
         moved = _moved(held.placement, place)
         simulation.go_on(moved, to_us(held.expected_s), to_us(held.left_s))
@@ -407,7 +407,7 @@ def _resumed(
 
 
 def _moved(placement: Placement, place: list[int]) -> Placement:
-    """Return a placement on nodes that have other numbers."""
+    """Return a placement with other node numbers."""
     nodes = [
         Slice(role, place[node], place[node] + 1, pods)
         for role, lo, hi, pods in placement

@@ -46,7 +46,7 @@ def run(
     the path of a TOML file, and `costs` and `interrupt` the path of one.
 
     Raises:
-        ValueError: the jobs, the cluster or a setting make no sense; the text says which.
+        ValueError: the jobs, the cluster or a setting are invalid; the text says which.
     """
     reader = Reader(**{name: settings.pop(name) for name in OPTIONS if name in settings})
     resolved = resolve(config, settings)
@@ -81,7 +81,7 @@ def resolve(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
     """Return settings, some perhaps as text, over those of `config`.
 
     Raises:
-        ValueError: one is unknown or makes no sense.
+        ValueError: one is unknown or invalid.
     """
     fields = {name: getattr(config, name) for name in RunConfig.__struct_fields__} if config else {}
     settings = with_policy(settings, config.policy if config else None)
@@ -112,7 +112,7 @@ def resolve(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
 
 
 def _check_costs(config: RunConfig) -> None:
-    """Raise ValueError if the costs make no sense, or are asked for where they are not known."""
+    """Raise ValueError if the costs are invalid, or are given where they are not modelled."""
     for one in config.interrupt or ():
         one.check("settings of the run")
     if config.costs is not None:

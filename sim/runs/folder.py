@@ -39,7 +39,7 @@ class _Gap(msgspec.Struct):
 
 
 class _Manifest(msgspec.Struct):
-    """What is read of a manifest, in the form that it has."""
+    """The fields of a manifest that muster reads."""
 
     num_nodes: Whole
     num_gpus: Whole
@@ -179,7 +179,7 @@ def read_config(folder: Path) -> RunConfig:
     """Return a run's settings.
 
     Raises:
-        ValueError: they are no settings of a run.
+        ValueError: they are not the settings of a run.
     """
     return _read_config(folder)[0]
 
@@ -210,7 +210,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return what a run was made with."""
+    """Return the versions that a run was made with."""
     found = {"python": platform.python_version(), "core": compiled.which()}
     for package in ("muster-scheduler", "simpy", "numpy", "pandas", "pyarrow"):
         try:

@@ -31,7 +31,7 @@ TIMEOUTS = ("rendezvous_timeout", "permit_timeout")
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What part of a run figures are taken from.
+    """The part of a run that figures cover.
 
     Curves and jobs count if they fall between `start_s` and `end_s` (the submission window);
     what happens to those jobs is followed until `horizon_s`.
@@ -70,7 +70,7 @@ def lower_bound_name(name: str) -> str:
 def short_shares(jobs: pd.DataFrame) -> dict[str, float]:
     """Return the share of the time pods waited for want of a resource, by resource, largest first.
 
-    Empty if none did, or in a run of a version that did not tell.
+    Empty if none did, or for a run of a version that did not record it.
     """
     waited = {
         name: float((jobs[f"short_{name}_s"] * jobs["num_pods"]).sum())
@@ -114,7 +114,7 @@ def pending_quantiles(steps: Steps) -> pd.DataFrame:
 
 
 def in_window(jobs: pd.DataFrame, window: Window) -> pd.DataFrame:
-    """Return the jobs submitted in the window that could ever fit.
+    """Return the jobs submitted in the window that fit the empty cluster.
 
     A start or end after the horizon becomes NaN, as it would in a run that stopped there.
     """
@@ -354,7 +354,7 @@ def _line(x: Floats, y: NDArray[np.float64], weight: Floats) -> tuple[Floats, Fl
 
 
 def held_shares(jobs: pd.DataFrame, attempts: pd.DataFrame) -> dict[str, float]:
-    """Return what the GPU-seconds held by these jobs went into, as ratios that add up to 1.
+    """Return how the GPU-seconds held by these jobs were spent, as ratios that add up to 1.
 
     `bind` is held before all ranks run; the others are `tables.GOODPUT_PARTS` without their unit.
     `productive` is goodput. Needs a run with costs; NaN if nothing was held.

@@ -50,12 +50,12 @@ def strangers(folder: Path, form: re.Pattern[str]) -> list[str]:
 
 
 def _is_part(name: str) -> bool:
-    """True for what a killed muster left half written."""
+    """True for a partial file of a muster that was killed."""
     return whole.PART.fullmatch(name.rpartition("/")[2]) is not None
 
 
 def _entries(folder: Path) -> Iterator[str]:
-    """Yield what is in a folder: files, links, and folders in which nothing is."""
+    """Yield what is in a folder: files, links and empty folders."""
     for place, folders, files in os.walk(folder):
         here = Path(place)
         links = [name for name in folders if (here / name).is_symlink()]

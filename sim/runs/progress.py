@@ -23,7 +23,7 @@ RUN_FORMAT = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]{postfix}"
 
 
 def bar(total: float, description: str, **options: Any) -> Any:
-    """Return a tqdm bar on stderr; where that is no terminal it says little."""
+    """Return a tqdm bar on stderr; it updates rarely if that is not a terminal."""
     terminal = sys.stderr.isatty()
     return tqdm(
         total=total,

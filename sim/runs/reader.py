@@ -25,7 +25,7 @@ LARGE_BYTES = 10_000_000
 
 
 class Reader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the user says of a jobs file; docs/tables.md explains every word."""
+    """The user's options for a jobs file; docs/tables.md explains each."""
 
     kind: str = ""  #: format of the file; empty: recognised by its content
     on_bad_row: Literal["fail", "skip"] = "fail"
@@ -66,7 +66,7 @@ class Reader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return traces.load(path, gpus_per_node=gpus_per_node, **self.given())
 
     def given(self) -> dict[str, Any]:
-        """Return the options that say something."""
+        """Return the options that are set."""
         silent = Reader()
         return {
             name: getattr(self, name)
@@ -140,7 +140,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def said_of_input(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what a manifest tells of how its jobs were read: (what it is about, sentence)."""
+    """Return what a manifest says about how its jobs were read: (what it is about, sentence)."""
     rows = []
     if manifest.get("format", "jobs") != "jobs":
         because = manifest["format_because"]

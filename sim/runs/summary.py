@@ -1,4 +1,4 @@
-"""Headline figures of one run, as they stand in `summary.json`."""
+"""Headline figures of one run, as in `summary.json`."""
 
 from __future__ import annotations
 

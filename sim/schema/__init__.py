@@ -1,1 +1,1 @@
-"""What a run is made of: config, cluster, control planes, costs and table schemas."""
+"""The inputs and tables of a run: config, cluster, control planes, costs and table schemas."""

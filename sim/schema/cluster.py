@@ -86,7 +86,7 @@ class NodeShape(NamedTuple):
 
 
 class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All pools; the same words in `cluster.toml` as `[[pool]]`."""
+    """All pools; `cluster.toml` has the same fields under `[[pool]]`."""
 
     pool: tuple[Pool, ...]
 

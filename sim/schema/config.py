@@ -1,4 +1,4 @@
-"""Settings of one run, as they stand in `config.toml`."""
+"""Settings of one run, as in `config.toml`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ControlPlane(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What ends a half-placed gang in pod and permit mode."""
+    """The timeouts that end a half-placed gang in pod and permit mode."""
 
     rendezvous_s: float = 600.0  #: pod mode: first rank waits so long for the last
     permit_s: float = 60.0  #: permit mode: first assumed pod waits so long for quorum
@@ -84,7 +84,7 @@ SETTINGS = (*RunConfig.__struct_fields__, *catalog.KEYS)
 
 
 def with_policy(settings: Mapping[str, Any], base: PolicySpec | None = None) -> dict[str, Any]:
-    """Return settings with one policy in the place of the words that make it.
+    """Return settings with one policy in place of its separate fields.
 
     Words that are not among them are those of `policy`, if that is, or of `base`.
 

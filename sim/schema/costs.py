@@ -1,7 +1,7 @@
-"""What a trainer's life costs: start, checkpoints, stop, and coming back after an interruption.
+"""Costs of a training job: start, checkpoints, stop, and restart after an interruption.
 
 `costs.toml` holds distributions, as `muster calibrate` measures them or a person writes them down;
-`[[interrupt]]` tables say when which job is to be cut. numpy is imported where it is needed, since
+`[[interrupt]]` tables say when each job is interrupted. numpy is imported where needed, because
 every command knows these settings and few of them draw from them.
 """
 
@@ -61,7 +61,7 @@ class Quantity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         return float(np.interp(ratio, self.AT, self.knots()))
 
     def draw(self, random: np.random.Generator, size: int) -> NDArray[np.float64]:
-        """Draw values by inversion: so many random numbers, however the values are spread."""
+        """Draw values by inversion: one random number per value, whatever the distribution."""
         import numpy as np
 
         found: NDArray[np.float64] = np.interp(random.random(size), self.AT, self.knots())
@@ -136,14 +136,14 @@ class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Kind(StrEnum):
-    """How a job is cut."""
+    """How a job is interrupted."""
 
     KILL = "kill"  #: a rank dies; work since the last committed checkpoint is lost
     PREEMPT = "preempt"  #: told to stop: saves first, and loses nothing
 
 
 class Interrupt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Cut a job once: when it has first done so many steps, or at a time of the run."""
+    """Interrupt a job once: when it first reaches a step, or at a time of the run."""
 
     job: str
     kind: Kind
@@ -168,7 +168,7 @@ def load(path: str | Path) -> Costs:
     """Read costs.toml.
 
     Raises:
-        ValueError: the file is missing, or its content makes no sense.
+        ValueError: the file is missing or invalid.
     """
     costs = _read(path, Costs, "costs")
     costs.check(f"costs {str(path)!r}")
@@ -179,7 +179,7 @@ def load_interrupts(path: str | Path) -> tuple[Interrupt, ...]:
     """Read a file of `[[interrupt]]` tables.
 
     Raises:
-        ValueError: the file is missing, or its content makes no sense.
+        ValueError: the file is missing or invalid.
     """
     found = _read(path, _Interrupts, "interrupts").interrupt
     for one in found:

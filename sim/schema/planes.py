@@ -1,4 +1,4 @@
-"""Named control planes, which lie beside the code as TOML, and those of a file."""
+"""Named control planes, stored beside the code as TOML, and those of a file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load(name: str | Path) -> ControlPlane:
     """Return a control plane by name, or from a TOML file with the fields of `ControlPlane`.
 
     Raises:
-        ValueError: neither a known name nor a readable file, or the file makes no sense.
+        ValueError: neither a known name nor a readable file, or the file is invalid.
     """
     if str(name) in names():
         return _named(str(name))

@@ -1,4 +1,4 @@
-"""The settings of `muster plan`: what may vary, which targets must hold, for which jobs."""
+"""The settings of `muster plan`: what varies, which targets must hold, and for which jobs."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class Plan(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return self.reference()
 
     def value_name(self, value: float) -> str:
-        """Return a value of what varies as people read it: 464 nodes, a load of 0.8, a100."""
+        """Return a value of what varies as text: 464 nodes, a load of 0.8, a100."""
         if self.vary.what == "nodes":
             return f"{exact(value)} nodes"
         if self.vary.what == "load":

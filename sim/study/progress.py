@@ -18,7 +18,7 @@ REPORT_S = 0.4  #: how often a worker reports
 
 
 class ProgressFile:
-    """What one worker writes: simulated seconds and events of the task it is at."""
+    """What one worker writes: simulated seconds and events of its current task."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -85,7 +85,7 @@ class StudyProgress:
             self._show()
 
     def _measure(self) -> tuple[float, float]:
-        """Return work done and simulated seconds done; notice tasks that are over."""
+        """Return work done and simulated seconds done; note finished tasks."""
         work, seconds = 0.0, 0.0
         for task in self._tasks:
             if task.name in self._open and task.is_done():

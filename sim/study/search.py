@@ -60,13 +60,13 @@ class NotYetRunError(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
-    """Runs evaluations, or finds them among those stored in `folder`."""
+    """Run evaluations, or load them from those stored in `folder`."""
 
     plan: Plan
     folder: Path
 
     def get(self, seed: int, index: int, progress: Callback | None = None) -> Evaluation:
-        """Return an evaluation, running it if need be."""
+        """Return an evaluation; run it if necessary."""
         try:
             return self.stored(seed, index)
         except NotYetRunError:
@@ -140,7 +140,7 @@ class Evaluator:
 
 
 def _with_infinity_as_text(measured: Measured) -> dict[str, object]:
-    """JSON has no infinity and no NaN; both go as text, which reading turns back."""
+    """JSON has no infinity and no NaN; both are written as text and converted when read."""
     content: dict[str, object] = msgspec.to_builtins(measured)
     content["values"] = [value if np.isfinite(value) else str(value) for value in measured.values]
     return content

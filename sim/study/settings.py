@@ -46,7 +46,7 @@ Settings = TypeVar("Settings", bound=msgspec.Struct)
 class WorkloadSettings(Reader, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where jobs come from: exactly one of `profile`, `superpose` and `jobs`.
 
-    The words of a `Reader` say how a jobs file is to be read.
+    The fields of a `Reader` say how to read a jobs file.
     """
 
     name: str
@@ -324,10 +324,10 @@ def code_sha256() -> str:
 
 
 def source_sha256(root: Path) -> str:
-    """Return the SHA-256 of the deciding rooms below `root`.
+    """Return the SHA-256 of the source folders below `root` that results depend on.
 
     Raises:
-        ValueError: a room is not there, so that the hash would stand for less than it says.
+        ValueError: a folder is missing, so the hash would cover too little.
     """
     found = hashlib.sha256()
     for room in DECIDING:

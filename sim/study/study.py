@@ -43,7 +43,7 @@ UNFINISHED = "unfinished"
 
 
 class StudyWorkload(WorkloadSettings, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A workload, and how much of it all arms simulate."""
+    """A workload, and how much of it every arm simulates."""
 
     #: days that are simulated unless the study is run in full; `days` where it is not given
     window_days: float | None = None
@@ -275,7 +275,7 @@ def run_point(point: Point, out: Path, progress: Callback | None = None) -> Path
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Where a study stands."""
+    """Which points of a study are finished."""
 
     done: list[Path]  #: run folders, in the order of the settings
     missing: list[str]  #: names of points without a finished run
@@ -395,7 +395,7 @@ def _make_jobs(point: Point, out: Path, _: Callback) -> None:
 
 
 def _clear(points: Sequence[Point], out: Path) -> None:
-    """Take away what killed processes left of these points."""
+    """Remove what killed processes left of these points."""
     for point in points:
         for part in whole.parts_of(out / UNFINISHED / point.name):
             shutil.rmtree(part, ignore_errors=True)

@@ -55,7 +55,7 @@ def run_tasks(tasks: Sequence[Task], folder: Path, *, processes: int, executor: 
     """Run the tasks that are not done, in the given order; workers report progress in `folder`.
 
     Raises:
-        ValueError: a task failed because of what the user asked for, or the executor is unknown.
+        ValueError: a task failed because of the user's input, or the executor is unknown.
     """
     tasks = [task for task in tasks if not task.is_done()]
     if not tasks:
@@ -73,7 +73,7 @@ def run_tasks(tasks: Sequence[Task], folder: Path, *, processes: int, executor: 
 
 
 def perform(work: Work, report: Path, parent: int | None) -> None:
-    """Do one task, in whatever process this is."""
+    """Run one task in this process."""
     if parent is not None:
         # Ctrl-C reaches every process of the terminal; the parent ends its workers itself.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -88,7 +88,7 @@ def perform(work: Work, report: Path, parent: int | None) -> None:
 
 @cache
 def _follow(parent: int) -> None:
-    """End this worker soon after its parent was killed; it would go on and then wait for more."""
+    """End this worker soon after its parent was killed; else it would wait for more work."""
 
     def watch() -> None:
         never = threading.Event()

@@ -1,4 +1,4 @@
-"""Targets of capacity planning: a figure of a run and the limit it must keep."""
+"""Targets of capacity planning: a figure of a run and its limit."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def limit(self) -> float:
-        """The value that must not be passed."""
+        """The value that must not be exceeded."""
         limit = self.at_most if self.at_most is not None else self.at_least
         assert limit is not None
         return limit
@@ -71,13 +71,13 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return self.at_most is not None
 
     def is_met(self, value: float) -> bool:
-        """True if `value` keeps the limit; a figure without any jobs to measure keeps it."""
+        """True if `value` meets the limit; a figure without any jobs to measure meets it."""
         if np.isnan(value):
             return True
         return value <= self.limit if self.at_most is not None else value >= self.limit
 
     def label(self) -> str:
-        """Return the target's figure in words: p95 queueing delay of gangs up to 512 GPUs."""
+        """Return the target's figure as text: p95 queueing delay of gangs up to 512 GPUs."""
         gangs = ""
         if self.min_gpus is not None and self.max_gpus is not None:
             gangs = f" of gangs of {exact(self.min_gpus)} to {exact(self.max_gpus)} GPUs"

@@ -45,7 +45,7 @@ WHAT = "must be a date and time such as 2024-03-01 08:00:00"
 def times(
     table: RawTable, column: str, bad: list[BadCell], order: str = "", *, needed: bool = True
 ) -> pd.Series[float]:
-    """Return a column of dates, or of Unix seconds, as Unix seconds; note in `bad` what is none.
+    """Return a column of dates or Unix seconds as Unix seconds; note in `bad` what is neither.
 
     A date without a zone is taken as UTC. A date that begins with neither a year nor a day above
     12 may be read in two ways: all such dates of a column are read in the order that its clear

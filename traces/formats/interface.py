@@ -1,4 +1,4 @@
-"""What a reader gets and gives.
+"""The interface of readers: their input and result.
 
 A module of this package reads one format. It has one function, `read(source, options)`, which
 returns a `Reading`, and it imports nothing of other formats. `catalog` lists the formats and how
@@ -18,7 +18,7 @@ from traces.schema import GPUS_PER_NODE
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the user says of a file."""
+    """The user's options for a file."""
 
     on_bad_row: str = "fail"  #: or "skip"
     gpus_per_node: int = GPUS_PER_NODE  #: a job's GPUs are cut into pods of at most so many

@@ -58,7 +58,7 @@ class _Story:
         self._unseen: set[str] = set()  #: gangs that no line named since the last snapshot
 
     def take(self, entry: Entry) -> None:
-        """Take in the next line.
+        """Process the next line.
 
         Raises:
             ValueError: it does not follow from those before it.
@@ -84,7 +84,7 @@ class _Story:
             self._looked_at(gang, CANCELLED if isinstance(item, GangCancelled) else COMPLETED)
 
     def close(self) -> None:
-        """End the story with the last line."""
+        """Finish the last line."""
         for job in self.under_way.values():
             job.whole_s += max(0.0, self.now_s - job.whole_since_s)
 
@@ -124,7 +124,7 @@ def read(source: Source, options: Options) -> Reading:
     """Return the gangs that ran; `duration_s` is how long each was whole.
 
     Raises:
-        TraceError: the file is no journal, or has lines that cannot be taken in and may not be
+        TraceError: the file is not a journal, or has lines that cannot be processed and may not be
             skipped, or no gang of it ran.
     """
     lines: list[tuple[int, bytes]] = []

@@ -25,7 +25,7 @@ _UNPACK = "unpack it and name the file with the jobs"
 
 
 class Mistake(NamedTuple):
-    """A kind of file that is no jobs file."""
+    """A kind of file that is not a jobs file."""
 
     what: str
     found: Callable[[Source], object]

@@ -51,7 +51,7 @@ class RawTable:
 
 
 def sound_and(table: RawTable, bad: list[BadCell]) -> list[BadCell]:
-    """Return all that is bad, by row: torn rows, and these values of the others."""
+    """Return everything that is bad, by row: torn rows, and these values of the others."""
     torn = {cell.row for cell in table.torn}
     return sorted([*table.torn, *(cell for cell in bad if cell.row not in torn)])
 
@@ -173,7 +173,7 @@ def numbers(
     missing: float | None = None,
     whole: bool = False,
 ) -> pd.Series[float]:
-    """Return a column as numbers; note in `bad` what is none, too small, or not whole.
+    """Return a column as numbers; note in `bad` what is not a number, too small, or not whole.
 
     An empty cell becomes `missing`, if that is given.
     """

@@ -93,7 +93,7 @@ def _header(source: Source, layout: Layout, columns: tuple[str, ...]) -> list[st
 
 
 def _same(header: Sequence[str], columns: Sequence[str]) -> bool:
-    """True if a first row is a header that says what the user said."""
+    """True if the first row is a header equal to the user's columns."""
     return [one.lower() for one in header if one] == [one.lower() for one in columns]
 
 

@@ -29,7 +29,7 @@ COLUMNS = ("gpus", "model", "shares", "cpu", "mem_gib", "nodes", "strange", "wro
 
 
 def quantity(text: str) -> float:
-    """Return a count such as 64, 1.5K or 1M; NaN if it is none."""
+    """Return a count such as 64, 1.5K or 1M; NaN if it is not a count."""
     match = _QUANTITY.fullmatch(text.strip())
     return float(match[1]) * _UNITS[match[2].upper()] if match else math.nan
 
@@ -60,7 +60,7 @@ def gres(texts: pd.Series[str]) -> pd.DataFrame:
 
 
 def _each(texts: pd.Series[str], parse: Callable[[str], tuple[object, ...]]) -> pd.DataFrame:
-    """Parse each different text once."""
+    """Parse each distinct text once."""
     codes, words = pd.factorize(texts.fillna("").astype("str"))
     parsed = pd.DataFrame([parse(str(word)) for word in words], columns=list(COLUMNS))
     return parsed.iloc[codes].set_index(texts.index)
