@@ -129,7 +129,7 @@ BAD = [
     ("study --jobs gangs.csv --nodes 2 --control-plane fast", "nor one of ideal"),
     ("study --jobs gangs.csv", "give --nodes N"),
     ("study --jobs gangs.csv --nodes 2 --cluster two.toml", "not both"),
-    ("study --jobs gangs.csv --cluster two.toml --gpus-per-node 4", "a cluster file has its own"),
+    ("study --jobs gangs.csv --cluster two.toml --gpus-per-node 4", "a cluster file sets it"),
     ("study --jobs gangs.csv --cluster two.toml,none.toml", "'none.toml'"),
     ("study --jobs gangs.csv --nodes 2 --settings study.toml", "a [[workload]] of a settings file"),
     ("study --jobs gangs.csv --nodes 2 --quick", "--quick is for a settings file"),
