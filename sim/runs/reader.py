@@ -122,7 +122,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     offset_s: float  #: the first submission on the file's clock
     num_bad_rows: int
     left_out: dict[str, int]  #: reason -> sound rows that are no jobs to simulate
-    notes: tuple[str, ...]  #: sentences: what was assumed, passed over or not understood
+    notes: tuple[str, ...]  #: sentences: what was assumed, ignored or not understood
 
     @classmethod
     def of(cls, loaded: traces.LoadedJobs) -> Self:

@@ -110,7 +110,7 @@ def read(source: Source, options: Options) -> Reading:
     bad: list[BadCell] = []
     again = table.rows[id_column].str.lower().eq(slurm_name(id_column)).to_numpy(bool)
     if again.any():
-        notes.append(f"passed over further header lines: {int(again.sum()):,}")
+        notes.append(f"ignored further header lines: {int(again.sum()):,}")
     is_step = table.rows[id_column].str.contains(STEP_ID, na=False).to_numpy(bool)
     log = _Log(table.where(~is_step & ~again), names)
     table = log.table
