@@ -63,7 +63,7 @@ def test_odd_rows_are_named(written: Write, row: str, message: str) -> None:
 
 def test_an_unknown_phase_is_counted_and_named(written: Write) -> None:
     loaded = traces.load(written(*PODS, "x,1,1,1,1000,,LS,Evicted,10,30,10"))
-    assert "1 jobs have an outcome that is not known in column 'pod_phase': 'Evicted' (1)" in (
+    assert "1 jobs have an unknown outcome in column 'pod_phase': 'Evicted' (1)" in (
         " ".join(loaded.notes)
     )
 
