@@ -50,9 +50,13 @@ def read(source: Source, options: Options) -> Reading:
     source.is_table = True
     if not source.is_parquet and (table := quick(source, options)) is not None:
         typed, bad = parse(table.rows, None, options.gpus_per_node)
-        if not bad and len(typed):
+        names = pd.DataFrame(columns=list(source.header))
+        if not bad and len(typed) and names.columns.isin(RESULTS).sum() < len(RESULTS):
+            notes: list[str] = []
+            _known_columns(names, options, notes)
             jobs = fill(typed, options.gpus_per_node)
-            return Reading(jobs, reject(table, [], options.on_bad_row), notes=_passed(table))
+            rejected = reject(table, [], options.on_bad_row)
+            return Reading(jobs, rejected, notes=(*notes, *_passed(table)))
     return _read_by_cell(source, options)
 
 
