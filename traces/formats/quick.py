@@ -18,7 +18,7 @@ from pyarrow import csv as arrow_csv
 from traces.formats.interface import Options
 from traces.formats.rows import RawTable
 from traces.formats.source import Layout, Source, encoding_of
-from traces.schema import BY_NAME, DERIVED, EMPTY, GPUS, REQUIRED, Column, TraceError
+from traces.schema import BY_NAME, DERIVED, EMPTY, GPUS, Column, TraceError, check_columns
 
 PART_BYTES = 1 << 22
 _TYPES = {"str": pa.large_string(), "float64": pa.float64(), "int32": pa.int32()}
@@ -34,7 +34,11 @@ def quick(source: Source, options: Options) -> RawTable | None:
         return None
     known = {**BY_NAME, GPUS.name: GPUS}
     wanted = [name for name in names if name in known]
-    if len(set(names)) < len(names) or not set(REQUIRED) <= set(wanted):
+    if len(set(names)) < len(names):
+        return None
+    try:
+        check_columns(wanted, str(source))
+    except TraceError:  # said where the table is read with a second look
         return None
     if len(wanted) < len(names) and not options.ignore_extra:
         return None

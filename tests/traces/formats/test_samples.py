@@ -39,3 +39,21 @@ def test_options_of_tables_are_refused_for_logs_that_are_none(options: dict[str,
     (name,) = options
     with pytest.raises(traces.TraceError, match=f"--{name} "):
         traces.load(SAMPLES / "partial.swf", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("job,submit_s,duration_s", "column 'num_pods' is missing"),
+        ("job,submit_s,duration_s,num_pods", "column 'gpus_per_pod' is missing"),
+        ("job,submit_s,duration_s,gpus,num_pods", "it has 'gpus' and 'num_pods'"),
+        ("job,submit_s,duration_s,gpus,last_pod_gpus", "it has 'gpus' and 'last_pod_gpus'"),
+    ],
+)
+def test_columns_are_checked_in_a_table_without_a_fault(
+    tmp_path: Path, header: str, message: str
+) -> None:
+    path = tmp_path / "jobs.csv"
+    path.write_text(f"{header}\n{','.join(['1'] * (header.count(',') + 1))}\n")
+    with pytest.raises(traces.TraceError, match=message):
+        traces.load(path)
