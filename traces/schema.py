@@ -295,10 +295,11 @@ def bad_names(
     return bad
 
 
-def complete(jobs: pd.DataFrame) -> pd.DataFrame:
+def complete(jobs: pd.DataFrame, gpus_per_node: int = GPUS_PER_NODE) -> pd.DataFrame:
     """Return a table with every canonical column, typed, in order of submission.
 
-    Takes a DataFrame with the required columns; ties in `submit_s` keep their order.
+    Takes a DataFrame with the required columns; ties in `submit_s` keep their order. `gpus` is cut
+    into pods of at most `gpus_per_node`.
 
     Raises:
         TraceError: a column is missing or unknown, or a value cannot be.
@@ -311,14 +312,14 @@ def complete(jobs: pd.DataFrame) -> pd.DataFrame:
     ):
         return by_submission(jobs)
     check_columns([str(name) for name in jobs.columns], "jobs table")
-    typed, bad = parse(jobs)
+    typed, bad = parse(jobs, gpus_per_node=gpus_per_node)
     if bad:
         first = bad[0]
         raise TraceError(
             f"jobs table, row {first.row + 1}, column {first.column!r}: {first.value!r} "
             f"{first.reason} ({len(bad)} bad values in all)"
         )
-    return by_submission(fill(typed))
+    return by_submission(fill(typed, gpus_per_node))
 
 
 def _is_sound(values: pd.Series, column: Column) -> bool:

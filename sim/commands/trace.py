@@ -26,6 +26,9 @@ app = typer.Typer(
 FileArgument = Annotated[
     Path, typer.Argument(help="Jobs file: a table, or a log of a known format.")
 ]
+GpusPerNodeOption = Annotated[
+    int, typer.Option(help="GPUs of a node: jobs with more are cut into pods of so many.")
+]
 
 
 @app.command(epilog="Example: muster trace describe jobs.csv --gpus 512")
@@ -36,10 +39,11 @@ def describe(
     gpus: Annotated[
         int | None, typer.Option(help="GPUs of a cluster: print the load on it.")
     ] = None,
+    gpus_per_node: GpusPerNodeOption = 8,
     reader: Reader,
 ) -> None:
     """Print how the file was read, counts, quantiles of size and duration, and load."""
-    loaded = _load(file, reader)
+    loaded = _load(file, reader, gpus_per_node)
     from sim.runs.reader import origin
     from traces import description
 
@@ -56,10 +60,11 @@ def convert(
     *,
     file: FileArgument,
     out: Annotated[Path, typer.Argument(help="Jobs table: .csv, .csv.gz or .parquet.")],
+    gpus_per_node: GpusPerNodeOption = 8,
     reader: Reader,
 ) -> None:
     """Write a trace as a jobs table; rows left out go to OUT.rejected.csv."""
-    loaded = _load(file, reader)
+    loaded = _load(file, reader, gpus_per_node)
     from traces import description
 
     _write(loaded.jobs, out)
@@ -133,8 +138,10 @@ def validate_model(
     print(write(out))
 
 
-def _load(file: Path, reader: Reader) -> traces.LoadedJobs:
-    loaded = reader.read(file)
+def _load(file: Path, reader: Reader, gpus_per_node: int) -> traces.LoadedJobs:
+    if gpus_per_node < 0:
+        raise ValueError(f"--gpus-per-node is {gpus_per_node}; give 0 or more")
+    loaded = reader.read(file, gpus_per_node, progress=True)
     if loaded.jobs.empty:
         raise ValueError(f"jobs file {str(file)!r} holds no jobs")
     return loaded

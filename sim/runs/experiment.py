@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sim.engines.gangs import GangSimulation, ProgressCallback
 from sim.engines.records import Records, jobs_table, nodes_table
 from sim.engines.workload import Workload
 from sim.runs.folder import RunResult, versions
-from sim.runs.reader import OPTIONS, Reader, Reading
+from sim.runs.reader import OPTIONS, Reader, Reading, cut_by_node
 from sim.runs.summary import summarize
 from sim.schema import costs, planes
 from sim.schema.cluster import Cluster
@@ -56,7 +57,7 @@ def run(
     if isinstance(jobs, pd.DataFrame):
         if given := list(reader.given()):
             raise ValueError(f"{given[0]} is for jobs files; a DataFrame is taken as it is")
-        table = traces.complete(jobs)
+        table = cut_by_node(partial(traces.complete, jobs), where.node_gpus)
     else:
         loaded = reader.read(jobs, where.node_gpus, progress=progress is True)
         source = msgspec.to_builtins(Reading.of(loaded))

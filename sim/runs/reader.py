@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -22,6 +22,8 @@ from sim.schema.cluster import NodeGpus, largest_node
 UNIX_S = 1e8
 #: smaller files are read before anybody asks
 LARGE_BYTES = 10_000_000
+#: how often the line about a large file is written, where stderr is a terminal and where not
+EVERY_S = {True: 1.0, False: 10.0}
 
 
 class Reader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -51,16 +53,16 @@ class Reader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             return self._read_for(path, node_gpus)
 
     def _read_for(self, path: str | Path, node_gpus: NodeGpus) -> traces.LoadedJobs:
-        if isinstance(node_gpus, int):
-            return self._read(path, node_gpus)
-        parts = []
-        for size in sorted({gpus for *_, gpus in node_gpus}):
-            loaded = self._read(path, size)
-            asked = list(zip(loaded.jobs["pool"], loaded.jobs["gpu_model"], strict=True))
-            known = {one: largest_node(node_gpus, *one) for one in set(asked)}
-            parts.append(loaded.jobs[[known[one] == size for one in asked]])
-        jobs = pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
-        return replace(loaded, jobs=jobs)
+        read = None
+
+        def of_size(gpus_per_node: int) -> pd.DataFrame:
+            nonlocal read
+            read = self._read(path, gpus_per_node)
+            return read.jobs
+
+        jobs = cut_by_node(of_size, node_gpus)
+        assert read is not None
+        return replace(read, jobs=jobs)
 
     def _read(self, path: str | Path, gpus_per_node: int) -> traces.LoadedJobs:
         return traces.load(path, gpus_per_node=gpus_per_node, **self.given())
@@ -76,6 +78,22 @@ class Reader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 OPTIONS = Reader.__struct_fields__
+
+
+def cut_by_node(of_size: Callable[[int], pd.DataFrame], node_gpus: NodeGpus) -> pd.DataFrame:
+    """Return jobs whose GPUs are cut into pods of the largest node that each may use.
+
+    `of_size` returns the same canonical jobs cut into pods of at most so many GPUs.
+    """
+    if isinstance(node_gpus, int):
+        return of_size(node_gpus)
+    parts = []
+    for size in sorted({gpus for *_, gpus in node_gpus}):
+        jobs = of_size(size)
+        asked = list(zip(jobs["pool"], jobs["gpu_model"], strict=True))
+        known = {one: largest_node(node_gpus, *one) for one in set(asked)}
+        parts.append(jobs[[known[one] == size for one in asked]])
+    return pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
 
 
 class _Clock:
@@ -104,7 +122,7 @@ class _Clock:
     def _show(self) -> None:
         terminal = sys.stderr.isatty()
         began_s = monotonic()
-        while not self._over.wait(1.0 if terminal else 10.0):
+        while not self._over.wait(EVERY_S[terminal]):
             lasted_s = monotonic() - began_s
             line = f"reading {self._path.name}, {self._size / 1e6:,.0f} MB: {lasted_s:.0f} s"
             self._shown = len(line)

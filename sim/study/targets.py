@@ -130,13 +130,14 @@ def measure(result: RunResult, targets: tuple[Target, ...], warmup_s: float) -> 
     in that time. Raises ValueError if the warm-up leaves nothing to measure.
     """
     last_s = float(result.jobs["submit_s"].max())
-    if not warmup_s < last_s:
+    if warmup_s and not warmup_s < last_s:
         raise ValueError(
             f"warmup_days is {warmup_s / DAY_S:g} and the last job comes on day "
             f"{last_s / DAY_S:.3g}; nothing is left to measure"
         )
     end_s = float(result.manifest["end_s"])
-    window = Window(warmup_s, float(np.nextafter(last_s, np.inf)), end_s)
+    # where all is submitted at one instant, curves are those of the whole run
+    window = Window(warmup_s, float(np.nextafter(last_s, np.inf)) if last_s else end_s, end_s)
     about = [target for target in targets if _OF_JOBS.fullmatch(target.metric)] or targets
     submitted = result.jobs[result.jobs["submit_s"].between(window.start_s, window.end_s)]
     chosen = pd.concat([target.choose(submitted) for target in about])

@@ -86,3 +86,11 @@ def test_a_plan_says_what_is_true(jobs_file: Path, tmp_path: Path) -> None:
     answer = solve(plan, tmp_path / "out", processes=1, progress=False)
     assert answer.limit is not None
     assert answer.limit.mean == 3
+
+
+def test_a_plan_of_jobs_that_all_come_at_once_measures_the_whole_run(tmp_path: Path) -> None:
+    table(0.0).assign(submit_s=5.0).to_csv(tmp_path / "jobs.csv", index=False)
+    plan = plan_of(tmp_path, jobs="jobs.csv", low=1, high=6, metric="pending_pods_max", at_most=0)
+    answer = solve(plan, tmp_path / "out", processes=1, progress=False)
+    assert answer.limit is not None
+    assert answer.limit.mean == 3
