@@ -135,7 +135,7 @@ def env(folder: Dir = None) -> None:
 
 @app.command()
 def demo(
-    jobs: Annotated[
+    count: Annotated[
         int, typer.Option(min=1, help="PyTorchJobs, besides one that never fits.")
     ] = 12,
     seed: Annotated[int, typer.Option(help="Seed of sizes and run times.")] = 0,
@@ -157,6 +157,6 @@ def demo(
     if not limit_s > 0:
         raise ValueError(f"--limit-s is {limit_s}; give seconds above 0")
     screen = Screen(sys.stdout)
-    done = asyncio.run(show(found, count=jobs, seed=seed, limit_s=limit_s, screen=screen))
+    done = asyncio.run(show(found, count=count, seed=seed, limit_s=limit_s, screen=screen))
     if not done and found.with_muster:
         raise typer.Exit(1)

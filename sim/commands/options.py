@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
@@ -188,9 +189,12 @@ def with_options(**builders: Callable[..., Any]) -> Callable[[Command], Command]
         shown = inspect.signature(command).parameters
         # what a builder returns need not be imported here to describe the options
         unknown = {str(shown[name].annotation): Any for name in builders}
+        hints_of = functools.cache(
+            functools.partial(get_type_hints, localns={**unknown, **LATER}, include_extras=True)
+        )
         for name, parameter in shown.items():
             source: Callable[..., Any] = builders.get(name, command)
-            hints = get_type_hints(source, localns={**unknown, **LATER}, include_extras=True)
+            hints = hints_of(source)
             new = inspect.signature(source).parameters if name in builders else {name: parameter}
             own[name] = list(new)
             parameters += [

@@ -55,7 +55,7 @@ def test_up_demo_and_down_twice_and_after_everything_was_killed(typed: Typed) ->
     for _ in range(2):
         typed.run("up --nodes 3")
         assert typed.status().keys() == COMPONENTS
-        assert "all done after" in typed.run("demo --jobs 2 --seed 2").stdout
+        assert "all done after" in typed.run("demo --count 2 --seed 2").stdout
         assert "ended" in typed.run("down").stderr
         assert typed.left() == [] and not typed.folder.exists()
     typed.run("up --nodes 3")
@@ -66,7 +66,7 @@ def test_up_demo_and_down_twice_and_after_everything_was_killed(typed: Typed) ->
     typed.run("up --nodes 3")
     assert all(row["healthy"] for row in typed.status().values())
     assert kube.call("GET", "/api/v1/namespaces/kept")["metadata"]["name"] == "kept"
-    assert "all done after" in typed.run("demo --jobs 2 --seed 2").stdout
+    assert "all done after" in typed.run("demo --count 2 --seed 2").stdout
     typed.kill_all()
     assert "ended" in typed.run("down").stderr
     assert "no cluster is running" in typed.run("down").stderr

@@ -51,7 +51,7 @@ def test_stock_scheduling_gets_stuck_and_the_demo_says_in_what(tmp_path: Path) -
     try:
         found = clusters.up(folder, nodes=4, with_muster=False)
         done = subprocess.run(
-            command(folder, "--jobs", "8", "--limit-s", "20"),
+            command(folder, "--count", "8", "--limit-s", "20"),
             capture_output=True,
             text=True,
             timeout=200,
@@ -70,7 +70,7 @@ def test_stock_scheduling_gets_stuck_and_the_demo_says_in_what(tmp_path: Path) -
 @pytest.mark.slow
 def test_all_jobs_go_through_and_nothing_stays(cluster: Cluster, kube: Kube) -> None:
     done = subprocess.run(
-        command(cluster.dir, "--jobs", "5", "--seed", "2"),
+        command(cluster.dir, "--count", "5", "--seed", "2"),
         capture_output=True,
         text=True,
         timeout=300,
@@ -89,7 +89,7 @@ def test_all_jobs_go_through_and_nothing_stays(cluster: Cluster, kube: Kube) -> 
 @pytest.mark.slow
 def test_ctrl_c_leaves_nothing(cluster: Cluster, kube: Kube) -> None:
     process = subprocess.Popen(
-        command(cluster.dir, "--jobs", "8"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command(cluster.dir, "--count", "8"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
         kube.until("its pods are there", lambda: not is_gone(kube) and kube.pods(NAMESPACE))

@@ -359,3 +359,10 @@ def test_the_installed_command_ends_with_the_code_and_no_traceback(folder: Path)
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr.count("\n") == 1
     assert "Traceback" not in bad.stderr
+
+
+def test_jobs_is_a_file_in_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("run", "study", "plan", "cluster demo"):
+        assert invoke([*command.split(), "--help"]) == 0
+        said = capsys.readouterr().out
+        assert ("--jobs <path>" in said) == (command != "cluster demo")
