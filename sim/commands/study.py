@@ -222,7 +222,7 @@ def plan(
     )  # fmt: skip
     from sim.study import costcurve, from_jobs, kept
     from sim.study.plan import Plan
-    from sim.study.search import solve
+    from sim.study.search import reading_lines, solve
     from sim.study.sweep import available_cores
 
     cores = _positive(processes, "--processes") or min(available_cores(), 8)
@@ -240,6 +240,8 @@ def plan(
             chosen = from_jobs.plan(given, arm or "gang-easy", targets, bounds, out.resolve())
         answer = solve(chosen, out, processes=cores, executor=executor)
     paths = costcurve.write(chosen, answer, out)
+    for line in reading_lines(chosen, out):
+        print(line)
     for target in chosen.target:
         print(f"target   {target.sentence()}")
     print(costcurve.headline(chosen, answer))

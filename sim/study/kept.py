@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scheduler import whole
-from sim.runs.reader import Reading
+from sim.runs.reader import Reading, said_of_input
 from sim.schema.cluster import Cluster
 from sim.study.settings import WorkloadSettings
 from traces.unpacking import read_parquet
@@ -72,6 +72,18 @@ def nothing_left_of_failure(out: Path) -> Iterator[None]:
         if not was_there and not runs:
             shutil.rmtree(out, ignore_errors=True)
         raise
+
+
+def said_of(paths: Iterable[Path]) -> list[str]:
+    """Say of kept tables how their jobs files were read and what was left out, each thing once."""
+    lines = []
+    for path in dict.fromkeys(paths):
+        reading = reading_of(path) if path.is_file() else None
+        rows = said_of_input(msgspec.to_builtins(reading)) if reading is not None else []
+        if (beside := rejected_beside(path)).is_file():
+            rows.append(("left out", f"rows are kept in {beside}"))
+        lines += [f"{what:<9} {text}" for what, text in rows]
+    return list(dict.fromkeys(lines))
 
 
 def reading_of(path: Path) -> Reading | None:

@@ -246,6 +246,16 @@ def solve(
         return _solve(plan, folder, processes, executor, progress)
 
 
+def reading_lines(plan: Plan, out: str | Path) -> list[str]:
+    """Say how the jobs file of a plan was read and what was left out."""
+    if not plan.workload.jobs:
+        return []
+    folder, seed = Path(out).resolve(), plan.seeds[0]
+    values = plan.sizes() if plan.vary.what == "cluster" else plan.sizes()[:1]
+    found = [kept.place(plan.workload, plan.cluster_at(value), seed, folder) for value in values]
+    return kept.said_of(found)
+
+
 def _solve(plan: Plan, folder: Path, processes: int, executor: str, progress: bool) -> Answer:
     evaluator = Evaluator(plan, folder)
     if plan.workload.jobs:  # a file that cannot be read is told at once, and leaves nothing

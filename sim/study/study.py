@@ -19,7 +19,6 @@ from sim.runs import owned
 from sim.runs.experiment import run
 from sim.runs.folder import read_manifest
 from sim.runs.progress import Callback
-from sim.runs.reader import said_of_input
 from sim.schema.config import RunConfig
 from sim.study import kept, settings, sizes
 from sim.study.progress import StudyProgress
@@ -347,16 +346,8 @@ def outcome(study: Study, out: str | Path) -> Outcome:
 def reading_lines(study: Study, out: str | Path) -> list[str]:
     """Say of each jobs file of a study how it was read and what was left out."""
     folder = Path(out).resolve()
-    lines = []
-    for path in dict.fromkeys(
-        point.jobs_file(folder) for point in study.points() if point.workload.jobs
-    ):
-        reading = kept.reading_of(path) if path.is_file() else None
-        rows = said_of_input(msgspec.to_builtins(reading)) if reading is not None else []
-        if (beside := kept.rejected_beside(path)).is_file():
-            rows.append(("left out", f"rows are kept in {beside}"))
-        lines += [f"{what:<9} {text}" for what, text in rows if f"{what:<9} {text}" not in lines]
-    return lines
+    points = [point for point in study.points() if point.workload.jobs]
+    return kept.said_of(point.jobs_file(folder) for point in points)
 
 
 def _point_task(point: Point, out: Path) -> Task:

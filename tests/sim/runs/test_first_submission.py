@@ -67,6 +67,19 @@ def test_until_days_counts_from_there_and_a_line_says_so(
     assert result.manifest["last_submit_s"] == 1200.0
 
 
+def test_a_study_and_a_plan_say_so_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(1_700_000_000.0).to_csv("jobs.csv", index=False)
+    says = "times     count from 2023-11-14 22:13:20 UTC, the first submission"
+    alone = ["--jobs", "jobs.csv", "--processes", "1"]
+    assert invoke(["study", *alone, "--nodes", "1", "--no-report"]) == 0
+    assert says in capsys.readouterr().out.splitlines()
+    assert invoke(["plan", *alone]) == 0
+    assert says in capsys.readouterr().out.splitlines()
+
+
 def test_unix_time_is_said_as_a_date_and_another_clock_in_seconds() -> None:
     assert origin(1_700_000_000.0) == "count from 2023-11-14 22:13:20 UTC, the first submission"
     assert origin(5.0) == "count from the first submission, 5 s on the clock of the jobs"
