@@ -9,174 +9,160 @@
 # ---
 
 # %% [markdown]
-# # Pending pods: read a study and explore one episode
+# # Pending pods: what waits on my cluster, and why?
 #
-# This notebook reads the runs that `make study` (or `muster study`) left in `runs/study`; it
-# simulates nothing. Set the environment variable `MUSTER_STUDY` to look at another study.
-#
-# A pod is pending from its submission until its whole gang runs. Every pending pod has exactly one
-# reason at every moment; `docs/tables.md` lists them.
+# This notebook starts from a log of jobs, runs them again on a cluster of your choice, and shows
+# what waited and for what. A pod is pending from its submission until its whole gang runs. Every
+# pending pod has exactly one reason at every moment; docs/tables.md lists them.
 
 # %%
-import json
-import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
-from bokeh.io import output_notebook, show
+from bokeh.io import output_notebook
+from bokeh.io import show as explore
 from bokeh.resources import INLINE
-from IPython.display import display
+from IPython.display import Image, display
 
-from sim.report.curves import draw
-from sim.report.episodes import explain, find_episodes
+from sim.report import curves, plots
+from sim.report.answers import answers
+from sim.report.arms import in_order
+from sim.report.digest import digest, read_heads, shared_window
+from sim.report.episodes import explain
 from sim.report.explorer import layout
-from sim.report.waiting import PendingCurve, pending_curve
-from sim.runs.folder import RunResult
-from sim.runs.metrics import pending_quantiles
-from sim.runs.steps import Steps, allocation_steps, pending_steps
-
-# %matplotlib inline
-HOUR_S, DAY_S = 3_600.0, 86_400.0
-study = Path(os.environ.get("MUSTER_STUDY", Path("..", "runs", "study")))
+from sim.report.growing import growth_of
+from sim.report.omissions import left_out_sentences
+from sim.report.pictures import Picture, render
+from sim.report.waiting import pending_curve
 
 # %% [markdown]
-# ## The runs of the study
+# ## Your log
 #
-# A run is a folder with a `manifest.json`; one without it was never finished. Each run here is one
-# point: a workload on a cluster size, scheduled by one arm.
+# `JOBS` is a jobs table or a log in any format that muster reads; docs/tables.md lists them. The
+# file given here is a made-up Slurm log: 300 jobs in three days, as `sacct -a -P` prints them. To
+# use your own, change the lines below and run all cells. muster finds the format from the content.
 
 # %%
-manifests = {
-    path.parent: json.loads(path.read_text()) for path in study.glob("points/*/manifest.json")
-}
-if not manifests:
-    raise FileNotFoundError(
-        f"no finished run in {study.resolve()}: run `make study`, or set MUSTER_STUDY"
-    )
-points = pd.DataFrame(
-    [
-        {**manifest["point"], "end_s": manifest["end_s"], "folder": folder}
-        for folder, manifest in manifests.items()
-    ]
-).sort_values(["workload", "nodes", "arm", "seed"], ignore_index=True)
-display(points[["workload", "nodes", "arm", "seed", "load", "window_days"]])
+JOBS = "slurm.txt"
+NODES = 8
+GPUS_PER_NODE = 4
+CPUS_PER_NODE = 64  # jobs without GPUs wait for these
+ARMS = ["gang-fifo", "gang-easy"]  # also: pod, permit
+OUT = Path("..", "runs", f"pending-{Path(JOBS).stem}")
+
+
+# %%
+def muster(*words: object) -> None:
+    """Run a muster command and show it with what it prints; raise what it says if it fails."""
+    line = ["muster", *map(str, words)]
+    print("$", shlex.join(line))
+    command = [sys.executable, "-m", "sim.commands.main", *line[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    print(done.stdout)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr)
+
+
+def show(picture: Picture) -> None:
+    """Show a picture of the report at its own size."""
+    display(Image(picture.png, width=picture.width_px, alt=picture.alt))
+
+
+muster("trace", "describe", JOBS)
 
 # %% [markdown]
-# Choose what to look at: the first workload by name, and of its arms the part of time that all of
-# them simulated. Change these two lines to see others.
-
-# %%
-workload = points["workload"].iloc[0]
-chosen = points[(points["workload"] == workload) & (points["seed"] == points["seed"].min())]
-
-window_s = chosen["window_days"].fillna(chosen["end_s"] / DAY_S).min() * DAY_S
-
-
-# %%
-def read_curves(point: pd.Series) -> Steps:
-    """Read the exact pending curves of a point, one per reason, cut to the window."""
-    table = pd.read_parquet(point["folder"] / "pending.parquet")
-    return pending_steps(table, point["end_s"]).clip(0.0, window_s)
-
-
-curves = {(point["nodes"], point["arm"]): read_curves(point) for _, point in chosen.iterrows()}
-
-# %% [markdown]
-# ## How many pods are pending
+# What was read, and what was left out, stands above. Check both before you trust a figure below.
 #
-# Quantiles over time: at half of all moments at most `p50_pods` pods were pending.
+# ## Run it
+#
+# Each arm is one way to schedule the same jobs. Finished runs are kept, so a second time is quick.
 
 # %%
-quantiles = pd.concat(
-    {key: pending_quantiles(steps).set_index("reason") for key, steps in curves.items()},
-    names=["nodes", "arm"],
+shape = ["--gpus-per-node", GPUS_PER_NODE, "--cpu-per-node", CPUS_PER_NODE]
+muster(
+    *("study", "--jobs", JOBS, "--nodes", NODES, *shape, "--arms", ",".join(ARMS)),
+    *("--out", OUT, "--no-report"),
 )
-overall = quantiles.xs("all", level="reason")[["p50_pods", "p99_pods", "max_pods"]]
-display(overall.round().astype(int))
-
-# %% [markdown]
-# The curves themselves, as the report draws them: all arms of a size on one time axis, one scale.
-
 
 # %%
-def picture_of(nodes: int, arm: str, steps: Steps) -> PendingCurve:
-    """Return a curve with its largest waiting gangs."""
-    point = chosen[(chosen["nodes"] == nodes) & (chosen["arm"] == arm)].iloc[0]
-    jobs = pd.read_parquet(point["folder"] / "jobs.parquet")
-    attempts = pd.read_parquet(point["folder"] / "attempts.parquet")
-    return pending_curve(arm, steps, jobs, attempts)
-
-
-pictures = {key: picture_of(*key, steps) for key, steps in curves.items()}
-for nodes in sorted({nodes for nodes, _ in pictures}):
-    print(f"{workload}, {nodes:,} nodes")
-    display(draw([picture for (size, _), picture in pictures.items() if size == nodes]))
+heads = read_heads(sorted(path.parent for path in OUT.glob("points/*/manifest.json")))
+heads = [head for head in heads if head.nodes == NODES and head.arm in ARMS]
+runs = in_order([digest(head, shared_window(head, heads)) for head in heads])
+arms = [run.head.arm for run in runs]
+for answer in answers(runs, growth_of(runs, arms)):
+    print(answer.question)
+    for sentence in answer.sentences:
+        print("  ", sentence.text)
+for text in left_out_sentences(runs):
+    print(text)
 
 # %% [markdown]
-# The largest size to explore: drag to zoom in, double click for the whole time. The pointer says of
-# every arm what was pending, and which three waiting gangs needed the most GPUs.
+# ## When pods wait, and for what
+#
+# All arms have the same time axis and the same scale, as in the report.
+
+# %%
+stacked = [run.beside for run in runs]
+show(render(curves.draw(stacked), "pending", curves.describe(stacked, f"{NODES} nodes")))
+
+# %% [markdown]
+# The same to explore: drag to zoom in, double click for the whole time. The pointer says of every
+# arm what was pending, and which three waiting gangs needed the most GPUs.
 
 # %%
 output_notebook(INLINE, hide_banner=True)
-largest = max(nodes for nodes, _ in pictures)
-show(layout([picture for (size, _), picture in pictures.items() if size == largest]))
+explore(layout(stacked))
 
 # %% [markdown]
-# ## Why they are pending
+# ## How long gangs of each size wait
 #
-# Mean number of pending pods by reason: rows that dominate are worth an episode of their own.
+# Each bar goes from the median to the p95 of the wait. An open marker is a lower bound: some of
+# these jobs had not started when the run ended.
 
 # %%
-by_reason = quantiles["mean_pods"].unstack("reason").drop(columns=["all", "all_but_own_hold"])
-display(by_reason.loc[:, by_reason.max() > 0].round(1))
+show(plots.delay_by_size(runs, arms, "delay"))
 
 # %% [markdown]
 # ## One episode
 #
-# An episode is a stretch of time around a peak of pending pods. `muster` finds the highest ones and
-# says in words what the pods waited for. Take the point with the highest peak, or name another.
+# An episode is a stretch of time around a peak of pending pods. These are the episodes of the arm
+# with the highest peak. Set `run` to another one to read about that.
 
 # %%
-worst = max(curves, key=lambda key: curves[key].total().max())
-nodes, arm = worst
-
-point = chosen[(chosen["nodes"] == nodes) & (chosen["arm"] == arm)].iloc[0]
-result = RunResult.load(point["folder"])
-episodes = find_episodes(
-    curves[worst],
-    allocation_steps(result.allocation, point["end_s"]).clip(0.0, window_s),
-    result.jobs,
-    result.attempts,
-    num_gpus=result.cluster.num_gpus,
-    order=result.config.policy.order,
-)
-print(f"{workload}, {nodes:,} nodes, {arm}")
-has_queue_head = result.config.admission == "gang"
-for episode in episodes:
-    text = explain(episode, num_gpus=result.cluster.num_gpus, has_queue_head=has_queue_head)
-    print("-", text)
+run = max(runs, key=lambda one: one.curve.total().max())
+has_queue_head = run.config.admission == "gang"
+print(f"{run.head.arm} on {run.head.nodes:,} nodes")
+for episode in run.episodes:
+    print("-", explain(episode, num_gpus=run.head.num_gpus, has_queue_head=has_queue_head))
 
 # %% [markdown]
-# The highest one, with an hour before and after it, by reason:
+# The highest one:
 
 # %%
-if episodes:
-    episode = episodes[0]
-    around = curves[worst].clip(
-        max(episode.start_s - HOUR_S, 0.0), min(episode.end_s + HOUR_S, window_s)
-    )
-    print(f"{workload}, {nodes:,} nodes, {arm}")
-    display(draw([pending_curve(arm, around, result.jobs, result.attempts)]))
+jobs = pd.read_parquet(run.head.folder / "jobs.parquet")
+attempts = pd.read_parquet(run.head.folder / "attempts.parquet")
+if run.episodes:
+    episode = max(run.episodes, key=lambda one: one.peak_pods)
+    around = [pending_curve(run.head.arm, episode.curve, jobs, attempts)]
+    show(render(curves.draw(around), "episode", curves.describe(around, "around the peak")))
 
 # %% [markdown]
-# The gangs that waited at its peak, largest first, with what they had waited for in the end:
+# The gangs that waited at its peak, largest first. The columns `pending_..._s` say how many seconds
+# each of them waited in all, by reason.
 
 # %%
-if episodes:
-    jobs = result.jobs
-    waiting = jobs[(jobs["submit_s"] <= episode.peak_s) & ~(jobs["start_s"] <= episode.peak_s)]
+if run.episodes:
+    is_waiting = (jobs["submit_s"] <= episode.peak_s) & ~(jobs["start_s"] <= episode.peak_s)
+    waiting = jobs[is_waiting].sort_values("gpus", ascending=False, kind="stable").head(10)
     reasons = waiting.filter(regex=r"^pending_.*_s$")
-    waiting = waiting[["job", "submit_s", "start_s", "num_pods", "gpus"]].join(
+    waiting = waiting[["job", "user", "submit_s", "start_s", "num_pods", "gpus"]].join(
         reasons.loc[:, reasons.max() > 0]
     )
-    display(waiting.sort_values("gpus", ascending=False).head(10).round(0))
+    display(waiting.round(0))
+
+# %% [markdown]
+# Next: the notebook compare_policies shows who gains and who pays under another policy, and
+# capacity_plan how many nodes would be enough.

@@ -1,74 +1,20 @@
-"""The notebooks run from top to bottom on a tiny study and plan, and their two forms agree."""
+"""The notebooks run from top to bottom on a small Slurm log, and their two forms agree."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sim.study import costcurve
-from sim.study.plan import Plan
-from sim.study.search import solve
-from sim.study.study import Study, run_study
+from tests.notebooks.slurm_log import lines
 
 jupytext = pytest.importorskip(
     "jupytext", reason="needs jupytext: pip install 'muster-scheduler[notebook]'"
 )
 
-NAMES = ["capacity_plan", "pending_pods"]
-
-STUDY = """
-control_plane = "kubernetes"
-nodes = [16, 32]
-
-[[workload]]
-name = "openai_like"
-profile = "openai_like"
-load = 0.9
-days = 0.5
-carry_in_days = 1.0
-
-[[arm]]
-name = "pod"
-admission = "pod"
-
-[[arm]]
-name = "gang-easy"
-backfill = "easy"
-"""
-
-PLAN = """
-nodes = 24
-control_plane = "ideal"
-seeds = [0, 1]
-
-[workload]
-name = "openai_like"
-profile = "openai_like"
-load = 0.5
-days = 0.5
-tail_scale = 0.0
-
-[arm]
-name = "gang-fifo"
-
-[vary]
-what = "nodes"
-low = 12
-high = 44
-step = 8
-
-[[target]]
-metric = "queueing_delay_p90_s"
-at_most = 3600
-
-[[target]]
-metric = "allocation_ratio"
-at_least = 0.01
-"""
+NAMES = ["capacity_plan", "compare_policies", "pending_pods"]
 
 
 def cells(notebook: Any) -> list[tuple[str, str]]:
@@ -98,30 +44,46 @@ def test_notebooks_simulate_nothing(repository: Path, name: str) -> None:
     assert "import run" not in source
 
 
-def study_of(folder: Path) -> Path:
-    (folder / "study.toml").write_text(STUDY)
-    out = folder / "study"
-    study = Study.load(folder / "study.toml")
-    assert not run_study(study, out, processes=1, progress=False).missing
-    return out
+def test_the_log_is_what_its_lines_write(repository: Path) -> None:
+    log = repository / "notebooks" / "slurm.txt"
+    assert log.read_text().splitlines() == list(lines()), (
+        "write it with python tests/notebooks/slurm_log.py > notebooks/slurm.txt"
+    )
 
 
-def plan_of(folder: Path) -> Path:
-    (folder / "plan.toml").write_text(PLAN)
-    plan = Plan.load(folder / "plan.toml")
-    out = folder / "plan"
-    costcurve.write(plan, solve(plan, out, processes=1, progress=False), out)
-    return out
+def run_all(notebook: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a notebook in a folder, as one would from top to bottom."""
+    nbclient = pytest.importorskip(
+        "nbclient", reason="needs nbclient: pip install 'muster-scheduler[notebook]'"
+    )
+    monkeypatch.setenv("PYTHONWARNINGS", "error::FutureWarning")
+    notebook["metadata"]["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(folder)}}
+    )
+    client.execute()
+
+
+def outputs_of(notebook: Any) -> tuple[str, int]:
+    """Return what all cells printed, and how many pictures they show."""
+    outputs = [out for cell in notebook["cells"] for out in cell.get("outputs", [])]
+    printed = "".join(out.get("text", "") for out in outputs if out["output_type"] == "stream")
+    return printed, sum("image/png" in out.get("data", {}) for out in outputs)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")
 @pytest.mark.parametrize(
-    ("name", "variable", "make", "says"),
+    ("name", "num_pictures", "says"),
     [
-        ("pending_pods", "MUSTER_STUDY", study_of, "openai_like, "),
-        ("capacity_plan", "MUSTER_PLAN", plan_of, "Smallest cluster that meets the targets"),
+        ("pending_pods", 3, ("What waits, and why?", "In the hour before the peak")),
+        ("capacity_plan", 4, ("Smallest cluster that meets the target", "The same jobs on more")),
+        (
+            "compare_policies",
+            2,
+            ("gang-easy instead of gang-fifo", "muster diff"),
+        ),
     ],
 )
 def test_notebook_runs_from_top_to_bottom(
@@ -129,26 +91,17 @@ def test_notebook_runs_from_top_to_bottom(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
-    variable: str,
-    make: Callable[[Path], Path],
-    says: str,
+    num_pictures: int,
+    says: tuple[str, ...],
 ) -> None:
-    nbclient = pytest.importorskip(
-        "nbclient", reason="needs nbclient: pip install 'muster-scheduler[notebook]'"
-    )
-    monkeypatch.setenv(variable, str(make(tmp_path)))
     monkeypatch.setenv("PYTHONPATH", str(repository))
-    monkeypatch.setenv("PYTHONWARNINGS", "error::FutureWarning")
-    copy = Path(shutil.copy(repository / "notebooks" / f"{name}.ipynb", tmp_path))
-    notebook = jupytext.read(copy)
-    notebook["metadata"]["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    client = nbclient.NotebookClient(
-        notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}
-    )
-    client.execute()
-    outputs = [out for cell in notebook["cells"] for out in cell.get("outputs", [])]
-    printed = "".join(out.get("text", "") for out in outputs if out["output_type"] == "stream")
-    assert says in printed
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    shutil.copy(repository / "notebooks" / "slurm.txt", folder)
+    notebook = jupytext.read(repository / "notebooks" / f"{name}.ipynb")
+    run_all(notebook, folder, monkeypatch)
+    printed, shown = outputs_of(notebook)
+    for text in ("300: a step of a job", *says):
+        assert text in printed
     assert "Warning" not in printed
-    pictures = [out for out in outputs if "image/png" in out.get("data", {})]
-    assert pictures
+    assert shown == num_pictures
