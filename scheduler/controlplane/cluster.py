@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -46,6 +46,10 @@ PLAYED_API_FLAGS = (
 )
 #: played nodes send no heartbeats
 PLAYED_CONTROLLER_FLAGS = ("--controllers=*,-node-lifecycle-controller",)
+
+
+#: of what the API server keeps an audit log: nothing, muster's requests, or pods and their fate
+Audited = Literal["", "muster", "pods"]
 
 
 def default_dir() -> Path:
@@ -94,13 +98,14 @@ def up(
     bind_verb: bool = True,
     native_gangs: bool = True,
     with_kwok: bool = True,
-    audited: bool = False,
+    audited: Audited = "",
     say: Say = lambda text: None,
 ) -> Cluster:
     """Start a cluster, or the missing parts of the one in `folder`.
 
-    With `audited`, the API server writes muster's requests to audit.jsonl. Existing parts stay: an
-    `up` that was interrupted, or whose programs were killed, continues.
+    With `audited`, the API server writes muster's requests, or what becomes of pods, to
+    audit.jsonl. Existing parts stay: an `up` that was interrupted, or whose programs were killed,
+    continues.
 
     Raises:
         ValueError: a component ended or does not get ready, the text names its log; another
@@ -164,7 +169,7 @@ def up(
 
 
 def _start_api(
-    cluster: Cluster, programs: dict[str, Path], native_gangs: bool, audited: bool, say: Say
+    cluster: Cluster, programs: dict[str, Path], native_gangs: bool, audited: Audited, say: Say
 ) -> None:
     ports, keys = cluster.ports, cluster.dir / "certificates"
     client, peers = (f"https://127.0.0.1:{port}" for port in (ports.etcd, ports.etcd_peers))
@@ -211,7 +216,7 @@ def _start_api(
             "--event-ttl=30m",
             *gates,
             *served,
-            *(_audit_flags(cluster) if audited else ()),
+            *(_audit_flags(cluster, audited) if audited else ()),
         ],
     )
     await_well(cluster, "kube-apiserver", say)
@@ -231,13 +236,20 @@ def _etcd_keys(folder: Path) -> list[str]:
     ]
 
 
-def _audit_flags(cluster: Cluster) -> list[str]:
-    """Have every request of muster noted in audit.jsonl, and nobody else's."""
+def _audit_flags(cluster: Cluster, audited: Audited) -> list[str]:
+    """Have what was asked for written to audit.jsonl, and nothing else."""
+    wanted: dict[str, object] = {"level": "Metadata", "users": [access.USERS["muster"][0]]}
+    if audited == "pods":
+        wanted = {
+            "level": "RequestResponse",
+            "verbs": ["create", "update", "patch", "delete", "deletecollection"],
+            "resources": [{"group": "", "resources": ["pods", "pods/binding", "pods/status"]}],
+        }
     policy = {
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
-        "rules": [{"level": "Metadata", "users": [access.USERS["muster"][0]]}, {"level": "None"}],
+        "rules": [wanted, {"level": "None"}],
     }
     path = cluster.dir / "audit-policy.json"
     whole.write_text(path, json.dumps(policy))

@@ -213,7 +213,7 @@ def watcher(
         "schedulers": ["default-scheduler", "muster", "nobody", "absent", "second"],
     }
     try:
-        found = clusters.up(folder, nodes=NODES, muster_settings=settings, audited=True)
+        found = clusters.up(folder, nodes=NODES, muster_settings=settings, audited="muster")
         with Watcher(found) as watcher:
             yield watcher
         assert not watcher.observer.violations, watcher.observer.violations
