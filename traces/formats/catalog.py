@@ -124,7 +124,7 @@ TIRESIAS_COLUMNS = ("job_id", "num_gpu", "submit_time", "duration")
 
 FORMATS: tuple[Format, ...] = (
     Format("journal", "journal", "muster's journal of a live cluster",
-           _containing(r'\A\{"t": ?[^\n,]*, ?"is": ?"(?:Snapshot|Gap)"', "it begins like one")),
+           _containing(r'\A\{(?:"n":\d+,)?"t": ?[^\n,]*, ?"is": ?"\w+"', "it begins like one")),
     Format("audit", "audit", "audit log of a Kubernetes API server",
            _containing(r'"apiVersion": ?"audit\.k8s\.io/', "its events are of audit.k8s.io")),
     Format("pods", "pods", "Kubernetes pods: kubectl get pods -A -o json",

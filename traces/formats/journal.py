@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pandas as pd
 
-from scheduler.core.events import ForeignPodBound, GangCancelled, GangSubmitted
+from scheduler.core.events import ForeignPodBound, GangSubmitted
 from scheduler.core.model import Gang, Role
 from scheduler.core.times import FOREVER_US, to_s
 from scheduler.journal.history import Aside, Begin, Entry, Follower, told
@@ -73,7 +73,7 @@ class _Story:
             return
         if self._unseen and self.now_s > self._begun_s:  # they ended while nobody wrote
             for name in self._unseen - self._follower.state.gangs.keys():
-                self._ended(name, self._begun_s, COMPLETED)
+                self._ended(name, self._begun_s)
             self._unseen.clear()
         if isinstance(item, ForeignPodBound):
             self.foreign.add(item.pod)
@@ -81,7 +81,7 @@ class _Story:
             self._submitted(item.gang)
             self._looked_at(item.gang.name)
         elif isinstance(gang := getattr(item, "gang", None), str):
-            self._looked_at(gang, CANCELLED if isinstance(item, GangCancelled) else COMPLETED)
+            self._looked_at(gang)
 
     def close(self) -> None:
         """Finish the last line."""
@@ -95,13 +95,13 @@ class _Story:
             self.under_way[gang.name] = _Job(gang, submit_s)
             self.jobs.append(self.under_way[gang.name])
 
-    def _looked_at(self, name: str, ends: str = COMPLETED) -> None:
+    def _looked_at(self, name: str) -> None:
         """Note what a line changed for a gang."""
         if (job := self.under_way.get(name)) is None:
             return
         member = self._follower.state.gangs.get(name)
         if member is None:
-            self._ended(name, self.now_s, ends)
+            self._ended(name, self.now_s)
             return
         if (
             job.whole_since_s == inf and not job.whole_s
@@ -114,10 +114,10 @@ class _Story:
             job.whole_s += self.now_s - job.whole_since_s
             job.whole_since_s = inf
 
-    def _ended(self, name: str, now_s: float, outcome: str) -> None:
+    def _ended(self, name: str, now_s: float) -> None:
         job = self.under_way.pop(name)
         job.whole_s += max(0.0, now_s - job.whole_since_s)
-        job.outcome = outcome if job.whole_s else CANCELLED
+        job.outcome = COMPLETED if job.whole_s else CANCELLED
 
 
 def read(source: Source, options: Options) -> Reading:
@@ -156,6 +156,11 @@ def read(source: Source, options: Options) -> Reading:
         raise TraceError(f"{source}: no gang in it ran")
     counts = {NEVER_WHOLE: len(story.jobs) - len(ran), "a pod of no gang": len(story.foreign)}
     notes = list(still_ran(sum(job.outcome == UNFINISHED for job in ran)))
+    if ended := sum(job.outcome == COMPLETED for job in ran):
+        notes.append(
+            f"the journal does not say how gangs end: {ended:,} that ran and are gone count as "
+            f"{COMPLETED}"
+        )
     if story.zero_unix_s is None:
         notes.append("the journal does not say at which date it begins")
     earliest_s = min(job.submit_s for job in ran)
