@@ -42,7 +42,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
 OTHERS = {"--help": "every command has it", "--noheader": "one of sacct"}
 
 #: a variable of CSS is none
-FLAG = re.compile(r"(?<![\w-])(?<!var\()--[a-z][a-z-]*[a-z](?!:)")
+FLAG = re.compile(r"(?<![\w-])(?<!var\()--[a-z][a-z0-9-]*[a-z0-9](?![\w:-])")
 COMMAND = re.compile(r"(?:`|: |see |[Rr]un |\()muster ([a-z-]+(?: [a-z][a-z-]*)?)")
 
 
@@ -261,7 +261,7 @@ CASES = [
     ),
     Case(
         "run --jobs jobs.csv --cluster cluster.toml --gpus-per-node 4 --out out --no-report",
-        "a cluster file has its own",
+        "a cluster file sets it",
         "run --jobs jobs.csv --cluster cluster.toml --out out --no-report",
     ),
     Case(f"{RUN} --snapshot state.json --out o", "leave out --jobs, --nodes", f"{RUN} --out o"),
@@ -269,7 +269,7 @@ CASES = [
     Case("run --nodes 4 --out o", "or --snapshot or --journal", f"{LIVE} --out o"),
     Case(f"{LIVE} --admission pod --out o", "leave out --admission", f"{LIVE} --out o"),
     Case(f"{LIVE} --assumed-hours 0 --out o", "above 0", f"{LIVE} --assumed-hours 1 --out o"),
-    Case(f"{LIVE} --costs costs.toml --out o", "--costs goes with --jobs",
+    Case(f"{LIVE} --costs costs.toml --out o", "--costs needs --jobs",
          f"{RUN} --costs costs.toml --out o"),
     Case(f"{RUN} --until-days 0 --out o", "give a number above 0", f"{RUN} --until-days 1 --out o"),
     Case(
