@@ -27,7 +27,8 @@ FileArgument = Annotated[
     Path, typer.Argument(help="Jobs file: a table, or a log of a known format.")
 ]
 GpusPerNodeOption = Annotated[
-    int, typer.Option(help="GPUs of a node: jobs with more are cut into pods of so many.")
+    int,
+    typer.Option(min=0, help="GPUs of a node: jobs with more are divided into pods of this size."),
 ]
 
 
@@ -139,8 +140,6 @@ def validate_model(
 
 
 def _load(file: Path, reader: Reader, gpus_per_node: int) -> traces.LoadedJobs:
-    if gpus_per_node < 0:
-        raise ValueError(f"--gpus-per-node is {gpus_per_node}; give 0 or more")
     loaded = reader.read(file, gpus_per_node, progress=True)
     if loaded.jobs.empty:
         raise ValueError(f"jobs file {str(file)!r} holds no jobs")
