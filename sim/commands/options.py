@@ -25,7 +25,7 @@ JobsOption = Annotated[
     Path | None, typer.Option(help="Jobs file: a table, or a log of a known format.")
 ]
 DurationOption = Annotated[
-    str | None, typer.Option(metavar="TIME", help="At most so long, such as 90s, 30m, 6h or 2d.")
+    str | None, typer.Option(metavar="TIME", help="Upper limit, such as 90s, 30m, 6h or 2d.")
 ]
 
 
@@ -105,7 +105,7 @@ def reader_options(
     ] = None,
     gpus_per_pod: Annotated[
         int | None,
-        typer.Option(help="In logs that count processors: so many make one pod.", show_default="1"),
+        typer.Option(help="For logs that count processors: processors per pod.", show_default="1"),
     ] = None,
 ) -> Reader:
     """Return how a jobs file is to be read."""
@@ -143,21 +143,31 @@ TARGETS = {
 
 
 def target_options(
-    pending_p50: Annotated[float | None, typer.Option(help="Pending pods: median.")] = None,
-    pending_p99: Annotated[float | None, typer.Option(help="Pending pods: p99.")] = None,
-    pending_max: Annotated[float | None, typer.Option(help="Pending pods: peak.")] = None,
+    pending_p50: Annotated[
+        float | None, typer.Option(help="Upper limit of pending pods, median.")
+    ] = None,
+    pending_p99: Annotated[
+        float | None, typer.Option(help="Upper limit of pending pods, p99.")
+    ] = None,
+    pending_max: Annotated[
+        float | None, typer.Option(help="Upper limit of pending pods, peak.")
+    ] = None,
     delay_p50: DurationOption = None,
     delay_p95: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="Queueing delay: p95.", show_default="30min if no target is given"
+            metavar="TIME",
+            help="Upper limit of the p95 queueing delay.",
+            show_default="30min if no target is given",
         ),
     ] = None,
     delay_p99: DurationOption = None,
     jct_p95: DurationOption = None,
-    slowdown_p95: Annotated[float | None, typer.Option(help="Bounded slowdown: p95.")] = None,
+    slowdown_p95: Annotated[
+        float | None, typer.Option(help="Upper limit of bounded slowdown, p95.")
+    ] = None,
     allocation: Annotated[
-        float | None, typer.Option(help="Allocation, at least so much, from 0 to 1.")
+        float | None, typer.Option(help="Minimum allocation, from 0 to 1.")
     ] = None,
 ) -> tuple[Target, ...]:
     """Return the targets that are given: at most these values."""

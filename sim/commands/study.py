@@ -102,7 +102,7 @@ def study(
 ) -> None:
     """Simulate cluster sizes x workloads x arms and write a report; finished points stay."""
     if quick and full:
-        raise ValueError("--quick and --full say opposite things; give one of them")
+        raise ValueError("--quick and --full exclude each other; give one of them")
     form = "quick" if quick else "full" if full else ""
     _refuse_mixed(
         jobs,
@@ -187,7 +187,7 @@ def plan(
         typer.Option(
             metavar="LOW-HIGH",
             help="With --jobs: sizes to search.",
-            show_default="from the largest job to where nobody waits",
+            show_default="from the largest job to where no job waits",
         ),
     ] = None,
     shape: NodeShape,
@@ -276,8 +276,8 @@ def _refuse_mixed(
     if given := [*given, *shape.given(), *reader.given()]:
         flag = "a target" if given[0] == "targets" else f"--{given[0].replace('_', '-')}"
         raise ValueError(
-            f"{flag} goes with --jobs FILE; without it the words of "
-            f"{str(settings or usual)!r} count (docs/study.md): change them there"
+            f"{flag} goes with --jobs FILE; without it the settings of "
+            f"{str(settings or usual)!r} apply (docs/study.md): change them there"
         )
 
 
