@@ -147,7 +147,7 @@ def _reasons(one: Digest) -> str:
     told = [
         f"{percent(share)} {TABLE[reason].does}" for share, reason in shares[:3] if share >= 0.05
     ]
-    return f"of these, by time, {listed(told)}" if told else "for moments only"
+    return f"on average {listed(told)}" if told else "for moments only"
 
 
 def _who(one: Digest) -> str:
@@ -158,7 +158,7 @@ def _who(one: Digest) -> str:
     code = int(np.argmax(one.shared.waiting_by_size))
     share = one.shared.waiting_by_size[code] / total
     words = size_words(code)
-    return f"{words[0].upper()}{words[1:]} have {percent(share)} of the pods that wait."
+    return f"{words[0].upper()}{words[1:]} account for {percent(share)} of all waiting."
 
 
 # -- what would help ---------------------------------------------------------------------------
@@ -219,7 +219,8 @@ def _whom_it_costs(by_arm: Sequence[Sequence[Digest]], chosen: int) -> str:
     text = f"No gang size is known to wait noticeably longer under {name} than under another arm."
     if not open_:
         text = (
-            f"Gangs of no size wait noticeably longer under {name} than under another arm, by p95."
+            f"On this size of cluster no gang size waits noticeably longer at p95 under {name} "
+            "than under another arm."
         )
     if worse:
         text = f"Its price: {'; '.join(one.text for one in worse[:MOST_COSTS])}."
@@ -277,7 +278,7 @@ def _cost_by_time(by_arm: Sequence[Sequence[Digest]], chosen: int, code: int) ->
     more = spent[chosen] / spent[least]
     return _Cost(
         more,
-        f"pods of {size_words(code)} are pending {comparison.percent_more(more)} longer in all "
+        f"pods of {size_words(code)} wait {comparison.percent_more(more)} more pod-hours in all "
         f"than under {_name(by_arm[least])}",
     )
 

@@ -43,7 +43,7 @@ def test_the_strict_queue_comes_first_and_the_head_says_what_waits(arms: Path) -
     text = head(arms)
     assert "On 4 nodes strict (whole gangs, strict FIFO) leaves " in text
     assert re.search(
-        r"by time, \d+ % wait for capacity and \d+ % would fit but wait behind an", text
+        r"on average \d+ % wait for capacity and \d+ % would fit but wait behind an", text
     )
     assert re.search(r"The peak is 8 pods at day 0 00:02: \d+ % ", text)
 
