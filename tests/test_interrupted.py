@@ -250,6 +250,37 @@ def interrupted_while_it_writes(command: list[str], folder: Path) -> tuple[int, 
     return process.returncode, errors
 
 
+#: runs the command line, with Ctrl-C at the import of a module
+WHILE_IT_BEGINS = """
+import sys
+module, *words = sys.argv[1:]
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Finder())
+sys.argv[1:] = words
+from sim.commands.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["typer", "sim.commands.run", "pandas", "sim.runs.experiment"])
+def test_ctrl_c_while_a_command_begins(module: str, tmp_path: Path) -> None:
+    (tmp_path / "jobs.csv").write_text(JOBS)
+    words = ["run", "--jobs", "jobs.csv", "--nodes", "4", "--out", "out"]
+    ended = subprocess.run(
+        [sys.executable, "-c", WHILE_IT_BEGINS, module, *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.stderr == "\nmuster: interrupted; give the same command again\n"
+    assert ended.returncode == INTERRUPTED
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("out", ["out.csv", "out.csv.gz"])
 def test_ctrl_c_while_a_table_is_written(out: str, tmp_path: Path) -> None:

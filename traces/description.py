@@ -14,7 +14,7 @@ from traces.schema import DAY_S
 
 QUANTILES = (0.1, 0.5, 0.75, 0.9, 0.95, 0.99)
 #: upper ends of the size classes, in GPUs
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, np.inf)
+SIZES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, np.inf)
 
 
 def total_gpus(jobs: pd.DataFrame) -> npt.NDArray[np.int64]:
@@ -71,7 +71,7 @@ def sizes(jobs: pd.DataFrame) -> pd.DataFrame:
     gpus = total_gpus(jobs)
     work = gpus * jobs["duration_s"].to_numpy(np.float64)
     rows = []
-    low = 0.0
+    low = -1.0
     for high in SIZES:
         inside = (gpus > low) & (gpus <= high)
         if inside.any():
@@ -98,7 +98,11 @@ def describe(jobs: pd.DataFrame, num_gpus: int | None = None) -> str:
         + (f"{found['users']:,} users)" if found["users"] else "no users named)"),
         f"window          {found['days']:.2f} days",
         f"GPU-hours       {found['gpu_hours']:,.{decimals}f}"
-        + (f" (busy GPUs on average {found['mean_busy_gpus']:,.1f})" if found["days"] else ""),
+        + (
+            f" ({found['mean_busy_gpus']:,.1f} busy GPUs on average over the span of submissions)"
+            if found["days"]
+            else ""
+        ),
         f"largest gang    {found['largest_gpus']:,} GPUs",
     ]
     if "pods_per_minute_max" in found:

@@ -34,7 +34,9 @@ def carried_in(jobs: pd.DataFrame, days: float) -> pd.DataFrame:
     later = jobs[run_s <= 0].copy()
     later["submit_s"] = -run_s[run_s <= 0]
     first = jobs[(run_s > 0) & (run_s < jobs["duration_s"])].copy()
-    first["duration_s"] -= run_s
-    first["walltime_s"] = (first["walltime_s"] - run_s).clip(lower=first["duration_s"])
+    # its own rows only: a subtraction over more rows than an empty frame has would add them
+    ran_s = run_s[first.index]
+    first["duration_s"] -= ran_s
+    first["walltime_s"] = (first["walltime_s"] - ran_s).clip(lower=first["duration_s"])
     first["submit_s"] = np.linspace(0.0, CARRY_IN_S, len(first), endpoint=False)
     return pd.concat([first, later]).sort_values("submit_s", kind="stable", ignore_index=True)

@@ -8,25 +8,36 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
-import typer
-
-from scheduler import compiled
-from scheduler.controlplane import cli as cli_cluster
-from scheduler.live import cli as cli_live
-from sim.commands import costs as cli_costs
-from sim.commands import report as cli_report
-from sim.commands import run as cli_run
-from sim.commands import study as cli_study
-from sim.commands import trace as cli_trace
-from sim.commands import train as cli_train
-from sim.commands.options import WORDS, one_line, reader_options, with_options
-
-if TYPE_CHECKING:
-    from sim.runs.reader import Reader
-
 USAGE_ERROR, INTERRUPTED = 2, 130
 #: commands that are done in parts, and keep those that are finished
 GOES_ON = (["study"], ["plan"], ["train"], ["cluster", "up"], ["cluster", "down"])
+
+
+def _interrupted(arguments: list[str]) -> int:
+    goes_on = any(arguments[: len(command)] == command for command in GOES_ON)
+    to = " to go on" if goes_on else ""
+    print(f"\nmuster: interrupted; give the same command again{to}", file=sys.stderr)
+    return INTERRUPTED
+
+
+try:
+    import typer
+
+    from scheduler import compiled
+    from scheduler.controlplane import cli as cli_cluster
+    from scheduler.live import cli as cli_live
+    from sim.commands import costs as cli_costs
+    from sim.commands import report as cli_report
+    from sim.commands import run as cli_run
+    from sim.commands import study as cli_study
+    from sim.commands import trace as cli_trace
+    from sim.commands import train as cli_train
+    from sim.commands.options import WORDS, one_line, reader_options, with_options
+except KeyboardInterrupt:  # these take longer than some people wait
+    sys.exit(_interrupted(sys.argv[1:]))
+
+if TYPE_CHECKING:
+    from sim.runs.reader import Reader
 
 app = typer.Typer(
     name="muster",
@@ -89,13 +100,6 @@ def invoke(arguments: list[str]) -> int:
 def _usage(message: str) -> int:
     print(f"muster: {message}", file=sys.stderr)
     return USAGE_ERROR
-
-
-def _interrupted(arguments: list[str]) -> int:
-    goes_on = any(arguments[: len(command)] == command for command in GOES_ON)
-    to = " to go on" if goes_on else ""
-    print(f"\nmuster: interrupted; give the same command again{to}", file=sys.stderr)
-    return INTERRUPTED
 
 
 def _version(wanted: bool) -> None:

@@ -239,12 +239,13 @@ def plan(
             bounds = None if nodes is None else _bounds(nodes)
             chosen = from_jobs.plan(given, arm or "gang-easy", targets, bounds, out.resolve())
         answer = solve(chosen, out, processes=cores, executor=executor)
-    paths = costcurve.write(chosen, answer, out)
+    searched: costcurve.Bounds = "vary" if jobs is None else "jobs" if nodes is None else "--nodes"
+    paths = costcurve.write(chosen, answer, out, searched)
     for line in reading_lines(chosen, out):
         print(line)
     for target in chosen.target:
         print(f"target   {target.sentence()}")
-    print(costcurve.headline(chosen, answer))
+    print(costcurve.headline(chosen, answer, searched))
     if answer.limit is None:
         print(f"curve    {paths['cost_curve.png']}")
         raise typer.Exit(1)

@@ -43,7 +43,7 @@ def inspect(path: str | Path, reader: Reader = AS_IT_IS) -> str:
     if not place.is_file():
         raise ValueError(f"{str(path)!r} does not exist; give {KINDS}")
     if place.suffix.lower() == ".toml":
-        return _toml(place)
+        return _toml(place, reader)
     return _jobs(place, reader)
 
 
@@ -69,7 +69,7 @@ def gpus_of(jobs: pd.DataFrame) -> pd.Series[int]:
     return whole + jobs["last_pod_gpus"]
 
 
-def _toml(path: Path) -> str:
+def _toml(path: Path, reader: Reader) -> str:
     try:
         with path.open("rb") as file:
             keys = set(tomllib.load(file))
@@ -85,11 +85,13 @@ def _toml(path: Path) -> str:
         )
     if "target" in keys or "vary" in keys:
         plan = Plan.load(path)
+        _refuse_flags(reader, path, [plan.workload])
         with of_settings(path):
             _check_workload(plan.workload)
         return f"plan: {len(plan.target)} targets, {len(plan.sizes())} values of {plan.vary.what}"
     if "arm" in keys or "workload" in keys:
         study = Study.load(path)
+        _refuse_flags(reader, path, study.workload)
         with of_settings(path):
             _check_all(_check_workload, study.workload)
         return (
@@ -123,6 +125,16 @@ def _check_all(check: Callable[[Item], object], items: Iterable[Item]) -> None:
             wrong[str(error)] = True
     if wrong:
         raise ValueError("; ".join(wrong))
+
+
+def _refuse_flags(reader: Reader, path: Path, workloads: Iterable[WorkloadSettings]) -> None:
+    """Raise ValueError if flags say how to read a jobs file that settings name."""
+    of_files = [one.name for one in workloads if one.jobs]
+    if of_files and (given := [*reader.given()]):
+        raise ValueError(
+            f"--{given[0].replace('_', '-')} is for a jobs file; {str(path)!r} says itself how "
+            f"jobs are read: set {given[0]} in its workload {of_files[0]!r}"
+        )
 
 
 def _check_workload(workload: WorkloadSettings) -> None:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sim.runs.reader import OPTIONS
-
 
 def _quoted(names: str) -> str:
     return ", ".join(name if name == "..." else f'"{name}"' for name in names.split(","))
@@ -20,7 +18,6 @@ SPELT: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     ("--ignore-extra", "ignore_extra = true"),
     (r"--columns ([^\s,]+(?:,[^\s,]+)+)", lambda found: f"columns = [{_quoted(found[1])}]"),
     (r"--(on-bad-row|dates|kind) ([a-z][\w-]*)", r'--\1 = "\2"'),
-    *((f"--{name.replace('_', '-')}", name) for name in OPTIONS),
 )
 
 
@@ -30,8 +27,10 @@ def of_settings(path: Path | None) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
+        from sim.runs.reader import OPTIONS  # not where commands are only listed: it takes pandas
+
         text = str(error)
-        for flag, word in SPELT:
+        for flag, word in (*SPELT, *((f"--{name.replace('_', '-')}", name) for name in OPTIONS)):
             text = re.sub(rf"(?<![\w-]){flag}(?![\w-])", word, text)
         if path is None or text == str(error):
             raise

@@ -112,6 +112,8 @@ def _by_reason(both: pd.DataFrame) -> Iterable[str]:
         )
         if in_a or in_b:
             rows.append((TABLE[reason].label, number(in_a), number(in_b), _signed(in_b - in_a)))
+    if len(rows) == 1:
+        return ["  no pod was pending in either run"]
     return _indented(rows)
 
 

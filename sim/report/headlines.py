@@ -17,9 +17,10 @@ from sim.report.omissions import (
     of_summary,
     requests_of_summary,
 )
-from sim.report.wording import aligned, count, duration, exact, number, percent
+from sim.report.wording import aligned, count, counted, duration, exact, number, percent
 from sim.runs.folder import read_manifest, read_summary
 from sim.runs.metrics import lower_bound_name, short_shares
+from sim.runs.reader import kept_rows_text
 
 if TYPE_CHECKING:
     from sim.runs.folder import RunResult
@@ -29,15 +30,19 @@ def run_lines(result: RunResult, out: Path) -> list[str]:
     """Return the headline figures of one run."""
     figures = result.summary
     outcomes = ", ".join(f"{exact(n)} {name}" for name, n in figures["outcomes"].items())
-    gpus = f"{exact(result.cluster.num_gpus)} GPUs"
+    gpus = counted(result.cluster.num_gpus, "GPU")
+    most = "pod" if figures.get("pending_pods_max") == 1 else "pods"
     rows = [
-        ("cluster", f"{exact(result.cluster.num_nodes)} nodes, {gpus}"),
-        ("jobs", f"{exact(figures['num_jobs'])} ({outcomes}), {exact(figures['num_pods'])} pods"),
+        ("cluster", f"{counted(result.cluster.num_nodes, 'node')}, {gpus}"),
+        (
+            "jobs",
+            f"{exact(figures['num_jobs'])} ({outcomes}), {counted(figures['num_pods'], 'pod')}",
+        ),
         ("simulated", duration(figures["end_s"])),
         (
             "pending",
             f"p50 {_pods(figures, 'p50')}, p99 {_pods(figures, 'p99')}, "
-            f"max {_pods(figures, 'max')} pods{_reasons(figures)}",
+            f"max {_pods(figures, 'max')} {most}{_reasons(figures)}",
         ),
         (
             "queueing",
@@ -56,8 +61,7 @@ def run_lines(result: RunResult, out: Path) -> list[str]:
     lines = [f"{name:<11} {text}" for name, text in rows]
     lines += _left_out_lines(figures, result.cluster.num_nodes, is_live=_is_live(result))
     if len(result.rejected):
-        bad = int(result.manifest.get("num_bad_rows", len(result.rejected)))
-        what = f"{exact(bad)} bad rows" if bad else "those rows"
+        what = kept_rows_text(result.rejected, result.manifest.get("left_out") or {})
         lines.append(f"{'left out':<11} {what}, kept in {out / 'rejected.csv'}")
     lines.append(f"{'run':<11} {out}")
     return lines

@@ -47,18 +47,27 @@ def left_out_sentences(digests: Sequence[Digest]) -> Iterator[str]:
             said.add((one.head.nodes, found.names_sha256))
             yield left_out_sentence(found, one.head.nodes, is_live=one.is_live)
     reasons: dict[str, int] = {}
-    bad = 0
+    bad, place = 0, ""
     for manifest in (one.manifest for one in digests):
         reasons.update(manifest.get("left_out") or {})
         # earlier versions counted both together
-        bad = max(bad, int(manifest.get("num_bad_rows", manifest.get("num_rejected_rows")) or 0))
+        num = int(manifest.get("num_bad_rows", manifest.get("num_rejected_rows")) or 0)
+        if num > bad:
+            bad, place = num, _rejected_rows(manifest)
     for reason, count in reasons.items():
         yield f"{counted(count, 'row')} of the jobs file {_was(count)} left out: {reason}."
     if bad:
         yield (
-            f"{counted(bad, 'row')} of the jobs file {_was(bad)} bad and "
-            "left out; rejected.csv in the run's folder has them."
+            f"{counted(bad, 'row')} of the jobs file {_was(bad)} bad and left out; "
+            f"{place} has them."
         )
+
+
+def _rejected_rows(manifest: Mapping[str, Any]) -> str:
+    """Say where bad rows are kept: with a run, or with the jobs that the runs of a study share."""
+    if "point" not in manifest:
+        return "rejected.csv in the run's folder"
+    return f"workloads/{manifest['point']['workload']}-*.rejected.csv in the study's folder"
 
 
 def _was(count: int) -> str:

@@ -170,6 +170,25 @@ def said_of_input(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows + [("note", note) for note in manifest.get("notes", ())]
 
 
+def kept_rows_text(rejected: pd.DataFrame, left_out: Mapping[str, int]) -> str:
+    """Say which rows a table of rejected rows holds; `left_out` counts the sound ones by reason.
+
+    Not all sound rows need be in it: the steps of Slurm's jobs are only counted.
+    """
+    is_bad = ~rejected["reason"].isin(list(left_out))
+    parts = []
+    if num_bad := int(is_bad.sum()):
+        columns = rejected.loc[is_bad, "column"].fillna("").replace("", "number of cells")
+        named = ", ".join(f"{name} {count:,}" for name, count in columns.value_counts().items())
+        parts.append(f"{num_bad:,} bad {'row' if num_bad == 1 else 'rows'} ({named})")
+    if sound := len(rejected) - num_bad:
+        total = sum(left_out.values())
+        of = f" of the {total:,} rows" if sound < total else " row" if sound == 1 else " rows"
+        are = "are no jobs" if total > 1 else "is no job"
+        parts.append(f"{sound:,}{of} that {are} to run")
+    return " and ".join(parts)
+
+
 def origin(offset_s: float) -> str:
     """Say where times count from; `offset_s` is the first submission on the file's own clock."""
     if UNIX_S <= offset_s < 1e11:

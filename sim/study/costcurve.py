@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
 import pandas as pd
 
 from scheduler import whole
-from sim.report.wording import exact, number, percent
+from sim.report.wording import counted, exact, number, percent
 from sim.study.plan import Plan
 from sim.study.search import Answer
 from sim.study.targets import Target
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Okabe-Ito: dark enough to be told from the grey band in a greyscale print
 CURVE_COLOUR, LIMIT_COLOUR, BAND_COLOUR = "#0072B2", "#D55E00", "#BBBBBB"
+#: who says between which values to search: vary of the settings, --nodes, or the jobs themselves
+Bounds = Literal["vary", "--nodes", "jobs"]
 LOG_RANGE = 50.0  #: a figure that spans more than this factor gets a logarithmic axis
 
 
@@ -116,12 +118,12 @@ def _axis_label(target: Target) -> str:
     return f"{label} (pods)" if target.metric.startswith("pending") else label
 
 
-def headline(plan: Plan, answer: Answer) -> str:
+def headline(plan: Plan, answer: Answer, bounds: Bounds = "vary") -> str:
     """Return the answer in one sentence."""
     low, high = plan.vary.low, plan.vary.high
     count = len(answer.found)
     if answer.limit is None:
-        return _infeasible(plan, answer)
+        return _infeasible(plan, answer, bounds)
     if plan.vary.what == "cluster":
         return _smallest_file(plan, answer)
     is_nodes = plan.vary.what == "nodes"
@@ -129,7 +131,8 @@ def headline(plan: Plan, answer: Answer) -> str:
     unit = " nodes" if is_nodes else ""
     subject = "Smallest cluster" if is_nodes else "Largest load"
     text = f"{subject} that meets the target{'s' if len(plan.target) > 1 else ''}: "
-    text += f"{value(answer.limit.mean)}{unit}"
+    mean = answer.limit.mean
+    text += counted(mean, "node") if is_nodes else number(mean)
     if np.isfinite(answer.limit.low):
         text += (
             f" (95 % interval {value(answer.limit.low)} to {value(answer.limit.high)}, "
@@ -140,12 +143,15 @@ def headline(plan: Plan, answer: Answer) -> str:
     if answer.safe is not None and count > 1:
         targets = "them" if len(plan.target) > 1 else "it"
         text += f"; {value(answer.safe)}{unit} meet {targets} in every replication"
-    if answer.is_edge:
+    # fewer than one node, or than the largest job needs, meet nothing
+    is_least = is_nodes and (low <= 1 or bounds == "jobs")
+    if answer.is_edge and not is_least:
         end, bound = ("low", low) if is_nodes else ("high", high)
-        text += (
-            f". Some replications already meet it at vary.{end} = {value(bound)}: "
-            f"{'lower' if is_nodes else 'raise'} vary.{end} to find the limit"
-        )
+        place = f"vary.{end} = {value(bound)}"
+        way_out = f"{'lower' if is_nodes else 'raise'} vary.{end}"
+        if bounds == "--nodes":
+            place, way_out = f"{value(bound)} nodes", "give --nodes LOW-HIGH with a smaller LOW"
+        text += f". Some replications already meet it at {place}: {way_out} to find the limit"
     return text + "."
 
 
@@ -163,7 +169,7 @@ def _smallest_file(plan: Plan, answer: Answer) -> str:
     return text + "."
 
 
-def _infeasible(plan: Plan, answer: Answer) -> str:
+def _infeasible(plan: Plan, answer: Answer, bounds: Bounds) -> str:
     """Say why no value meets all targets, and what to change."""
     most = plan.sizes()[-1]
     failed = [one for one in answer.found if one.first is None]
@@ -171,7 +177,9 @@ def _infeasible(plan: Plan, answer: Answer) -> str:
         of = f"{len(failed)} of {len(answer.found)} replications"
         place = plan.value_name(most)
         way_out = {
-            "nodes": "raise vary.high",
+            "nodes": "raise vary.high"
+            if bounds == "vary"
+            else "give --nodes LOW-HIGH with a larger HIGH",
             "load": "lower vary.low, give more nodes",
             "cluster": "give the file of a larger cluster",
         }[plan.vary.what]
@@ -221,7 +229,7 @@ def binding(answer: Answer) -> str:
     return f"{text}; {others})." if others else f"{text})."
 
 
-def write(plan: Plan, answer: Answer, out: str | Path) -> dict[str, Path]:
+def write(plan: Plan, answer: Answer, out: str | Path, bounds: Bounds = "vary") -> dict[str, Path]:
     """Write plan.json, cost_curve.csv and the picture as PNG and SVG; return the paths."""
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -230,6 +238,7 @@ def write(plan: Plan, answer: Answer, out: str | Path) -> dict[str, Path]:
         for name in ("plan.json", "cost_curve.csv", "cost_curve.png", "cost_curve.svg")
     }
     table = curve_table(plan, answer)
+    said = headline(plan, answer, bounds)
     with whole.replacing(paths["cost_curve.csv"]) as part:
         table.to_csv(part, index=False)
     whole.write_bytes(
@@ -237,7 +246,7 @@ def write(plan: Plan, answer: Answer, out: str | Path) -> dict[str, Path]:
         msgspec.json.format(
             msgspec.json.encode(
                 {
-                    "headline": headline(plan, answer),
+                    "headline": said,
                     "vary": plan.vary.what,
                     "targets": [target.sentence() for target in plan.target],
                     "limit": answer.limit,
@@ -257,17 +266,17 @@ def write(plan: Plan, answer: Answer, out: str | Path) -> dict[str, Path]:
         )
         + b"\n",
     )
-    _picture(plan, answer, table, paths["cost_curve.png"], paths["cost_curve.svg"])
+    _picture(plan, answer, table, said, paths["cost_curve.png"], paths["cost_curve.svg"])
     return paths
 
 
-def _picture(plan: Plan, answer: Answer, table: pd.DataFrame, *paths: Path) -> None:
+def _picture(plan: Plan, answer: Answer, table: pd.DataFrame, said: str, *paths: Path) -> None:
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     count = len(plan.target)
-    title = fill(headline(plan, answer), 92)
+    title = fill(said, 92)
     height = 0.7 + 0.18 * title.count("\n") + 2.1 * count
     with rc_context({"svg.hashsalt": "muster", "font.size": 9, "text.parse_math": False}):
         figure = Figure(figsize=(7.2, height), layout="constrained")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scheduler import whole
-from sim.runs.reader import Reading, said_of_input
+from sim.runs.reader import Reading, kept_rows_text, said_of_input
 from sim.schema.cluster import Cluster
 from sim.study.settings import WorkloadSettings
 from traces.unpacking import read_parquet
@@ -80,8 +80,9 @@ def said_of(paths: Iterable[Path]) -> list[str]:
     for path in dict.fromkeys(paths):
         reading = reading_of(path) if path.is_file() else None
         rows = said_of_input(msgspec.to_builtins(reading)) if reading is not None else []
-        if (beside := rejected_beside(path)).is_file():
-            rows.append(("left out", f"rows are kept in {beside}"))
+        if reading is not None and (beside := rejected_beside(path)).is_file():
+            what = kept_rows_text(pd.read_csv(beside), reading.left_out)
+            rows.append(("left out", f"{what}, kept in {beside}"))
         lines += [f"{what:<9} {text}" for what, text in rows]
     return list(dict.fromkeys(lines))
 

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from sim.report.wording import exact, number
+from sim.report.wording import counted, exact, number
 from sim.schema.cluster import Cluster
 from sim.study import settings, sizes
 from sim.study.settings import Arm, Environment, WorkloadSettings
@@ -142,7 +142,7 @@ class Plan(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def value_name(self, value: float) -> str:
         """Return a value of what varies as text: 464 nodes, a load of 0.8, a100."""
         if self.vary.what == "nodes":
-            return f"{exact(value)} nodes"
+            return counted(value, "node")
         if self.vary.what == "load":
             return f"a load of {number(value)}"
         size = self.clusters()[round(value) - 1]

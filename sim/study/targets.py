@@ -57,6 +57,12 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             raise ValueError(f"{what}: min_gpus {self.min_gpus} is above max_gpus {self.max_gpus}")
         if not np.isfinite(self.limit):
             raise ValueError(f"{what}: the limit is {self.limit}; give a number")
+        if of_gpus and not 0 <= self.limit <= 1:
+            meant = f", such as {self.limit / 100:g} for {self.limit:g} %"
+            raise ValueError(
+                f"{what}: the limit is {self.limit:g}; it is a ratio: give 0 to 1"
+                + (meant if 1 < self.limit <= 100 else "")
+            )
 
     @property
     def limit(self) -> float:

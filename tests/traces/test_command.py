@@ -30,6 +30,25 @@ def test_describe_prints_counts_and_load(
     assert "completed 3" in shown
 
 
+def test_describe_has_a_row_for_jobs_without_gpus(
+    written: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written("job,submit_s,duration_s,gpus", "a,0,3600,0", "b,1800,3600,1", "c,3600,60,0")
+    assert invoke(["trace", "describe", str(path)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[-2:] == [
+        ["0", "2", "66.67", "0.00", "1,830"], ["1", "1", "33.33", "100.00", "3,600"],
+    ]  # fmt: skip
+
+
+def test_describe_says_over_which_time_it_averages(
+    written: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(["trace", "describe", str(written(*LINES))]) == 0
+    says = "GPU-hours       32.00 (1.3 busy GPUs on average over the span of submissions)"
+    assert says in capsys.readouterr().out.splitlines()
+
+
 def test_describe_says_how_the_file_was_read(
     written: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:

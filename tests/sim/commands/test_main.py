@@ -200,6 +200,19 @@ def test_validate_goes_on_after_a_bad_file(
     assert "; left out 1 bad row" in capsys.readouterr().out
 
 
+def test_validate_refuses_flags_for_jobs_that_settings_name(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "s.toml").write_text(
+        "nodes = [4]\n[[workload]]\nname = 'mine'\njobs = 'jobs.csv'\n[[arm]]\nname = 'a'\n"
+    )
+    said = refused("validate s.toml --on-bad-row skip", capsys)
+    assert "--on-bad-row is for a jobs file; 's.toml' says itself how jobs are read" in said
+    assert "set on_bad_row in its workload 'mine'" in said
+    assert invoke(["validate", "s.toml"]) == 0
+    assert invoke(["validate", "jobs.csv", "two.toml", "--on-bad-row", "skip"]) == 0
+
+
 @pytest.mark.parametrize("more", ["", "on_bad_row = 'skip'\n"], ids=["fail", "skip"])
 def test_a_study_or_plan_is_validated_with_its_jobs_file(
     folder: Path, capsys: pytest.CaptureFixture[str], more: str
@@ -318,7 +331,7 @@ def test_bad_rows_can_be_left_out_and_are_kept_beside_the_run(
     (folder / "jobs.csv").write_text(TEN_JOBS + "bad,0,-1,1,8\n")
     command = "run --jobs jobs.csv --nodes 4 --out a --no-report --on-bad-row skip"
     assert invoke(command.split()) == 0
-    assert "1 bad rows, kept in a/rejected.csv" in capsys.readouterr().out
+    assert "1 bad row (duration_s 1), kept in a/rejected.csv" in capsys.readouterr().out
     rejected = pd.read_csv(folder / "a" / "rejected.csv")
     assert rejected["row"].tolist() == ["bad,0,-1,1,8"]
     assert rejected["column"].tolist() == ["duration_s"]

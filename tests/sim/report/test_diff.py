@@ -49,6 +49,13 @@ def test_the_other_way_round_mirrors(runs: tuple[Path, Path]) -> None:
     assert "3 jobs in both: 1 waited longer in B, 0 in A, 2 as long" in text
 
 
+def test_runs_in_which_no_pod_waits_say_so(tmp_path: Path) -> None:
+    runs = (run(JOBS, nodes=50, control_plane="ideal").save(tmp_path / name) for name in "ab")
+    text = diff_runs(*runs)
+    assert "Pending pod-hours by reason:\n  no pod was pending in either run\n" in text
+    assert "change" not in text
+
+
 def test_jobs_that_wait_when_the_shorter_run_ends_count_so_far(tmp_path: Path) -> None:
     whole = run(JOBS, nodes=4).save(tmp_path / "whole")
     part = run(JOBS, nodes=4, until_s=60.0, discipline="skip").save(tmp_path / "part")

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 
 from sim import run
+from sim.commands.main import invoke
 from sim.report.headlines import run_lines, study_lines
 from sim.report.report import build_report
+from sim.runs.reader import kept_rows_text
 
 JOBS = pd.DataFrame(
     [("big", 0.0, 3600.0, 4), ("b", 10.0, 600.0, 1), ("c", 20.0, 600.0, 1), ("d", 4e3, 600.0, 1)],
@@ -41,6 +43,15 @@ def test_stdout_of_a_run_names_them(tmp_path: Path) -> None:
     lines = "\n".join(run_lines(run(JOBS, nodes=2), tmp_path))
     assert SAYS in lines
     assert "1 ('big'): needs 4 pods of 8 GPUs" in lines
+
+
+def test_one_of_a_thing_is_said_in_the_singular(tmp_path: Path) -> None:
+    one = pd.DataFrame([("a", 0.0, 60.0, 1), ("b", 0.0, 60.0, 1)], columns=JOBS.columns[:4])
+    lines = run_lines(run(one[:1].assign(gpus_per_pod=1), nodes=1, gpus_per_node=1), tmp_path)
+    assert lines[0] == "cluster     1 node, 1 GPU"
+    assert lines[1].endswith(", 1 pod")
+    lines = run_lines(run(one.assign(gpus_per_pod=8), nodes=1), tmp_path)
+    assert any(", max 1 pod (" in line for line in lines)
 
 
 def test_stdout_of_a_study_counts_them_and_does_not_compare_sizes(sizes: list[Path]) -> None:
@@ -89,12 +100,53 @@ def test_every_table_counts_them(report: Path) -> None:
 
 def test_sound_rows_that_are_no_jobs_are_not_called_bad(tmp_path: Path) -> None:
     result = run(JOBS, nodes=4)
-    result.rejected = pd.DataFrame({"line": [3, 4, 9], "reason": ["never ran", "never ran", "x"]})
+    never = "the job never ran"
+    result.rejected = pd.DataFrame(
+        {"line": [3, 4, 9], "column": ["state", "state", "submit_s"], "reason": [never, never, "x"]}
+    )
     result.manifest |= {
         "num_rejected_rows": 3, "num_bad_rows": 1, "left_out": {"the job never ran": 2},
     }  # fmt: skip
     folder = result.save(tmp_path / "run")
-    assert any("1 bad rows, kept in" in line for line in run_lines(result, folder))
+    assert (
+        f"left out    1 bad row (submit_s 1) and 2 rows that are no jobs to run, kept in "
+        f"{folder / 'rejected.csv'}" in run_lines(result, folder)
+    )
     text = build_report([folder], tmp_path).with_suffix(".md").read_text("utf-8")
     assert "2 rows of the jobs file were left out: the job never ran." in text
-    assert "1 row of the jobs file was bad and left out" in text
+    assert "1 row of the jobs file was bad and left out; rejected.csv in the run's folder" in text
+
+
+@pytest.mark.parametrize(
+    ("left_out", "says"),
+    [
+        ({"a step": 3, "the job never ran": 1}, "1 of the 4 rows that are no jobs to run"),
+        ({"the job never ran": 1}, "1 row that is no job to run"),
+    ],
+    ids=["steps-are-not-kept", "all-are-kept"],
+)
+def test_only_rows_that_are_kept_are_said_to_be_kept(left_out: dict[str, int], says: str) -> None:
+    rejected = pd.DataFrame({"line": [4], "column": ["state"], "reason": ["the job never ran"]})
+    assert kept_rows_text(rejected, left_out) == says
+
+
+def test_bad_rows_of_a_study_are_counted_and_their_place_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"j{i},{60 * i},600,1,8\n" for i in range(3))
+    Path("bad.csv").write_text(
+        f"job,submit_s,duration_s,num_pods,gpus_per_pod\n{rows}x,9,-1,1,8\ny,9,9\nz,9,-2,1,8\n"
+    )
+    options = ["--control-plane", "ideal", "--processes", "1", "--on-bad-row", "skip", "--out", "o"]
+    said = "3 bad rows (duration_s 2, number of cells 1), kept in "
+    command = ["study", "--jobs", "bad.csv", "--nodes", "2", "--arms", "gang-fifo"]
+    assert invoke([*command, *options]) == 0
+    shown = capsys.readouterr().out
+    [place] = Path("o/workloads").glob("bad-*.rejected.csv")
+    assert f"left out  {said}{place.resolve()}" in shown
+    text = Path("o/report.md").read_text("utf-8")
+    assert "left out; workloads/bad-*.rejected.csv in the study's folder has them" in text
+    options[-1] = "p"
+    assert invoke(["plan", "--jobs", "bad.csv", "--nodes", "1-2", *options]) == 0
+    assert said in capsys.readouterr().out

@@ -249,6 +249,35 @@ def test_headline_says_what_to_do(
     costcurve.write(plan, answer, tmp_path / "out")
 
 
+def test_headline_gives_advice_that_can_be_followed(settings: Path) -> None:
+    one_seed = ("seeds = [0, 1]", "seeds = [0]")
+    plan = plan_of(settings, one_seed, ("low = 12", "low = 8"))
+    least = plan_of(settings, one_seed, ("low = 12", "low = 1"))
+
+    def answer(wait_s: float) -> search.Answer:
+        get = pretend(plan, lambda _: (wait_s,))
+        found = search.search(plan, 0, get)
+        limit = None if found.first is None else t_interval([plan.sizes()[found.first]])
+        ran = tuple(get(0, index) for index in range(len(plan.sizes())))
+        return search.Answer((found,), limit, None, limit is not None, {}, ran, ())
+
+    edge, none = answer(0.0), answer(9e9)
+    assert plan.value_name(1.0) == "1 node"
+    assert "meet it at vary.low = 8: lower vary.low" in costcurve.headline(plan, edge)
+    by_flag = costcurve.headline(plan, edge, "--nodes")
+    assert "meet it at 8 nodes: give --nodes LOW-HIGH with a smaller LOW" in by_flag
+    assert "vary" not in by_flag
+    for text in (costcurve.headline(plan, edge, "jobs"), costcurve.headline(least, edge)):
+        assert text.endswith("(one replication, so no interval).")
+    assert "raise vary.high" in costcurve.headline(plan, none)
+    for text in (
+        costcurve.headline(plan, none, "--nodes"),
+        costcurve.headline(plan, none, "jobs"),
+    ):
+        assert "give --nodes LOW-HIGH with a larger HIGH, or relax" in text
+        assert "vary" not in text
+
+
 @pytest.mark.slow
 def test_jobs_file_is_planned_with_one_replication(tmp_path: Path, jobs: pd.DataFrame) -> None:
     many = pd.concat(
@@ -285,6 +314,9 @@ def test_jobs_file_is_planned_with_one_replication(tmp_path: Path, jobs: pd.Data
         ("at_most = 3600", "at_least = 3600", "more of it is never better"),
         ('metric = "queueing_delay_p90_s"', 'metric = "pending_pods_max"', "choose jobs"),
         ("max_gpus = 64", "max_gpus = 64\nmin_gpus = 65", "is above max_gpus"),
+        (DELAY, ALLOCATION.replace("0.5", "80"), "give 0 to 1, such as 0.8 for 80 %"),
+        (DELAY, ALLOCATION.replace("0.5", "-0.1"), "limit is -0.1; it is a ratio: give 0 to 1"),
+        (DELAY, ALLOCATION.replace("allocation", "useful").replace("0.5", "1.5"), "0.015 for 1.5"),
         ("seeds = [0, 1]", "seeds = []", "seeds is empty"),
         ('what = "nodes"', 'what = "colour"', "Invalid enum value 'colour'"),
         ("max_gpus = 64", "max_gpu = 64", "unknown field `max_gpu`"),

@@ -154,6 +154,23 @@ def test_a_run_that_begins_late_carries_in_what_would_run_then() -> None:
     assert found["walltime_s"].tolist() == [2.5 * day, 200.0, 9 * day - 1.0]
 
 
+def test_a_run_may_begin_late_when_no_job_runs(tmp_path: Path) -> None:
+    later = "".join(f"j{i},{86400 + 60 * i},600,700,1,8\n" for i in range(4))
+    header = "job,submit_s,duration_s,walltime_s,num_pods,gpus_per_pod\n"
+    (tmp_path / "jobs.csv").write_text(f"{header}over,0,600,700,1,8\n{later}")
+    path = tmp_path / "study.toml"
+    path.write_text(
+        "nodes = [2]\n[[workload]]\nname = 'late'\njobs = 'jobs.csv'\ncarry_in_days = 0.5\n"
+        "days = 1.0\n[[arm]]\nname = 'fifo'\n"
+    )
+    point = Study.load(path).points()[0]
+    jobs = point.workload.make(point.size.cluster, point.seed).jobs
+    assert jobs["job"].tolist() == ["j0", "j1", "j2", "j3"]
+    assert jobs["submit_s"].tolist() == [43200.0 + 60 * i for i in range(4)]
+    assert jobs["duration_s"].tolist() == [600.0] * 4
+    assert jobs["walltime_s"].tolist() == [700.0] * 4
+
+
 @pytest.mark.parametrize(
     "source", ['profile = "openai_like"', 'superpose = "philly"'], ids=["profile", "superpose"]
 )
