@@ -43,6 +43,7 @@ TEMPORARY = "in a temporary folder of this process"
 
 #: what writes without `scheduler.whole`: file and function, and why
 EXCEPTIONS = {
+    ("bench/sim.py", "reading_rows"): "a file in a folder that goes with the measurement",
     ("scheduler/journal/file.py", "_open"): APPENDED,
     ("scheduler/journal/file.py", "_set_aside"): "a full journal gets another name, whole",
     ("scheduler/journal/file.py", "_end_torn_line"): TORN,

@@ -230,6 +230,8 @@ def is_all_distinct(names: pd.Series[str]) -> bool:
     Equal names have equal hashes. A set of all names would take several times their memory.
     """
     cells = pa.array(names, pa.large_string())
+    if isinstance(cells, pa.ChunkedArray):  # a column that was put together from several
+        cells = cells.combine_chunks()
     if cells.null_count:
         return False
     ends = np.frombuffer(cells.buffers()[1], np.int64)[cells.offset : cells.offset + len(cells) + 1]

@@ -46,7 +46,7 @@ def naive(jobs: pd.DataFrame, node_gpus: list[int], discipline: str, plane: str)
 
 def assert_agrees(jobs: pd.DataFrame, num_nodes: int, discipline: str, plane: str) -> None:
     expected = naive(jobs, [8] * num_nodes, discipline, plane)
-    result = run(jobs, nodes=num_nodes, control_plane=plane, **ARMS[discipline])
+    result = run(jobs, nodes=num_nodes, control_plane=plane, from_first=False, **ARMS[discipline])
     found = result.jobs
     assert found["job"].tolist() == expected["job"].tolist()
     exact = 0.0 if plane == "ideal" else 1e-6

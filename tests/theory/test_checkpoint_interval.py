@@ -94,7 +94,7 @@ def test_the_picture_marks_every_optimum(tmp_path: Path) -> None:
         ({"mtbf_s": 0.0}, "mtbf_s is 0"),
         ({"save_s": float("nan")}, "save_s is nan"),
         ({"restore_s": 4e5}, "hardly any work"),
-        ({"work_s": 1e5}, "or chance decides"),
+        ({"work_s": 1e5}, "or the result is mostly chance"),
         ({"seed": -1}, "seed is -1"),
         ({"shape": 0.0}, "shape is 0"),
     ],

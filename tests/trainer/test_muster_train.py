@@ -52,10 +52,11 @@ def test_a_run_may_go_where_a_link_leads(tmp_path: Path) -> None:
     disk, link = tmp_path / "disk", tmp_path / "run"
     link.symlink_to(disk)
     _prepare(link, force=False)
-    (disk / "goodput").mkdir()
+    assert (disk / "goodput").is_dir()
     (disk / "goodput" / "rank_0.jsonl").write_text("{}", "utf-8")
     _prepare(link, force=True)
-    assert link.is_symlink() and list(disk.iterdir()) == []
+    assert link.is_symlink() and list(disk.iterdir()) == [disk / "goodput"]
+    assert not any((disk / "goodput").iterdir())
 
 
 @pytest.mark.slow

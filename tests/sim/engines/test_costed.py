@@ -325,7 +325,7 @@ def test_without_costs_the_tables_are_as_they_were(many: pd.DataFrame, tmp_path:
         ({"costs": COSTS, "interrupt": (Interrupt(job="b", kind=Kind.KILL, at_s=1.0),)}, "'b'"),
         (
             {"costs": COSTS, "interrupt": (Interrupt(job="a", kind=Kind.KILL, at_step=125),)},
-            "it ends at step 125",
+            "the job ends at step 125",
         ),
         ({"costs": Costs(startup_s=Quantity(p50=2.0, p90=1.0))}, "each must be at least"),
         ({"costs": Costs(save_interval_s=-1.0)}, "save_interval_s is -1"),
