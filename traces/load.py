@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from scheduler import whole
@@ -15,9 +16,14 @@ from traces.formats import catalog
 from traces.formats.dates import CHOICES
 from traces.formats.interface import Options
 from traces.formats.source import Source
-from traces.schema import COLUMNS, GPUS_PER_NODE, TraceError, by_submission
+from traces.schema import COLUMNS, DAY_S, GPUS_PER_NODE, TraceError, by_submission, finer_unit
 
 KINDS = catalog.KINDS
+YEAR_S = 365.25 * DAY_S
+#: two submissions of one log are hardly farther apart
+LONGEST_GAP_YEARS = 5
+#: so many such times are named
+MOST_GAPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +104,30 @@ def load(
         raise TraceError(f"jobs file {str(path)!r}: none of its rows is a job")
     jobs = by_submission(found.jobs)
     offset_s = float(jobs["submit_s"].iloc[0])
+    if fine := finer_unit(offset_s):
+        raise TraceError(
+            f"jobs file {str(path)!r}, job {jobs['job'].iloc[0]!r}: the time of its submission, "
+            f"{offset_s:.15g}, {fine}"
+        )
     jobs["submit_s"] -= offset_s
     return LoadedJobs(
         jobs, found.rejected, str(path), digest, chosen.kind, why, offset_s,
-        found.left_out, found.notes,
+        found.left_out, (*found.notes, *_far_apart(jobs)),
     )  # fmt: skip
+
+
+def _far_apart(jobs: pd.DataFrame) -> tuple[str, ...]:
+    """Name the jobs before or after every time of years without submissions."""
+    years = np.diff(jobs["submit_s"].to_numpy()) / YEAR_S
+    found = []
+    for place in np.flatnonzero(years > LONGEST_GAP_YEARS).tolist()[:MOST_GAPS]:
+        before, after = place + 1, len(jobs) - place - 1
+        few, row, where = (before, place, "before") if before <= after else (after, -after, "after")
+        found.append(
+            f"{few:,} {'job is' if few == 1 else 'jobs are'} submitted {years[place]:,.1f} years "
+            f"{where} all others, such as {jobs['job'].iloc[row]!r}; check the time in the file"
+        )
+    return tuple(found)
 
 
 def convert(jobs: pd.DataFrame, path: str | Path) -> Path:

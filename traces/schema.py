@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, NamedTuple
@@ -23,6 +24,13 @@ ASCII = 128  #: bytes from there on are of other letters
 HASHED_ROWS, MIXER = 1 << 15, np.uint64(0x9E3779B97F4A7C15)
 INT_MAX = int(np.iinfo(np.int32).max)
 LARGEST = 1e15
+#: a submission from there on counts finer units than seconds: 1e11 s are 3,000 years
+FINER_UNITS = {
+    1e17: ("nanoseconds", 10**9),
+    1e14: ("microseconds", 10**6),
+    1e11: ("milliseconds", 10**3),
+}
+LATEST_S = min(FINER_UNITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +91,14 @@ class BadCell(NamedTuple):
     reason: str
 
 
-def check_columns(names: list[str], source: str) -> None:
+def check_columns(names: list[str], source: str, *, is_file: bool = True) -> None:
     """Raise TraceError if a required column is missing or a column is unknown."""
     known = [*BY_NAME, GPUS.name]
     for name in names:
         if names.count(name) > 1:
             raise TraceError(f"{source}: column {name!r} occurs twice; keep one")
     if strange := [name for name in names if name not in known]:
-        raise TraceError(f"{source}: {unknown_columns(strange, known)}")
+        raise TraceError(f"{source}: {unknown_columns(strange, known, is_file=is_file)}")
     missing = [name for name in REQUIRED if name not in names]
     if "gpus" not in names:
         missing += [name for name in ("num_pods", "gpus_per_pod") if name not in names]
@@ -104,8 +112,15 @@ def check_columns(names: list[str], source: str) -> None:
         )
 
 
-def unknown_columns(strange: list[str], known: list[str]) -> str:
-    """Say which columns are unknown, and what to do about them."""
+def unknown_columns(strange: list[str], known: list[str], *, is_file: bool = True) -> str:
+    """Say which columns are unknown, and what to do about them in a file or a data frame."""
+    them = "it" if len(strange) == 1 else "them"
+    way_out = (
+        f"rename {them} with --map theirs=ours or ignore {them} with --ignore-extra"
+        if is_file
+        else f"rename {them} with jobs.rename(columns=...) or leave {them} out with "
+        "jobs.drop(columns=...)"
+    )
     named = ", ".join(map(repr, strange))
     hints = [
         f"{name!r} may be {close[0]!r}"
@@ -116,9 +131,7 @@ def unknown_columns(strange: list[str], known: list[str]) -> str:
         f"{'column' if len(strange) == 1 else 'columns'} {named} "
         f"{'is' if len(strange) == 1 else 'are'} unknown"
         + (f" ({', '.join(hints)})" if hints else "")
-        + f"; rename {'it' if len(strange) == 1 else 'them'} with --map theirs=ours or ignore "
-        f"{'it' if len(strange) == 1 else 'them'} with --ignore-extra; "
-        f"known columns: {', '.join(known)}"
+        + f"; {way_out}; known columns: {', '.join(known)}"
     )
 
 
@@ -147,6 +160,10 @@ def parse(
             no_number(int(row), name, raw[name].iloc[row], column.wants())
             for row in np.flatnonzero(wrong)
         ]
+        if name == "submit_s":
+            finer = _finer(raw[name], typed[name], np.flatnonzero(wrong).tolist())
+            known = {cell.row for cell in finer}
+            bad = [cell for cell in bad if cell.column != name or cell.row not in known] + finer
     for small, large in (("min_member", "num_pods"), ("last_pod_gpus", "gpus_per_pod")):
         if small in typed and (large in typed or "gpus" in typed):
             most = typed[large] if large in typed else pods_of(typed["gpus"], gpus_per_node)
@@ -157,6 +174,29 @@ def parse(
                 if int(row) not in known
             ]
     return pd.DataFrame(typed, copy=False), sorted(bad)
+
+
+def finer_unit(value: float) -> str:
+    """Say that a time of submission is not in seconds, and the way out; "" if it may be."""
+    for least, (unit, divisor) in FINER_UNITS.items():
+        if value > least:
+            return f"looks like {unit} since 1970; divide by {divisor}"
+    return ""
+
+
+def _finer(raw: pd.Series, typed: pd.Series, wrong: Iterable[int]) -> list[BadCell]:
+    """Return every submission in a finer unit than seconds; `wrong` rows have a stand-in there."""
+    values = typed.to_numpy(np.float64, copy=True)
+    for row in wrong:
+        try:
+            values[row] = float(raw.iloc[row])
+        except (TypeError, ValueError):
+            values[row] = np.nan
+    fine = np.flatnonzero(np.isfinite(values) & (values > LATEST_S)).tolist()
+    return [
+        BadCell(row, "submit_s", shown(raw.iloc[row]), finer_unit(float(values[row])))
+        for row in fine
+    ]
 
 
 def _numbers(
@@ -214,6 +254,8 @@ def _plain_numbers(raw: pd.Series) -> np.ndarray[tuple[int], np.dtype[np.float64
 def no_number(row: int, column: str, value: object, wants: str) -> BadCell:
     """Return what is wrong with a value that is no number, and the way out where it has commas."""
     text = shown(value)
+    if "whole number" in wants and re.fullmatch(r"\+?\d{10,}(\.0*)?", text.strip()):
+        wants = f"{wants} and at most {INT_MAX:,}"
     hint = "; write it without commas, with a point before decimals"
     commas = re.fullmatch(r"[-+]?\d[\d.]*(,\d+)+(\.\d+)?", text.strip())
     return BadCell(row, column, text, f"must be {wants}{hint if commas else ''}")
@@ -313,7 +355,7 @@ def complete(jobs: pd.DataFrame, gpus_per_node: int = GPUS_PER_NODE) -> pd.DataF
         and (jobs["last_pod_gpus"] <= jobs["gpus_per_pod"]).all()
     ):
         return by_submission(jobs)
-    check_columns([str(name) for name in jobs.columns], "jobs table")
+    check_columns([str(name) for name in jobs.columns], "jobs table", is_file=False)
     typed, bad = parse(jobs, gpus_per_node=gpus_per_node)
     if bad:
         first = bad[0]
@@ -331,7 +373,8 @@ def _is_sound(values: pd.Series, column: Column) -> bool:
     if column.dtype == "str":
         return column.name != "job" or bool(values.is_unique)
     low, high = values.min(), values.max()
-    return bool(low >= column.at_least and low > column.above and high <= LARGEST) and not bool(
+    most = LATEST_S if column.name == "submit_s" else LARGEST
+    return bool(low >= column.at_least and low > column.above and high <= most) and not bool(
         values.isna().any()
     )
 

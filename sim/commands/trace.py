@@ -65,6 +65,8 @@ def convert(
     reader: Reader,
 ) -> None:
     """Write a trace as a jobs table; rows left out go to OUT.rejected.csv."""
+    if out.exists() and file.exists() and file.samefile(out):
+        raise ValueError(f"{str(out)!r} is the file to convert; give OUT another name")
     loaded = _load(file, reader, gpus_per_node)
     from traces import description
 

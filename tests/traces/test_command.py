@@ -131,6 +131,20 @@ def test_convert_writes_jobs_and_what_it_left_out(
     assert rejected["row"].tolist() == ["d,-1,2,8,z", "a,1,2,8,z"]
 
 
+@pytest.mark.parametrize("is_link", [False, True])
+def test_convert_does_not_replace_what_it_reads(
+    written: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], is_link: bool
+) -> None:
+    path = written("job,submit_s,duration_s,gpus", "a,0,60,8")
+    before, out = path.read_bytes(), path
+    if is_link:
+        out = tmp_path / "link.csv"
+        out.symlink_to(path)
+    assert invoke(["trace", "convert", str(path), str(out)]) == 2
+    assert "is the file to convert; give OUT another name" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
 def test_convert_reads_swf(written: Write, tmp_path: Path) -> None:
     source = written("1 0 0 50 12 -1 -1 12 200", name="log.swf")
     out = tmp_path / "jobs.csv"

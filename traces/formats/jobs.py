@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import date, datetime
 
-import numpy as np
 import pandas as pd
 
-from traces.formats.dates import are_dates, seconds_of, times
+from traces.formats.dates import are_dates, times
 from traces.formats.interface import Options, Reading
-from traces.formats.outcomes import UNKNOWN
+from traces.formats.outcomes import UNKNOWN, in_any_words
 from traces.formats.quick import quick
 from traces.formats.rows import RawTable, reject, sound_and
 from traces.formats.source import Source
 from traces.formats.text import read_table
+from traces.frames import plain, with_index
 from traces.schema import (
     BY_NAME,
     EMPTY,
@@ -29,8 +28,6 @@ from traces.schema import (
 )
 from traces.unpacking import read_parquet
 
-#: columns of time, which Parquet may hold as such
-TIMES = ("submit_s", "duration_s", "walltime_s")
 #: a column that is only the number of the row, as pandas writes its index
 INDEX = re.compile(r"|index|Unnamed: \d+|(__index_)?level_\d+(__)?")
 
@@ -54,6 +51,7 @@ def read(source: Source, options: Options) -> Reading:
         if not bad and len(typed) and names.columns.isin(RESULTS).sum() < len(RESULTS):
             notes: list[str] = []
             _known_columns(names, options, notes)
+            typed = _with_outcomes(typed, notes)
             jobs = fill(typed, options.gpus_per_node)
             rejected = reject(table, [], options.on_bad_row)
             return Reading(jobs, rejected, notes=(*notes, *_passed(table)))
@@ -64,6 +62,52 @@ def _passed(table: RawTable) -> tuple[str, ...]:
     return (f"ignored {table.comments:,} comment lines",) if table.comments else ()
 
 
+def _like_comments(table: RawTable, bad: list[BadCell]) -> tuple[str, ...]:
+    """Say how many rows of a text begin as a comment does and have the cells of a job."""
+    if table.unit != "line":
+        return ()
+    first = table.rows.iloc[:, 0].astype("str")
+    alike = first.str.startswith("#", na=False).to_numpy() & table.rows_but(bad)
+    if not alike.any():
+        return ()
+    place = int(alike.argmax())
+    return (
+        f"rows that begin with # and have as many cells as the header: {int(alike.sum()):,}; they "
+        f"count as jobs, the first on line {table.lines.iloc[place]}: "
+        f"{shown(first.iloc[place])!r}; delete them if they are comments",
+    )
+
+
+def _or_date(cell: BadCell) -> BadCell:
+    """Return what is wrong with a cell; one of `submit_s` that is no number may be a date."""
+    if cell.column != "submit_s" or not cell.value or "commas" in cell.reason:
+        return cell
+    try:
+        float(cell.value)
+    except ValueError:
+        return cell._replace(reason=f"{cell.reason}, or a date such as 2024-03-01 08:00:00")
+    return cell
+
+
+def _with_outcomes(typed: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Return jobs whose outcomes are muster's words; say in `notes` which words are unknown."""
+    if "outcome" not in typed:
+        return typed
+    return typed.assign(outcome=in_any_words(typed["outcome"], notes))
+
+
+def _check_header(table: RawTable, source: Source) -> None:
+    """Raise TraceError if the first row of a text is a job and no header."""
+    names = [str(name) for name in source.header]
+    if any(name.strip().lower() in (*BY_NAME, GPUS.name) for name in names):
+        return
+    if any(re.fullmatch(r"-?\d+(\.\d*)?", name.strip()) for name in names):
+        raise TraceError(
+            f"{table.source}: its first row ({', '.join(names):.100}) is data, not a header; name "
+            "its columns in their order: --columns job,submit_s,duration_s,..."
+        )
+
+
 def _read_by_cell(source: Source, options: Options) -> Reading:
     """Return the jobs of a jobs table.
 
@@ -72,6 +116,8 @@ def _read_by_cell(source: Source, options: Options) -> Reading:
     """
     notes: list[str] = []
     table = _parquet(source) if source.is_parquet else read_table(source, options.columns)
+    if not source.is_parquet and not options.columns:
+        _check_header(table, source)
     rows = _known_columns(table.rows, options, notes)
     check_columns([str(name) for name in rows.columns], str(source))
     if rows.empty:
@@ -87,13 +133,16 @@ def _read_by_cell(source: Source, options: Options) -> Reading:
     typed, bad = parse(cells, table.lines if table.unit == "line" else None, options.gpus_per_node)
     known = {cell.row for cell in no_dates}
     bad = [one for one in bad if one.column != "submit_s" or one.row not in known]
-    as_written = [one._replace(value=shown(rows[one.column].iloc[one.row])) for one in bad]
+    as_written = [
+        _or_date(one._replace(value=shown(rows[one.column].iloc[one.row]))) for one in bad
+    ]
     bad = sound_and(table, [*as_written, *no_dates])
     rejected = reject(table, bad, options.on_bad_row)
     kept = typed[table.rows_but(bad)]
     if kept.empty:
         raise TraceError(f"jobs file {str(source)!r}: none of its {len(typed)} rows is a job")
-    notes += _passed(table)
+    notes += [*_passed(table), *_like_comments(table, bad)]
+    kept = _with_outcomes(kept, notes)
     return Reading(fill(kept, options.gpus_per_node), rejected, notes=tuple(notes))
 
 
@@ -130,49 +179,9 @@ def _without_results(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
 def _parquet(source: Source) -> RawTable:
     """Return the rows of a Parquet table; times become seconds, and a named index a column."""
     rows = read_parquet(source.path, content=None if source.is_plain_parquet else source.content)
-    if any(name is not None for name in rows.index.names):
-        rows = rows.reset_index()
-    rows = rows.reset_index(drop=True)
+    rows = with_index(rows)
     rows.columns = pd.Index(source.renamed([str(name) for name in rows.columns]))
     for name in rows.columns:
-        rows[name] = _plain_values(source, name, rows[name])
+        rows[name] = plain(str(source), name, rows[name])
     lines = pd.Series(range(1, len(rows) + 1))
     return RawTable(rows, lines, str(source), unit="row")
-
-
-def _plain_values(source: Source, name: str, column: pd.Series) -> pd.Series:
-    """Return a column of a Parquet table as text or numbers.
-
-    Raises:
-        TraceError: it is of a type that this column cannot be.
-    """
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
-    if name not in BY_NAME and name != GPUS.name:
-        return column
-    place = column.first_valid_index()
-    first = None if place is None else column.loc[place]
-    if isinstance(first, date) and not isinstance(first, datetime):
-        column = pd.to_datetime(column)
-    is_text = name in BY_NAME and BY_NAME[name].dtype == "str"
-    kind = getattr(column.dtype, "kind", "O")
-    what = ""
-    if kind == "M" and name != "submit_s":
-        what = f"dates and times ({column.dtype})"
-    elif kind == "m" and name not in TIMES:
-        what = f"lengths of time ({column.dtype})"
-    elif kind == "b" or isinstance(first, bool | np.bool_):
-        what = "true and false"
-    elif isinstance(first, list | dict | np.ndarray) and is_text:
-        what = "lists or records"
-    if what:
-        raise TraceError(
-            f"{source}, column {name!r}: it holds {what}; write "
-            + ("text" if is_text else "seconds" if name in TIMES else "numbers")
-        )
-    if kind in "mM":
-        return seconds_of(column)
-    if is_text and kind == "f":  # whole numbers beside missing ones
-        texts = column.map(lambda value: f"{value:.0f}" if value % 1 == 0 else str(value))
-        return texts.where(column.notna(), None)
-    return column

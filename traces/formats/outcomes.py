@@ -5,6 +5,7 @@ A word that a table lacks becomes "unknown", and is counted and named.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import pandas as pd
@@ -49,6 +50,13 @@ PHILLY = {"Pass": COMPLETED, "Killed": CANCELLED, "Failed": FAILED}
 PAI = {"Terminated": COMPLETED, "Failed": FAILED, "Running": UNFINISHED, "Waiting": UNKNOWN}
 #: field 11 of the Grid Workload Format
 GWF = {"0": FAILED, "1": COMPLETED, "5": CANCELLED, "-1": UNKNOWN}
+#: the words of a jobs table, in lower case: ours, and those of every format above
+WORDS = {word: word for word in (COMPLETED, CANCELLED, FAILED, UNKNOWN, UNFINISHED)} | {
+    word.lower(): outcome
+    for table in (SLURM, POD_PHASES, PHILLY, PAI)
+    for word, outcome in table.items()
+}
+_CANCELED = re.compile(r"cancell?ed( by .*|\+)?")
 
 #: why a gang of a cluster's log is left out
 NEVER_WHOLE = "its pods were never seen running all at once"
@@ -68,6 +76,21 @@ def slurm_states(words: pd.Series[str]) -> pd.Series[str]:
     return (
         words.fillna("").astype("str").str.upper().str.replace(r"^([A-Z_]+).*", r"\1", regex=True)
     )
+
+
+def in_any_words(
+    words: pd.Series[str], notes: list[str], column: str = "outcome"
+) -> pd.Series[str]:
+    """Return outcomes in muster's words; they may come in those of any format and in any case."""
+    table = {}
+    for word in words.unique():
+        plain = str(word).strip().lower()
+        if plain in WORDS or _CANCELED.fullmatch(plain):
+            table[word] = WORDS.get(plain, CANCELLED)
+    is_ours = all(word == outcome for word, outcome in table.items())
+    if is_ours and words.isin(list(table)).all():
+        return words
+    return outcomes(words, table, notes, column)
 
 
 def outcomes(

@@ -315,6 +315,7 @@ def test_whole_seconds_and_days_in_parquet(tmp_path: Path) -> None:
         ("duration_s", DATES, "it holds dates and times .*; write seconds"),
         ("user", DATES, "it holds dates and times .*; write text"),
         ("priority", SECONDS, "it holds lengths of time .*; write numbers"),
+        ("job", [b"a", b"b"], "jobs.parquet, column 'job': it holds bytes; write text"),
         ("user", [["a"], ["b"]], "it holds lists or records; write text"),
         ("user", [{"a": 1}, {"a": 2}], "it holds lists or records; write text"),
         ("submit_s", [dt.time(10, 30), dt.time(11, 30)], "'10:30:00' must be a number"),
@@ -380,3 +381,117 @@ def test_the_table_of_a_run_is_read_without_its_results(tmp_path: Path) -> None:
 def _written(path: Path) -> Path:
     path.write_text(TEXT)
     return path
+
+
+HEADER = LINES[0]
+
+
+@pytest.mark.parametrize(
+    ("submit_s", "message"),
+    [
+        ("1700000000000", "looks like milliseconds since 1970; divide by 1000;"),
+        ("1700000000000.5", "looks like milliseconds since 1970; divide by 1000;"),
+        ("1700000000000000", "looks like microseconds since 1970; divide by 1000000;"),
+        ("1700000000000000000", "looks like nanoseconds since 1970; divide by 1000000000;"),
+        ("1 March 2024", "must be a number, at least 0, or a date such as 2024-03-01 08:00:00"),
+    ],
+)
+def test_submissions_that_are_no_seconds(written: Write, submit_s: str, message: str) -> None:
+    path = written(HEADER, "a,0,60,8", f"b,{submit_s},60,8")
+    with pytest.raises(TraceError, match=f"line 3, column 'submit_s': '{submit_s}' {message}"):
+        traces.load(path)
+
+
+def test_milliseconds_in_parquet_and_in_other_formats(written: Write, tmp_path: Path) -> None:
+    ms = pa.array([1_700_000_000_000, 1_700_000_060_000])
+    with pytest.raises(TraceError, match="row 1, column 'submit_s': '1700000000000' looks like mi"):
+        traces.load(parquet(tmp_path, {"submit_s": ms}))
+    path = written("job_id,num_gpu,submit_time,duration", "7,1,1700000000000,5")
+    with pytest.raises(TraceError, match=r"job '7': .* 1700000000000, looks like milliseconds"):
+        traces.load(path)
+
+
+@pytest.mark.parametrize(
+    ("times", "notes"),
+    [
+        ([0, 1.7e9, 1.7e9], ["1 job is submitted 53.9 years before all others, such as 'j0'"]),
+        ([1.7e9, 1.7e9, 4e9], ["1 job is submitted 72.9 years after all others, such as 'j2'"]),
+        ([0, 1.7e9, 1.7e9, 4e9], ["1 job is submitted 53.9 years before", "72.9 years after"]),
+        ([1.6e9, 1.7e9], []),
+    ],
+)
+def test_a_job_years_away_from_the_others_is_named(
+    written: Write, times: list[float], notes: list[str]
+) -> None:
+    found = traces.load(
+        written(HEADER, *(f"j{place},{time:.0f},60,8" for place, time in enumerate(times)))
+    ).notes
+    assert len(found) == len(notes)
+    assert all(part in note for part, note in zip(notes, found, strict=True))
+
+
+def test_outcomes_may_have_the_words_of_other_formats(written: Write) -> None:
+    words = ["COMPLETED", "CANCELLED by 5", "Failed", "Killed", "running", "", "odd", "Canceled"]
+    rows = [f"j{place},{place},60,8,{word}" for place, word in enumerate(words)]
+    loaded = traces.load(written(f"{HEADER},outcome", *rows))
+    assert loaded.jobs["outcome"].tolist() == [
+        "completed", "cancelled", "failed", "cancelled", "unfinished", "completed", "unknown",
+        "cancelled",
+    ]  # fmt: skip
+    (note,) = loaded.notes
+    assert note.startswith("1 jobs have an unknown outcome in column 'outcome': 'odd' (1)")
+
+
+def test_outcomes_in_parquet(tmp_path: Path) -> None:
+    words = pa.array(["TIMEOUT", "unknown"])
+    loaded = traces.load(parquet(tmp_path, {"outcome": words}))
+    assert loaded.jobs["outcome"].tolist() == ["failed", "unknown"]
+    assert loaded.notes == ()
+
+
+def frame() -> pd.DataFrame:
+    return pd.DataFrame(
+        {"job": ["a", "b"], "submit_s": [0, 60], "duration_s": [60, 120.5], "gpus": [8, 12]}
+    )
+
+
+def test_periods_are_refused(tmp_path: Path) -> None:
+    months = pd.period_range("2024-01", periods=2, freq="M")
+    path = tmp_path / "jobs.parquet"
+    for column, wanted in (("submit_s", "seconds or dates"), ("user", "text")):
+        jobs = frame().assign(**{column: months})
+        jobs.to_parquet(path)
+        message = rf"column '{column}': it holds periods \(period\[M\]\); write {wanted}"
+        with pytest.raises(TraceError, match=message):
+            traces.load(path)
+        with pytest.raises(TraceError, match=f"jobs table, {message}"):
+            traces.complete(jobs)
+
+
+def test_an_index_that_is_a_column_too(tmp_path: Path) -> None:
+    jobs = frame().set_index("job", drop=False)
+    jobs.to_parquet(tmp_path / "jobs.parquet")
+    check(tmp_path / "jobs.parquet")
+    assert traces.complete(jobs)["job"].tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("first", ["a,0,60,8", "1,0,60,8"])
+def test_a_table_whose_first_row_is_a_job(written: Write, first: str) -> None:
+    with pytest.raises(TraceError, match=r"first row \(., 0, 60, 8\) is data, .* --columns job,"):
+        traces.load(written(first, LINES[2]))
+
+
+def test_too_many_pods_name_the_most(written: Write) -> None:
+    with pytest.raises(TraceError, match=r"'3000000000' must be .* and at most 2,147,483,647"):
+        traces.load(written(HEADER, "a,0,60,3000000000"))
+
+
+def test_rows_that_begin_as_comments_are_counted(written: Write) -> None:
+    loaded = traces.load(written(*LINES, "#c,70,60,8", "# a comment", "#d,80,60,8"))
+    assert loaded.jobs["job"].tolist() == ["a", "b", "#c", "#d"]
+    assert any(
+        "begin with # and have as many cells as the header: 2;" in note
+        and "the first on line 4: '#c'" in note
+        for note in loaded.notes
+    )
+    assert not any("begin with #" in note for note in traces.load(written(*LINES)).notes)
