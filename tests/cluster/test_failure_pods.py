@@ -177,7 +177,7 @@ def test_49_the_strictest_of_two_sizes_rules(kube: Kube, space: str) -> None:
     label, own = {LABEL: "split"}, {"muster.dev/min-member": "3"}
     kube.create(group(space, "split", 2))
     kube.create(*(pod(space, f"split-{i}", labels=label, annotations=own) for i in range(2)))
-    said = "PodGroup says 2, muster.dev/min-member says 3; 3 rules"
+    said = "PodGroup says 2, muster.dev/min-member says 3; 3 counts"
     # the group may come to muster after the pods: then the gang waits for that first
     kube.until("it says so", lambda: said in kube.explain(space, "split").get("text", ""))
     assert kube.explain(space, "split")["reason"] == "members"
