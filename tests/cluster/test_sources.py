@@ -288,7 +288,7 @@ def test_two_sources_that_disagree_are_told_and_the_stricter_rules(kube: Kube, s
     kube.create(group(space, "split", 2))
     kube.create(*(pod(space, f"split-{i}", labels=label, annotations=own) for i in range(2)))
     waits_for(kube, space, "split", 2, 3)
-    said = "PodGroup says 2, muster.dev/min-member says 3; 3 rules"
+    said = "PodGroup says 2, muster.dev/min-member says 3; 3 counts"
     # pods may be seen before the group
     kube.until("it says so", lambda: said in kube.explain(space, "split").get("text", ""))
 
