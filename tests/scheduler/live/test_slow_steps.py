@@ -1,7 +1,7 @@
 """65: filter is answered between steps, and between the turns of one: none is long.
 
-The very service, on 7,500 nodes, without a cluster behind it. CPU time, as machines are busy, and in
-the pace of one machine: a slow one, or one whose caches others use, takes longer for everything.
+The very service, on 7,500 nodes, without a cluster behind it. CPU time, as machines are busy, and
+in the pace of one machine: a slow one, or one whose caches others use, takes longer for everything.
 """
 
 from __future__ import annotations
