@@ -146,16 +146,18 @@ def put_folder(
         fill(part)
         _sync_all(part)
         with _alone(target.parent):
-            if target.is_dir():
-                check(target)
-                os.rename(target, aside)
-            os.rename(part, target)
+            try:
+                if target.is_dir():
+                    check(target)
+                    os.rename(target, aside)
+                os.rename(part, target)
+            finally:  # nobody else is between the two names, for they hold the lock there
+                if aside.is_dir() and not os.path.lexists(target):
+                    os.rename(aside, target)
         sync(target.parent)
     except OSError as error:
         raise _named(error, part, target) from None
     finally:
-        if aside.is_dir() and not os.path.lexists(target):  # stopped between the two names
-            os.rename(aside, target)
         for left in (part, aside):
             _remove(left)
 
