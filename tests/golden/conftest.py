@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import SHARED
 from tests.golden.files import Result, results
+from tests.golden.scenarios import scenarios
 
 CHOSEN = os.environ.get("MUSTER_GOLDEN", "")
 GOLDEN = Path(CHOSEN).resolve() if CHOSEN else SHARED / "golden"
@@ -22,7 +23,15 @@ QUICK_BYTES = 45_000
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give a test with the argument `result` those results that its module's `takes` names."""
+    """Give a test its cases.
+
+    Those with the argument `result` get the results that their module's `takes` names; those with
+    `scenario` get the scenarios of its `KINDS`.
+    """
+    if "scenario" in metafunc.fixturenames:
+        kinds: tuple[str, ...] = metafunc.module.KINDS
+        told = [pytest.param(one, id=one.name) for one in scenarios(GOLDEN) if one.kind in kinds]
+        metafunc.parametrize("scenario", told or [pytest.param(None, id="none", marks=_absent())])
     if "result" not in metafunc.fixturenames:
         return
     takes: Callable[[Result], bool] = metafunc.module.takes
