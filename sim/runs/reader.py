@@ -87,8 +87,11 @@ def cut_by_node(of_size: Callable[[int], pd.DataFrame], node_gpus: NodeGpus) -> 
     """
     if isinstance(node_gpus, int):
         return of_size(node_gpus)
+    sizes = sorted({gpus for *_, gpus in node_gpus})
+    if len(sizes) == 1:
+        return of_size(sizes[0])
     parts = []
-    for size in sorted({gpus for *_, gpus in node_gpus}):
+    for size in sizes:
         jobs = of_size(size)
         asked = list(zip(jobs["pool"], jobs["gpu_model"], strict=True))
         known = {one: largest_node(node_gpus, *one) for one in set(asked)}
