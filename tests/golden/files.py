@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pandas as pd
 
 import traces
+from tests.golden.scenarios import FOLDER
 from traces.unpacking import unpacked
 
 #: file names without their endings, by folder; `policy` as the peer calls it
@@ -25,6 +26,7 @@ NAMES = {
     "alibaba2020": r"(?P<trace>.+)_(?P<policy>[^_]+_[^_]+)",
 }
 TABLE = r"(?P<trace>.+)_start_times_all_peers"  #: in bench/
+NO_TABLES = ("_traces", FOLDER)  #: folders of traces, and of scenarios
 BESIDE = r"input_.+|.+_(order|seq|cluster)"  #: inputs and series
 #: how columns of tables call peers
 PEERS = {"ali": "alibaba2020"}
@@ -173,7 +175,7 @@ def results(golden: Path) -> list[Result]:
     found = []
     for path in sorted(golden.glob("*/*")):
         folder = path.parent.name
-        if folder == "_traces" or path.name.startswith((".", "README")):
+        if folder in NO_TABLES or path.name.startswith((".", "README")):
             continue
         stem = re.sub(r"\.csv(\.gz)?$", "", path.name)
         if stem != path.name and folder == "bench" and (told := re.fullmatch(TABLE, stem)):

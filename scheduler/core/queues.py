@@ -1,0 +1,243 @@
+"""The words of a queues file: flavors, cohorts and queues, checked once.
+
+The model is Kueue's: a queue takes gangs; a cohort joins queues, or other cohorts, that may borrow
+from each other. A *flavor* is a named set of nodes. Quota is counted per flavor and resource, and
+resources are named as `PodShape.amounts` names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import isfinite
+
+
+class Holding(StrEnum):
+    """What a head that does not fit does to the gangs behind it."""
+
+    STRICT = "strict"  #: it blocks its queue
+    SKIP = "skip"  #: they may pass it
+    EASY = "easy"  #: they may pass it if that does not delay it
+
+
+class Victims(StrEnum):
+    """Which gangs may be evicted for another."""
+
+    NEVER = "never"
+    LOWER_PRIORITY = "lower-priority"
+    #: in the same queue only: as well those of equal priority that were submitted later
+    LOWER_OR_NEWER_EQUAL_PRIORITY = "lower-or-newer-equal-priority"
+    ANY = "any"  #: in other queues only
+
+
+class Search(StrEnum):
+    """Whether the search for a flavor ends at one that would do."""
+
+    STOP = "stop"
+    TRY_NEXT = "try-next"
+
+
+class Preference(StrEnum):
+    """What decides first between two flavors of which each has its price."""
+
+    BORROWING_OVER_PREEMPTION = "borrowing-over-preemption"
+    PREEMPTION_OVER_BORROWING = "preemption-over-borrowing"
+
+
+@dataclass(slots=True)
+class Quota:
+    """How much of one resource of one flavor a queue or cohort has."""
+
+    nominal: int = 0  #: its own
+    borrow: int | None = None  #: most that it takes from its cohort; None: no limit
+    lend: int | None = None  #: most that others may take of its own; None: all
+
+
+#: by flavor, then by resource
+Quotas = dict[str, dict[str, Quota]]
+
+
+@dataclass(slots=True)
+class Flavor:
+    """A named set of nodes: those with all of these; an empty word allows any."""
+
+    name: str
+    pool: str = ""
+    gpu_model: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Cohort:
+    """Queues and cohorts that lend to each other."""
+
+    name: str
+    parent: str = ""  #: another cohort; none is a root
+    weight: float = 1.0  #: of its fair share among its siblings
+    quota: Quotas = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Queue:
+    """Where gangs wait, and the words by which its gangs take room from others."""
+
+    name: str
+    cohort: str = ""
+    weight: float = 1.0
+    quota: Quotas = field(default_factory=dict)
+    #: in which order its gangs try them; empty: those of the file that it has quota for
+    flavors: tuple[str, ...] = ()
+    discipline: Holding = Holding.STRICT
+    within: Victims = Victims.NEVER  #: victims in its own queue
+    reclaim: Victims = Victims.NEVER  #: victims in queues of its cohort that borrow
+    borrow_within: Victims = Victims.NEVER  #: the same, while it borrows itself
+    max_priority: int | None = None  #: of victims by `borrow_within`; None: no bound
+    when_can_borrow: Search = Search.STOP
+    when_can_preempt: Search = Search.TRY_NEXT
+    preference: Preference = Preference.BORROWING_OVER_PREEMPTION
+
+
+@dataclass(slots=True)
+class Queues:
+    """All of a queues file."""
+
+    flavors: tuple[Flavor, ...] = ()
+    cohorts: tuple[Cohort, ...] = ()
+    queues: tuple[Queue, ...] = ()
+
+
+def checked(file: Queues, place: str) -> Queues:
+    """Return the same words if they make sense; `place` is the file that has them.
+
+    Raises:
+        ValueError: they do not; a line for each fault, with the way out.
+    """
+    found = list(_faults(file))
+    if found:
+        raise ValueError("\n".join(f"{place}: {fault}" for fault in found))
+    return file
+
+
+def _faults(file: Queues) -> Iterator[str]:
+    flavors = [flavor.name for flavor in file.flavors]
+    cohorts = [cohort.name for cohort in file.cohorts]
+    yield from _duplicates("flavor", flavors)
+    # a queue and a cohort of one name could not be told apart where usage is shown
+    yield from _duplicates("queue or cohort", [*cohorts, *(queue.name for queue in file.queues)])
+    if not file.queues:
+        yield "there is no queue; add one, for example [[queue]] with name = 'default'"
+    parents = {cohort.name: cohort.parent for cohort in file.cohorts}
+    for cohort in file.cohorts:
+        yield from _faults_of_node("cohort", cohort, cohort.parent, cohorts, flavors)
+        cycle = _cycle(cohort.name, parents)
+        if cycle and cohort.name == min(cycle):
+            yield (
+                f"cohorts {' -> '.join((*cycle, cycle[0]))} are a cycle; leave out the parent of "
+                "one of them, which becomes the root"
+            )
+    for queue in file.queues:
+        yield from _faults_of_node("queue", queue, queue.cohort, cohorts, flavors)
+        yield from _faults_of_queue(queue, flavors)
+
+
+def _duplicates(what: str, names: Sequence[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for name in names:
+        if not name:
+            yield f"a {what} has no name; give it one"
+        elif name in seen:
+            yield f"{what} {name!r} is there more than once; rename one of them"
+        seen.add(name)
+
+
+def _faults_of_node(
+    kind: str, node: Cohort | Queue, parent: str, cohorts: Sequence[str], flavors: Sequence[str]
+) -> Iterator[str]:
+    """Yield what is wrong with the quota, weight and parent of a queue or cohort."""
+    name = f"{kind} {node.name!r}"
+    word = "parent" if kind == "cohort" else "cohort"
+    if parent and parent not in cohorts:
+        yield f"{name}: {word} {parent!r} is unknown; {_choose(cohorts, 'cohort')}"
+    if not (isfinite(node.weight) and node.weight >= 0):
+        yield f"{name}: weight is {node.weight}; give a number of 0 or more"
+    for flavor, resources in node.quota.items():
+        if flavor not in flavors:
+            yield f"{name}: quota for flavor {flavor!r}, which is unknown; " + _choose(
+                flavors, "flavor"
+            )
+        for resource, quota in resources.items():
+            what = f"{name}: quota of {resource!r} of flavor {flavor!r}"
+            for limit, amount in (
+                ("nominal", quota.nominal),
+                ("borrow", quota.borrow),
+                ("lend", quota.lend),
+            ):
+                if amount is not None and amount < 0:
+                    yield f"{what}: {limit} is {amount}; give a number of 0 or more"
+                if amount is not None and limit != "nominal" and not parent:
+                    yield (
+                        f"{what}: {limit} is {amount}, but it is in no {word} that it could "
+                        f"{limit} in; give it a {word}, or leave {limit} out"
+                    )
+            if kind == "queue" and quota.lend is not None and quota.lend > quota.nominal:
+                yield (
+                    f"{what}: lend is {quota.lend}, more than its nominal {quota.nominal}; "
+                    "lower lend, or leave it out to lend all"
+                )
+
+
+def _faults_of_queue(queue: Queue, flavors: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with the words that only a queue has."""
+    name = f"queue {queue.name!r}"
+    yield from (f"{name}: {fault}" for fault in _duplicates("flavor", queue.flavors))
+    for flavor in queue.flavors:
+        if flavor not in flavors:
+            yield f"{name}: flavor {flavor!r} is unknown; {_choose(flavors, 'flavor')}"
+        elif flavor not in queue.quota:
+            yield (
+                f"{name}: flavor {flavor!r} is in its order, but it has no quota for it; give it "
+                "some (0 is enough to borrow), or leave the flavor out"
+            )
+    missing = [flavor for flavor in queue.quota if queue.flavors and flavor not in queue.flavors]
+    if missing:
+        yield (
+            f"{name}: it has quota for flavor {missing[0]!r}, but its flavors leave that out; add "
+            "it to flavors, or leave flavors out to try all in the order of the file"
+        )
+    if queue.within is Victims.ANY:
+        yield (
+            f"{name}: within is 'any'; choose never, lower-priority or "
+            "lower-or-newer-equal-priority: equals that evict each other never end"
+        )
+    if queue.reclaim is Victims.LOWER_OR_NEWER_EQUAL_PRIORITY:
+        yield f"{name}: reclaim is {queue.reclaim.value!r}; choose never, lower-priority or any"
+    if queue.borrow_within not in (Victims.NEVER, Victims.LOWER_PRIORITY):
+        yield (
+            f"{name}: borrow_within is {queue.borrow_within.value!r}; choose never or "
+            "lower-priority"
+        )
+    if queue.borrow_within is Victims.LOWER_PRIORITY and queue.reclaim is Victims.NEVER:
+        yield (
+            f"{name}: borrow_within is 'lower-priority', but reclaim is 'never', so it has no "
+            "victims in other queues; set reclaim, or leave borrow_within out"
+        )
+    if queue.max_priority is not None and queue.borrow_within is Victims.NEVER:
+        yield (
+            f"{name}: max_priority is {queue.max_priority}, but borrow_within is 'never'; set "
+            "borrow_within = 'lower-priority', or leave max_priority out"
+        )
+
+
+def _choose(names: Sequence[str], what: str) -> str:
+    return f"choose one of {', '.join(names)}" if names else f"add a {what} of that name"
+
+
+def _cycle(name: str, parents: dict[str, str]) -> list[str]:
+    """Return the cohorts of the cycle that this one is in, from itself upwards, if it is in one."""
+    path = [name]
+    above = parents[name]
+    while above in parents and above not in path:
+        path.append(above)
+        above = parents[above]
+    return path if above == name else []

@@ -1,0 +1,256 @@
+"""The quota tree: what queues and cohorts have, use, lend and borrow.
+
+The arithmetic is that of Kueue (`pkg/cache/scheduler/resource_node.go`). A *cell* is one resource
+of one flavor; every node of the tree has an integer per cell. Of its quota a node keeps a *local*
+part, which no other may take, and lends the rest to its parent; what it uses beyond the local part
+counts as use of the parent. Nothing is clamped on the way, so that `available` below 0 says by how
+much a quota is overdrawn, after it was lowered.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from scheduler.core.queues import Cohort, Queue, Queues
+
+#: (cell, amount) of what a gang takes: ascending by cell, and none of 0
+Amounts = tuple[tuple[int, int], ...]
+#: what a trial undoes: at the node, the cell used so much
+Undo = tuple[int, int, int]
+NO_LIMIT = -1
+NO_PARENT = -1
+
+
+class Share:
+    """How much of what its siblings lend a node has borrowed, in thousandths, by its weight."""
+
+    __slots__ = ("borrows", "resource", "unweighted", "weighted")
+
+    def __init__(self, borrows: bool, resource: str, unweighted: float, weight: float) -> None:
+        self.borrows = borrows
+        self.resource = resource  #: the dominant one, which has the largest share
+        self.unweighted = unweighted
+        #: inf if it borrows with weight 0, above all others
+        self.weighted = 0.0
+        if borrows:
+            self.weighted = unweighted / weight if weight else inf
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """How shares compare: two infinite ones by what they are before the weight."""
+        return (self.weighted, self.unweighted if self.weighted == inf else 0.0)
+
+
+class QuotaTree:
+    """The live tree. Nodes are numbered: queues in their order, then cohorts in theirs.
+
+    Taking and giving back cost the depth of the tree per cell.
+    """
+
+    __slots__ = (
+        "_log",
+        "borrow",
+        "cells",
+        "cells_by_resource",
+        "children",
+        "flavors",
+        "heights",
+        "index_of",
+        "local",
+        "names",
+        "nominal",
+        "num_queues",
+        "parent",
+        "potential",
+        "queues",
+        "subtree",
+        "usage",
+        "weight",
+    )
+
+    def __init__(self, file: Queues) -> None:
+        """Build an unused tree from words that are `checked`."""
+        nodes: list[Queue | Cohort] = [*file.queues, *file.cohorts]
+        self.queues = file.queues  #: the words of the first nodes
+        self.num_queues = len(file.queues)
+        self.flavors = tuple(flavor.name for flavor in file.flavors)
+        self.names = [node.name for node in nodes]
+        self.index_of = {name: i for i, name in enumerate(self.names)}
+        self.weight = [float(node.weight) for node in nodes]
+        self.parent = [
+            self.index_of.get(_parent_of(node), NO_PARENT) for node in nodes
+        ]  #: index of the cohort above
+        self.children: list[list[int]] = [[] for _ in nodes]
+        for node, above in enumerate(self.parent):
+            if above != NO_PARENT:
+                self.children[above].append(node)
+        self.heights = [0] * len(nodes)  #: edges down to the deepest leaf
+        self.cells: dict[tuple[str, str], int] = {}  #: by flavor and resource
+        for flavor in self.flavors:
+            for one in nodes:
+                for resource in one.quota.get(flavor, ()):
+                    self.cells.setdefault((flavor, resource), len(self.cells))
+        self.cells_by_resource: dict[str, list[int]] = {}
+        for (_, resource), cell in self.cells.items():
+            self.cells_by_resource.setdefault(resource, []).append(cell)
+        # per node and cell
+        self.nominal = self._table(0)
+        self.borrow = self._table(NO_LIMIT)  #: most that it takes from above
+        self.local = self._table(0)  #: what it does not lend
+        self.subtree = self._table(0)  #: its own, and what its children lend it
+        self.potential = self._table(0)  #: available while nobody uses anything
+        self.usage = self._table(0)
+        self._log: list[Undo] | None = None
+        self._fill(nodes)
+
+    def _table(self, value: int) -> list[list[int]]:
+        return [[value] * len(self.cells) for _ in self.names]
+
+    def _fill(self, nodes: list[Queue | Cohort]) -> None:
+        """Work out what does not depend on usage: upwards, then downwards."""
+        order = [node for node, above in enumerate(self.parent) if above == NO_PARENT]
+        for node in order:  # grows: parents come before their children
+            order += self.children[node]
+        for node in reversed(order):
+            self.heights[node] = max((self.heights[c] + 1 for c in self.children[node]), default=0)
+            for flavor, resources in nodes[node].quota.items():
+                for resource, quota in resources.items():
+                    cell = self.cells[flavor, resource]
+                    self.nominal[node][cell] = quota.nominal
+                    self.borrow[node][cell] = NO_LIMIT if quota.borrow is None else quota.borrow
+            for cell in range(len(self.cells)):
+                subtree = self.nominal[node][cell]
+                for child in self.children[node]:
+                    subtree += self.subtree[child][cell] - self.local[child][cell]
+                self.subtree[node][cell] = subtree
+            for flavor, resources in nodes[node].quota.items():
+                for resource, quota in resources.items():
+                    if quota.lend is not None:
+                        cell = self.cells[flavor, resource]
+                        self.local[node][cell] = max(0, self.subtree[node][cell] - quota.lend)
+        for node in order:
+            for cell in range(len(self.cells)):
+                self.potential[node][cell] = self.available(node, cell)
+
+    # -- usage -------------------------------------------------------------------------------
+
+    def take(self, queue: int, amounts: Amounts) -> None:
+        """Count what a gang of the queue takes, fits or not."""
+        for cell, amount in amounts:
+            node = queue
+            while node != NO_PARENT and amount > 0:
+                beyond = amount - self.local_free(node, cell)
+                self._use(node, cell, amount)
+                amount = beyond
+                node = self.parent[node]
+
+    def give_back(self, queue: int, amounts: Amounts) -> None:
+        """Count what a gang of the queue gives back."""
+        for cell, amount in amounts:
+            node = queue
+            while node != NO_PARENT and amount > 0:
+                borrowed = self.usage[node][cell] - self.local[node][cell]
+                self._use(node, cell, -amount)
+                amount = min(amount, borrowed)
+                node = self.parent[node]
+
+    def _use(self, node: int, cell: int, amount: int) -> None:
+        usage = self.usage[node]
+        if self._log is not None:
+            self._log.append((node, cell, usage[cell]))
+        usage[cell] += amount
+
+    def begin_trial(self) -> list[Undo] | None:
+        """Start to log changes; return the log of the trial around this one."""
+        outer = self._log
+        self._log = []
+        return outer
+
+    def undo_trial(self, outer: list[Undo] | None) -> None:
+        """Undo what was logged and go on with the log around it."""
+        assert self._log is not None
+        for node, cell, used in reversed(self._log):
+            self.usage[node][cell] = used
+        self._log = outer
+
+    # -- what is left ------------------------------------------------------------------------
+
+    def local_free(self, node: int, cell: int) -> int:
+        """Return what is unused of the part that the node does not lend."""
+        return max(0, self.local[node][cell] - self.usage[node][cell])
+
+    def available(self, node: int, cell: int) -> int:
+        """Return how much more the node may use now; below 0 if its quota is overdrawn."""
+        above = self.parent[node]
+        usage, subtree = self.usage[node][cell], self.subtree[node][cell]
+        if above == NO_PARENT:
+            return subtree - usage
+        local = self.local[node][cell]
+        beyond = self.available(above, cell)
+        limit = self.borrow[node][cell]
+        if limit != NO_LIMIT:
+            beyond = min(beyond, subtree - local - max(0, usage - local) + limit)
+        return max(0, local - usage) + beyond
+
+    def fits(self, queue: int, amounts: Amounts) -> bool:
+        """True if the queue may use this much more now."""
+        return all(amount <= max(0, self.available(queue, cell)) for cell, amount in amounts)
+
+    def borrows(self, node: int, cell: int, more: int = 0) -> bool:
+        """True if the node, with this much more, uses more than its own subtree has."""
+        return self.usage[node][cell] + more > self.subtree[node][cell]
+
+    def lowest(self, queue: int, cell: int, amount: int) -> int:
+        """Return the smallest subtree around the queue in whose own quota the amount fits now.
+
+        NO_PARENT if there is none.
+        """
+        node = queue
+        while node != NO_PARENT and self.borrows(node, cell, amount):
+            amount -= self.local_free(node, cell)
+            node = self.parent[node]
+        return node
+
+    def height(self, queue: int, cell: int, amount: int) -> int:
+        """Return how far up a gang of this amount borrows: 0 if not at all.
+
+        That is the height of the smallest subtree in whose own quota it fits now, or that of the
+        whole tree.
+        """
+        found = self.lowest(queue, cell, amount)
+        return self.heights[self.root(queue) if found == NO_PARENT else found]
+
+    def root(self, node: int) -> int:
+        """Return the root of the tree that the node is in."""
+        while self.parent[node] != NO_PARENT:
+            node = self.parent[node]
+        return node
+
+    def share(self, node: int) -> Share:
+        """Return the dominant share of a node (Kueue's fair sharing); a root has none.
+
+        Per resource it is what the node borrows of all flavors, by what its parent could have at
+        most; the largest counts, the first by name among equals.
+        """
+        above = self.parent[node]
+        if above == NO_PARENT:
+            return Share(False, "", 0.0, self.weight[node])
+        usage, subtree = self.usage[node], self.subtree[node]
+        borrows = False
+        dominant = ""
+        largest = 0.0
+        for resource, cells in self.cells_by_resource.items():
+            borrowed = lendable = 0
+            for cell in cells:
+                borrowed += max(0, usage[cell] - subtree[cell])
+                lendable += self.potential[above][cell]
+            if borrowed > 0:
+                borrows = True
+                ratio = borrowed * 1000 / lendable if lendable > 0 else 0.0
+                if ratio > largest or (ratio == largest and ratio > 0 and resource < dominant):
+                    largest, dominant = ratio, resource
+        return Share(borrows, dominant, largest, self.weight[node])
+
+
+def _parent_of(node: Queue | Cohort) -> str:
+    return node.cohort if isinstance(node, Queue) else node.parent
