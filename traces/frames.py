@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, timedelta
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from traces import schema
 from traces.formats.dates import are_dates, seconds_of
@@ -13,6 +14,8 @@ from traces.schema import BY_NAME, GPUS, TraceError
 
 #: columns of time, which may be of a type of times
 TIMES = ("submit_s", "duration_s", "walltime_s")
+#: types of one length of time
+LENGTHS = (timedelta, pd.Timedelta, np.timedelta64)
 
 
 def complete(jobs: pd.DataFrame, gpus_per_node: int = schema.GPUS_PER_NODE) -> pd.DataFrame:
@@ -60,10 +63,12 @@ def plain(source: str, name: str, column: pd.Series) -> pd.Series:
         column = column.astype(column.cat.categories.dtype)
     if name not in BY_NAME and name != GPUS.name:
         return column
+    if isinstance(column.dtype, pd.ArrowDtype) and pa.types.is_temporal(column.dtype.pyarrow_dtype):
+        column = pd.Series(pa.array(column).to_pandas(), name=name)
+    if column.dtype == object:
+        column = _of_one_type(column)
     place = column.first_valid_index()
     first = None if place is None else column.loc[place]
-    if isinstance(first, date) and not isinstance(first, datetime):
-        column = pd.to_datetime(column)
     is_text = name in BY_NAME and BY_NAME[name].dtype == "str"
     kind = getattr(column.dtype, "kind", "O")
     what = ""
@@ -73,6 +78,10 @@ def plain(source: str, name: str, column: pd.Series) -> pd.Series:
         what = f"dates and times ({column.dtype})"
     elif kind == "m" and name not in TIMES:
         what = f"lengths of time ({column.dtype})"
+    elif column.dtype == object and column.map(type).isin(LENGTHS).any():
+        what = "lengths of time beside other values"
+    elif kind == "c":
+        what = "complex numbers"
     elif kind == "b" or isinstance(first, bool | np.bool_):
         what = "true and false"
     elif isinstance(first, bytes):
@@ -90,4 +99,16 @@ def plain(source: str, name: str, column: pd.Series) -> pd.Series:
     if is_text and kind == "f":  # whole numbers beside missing ones
         texts = column.map(lambda value: f"{value:.0f}" if value % 1 == 0 else str(value))
         return texts.where(column.notna(), None)
+    return column
+
+
+def _of_one_type(column: pd.Series) -> pd.Series:
+    """Return objects of Python that are all dates, or all lengths of time, as a column of times."""
+    values = column.dropna()
+    if not len(values):
+        return column
+    if values.map(lambda value: isinstance(value, date | np.datetime64)).all():
+        return pd.to_datetime(column, utc=True)
+    if values.map(type).isin(LENGTHS).all():
+        return pd.to_timedelta(column)
     return column

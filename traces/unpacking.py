@@ -201,7 +201,12 @@ def read_parquet(
     try:
         with pq.ParquetFile(path if content is None else io.BytesIO(content)) as file:
             _check_parquet(path, file, content)
-        return pd.read_parquet(path if content is None else io.BytesIO(content), columns=wanted)
+            try:
+                source = path if content is None else io.BytesIO(content)
+                return pd.read_parquet(source, columns=wanted)
+            except TypeError:  # it names a type of pandas that pandas itself cannot make again
+                plain: pd.DataFrame = file.read(wanted).to_pandas(ignore_metadata=True)
+                return plain
     except TraceError:
         raise
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:

@@ -11,8 +11,10 @@ import pandas as pd
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
 from scheduler.core.times import HOUR_S
-from sim.report.wording import aligned, duration, exact, number
+from sim.report.omissions import never_lines
+from sim.report.wording import aligned, counted, duration, exact, number
 from sim.runs.folder import read_manifest, read_table
+from sim.runs.left_out import unmet_requests
 from sim.runs.metrics import SIZE_CLASSES, size_code
 from sim.schema.tables import REASONS
 
@@ -25,6 +27,7 @@ _COLUMNS = [
     "num_pods",
     "gpus",
     "outcome",
+    "unmet",
     *(f"pending_{reason}_s" for reason in REASONS),
 ]
 
@@ -33,8 +36,9 @@ def diff_runs(run_a: Path, run_b: Path, *, top: int = 10) -> str:
     """Return, as text, which jobs waited longer in one of two runs of the same jobs, and why.
 
     Both are looked at until the shorter one ends: a job that has not started by then counts with
-    its wait so far. A job that only one run submits is left out and counted. Pending pod-hours are
-    those of the whole runs.
+    its wait so far, and means over such jobs are lower bounds. A job that only one run starts is
+    left out and counted; a job that can never start is named with the reason. Pending pod-hours
+    are those of the whole runs.
 
     Raises:
         ValueError: a folder is not a finished run, the runs share no job, or `top` is negative.
@@ -42,7 +46,7 @@ def diff_runs(run_a: Path, run_b: Path, *, top: int = 10) -> str:
     if top < 0:
         raise ValueError(f"--top is {top}; give 0 or more")
     horizon_s = min(float(read_manifest(Path(run))["end_s"]) for run in (run_a, run_b))
-    a, b = _waits(run_a, horizon_s), _waits(run_b, horizon_s)
+    (a, never_a), (b, never_b) = (_waits(run, horizon_s) for run in (run_a, run_b))
     both = a.add_suffix("_a").join(b.add_suffix("_b"), how="inner")
     if both.empty:
         raise ValueError(
@@ -58,7 +62,8 @@ def diff_runs(run_a: Path, run_b: Path, *, top: int = 10) -> str:
         )
     change_s = both["wait_s_b"] - both["wait_s_a"]
     names = (Path(run_a).name, Path(run_b).name)
-    lines = [f"A  {run_a}", f"B  {run_b}", "", *_overall(both, change_s, len(a), len(b))]
+    lines = [f"A  {run_a}", f"B  {run_b}", "", *_overall(both, change_s)]
+    lines += _left_out((a, b), (never_a, never_b), len(both))
     lines += ["", "Pending pod-hours by reason:", *_by_reason(both)]
     lines += ["", "Mean wait by GPUs of the gang:", *_by_size(both)]
     for sign, who in ((1, f"B ({names[1]})"), (-1, f"A ({names[0]})")):
@@ -70,36 +75,49 @@ def diff_runs(run_a: Path, run_b: Path, *, top: int = 10) -> str:
     return "\n".join(lines)
 
 
-def _waits(folder: Path, horizon_s: float) -> pd.DataFrame:
-    """Return the jobs submitted before `horizon_s` and their waits until then."""
+def _waits(folder: Path, horizon_s: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the jobs submitted before `horizon_s`: their waits until then, and the never_fits."""
     jobs = read_table(Path(folder), "jobs", _COLUMNS)
-    chosen = (jobs["outcome"] != "never_fits") & (jobs["submit_s"] < horizon_s)
-    jobs = jobs[chosen].set_index("job")
-    start_s = jobs["start_s"].where(jobs["start_s"] <= horizon_s)
-    return jobs.assign(is_open=start_s.isna(), wait_s=start_s.fillna(horizon_s) - jobs["submit_s"])
+    jobs = jobs[jobs["submit_s"] < horizon_s]
+    never = jobs["outcome"] == "never_fits"
+    there = jobs[~never].set_index("job")
+    start_s = there["start_s"].where(there["start_s"] <= horizon_s)
+    wait_s = start_s.fillna(horizon_s) - there["submit_s"]
+    return there.assign(is_open=start_s.isna(), wait_s=wait_s), jobs[never]
 
 
-def _overall(
-    both: pd.DataFrame, change_s: pd.Series[float], num_a: int, num_b: int
-) -> Iterable[str]:
+def _mean_wait(jobs: pd.DataFrame, run: str) -> str:
+    """Return the mean wait in a run, marked as a lower bound if some of the jobs still waited."""
+    mark = "≥ " if jobs[f"is_open_{run}"].any() else ""
+    return f"{mark}{duration(float(jobs[f'wait_s_{run}'].mean()))}"
+
+
+def _overall(both: pd.DataFrame, change_s: pd.Series[float]) -> Iterable[str]:
     longer, shorter = int((change_s > EQUAL_S).sum()), int((change_s < -EQUAL_S).sum())
     yield (
         f"{exact(len(both))} jobs in both: {exact(longer)} waited longer in B, {exact(shorter)} "
         f"in A, {exact(len(both) - longer - shorter)} as long"
     )
-    yield (
-        f"mean wait {duration(float(both['wait_s_a'].mean()))} in A, "
-        f"{duration(float(both['wait_s_b'].mean()))} in B"
-    )
+    yield f"mean wait {_mean_wait(both, 'a')} in A, {_mean_wait(both, 'b')} in B"
     still = [int(both[f"is_open_{run}"].sum()) for run in "ab"]
     if any(still):
         yield (
             f"not started by the end of the shorter run: {exact(still[0])} in A, "
             f"{exact(still[1])} in B; they count with their wait so far"
         )
-    if num_a != len(both) or num_b != len(both):
-        only_a, only_b = num_a - len(both), num_b - len(both)
-        yield f"left out: {exact(only_a)} jobs only in A, {exact(only_b)} only in B"
+
+
+def _left_out(
+    there: Sequence[pd.DataFrame], never: Sequence[pd.DataFrame], num_both: int
+) -> Iterable[str]:
+    """Say which jobs no figure counts: those that only one run starts, and why."""
+    only_a, only_b = (len(one) - num_both for one in there)
+    if only_a or only_b:
+        yield f"left out: {counted(only_a, 'job')} only in A, {exact(only_b)} only in B"
+    for name, jobs in zip("AB", never, strict=True):
+        if len(jobs):
+            yield f"left out: {counted(len(jobs), 'job')} can never start in {name}"
+            yield from (f"  {line}" for line in never_lines(unmet_requests(jobs)))
 
 
 def _by_reason(both: pd.DataFrame) -> Iterable[str]:
@@ -127,7 +145,7 @@ def _by_size(both: pd.DataFrame) -> Iterable[str]:
     for index, (label, _) in enumerate(SIZE_CLASSES):
         mine = both[code == index]
         if len(mine):
-            waits = (duration(float(mine[f"wait_s_{run}"].mean())) for run in "ab")
+            waits = (_mean_wait(mine, run) for run in "ab")
             rows.append((label, exact(len(mine)), *waits))
     return _indented(rows)
 

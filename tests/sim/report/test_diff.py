@@ -63,6 +63,21 @@ def test_jobs_that_wait_when_the_shorter_run_ends_count_so_far(tmp_path: Path) -
     assert "not started by the end of the shorter run: 2 in A, 1 in B" in text
     line = next(line for line in text.splitlines() if line.strip().startswith("narrow"))
     assert line.split()[:7] == ["narrow", "8", "≥", "40.0", "s", "0", "s"]
+    assert "mean wait ≥ 30.0 s in A, ≥ 16.7 s in B" in text  # (0 + 50 + 40) / 3, (0 + 50 + 0) / 3
+    small = next(line for line in text.splitlines() if line.strip().startswith("<=8"))
+    assert small.split() == ["<=8", "1", "≥", "40.0", "s", "0", "s"]
+
+
+def test_jobs_that_can_never_start_are_counted_and_named(tmp_path: Path) -> None:
+    small = run(JOBS, nodes=3).save(tmp_path / "small")
+    large = run(JOBS, nodes=4).save(tmp_path / "large")
+    why = "  1 ('wide'): needs 4 pods of 8 GPUs; empty, the 3 nodes that it may use hold 3"
+    lines = diff_runs(small, large).splitlines()
+    at = lines.index("left out: 0 jobs only in A, 1 only in B")
+    assert lines[at + 1 : at + 3] == ["left out: 1 job can never start in A", why]
+    lines = diff_runs(small, small).splitlines()
+    assert "left out: 1 job can never start in B" in lines
+    assert lines.count(why) == 2
 
 
 def test_runs_of_other_jobs_are_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:

@@ -131,6 +131,16 @@ def test_a_cluster_too_small_for_some_gang_does_not_meet_the_targets(settings: P
     assert plan.sizes()[found.first] == 32
 
 
+def test_the_curve_counts_gangs_that_never_fit(settings: Path) -> None:
+    plan = plan_of(settings)
+    ran = (Evaluation(12, 0, Measured((0.0,), {}, 3)), Evaluation(16, 0, Measured((0.0,), {}, 0)))
+    table = costcurve.curve_table(plan, search.Answer((), None, None, False, {}, ran, (12, 16)))
+    assert table[["nodes", "is_met", "num_never_fits"]].to_numpy().tolist() == [
+        [12, False, 3],
+        [16, True, 0],
+    ]
+
+
 @pytest.mark.parametrize("count", [2, 5, 21, 22, 60])
 def test_interval_is_that_of_student(count: int) -> None:
     values = np.random.default_rng(count).normal(100.0, 10.0, count).tolist()

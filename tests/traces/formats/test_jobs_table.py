@@ -346,6 +346,14 @@ def test_names_in_parquet(tmp_path: Path, values: pa.Array, names: list[str]) ->
     assert loaded.jobs["job"].tolist() == ["3", "4"]
 
 
+def test_types_that_pandas_cannot_make_again(tmp_path: Path) -> None:
+    """pandas writes the name of such a type into the file, and does not know it when it reads."""
+    words = pa.array(["u", None]).dictionary_encode()
+    user = pd.Series(pd.array(words, dtype=pd.ArrowDtype(words.type)))
+    frame().assign(user=user).to_parquet(tmp_path / "jobs.parquet")
+    assert check(tmp_path / "jobs.parquet").jobs["user"].tolist() == ["u", ""]
+
+
 @pytest.mark.parametrize(
     "index",
     [
