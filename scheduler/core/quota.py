@@ -220,6 +220,14 @@ class QuotaTree:
         found = self.lowest(queue, cell, amount)
         return self.heights[self.root(queue) if found == NO_PARENT else found]
 
+    def above(self, node: int) -> list[int]:
+        """Return the cohorts above a node, from its parent to the root."""
+        found = []
+        while self.parent[node] != NO_PARENT:
+            node = self.parent[node]
+            found.append(node)
+        return found
+
     def root(self, node: int) -> int:
         """Return the root of the tree that the node is in."""
         while self.parent[node] != NO_PARENT:

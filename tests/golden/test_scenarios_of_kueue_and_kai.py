@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden import test_kai, test_kueue_quota, test_kueue_usage
+from tests.golden import test_kai, test_kueue_quota, test_kueue_usage, test_kueue_victims
 from tests.golden.scenarios import scenarios
 
-TAKEN = {*test_kai.KINDS, *test_kueue_quota.KINDS, *test_kueue_usage.KINDS}
+TAKEN = {
+    *test_kai.KINDS,
+    *test_kueue_quota.KINDS,
+    *test_kueue_usage.KINDS,
+    *test_kueue_victims.KINDS,
+}
 #: by the first word of the kind
 LATER = {
     "topology": "muster places gangs by the order of nodes, not by levels of a topology",
     "heads": "the order of heads",
-    "victims": "preemption",
     "cycles": "whole cycles",
 }
 

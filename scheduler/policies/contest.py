@@ -1,0 +1,192 @@
+"""Gangs that compete for quota, and an attempt to make room for one by taking others away.
+
+What both ways to choose victims share: `victims` by priority and quota, `fair` by share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+
+from scheduler.core.queues import Victims
+from scheduler.core.quota import Amounts, QuotaTree
+
+
+class Contender:
+    """A gang as it competes: one that runs and may have to leave, or one that asks for room."""
+
+    __slots__ = (
+        "admitted_us",
+        "amounts",
+        "cost",
+        "leaving",
+        "name",
+        "priority",
+        "queue",
+        "submit_us",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        queue: int,
+        priority: int,
+        submit_us: int,
+        amounts: Amounts = (),
+        admitted_us: int = 0,
+        cost: int = 0,
+        leaving: bool = False,
+    ) -> None:
+        self.name = name
+        self.queue = queue  #: its node in the tree
+        self.priority = priority
+        self.submit_us = submit_us
+        self.amounts = amounts  #: what it holds
+        self.admitted_us = admitted_us
+        self.cost = cost  #: what its eviction would waste, in GPU-seconds
+        self.leaving = leaving  #: it was told to go, and still holds all
+
+
+#: by what candidates of one kind are sorted: the first to go has the smallest
+CandidateOrder = Callable[[Contender], tuple[int | str, ...]]
+
+
+def by_loss(gang: Contender) -> tuple[int | str, ...]:
+    """Lower priority first, then what wastes less, then the youngest."""
+    return (gang.priority, gang.cost, -gang.admitted_us, gang.name)
+
+
+class Why(StrEnum):
+    """By which right a gang is evicted."""
+
+    QUEUE = "queue"  #: its own queue prefers the other
+    RECLAIM = "reclaim"  #: its queue borrows what the other's has
+    BORROW_WITHIN = "borrow-within"  #: both queues borrow, and the other has higher priority
+    SHARE = "share"  #: its queue has the larger share
+
+
+class Victim:
+    """A gang to evict."""
+
+    __slots__ = ("gang", "why")
+
+    def __init__(self, gang: Contender, why: Why) -> None:
+        self.gang = gang
+        self.why = why
+
+
+class ShareRule(StrEnum):
+    """When a gang may be evicted for one of another queue, by the shares of both."""
+
+    #: the other's share, with its gang, is at most what this queue's is without the victim
+    FINAL = "less-than-or-equal-to-final-share"
+    INITIAL = "less-than-initial-share"  #: it is smaller than this queue's is with the victim
+
+
+class Contest:
+    """Who holds what, and by which rules room is made."""
+
+    __slots__ = ("order", "placed", "rules", "running", "tree")
+
+    def __init__(
+        self,
+        tree: QuotaTree,
+        running: Sequence[Sequence[Contender]],
+        rules: tuple[ShareRule, ...] = (),
+        order: CandidateOrder = by_loss,
+        placed: Callable[[list[Victim]], bool] | None = None,
+    ) -> None:
+        self.tree = tree  #: it counts all that run
+        self.running = running  #: by queue; only gangs that may be evicted
+        self.rules = rules  #: of fair sharing, the first first; without, quota and priority decide
+        self.order = order
+        #: True if the gang finds nodes without these; asked only where quota suffices
+        self.placed = placed
+
+
+class Attempt:
+    """Victims taken away one by one, until the gang fits.
+
+    A context: what it did to the tree is undone at its end.
+    """
+
+    __slots__ = ("_outer", "amounts", "contest", "gang", "may_borrow", "short", "victims")
+
+    def __init__(
+        self,
+        contest: Contest,
+        gang: Contender,
+        amounts: Amounts,
+        short: Sequence[int],
+        may_borrow: bool = True,
+    ) -> None:
+        self.contest = contest
+        self.gang = gang
+        self.amounts = amounts  #: that the gang asks for
+        self.short = short  #: cells of which there is too little
+        self.may_borrow = may_borrow
+        self.victims: list[Victim] = []
+
+    def __enter__(self) -> Attempt:
+        self._outer = self.contest.tree.begin_trial()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.contest.tree.undo_trial(self._outer)
+
+    def evict(self, gang: Contender, why: Why) -> None:
+        """Take a gang away."""
+        self.contest.tree.give_back(gang.queue, gang.amounts)
+        self.victims.append(Victim(gang, why))
+
+    def fits(self) -> bool:
+        """True if the gang fits now."""
+        tree, queue = self.contest.tree, self.gang.queue
+        if not self.may_borrow and not within(tree, queue, self.amounts):
+            return False
+        if not tree.fits(queue, self.amounts):
+            return False
+        placed = self.contest.placed
+        return placed is None or placed(self.victims)
+
+    def filled_back(self) -> list[Victim]:
+        """Return the victims without those that may stay after all: a set minimal by inclusion.
+
+        The last one made it fit, so it is not asked; the others return in reverse order.
+        """
+        tree = self.contest.tree
+        for at in range(len(self.victims) - 2, -1, -1):
+            victim = self.victims.pop(at)
+            tree.take(victim.gang.queue, victim.gang.amounts)
+            if not self.fits():
+                tree.give_back(victim.gang.queue, victim.gang.amounts)
+                self.victims.insert(at, victim)
+        return self.victims
+
+
+def within(tree: QuotaTree, node: int, amounts: Amounts) -> bool:
+    """True if the node, with this much more, uses no more than its own subtree has."""
+    return not any(tree.borrows(node, cell, amount) for cell, amount in amounts)
+
+
+def borrows_short(tree: QuotaTree, node: int, short: Sequence[int]) -> bool:
+    """True if the node borrows any of what is short."""
+    return any(tree.borrows(node, cell) for cell in short)
+
+
+def holds_short(gang: Contender, short: Sequence[int]) -> bool:
+    """True if the gang holds any of what is short."""
+    return any(cell in short for cell, _ in gang.amounts)
+
+
+def allows(policy: Victims, gang: Contender, other: Contender) -> bool:
+    """True if a queue's word lets `other` be evicted for `gang`."""
+    if policy is Victims.NEVER:
+        return False
+    if policy is Victims.ANY or other.priority < gang.priority:
+        return True
+    return (
+        policy is Victims.LOWER_OR_NEWER_EQUAL_PRIORITY
+        and other.priority == gang.priority
+        and other.submit_us > gang.submit_us
+    )
