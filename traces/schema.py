@@ -73,7 +73,8 @@ BY_NAME = {column.name: column for column in COLUMNS}
 GPUS = Column("gpus", "int32", at_least=0)
 REQUIRED = ("job", "submit_s", "duration_s")
 #: what other programs write into an empty cell
-EMPTY = ("NA", "N/A", "n/a", "NaN", "nan", "None", "NULL", "null", "<NA>")
+EMPTY = ("NA", "N/A", "n/a", "#N/A", "NaN", "NAN", "nan", "None", "none", "NONE", "NULL", "Null",
+         "null", "<NA>")  # fmt: skip
 #: missing values follow from another column
 DERIVED = {"last_pod_gpus": "gpus_per_pod", "min_member": "num_pods", "walltime_s": "duration_s"}
 
@@ -125,7 +126,7 @@ def unknown_columns(strange: list[str], known: list[str], *, is_file: bool = Tru
     hints = [
         f"{name!r} may be {close[0]!r}"
         for name in strange
-        if (close := get_close_matches(name, known, n=1))
+        if (close := get_close_matches(name.lower(), known, n=1))
     ]
     return (
         f"{'column' if len(strange) == 1 else 'columns'} {named} "

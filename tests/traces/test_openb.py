@@ -61,6 +61,15 @@ def test_odd_rows_are_named(written: Write, row: str, message: str) -> None:
         traces.load(written(*PODS, row))
 
 
+def test_a_pending_pod_never_ran_whatever_its_times(written: Write) -> None:
+    pods = (*PODS, "planned,1,1,1,1000,,LS,Pending,10,30,10")
+    assert traces.load(written(*pods)).left_out == {"the pod was never scheduled: it never ran": 2}
+    unscheduled = [line.rpartition(",")[0] for line in PODS]
+    loaded = traces.load(written(*unscheduled))
+    assert loaded.jobs["job"].tolist() == ["ran", "broke", "serves"]
+    assert loaded.left_out == {"the pod was never scheduled: it never ran": 1}
+
+
 def test_an_unknown_phase_is_counted_and_named(written: Write) -> None:
     loaded = traces.load(written(*PODS, "x,1,1,1,1000,,LS,Evicted,10,30,10"))
     assert "1 jobs have an unknown outcome in column 'pod_phase': 'Evicted' (1)" in (

@@ -21,6 +21,7 @@ HELIOS = (
     "3,u1,1,2,1,CANCELLED,2020-04-01 00:00:05,x,x,7,q,vcB",
     "4,u3,8,8,1,NODE_FAIL,2020-04-02 00:00:05,x,x,0,q,vcB",
     "5,u3,12,24,2,TIMEOUT,2020-04-01 00:01:05,x,x,50,q,vcB",
+    "6,u3,12,24,2,CANCELLED by 7,2020-04-01 00:01:06,x,x,50,q,vcB",
 )
 ACME = (
     "job_id,user,node_num,gpu_num,cpu_num,type,state,submit_time,start_time,end_time,duration,queue",
@@ -43,13 +44,13 @@ PHILLY = (
 def test_helios_form(written: Write) -> None:
     loaded = traces.load(written(*HELIOS, name="cluster_log.csv"))
     jobs = loaded.jobs
-    assert jobs["job"].tolist() == ["3", "1", "5"]
-    assert jobs["submit_s"].tolist() == [0, 5, 60]
-    assert total_gpus(jobs).tolist() == [1, 16, 12]
-    assert jobs["num_pods"].tolist() == [1, 2, 2]
-    assert jobs["cpu_per_pod"].tolist() == [2, 16, 12]
-    assert jobs["queue"].tolist() == ["vcB", "vcA", "vcB"]
-    assert jobs["outcome"].tolist() == ["cancelled", "completed", "failed"]
+    assert jobs["job"].tolist() == ["3", "1", "5", "6"]
+    assert jobs["submit_s"].tolist() == [0, 5, 60, 61]
+    assert total_gpus(jobs).tolist() == [1, 16, 12, 12]
+    assert jobs["num_pods"].tolist() == [1, 2, 2, 2]
+    assert jobs["cpu_per_pod"].tolist() == [2, 16, 12, 12]
+    assert jobs["queue"].tolist() == ["vcB", "vcA", "vcB", "vcB"]
+    assert jobs["outcome"].tolist() == ["cancelled", "completed", "failed", "cancelled"]
     assert loaded.rejected["line"].tolist() == [3, 5], "no GPU, and no run time"
     assert set(loaded.rejected["reason"]) == {"the job asks for no GPU", "the job never ran"}
     assert loaded.left_out == {"the job asks for no GPU": 1, "the job never ran": 1}

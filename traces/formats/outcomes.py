@@ -72,10 +72,23 @@ def still_ran(count: int) -> tuple[str, ...]:
 
 
 def slurm_states(words: pd.Series[str]) -> pd.Series[str]:
-    """Return Slurm's states without what follows them, as in "CANCELLED by 1000"."""
-    return (
-        words.fillna("").astype("str").str.upper().str.replace(r"^([A-Z_]+).*", r"\1", regex=True)
-    )
+    """Return Slurm's states without what follows them, as in "CANCELLED by 1000".
+
+    A narrow column cuts them, as OUT_OF_ME+: such a word is the one state that begins so.
+    """
+    texts = words.fillna("").astype("str").str.upper()
+    states = {text: _slurm_state(text) for text in texts.unique()}
+    return texts.map(states).astype("str")
+
+
+def _slurm_state(text: str) -> str:
+    match = re.match(r"([A-Z_]+)(\+?)", text)
+    if match is None:
+        return text
+    if match[2] and match[1] not in SLURM:
+        begins_so = [state for state in SLURM if state.startswith(match[1])]
+        return begins_so[0] if len(begins_so) == 1 else text
+    return match[1]
 
 
 def in_any_words(

@@ -35,8 +35,8 @@ def read_table(source: Source, columns: tuple[str, ...] = (), *, unquoted: str =
 
     `columns` is the header of a text that has none. Cells lose the blanks around them; empty ones
     are missing. A row with more or fewer cells than the header is torn: it is filled up or cut,
-    and noted. A last column without a name and without a value is no column: some programs end
-    every line with a delimiter. Between the delimiters in `unquoted` a quote is an ordinary letter.
+    and noted. Last columns without a name and without a value are no columns: some programs end
+    every line with delimiters. Between the delimiters in `unquoted` a quote is an ordinary letter.
 
     Raises:
         TraceError: the file is unreadable, empty, not text, or its quotes do not match.
@@ -57,11 +57,13 @@ def read_table(source: Source, columns: tuple[str, ...] = (), *, unquoted: str =
         lines: Sequence[int] = range(1 + begin, len(plain) + 1)
     else:
         cells, lines, torn, comments = _uneven(source, text, layout, header, begin, quoted)
-    table = {name: _without_blanks(column) for name, column in zip(header, cells, strict=True)}
-    if header[-1] == "" and table[""].isna().all():
-        del table[""]
-    rows = pd.DataFrame(table)
-    rows.columns = pd.Index(source.renamed(list(table)))
+    found = [_without_blanks(column) for column in cells]
+    while header[-1] == "" and found[-1].isna().all():
+        header.pop()
+        found.pop()
+    _check_names(source, header)
+    rows = pd.DataFrame(dict(zip(header, found, strict=True)))
+    rows.columns = pd.Index(source.renamed(header))
     return RawTable(
         rows,
         pd.Series(lines, dtype="int64"),
@@ -86,10 +88,15 @@ def _header(source: Source, layout: Layout, columns: tuple[str, ...]) -> list[st
             f"{source}: --columns names {len(columns)} columns, the first row has "
             f"{len(layout.header)}"
         )
+    _check_names(source, [name for name in header if name])
+    return header
+
+
+def _check_names(source: Source, header: Sequence[str]) -> None:
+    """Raise TraceError if two columns have the same name."""
     for name in header:
         if header.count(name) > 1:
             raise TraceError(f"{source}: column {name!r} occurs twice; keep one")
-    return header
 
 
 def _same(header: Sequence[str], columns: Sequence[str]) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from sim import RunResult, run
-from sim.report import curves, explorer, groups, pictures, ticks
+from sim.report import curves, explorer, groups, lettering, pictures, ticks
 from sim.report.digest import digest, read_heads, shared_window
 from sim.report.report import build_report
 from sim.report.waiting import NONE, PendingCurve, find_waits, largest_gangs, pending_curve
@@ -185,6 +185,30 @@ def test_a_report_takes_any_name(tmp_path: Path, result: RunResult, name: str) -
     named = (page.parent / "report.md").read_text("utf-8")
     for picture in (page.parent / "pictures").glob("*.png"):
         assert f"(pictures/{picture.name})" in named
+
+
+def test_a_letter_that_one_font_lacks_is_looked_for_in_others() -> None:
+    assert lettering.families(["gang-fifo"]) == [lettering.FONT]
+    assert len(lettering.families(["gang-fifo", "中文"])) > 1
+
+
+def test_a_letter_that_no_font_has_is_not_told_on_the_terminal(
+    result: RunResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Warnings are errors in tests."""
+    monkeypatch.setattr(pictures, "families", lambda _: [lettering.FONT])
+    shown = make_curve(result, "中文")
+    assert "中文" in pictures.render(curves.draw([shown]), "pending", "").svg.decode()
+
+
+def test_a_picture_is_shown_at_its_own_size(curve: PendingCurve) -> None:
+    figure = curves.draw([curve])
+    drawn = pictures.render(figure, "pending", "")
+    width_in, height_in = figure.get_size_inches()
+    assert (drawn.width_px, drawn.height_px) == (round(96 * width_in), round(96 * height_in))
+    for said in (f'width="{drawn.width_px}"', f'height="{drawn.height_px}"'):
+        assert said in drawn.img()
+    assert f'style="--own: {drawn.width_px}px"' in drawn.img()
 
 
 def test_different_names_have_different_files() -> None:

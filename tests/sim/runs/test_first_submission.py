@@ -10,6 +10,7 @@ import pytest
 
 from sim import RunResult, run
 from sim.commands.main import invoke
+from sim.report.headlines import run_lines
 from sim.runs.reader import origin
 from sim.study.search import solve
 from sim.study.study import run_study
@@ -102,8 +103,28 @@ def test_a_plan_says_what_is_true(jobs_file: Path, tmp_path: Path) -> None:
 
 
 def test_a_plan_of_jobs_that_all_come_at_once_measures_the_whole_run(tmp_path: Path) -> None:
+    """On two nodes one of three waits, for half of the run; at first it is one all the time."""
     table(0.0).assign(submit_s=5.0).to_csv(tmp_path / "jobs.csv", index=False)
-    plan = plan_of(tmp_path, jobs="jobs.csv", low=1, high=6, metric="pending_pods_max", at_most=0)
-    answer = solve(plan, tmp_path / "out", processes=1, progress=False)
-    assert answer.limit is not None
-    assert answer.limit.mean == 3
+    for metric, at_most, nodes in (("pending_pods_max", 0, 3), ("pending_pods_mean", 0.5, 2)):
+        plan = plan_of(tmp_path, jobs="jobs.csv", low=1, high=6, metric=metric, at_most=at_most)
+        answer = solve(plan, tmp_path / metric, processes=1, progress=False)
+        assert answer.limit is not None
+        assert answer.limit.mean == nodes, metric
+
+
+def test_jobs_that_all_come_at_once_have_the_figures_of_the_whole_run(tmp_path: Path) -> None:
+    found = run(table(0.0).assign(submit_s=5.0), nodes=1)
+    assert found.summary["window_s"] == 10_800.0
+    assert found.summary["pending_pods_mean"] == pytest.approx(1.0)
+    assert found.summary["allocation_ratio"] == pytest.approx(1.0)
+    assert "nan" not in " ".join(run_lines(found, tmp_path)).replace("pending", "")
+
+
+def test_figures_that_do_not_exist_are_null(tmp_path: Path) -> None:
+    folder = run(table(0.0).assign(gpu_model="A100"), nodes=1).save(tmp_path / "run")
+    summary = json.loads(
+        (folder / "summary.json").read_text("utf-8"),
+        parse_constant=lambda word: pytest.fail(f"{word} is no JSON"),
+    )
+    assert summary["outcomes"] == {"never_fits": 3}
+    assert summary["queueing_delay_p50_s"] is None

@@ -90,7 +90,8 @@ def test_decimal_commas_are_refused_with_the_reason(written: Write, cell: str) -
         traces.load(written(*lines, f"c;90;{cell};8"))
 
 
-@pytest.mark.parametrize("word", ["NA", "N/A", "NaN", "nan", "None", "NULL", "null", "", "<NA>"])
+@pytest.mark.parametrize("word", ["NA", "N/A", "NaN", "nan", "None", "NULL", "null", "", "<NA>",
+                                  "none", "NONE", "Null", "#N/A"])  # fmt: skip
 def test_words_for_missing_values(written: Write, word: str) -> None:
     header = LINES[0] + ",user,priority,walltime_s,gpu_model"
     (job,) = traces.load(written(header, f"a,0,60,8,{word},{word},{word},{word}")).jobs.to_dict(
@@ -103,6 +104,19 @@ def test_words_for_missing_values(written: Write, word: str) -> None:
 
 def test_a_job_may_have_such_a_name(written: Write) -> None:
     assert traces.load(written(LINES[0], "None,0,60,8")).jobs["job"].tolist() == ["None"]
+
+
+def test_columns_at_the_end_without_a_name_and_a_value(written: Write) -> None:
+    """Spreadsheets write them; one with a value is a column without a name."""
+    path = written(*(f"{line},,," for line in LINES))
+    assert check(path).notes == ()
+    with pytest.raises(TraceError, match="column '' occurs twice"):
+        traces.load(written(LINES[0] + ",,,", *(f"{line},,1," for line in LINES[1:])))
+
+
+def test_names_in_capitals_are_hinted_at(written: Write) -> None:
+    with pytest.raises(TraceError, match=r"'JOB' may be 'job', 'SUBMIT_S' may be 'submit_s'"):
+        traces.load(written(LINES[0].upper(), *LINES[1:]))
 
 
 MORE = ("x,cost", "1,2", "3,4")

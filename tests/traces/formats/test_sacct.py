@@ -286,7 +286,9 @@ def test_memory_of_a_pod(log: Write, values: dict[str, str | None], gib: float) 
         ("cancelled", "cancelled"), ("FAILED", "failed"), ("TIMEOUT", "failed"),
         ("NODE_FAIL", "failed"), ("OUT_OF_MEMORY", "failed"), ("PREEMPTED", "failed"),
         ("DEADLINE", "failed"), ("BOOT_FAIL", "failed"), ("REQUEUED", "failed"),
-        ("RUNNING", "unfinished"), ("SUSPENDED", "unfinished"),
+        ("RUNNING", "unfinished"), ("SUSPENDED", "unfinished"), ("OUT_OF_ME+", "failed"),
+        ("REVOKED", "cancelled"), ("RESIZING", "completed"), ("SPECIAL_EXIT", "failed"),
+        ("STOPPED", "unfinished"), ("COMPLETING", "unfinished"), ("CANCELLED by root", "cancelled"),
     ],
 )  # fmt: skip
 def test_states(log: Write, state: str, outcome: str) -> None:
@@ -296,9 +298,10 @@ def test_states(log: Write, state: str, outcome: str) -> None:
 
 
 def test_a_state_that_is_not_known_is_counted_and_named(log: Write) -> None:
-    loaded = traces.load(log({"State": "ASLEEP"}, {"State": "ASLEEP", "JobID": "8"}))
-    assert loaded.jobs["outcome"].tolist() == ["unknown"] * 2
-    assert any("'ASLEEP' (2)" in note for note in loaded.notes)
+    rows = [{"State": "ASLEEP"}, {"State": "ASLEEP", "JobID": "8"}, {"State": "S+", "JobID": "9"}]
+    loaded = traces.load(log(*rows))
+    assert loaded.jobs["outcome"].tolist() == ["unknown"] * 3
+    assert any("'ASLEEP' (2), 'S+' (1)" in note for note in loaded.notes)
 
 
 @pytest.mark.parametrize(
