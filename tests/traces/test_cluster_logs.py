@@ -107,6 +107,19 @@ def test_pods_come_as_an_array_too_and_one_after_the_other(tmp_path: Path) -> No
         assert traces.load(path).jobs.equals(whole)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_shell_may_save_them_in_another_encoding(tmp_path: Path, encoding: str) -> None:
+    """PowerShell writes what a program prints as UTF-16."""
+    paths = (
+        listed(tmp_path / "pods.json", GANG),
+        logged(tmp_path / "audit.log", audited(GANG, (60, 700))),
+    )
+    for path in paths:
+        jobs = traces.load(path).jobs
+        path.write_text(path.read_text(), encoding=encoding)
+        assert traces.load(path).jobs.equals(jobs), path.name
+
+
 def test_what_a_list_of_pods_leaves_out_is_counted(tmp_path: Path) -> None:
     items = [
         *GANG,

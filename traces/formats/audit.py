@@ -15,6 +15,7 @@ import pandas as pd
 
 from scheduler.kube.objects import Pod, unix_s
 from traces.formats.interface import Options, Reading
+from traces.formats.items import json_of
 from traces.formats.outcomes import CANCELLED, COMPLETED, FAILED
 from traces.formats.pod_lives import Life, gathered, gpus_of
 from traces.formats.rows import RawTable, reject
@@ -120,7 +121,7 @@ def read(source: Source, options: Options) -> Reading:
 
 def _events(source: Source) -> Iterator[tuple[int, bytes]]:
     """Yield the events of a log that have to do with pods, and their line numbers."""
-    content = source.content
+    content = json_of(source)
     lines = content.splitlines()
     if (lines and b'"EventList"' in lines[0]) or (lines and lines[0].strip() in (b"{", b"[")):
         try:

@@ -21,6 +21,7 @@ from scheduler.core.times import FOREVER_US, to_s
 from scheduler.journal.history import Aside, Begin, Entry, Follower, told
 from scheduler.journal.lines import PENDING, TOLD
 from traces.formats.interface import Options, Reading
+from traces.formats.items import json_of
 from traces.formats.outcomes import CANCELLED, COMPLETED, NEVER_WHOLE, UNFINISHED, still_ran
 from traces.formats.rows import RawTable, reject
 from traces.formats.source import Source
@@ -175,7 +176,7 @@ def _numbered(
     source: Source, lines: list[tuple[int, bytes]], bad: list[tuple[int, str]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each line for the core and its number; keep those that may be bad in `lines`."""
-    content = source.content.splitlines(keepends=True)
+    content = json_of(source).splitlines(keepends=True)
     for number, line in enumerate(content, 1):
         try:
             value = msgspec.json.decode(line, type=dict[str, Any])

@@ -12,6 +12,7 @@ import pandas as pd
 
 from scheduler.kube.objects import Pod, scheduled_unix_s, unix_s
 from traces.formats.interface import Options, Reading
+from traces.formats.items import json_of
 from traces.formats.outcomes import CANCELLED, COMPLETED, FAILED, UNKNOWN
 from traces.formats.pod_lives import Life, gathered, gpus_of
 from traces.formats.rows import RawTable, reject
@@ -96,7 +97,7 @@ def items_of(source: Source) -> list[bytes]:
     Raises:
         TraceError: the file is not JSON.
     """
-    content = source.content
+    content = json_of(source)
     try:
         if content.lstrip()[:1] == b"[":
             return [bytes(one) for one in msgspec.json.decode(content, type=list[msgspec.Raw])]

@@ -42,6 +42,15 @@ def test_what_a_head_that_does_not_fit_does_to_the_next(
     assert starts(run(table, nodes=2, audit=True, **settings).jobs) == expected
 
 
+@pytest.mark.parametrize("order", ["fifo", "priority", "sjf", "smallest"])
+def test_ties_of_every_order_go_by_submission_and_then_by_row(order: str) -> None:
+    rows = [("first", 0.0), ("z", 2.0), ("y", 2.0), ("a", 2.0), ("last", 1.0)]
+    jobs = pd.DataFrame(rows, columns=["job", "submit_s"])
+    jobs = jobs.assign(duration_s=10.0, walltime_s=20.0, num_pods=1, gpus_per_pod=8)
+    starts = run(jobs, nodes=1, order=order).jobs.sort_values("start_s")["job"]
+    assert starts.tolist() == ["first", "last", "z", "y", "a"]
+
+
 def test_reasons_of_a_hand_worked_run() -> None:
     table = jobs(
         ("a", 0.0, 10.0, 2, 5),  # 3 GPUs stay free on both nodes
