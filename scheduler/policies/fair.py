@@ -35,7 +35,8 @@ def victims_by_share(
         kept: list[Contender] = []
         fits = _first_rule(attempt, candidates, kept)
         if not fits and len(contest.rules) > 1:
-            fits = _second_rule(attempt, kept)
+            refused = set(kept)
+            fits = _second_rule(attempt, [other for other in candidates if other in refused])
         contest.tree.give_back(gang.queue, amounts)
         return attempt.filled_back() if fits else []
 

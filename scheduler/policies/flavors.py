@@ -56,9 +56,8 @@ class Assignment:
 
     def __init__(self, roles: list[RoleFlavor], amounts: dict[int, int]) -> None:
         self.roles = roles
-        outlooks = [outlook for role in roles for outlook in role.by_cell.values()]
         self.mode = min((role.worst.mode for role in roles), default=Mode.FIT)
-        self.height = max((outlook.height for outlook in outlooks), default=0)
+        self.height = max((role.worst.height for role in roles), default=0)
         self.amounts: Amounts = tuple(sorted(amounts.items()))
         #: cells of which there is too little now
         self.short = tuple(
@@ -127,14 +126,19 @@ def _outlooks(
     """Return how a flavor would serve a role, for each resource."""
     tree = contest.tree
     quota = tree.queues[gang.queue].quota.get(flavor, {})
-    found: dict[int, Outlook] = {}
+    wanted: dict[int, int] = {}
     for resource, amount in request.items():
         if resource not in quota:
             return {NO_PARENT: Outlook(Mode.NEVER_FITS)}
         cell = tree.cells[flavor, resource]
-        found[cell] = outlook(contest, gang, cell, amount + taken.get(cell, 0), has_nodes)
+        wanted[cell] = amount + taken.get(cell, 0)
+        if wanted[cell] > tree.potential[gang.queue][cell]:
+            return {cell: Outlook(Mode.NEVER_FITS)}
+    found: dict[int, Outlook] = {}
+    for cell, amount in wanted.items():
+        found[cell] = outlook(contest, gang, cell, amount, has_nodes)
         if found[cell].mode <= Mode.NO_FIT:
-            return found
+            break
     return found
 
 
@@ -177,11 +181,11 @@ def _may_look_for_victims(contest: Contest, queue: int, cell: int, amount: int) 
 
 
 def _worst(by_cell: Mapping[int, Outlook]) -> Outlook:
-    """Return the worst mode and the largest height."""
-    return Outlook(
-        min((one.mode for one in by_cell.values()), default=Mode.FIT),
-        max((one.height for one in by_cell.values()), default=0),
-    )
+    """Return the worst mode and the largest height; what does not fit borrows nothing."""
+    mode = min((one.mode for one in by_cell.values()), default=Mode.FIT)
+    if mode <= Mode.NO_FIT:
+        return Outlook(mode)
+    return Outlook(mode, max((one.height for one in by_cell.values()), default=0))
 
 
 def _ends(words: Queue, found: Outlook) -> bool:

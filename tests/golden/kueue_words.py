@@ -15,7 +15,6 @@ from scheduler.core.queues import (
     Quotas,
     Search,
     Victims,
-    checked,
 )
 from scheduler.core.quota import Amounts, QuotaTree
 
@@ -36,8 +35,8 @@ DISCIPLINE = {"StrictFIFO": Holding.STRICT, "BestEffortFIFO": Holding.SKIP}
 
 
 def tree(fields: Fields) -> QuotaTree:
-    """Return the unused tree of a scenario."""
-    return QuotaTree(checked(_queues(fields), fields["id"]))
+    """Return the unused tree of a scenario, even with words that a queues file may not combine."""
+    return QuotaTree(_queues(fields))
 
 
 def amounts(of: QuotaTree, by_key: dict[str, int]) -> Amounts:

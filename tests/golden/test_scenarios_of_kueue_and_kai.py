@@ -8,21 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden import test_kai, test_kueue_quota, test_kueue_usage, test_kueue_victims
+from tests.golden import (
+    test_kai,
+    test_kueue_cycles,
+    test_kueue_quota,
+    test_kueue_usage,
+    test_kueue_victims,
+)
 from tests.golden.scenarios import scenarios
 
-TAKEN = {
-    *test_kai.KINDS,
-    *test_kueue_quota.KINDS,
-    *test_kueue_usage.KINDS,
-    *test_kueue_victims.KINDS,
-}
-#: by the first word of the kind
-LATER = {
-    "topology": "muster places gangs by the order of nodes, not by levels of a topology",
-    "heads": "the order of heads",
-    "cycles": "whole cycles",
-}
+TESTS = (test_kai, test_kueue_cycles, test_kueue_quota, test_kueue_usage, test_kueue_victims)
+TAKEN = {kind for test in TESTS for kind in test.KINDS}
+#: kinds that begin with these words are for later
+LATER = {"topology": "muster places gangs by the order of nodes, not by levels of a topology"}
 
 
 def test_every_kind_has_a_test(golden: Path) -> None:
