@@ -49,6 +49,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "trainer": set(),
     "sim/schema": {"scheduler/whole", "scheduler/core", "scheduler/policies"},
+    "sim/queues": {"scheduler/core", "scheduler/policies"},
     "sim/engines": {"scheduler/core", "scheduler/policies", "sim/schema", "traces"},
     "sim/runs": {
         "scheduler/compiled", "scheduler/whole", "scheduler/core", "sim/schema", "sim/engines",
@@ -70,8 +71,8 @@ ROOMS: dict[str, set[str]] = {
     # the command starts the trainer's processes, and knows no more of it
     "sim/commands": {
         "scheduler/compiled", "scheduler/whole", "scheduler/policies", "scheduler/live",
-        "scheduler/controlplane", "traces", "trainer", "sim/schema", "sim/runs", "sim/report",
-        "sim/journals", "sim/goodput", "sim/study",
+        "scheduler/controlplane", "traces", "trainer", "sim/schema", "sim/queues", "sim/runs",
+        "sim/report", "sim/journals", "sim/goodput", "sim/study",
     },
 }  # fmt: skip
 
@@ -113,7 +114,7 @@ def project() -> dict[str, object]:
 def names_of(requirements: list[str]) -> set[str]:
     """The import names of requirement lines such as `msgspec[toml]>=0.20`."""
     found = {re.match(r"[A-Za-z0-9_-]+", line)[0].lower() for line in requirements}
-    return {name.replace("-", "_") for name in found}
+    return {"yaml" if name == "pyyaml" else name.replace("-", "_") for name in found}
 
 
 def room_of(path: str) -> str:

@@ -105,6 +105,8 @@ class Queues:
     flavors: tuple[Flavor, ...] = ()
     cohorts: tuple[Cohort, ...] = ()
     queues: tuple[Queue, ...] = ()
+    #: other names of queues, as jobs may have them: that of a Kueue LocalQueue, for example
+    aliases: dict[str, str] = field(default_factory=dict)
 
 
 def checked(file: Queues, place: str) -> Queues:
@@ -139,6 +141,12 @@ def _faults(file: Queues) -> Iterator[str]:
     for queue in file.queues:
         yield from _faults_of_node("queue", queue, queue.cohort, cohorts, flavors)
         yield from _faults_of_queue(queue, flavors)
+    queues = [queue.name for queue in file.queues]
+    for alias, name in file.aliases.items():
+        if name not in queues:
+            yield f"alias {alias!r} of queue {name!r}, which is unknown; {_choose(queues, 'queue')}"
+        if alias in queues and alias != name:
+            yield f"alias {alias!r} of queue {name!r} is itself a queue; leave the alias out"
 
 
 def _duplicates(what: str, names: Sequence[str]) -> Iterator[str]:

@@ -27,6 +27,7 @@ try:
     from scheduler.controlplane import cli as cli_cluster
     from scheduler.live import cli as cli_live
     from sim.commands import costs as cli_costs
+    from sim.commands import queues as cli_queues
     from sim.commands import report as cli_report
     from sim.commands import run as cli_run
     from sim.commands import study as cli_study
@@ -52,6 +53,7 @@ cli_run.register(app)
 cli_study.register(app)
 cli_report.register(app)
 app.add_typer(cli_trace.app, name="trace")
+app.add_typer(cli_queues.app, name="queues")
 app.add_typer(cli_cluster.app, name="cluster")
 cli_live.register(app)
 cli_costs.register(app)
@@ -129,7 +131,7 @@ def validate(
     *,
     paths: Annotated[
         list[Path],
-        typer.Argument(help="Jobs files, cluster, study, plan or control-plane TOML, runs."),
+        typer.Argument(help="Jobs files, cluster, queues, study, plan or other TOML, runs."),
     ],
     reader: Reader,
 ) -> None:

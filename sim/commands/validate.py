@@ -12,11 +12,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from sim.commands.words import of_settings
-from sim.report.wording import duration, exact, number
+from sim.report.wording import counted, duration, exact, number
 from sim.runs.folder import RunResult, read_config, read_manifest
 from sim.runs.reader import Reader
 from sim.runs.steps import allocation_steps, pending_steps
-from sim.schema import costs, planes, tables
+from sim.schema import costs, planes, queues, tables
 from sim.schema.cluster import Cluster
 from sim.schema.config import ControlPlane
 from sim.study.plan import Plan
@@ -27,7 +27,8 @@ from traces.description import left_out_text
 Item = TypeVar("Item")
 AS_IT_IS = Reader()
 KINDS = (
-    "a jobs table, a cluster, study, plan, control-plane, costs or interrupts TOML, or a run folder"
+    "a jobs table, a cluster, queues, study, plan, control-plane, costs or interrupts TOML, "
+    "or a run folder"
 )
 
 
@@ -83,6 +84,10 @@ def _toml(path: Path, reader: Reader) -> str:
         return (
             f"cluster: {exact(cluster.num_nodes)} nodes, {exact(cluster.num_gpus)} GPUs ({pools})"
         )
+    if keys & {"queue", "cohort", "flavor"}:
+        words = queues.load(path)
+        counts = ((words.queues, "queue"), (words.cohorts, "cohort"), (words.flavors, "flavor"))
+        return f"queues file: {', '.join(counted(len(some), noun) for some, noun in counts)}"
     if "target" in keys or "vary" in keys:
         plan = Plan.load(path)
         _refuse_flags(reader, path, [plan.workload])
@@ -109,9 +114,9 @@ def _toml(path: Path, reader: Reader) -> str:
         return f"costs: {', '.join(given)}; saves every {duration(found_costs.save_interval_s)}"
     found = ", ".join(sorted(keys)) or "nothing"
     raise ValueError(
-        f"{str(path)!r} holds {found}; a cluster has [[pool]], a study [[workload]] and [[arm]], "
-        "a plan [vary] and [[target]], a control plane rates such as bind_qps, costs quantities "
-        "such as startup_s, interrupts [[interrupt]]"
+        f"{str(path)!r} holds {found}; a cluster has [[pool]], a queues file [[queue]], a study "
+        "[[workload]] and [[arm]], a plan [vary] and [[target]], a control plane rates such as "
+        "bind_qps, costs quantities such as startup_s, interrupts [[interrupt]]"
     )
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from scheduler.core.model import UNLIMITED, Node, PodShape
+from scheduler.policies.queuesfile import DEFAULT_FLAVOR
 
 GIB = 1 << 30
 #: GPUs of every node; where nodes differ, (pool, GPU model, GPUs of a node) of each kind
@@ -128,6 +129,29 @@ class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def num_gpus(self) -> int:
         """GPUs of all pools."""
         return sum(pool.nodes * pool.gpus_per_node for pool in self.pool)
+
+    def totals(self) -> dict[tuple[str, str], int]:
+        """Return what all nodes have, by flavor and resource of a queues file, as far as given.
+
+        A flavor is `default`, which is all nodes, or the GPU model in small letters.
+        """
+        found = {(DEFAULT_FLAVOR, "gpus"): self.num_gpus}
+        for pool in self.pool:
+            cell = (pool.gpu_model.lower(), "gpus")
+            if pool.gpu_model:
+                found[cell] = found.get(cell, 0) + pool.nodes * pool.gpus_per_node
+        for resource, given, units in (
+            ("cpu", [pool.cpu_per_node for pool in self.pool], 1000),
+            ("memory", [pool.mem_gib_per_node for pool in self.pool], GIB),
+        ):
+            amounts = [
+                pool.nodes * round(each * units)
+                for pool, each in zip(self.pool, given, strict=True)
+                if each is not None
+            ]
+            if len(amounts) == len(self.pool):
+                found[DEFAULT_FLAVOR, resource] = sum(amounts)
+        return found
 
     @property
     def node_gpus(self) -> NodeGpus:

@@ -1,0 +1,1 @@
+"""Queues as tables, and queues of other schedulers read as ours."""
