@@ -17,8 +17,7 @@ from scheduler.core.decisions import PendingReason
 class Reason:
     """How one reason is said and drawn."""
 
-    label: str  #: in legends and tables
-    does: str  #: what its pods do, to follow "71 %"
+    label: str  #: its one name, in sentences, legends and tables
     means: str  #: when it applies
     colour: str  #: #rrggbb
     hatch: str  #: pattern over the colour, as matplotlib spells it; empty for none
@@ -28,7 +27,6 @@ class Reason:
 TABLE: dict[PendingReason, Reason] = {
     PendingReason.NEVER_FITS: Reason(
         "never fits",
-        "can never fit",
         "no node offers what a pod asks for, or all nodes together hold too few of its pods",
         "#000000",
         "",
@@ -36,7 +34,6 @@ TABLE: dict[PendingReason, Reason] = {
     ),
     PendingReason.CAPACITY: Reason(
         "capacity",
-        "wait for capacity",
         "less is free in all than the gang needs, of GPUs, CPU, memory or another resource",
         "#0072b2",
         "",
@@ -44,7 +41,6 @@ TABLE: dict[PendingReason, Reason] = {
     ),
     PendingReason.FRAGMENTATION: Reason(
         "fragmentation",
-        "find enough free but not in the needed shape",
         "enough of everything is free in all, but not in the needed shape",
         "#56b4e9",
         "///",
@@ -52,7 +48,6 @@ TABLE: dict[PendingReason, Reason] = {
     ),
     PendingReason.BEHIND_HEAD: Reason(
         "behind head",
-        "would fit but wait behind an earlier gang",
         "the gang would fit now but must not overtake an earlier one",
         "#cfe8f7",
         "",
@@ -60,7 +55,6 @@ TABLE: dict[PendingReason, Reason] = {
     ),
     PendingReason.HELD_BY_OTHERS: Reason(
         "held by others",
-        "are kept out by partial holds of other gangs",
         "it would fit without the partial holds of other gangs",
         "#d55e00",
         "\\\\\\",
@@ -68,7 +62,6 @@ TABLE: dict[PendingReason, Reason] = {
     ),
     PendingReason.OWN_PARTIAL_HOLD: Reason(
         "own partial hold",
-        "are placed and wait for the rest of their own gang",
         "the pod is placed and waits for the rest of its own gang",
         "#e69f00",
         "...",
@@ -76,7 +69,6 @@ TABLE: dict[PendingReason, Reason] = {
     ),
     PendingReason.PERMIT_BACKOFF: Reason(
         "permit backoff",
-        "back off after a timeout",
         "placed once, given back after a timeout, not yet tried again",
         "#f0e442",
         "xxx",
@@ -84,7 +76,6 @@ TABLE: dict[PendingReason, Reason] = {
     ),
     PendingReason.MEMBERS: Reason(
         "members",
-        "wait for more pods of their gang to be created",
         "fewer pods exist than the gang needs to start",
         "#595959",
         "",
@@ -92,7 +83,6 @@ TABLE: dict[PendingReason, Reason] = {
     ),
     PendingReason.CONTROL_PLANE: Reason(
         "control plane",
-        "wait for the scheduler and the API (control plane)",
         "admitted or schedulable, waits for the scheduler or the API",
         "#bb6495",
         "|||",
@@ -100,7 +90,6 @@ TABLE: dict[PendingReason, Reason] = {
     ),
     PendingReason.STARTING: Reason(
         "starting",
-        "are starting",
         "bound to its node, pulls its image and starts",
         "#efd0e1",
         "",

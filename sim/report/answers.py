@@ -13,10 +13,12 @@ from scheduler.core.reasons import TABLE
 from scheduler.core.times import DAY_S
 from scheduler.policies.catalog import DISCIPLINES
 from sim.report import comparison
+from sim.report.days import part_word
 from sim.report.digest import Digest, overall
 from sim.report.growing import Growth, different_jobs
 from sim.report.omissions import left_out_sentences
-from sim.report.wording import clock, count, counted, duration, exact, listed, percent
+from sim.report.sizes import size_words
+from sim.report.wording import clock, count, counted, duration, exact, listed, percent, plural
 from sim.runs.metrics import SIZE_CLASSES, Quantile
 from sim.schema.config import RunConfig
 
@@ -24,15 +26,21 @@ from sim.schema.config import RunConfig
 LEAST_S, LEAST_RATIO = 60.0, 0.1
 MOST_COSTS = 3
 ALIKE = 1.02  #: p99s within this factor are called equal
+LEAST_HELD = 0.01  #: part of the held GPU time; a smaller one held for nothing is not spoken of
+#: reasons that every pod has for a moment, however much is free
+PASSING = (PendingReason.OWN_PARTIAL_HOLD, PendingReason.CONTROL_PLANE, PendingReason.STARTING)
+MOSTLY = 0.95
+CURVES = ("curves-largest", "curves")
+TABLE_LINK = ("table", "table")
+LEFT_OUT = (("left-out", "jobs left out"),)
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence, and the part of the page that shows it."""
+    """A sentence, and the parts of the page that show it."""
 
     text: str
-    anchor: str  #: after the name of the workload's section
-    shows: str
+    links: tuple[tuple[str, str], ...]  #: anchor, after the name of the section, and what is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +64,6 @@ def describe(config: RunConfig) -> str:
     if policy.discipline == "easy":
         return f"whole gangs, {order} with EASY backfill"
     return f"whole gangs, {order}; {DISCIPLINES[policy.discipline].does}"
-
-
-def size_words(code: int) -> str:
-    """Return a gang size class in words: gangs of 9 to 64 GPUs."""
-    low = 1 if code == 0 else int(SIZE_CLASSES[code - 1][1]) + 1
-    high = SIZE_CLASSES[code][1]
-    if code == 0:
-        return f"gangs of up to {exact(high)} GPUs"
-    return (
-        f"gangs above {exact(low - 1)} GPUs"
-        if np.isinf(high)
-        else f"gangs of {exact(low)} to {exact(high)} GPUs"
-    )
 
 
 def answers(digests: Sequence[Digest], growth: Growth) -> tuple[Answer, ...]:
@@ -115,24 +110,22 @@ def _what_waits(seeds: Sequence[Digest]) -> Iterator[Sentence]:
     one = seeds[0]
     where = f"On {counted(one.head.nodes, 'node')} {_arm(seeds)}"
     if not _pods(seeds, "max") > 0:
-        yield Sentence(f"{where} leaves no pod pending.", "curves", "curves")
+        yield Sentence(f"{where} leaves no pod pending.", (CURVES,))
         return
     median = "" if len(seeds) == 1 else f" (medians of {exact(len(seeds))} seeds)"
     yield Sentence(
-        f"{where} leaves {count(_pods(seeds, 'p50'))} pods pending at the median and "
+        f"{where} leaves {plural(_pods(seeds, 'p50'), 'pod')} pending at the median and "
         f"{count(_pods(seeds, 'p99'))} at p99{median}; {_reasons(one)}.",
-        "curves",
-        "curves",
+        (CURVES,),
     )
     highest = max(seeds, key=lambda each: each.episodes[0].peak_pods if each.episodes else 0)
     if highest.episodes:
         worst = highest.episodes[0]
-        reason, share = worst.shares[0]
+        top = [f"{TABLE[reason].label} {percent(share)}" for reason, share in worst.shares[:3]]
         yield Sentence(
-            f"{_who(one)} The peak is {count(worst.peak_pods)} pods at {clock(worst.peak_s)}"
-            f"{_seed(highest, seeds)}: {percent(share)} {TABLE[reason].does}.",
-            "episodes",
-            "episodes",
+            f"{_who(one)} The peak is {plural(worst.peak_pods, 'pod')} at {clock(worst.peak_s)}"
+            f"{_seed(highest, seeds)}: {', '.join(top)}.",
+            (("episodes", "episodes"), ("days", "peak of each " + part_word(one.whole.window))),
         )
 
 
@@ -144,10 +137,12 @@ def _reasons(one: Digest) -> str:
     """Say for what pods wait, by pod-time over the window."""
     pending = one.shared.pending.set_index("reason")["share_ratio"]
     shares = sorted(((float(pending[reason]), reason) for reason in PendingReason), reverse=True)
-    told = [
-        f"{percent(share)} {TABLE[reason].does}" for share, reason in shares[:3] if share >= 0.05
-    ]
-    return f"on average {listed(told)}" if told else "for moments only"
+    if sum(share for share, reason in shares if reason in PASSING) >= MOSTLY:
+        return "nothing waits for GPUs: pods are pending only until they are bound and started"
+    told = [f"{TABLE[reason].label} {percent(share)}" for share, reason in shares[:3]
+            if share >= 0.05]  # fmt: skip
+    most = TABLE[shares[0][1]]
+    return f"reasons, on average: {', '.join(told)}. {most.label.capitalize()} means: {most.means}"
 
 
 def _who(one: Digest) -> str:
@@ -172,8 +167,7 @@ def _what_helps(by_arm: Sequence[Sequence[Digest]], chosen: int) -> Iterator[Sen
             told = f"only {_name(first)} was simulated"
         yield Sentence(
             f"Not known: {told}. The commands below the pictures try something else.",
-            "curves",
-            "commands",
+            (("curves", "commands"),),
         )
         return
     ours, theirs = _pods(best, "p99"), _pods(first, "p99")
@@ -183,19 +177,37 @@ def _what_helps(by_arm: Sequence[Sequence[Digest]], chosen: int) -> Iterator[Sen
         text = f"{_name(best)} already does best: no other arm ({others}) leaves fewer pods pending"
         if highest <= ALIKE * ours:
             every = listed([_name(seeds) for seeds in by_arm])
-            text = f"None of the arms: {every} all leave about {count(ours)} pods pending"
-        yield Sentence(f"{text} at p99.", "table", "table")
+            text = f"None of the arms: {every} all leave about {plural(ours, 'pod')} pending"
+        yield Sentence(f"{text} at p99.", (TABLE_LINK,))
     else:
         fewer = f"{percent(1 - ours / theirs)} fewer than" if ours * ALIKE < theirs else "about as"
         many = "" if ours * ALIKE < theirs else " many as"
         yield Sentence(
-            f"{_arm(best)} leaves {count(ours)} pods pending at p99, "
+            f"{_arm(best)} leaves {plural(ours, 'pod')} pending at p99, "
             f"{fewer}{many} {_name(first)} with {count(theirs)}; "
             f"p95 of queueing delay is {_delay(best)} instead of {_delay(first)}.",
-            "table",
-            "table",
+            (TABLE_LINK,),
         )
-    yield Sentence(_whom_it_costs(by_arm, chosen), "sizes", "wait by gang size")
+    yield Sentence(_whom_it_costs(by_arm, chosen), (("sizes", "wait by gang size"),))
+    held = [_held(seeds) for seeds in by_arm]
+    if any(idle >= LEAST_HELD for _, idle in held):
+        wasted = [
+            f"{percent(idle)} under {_name(seeds)} ({percent(allocated)} allocated)"
+            for seeds, (allocated, idle) in zip(by_arm, held, strict=True)
+        ]
+        yield Sentence(
+            "Gangs that are not whole hold a part of the allocated GPU time for nothing: "
+            f"{listed(wasted)}.",
+            (TABLE_LINK,),
+        )
+
+
+def _held(seeds: Sequence[Digest]) -> tuple[float, float]:
+    """Return the allocation, and the part of it that incomplete gangs hold; medians over seeds."""
+    used = [one.shared.use for one in seeds]
+    parts = ([one.allocation_ratio for one in used], [one.idle_hold_ratio for one in used])
+    allocated, idle = (float(np.median(values)) for values in parts)
+    return allocated, idle
 
 
 def _delay(seeds: Sequence[Digest]) -> str:
@@ -224,6 +236,9 @@ def _whom_it_costs(by_arm: Sequence[Sequence[Digest]], chosen: int) -> str:
         )
     if worse:
         text = f"Its price: {'; '.join(one.text for one in worse[:MOST_COSTS])}."
+    for one in found:
+        if one.note:
+            text += f" {one.note}."
     if open_:
         text += f" Not known for {listed(open_)}: too many still waited at the end."
     return text
@@ -236,6 +251,7 @@ class _Cost:
     more: float = 0.0  #: how much longer, as a ratio
     text: str = ""
     is_open: bool = False  #: bounds do not tell
+    note: str = ""  #: how it was told where bounds leave p95 open
 
     @property
     def is_worse(self) -> bool:
@@ -272,10 +288,17 @@ def _cost_by_time(by_arm: Sequence[Sequence[Digest]], chosen: int, code: int) ->
     if not alike or any(one.whole is not one.shared for seeds in by_arm for one in seeds):
         return _Cost(is_open=True)
     spent = [float(np.median([one.shared.waiting_by_size[code] for one in s])) for s in by_arm]
-    least = int(np.argmin(spent))
-    if spent[chosen] <= (1 + LEAST_RATIO) * spent[least] or spent[least] <= 0:
+    least = min((at for at in range(len(spent)) if at != chosen), key=lambda at: spent[at])
+    if spent[least] <= 0:
         return _Cost()
     more = spent[chosen] / spent[least]
+    if more <= 1 + LEAST_RATIO:
+        fewer = f"{percent(1 - more)} fewer" if more < 1 - LEAST_RATIO else "about as many"
+        than = "than" if more < 1 - LEAST_RATIO else "as"
+        return _Cost(
+            note=f"For {size_words(code)} p95 has only bounds; in all, their pods wait {fewer} "
+            f"pod-hours {than} under {_name(by_arm[least])}"
+        )
     return _Cost(
         more,
         f"pods of {size_words(code)} wait {comparison.percent_more(more)} more pod-hours in all "
@@ -293,16 +316,14 @@ def _how_sure(
     growth: Growth,
 ) -> Iterator[Sentence]:
     arm = _name(by_arm[chosen])
-    if growth.is_known:
-        yield Sentence(growth.sentence(arm, under=True), "growth", "growth")
-    else:
-        yield Sentence(next(growth.sentences()), "growth", "growth")
-    yield Sentence(" ".join(_seeds(by_arm, chosen)), "table", "table")
+    links = (("growth", "growth of every arm" if len(by_arm) > 1 else "growth"),)
+    yield Sentence(growth.sentence(arm, under=not growth.why_unknown), links)
+    yield Sentence(" ".join(_seeds(by_arm, chosen)), (TABLE_LINK,))
     for text in left_out_sentences(digests):
-        yield Sentence(text, "left-out", "jobs left out")
+        yield Sentence(text, LEFT_OUT)
     uneven = different_jobs(digests)
     if uneven and growth.is_known:
-        yield Sentence(f"{uneven[0].upper()}{uneven[1:]}.", "left-out", "jobs left out")
+        yield Sentence(f"{uneven[0].upper()}{uneven[1:]}.", LEFT_OUT)
 
 
 def _seeds(by_arm: Sequence[Sequence[Digest]], chosen: int) -> Iterator[str]:
@@ -311,7 +332,7 @@ def _seeds(by_arm: Sequence[Sequence[Digest]], chosen: int) -> Iterator[str]:
     if best[0].is_live:
         yield f"These are {days} of one cluster as they were."
     elif len(best) == 1:
-        yield f"One seed and {days}: how much other days or draws would differ is not known."
+        yield f"One seed and {days}: how far other days or seeds would differ is not known."
     else:
         seeds = [one.head.seed for one in best]
         wins = sum(_is_best(by_arm, chosen, seed) for seed in seeds)
@@ -321,7 +342,7 @@ def _seeds(by_arm: Sequence[Sequence[Digest]], chosen: int) -> Iterator[str]:
                 f"{_name(best)} has the fewest pods pending at p99 in {exact(wins)} of "
                 f"{exact(len(seeds))} seeds."
             )
-        yield f"Over the seeds its p99 lies between {count(low)} and {count(high)} pods."
+        yield f"Over the seeds its p99 lies between {count(low)} and {plural(high, 'pod')}."
     bounds = sum(
         comparison.middle([one.shared.delay[k] for one in seeds]).is_lower_bound
         for seeds in by_arm

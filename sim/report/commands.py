@@ -113,6 +113,22 @@ def enough_nodes(one: Digest, study: Sequence[str]) -> Command | None:
     )
 
 
+def checkpoints(one: Digest) -> Command | None:
+    """Ask how often to save a checkpoint, at the costs of a run."""
+    costs, rate = one.config.costs, one.config.faults.per_1000_node_days
+    save_s = 0.0 if costs is None else costs.save_stall_s.mean_s
+    if costs is None or not (save_s > 0 and rate > 0):
+        return None
+    nodes = one.head.nodes
+    return Command(
+        f"How often should a job on {'the' if nodes == 1 else 'all'} {counted(nodes, 'node')} save "
+        f"a checkpoint, at {rate:g} failures in 1,000 node-days?",
+        _line("plan-checkpoint", "--mtbf", f"{1000 / rate:.4g}d", "--nodes", str(nodes),
+              "--save", f"{save_s:.4g}s", "--restore", f"{costs.restore_s.mean_s:.4g}s",
+              "--out", _beside(one, "checkpoint")),
+    )  # fmt: skip
+
+
 def _of_file(one: Digest, study: Sequence[str]) -> list[str] | None:
     """Return the words about the jobs file and the nodes; None without a file, or numbers."""
     words = [str(word) for word in (study or one.manifest.get("command", ()))]

@@ -73,14 +73,16 @@ def columns(digests: Sequence[Digest]) -> tuple[Column, ...]:
         Column(pending[2], "p95", lambda f: f.completion["jct_p95_s"], duration),
         Column(pending[3], "p50", lambda f: f.completion["slowdown_p50"], number),
         Column(pending[3], "p95", lambda f: f.completion["slowdown_p95"], number),
-        Column("", "allocation", lambda f: _known(f.use.allocation_ratio), percent,
+        Column("GPU time", "allocated", lambda f: _known(f.use.allocation_ratio), percent,
                is_better=0, in_points=True),
+        Column("GPU time", "of it for nothing", lambda f: _known(f.use.idle_hold_ratio), percent,
+               in_points=True),
         Column(pending[4], "partial holds", lambda f: _known(f.use.idle_hold_gpu_h), number),
         Column(pending[4], "timeouts", lambda f: _known(f.timeout_gpu_h), number),
     ]  # fmt: skip
     if any(one.whole.held is not None for one in digests):
         goodput = Column("", "goodput", _goodput, percent, is_better=1, in_points=True)
-        found.insert(10, goodput)
+        found.insert(11, goodput)
     return tuple(found)
 
 
@@ -200,12 +202,15 @@ def _signed_change(column: Column, value: float, base: float) -> str:
     if column.form(value) == column.form(base):
         return "same"
     if column.in_points:
-        return signed(100 * (value - base), _few) + " points"
+        points = signed(100 * (value - base), _few)
+        return f"{points} point{'' if points[1:] == '1' else 's'}"
     if base > 0 and value / base < 10:
         least = -100.0 if value == 0 else -99.9  # what is left is not nothing
         return signed(max(100 * (value / base - 1), least), _few) + " %"
-    unit = f" {column.unit}" if column.unit else ""
-    return signed(value - base, column.form) + unit
+    text = signed(value - base, column.form)
+    if not column.unit:
+        return text
+    return f"{text} {column.unit.removesuffix('s') if text[1:] == '1' else column.unit}"
 
 
 def percent_more(ratio: float) -> str:

@@ -87,7 +87,7 @@ def draw(curves: Sequence[PendingCurve], num_bins: int = DRAWN_BINS) -> Figure:
 def describe(curves: Sequence[PendingCurve], what: str) -> str:
     """Return what the picture shows in words: the peak of each curve."""
     peaks = [f"{one.name} {exact(int(one.steps.total().max(initial=0)))}" for one in curves]
-    return f"Pending pods over time, {what}. Peaks: {', '.join(peaks)} pods"
+    return f"Pending pods over time, {what}. Peaks in pods: {', '.join(peaks)}"
 
 
 def _draw_one(axes: Axes, curve: PendingCurve, num_bins: int) -> None:

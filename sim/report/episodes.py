@@ -13,7 +13,7 @@ from scheduler.core.reasons import TABLE
 from scheduler.core.sentences import noun, quantity
 from scheduler.core.times import to_us
 from scheduler.policies import catalog
-from sim.report.wording import clock, duration, exact, percent, span
+from sim.report.wording import clock, counted, duration, exact, percent, span
 from sim.runs.steps import Counts, Steps
 from sim.schema.cluster import GIB, Cluster
 from sim.schema.tables import REASONS, RESOURCES
@@ -237,24 +237,33 @@ def explain(
     """
     when = span(episode.start_s, episode.end_s)
     reasons = [
-        f"{percent(share)} {TABLE[reason].does}"
+        f"{TABLE[reason].label} {percent(share)}"
         for reason, share in episode.shares
         if share >= 0.005
     ]
     text = [
         f"{when[0].upper()}{when[1:]} ({duration(episode.end_s - episode.start_s)}),"
-        f" peak {exact(episode.peak_pods)} pods at {clock(episode.peak_s)}: {', '.join(reasons)}."
+        f" peak {counted(episode.peak_pods, 'pod')} at {clock(episode.peak_s)}:"
+        f" {', '.join(reasons)}."
     ]
     if episode.head is not None:
         text += _head_sentences(episode, episode.head, num_gpus, has_queue_head)
     else:
-        text.append(f"No gang lacks GPUs; {exact(episode.free_gpus)} are free.")
+        free = episode.free_gpus
+        text.append(f"No gang lacks GPUs; {exact(free)} {'is' if free == 1 else 'are'} free.")
     if episode.idle_held_gpus > 0:
-        text.append(f"Gangs that are not yet whole hold {exact(episode.idle_held_gpus)} GPUs.")
+        held = counted(episode.idle_held_gpus, "GPU")
+        text.append(f"Gangs that are not yet whole hold {held}.")
     if episode.unavailable_gpus > 0:
         where = "of no use to gangs" if is_live else "on nodes that are down"
-        text.append(f"{exact(episode.unavailable_gpus)} GPUs are {where}.")
-    text.append(f"In the hour before the peak {exact(episode.submitted_pods)} pods were submitted.")
+        is_one = episode.unavailable_gpus == 1
+        text.append(
+            f"{counted(episode.unavailable_gpus, 'GPU')} {'is' if is_one else 'are'} {where}."
+        )
+    was = "was" if episode.submitted_pods == 1 else "were"
+    text.append(
+        f"In the hour before the peak, {counted(episode.submitted_pods, 'pod')} {was} submitted."
+    )
     return " ".join(text)
 
 
@@ -263,9 +272,10 @@ def _head_sentences(
 ) -> list[str]:
     role = "First in the queue" if has_queue_head else "The first gang that lacks GPUs"
     gangs = "gang has" if episode.num_waiting == 1 else "gangs have"
-    pods = f"{exact(head.num_pods)} {'pod' if head.num_pods == 1 else 'pods'}"
-    need = f"it needs {exact(head.gpus)} GPUs ({pods})"
-    free = f"{exact(episode.free_gpus)} of {exact(num_gpus)} are free"
+    pods = counted(head.num_pods, "pod")
+    need = f"it needs {counted(head.gpus, 'GPU')} ({pods})"
+    are = "is" if episode.free_gpus == 1 else "are"
+    free = f"{exact(episode.free_gpus)} of {exact(num_gpus)} {are} free"
     if head.lack is not None:
         *_, scale, unit = LIMITS[head.short]
         need = f"it needs {quantity(head.short, round(head.lack.need * scale))} ({pods})"
@@ -276,7 +286,7 @@ def _head_sentences(
         what = "another resource" if head.short == "other" else noun(head.short)
         lack = "lacks" if head.num_pods == 1 else "lack"
         need = f"its {pods} of {quantity('gpus', head.gpus_per_pod)} {lack} {what}"
-        free = f"{exact(episode.free_gpus)} of {exact(num_gpus)} GPUs are free"
+        free = f"{exact(episode.free_gpus)} of {counted(num_gpus, 'GPU')} {are} free"
     elif episode.free_gpus >= head.gpus:
         free += ", enough in number"
     fate = (

@@ -49,6 +49,7 @@ class Group:
     explorer: str  #: see `explorer.packed`; empty where the page has enough of them
     height_px: int  #: that the explorer takes
     num_explored: int  #: curves that one can zoom
+    is_largest: bool  #: the first of the largest cluster, of which the head of the page speaks
 
 
 def make_groups(digests: Sequence[Digest], key: str, room: Room) -> Iterator[Group]:
@@ -60,6 +61,8 @@ def make_groups(digests: Sequence[Digest], key: str, room: Room) -> Iterator[Gro
     left = room.num_explored
     kinds = list(dict.fromkeys(one.head.comparable for one in digests))
     seeds = {one.head.seed for one in digests}
+    most_nodes = max(one.head.nodes for one in digests)
+    is_led_to = False  # the head of the page links to one of them
     for kind in kinds:
         members = [one for one in digests if one.head.comparable == kind]
         title = counted(members[0].head.nodes, "node")
@@ -87,18 +90,21 @@ def make_groups(digests: Sequence[Digest], key: str, room: Room) -> Iterator[Gro
                 explorer=explorer.packed(pending, f"{key}-{number}") if can_explore else "",
                 height_px=explorer.height_px(pending),
                 num_explored=len(pending) if can_explore else 0,
+                is_largest=members[0].head.nodes == most_nodes and not is_led_to,
             )
+            is_led_to |= members[0].head.nodes == most_nodes
 
 
 def _caption(shown: Sequence[PendingCurve], can_explore: bool) -> str:
     start_s, end_s = curves.span_s(shown)
-    text = f"The {duration(end_s - start_s)}"
-    text += " are the same in all panels, on one scale." if len(shown) > 1 else " of the run."
+    text = f"{duration(end_s - start_s)} of the run."
+    if len(shown) > 1:
+        text = f"All panels show the same {duration(end_s - start_s)}, on one scale."
     coarsest = max(curve.bin_s for curve in shown)
     if coarsest > 0:
         text += (
-            f" A piece of {duration(coarsest)} with more changes keeps its lowest, highest and last"
-            " state, so no peak is lost."
+            f" Of more than three changes in {duration(coarsest)}, the lowest, the highest and the"
+            " last are shown, so no peak is lost."
         )
     if not can_explore:
         text += " This page has enough pictures to zoom; make a report of fewer runs for this one."

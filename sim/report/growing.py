@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isnan
 
 import numpy as np
 import pandas as pd
 
-from scheduler.core.times import DAY_S
 from sim.report.digest import Digest
 from sim.report.plots import GrowthLine
-from sim.report.wording import MINUS, counted, duration, exact, listed
+from sim.report.wording import MINUS, counted, exact, listed
 from sim.runs import metrics
+
+TWO_SIZES = "from two cluster sizes its interval cannot be known; add a third"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +44,48 @@ class Growth:
             return f"How the peak grows with the cluster{name} is not known: {self.unknown[arm]}."
         fit = self.line(arm).fit
         assert fit is not None
-        interval = f"(95 % interval {_signed(fit.low)} to {_signed(fit.high)})"
-        if self.has_same_jobs:
-            return (
-                f"The same jobs on more nodes: the peak{name} changes as nodes to the power "
-                f"{_signed(fit.exponent)} {interval}."
-            )
-        text = f"The peak{name} grows as nodes to the power {_signed(fit.exponent)} {interval}"
-        if fit.low > 1:
-            return f"{text}: faster than the cluster."
-        if fit.high < 1:
-            return f"{text}: slower than the cluster."
-        return f"{text}: whether faster or slower than the cluster, these runs do not say."
+        same = "The same jobs on more nodes: the" if self.has_same_jobs else "The"
+        verb = "changes" if self.has_same_jobs else "grows"
+        text = f"{same} peak{name} {verb} as nodes to the power {signed(fit.exponent)}"
+        if isnan(fit.low):
+            return f"{text}. {TWO_SIZES[0].upper()}{TWO_SIZES[1:]}."
+        text += f" (95 % interval {signed(fit.low)} to {signed(fit.high)})"
+        return f"{text}." if self.has_same_jobs else f"{text}: {_reading(fit)}."
 
-    def sentences(self) -> Iterator[str]:
-        """Yield one sentence for each arm; one for all where none is known for the same reason."""
+    @property
+    def why_unknown(self) -> str:
+        """Why no arm has an exponent, where that is the same for all."""
         reasons = set(self.unknown.values())
-        if not self.is_known and len(reasons) == 1:
-            yield f"How the peak grows with the cluster is not known: {reasons.pop()}."
-            return
+        return reasons.pop() if not self.is_known and len(reasons) == 1 else ""
+
+    def rows(self) -> Iterator[tuple[str, str, str, str]]:
+        """Yield arm, exponent, its 95 % interval, and what they say."""
         for line in self.lines:
-            text = self.sentence(line.arm)
-            window = "" if line.fit is None else f" Window {duration(line.days * DAY_S)}."
-            yield f"{line.arm}: {text[0].lower()}{text[1:]}{window}"
+            fit = line.fit
+            if fit is None:
+                yield line.arm, "–", "–", f"not known: {self.unknown[line.arm]}"
+            elif isnan(fit.low):
+                yield line.arm, signed(fit.exponent), "not known", TWO_SIZES
+            else:
+                said = "the same jobs on more nodes" if self.has_same_jobs else _reading(fit)
+                yield (
+                    line.arm,
+                    signed(fit.exponent),
+                    f"{signed(fit.low)} to {signed(fit.high)}",
+                    said,
+                )
 
 
-def _signed(value: float) -> str:
+def _reading(fit: metrics.Growth) -> str:
+    if fit.low > 1:
+        return "faster than the cluster"
+    if fit.high < 1:
+        return "slower than the cluster"
+    return "whether faster or slower than the cluster, these runs do not say"
+
+
+def signed(value: float) -> str:
+    """Return an exponent with two decimals."""
     return f"{value:.2f}".replace("-", MINUS)
 
 
@@ -126,5 +144,6 @@ def _why_unknown(mine: Sequence[Digest], pieces: pd.DataFrame) -> str:
     highest = pieces.groupby("nodes")["peak_pods"].max()
     idle = [nodes for nodes in sizes if not highest.get(nodes, 0.0) > 0]
     if idle:
-        return f"no pod was pending on {listed([exact(nodes) for nodes in idle])} nodes"
+        where = f"{listed([exact(nodes) for nodes in idle])} node{'' if idle == [1] else 's'}"
+        return f"no pod was pending on {where}"
     return ""

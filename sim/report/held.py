@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from sim.report.digest import Digest, Figures
 from sim.report.parts import PART_LABELS, PART_STYLE, Part
 from sim.report.pictures import Picture, drawing, render
-from sim.report.wording import exact, percent
+from sim.report.wording import counted, percent
 from sim.schema.config import RunConfig
 
 #: label, key in `metrics.held_shares`, and fill and hatching
@@ -71,7 +71,7 @@ def picture(digests: Sequence[Digest], name: str) -> Picture | None:
                     axes.text(x + w / 2, y, percent(float(w)), ha="center", va="center",
                               fontsize=8, color="black", bbox=box)  # fmt: skip
             left += width
-        names = [f"{one.head.arm}, {exact(one.head.nodes)} nodes" for one, _ in shown]
+        names = [f"{one.head.arm}, {counted(one.head.nodes, 'node')}" for one, _ in shown]
         if len({one.head.seed for one, _ in shown}) > 1:
             names = [
                 f"{text}, seed {one.head.seed}" for text, (one, _) in zip(names, shown, strict=True)
@@ -84,7 +84,7 @@ def picture(digests: Sequence[Digest], name: str) -> Picture | None:
         axes.set_title(_answer(shown), loc="left", fontsize=9.5)
         figure.legend(loc="outside lower center", ncols=4, frameon=False, handlelength=1.6)
         alt = "GPU time held by what it went into: " + "; ".join(
-            f"{one.head.arm}, {exact(one.head.nodes)} nodes, productive "
+            f"{one.head.arm}, {counted(one.head.nodes, 'node')}, productive "
             f"{percent(shares['productive'])}"
             for one, shares in shown
         )

@@ -54,8 +54,13 @@ def left_out_sentences(digests: Sequence[Digest]) -> Iterator[str]:
         num = int(manifest.get("num_bad_rows", manifest.get("num_rejected_rows")) or 0)
         if num > bad:
             bad, place = num, _rejected_rows(manifest)
-    for reason, count in reasons.items():
-        yield f"{counted(count, 'row')} of the jobs file {_was(count)} left out: {reason}."
+    if reasons:
+        total = sum(reasons.values())
+        why = [
+            reason if len(reasons) == 1 else f"{reason} ({exact(count)})"
+            for reason, count in reasons.items()
+        ]
+        yield f"{counted(total, 'row')} of the jobs file {_was(total)} left out: {'; '.join(why)}."
     if bad:
         yield (
             f"{counted(bad, 'row')} of the jobs file {_was(bad)} bad and left out; "

@@ -24,6 +24,7 @@ from sim.report.lettering import families, no_word_of_missing_letters
 INK = "#1a1a1a"  #: text, axes and outlines
 GRID = "#e3e3e3"
 HATCH = "#ffffff"  #: the lines of patterns
+PAPER = "#fefefe"  #: what an open marker has inside: the colour of the page
 PNG_DPI = 150
 CSS_PX_PER_INCH = 96
 LONGEST_NAME = 80  #: letters of a file name before its ending
@@ -51,6 +52,7 @@ STYLE: dict[Any, Any] = {
 DARK = {
     INK: "#e4e4e4",
     GRID: "#4a4f57",
+    PAPER: "#131619",
     "#0b3c6f": "#8fbdea",
     "#4b4b4b": "#b5b5b5",
     "#b3440e": "#e8824f",

@@ -14,9 +14,10 @@ from matplotlib.ticker import NullLocator
 from sim.report import ticks
 from sim.report.digest import Digest
 from sim.report.lettering import shown
-from sim.report.pictures import Picture, drawing, render
+from sim.report.pictures import PAPER, Picture, drawing, render
+from sim.report.sizes import label, occurring
 from sim.report.wording import counted
-from sim.runs.metrics import SIZE_CLASSES, Growth
+from sim.runs.metrics import Growth
 
 #: line colour, dashes and marker of the arms, in order of appearance
 ARM_STYLES: tuple[tuple[str, object, str], ...] = (
@@ -40,7 +41,8 @@ def delay_by_size(digests: Sequence[Digest], arms: Sequence[str], name: str) -> 
     Each arm has a bar from p50 to p95 in each size class, with a line through the p95.
     """
     sizes = sorted({digest.head.nodes for digest in digests})
-    labels = [label.replace("<=", "≤ ") for label, _ in SIZE_CLASSES]
+    codes = occurring(one.shared.by_size for one in digests)
+    labels = [label(code) for code in codes]
     with drawing(arms):
         figure = Figure(figsize=(max(3.7, 3.1 * len(sizes)), 3.4), layout="constrained")
         panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
@@ -55,7 +57,9 @@ def delay_by_size(digests: Sequence[Digest], arms: Sequence[str], name: str) -> 
                 at = np.flatnonzero(known)
                 # arms stand beside each other, not on top
                 step = min(0.14, 0.7 / len(arms))
-                place = at + step * (list(arms).index(digest.head.arm) - (len(arms) - 1) / 2)
+                place = np.searchsorted(codes, at) + step * (
+                    list(arms).index(digest.head.arm) - (len(arms) - 1) / 2
+                )
                 low = np.maximum(table["p50_s"].to_numpy(np.float64)[at], 1.0)
                 value = np.maximum(table["p95_s"].to_numpy(np.float64)[at], 1.0)
                 axes.vlines(place, low, value, color=color, linewidth=3.5, alpha=0.35)
@@ -75,19 +79,19 @@ def delay_by_size(digests: Sequence[Digest], arms: Sequence[str], name: str) -> 
                     marker=marker,
                     markersize=7,
                     linestyle="",
-                    markerfacecolor="white",
+                    markerfacecolor=PAPER,
                     markeredgecolor=color,
                 )
             axes.set_yscale("log")
             axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right")
-            axes.set_xlim(-0.3, len(labels) - 0.7)
+            axes.set_xlim(-0.4, len(labels) - 0.6)
             axes.set_title(counted(nodes, "node"), fontsize=9.5)
             axes.set_xlabel("GPUs of the gang")
         ticks.log_durations(panels[0])  # the panels share it
         panels[0].set_ylabel("queueing delay, p50 to p95")
         _arm_legend(figure, of_arm)
         alt = "Queueing delay, p50 to p95, against gang size, " + ", ".join(
-            f"{nodes:,} nodes" for nodes in sizes
+            counted(nodes, "node") for nodes in sizes
         )
         return render(figure, name, alt)
 
@@ -118,7 +122,7 @@ class GrowthLine:
 def growth(lines: Sequence[GrowthLine], arms: Sequence[str], name: str) -> Picture:
     """Draw peaks of pending pods against nodes, with the fitted power laws."""
     with drawing(arms):
-        figure = Figure(figsize=(6.2, 3.8), layout="constrained")
+        figure = Figure(figsize=(4.8, 3.6 + 0.18 * len(lines)), layout="constrained")
         axes = figure.add_subplot()
         legend: dict[str, Line2D] = {}
         for at, line in enumerate(lines):
@@ -134,16 +138,18 @@ def growth(lines: Sequence[GrowthLine], arms: Sequence[str], name: str) -> Pictu
                 color=color,
                 alpha=0.55,
             )
-            label = shown(line.arm)
+            text = shown(line.arm)
             if line.fit is not None:
                 fit = line.fit
-                label += f": nodes^{fit.exponent:.2f} ({fit.low:.2f} to {fit.high:.2f})"
-                axes.fill_between(
-                    fit.nodes, fit.fitted_low, fit.fitted_high, color=color, alpha=0.12, linewidth=0
-                )
+                text += f": nodes^{fit.exponent:.2f}"
+                if not math.isnan(fit.low):
+                    text += f" ({fit.low:.2f} to {fit.high:.2f})"
+                    axes.fill_between(
+                        fit.nodes, fit.fitted_low, fit.fitted_high, color=color, alpha=0.12, lw=0
+                    )
                 axes.plot(fit.nodes, fit.fitted, color=color, linestyle=dashes)
             (sample,) = axes.plot([], [], color=color, linestyle=dashes, marker=marker)
-            legend[label] = sample
+            legend[text] = sample
         axes.set_xscale("log")
         axes.set_yscale("log")
         sizes = sorted({float(n) for line in lines for n in line.nodes})
@@ -157,7 +163,6 @@ def growth(lines: Sequence[GrowthLine], arms: Sequence[str], name: str) -> Pictu
             list(legend.values()),
             list(legend),
             loc="outside upper center",
-            ncols=1 if len(lines) < 3 else 2,
             frameon=False,
             handlelength=3.2,
             fontsize=8.5,

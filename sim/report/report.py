@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,13 @@ from sim.report.digest import (
     shared_window,
     with_identity,
 )
+from sim.report.growing import TWO_SIZES
 from sim.report.pictures import Picture
 from sim.report.sections import Section, section
 from sim.report.wording import counted, duration, exact, number
 from sim.runs import owned
 from sim.runs.folder import RunResult
-from sim.runs.metrics import SIZE_CLASSES, TAU_S
+from sim.runs.metrics import TAU_S
 
 PICTURES = "pictures"
 TABLES = "tables"
@@ -93,7 +96,6 @@ def build_report(
         "tables": files,
         "bokeh": explorer.script(),
         "tau": number(TAU_S),
-        "size_classes": [label.replace("<=", "≤ ") for label, _ in SIZE_CLASSES],
         "has_goodput": any(one.whole.held is not None for one in digests),
         "held_parts": [label for label, _, _ in held.PARTS],
         "best": BEST,
@@ -107,10 +109,20 @@ def build_report(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["md"] = as_it_is
     for name in owned.PAGES:
         text = environment.get_template(f"{name}.j2").render(page)
         whole.write_text(out / name, text)
     return out / "report.html"
+
+
+#: what Markdown takes for markup inside a line; an underline only at the edge of a word
+_MARKUP = re.compile(r"[\\`*|$<\[\]~]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
+
+
+def as_it_is(text: str) -> str:
+    """Return text for Markdown that shows as it is, on one line, in tables and elsewhere."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def _version() -> str:
@@ -128,21 +140,18 @@ def _origin(digests: Sequence[Digest]) -> str:
     return "Recorded on a live cluster" if True in kinds else "Simulated"
 
 
-def _lines(number: int) -> str:
-    return "1 line" if number == 1 else f"{exact(number)} lines"
-
-
 def _gaps(digests: Sequence[Digest]) -> list[str]:
     """Say what live journals do not tell, because they could not be written."""
     return [
-        f"{exact(gap['lost'])} lines of the journal are missing, from {duration(gap['from_s'])} to "
+        f"{counted(gap['lost'], 'line')} of the journal {'is' if gap['lost'] == 1 else 'are'} "
+        f"missing, from {duration(gap['from_s'])} to "
         f"{duration(gap['to_s'])} after its first ({gap['why']}): what happened then is unknown; "
         "the state before the gap is shown until its end."
         for one in digests
         for gap in one.manifest.get("gaps", ())
     ] + [
-        f"{_lines(one.manifest['num_set_aside'])} of the journal cannot be read or do not follow "
-        f"from earlier lines, and were set aside, the first at {one.manifest['set_aside'][0]}."
+        f"{counted(one.manifest['num_set_aside'], 'line')} of the journal set aside, the first at "
+        f"{one.manifest['set_aside'][0]}: unreadable, or at odds with earlier lines."
         for one in digests
         if one.manifest.get("num_set_aside")
     ]
@@ -196,7 +205,8 @@ def _write_tables(
             "exponent": None if line.fit is None else line.fit.exponent,
             "exponent_low": None if line.fit is None else line.fit.low,
             "exponent_high": None if line.fit is None else line.fit.high,
-            "why_unknown": part.growth.unknown.get(line.arm, ""),
+            "why_unknown": part.growth.unknown.get(line.arm, "")
+            or ("" if line.fit is None or not isnan(line.fit.low) else TWO_SIZES),
         }
         for part in parts
         for line in part.growth.lines
@@ -209,7 +219,7 @@ def _write_tables(
         ),
         "delay_by_size": (
             "queueing delay by gang size class over the shared window",
-            _stack(digests, lambda one: one.shared.by_size),
+            _stack(digests, _delay_by_size),
         ),
         "curves": ("pending pods over time by reason, thinned", _stack(digests, curve_table)),
         "peaks": ("peak of pending pods in each part of the window", _stack(digests, _peaks)),
@@ -235,6 +245,11 @@ def _write_tables(
             table.to_csv(part, index=False)
         written.append({"name": name, "what": what})
     return written
+
+
+def _delay_by_size(one: Digest) -> pd.DataFrame:
+    table = one.shared.by_size
+    return table[table["num_jobs"] > 0]
 
 
 def _peaks(one: Digest) -> pd.DataFrame:

@@ -16,9 +16,11 @@ from sim.report.growing import Growth, different_jobs, growth_of
 from sim.report.headlines import resources_text
 from sim.report.omissions import left_out_sentences, never_lines
 from sim.report.pictures import Picture
+from sim.report.sizes import label as size_label
+from sim.report.sizes import occurring
 from sim.report.sparkline import sparkline
 from sim.report.wording import counted, duration, exact, listed, number, span
-from sim.runs.metrics import SIZE_CLASSES, Quantile
+from sim.runs.metrics import Quantile
 
 #: a page tells the episodes of so many runs; tables have those of all
 MOST_TOLD = 24
@@ -69,6 +71,7 @@ class Section:
     shared: tuple[Row, ...]
     whole: tuple[Row, ...]  #: empty if no run has a longer window of its own
     sizes: tuple[Row, ...]
+    size_labels: tuple[str, ...]  #: of its columns
     curves: tuple[groups.Group, ...]
     delay: Picture
     growth: Growth
@@ -120,6 +123,7 @@ def section(
     by_size = comparison.by_size_and_arm(digests)
     told = _told_runs(by_size)
     first = [seeds[0] for arms_ in by_size for seeds in arms_]
+    codes = occurring(one.shared.by_size for one in digests)
     return Section(
         name=name,
         anchor=f"w{at}",
@@ -129,7 +133,8 @@ def section(
         shared_days=_days({one.shared.window.days for one in digests}),
         shared=tuple(comparison.rows(digests, lambda one: one.shared, shown)),
         whole=tuple(comparison.rows(longer, lambda one: one.whole, shown)),
-        sizes=tuple(_size_rows(by_size)),
+        sizes=tuple(_size_rows(by_size, codes)),
+        size_labels=tuple(size_label(code) for code in codes),
         curves=tuple(groups.make_groups(digests, f"w{at}", room)),
         delay=plots.delay_by_size(
             [_median(seeds) for arms_ in by_size for seeds in arms_], arms, f"delay-{name}"
@@ -211,14 +216,16 @@ def _median(seeds: Sequence[Digest]) -> Digest:
     return replace(seeds[0], shared=replace(seeds[0].shared, by_size=table))
 
 
-def _size_rows(by_size: Sequence[Sequence[Sequence[Digest]]]) -> Iterator[Row]:
+def _size_rows(
+    by_size: Sequence[Sequence[Sequence[Digest]]], codes: Sequence[int]
+) -> Iterator[Row]:
     """Yield p50 / p95 of queueing delay by gang size class; the best p95 of a class is marked."""
     p95 = Column("", "p95", lambda figures: figures.delay[1], duration)
     for arms in by_size:
         same_jobs = len({seeds[0].shared.left_out.names_sha256 for seeds in arms}) == 1
         texts: list[list[str]] = [[] for _ in arms]
         best: list[set[int]] = []
-        for code in range(len(SIZE_CLASSES)):
+        for code in codes:
             low, high = ([_of_class(seeds, code, at) for seeds in arms] for at in ("p50", "p95"))
             best.append(comparison.best_of(p95, high) if same_jobs else set())
             for mine, p50_, p95_ in zip(texts, low, high, strict=True):
@@ -360,5 +367,6 @@ def _commands(
         if len({one.head.nodes for one in digests}) > 1
         else commands.more_sizes(gang, study),
         "episodes": commands.more_nodes(gang),
+        "held": commands.checkpoints(gang) or commands.other_discipline(gang),
     }
     return {place: command for place, command in found.items() if command is not None}

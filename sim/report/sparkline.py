@@ -9,7 +9,7 @@ import numpy as np
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
 from sim.report.episodes import Episode
-from sim.report.wording import clock, exact
+from sim.report.wording import clock, counted
 from sim.runs.steps import Steps
 
 WIDTH, HEIGHT = 260, 56  #: of the drawing, in its own units
@@ -23,7 +23,7 @@ def sparkline(episode: Episode) -> str:
     at = int(_to_width(np.array([episode.peak_s]), start_s, end_s)[0])
     label = (
         f"Pending pods by reason from {clock(start_s)} to {clock(end_s)}, "
-        f"peak {exact(episode.peak_pods)} pods at {clock(episode.peak_s)}"
+        f"peak {counted(episode.peak_pods, 'pod')} at {clock(episode.peak_s)}"
     )
     return (
         f'<svg class="spark" viewBox="0 -6 {WIDTH} {HEIGHT + 6}" role="img" aria-label="{label}" '

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sim.runs.metrics import SIZE_CLASSES, size_code
 from sim.runs.steps import Steps
 
 TOP_GANGS = 3
@@ -110,6 +111,15 @@ def largest_gangs(jobs: pd.DataFrame, waits: Waits, time_s: Floats) -> LargestGa
     shown = seen[used]
     gangs = jobs[["job", "num_pods", "gpus"]].iloc[waits.row[shown]].reset_index(drop=True)
     return LargestGangs(at, gangs.assign(since_s=waits.since_s[shown]))
+
+
+def pods_by_size(jobs: pd.DataFrame, waits: Waits, time_s: Floats) -> Floats:
+    """Return the pods of the gangs that wait at each time [num_times, num_size_classes]."""
+    code = size_code(jobs["gpus"])[waits.row]
+    pods = jobs["num_pods"].to_numpy(np.float64)[waits.row]
+    waiting = ((waits.since_s <= at_s) & (at_s < waits.until_s) for at_s in time_s)
+    rows = [np.bincount(code[one], pods[one], len(SIZE_CLASSES)) for one in waiting]
+    return np.array(rows, dtype=np.float64).reshape(len(time_s), len(SIZE_CLASSES))
 
 
 def _lowest(first: Indexes, after: Indexes, num_places: int, top: int) -> Indexes:

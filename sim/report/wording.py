@@ -42,6 +42,12 @@ def counted(number: float, noun: str) -> str:
     return f"{exact(number)} {noun}{'' if number == 1 else 's'}"
 
 
+def plural(value: float, noun: str) -> str:
+    """Return a count of three significant digits with its noun: 1 pod, 4,310 pods."""
+    text = count(value)
+    return f"{text} {noun}{'' if text == '1' else 's'}"
+
+
 def listed(texts: Sequence[str], last: str = "and") -> str:
     """Return texts as a list in a sentence: a, b and c."""
     return f" {last} ".join(part for part in (", ".join(texts[:-1]), *texts[-1:]) if part)

@@ -225,6 +225,13 @@ class Use:
     idle_hold_gpu_h: float  #: held while the gang was not whole: assembling, starting, deadlocked
     unavailable_ratio: float  #: GPU-seconds of nodes down or cordoned / capacity x time
 
+    @property
+    def idle_hold_ratio(self) -> float:
+        """The part of the held GPU-seconds that gangs held while they were not whole."""
+        if not self.allocation_ratio > 0:
+            return 0.0 if self.allocation_ratio == 0 else np.nan
+        return max(0.0, 1.0 - self.useful_ratio / self.allocation_ratio)
+
 
 def use(allocation: Steps, num_gpus: int) -> Use:
     """Return allocation figures of the curves of the allocation table."""
@@ -299,8 +306,8 @@ def fit_growth(
 
     `pieces` has the columns nodes, run, piece and `column`. The interval resamples circular blocks
     of `block` pieces within each run (Politis and Romano 1992), because a backlog lasts longer
-    than one day. A piece without pending pods counts as one pod. Raises ValueError for fewer than
-    two cluster sizes.
+    than one day. A piece without pending pods counts as one pod. Any two sizes lie on a power law,
+    so with two its interval is not known: NaN. Raises ValueError for fewer than two cluster sizes.
     """
     sizes = np.sort(pieces["nodes"].unique()).astype(np.float64)
     if len(sizes) < 2:
@@ -322,6 +329,8 @@ def fit_growth(
     grid = np.geomspace(sizes[0], sizes[-1], 25)
     curves = levels[:, None] + slopes[:, None] * np.log(grid)[None, :]
     low, high = np.quantile(slopes, (0.025, 0.975))
+    if len(sizes) == 2:
+        low, high, curves = np.nan, np.nan, curves * np.nan
     return Growth(
         exponent=float(slope[0]),
         low=float(low),

@@ -56,8 +56,9 @@ def test_each_day_has_the_highest_state_of_its_curve(three_days: RunResult) -> N
     none, day_1, _ = by_start(table).values()
     assert none.lines() == ("none",)
     assert day_1.lines() == (
-        "4 at 01:10",
+        "4 pods at 01:10",
         "capacity 100 %",
+        "50 % in gangs of up to 8 GPUs",
         "largest: wide, 16 GPUs, waited 1.67 min",
     )
 
@@ -73,7 +74,7 @@ def test_a_report_says_which_days_it_covers(three_days: RunResult, tmp_path: Pat
     page = build_report([three_days.save(tmp_path / "run")], tmp_path / "report")
     text = (page.parent / "report.md").read_text("utf-8")
     assert "these runs cover days 0 to 2." in text
-    assert re.search(r"\| day 1 \| 4 at 01:10; capacity 100 %; largest: wide, 16 GPUs", text)
+    assert "| day 1 | 4 pods at 01:10; capacity 100 %; 50 % in gangs of" in text
     assert len(pd.read_csv(page.parent / "tables" / "days.csv")) == 3
 
 

@@ -57,7 +57,7 @@ def test_an_episode_names_the_head_and_the_numbers() -> None:
     assert (episode.head.job, episode.head.gpus, episode.head.admitted_s) == ("wide", 32, 7200.0)
     text = explain(episode, num_gpus=32)
     assert text.startswith("Day 0 01:00 to 02:00 (1.00 h), peak 5 pods at day 0 01:01: ")
-    assert "80 % wait for capacity, 20 % would fit but wait behind an earlier gang" in text
+    assert "capacity 80 %, behind head 20 %" in text
     assert "First in the queue is gang wide: it needs 32 GPUs (4 pods) and 8 of 32 are free" in text
     assert "it is placed at day 0 02:00" in text
     row = episode_table([episode]).iloc[0]

@@ -146,7 +146,7 @@ def test_bad_rows_of_a_study_are_counted_and_their_place_is_said(
     [place] = Path("o/workloads").glob("bad-*.rejected.csv")
     assert f"left out  {said}{place.resolve()}" in shown
     text = Path("o/report.md").read_text("utf-8")
-    assert "left out; workloads/bad-*.rejected.csv in the study's folder has them" in text
+    assert r"left out; workloads/bad-\*.rejected.csv in the study's folder has them" in text
     options[-1] = "p"
     assert invoke(["plan", "--jobs", "bad.csv", "--nodes", "1-2", *options]) == 0
     assert said in capsys.readouterr().out
