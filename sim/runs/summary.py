@@ -78,6 +78,8 @@ def summarize(
     }
     ended_s = jobs["end_s"].max()
     figures["makespan_s"] = float(ended_s - jobs["submit_s"].min())
+    is_open = jobs["outcome"] == "unfinished"
+    figures[metrics.lower_bound_name("makespan_s")] = bool(is_open.any())
     return {name: _without_nan(value) for name, value in figures.items()}
 
 

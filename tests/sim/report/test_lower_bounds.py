@@ -38,6 +38,7 @@ def test_in_the_summary(cut: Path) -> None:
     for name in ("queueing_delay_p50", "queueing_delay_p95", "jct_p50", "jct_p95", "slowdown_p95"):
         assert summary[f"{name}_is_lower_bound"] is True, name
     assert summary["queueing_delay_by_gpus"]["<=8"]["p50_is_lower_bound"] is True
+    assert summary["makespan_is_lower_bound"] is True
 
 
 def test_in_the_tables_of_a_report(cut: Path, tmp_path: Path) -> None:
@@ -53,3 +54,7 @@ def test_what_is_known_is_not_marked(tmp_path: Path) -> None:
     result = run(jobs.assign(num_pods=1, gpus_per_pod=8), nodes=1)
     assert not [line for line in run_lines(result, tmp_path) if "≥" in line]
     assert result.summary["queueing_delay_p95_is_lower_bound"] is False
+    assert (result.summary["makespan_s"], result.summary["makespan_is_lower_bound"]) == (
+        120.0,
+        False,
+    )
