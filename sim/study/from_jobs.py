@@ -39,6 +39,8 @@ OF_GANGS = ("pod", "permit")
 TARGETS = (Target(metric="queueing_delay_p95_s", at_most=1800.0),)
 #: first line of settings that a study wrote
 MARK = "# Written by muster study --jobs; change it and run: muster study --settings FILE\n"
+#: bytes of a workload's name: files of a study have it and more in theirs
+LONGEST_NAME = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,9 @@ class Given:
 
     @property
     def name(self) -> str:
-        """Name of the workload: that of its file, with what a file name may have."""
-        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", self.jobs.name.partition(".")[0]).strip("-_")
-        return stem or "jobs"
+        """Name of the workload: that of its file, with letters and digits of any script."""
+        stem = re.sub(r"[^\w-]+", "-", self.jobs.name.partition(".")[0])
+        return stem.encode()[:LONGEST_NAME].decode("utf-8", "ignore").strip("-_") or "jobs"
 
     def environment(self) -> dict[str, Any]:
         """Return what study and plan have in common."""

@@ -38,7 +38,7 @@ DECIDING = (
     "traces",
 )
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_NAME = re.compile(r"[^\W_][\w.-]*")
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 

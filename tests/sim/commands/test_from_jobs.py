@@ -10,7 +10,10 @@ import pytest
 
 from sim import RunResult, run
 from sim.commands.main import invoke
-from sim.study.from_jobs import ARMS, node_range
+from sim.runs.reader import Reader
+from sim.schema.cluster import NodeShape
+from sim.study.from_jobs import ARMS, Given, node_range
+from sim.study.settings import check_name
 from sim.study.study import Study
 
 HEADER = "job,submit_s,duration_s,gpus\n"
@@ -60,6 +63,31 @@ def pods_of(result: RunResult) -> dict[str, tuple[int, int]]:
     return dict(
         zip(table["job"], zip(table["num_pods"], table["gpus_per_pod"], strict=True), strict=True)
     )
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("中文 任务", "中文-任务"),
+        ("$x_1$", "x_1"),
+        ("été", "été"),
+        ("x" * 240, "x" * 100),
+        ("中" * 80, "中" * 33),
+        ("$", "jobs"),
+    ],
+)
+def test_a_workload_has_the_name_of_its_file(file: str, name: str) -> None:
+    jobs = Path(f"{file}.csv")
+    given = Given(jobs, Reader(), (2,), NodeShape(None, None, None), (), None, "ideal")
+    assert given.name == name
+    check_name(given.name, "the workload")
+
+
+def test_files_of_a_study_may_have_long_names_of_any_script(folder: Path) -> None:
+    Path(f"{'中' * 80}.csv").write_text(SINGLE)
+    words = ["--nodes", "2", "--arms", "gang-fifo", "--out", "out", "--no-report"]
+    assert invoke(["study", "--jobs", f"{'中' * 80}.csv", "--processes", "1", *words]) == 0
+    assert list(points("out")) == [f"{'中' * 33}-2-gang-fifo-s0"]
 
 
 @pytest.mark.slow
