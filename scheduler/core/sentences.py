@@ -30,11 +30,12 @@ def quantity(resource: str, amount: int) -> str:
     """Return an amount with its unit: 8 GPUs, 7.5 CPUs, 512 GiB of memory."""
     if _in_bytes(resource):
         return f"{_bytes(amount)} of {noun(resource)}"
-    return f"{_bare(resource, amount)} {noun(resource) if amount != 1 else _one(resource)}"
+    is_one = amount == (1000 if resource == "cpu" else 1)
+    return f"{_bare(resource, amount)} {_one(resource) if is_one else noun(resource)}"
 
 
 def _one(resource: str) -> str:
-    return {"gpus": "GPU", "pods": "pod slot"}.get(resource, noun(resource))
+    return {"gpus": "GPU", "cpu": "CPU", "pods": "pod slot"}.get(resource, noun(resource))
 
 
 def _bare(resource: str, amount: int) -> str:

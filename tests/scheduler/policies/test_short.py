@@ -198,6 +198,10 @@ V100 = [Node(f"v{i}", PodShape(4, 256_000, 1024 * GIB), "v100", "V100") for i in
             "needs 80 pods of 1 GPU and 64 CPUs; empty, the 40 nodes that it may use hold 40, for "
             "lack of CPUs",
         ),
+        (
+            Role(400, PodShape(1, 1_000), Selector("h100")),
+            "needs 400 pods of 1 GPU and 1 CPU; empty, the 40 nodes that it may use hold 320",
+        ),
     ],
 )
 def test_what_no_node_offers_is_said(role: Role, text: str) -> None:
