@@ -172,12 +172,10 @@ class _Reading:
     def _resources(self, what: str, told: dict[str, Any]) -> dict[str, Quota]:
         resources = {}
         for name, value in told.items():
-            if name not in UNITS and (name in _MEANT or "/" not in name):
-                right = _MEANT.get(name)
-                instead = f"write {right}" if right else _instead(name, list(UNITS))
+            right = _MEANT.get(name) or ("" if name in UNITS else _misspelt(name))
+            if right:
                 self.faults.append(
-                    f"{what}: quota for {name!r}, which is no resource; {instead}, or a "
-                    "resource of Kubernetes such as 'rdma/hca'"
+                    f"{what}: quota for {name!r}, which is no resource; did you mean {right!r}?"
                 )
                 continue
             core, units = UNITS.get(name, (name, 1))
@@ -221,6 +219,13 @@ def _is_number(value: Any) -> bool:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _misspelt(name: str) -> str:
+    """Return the resource that a name is close to; any other may be one of Kubernetes or of DRA."""
+    if re.search(r"[^A-Za-z_]", name):
+        return ""
+    return next(iter(get_close_matches(name.lower(), UNITS, n=1, cutoff=0.7)), "")
 
 
 def _instead(word: str, known: Sequence[str]) -> str:

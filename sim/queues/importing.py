@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from scheduler.core.queues import Queues, checked
+from scheduler.core.queues import Queues
+from scheduler.policies import queuesfile
 from sim.queues import kai, kueue, slurm, volcano
 from sim.queues.notes import Notes
 from sim.queues.objects import Object, objects
@@ -43,6 +44,8 @@ def read(paths: Sequence[Path], totals: Mapping[Cell, int]) -> Imported:
         text = _text(path)
         if slurm.is_output(text):
             texts.append((text, str(path)))
+        elif why := slurm.mistaken(text):
+            raise ValueError(f"{path}: {why}; `sacctmgr -P show assoc tree`")
         else:
             found += objects(text, str(path))
     known = [one for one in found if one.group in SYSTEMS]
@@ -67,11 +70,15 @@ def read(paths: Sequence[Path], totals: Mapping[Cell, int]) -> Imported:
             if one.kind != "Queue":
                 notes.add("has no counterpart", f"{one.kind} {one.name}")
         queues = queues_of(of_kind, totals, notes)
-    return Imported(systems[0], checked(queues, place), list(notes))
+    # what is returned is what a file can say
+    return Imported(systems[0], queuesfile.read(queuesfile.write(queues).encode(), place), [*notes])
 
 
 def _text(path: Path) -> str:
+    content = path.read_bytes()
+    # as PowerShell saves what a command prints
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return content.decode(encoding)
     except UnicodeDecodeError:
         raise ValueError(f"{str(path)!r} is not text; {HOW}") from None

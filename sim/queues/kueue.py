@@ -21,6 +21,7 @@ from scheduler.core.queues import (
     Search,
     Victims,
 )
+from scheduler.policies.queuesfile import DEFAULT_FLAVOR
 from sim.queues.notes import Notes
 from sim.queues.objects import Fields, Object
 
@@ -66,14 +67,21 @@ def queues_of(objects: Sequence[Object], notes: Notes) -> Queues:
     queues = [_queue(one, notes) for one in of_kind.get("ClusterQueue", ())]
     names = {queue.name for queue in queues}
     cohorts = [_cohort(one, notes) for one in of_kind.get("Cohort", ())]
+    nodes: list[tuple[Queue | Cohort, str]] = [(queue, queue.cohort) for queue in queues]
+    nodes += [(cohort, cohort.parent) for cohort in cohorts]
+    for node, above in nodes:
+        if not above and _drop_limits(node.quota):
+            notes.add(
+                "it is in no cohort, so its borrowing and lending limits are left out", node.name
+            )
     _name_all(cohorts, queues)
     for cohort in cohorts:
         if cohort.name in names:
             _rename(cohort, cohorts, queues, notes)
     flavors = [_flavor(one, notes) for one in of_kind.get("ResourceFlavor", ())]
     known = {flavor.name for flavor in flavors}
-    for quota in [node.quota for node in queues] + [node.quota for node in cohorts]:
-        for name in quota:
+    for node, _ in nodes:
+        for name in node.quota:
             if name not in known:
                 notes.add(
                     "no ResourceFlavor of this name was given, so the flavor stands for all "
@@ -84,7 +92,7 @@ def queues_of(objects: Sequence[Object], notes: Notes) -> Queues:
                 known.add(name)
     _note_priorities(of_kind.get("WorkloadPriorityClass", ()), notes)
     return Queues(
-        flavors=tuple(flavors),
+        flavors=tuple(flavors) or (Flavor(DEFAULT_FLAVOR),),
         cohorts=tuple(cohorts),
         queues=tuple(queues),
         aliases=_aliases(of_kind.get("LocalQueue", ()), names, notes),
@@ -113,6 +121,8 @@ def _queue(one: Object, notes: Notes) -> Queue:
         when_can_preempt=_choice(fungibility, "whenCanPreempt", SEARCH, "TryNextFlavor"),
         preference=_choice(fungibility, "preference", PREFERENCE, "BorrowingOverPreemption"),
     )
+    if not quota:
+        notes.add("it has no quota, so Kueue starts nothing in it", one.name)
     if one.text("stopPolicy", "None") != "None":
         notes.add("it is stopped (stopPolicy); muster has no stopped queues", one.name)
     _note_unasked(one, notes)
@@ -160,6 +170,16 @@ def _quotas(one: Fields, notes: Notes) -> Quotas:
         )
     with_gpus = [one for one in groups if any("gpus" in resources for resources in one.values())]
     return next(iter([*with_gpus, *groups]), {})
+
+
+def _drop_limits(quotas: Quotas) -> bool:
+    """Drop limits on lending and borrowing; return whether there were any."""
+    dropped = False
+    for resources in quotas.values():
+        for name, quota in resources.items():
+            dropped = dropped or (quota.borrow, quota.lend) != (None, None)
+            resources[name] = Quota(quota.nominal)
+    return dropped
 
 
 def _amount(fields: Fields, key: str, units: int) -> int | None:

@@ -44,6 +44,20 @@ def is_output(text: str) -> bool:
     return {"account", "user"} <= set(columns)
 
 
+def mistaken(text: str) -> str:
+    """Return why a text is no such output although it comes from sacctmgr; empty if it does not."""
+    first = text.lstrip().partition("\n")[0]
+    if first.count("|") >= 3:
+        return (
+            "its first line has no column Account and User: leave out -n, and add both to format="
+        )
+    if {"account", "user"} <= set(first.lower().split()):
+        return "its columns are cut to fixed widths: print them with -P"
+    if first.startswith("{") and '"associations"' in text:
+        return "JSON of sacctmgr is not read: leave out --json and print with -P"
+    return ""
+
+
 def _columns(header: str) -> list[str]:
     return [name.strip().lower() for name in header.strip().split("|")]
 

@@ -50,7 +50,9 @@ def grown(
     flavors: Sequence[Flavor],
     notes: Notes,
 ) -> Queues:
-    """Return the tree below one cohort, `root`, which has what no quota covers.
+    """Return the tree below one cohort, which has what no quota covers.
+
+    It is called `root`, or something similar if a queue has that name.
 
     `totals` is what the cluster has, as far as it is known. CPUs and memory are counted only where
     it is: without it nobody could use more than the quotas.
@@ -63,11 +65,13 @@ def grown(
         names = [node.name for node in nodes]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"queue {twice!r} is there more than once; give each once")
+    while root in by_name:
+        root += "-all"
     below: dict[str, list[Node]] = {}
     for node in nodes:
         if node.parent and node.parent not in by_name:
             raise ValueError(
-                f"queue {node.name!r}: its parent {node.parent!r} was not given; add it"
+                f"queue {node.name!r}: its parent {node.parent!r} is not among them; get them all"
             )
         below.setdefault(node.parent, []).append(node)
     named = {cell for node in nodes for cell in (*node.quota, *node.limit)}

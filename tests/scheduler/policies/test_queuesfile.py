@@ -114,6 +114,12 @@ def test_a_file_without_flavors_has_one_for_all_nodes() -> None:
     assert queuesfile.write(read) == text
 
 
+@pytest.mark.parametrize("name", ["gpu.memory", "ephemeral-storage", "fpga", "rdma/hca"])
+def test_resources_may_have_any_name_of_their_own(name: str) -> None:
+    text = f'[[queue]]\nname = "a"\nquota."{name}" = 3\n'
+    assert queuesfile.read(text.encode(), "q").queues[0].quota["default"] == {name: Quota(3)}
+
+
 QUEUE = '[[queue]]\nname = "a"\n'
 
 
@@ -136,9 +142,12 @@ QUEUE = '[[queue]]\nname = "a"\n'
         (QUEUE + "discipline = 'Strict'", "discipline is 'Strict'; did you mean 'strict'"),
         (QUEUE + "flavors = 'h100'", "flavors is 'h100'; give a list of names"),
         (QUEUE + "quota = 3", "queue 'a': quota is 3; give a table, such as quota.gpus = 32"),
-        (QUEUE + "quota.gpu = 3", "quota for 'gpu', which is no resource; write gpus"),
-        (QUEUE + "quota.memory = 3", "quota for 'memory', which is no resource; write mem_gib"),
-        (QUEUE + "quota.gups = 3", "quota for 'gups', .*; did you mean 'gpus'"),
+        (QUEUE + "quota.gpu = 3", "quota for 'gpu', which is no resource; did you mean 'gpus'"),
+        (
+            QUEUE + "quota.memory = 3",
+            "quota for 'memory', which is no resource; did you mean 'mem_gib'",
+        ),
+        (QUEUE + "quota.gups = 3", "quota for 'gups', which is no resource; did you mean 'gpus'"),
         (QUEUE + "quota.gpus = 1.5", "quota of gpus: nominal is 1.5; give a whole number"),
         (QUEUE + "quota.gpus = { borow = 2 }", "'borow' is unknown; did you mean 'borrow'"),
         (QUEUE + "quota.gpus = { borrow = 2 }", "borrow is 2, but it is in no cohort"),

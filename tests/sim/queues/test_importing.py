@@ -118,6 +118,28 @@ def test_a_cohort_with_the_name_of_a_queue_gets_another(tmp_path: Path) -> None:
     assert "a: a queue has the name of this cohort" in said(found)
 
 
+def test_limits_without_a_cohort_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "alone.yaml"
+    path.write_text(
+        "apiVersion: kueue.x-k8s.io/v1beta2\nkind: ClusterQueue\nmetadata: {name: a}\n"
+        "spec: {resourceGroups: [{flavors: [{name: f, resources: [{name: nvidia.com/gpu, "
+        "nominalQuota: 8, lendingLimit: 4}]}]}]}\n"
+    )
+    found = importing.read([path], {})
+    assert found.queues.queues[0].quota == {"f": {"gpus": Quota(8)}}
+    assert "a: it is in no cohort, so its borrowing and lending limits are left out" in said(found)
+
+
+def test_a_queue_may_have_the_name_of_the_root(tmp_path: Path) -> None:
+    path = tmp_path / "kai.yaml"
+    path.write_text(
+        "apiVersion: scheduling.run.ai/v2\nkind: Queue\nmetadata: {name: cluster}\n"
+        "spec: {resources: {gpu: {quota: 8, limit: -1, overQuotaWeight: 1}}}\n"
+    )
+    found = importing.read([path], TOTALS)
+    assert at_most(found) == {"cluster": 128, "cluster-all": 128}
+
+
 def test_kais_limits_hold_and_what_no_quota_covers_is_the_clusters() -> None:
     found = imported("kai.yaml")
     assert at_most(found) == {
@@ -213,9 +235,37 @@ def test_slurms_gpu_types_are_flavors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("c|root|||1|\n", "its first line has no column Account and User: leave out -n"),
+        ("   Cluster    Account       User\n------- ---- ---\n", "print them with -P"),
+        ('{"meta": {}, "associations": []}', "leave out --json and print with -P"),
+    ],
+)
+def test_other_outputs_of_slurm_are_refused_with_the_way_out(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "assoc.txt"
+    path.write_text(text)
+    with pytest.raises(
+        ValueError, match=rf"assoc.txt: .*{message}.*; `sacctmgr -P show assoc tree`"
+    ):
+        importing.read([path], {})
+
+
+def test_texts_of_other_systems_are_read(tmp_path: Path) -> None:
+    """With a byte order mark, in UTF-16, and with carriage returns and `|` at the end of lines."""
+    text = (SAMPLES / "slurm.txt").read_text()
+    path = tmp_path / "assoc.txt"
+    for encoding in ("utf-8-sig", "utf-16"):
+        path.write_bytes(text.replace("\n", "|\r\n").encode(encoding))
+        assert importing.read([path], TOTALS).queues == imported("slurm.txt").queues
+
+
+@pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (("c|a||x|1|",), "queue 'a': its parent 'x' was not given; add it"),
+        (("c|a||x|1|",), "queue 'a': its parent 'x' is not among them; get them all"),
         (("c|a||b|1|", "c|b||a|1|"), "queues a, b are a cycle of parents"),
         (("c|a||root|1|", "d|a||root|1|"), "associations of the clusters c, d; choose one"),
         (("c|a||root|many|",), "line 2: account 'a': share is 'many', not a number or parent"),
