@@ -5,24 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from traces import bursts
 from traces.load import LoadedJobs
-from traces.schema import DAY_S
+from traces.schema import DAY_S, counted, total_gpus
 
 QUANTILES = (0.1, 0.5, 0.75, 0.9, 0.95, 0.99)
 #: upper ends of the size classes, in GPUs
 SIZES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, np.inf)
-
-
-def total_gpus(jobs: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Return the GPUs of each job [num_jobs]."""
-    pods, each, last = (
-        jobs[name].to_numpy(np.int64) for name in ("num_pods", "gpus_per_pod", "last_pod_gpus")
-    )
-    return np.asarray((pods - 1) * each + last)
 
 
 def figures(jobs: pd.DataFrame, num_gpus: int | None = None) -> dict[str, Any]:
@@ -94,8 +85,8 @@ def describe(jobs: pd.DataFrame, num_gpus: int | None = None) -> str:
     found = figures(jobs, num_gpus)
     decimals = 0 if found["gpu_hours"] >= 100 else 2
     lines = [
-        f"jobs            {found['jobs']:,} ({found['pods']:,} pods, "
-        + (f"{found['users']:,} users)" if found["users"] else "no users named)"),
+        f"jobs            {found['jobs']:,} ({counted(found['pods'], 'pod')}, "
+        + (f"{counted(found['users'], 'user')})" if found["users"] else "no users named)"),
         f"window          {found['days']:.2f} days",
         f"GPU-hours       {found['gpu_hours']:,.{decimals}f}"
         + (
@@ -103,7 +94,7 @@ def describe(jobs: pd.DataFrame, num_gpus: int | None = None) -> str:
             if found["days"]
             else ""
         ),
-        f"largest gang    {found['largest_gpus']:,} GPUs",
+        f"largest gang    {counted(found['largest_gpus'], 'GPU')}",
     ]
     if "pods_per_minute_max" in found:
         lines.append(
@@ -111,7 +102,9 @@ def describe(jobs: pd.DataFrame, num_gpus: int | None = None) -> str:
             f"max {found['pods_per_minute_max']:,.0f}"
         )
     if "offered_load" in found:
-        lines.append(f"offered load    {found['offered_load']:.3f} of {num_gpus:,} GPUs")
+        lines.append(
+            f"offered load    {found['offered_load']:.3f} of {counted(num_gpus or 0, 'GPU')}"
+        )
     outcomes = ", ".join(f"{name} {count:,}" for name, count in found["outcomes"].items())
     lines += [f"outcomes        {outcomes}", "", "quantile        " + _row(QUANTILES, "{:>10.0%}")]
     lines.append("GPUs            " + _row(found["gpus_quantiles"].values(), "{:>10,.0f}"))
@@ -141,15 +134,11 @@ def left_out_text(loaded: LoadedJobs) -> str:
     """Return how many rows were left out, bad ones apart from sound ones; "" if none was."""
     parts = []
     if loaded.num_bad:
-        parts.append(f"{_rows(loaded.num_bad, 'bad row')}")
+        parts.append(f"{counted(loaded.num_bad, 'bad row')}")
     if sound := sum(loaded.left_out.values()):
         are = "is no job" if sound == 1 else "are no jobs"
-        parts.append(f"{_rows(sound, 'row')} that {are} to run")
+        parts.append(f"{counted(sound, 'row')} that {are} to run")
     return f"left out {' and '.join(parts)}" if parts else ""
-
-
-def _rows(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def _row(values: Any, form: str) -> str:

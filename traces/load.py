@@ -15,8 +15,17 @@ from scheduler import whole
 from traces.formats import catalog
 from traces.formats.dates import CHOICES
 from traces.formats.interface import Options
-from traces.formats.source import Source
-from traces.schema import COLUMNS, DAY_S, GPUS_PER_NODE, TraceError, by_submission, finer_unit
+from traces.formats.source import Source, check_readable
+from traces.schema import (
+    COLUMNS,
+    DAY_S,
+    GPUS_PER_NODE,
+    TraceError,
+    by_submission,
+    check_gpus,
+    finer_unit,
+    total_gpus,
+)
 
 KINDS = catalog.KINDS
 YEAR_S = 365.25 * DAY_S
@@ -75,22 +84,22 @@ def load(
         TraceError: the file is unreadable or not of that format, or has bad rows.
     """
     if on_bad_row not in ("fail", "skip"):
-        raise TraceError(f"on_bad_row is {on_bad_row!r}; choose fail or skip")
+        raise TraceError(f"--on-bad-row is {on_bad_row!r}; choose fail or skip")
     if dates and dates not in CHOICES:
-        raise TraceError(f"dates is {dates!r}; choose one of {', '.join(CHOICES)}")
+        raise TraceError(f"--dates is {dates!r}; choose one of {', '.join(CHOICES)}")
     source = Source(Path(path), columns, map)
-    try:
-        with source.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise TraceError(f"jobs file {str(path)!r}: {error.strerror}") from None
+    check_readable(path)
+    with source.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     chosen, why = catalog.choose(source, kind)
-    if gpus_per_pod is not None and (not chosen.counts_processors or gpus_per_pod < 1):
+    if gpus_per_pod is not None and not chosen.counts_processors:
         counting = ", ".join(one.kind for one in catalog.FORMATS if one.counts_processors)
         raise TraceError(
-            f"gpus_per_pod is for files that count processors ({counting}) and at least 1; "
-            "leave it out"
+            f"--gpus-per-pod is for files that count processors ({counting}), and {str(path)!r} "
+            f"is of format {chosen.kind}; leave it out"
         )
+    if gpus_per_pod is not None and gpus_per_pod < 1:
+        raise TraceError(f"--gpus-per-pod is {gpus_per_pod}; give at least 1")
     options = Options(
         on_bad_row, gpus_per_node, gpus_per_pod, map or {}, ignore_extra, columns, dates
     )
@@ -102,6 +111,7 @@ def load(
         )
     if found.jobs.empty:
         raise TraceError(f"jobs file {str(path)!r}: none of its rows is a job")
+    check_gpus(found.jobs["job"], total_gpus(found.jobs), found.jobs["num_pods"], f"{path}: ")
     jobs = by_submission(found.jobs)
     offset_s = float(jobs["submit_s"].iloc[0])
     if fine := finer_unit(offset_s):

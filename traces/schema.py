@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, NamedTuple
@@ -250,6 +250,40 @@ def _plain_numbers(raw: pd.Series) -> np.ndarray[tuple[int], np.dtype[np.float64
     if not pc.all(plain, skip_nulls=False).as_py():
         return None
     return np.array(pc.cast(cells, pa.int64()), np.float64)
+
+
+def counted(count: float, noun: str) -> str:
+    """Return a count with its noun: 1 job, 4,312 jobs."""
+    return f"{count:,.0f} {noun}{'' if count == 1 else 's'}"
+
+
+def total_gpus(jobs: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return the GPUs of each job of a canonical table [num_jobs]."""
+    pods, each, last = (
+        jobs[name].to_numpy(np.int64) for name in ("num_pods", "gpus_per_pod", "last_pod_gpus")
+    )
+    return np.asarray((pods - 1) * each + last)
+
+
+def check_gpus(
+    names: Sequence[str] | pd.Series[str],
+    gpus: Sequence[int] | np.ndarray[tuple[int], np.dtype[np.int64]],
+    num_pods: Sequence[int] | pd.Series[int],
+    where: str = "",
+) -> None:
+    """Raise TraceError for the job of the most GPUs if a table cannot hold that many.
+
+    `where` begins its message.
+    """
+    found = np.asarray(gpus, np.int64)
+    if not len(found) or found.max() <= INT_MAX:
+        return
+    row = int(found.argmax())
+    raise TraceError(
+        f"{where}job {list(names)[row]!r} asks for {found[row]:,} GPUs in "
+        f"{list(num_pods)[row]:,} pods; a table holds up to {INT_MAX:,} for one job: correct its "
+        "row, or leave it out"
+    )
 
 
 def no_number(row: int, column: str, value: object, wants: str) -> BadCell:

@@ -15,9 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from traces import bursts, description, faults, philly, synthetic
-from traces.description import total_gpus
 from traces.profiles import Trace, calibration
-from traces.schema import DAY_S, HOUR_S
+from traces.schema import DAY_S, HOUR_S, total_gpus
 
 Floats = npt.NDArray[np.float64]
 

@@ -106,7 +106,7 @@ def generate(
     ] = None,
 ) -> None:
     """Generate a workload, or scale real jobs to a cluster."""
-    from sim.schema.cluster import Cluster
+    from sim.schema.cluster import COMMAND_LINE, Cluster
     from sim.study.settings import WorkloadSettings
 
     if superpose is not None and tail_scale is not None:
@@ -125,7 +125,7 @@ def generate(
         raise ValueError(f"--gpus is {gpus}; give at least 1")
     if seed < 0:
         raise ValueError(f"--seed is {seed}; give 0 or more")
-    workload.check("the command line")
+    workload.check(COMMAND_LINE)
     _write(workload.make(Cluster.uniform(gpus, 1), seed).jobs, out)
 
 
@@ -150,8 +150,9 @@ def _load(file: Path, reader: Reader, gpus_per_node: int) -> traces.LoadedJobs:
 
 def _write(jobs: pd.DataFrame, out: Path) -> None:
     import traces
+    from sim.report.wording import counted
 
     if out.parent != Path() and not out.parent.is_dir():
         raise ValueError(f"{str(out)!r}: folder {str(out.parent)!r} does not exist")
     path = traces.convert(jobs, out)
-    print(f"{len(jobs):,} jobs: {path}")
+    print(f"{counted(len(jobs), 'job')}: {path}")

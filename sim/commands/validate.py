@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import pandas as pd
 import pyarrow.parquet as pq
 
 from sim.commands.words import of_settings
@@ -23,6 +22,7 @@ from sim.study.plan import Plan
 from sim.study.settings import WorkloadSettings
 from sim.study.study import Study
 from traces.description import left_out_text
+from traces.schema import total_gpus
 
 Item = TypeVar("Item")
 AS_IT_IS = Reader()
@@ -41,7 +41,7 @@ def inspect(path: str | Path, reader: Reader = AS_IT_IS) -> str:
     place = Path(path)
     if place.is_dir():
         return _run_folder(place) if not _is_study(place) else _study_folder(place)
-    if not place.is_file():
+    if not place.exists():
         raise ValueError(f"{str(path)!r} does not exist; give {KINDS}")
     if place.suffix.lower() == ".toml":
         return _toml(place, reader)
@@ -53,21 +53,15 @@ def _jobs(path: Path, reader: Reader) -> str:
     jobs = loaded.jobs
     if jobs.empty:
         raise ValueError(f"{str(path)!r} has no rows; a jobs table needs at least one job")
-    gpus = gpus_of(jobs)
+    gpus = total_gpus(jobs)
     work = float((gpus * jobs["duration_s"]).sum())
     span_s = float(jobs["submit_s"].max() - jobs["submit_s"].min())
     return (
-        f"jobs table: {exact(len(jobs))} jobs, {exact(int(jobs['num_pods'].sum()))} pods, "
-        f"largest {exact(int(gpus.max()))} GPUs, {number(work / 3600.0)} GPU-hours "
+        f"jobs table: {counted(len(jobs), 'job')}, {counted(int(jobs['num_pods'].sum()), 'pod')}, "
+        f"largest {counted(int(gpus.max()), 'GPU')}, {number(work / 3600.0)} GPU-hours "
         f"submitted over {duration(span_s)}"
         + (f"; {left_out}" if (left_out := left_out_text(loaded)) else "")
     )
-
-
-def gpus_of(jobs: pd.DataFrame) -> pd.Series[int]:
-    """Return the GPUs of each job of a canonical jobs table."""
-    whole = (jobs["num_pods"].astype("int64") - 1) * jobs["gpus_per_pod"]
-    return whole + jobs["last_pod_gpus"]
 
 
 def _toml(path: Path, reader: Reader) -> str:
@@ -82,7 +76,8 @@ def _toml(path: Path, reader: Reader) -> str:
             f"{pool.name} {exact(pool.nodes)} x {pool.gpus_per_node}" for pool in cluster.pool
         )
         return (
-            f"cluster: {exact(cluster.num_nodes)} nodes, {exact(cluster.num_gpus)} GPUs ({pools})"
+            f"cluster: {counted(cluster.num_nodes, 'node')}, "
+            f"{counted(cluster.num_gpus, 'GPU')} ({pools})"
         )
     if keys & {"queue", "cohort", "flavor"}:
         words = queues.load(path)
@@ -93,21 +88,24 @@ def _toml(path: Path, reader: Reader) -> str:
         _refuse_flags(reader, path, [plan.workload])
         with of_settings(path):
             _check_workload(plan.workload)
-        return f"plan: {len(plan.target)} targets, {len(plan.sizes())} values of {plan.vary.what}"
+        values = counted(len(plan.sizes()), "value")
+        return f"plan: {counted(len(plan.target), 'target')}, {values} of {plan.vary.what}"
     if "arm" in keys or "workload" in keys:
         study = Study.load(path)
         _refuse_flags(reader, path, study.workload)
         with of_settings(path):
             _check_all(_check_workload, study.workload)
         return (
-            f"study: {len(study.points())} points ({len(study.workload)} workloads, "
-            f"{len(study.sizes())} sizes, {len(study.arm)} arms, {len(study.seeds)} seeds)"
+            f"study: {counted(len(study.points()), 'point')} "
+            f"({counted(len(study.workload), 'workload')}, {counted(len(study.sizes()), 'size')}, "
+            f"{counted(len(study.arm), 'arm')}, {counted(len(study.seeds), 'seed')})"
         )
     if keys and keys <= set(ControlPlane.__struct_fields__):
         return f"control plane: {planes.load(path).name!r}"
     if "interrupt" in keys:
         cuts = costs.load_interrupts(path)
-        return f"interrupts: {exact(len(cuts))} of {exact(len({one.job for one in cuts}))} jobs"
+        jobs = counted(len({one.job for one in cuts}), "job")
+        return f"interrupts: {exact(len(cuts))} of {jobs}"
     if keys & set(costs.Costs.__struct_fields__):
         found_costs = costs.load(path)
         given = [name for name, value in found_costs.quantities().items() if value.mean_s]
@@ -173,8 +171,9 @@ def _run_folder(folder: Path) -> str:
         raise ValueError(f"run {str(folder)!r}: attempts of unknown job {min(strange)!r}")
     _check_accounts(result, folder)
     return (
-        f"run {manifest.get('label', '')!r}: {exact(len(result.jobs))} jobs on "
-        f"{exact(result.cluster.num_nodes)} nodes, {exact(len(result.attempts))} attempts, "
+        f"run {manifest.get('label', '')!r}: {counted(len(result.jobs), 'job')} on "
+        f"{counted(result.cluster.num_nodes, 'node')}, "
+        f"{counted(len(result.attempts), 'attempt')}, "
         f"{duration(float(manifest['end_s']))} simulated"
     )
 
@@ -206,4 +205,4 @@ def _is_study(folder: Path) -> bool:
 def _study_folder(folder: Path) -> str:
     points = sorted(point for point in (folder / "points").iterdir() if point.is_dir())
     _check_all(_run_folder, points)
-    return f"study folder: {exact(len(points))} finished points, all valid"
+    return f"study folder: {counted(len(points), 'finished point')}, all valid"

@@ -62,8 +62,7 @@ class Workload:
         else:
             self._share_given(roles)
         self.gpus: list[int] = [sum(role.gpus for role in each) for each in self.roles]
-        if self.gpus and max(self.gpus) > schema.INT_MAX:
-            self._refuse_too_many()
+        schema.check_gpus(self.job, self.gpus, self.num_pods)
         stream = np.random.SeedSequence(seed, spawn_key=(7,))
         self._jitter: list[float] = np.random.default_rng(stream).random(self.num_jobs).tolist()
 
@@ -98,15 +97,6 @@ class Workload:
             self.roles_index[job] = made[roles]
             self.roles.append(roles)
             self.role_gpus.append(tuple(role.pod.gpus for role in roles))
-
-    def _refuse_too_many(self) -> None:
-        """Raise ValueError for the job of the most GPUs."""
-        job = max(range(self.num_jobs), key=self.gpus.__getitem__)
-        size = f"{self.gpus[job]:,} GPUs in {self.num_pods[job]:,} pods"
-        raise ValueError(
-            f"job {self.job[job]!r} asks for {size}; "
-            f"a table holds up to {schema.INT_MAX:,} for one job: correct its row, or leave it out"
-        )
 
     def jitter(self, job: int, attempt: int) -> float:
         """Return the job's random number in [0, 1) for this attempt: the same for every policy."""

@@ -11,6 +11,10 @@ from scheduler.core.model import UNLIMITED, Node, PodShape
 from scheduler.policies.queuesfile import DEFAULT_FLAVOR
 
 GIB = 1 << 30
+#: nodes and GPUs of a cluster: each node takes about a kilobyte, and tables count in 32 bits
+MOST_NODES, MOST_GPUS = 1_000_000, 2**31 - 1
+#: where settings stand that are in no file
+COMMAND_LINE = "the command line"
 #: GPUs of every node; where nodes differ, (pool, GPU model, GPUs of a node) of each kind
 NodeGpus = int | tuple[tuple[str, str, int], ...]
 
@@ -83,7 +87,7 @@ class NodeShape(NamedTuple):
             cpu_per_node=self.cpu_per_node,
             mem_gib_per_node=self.mem_gib_per_node,
         )
-        return _checked(Cluster((pool,)), "the command line")
+        return _checked(Cluster((pool,)), COMMAND_LINE)
 
 
 class Cluster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -190,6 +194,17 @@ def _checked(cluster: Cluster, source: str) -> Cluster:
                 f"pool {pool.name!r} in {source}: nodes_per_rack and racks_per_block cannot be "
                 "negative; 0 means one rack or block"
             )
+    where = "" if source == COMMAND_LINE else f"{source}: "
+    if cluster.num_nodes > MOST_NODES:
+        raise ValueError(
+            f"{where}the cluster has {cluster.num_nodes:,} nodes; give at most {MOST_NODES:,}: "
+            "each is kept in memory"
+        )
+    if cluster.num_gpus > MOST_GPUS:
+        raise ValueError(
+            f"{where}the cluster has {cluster.num_gpus:,} GPUs; give at most {MOST_GPUS:,}: "
+            "tables hold no larger number"
+        )
     if not names:
         raise ValueError(f"{source} has no [[pool]]; a cluster needs at least one")
     if len(set(names)) < len(names):

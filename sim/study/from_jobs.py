@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scheduler import whole
 from scheduler.policies import catalog
 from sim.runs.reader import Reader
-from sim.schema.cluster import NodeShape
+from sim.schema.cluster import COMMAND_LINE, NodeShape
 from sim.study import kept
 from sim.study.plan import Plan, Vary
 from sim.study.settings import Arm
@@ -89,7 +89,7 @@ def study(given: Given, arms: Sequence[str], out: Path) -> Study:
         title=f"{given.jobs.name} on {_sizes_text(given)}",
         **given.environment(),
     )
-    chosen.check("the command line")
+    chosen.check(COMMAND_LINE)
     if arms:
         return chosen
     cluster = chosen.sizes()[0].cluster
@@ -143,11 +143,12 @@ def plan(
         vary=vary,
         **given.environment(),
     )
-    chosen.check("the command line")
+    chosen.check(COMMAND_LINE)
     if given.cluster or bounds is not None:
         return chosen
     jobs = kept.jobs_of(workload, given.shape.of(1), chosen.seeds[0], out, progress=True)
     low, high = node_range(jobs, given.shape)
+    given.shape.of(high)
     return msgspec.structs.replace(chosen, vary=Vary(what="nodes", low=low, high=high))
 
 

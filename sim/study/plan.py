@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from sim.report.wording import counted, exact, number
-from sim.schema.cluster import Cluster
+from sim.schema.cluster import MOST_NODES, Cluster
 from sim.study import settings, sizes
 from sim.study.settings import Arm, Environment, WorkloadSettings
 from sim.study.sizes import Size
@@ -112,6 +112,13 @@ class Plan(Environment, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError(
                 f"{where}: step is {vary.step}; give more than 0 and at most high - low"
             )
+        if (vary.high - vary.low) / vary.step >= MOST_NODES:
+            raise ValueError(
+                f"{where}: from {vary.low:g} to {vary.high:g} in steps of {vary.step:g} are more "
+                f"than {MOST_NODES:,} values; give a smaller range or a larger step"
+            )
+        if vary.what == "nodes":
+            self.shape.of(round(vary.high))
         if vary.what == "nodes" and any(
             value != round(value) for value in (vary.low, vary.high, vary.step)
         ):

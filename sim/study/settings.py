@@ -17,7 +17,7 @@ import traces
 from scheduler.policies.spec import PolicySpec
 from sim.runs.reader import OPTIONS, Reader, Reading
 from sim.schema import planes
-from sim.schema.cluster import Cluster, NodeShape
+from sim.schema.cluster import COMMAND_LINE, Cluster, NodeShape
 from sim.schema.config import (
     Admission,
     Faults,
@@ -27,6 +27,7 @@ from sim.schema.config import (
     with_policy,
 )
 from traces import windows
+from traces.formats.source import check_readable
 
 #: rooms whose source can change a row of a run, with all that lies below them
 DECIDING = (
@@ -79,8 +80,12 @@ class WorkloadSettings(Reader, frozen=True, forbid_unknown_fields=True, kw_only=
         if self.superpose not in ("", "philly"):
             raise ValueError(f"{what}: superpose is {self.superpose!r}; only 'philly' is known")
         if self.jobs:
-            if not Path(self.jobs).is_file():
-                raise ValueError(f"{what}: jobs file {self.jobs!r} does not exist")
+            try:
+                check_readable(self.jobs)
+            except ValueError as error:
+                if place == COMMAND_LINE:
+                    raise
+                raise ValueError(f"{what}: {error}") from None
             if self.load is not None:
                 raise ValueError(f"{what}: a jobs file has its own load; remove load")
         elif said := list(self.reader.given()):

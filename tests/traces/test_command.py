@@ -168,7 +168,7 @@ def test_generate_a_profile_and_a_superposition(tmp_path: Path) -> None:
     [
         (["describe", "none.csv"], "jobs file 'none.csv': No such file or directory"),
         (["describe", "JOBS", "--gpus", "0"], "a cluster of 0 GPUs: give at least 1"),
-        (["describe", "JOBS", "--gpus-per-pod", "8"], "gpus_per_pod is for files that"),
+        (["describe", "JOBS", "--gpus-per-pod", "8"], "--gpus-per-pod is for files that"),
         (["describe", "JOBS", "--kind", "sheet"], "is unknown; choose one of"),
         (["describe", "JOBS", "--kind", "helios"], "column 'job_id' is missing"),
         (["describe", "JOBS", "--gpu", "8"], "No such option"),

@@ -210,7 +210,7 @@ def test_skipping_never_leaves_an_empty_table(written: Write) -> None:
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match=r"jobs file .*none.csv': No such file"):
         traces.load(tmp_path / "none.csv")
-    with pytest.raises(TraceError, match="Is a directory"):
+    with pytest.raises(TraceError, match="is a folder; give a file in it"):
         traces.load(tmp_path)
 
 
@@ -230,9 +230,9 @@ def test_unknown_choices_are_refused(written: Write) -> None:
     path = written(HEADER, GOOD)
     with pytest.raises(TraceError, match="kind 'slurm' is unknown; choose one of "):
         traces.load(path, kind="slurm")
-    with pytest.raises(TraceError, match="on_bad_row is 'drop'; choose fail or skip"):
+    with pytest.raises(TraceError, match="--on-bad-row is 'drop'; choose fail or skip"):
         traces.load(path, on_bad_row="drop")
-    with pytest.raises(TraceError, match="gpus_per_pod is for files that count processors"):
+    with pytest.raises(TraceError, match="--gpus-per-pod is for files that count processors"):
         traces.load(path, gpus_per_pod=8)
 
 

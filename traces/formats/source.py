@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,24 @@ class Layout(NamedTuple):
     first: int  #: the line of the header, from 0
     header: tuple[str, ...]
     comments: int = 0  #: comment lines before it
+
+
+def check_readable(path: str | Path) -> None:
+    """Raise TraceError if a jobs file cannot be read, as often as it has to be."""
+    what = f"jobs file {str(path)!r}"
+    try:
+        if stat.S_ISDIR(mode := Path(path).stat().st_mode):
+            raise TraceError(f"{what} is a folder; give a file in it")
+        if not stat.S_ISREG(mode):
+            raise TraceError(
+                f"{what} is not a file but a pipe or a device, and a jobs file is read more than "
+                "once; write its content to a file and give that"
+            )
+        with Path(path).open("rb"):
+            return
+    except OSError as error:
+        way_out = "; write standard input to a file and give that" if str(path) == "-" else ""
+        raise TraceError(f"{what}: {error.strerror}{way_out}") from None
 
 
 class Source:

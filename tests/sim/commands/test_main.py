@@ -97,7 +97,7 @@ def test_bad_jobs_are_refused(
         ("run --jobs jobs.csv --nodes 4 --out o --frob", "No such option"),
         ("run --nodes 4 --out o", "give --jobs FILE"),
         ("run --jobs none.csv --nodes 4 --out o", "'none.csv': No such file"),
-        ("run --jobs . --nodes 4 --out o", "'.': Is a directory"),
+        ("run --jobs . --nodes 4 --out o", "jobs file '.' is a folder; give a file in it"),
         ("run --jobs jobs.csv --out o", "give --nodes N"),
         ("run --jobs jobs.csv --nodes x --out o", "valid integer"),
         ("run --jobs jobs.csv --nodes 0 --out o", "nodes is 0; give at least 1"),

@@ -348,7 +348,7 @@ def test_stopped_half_way_and_started_again_gives_the_same(
         ("load = 0.7", "load = 0.7\ncarry_in_days = -1.0", "carry_in_days is -1.0"),
         ('admission = "pod"', 'admission = "pod"\norder = "sjf"', "needs admission gang"),
         ('profile = "openai_like"', "", "give one of profile, superpose and jobs"),
-        ('profile = "openai_like"', 'jobs = "none.csv"', "does not exist"),
+        ('profile = "openai_like"', 'jobs = "none.csv"', "none.csv': No such file"),
         ('profile = "openai_like"', 'superpose = "acme"', "only 'philly' is known"),
         ("window_days = 0.25", "window_days = 2.0", r"window_days of workload 'openai_like' is 2"),
         ("window_days = 0.25", "window_days = 0.0", "more than 0 and at most days"),
