@@ -234,6 +234,17 @@ class QuotaTree:
             node = self.parent[node]
         return node
 
+    def sides(self, queue: int, other: int) -> tuple[int, int]:
+        """Return the nodes above two queues just below the lowest cohort that they share.
+
+        The queues are in one tree, and not the same.
+        """
+        above = [queue, *self.above(queue)]
+        theirs = other
+        while self.parent[theirs] not in above:
+            theirs = self.parent[theirs]
+        return above[above.index(self.parent[theirs]) - 1], theirs
+
     def share(self, node: int) -> Share:
         """Return the dominant share of a node (Kueue's fair sharing); a root has none.
 

@@ -19,6 +19,7 @@ class Contender:
         "admitted_us",
         "amounts",
         "cost",
+        "gave_way",
         "leaving",
         "name",
         "priority",
@@ -45,6 +46,17 @@ class Contender:
         self.admitted_us = admitted_us
         self.cost = cost  #: what its eviction would waste, in GPU-seconds
         self.leaving = leaving  #: it was told to go, and still holds all
+        #: for whom it was evicted, and for whom those were by then: it evicts none of them
+        self.gave_way: frozenset[str] = frozenset()
+
+    def gives_way(self, other: Contender) -> None:
+        """Note that it is evicted for `other`, which therefore never leaves for it.
+
+        As what one gave way to is handed on, evictions come to an end however rules, shares and
+        priorities lie: of all that evict for ever, the one that gave way to the fewest would have
+        to be evicted itself, by one that gave way to fewer.
+        """
+        self.gave_way |= other.gave_way | {other.name}
 
 
 #: by what candidates of one kind are sorted: the first to go has the smallest
@@ -86,7 +98,7 @@ class ShareRule(StrEnum):
 class Contest:
     """Who holds what, and by which rules room is made."""
 
-    __slots__ = ("order", "placed", "rules", "running", "tree")
+    __slots__ = ("order", "placed", "rules", "running", "spares_own", "tree")
 
     def __init__(
         self,
@@ -95,6 +107,7 @@ class Contest:
         rules: tuple[ShareRule, ...] = (),
         order: CandidateOrder = by_loss,
         placed: Callable[[list[Victim]], bool] | None = None,
+        spares_own: bool = True,
     ) -> None:
         self.tree = tree  #: it counts all that run
         self.running = running  #: by queue; only gangs that may be evicted
@@ -102,6 +115,8 @@ class Contest:
         self.order = order
         #: True if the gang finds nodes without these; asked only where quota suffices
         self.placed = placed
+        #: a gang that borrows evicts nobody who then has the better right to its place
+        self.spares_own = spares_own
 
 
 class Attempt:
@@ -152,7 +167,8 @@ class Attempt:
     def filled_back(self) -> list[Victim]:
         """Return the victims without those that may stay after all: a set minimal by inclusion.
 
-        The last one made it fit, so it is not asked; the others return in reverse order.
+        The last one made it fit, so it is not asked; the others return in reverse order. Empty if
+        others have more right to what these leave.
         """
         tree = self.contest.tree
         for at in range(len(self.victims) - 2, -1, -1):
@@ -161,7 +177,34 @@ class Attempt:
             if not self.fits():
                 tree.give_back(victim.gang.queue, victim.gang.amounts)
                 self.victims.insert(at, victim)
+        if self.contest.spares_own and self._takes_own():
+            return []
         return self.victims
+
+    def _takes_own(self) -> bool:
+        """True if a victim could take back what the gang then has."""
+        tree, queue = self.contest.tree, self.gang.queue
+        tree.take(queue, self.amounts)
+        found = any(
+            victim.gang.queue != queue and _could_take_back(tree, victim.gang, queue)
+            for victim in self.victims
+        )
+        tree.give_back(queue, self.amounts)
+        return found
+
+
+def _could_take_back(tree: QuotaTree, gang: Contender, queue: int) -> bool:
+    """True if a gang fits a subtree's own quota, from which the other queue is borrowing."""
+    ours, theirs = tree.sides(queue, gang.queue)
+    cells = [cell for cell, _ in gang.amounts]
+    node = queue
+    while borrows_short(tree, node, cells):
+        if node == ours:
+            subtrees = [gang.queue, *tree.above(gang.queue)]
+            own = subtrees[: subtrees.index(theirs) + 1]
+            return all(tree.lowest(gang.queue, cell, n) in own for cell, n in gang.amounts)
+        node = tree.parent[node]
+    return False
 
 
 def within(tree: QuotaTree, node: int, amounts: Amounts) -> bool:
@@ -181,7 +224,7 @@ def holds_short(gang: Contender, short: Sequence[int]) -> bool:
 
 def allows(policy: Victims, gang: Contender, other: Contender) -> bool:
     """True if a queue's word lets `other` be evicted for `gang`."""
-    if policy is Victims.NEVER:
+    if policy is Victims.NEVER or other.name in gang.gave_way:
         return False
     if policy is Victims.ANY or other.priority < gang.priority:
         return True

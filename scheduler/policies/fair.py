@@ -73,7 +73,7 @@ def _first_rule(attempt: Attempt, candidates: list[Contender], kept: list[Conten
         elif entitled:
             attempt.evict(waiting.pop(0), Why.RECLAIM)
         else:
-            ours, theirs = sides(tree, own, queue)
+            ours, theirs = tree.sides(own, queue)
             our_share, their_share = tree.share(ours), tree.share(theirs)
             passed = False
             while waiting and not passed:
@@ -96,7 +96,7 @@ def _second_rule(attempt: Attempt, kept: list[Contender]) -> bool:
     rule = attempt.contest.rules[1]
     by_queue = ByShare(tree, own, kept)
     for queue in by_queue:
-        ours, theirs = sides(tree, own, queue)
+        ours, theirs = tree.sides(own, queue)
         other = by_queue.of[queue][0]
         if _passes(rule, tree, tree.share(ours), tree.share(theirs), theirs, other):
             attempt.evict(other, Why.SHARE)
@@ -126,18 +126,6 @@ def _fits(attempt: Attempt) -> bool:
     fits = attempt.fits()
     tree.take(queue, attempt.amounts)
     return fits
-
-
-def sides(tree: QuotaTree, queue: int, other: int) -> tuple[int, int]:
-    """Return the nodes on both sides just below the lowest cohort that the queues have in common.
-
-    They are in one tree, and not the same.
-    """
-    above = [queue, *tree.above(queue)]
-    theirs = other
-    while tree.parent[theirs] not in above:
-        theirs = tree.parent[theirs]
-    return above[above.index(tree.parent[theirs]) - 1], theirs
 
 
 class ByShare:

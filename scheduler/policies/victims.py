@@ -36,13 +36,21 @@ def victims(
     """
     if contest.rules:
         return victims_by_share(contest, gang, amounts, short)
-    found = Candidates(contest, gang, amounts, short)
-    for may_borrow in _tries(found):
-        with Attempt(contest, gang, amounts, short, may_borrow) as attempt:
-            for candidate in found.in_order(may_borrow):
-                attempt.evict(candidate.gang, candidate.why)
-                if attempt.fits():
-                    return attempt.filled_back()
+    candidates = Candidates(contest, gang, amounts, short)
+    for may_borrow in _tries(candidates):
+        found = _by_quota(candidates, Attempt(contest, gang, amounts, short, may_borrow))
+        if found:
+            return found
+    return []
+
+
+def _by_quota(candidates: Candidates, around: Attempt) -> list[Victim]:
+    """Return the victims of one try."""
+    with around as attempt:
+        for candidate in candidates.in_order(attempt.may_borrow):
+            attempt.evict(candidate.gang, candidate.why)
+            if attempt.fits():
+                return attempt.filled_back()
     return []
 
 

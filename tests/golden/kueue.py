@@ -1,6 +1,8 @@
 """Kueue's victims as the product chooses them: what a scenario says, as a contest, and back.
 
-Rules swapped: the order of candidates of one kind (`kueue_order`). All others are the product's.
+Rules swapped: the order of candidates of one kind (`kueue_order`); a gang that borrows may take
+what others have the better right to (`spares_own`); nobody remembers for whom it was evicted
+(`gave_way` stays empty), so that gangs may evict each other in turn. All others are the product's.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def contest(fields: Fields) -> Contest:
     tree = kueue_words.tree(fields)
     rules = tuple(RULES[name] for name in fields.get("strategies", RULES))
     running: list[list[Contender]] = [[] for _ in tree.queues]
-    found = Contest(tree, running, rules if fields.get("fair") else (), kueue_order)
+    found = Contest(
+        tree, running, rules if fields.get("fair") else (), kueue_order, spares_own=False
+    )
     for one in fields["running"]:
         used = {f"{one['flavor'][res]}/{res}": amount for res, amount in one["request"].items()}
         gang = contender(found, one)

@@ -108,7 +108,7 @@ VICTIMS: Broken = {
     "every share passes": (fair, "_passes", lambda *_: True),
     "no share passes": (fair, "_passes", lambda *_: False),
     "no second rule": (fair, "_second_rule", lambda *_: False),
-    "queues are compared": (fair, "sides", lambda _, own, other: (own, other)),
+    "queues are compared": (QuotaTree, "sides", lambda _, own, other: (own, other)),
     "smallest share first": (
         Share,
         "rank",

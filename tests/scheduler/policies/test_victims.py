@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from scheduler.core.queues import Cohort, Flavor, Queue, Queues, Quota, Victims, checked
 from scheduler.core.quota import Amounts, QuotaTree
-from scheduler.policies.contest import Attempt, Contender, Contest, ShareRule, Victim, Why
+from scheduler.policies.contest import Attempt, Contender, Contest, ShareRule, Victim, Why, within
 from scheduler.policies.victims import victims
 from tests.scheduler.core.drawn_trees import used
 
@@ -71,6 +71,26 @@ def test_a_queue_within_its_nominal_loses_no_gang_to_others(drawn: Drawn) -> Non
             for one in found[:last]:
                 attempt.evict(one.gang, one.why)
             assert any(contest.tree.borrows(victim.gang.queue, cell) for cell in drawn.short)
+
+
+@given(contests())
+def test_who_borrows_takes_nothing_that_a_victim_could_take_back(drawn: Drawn) -> None:
+    """None of its victims would fit its own queue's quota while the gang borrows."""
+    tree, queue = drawn.contest.tree, drawn.gang.queue
+    found = drawn.victims()
+    with Attempt(drawn.contest, drawn.gang, drawn.amounts, drawn.short) as attempt:
+        for victim in found:
+            attempt.evict(victim.gang, victim.why)
+        tree.take(queue, drawn.amounts)
+        for victim in found:
+            ours, _ = tree.sides(queue, victim.gang.queue) if victim.gang.queue != queue else (0, 0)
+            cells = [cell for cell, _ in victim.gang.amounts]
+            path = [queue, *tree.above(queue)]
+            if victim.gang.queue != queue and all(
+                any(tree.borrows(node, cell) for cell in cells)
+                for node in path[: path.index(ours) + 1]
+            ):
+                assert not within(tree, victim.gang.queue, victim.gang.amounts)
 
 
 @given(contests())
@@ -148,3 +168,87 @@ def test_gangs_that_leave_already_go_first() -> None:
     running = running_in_b(tree, 0, 0, 0, 0)
     running[1][0].leaving = True
     assert evicted(Contest(tree, running), 4) == ["b0"]
+
+
+def test_a_borrower_evicts_nobody_who_could_take_it_back_at_once() -> None:
+    """`small` goes while its queue borrows, then `large`: then `small` is within its own again."""
+    words = {"reclaim": Victims.ANY, "borrow_within": Victims.LOWER_PRIORITY}
+    nominal = {"rich": 5, "poor": 0, "idle": 3}
+    queues = [Queue(name, "all", quota={"f": {"gpus": Quota(n)}}) for name, n in nominal.items()]
+    queues[1] = Queue("poor", "all", quota=queues[1].quota, **words)
+    tree = QuotaTree(
+        checked(Queues((Flavor("f"),), (Cohort("all"),), tuple(queues)), "queues.toml")
+    )
+    small = Contender("small", 0, 0, 1, ((0, 2),), 2)
+    large = Contender("large", 0, 0, 0, ((0, 6),), 1)
+    for gang in (small, large):
+        tree.take(0, gang.amounts)
+    contest = Contest(tree, [[small, large], [], []])
+    asks = Contender("in", 1, 1, 9)
+    assert victims(contest, asks, ((0, 8),), (0,)) == []
+    assert [v.gang.name for v in victims(contest, asks, ((0, 2),), (0,))] == ["small"]
+    contest.spares_own = False
+    found = victims(contest, asks, ((0, 8),), (0,))
+    assert [v.gang.name for v in found] == ["small", "large"]
+
+
+def test_two_gangs_never_evict_each_other_in_turn() -> None:
+    """Each may by the shares, as `old` returns to its place and counts against its queue again."""
+    within_word = Victims.LOWER_OR_NEWER_EQUAL_PRIORITY
+    queues = tuple(
+        Queue(
+            name, "all", weight, {"f": {"gpus": Quota(n)}}, within=within_word, reclaim=Victims.ANY
+        )
+        for name, weight, n in (("a", 1.0, 3), ("b", 2.0, 3), ("c", 1.0, 2))
+    )
+    tree = QuotaTree(checked(Queues((Flavor("f"),), (Cohort("all"),), queues), "queues.toml"))
+    old = Contender("old", 0, 0, 6, ((0, 1),), 0, 2)
+    one, other = Contender("one", 0, 0, 0), Contender("other", 1, 0, 7, ((0, 6),), 1)
+    for gang in (old, other):
+        tree.take(gang.queue, gang.amounts)
+    contest = Contest(tree, [[old], [other], []], (ShareRule.INITIAL,))
+    assert [v.gang for v in victims(contest, one, ((0, 4),), (0,))] == [other]
+    tree.give_back(1, other.amounts)
+    one.amounts = ((0, 4),)
+    tree.take(0, one.amounts)
+    contest.running = [[old, one], [], []]
+    assert [v.gang for v in victims(contest, other, ((0, 6),), (0,))] == [one]
+    other.gives_way(one)
+    assert victims(contest, other, ((0, 6),), (0,)) == []
+
+
+@given(contests(), st.data())
+def test_evictions_come_to_an_end(drawn: Drawn, data: st.DataObject) -> None:
+    """Whatever evicts, starts and returns, with nobody ever done: at last all wait or run."""
+    contest = drawn.contest
+    tree, running = contest.tree, contest.running
+    requests = {gang.name: gang.amounts for gangs in running for gang in gangs} | {
+        drawn.gang.name: drawn.amounts
+    }
+    waiting = [drawn.gang]
+    evicted_for: set[tuple[str, str]] = set()
+    clock = len(requests)
+    for _ in range(500):
+        for gang in data.draw(st.permutations(waiting)):
+            amounts = requests[gang.name]
+            short = tuple(c for c, n in amounts if not tree.fits(gang.queue, ((c, n),)))
+            found = victims(contest, gang, amounts, short) if short else []
+            if not amounts or (short and not found):
+                continue
+            for victim in found:
+                evicted_for.add((victim.gang.name, gang.name))
+                assert (gang.name, victim.gang.name) not in evicted_for
+                tree.give_back(victim.gang.queue, victim.gang.amounts)
+                running[victim.gang.queue].remove(victim.gang)
+                victim.gang.amounts = ()
+                victim.gang.gives_way(gang)
+                waiting.append(victim.gang)
+            clock += 1
+            gang.amounts, gang.admitted_us = amounts, clock
+            tree.take(gang.queue, amounts)
+            running[gang.queue].append(gang)
+            waiting.remove(gang)
+            break
+        else:
+            return
+    raise AssertionError(f"still evicting: {sorted(evicted_for)}")
