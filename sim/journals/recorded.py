@@ -531,7 +531,8 @@ def recorded(paths: Sequence[Path], label: str = "live") -> RunResult:
         raise ValueError(recorder.aside[0])
     if not recorder.jobs:
         names = ", ".join(str(path) for path in paths)
-        raise ValueError(f"{names}: no gang in {recorder.num_lines} lines; nothing to report")
+        many = "1 line" if recorder.num_lines == 1 else f"{recorder.num_lines} lines"
+        raise ValueError(f"{names}: no gang in {many}; nothing to report")
     end_s = recorder.end_s
     if not end_s > 0:
         raise ValueError(f"{paths[0]}: all lines have the same time; nothing to report")

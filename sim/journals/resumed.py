@@ -34,6 +34,10 @@ SHORTEST_S = 1.0  #: a gang that should have ended already ends so soon
 INSTANT_S = 1e-6  #: a journal's resolution
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """A gang that runs when the run begins."""
@@ -81,23 +85,25 @@ class Scene:
         num_closed = sum(node.status is not NodeStatus.SCHEDULABLE for node in self.nodes)
         foreign = sum(pod.shape.gpus for pod in self.foreign)
         now = sum(gang.submit_us <= 0 for gang in self.gangs) - len(self.held)
+        later = len(self.gangs) - len(self.held) - now
         text = [
-            f"{len(self.held)} gangs run, {now} wait, {len(self.gangs) - len(self.held) - now} "
-            "arrive later"
+            f"{_counted(len(self.held), 'gang')} run{'s' * (len(self.held) == 1)}, "
+            f"{now} wait{'s' * (now == 1)}, {later} arrive{'s' * (later == 1)} later"
         ]
         if self.num_assumed:
             text.append(f"{self.num_assumed} run for an assumed time")
         if self.num_left_out:
             text.append(f"{self.num_left_out} left out (pods missing, or taken back)")
         if num_closed:
-            text.append(f"{num_closed} nodes accept no pods")
+            text.append(f"{_counted(num_closed, 'node')} accept{'s' * (num_closed == 1)} no pods")
         if self.doors:
             text.append(f"{len(self.doors)} times a node joins, opens, closes or leaves")
         if self.aside:
             more = f" and {len(self.aside) - 1} more" if len(self.aside) > 1 else ""
             text.append(f"set aside: {self.aside[0]}{more}")
         if foreign:
-            text.append(f"{foreign} GPUs are held by pods of no gang")
+            are = "is" if foreign == 1 else "are"
+            text.append(f"{_counted(foreign, 'GPU')} {are} held by pods of no gang")
         return "; ".join(text)
 
 

@@ -55,9 +55,10 @@ def diff_runs(run_a: Path, run_b: Path, *, top: int = 10) -> str:
     other_size = both["num_pods_a"] != both["num_pods_b"]
     if other_size.any():
         job = str(both.index[other_size][0])
-        pods_a, pods_b = both.loc[job, ["num_pods_a", "num_pods_b"]].astype(int)
+        pods_a, pods_b = (int(both[f"num_pods_{run}"][job]) for run in "ab")
         raise ValueError(
-            f"job {job!r} has {pods_a} pods in {str(run_a)!r} and {pods_b} in {str(run_b)!r}; "
+            f"job {job!r} has {counted(pods_a, 'pod')} in {str(run_a)!r} and {pods_b} in "
+            f"{str(run_b)!r}; "
             "compare two runs of the same jobs"
         )
     change_s = both["wait_s_b"] - both["wait_s_a"]
@@ -95,8 +96,8 @@ def _mean_wait(jobs: pd.DataFrame, run: str) -> str:
 def _overall(both: pd.DataFrame, change_s: pd.Series[float]) -> Iterable[str]:
     longer, shorter = int((change_s > EQUAL_S).sum()), int((change_s < -EQUAL_S).sum())
     yield (
-        f"{exact(len(both))} jobs in both: {exact(longer)} waited longer in B, {exact(shorter)} "
-        f"in A, {exact(len(both) - longer - shorter)} as long"
+        f"{counted(len(both), 'job')} in both: {exact(longer)} waited longer in B, "
+        f"{exact(shorter)} in A, {exact(len(both) - longer - shorter)} as long"
     )
     yield f"mean wait {_mean_wait(both, 'a')} in A, {_mean_wait(both, 'b')} in B"
     still = [int(both[f"is_open_{run}"].sum()) for run in "ab"]

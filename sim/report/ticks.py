@@ -124,6 +124,12 @@ def _short(seconds: float) -> str:
     return f"{seconds:g} s"
 
 
+def whole_numbers(axis: Axis) -> None:
+    """Label a linear axis of things that have no halves, such as nodes."""
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=2))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
 def counts(axis: Axis) -> None:
     """Label a linear axis of counts that begins at 0."""
     axis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=2))

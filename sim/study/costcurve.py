@@ -53,7 +53,10 @@ def curve_table(plan: Plan, answer: Answer) -> pd.DataFrame:
 
 def draw_curve(table: pd.DataFrame, target: int, plan: Plan, answer: Answer, ax: Axes) -> None:
     """Draw one target's figure against what varies: mean, range over seeds, limit and answer."""
-    from sim.report.ticks import log_counts  # as matplotlib, only where a picture is drawn
+    from sim.report.ticks import (  # as matplotlib, only where a picture is drawn
+        log_counts,
+        whole_numbers,
+    )
 
     what = plan.vary.what
     chosen = table[(table["target"] == target) & table["in_curve"]]
@@ -78,8 +81,10 @@ def draw_curve(table: pd.DataFrame, target: int, plan: Plan, answer: Answer, ax:
             markerfacecolor="white" if hollow else CURVE_COLOUR,
             linestyle="",
         )
-    margin = 0.02 * (at[-1] - at[0]) or 0.5
+    margin = 0.02 * (at[-1] - at[0]) or (1.0 if what == "nodes" else 0.5)
     ax.set_xlim(at[0] - margin, at[-1] + margin)
+    if what == "nodes":
+        whole_numbers(ax.xaxis)
     limit = plan.target[target].limit
     ax.axhline(limit, color=LIMIT_COLOUR, linestyle="--", linewidth=1.2)
     positive = chosen.loc[np.isfinite(chosen["value"]) & (chosen["value"] > 0), "value"]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from scheduler import whole
 from scheduler.policies import catalog
+from sim.report.wording import counted, exact, listed
 from sim.runs.reader import Reader
 from sim.schema.cluster import COMMAND_LINE, NodeShape
 from sim.study import kept
@@ -104,7 +105,9 @@ def _sizes_text(given: Given) -> str:
     if given.cluster:
         return ", ".join(Path(one).name for one in given.cluster)
     gpus = 8 if given.shape.gpus_per_node is None else given.shape.gpus_per_node
-    return f"{', '.join(f'{n:,}' for n in given.nodes)} nodes of {gpus} GPUs"
+    sizes = listed([exact(n) for n in given.nodes])
+    noun = "node" if list(given.nodes) == [1] else "nodes"
+    return f"{sizes} {noun} of {counted(gpus, 'GPU')}"
 
 
 def arm_of(name: str) -> Arm:

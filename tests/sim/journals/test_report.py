@@ -409,7 +409,7 @@ def test_what_runs_holds_its_nodes_for_its_walltime_or_as_assumed(live: Live) ->
     assert [one.left_s for one in built.held] == [7.0, 30.0]
     assert (built.num_assumed, built.num_left_out) == (1, 1)
     assert built.sentence() == (
-        "2 gangs run, 1 wait, 0 arrive later; 1 run for an assumed time; "
+        "2 gangs run, 1 waits, 0 arrive later; 1 run for an assumed time; "
         "1 left out (pods missing, or taken back)"
     )
     run = resume(built, RunConfig(), "state.json")
@@ -483,7 +483,7 @@ def test_run_takes_a_snapshot_and_the_policy_it_had(
     out = tmp_path / "run"
     arguments = ["run", "--snapshot", str(busy.with_name("state.json")), "--out", str(out)]
     assert invoke([*arguments, "--backfill", "easy", "--audit"]) == 0
-    assert "1 gangs run, 3 wait, 0 arrive later" in capsys.readouterr().out
+    assert "1 gang runs, 3 wait, 0 arrive later" in capsys.readouterr().out
     run = RunResult.load(out)
     assert run.config.policy == PolicySpec("fifo", "easy")
     assert (out / "report.html").is_file()
@@ -573,7 +573,7 @@ def test_a_journal_of_format_1_counts_memory_in_mib_and_no_pods(tmp_path: Path) 
 
 
 def test_lines_that_do_not_follow_name_their_place(live: Live) -> None:
-    with pytest.raises(ValueError, match="no gang in 1 lines; nothing to report"):
+    with pytest.raises(ValueError, match="no gang in 1 line; nothing to report"):
         recorded([live.path])
     live.write(journals.encode(1.0, GangCancelled("ghost")))
     with pytest.raises(ValueError, match=r"jsonl:2: gang 'ghost' is unknown.*the oldest first"):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from matplotlib.figure import Figure
 
 from sim.runs.experiment import run
 from sim.study import costcurve, search
@@ -352,3 +353,18 @@ def test_metrics_show_their_unit() -> None:
 def test_plan_of_the_repository_can_be_read(repository: Path) -> None:
     plan = Plan.load(repository / "plan.toml")
     assert msgspec.to_builtins(plan.vary)["what"] == "nodes"
+
+
+@pytest.mark.parametrize(("low", "high"), [(6, 9), (7, 7), (120, 480)])
+def test_an_axis_of_nodes_has_whole_nodes_only(settings: Path, low: int, high: int) -> None:
+    plan = plan_of(settings)
+    values = sorted({low, high})
+    table = pd.DataFrame(
+        {"nodes": values, "target": 0, "in_curve": True, "value": 1.0, "num_never_fits": 0}
+    )
+    answer = search.Answer((), None, None, False, {}, (), tuple(values))
+    axes = Figure(figsize=(7.2, 2.8)).add_subplot()
+    costcurve.draw_curve(table, 0, plan, answer, axes)
+    left, right = axes.get_xlim()
+    shown = [place for place in axes.get_xticks() if left <= place <= right]
+    assert len(shown) >= 2 and all(place == round(place) for place in shown)
