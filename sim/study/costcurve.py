@@ -192,8 +192,11 @@ def _infeasible(plan: Plan, answer: Answer, bounds: Bounds) -> str:
         measured = next(
             one.measured for one in answer.evaluations if (one.seed, one.value) == (seed, most)
         )
+        otherwise = "relax the target"
         if measured.num_never_fits:
-            reason = f"{exact(measured.num_never_fits)} jobs can never run: {measured.never_fits}"
+            never = counted(measured.num_never_fits, "job")
+            reason = f"{never} can never run: {measured.never_fits}"
+            otherwise = "leave these jobs out if no number of such nodes could run them"
         else:
             reason = "; ".join(
                 f"{target.label()} is {target.show(found)}, not at most {target.show(target.limit)}"
@@ -202,7 +205,7 @@ def _infeasible(plan: Plan, answer: Answer, bounds: Bounds) -> str:
             )
         return (
             f"No answer: even {place} miss the target in {of} (seed {seed}: {reason}); "
-            f"{way_out}, or relax the target."
+            f"{way_out}, or {otherwise}."
         )
     torn = [one for one in answer.found if one.last is None]
     seed, first = torn[0].seed, torn[0].first

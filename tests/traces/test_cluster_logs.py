@@ -149,6 +149,16 @@ def test_pods_of_no_gang_are_jobs_of_their_own_and_those_that_run_are_lower_boun
     assert any("still running" in note for note in loaded.notes)
 
 
+def test_a_pod_of_several_containers_runs_from_the_last_start_to_the_last_end(
+    tmp_path: Path,
+) -> None:
+    solo = pod("solo", 0, 10, 100)
+    late = pod("late", 0, 25, 130)["status"]["containerStatuses"]
+    solo["status"]["containerStatuses"] += late
+    (row,) = traces.load(listed(tmp_path / "pods.json", [solo])).jobs.to_dict("records")
+    assert row["duration_s"] == 105
+
+
 def test_a_job_that_was_submitted_again_is_another_and_a_replaced_rank_is_none(
     tmp_path: Path,
 ) -> None:

@@ -289,6 +289,24 @@ def test_headline_gives_advice_that_can_be_followed(settings: Path) -> None:
         assert "vary" not in text
 
 
+def test_headline_says_which_jobs_to_leave_out(settings: Path) -> None:
+    plan = plan_of(settings, ("seeds = [0, 1]", "seeds = [0]"))
+    why = "1 ('a'): asks for GPU model 'A100'; no node states its model"
+    measured = Measured((0.0,), {}, 1, why)
+
+    def get(seed: int, index: int) -> Evaluation:
+        return Evaluation(plan.sizes()[index], seed, measured)
+
+    found = search.search(plan, 0, get)
+    ran = tuple(get(0, index) for index in range(len(plan.sizes())))
+    answer = search.Answer((found,), None, None, False, {}, ran, ())
+    assert costcurve.headline(plan, answer, "--nodes") == (
+        f"No answer: even 60 nodes miss the target in 1 of 1 replications (seed 0: 1 job can never "
+        f"run: {why}); give --nodes LOW-HIGH with a larger HIGH, or leave these jobs out if no "
+        "number of such nodes could run them."
+    )
+
+
 @pytest.mark.slow
 def test_jobs_file_is_planned_with_one_replication(tmp_path: Path, jobs: pd.DataFrame) -> None:
     many = pd.concat(

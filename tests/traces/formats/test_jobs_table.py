@@ -48,6 +48,7 @@ DIALECTS = {
     "UTF-16, small end first": b"\xff\xfe" + TEXT.encode("utf-16-le"),
     "UTF-16, big end first": b"\xfe\xff" + TEXT.encode("utf-16-be"),
     "sep=": f"sep=;\n{TEXT.replace(',', ';')}".encode(),
+    "sep= of another letter": f"sep=^\n{TEXT.replace(',', '^')}".encode(),
     "quoted sep=": f'"sep=,"\r\n{TEXT}'.encode(),
     "sep= in UTF-16": f"sep=\t\r\n{TEXT.replace(',', chr(9))}".encode("utf-16"),
     "comments": f"# made by x\n#\n{TEXT}# the end, really\n".encode(),
