@@ -24,6 +24,7 @@ from traces.schema import (
     by_submission,
     check_gpus,
     finer_unit,
+    is_written_date,
     total_gpus,
 )
 
@@ -119,11 +120,25 @@ def load(
             f"jobs file {str(path)!r}, job {jobs['job'].iloc[0]!r}: the time of its submission, "
             f"{offset_s:.15g}, {fine}"
         )
+    notes = (*found.notes, *_like_dates(jobs["submit_s"]))
     jobs["submit_s"] -= offset_s
     return LoadedJobs(
         jobs, found.rejected, str(path), digest, chosen.kind, why, offset_s,
-        found.left_out, (*found.notes, *_far_apart(jobs)),
+        found.left_out, (*notes, *_far_apart(jobs)),
     )  # fmt: skip
+
+
+def _like_dates(submit_s: pd.Series[float]) -> tuple[str, ...]:
+    """Say it where all numbers of seconds read as dates, such as 20240301."""
+    if not (is_written_date(submit_s.iloc[0]) and is_written_date(submit_s.iloc[-1])):
+        return ()
+    values = submit_s.unique().tolist()
+    if not all(value.is_integer() and is_written_date(value) for value in values):
+        return ()
+    return (
+        f"all submissions look like dates, such as {values[0]:.0f}, and are taken as seconds; if "
+        "they are dates, write them as 2024-03-01",
+    )
 
 
 def _far_apart(jobs: pd.DataFrame) -> tuple[str, ...]:

@@ -179,10 +179,19 @@ def parse(
 
 def finer_unit(value: float) -> str:
     """Say that a time of submission is not in seconds, and the way out; "" if it may be."""
+    if value > LATEST_S and any(is_written_date(value / parts) for parts in (1e4, 1e6)):
+        return "looks like a date; write it as 2024-03-01 08:00:00"
     for least, (unit, divisor) in FINER_UNITS.items():
         if value > least:
             return f"looks like {unit} since 1970; divide by {divisor}"
     return ""
+
+
+def is_written_date(value: float) -> bool:
+    """True if the digits before the point are those of a date, such as 20240301."""
+    year, rest = divmod(int(value), 10_000)
+    month, day = divmod(rest, 100)
+    return 1990 <= year < 2100 and 1 <= month <= 12 and 1 <= day <= 31
 
 
 def _finer(raw: pd.Series, typed: pd.Series, wrong: Iterable[int]) -> list[BadCell]:

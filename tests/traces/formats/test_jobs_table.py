@@ -416,6 +416,8 @@ HEADER = LINES[0]
         ("1700000000000.5", "looks like milliseconds since 1970; divide by 1000;"),
         ("1700000000000000", "looks like microseconds since 1970; divide by 1000000;"),
         ("1700000000000000000", "looks like nanoseconds since 1970; divide by 1000000000;"),
+        ("20240301080000", "looks like a date; write it as 2024-03-01 08:00:00;"),
+        ("202403010800", "looks like a date; write it as 2024-03-01 08:00:00;"),
         ("1 March 2024", "must be a number, at least 0, or a date such as 2024-03-01 08:00:00"),
     ],
 )
@@ -423,6 +425,17 @@ def test_submissions_that_are_no_seconds(written: Write, submit_s: str, message:
     path = written(HEADER, "a,0,60,8", f"b,{submit_s},60,8")
     with pytest.raises(TraceError, match=f"line 3, column 'submit_s': '{submit_s}' {message}"):
         traces.load(path)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_said"),
+    [(20240229, 20240301, True), (20240229, 20240260, False), (20240301, 20240301.5, False)],
+)
+def test_days_written_as_numbers_are_named(
+    written: Write, first: float, second: float, is_said: bool
+) -> None:
+    notes = traces.load(written(HEADER, f"a,{first},60,8", f"b,{second},60,8")).notes
+    assert any("look like dates, such as 20240229," in note for note in notes) == is_said
 
 
 def test_milliseconds_in_parquet_and_in_other_formats(written: Write, tmp_path: Path) -> None:
