@@ -8,6 +8,8 @@ victims of two of them may overlap.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from scheduler.core.queues import Holding
@@ -234,7 +236,7 @@ class Cycles:
             tree.take(queue, kept(tree, entry.head))
             return
         gone = [*evicted.values(), *entry.evicts]
-        with Without(self.of, entry, gone) as attempt:
+        with without(self.of, entry, gone) as attempt:
             fits = attempt.fits()
         if not fits:
             entry.status, entry.reason = "skipped", "WaitingForQuota"
@@ -251,7 +253,7 @@ class Cycles:
         """Decide a head anew with the victims of earlier heads gone."""
         gone = {victim.gang for victim in evicted.values()}
         running = self.of.running
-        with Without(self.of, entry, list(evicted.values())):
+        with without(self.of, entry, list(evicted.values())):
             self.of.running = [[g for g in gangs if g not in gone] for gangs in running]
             only = [role.flavor for role in entry.found.roles]
             again = self.decided(entry.job, entry.pods, only)
@@ -325,15 +327,10 @@ class Cycles:
         return {queue: names for queue, names in found.items() if names}
 
 
-class Without(Attempt):
-    """A head's attempt with these victims gone."""
-
-    def __init__(self, of: Contest, entry: Entry, gone: list[Victim]) -> None:
-        super().__init__(of, entry.job.gang, entry.found.amounts, ())
-        self.gone = gone
-
-    def __enter__(self) -> Attempt:
-        super().__enter__()
-        for victim in self.gone:
-            self.evict(victim.gang, victim.why)
-        return self
+@contextmanager
+def without(of: Contest, entry: Entry, gone: list[Victim]) -> Iterator[Attempt]:
+    """Try a head with these victims gone."""
+    with Attempt(of, entry.job.gang, entry.found.amounts, ()) as attempt:
+        for victim in gone:
+            attempt.evict(victim.gang, victim.why)
+        yield attempt

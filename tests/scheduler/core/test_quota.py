@@ -138,7 +138,7 @@ FAULTS = {
     "queue 'ml': quota for flavor 'h200', which is unknown; choose one of h100, a100": change(
         quota={"h200": {"gpus": Quota(1)}}
     ),
-    "queue 'ml': weight is -1; give a number of 0 or more": change(weight=-1),
+    "queue 'ml': weight is -1.0; give a number of 0 or more": change(weight=-1.0),
     "cohort 'org': weight is nan; give a number": cohort(1, weight=float("nan")),
     "'gpus' of flavor 'h100': nominal is -4; give a number of 0 or more": change(
         quota={"h100": {"gpus": Quota(-4)}}
