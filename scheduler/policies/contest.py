@@ -19,6 +19,7 @@ class Contender:
         "admitted_us",
         "amounts",
         "cost",
+        "evicts",
         "gave_way",
         "leaving",
         "name",
@@ -37,6 +38,7 @@ class Contender:
         admitted_us: int = 0,
         cost: int = 0,
         leaving: bool = False,
+        evicts: bool = True,
     ) -> None:
         self.name = name
         self.queue = queue  #: its node in the tree
@@ -46,6 +48,7 @@ class Contender:
         self.admitted_us = admitted_us
         self.cost = cost  #: what its eviction would waste, in GPU-seconds
         self.leaving = leaving  #: it was told to go, and still holds all
+        self.evicts = evicts  #: False: its class says preemptionPolicy: Never
         #: for whom it was evicted, and for whom those were by then: it evicts none of them
         self.gave_way: frozenset[str] = frozenset()
 

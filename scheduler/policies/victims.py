@@ -34,6 +34,8 @@ def victims(
     `amounts` is all that it asks for, and `short` the cells of which there is too little, be it of
     quota or of nodes. Empty: nobody may be evicted, or it would not help. Leaves no trace.
     """
+    if not gang.evicts:
+        return []
     if contest.rules:
         return victims_by_share(contest, gang, amounts, short)
     candidates = Candidates(contest, gang, amounts, short)

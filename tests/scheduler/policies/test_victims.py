@@ -163,6 +163,16 @@ def test_short_of_nodes_within_quota_it_may_reclaim_from_borrowers_alone() -> No
     assert asked[1:] == ["b2", "b2 b1", "b1"]
 
 
+def test_a_gang_whose_class_never_preempts_evicts_nobody() -> None:
+    tree = two_queues(reclaim=Victims.ANY)
+    running = running_in_b(tree, 0, 0, 0, 0)
+    for rules in RULES:
+        gang = Contender("in", 0, 9, 9, evicts=False)
+        assert victims(Contest(tree, running, rules), gang, ((0, 4),), (0,)) == []
+        gang.evicts = True
+        assert victims(Contest(tree, running, rules), gang, ((0, 4),), (0,))
+
+
 def test_gangs_that_leave_already_go_first() -> None:
     tree = two_queues(reclaim=Victims.ANY)
     running = running_in_b(tree, 0, 0, 0, 0)
