@@ -314,3 +314,34 @@ def test_bad_lines_of_a_journal_are_named(shared_journal: Path) -> None:
     with pytest.raises(TraceError, match="line 2 is not a journal line"):
         traces.load(shared_journal)
     assert traces.load(shared_journal, on_bad_row="skip").num_bad == 1
+
+
+@pytest.mark.parametrize(
+    ("amount", "says"),
+    [
+        ("abc", "item 1 is not a pod .*nvidia.com/gpu is 'abc'"),
+        ("", "nvidia.com/gpu is ''"),
+        ("-1", "it asks for -1 GPUs; give 0 to"),
+        ("3000000000", "it asks for 3,000,000,000 GPUs"),
+        ("1e30", "nvidia.com/gpu is '1e30': .*too large"),
+    ],
+)
+def test_odd_quantities_are_named(tmp_path: Path, amount: str, says: str) -> None:
+    path = tmp_path / "pods.json"
+    odd = pod("odd", 0, 10, 100, phase="Succeeded")
+    odd["spec"]["containers"][0]["resources"]["requests"]["nvidia.com/gpu"] = amount
+    sound = pod("sound", 0, 10, 100, phase="Succeeded")
+    path.write_text(json.dumps({"kind": "List", "items": [odd, sound]}))
+    with pytest.raises(TraceError, match=f"in 1 of 2 rows: {says}|{says}"):
+        traces.load(path)
+    assert len(traces.load(path, on_bad_row="skip").jobs) == 1
+
+
+def test_parts_of_gpus_are_counted_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "pods.json"
+    half = pod("half", 0, 10, 100, phase="Succeeded")
+    half["spec"]["containers"][0]["resources"]["requests"]["nvidia.com/gpu"] = "0.5"
+    path.write_text(json.dumps({"kind": "List", "items": [half]}))
+    loaded = traces.load(path)
+    assert loaded.jobs["gpus_per_pod"].tolist() == [1]
+    assert any("a part of a GPU: 1, such as" in note for note in loaded.notes)

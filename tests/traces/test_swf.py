@@ -36,6 +36,24 @@ def test_fields_become_columns(written: Write) -> None:
     assert jobs["outcome"].tolist() == ["cancelled", "completed", "failed"]
 
 
+def test_times_count_from_the_start_that_the_header_says(written: Write) -> None:
+    loaded = traces.load(written("; UnixStartTime: 1700000000", *LINES, name="log.swf"))
+    assert loaded.offset_s == 1_700_000_090
+    assert loaded.jobs["submit_s"].tolist() == [0, 10, 20]
+    unknown = traces.load(written("; UnixStartTime: -1", *LINES, name="log.swf"))
+    assert unknown.offset_s == 90
+
+
+def test_lines_with_another_number_of_fields_are_counted_and_named(written: Write) -> None:
+    assert not any("18 fields" in note for note in traces.load(
+        written(*LINES[:-1], name="log.swf")).notes)  # fmt: skip
+    short = "4 120 0 9 4 -1 -1 4 200 -1 1 7"
+    loaded = traces.load(written(*LINES, short, name="log.swf"))
+    assert len(loaded.jobs) == 4
+    (note,) = (note for note in loaded.notes if "18 fields" in note)
+    assert "2 (line 5 has 20, line 6 has 12)" in note
+
+
 def test_processors_make_pods(written: Write) -> None:
     jobs = traces.load(written(*LINES, name="log.swf"), gpus_per_pod=8).jobs
     assert jobs["num_pods"].tolist() == [2, 1, 2]

@@ -18,6 +18,12 @@ SACCT = (
 #: a cell of JobID: 101, 102_7, 102_[1-10%2], 103+0, and steps of these
 JOB_ID = r"\d+(?:_\d+|_\[[^\]]*\]?|\+\d+)?(?:\.\w+(?:\+\d+)?)?"
 
+#: words of the headers of sacct's columns, beside its id of jobs
+_SACCT_WORDS = {
+    "jobname", "partition", "account", "alloccpus", "state", "exitcode", "user", "elapsed",
+    "elapsedraw", "submit", "start", "end", "ncpus", "nnodes", "reqtres", "alloctres",
+}  # fmt: skip
+_AS_JSON = "get it with: kubectl get pods -A -o json > pods.json"
 _AS_CSV = "save the table as CSV"
 _FROM_PANDAS = "write the table as CSV or Parquet, as with DataFrame.to_parquet"
 _PAI = "give pai_task_table.csv of the same trace"
@@ -47,8 +53,19 @@ def _utf_16(source: Source) -> bool:
 
 
 def _fixed_width(source: Source) -> bool:
+    """True for what sacct prints without -P, with or without the dashes below its header."""
     lines = [line for line in LINE_END.split(source.head) if line.strip()][:2]
-    return len(lines) == 2 and re.fullmatch(r"[-\s]*--[-\s]*", lines[1]) is not None
+    if not lines or re.search(r"[|,;\t]", lines[0]):
+        return False
+    words = lines[0].lower().split()
+    if len(lines) == 2 and re.fullmatch(r"[-\s]*--[-\s]*", lines[1]):
+        return any(word.startswith("jobid") for word in words)
+    return words[0] in ("jobid", "jobidraw") and len(_SACCT_WORDS & set(words)) > 1
+
+
+def _yaml_of_kubernetes(source: Source) -> object:
+    start = r"(?:\s*(?:---|#[^\n]*)?\n)*(?:- )?(?:apiVersion|kind|items|metadata):"
+    return re.match(start, source.head) and re.search(r"(?m)^[- ]*apiVersion:\s*\S", source.head)
 
 
 def _sia(source: Source) -> bool:
@@ -77,10 +94,20 @@ ALWAYS: tuple[Mistake, ...] = (
             "save it as UTF-8, as with iconv -f UTF-16LE -t UTF-8"),
     Mistake("not text: it has NUL bytes", lambda source: "\0" in source.head,
             "fetch it again, or export it as CSV"),
-    Mistake("the output of sacct in columns of fixed width, which truncates values",
-            lambda source: _fixed_width(source) and _matches(r".*\bJobID")(source), SACCT),
     Mistake("the output of squeue, which has no times of jobs that ended",
             _matches(r"\s*JOBID[\s|]+PARTITION[\s|]+NAME\b"), SACCT),
+    Mistake("the output of sacct in columns of fixed width, which truncates values",
+            _fixed_width, SACCT),
+    Mistake("the output of sinfo or of scontrol show node, which has nodes and no jobs",
+            _matches(r"\s*(PARTITION\s+AVAIL\b|NodeName=)"), SACCT),
+    Mistake("the audit policy or an audit log of Kubernetes as YAML",
+            lambda source: _yaml_of_kubernetes(source) and "audit.k8s.io/" in source.head,
+            "give the log that the API server writes (--audit-log-path) as JSON, one event a line"),
+    Mistake("YAML of Kubernetes, of which muster reads the JSON form", _yaml_of_kubernetes,
+            _AS_JSON),
+    Mistake("a table or a description that kubectl prints for people, without the times of pods",
+            _matches(r"\s*(NAMESPACE\s+)?(NAME\s+READY\s+STATUS\b|NAME\b.*\sAGE\b|LAST SEEN\s)"
+                     r"|Name: +\S+\s+Namespace: |pod/\S+\s"), _AS_JSON),
     Mistake("the output of scontrol show job, which forgets jobs minutes after they end",
             _matches(r"\s*JobId=\d+"), SACCT),
     Mistake("an accounting log of PBS",
@@ -101,6 +128,9 @@ ALWAYS: tuple[Mistake, ...] = (
 
 #: where no format is recognised
 UNKNOWN: tuple[Mistake, ...] = (
+    Mistake("the output of sacct in columns of fixed width and without a header line",
+            _matches(rf"\s*{JOB_ID}\s[^|,;\t\n]*\s(COMPLETED|FAILED|CANCELLED|TIMEOUT|RUNNING|"
+                     r"PENDING|OUT_OF_ME\S*|NODE_FAIL)\b"), SACCT),
     Mistake("the output of sacct without a header line", _matches(rf"{JOB_ID}\|.*\|"),
             "give its columns as you gave them to sacct: --columns JobID,User,..., or leave out "
             "-n (--noheader)"),

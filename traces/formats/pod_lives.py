@@ -16,7 +16,7 @@ import pandas as pd
 
 from scheduler.kube.objects import Pod, Thing
 from scheduler.workloads import gangs
-from scheduler.workloads.requests import UNIT, pod_requests
+from scheduler.workloads.requests import UNIT, nano, pod_requests
 from traces.formats.outcomes import (
     CANCELLED,
     COMPLETED,
@@ -26,6 +26,7 @@ from traces.formats.outcomes import (
     UNKNOWN,
     still_ran,
 )
+from traces.schema import INT_MAX
 
 GIB = 1 << 30
 #: resources that stand for whole GPUs, or what takes their place
@@ -33,6 +34,7 @@ GPU_RESOURCES = (
     "nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "habana.ai/gaudi",
     "google.com/tpu", "aws.amazon.com/neuron", "huawei.com/Ascend910",
 )  # fmt: skip
+MIG = "nvidia.com/mig-"  #: begins the resources of slices, which count as GPUs
 #: labels of nodes that name a GPU model, as pods ask for them
 MODEL_LABELS = (
     "nvidia.com/gpu.product", "cloud.google.com/gke-accelerator", "gpu.nvidia.com/model",
@@ -63,10 +65,31 @@ def gpus_of(pod: Pod) -> int:
     Raises:
         ValueError: a quantity cannot be read.
     """
-    amounts = pod_requests(pod)
-    whole = sum(amounts.get(name, 0) for name in GPU_RESOURCES)
-    parts = sum(n for name, n in amounts.items() if name.startswith("nvidia.com/mig-"))
-    return -(-(whole + parts) // UNIT)
+    gpus = -(-_gpu_nano(pod) // UNIT)
+    if not 0 <= gpus <= INT_MAX:
+        raise ValueError(f"it asks for {gpus:,} GPUs; give 0 to {INT_MAX:,}")
+    return gpus
+
+
+def _gpu_nano(pod: Pod) -> int:
+    """Return the GPUs that a pod asks for, in billionths."""
+    try:
+        amounts = pod_requests(pod)
+    except ValueError as error:
+        raise ValueError(f"{_unreadable(pod)}{error}") from None
+    is_gpu = {name: name in GPU_RESOURCES or name.startswith(MIG) for name in amounts}
+    return sum(amount for name, amount in amounts.items() if is_gpu[name])
+
+
+def _unreadable(pod: Pod) -> str:
+    """Return which resource has a quantity that cannot be read, for the begin of a message."""
+    for one in (*pod.spec.init_containers, *pod.spec.containers):
+        for name, amount in (*one.resources.limits.items(), *one.resources.requests.items()):
+            try:
+                nano(amount)
+            except ValueError:
+                return f"{name} is {amount!r}: "
+    return ""
 
 
 def _nobody(kind: str, namespace: str, name: str) -> Thing | None:
@@ -137,11 +160,17 @@ def gathered(lives: Iterable[Life], seen_until_s: float) -> Gathered:
             }
         )
     notes = list(still_ran(unfinished))
+    if parts := [one.pod for members in of_gang.values() for one in members
+                 if _gpu_nano(one.pod) % UNIT]:  # fmt: skip
+        notes.append(
+            f"pods that ask for a part of a GPU: {len(parts):,}, such as {parts[0].where}; each "
+            "counts with the next whole number (Kubernetes takes only whole GPUs)"
+        )
     if helpers:
-        notes.append(f"pods without GPUs of {helpers:,} gangs of GPU pods are left out of them")
+        notes.append(f"gangs of GPU pods with pods without GPUs, which are left out: {helpers:,}")
     if uneven:
         notes.append(
-            f"{uneven:,} gangs have pods of several sizes; each counts with its largest pod"
+            f"gangs with pods of several sizes: {uneven:,}; each counts with its largest pod"
         )
     left_out = {NEVER_WHOLE: never_ran} if never_ran else {}
     return Gathered(pd.DataFrame(rows), left_out, tuple(notes))

@@ -20,6 +20,7 @@ from traces.formats.interface import Options, Reading
 from traces.formats.mistaken import JOB_ID, SACCT
 from traces.formats.outcomes import SLURM, UNKNOWN, outcomes, slurm_states, still_ran
 from traces.formats.rows import Mask, RawTable, leave_out, reject, sound_and
+from traces.formats.slurm_commas import with_bars
 from traces.formats.slurm_pods import attempts, gangs, pods
 from traces.formats.source import Source
 from traces.formats.text import read_table
@@ -97,11 +98,12 @@ def read(source: Source, options: Options) -> Reading:
             them), or has bad rows that may not be skipped.
     """
     table = read_table(source, unquoted="|")
-    if table.delimiter == "," and 2 * len(table.torn) > len(table.rows):
+    if table.delimiter == "," and table.torn:
+        table = read_table(with_bars(source), unquoted="|")
+    if 2 * len(table.torn) > len(table.rows):
         raise TraceError(
-            f"{source}: its cells contain commas, as TRES do, and commas separate them; get the "
-            "log with: "
-            f"{SACCT}"
+            f"{source}: most of its rows have another number of cells than its header; get the "
+            f"log with: {SACCT}"
         )
     names = {slurm_name(name): name for name in reversed(table.rows.columns)}
     _check_columns(source, names)
@@ -133,7 +135,7 @@ def read(source: Source, options: Options) -> Reading:
     for values, name in ((submit_s, "submit"), (duration_s, _duration_column(log))):
         known = {cell.row for cell in bad}
         bad += [
-            BadCell(int(row), names[name], "", "is missing")
+            BadCell(int(row), names[name], *_missing(table.rows[names[name]].iloc[row], name))
             for row in np.flatnonzero(values.isna().to_numpy())
             if row not in known
         ]
@@ -166,6 +168,13 @@ def read(source: Source, options: Options) -> Reading:
     jobs = gangs(attempts(found[kept], notes), notes)
     jobs = pods(jobs, options.gpus_per_node, notes)
     return Reading(fill(jobs), rejected, left_out, tuple(notes))
+
+
+def _missing(cell: object, name: str) -> tuple[str, str]:
+    """Return a cell that says nothing of a time, and why its row is bad."""
+    if not (text := shown(cell)):
+        return "", "is missing"
+    return text, "is no time" if name == "submit" else "is no time, and Start and End give none"
 
 
 def _check_columns(source: Source, names: dict[str, str]) -> None:
@@ -201,8 +210,10 @@ def _durations(
     bad: list[BadCell],
 ) -> pd.Series[float]:
     """Return how long each attempt ran, or has run so far."""
-    found = log.parsed("elapsedraw", _number, "a number of seconds", bad)
-    found = found.fillna(log.parsed("elapsed", clock_s, "a time such as 1-02:03:04", bad))
+    found = log.parsed("elapsedraw", _number, "a number of seconds, at least 0", bad)
+    found = found.fillna(
+        log.parsed("elapsed", clock_s, "a time such as 1-02:03:04, at least 0", bad)
+    )
     ran_s = end_s - start_s
     found = found.fillna(ran_s.where(ran_s >= 0))
     latest_s = pd.concat([submit_s, start_s, end_s]).max()

@@ -2,6 +2,7 @@
 
 Format: https://www.cs.huji.ac.il/labs/parallel/workload/swf.html. A processor becomes a pod of one
 GPU, or `gpus_per_pod` processors a pod. Field 9 is the requested time; -1 means the run time.
+Times count from the header's UnixStartTime, where there is one.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ _FIELDS = {
 }
 _NUMBER = re.compile(r"[-+]?\d.*")
 _NUM_FIELDS = 18
+#: when the clock of a log stood at 0, in Unix seconds
+_UNIX_START = re.compile(r";\s*UnixStartTime:\s*(\d+)", re.IGNORECASE)
+#: so many lines with another number of fields are named
+_MOST_NAMED = 5
 _FEWEST_FIELDS = 9
 
 
@@ -52,7 +57,7 @@ def read(source: Source, options: Options) -> Reading:
         TraceError: the file is unreadable, or holds bad rows and `on_bad_row` is "fail".
     """
     notes: list[str] = []
-    table = _split(source, notes)
+    table, start_unix_s = _split(source, notes)
     bad: list[BadCell] = []
     job = numbers(table, "job", 0.0, bad, whole=True)
     submit_s = numbers(table, "submit", 0.0, bad)
@@ -102,7 +107,7 @@ def read(source: Source, options: Options) -> Reading:
     jobs = pd.DataFrame(
         {
             "job": job[kept].map(_whole),
-            "submit_s": submit_s[kept],
+            "submit_s": submit_s[kept] + start_unix_s,
             "duration_s": run_s[kept],
             "walltime_s": asked_s.where(asked_s > 0, run_s)[kept],
             "num_pods": num_pods,
@@ -120,17 +125,22 @@ def _whole(number: float) -> str:
     return f"{number:.0f}" if np.isfinite(number) else ""
 
 
-def _split(source: Source, notes: list[str]) -> RawTable:
-    """Return the fields of the job lines as text; header lines begin with a semicolon, or a #.
+def _split(source: Source, notes: list[str]) -> tuple[RawTable, float]:
+    """Return the fields of the job lines as text, and the Unix time of the log's zero, or 0.
 
-    So do some logs without either: lines of words before the first job are a header, too.
+    Header lines begin with a semicolon, or a #. Some logs have neither: lines of words before the
+    first job are a header, too.
     """
     lines: list[int] = []
     rows: list[list[str]] = []
     torn: list[BadCell] = []
+    uneven: list[str] = []
+    start_unix_s = 0.0
     text = source.content.decode(encoding_of(source.content), "replace")
     for number, line in enumerate(text.splitlines(), 1):
         fields = line.split()
+        if found := _UNIX_START.match(line.strip()):
+            start_unix_s = float(found[1])
         if not fields or fields[0].startswith((";", "#")):
             continue
         if not rows and not any(map(_NUMBER.fullmatch, fields)):
@@ -139,10 +149,19 @@ def _split(source: Source, notes: list[str]) -> RawTable:
         if len(fields) < _FEWEST_FIELDS:
             reason = f"has fewer than {_FEWEST_FIELDS} fields ({len(fields)})"
             torn.append(BadCell(len(rows), "", " ".join(fields), reason))
+        elif len(fields) != _NUM_FIELDS:
+            uneven.append(f"line {number} has {len(fields)}")
         fields += ["-1"] * (_NUM_FIELDS - len(fields))
         rows.append([fields[place] for place in _FIELDS.values()])
         lines.append(number)
     if not rows:
         raise TraceError(f"SWF file {str(source)!r} has no job lines")
+    if uneven:
+        more = ", ..." if len(uneven) > _MOST_NAMED else ""
+        notes.append(
+            f"lines without the {_NUM_FIELDS} fields of SWF: {len(uneven):,} "
+            f"({', '.join(uneven[:_MOST_NAMED])}{more}); missing fields count as unknown, further "
+            "ones are ignored"
+        )
     table = pd.DataFrame(rows, columns=list(_FIELDS), dtype="str")
-    return RawTable(table, pd.Series(lines), str(source), tuple(torn))
+    return RawTable(table, pd.Series(lines), str(source), tuple(torn)), start_unix_s

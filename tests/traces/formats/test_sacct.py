@@ -54,6 +54,22 @@ def job(path: Path, **options: object) -> dict[str, object]:
     return row
 
 
+@pytest.mark.parametrize("name", ["NodeList", "Elapsed"])
+def test_commas_between_cells_and_within_them(log: Write, name: str) -> None:
+    more: dict[str, str | None] = {"NodeList": "n[1,3-4]", "Elapsed": "01:00:00"}
+    rows = (
+        {"JobID": "102_[1,3%2]", "State": "PENDING", "Start": "Unknown", "AllocTRES": ""},
+        {"JobID": "8", "ReqTRES": "cpu=64,mem=512G,node=2"},
+        {"JobID": "9", name: more[name]},
+    )
+    first = {name: more[name]}
+    expected = traces.load(log(first, *({**first, **row} for row in rows)))
+    found = traces.load(log(first, *({**first, **row} for row in rows), delimiter=","))
+    assert found.jobs["job"].tolist() == ["7", "8", "9"]
+    assert found.jobs.equals(expected.jobs)
+    assert found.num_bad == 0
+
+
 def test_the_sample(written: Write) -> None:
     loaded = traces.load(SAMPLE)
     jobs = loaded.jobs.set_index("job")
@@ -113,9 +129,9 @@ def test_a_table_with_commas_and_quotes(written: Write) -> None:
     assert job(written(*lines, name="jobs.csv"))["num_pods"] == 2
 
 
-def test_commas_between_cells_and_in_them(log: Write) -> None:
+def test_commas_that_cannot_be_told_apart(log: Write) -> None:
     with pytest.raises(TraceError, match="sacct -a -P"):
-        traces.load(log({}, delimiter=","))
+        traces.load(log({"User": "a,b"}, delimiter=","))
 
 
 @pytest.mark.parametrize("end", ["", "|"])
@@ -427,7 +443,10 @@ def test_parts_of_a_heterogeneous_job_are_one_gang(log: Write) -> None:
     [
         ({"Submit": "yesterday"}, "'Submit': 'yesterday' must be a date"),
         ({"Start": "10:30"}, "'Start': '10:30' must be a date"),
-        ({"Submit": "Unknown"}, "'Submit': '' is missing"),
+        ({"Submit": "Unknown"}, "'Submit': 'Unknown' is no time"),
+        ({"Submit": ""}, "'Submit': '' is missing"),
+        ({"ElapsedRaw": "INVALID", "End": "Unknown"}, "'INVALID' is no time, and Start and End"),
+        ({"ElapsedRaw": "-5"}, "'-5' must be a number of seconds, at least 0"),
         ({"ElapsedRaw": "1e3x"}, "'ElapsedRaw': '1e3x' must be a number of seconds"),
         ({"ElapsedRaw": "", "Start": "2026-10-01T10:00:00"}, "'ElapsedRaw': '' is missing"),
         ({"TimelimitRaw": "an hour"}, "'TimelimitRaw': 'an hour' must be a number of minutes"),
