@@ -120,7 +120,7 @@ def read_heads(folders: Sequence[Path]) -> list[Head]:
 def _head(folder: Path) -> Head:
     manifest = read_manifest(folder)
     point = manifest.get("point", {})
-    jobs = read_table(folder, "jobs", ["submit_s"])
+    jobs = read_table(folder, "jobs", ["submit_s", "end_s"])
     source = str(manifest.get("input_sha256") or point.get("jobs_sha256") or "")
     name = manifest.get("input") or "jobs"
     return Head(

@@ -13,9 +13,14 @@ from sim.runs.steps import allocation_steps, pending_steps
 
 
 def submission_window(jobs: pd.DataFrame, end_s: float) -> metrics.Window:
-    """Return the window from time 0 to the last submission; jobs are followed to `end_s`."""
+    """Return the window from time 0 to the last submission; jobs are followed to `end_s`.
+
+    Jobs submitted at the very end count if they ended there: they take no time.
+    """
     last_s = float(jobs["submit_s"].max())
-    return metrics.Window(0.0, min(np.nextafter(last_s, np.inf), end_s), end_s)
+    took_no_time = bool((jobs["end_s"] <= jobs["submit_s"])[jobs["submit_s"] == last_s].any())
+    after_s = float(np.nextafter(last_s, np.inf))
+    return metrics.Window(0.0, after_s if took_no_time else min(after_s, end_s), end_s)
 
 
 def summarize(

@@ -68,6 +68,14 @@ def test_plain_tables_are_read_at_once(written: Write, lines: list[str]) -> None
     assert quick(source, Options()) is not None
 
 
+def test_a_reader_takes_the_quick_way_where_it_can(
+    written: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(HEADER, GOOD)
+    monkeypatch.setattr("traces.formats.jobs.read_table", lambda *_: pytest.fail("cell by cell"))
+    assert len(traces.load(path).jobs) == 1
+
+
 @pytest.mark.parametrize(
     "line",
     ['"b",1,60,2,8,,0,bob', " b,1,60,2,8,,0,bob", "#b,1,60,2,8,,0,bob", "b,1,60,2,8,,0,Jürgen",

@@ -11,6 +11,7 @@ import pytest
 from sim import RunResult, run
 from sim.commands.main import invoke
 from sim.report.headlines import run_lines
+from sim.report.report import build_report
 from sim.runs.reader import origin
 from sim.study.search import solve
 from sim.study.study import run_study
@@ -118,6 +119,15 @@ def test_jobs_that_all_come_at_once_have_the_figures_of_the_whole_run(tmp_path: 
     assert found.summary["pending_pods_mean"] == pytest.approx(1.0)
     assert found.summary["allocation_ratio"] == pytest.approx(1.0)
     assert "nan" not in " ".join(run_lines(found, tmp_path)).replace("pending", "")
+
+
+@pytest.mark.parametrize("submit_s", [[0.0, 100.0, 100.0], [7.0, 7.0, 7.0]])
+def test_jobs_of_no_time_at_the_very_end_are_counted(submit_s: list[float], tmp_path: Path) -> None:
+    found = run(table(0.0).assign(submit_s=submit_s, duration_s=0.0), nodes=1)
+    assert found.summary["queueing_delay_by_gpus"]["<=8"]["num_jobs"] == 3
+    assert found.summary["queueing_delay_p95_s"] == 0.0
+    page = build_report([found.save(tmp_path / "run")], tmp_path / "page")
+    assert pd.read_csv(page.parent / "tables/headline.csv")["num_jobs"].tolist() == [3]
 
 
 def test_figures_that_do_not_exist_are_null(tmp_path: Path) -> None:
