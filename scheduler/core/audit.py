@@ -6,6 +6,8 @@ from collections import Counter
 
 from scheduler.core.model import NodeStatus, Phase, PodShape
 from scheduler.core.queueing import family_key, family_size
+from scheduler.core.quota import NO_PARENT
+from scheduler.core.quotabook import QuotaBook
 from scheduler.core.state import ClusterState, place_in_queue
 from scheduler.core.times import FOREVER_US
 
@@ -19,6 +21,8 @@ def validate(state: ClusterState) -> None:
     _validate_nodes(state)
     _validate_gangs(state)
     _validate_queue(state)
+    if state.book is not None:
+        _validate_quota(state, state.book)
 
 
 def _validate_nodes(state: ClusterState) -> None:
@@ -129,13 +133,43 @@ def _validate_queue(state: ClusterState) -> None:
     assert {id(family): family.num_waiting for family in queue.families.values()} == counted
     for family in queue.families.values():
         assert family.sizes == sorted(family.demands)
-        for size, demand in family.demands.items():
+        for number, demand in family.demands.items():
+            assert number == demand.num_pods * family.num_queues + demand.queue
             assert demand.entries == sorted(demand.entries, key=lambda e: e[0])
             assert demand.entries, "an empty demand is kept"
             for key, member in demand.entries:
                 assert key == member.key == place_in_queue(state, member)
-                assert family_key(member.missing) == family.key
-                assert family_size(member.missing) == size
+                base = family_key(member.missing)
+                flavors = state.flavors_for(member)
+                assert family.key == (base if state.book is None else (base, flavors))
+                assert family_size(member.missing) == demand.num_pods
+                assert member.queue == demand.queue
     for name, reservation in state.reservations.items():
         assert name in state.gangs, f"reservation for unknown gang {name!r}"
         assert reservation.start_us <= FOREVER_US
+
+
+def _validate_quota(state: ClusterState, book: QuotaBook) -> None:
+    tree = book.tree
+    usage = [[0] * len(tree.cells) for _ in tree.names]
+    held = [(member, member.held) for member in state.gangs.values()]
+    held += [(state.gangs[name], each.placement) for name, each in state.reservations.items()]
+    for member, placement in held:
+        for cell, amount in book.amounts_of(member.gang.roles, placement):
+            usage[member.queue][cell] += amount
+    rising = sorted(range(len(tree.names)), key=lambda node: tree.heights[node])
+    for node in rising:  # children come before their parents
+        above = tree.parent[node]
+        for cell in range(len(tree.cells)):
+            says, used = tree.usage[node][cell], usage[node][cell]
+            assert used == says, (
+                f"{tree.names[node]!r} uses {used} of {book.resource(cell)}, says {says}"
+            )
+            if above != NO_PARENT:
+                usage[above][cell] += max(0, used - tree.local[node][cell])
+    for index, line in enumerate(state.queue.lines):
+        expected = sorted(
+            (m.key, m.gang.name) for m in state.queue.members.values() if m.queue == index
+        )
+        found = [(member.key, member.gang.name) for _, member in line.entries()]
+        assert found == expected, f"the line of queue {tree.names[index]!r} is out of order"

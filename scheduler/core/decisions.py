@@ -17,6 +17,7 @@ class PendingReason(StrEnum):
     """
 
     NEVER_FITS = "never_fits"
+    QUOTA = "quota"
     CAPACITY = "capacity"
     FRAGMENTATION = "fragmentation"
     BEHIND_HEAD = "behind_head"
@@ -66,6 +67,8 @@ class Preempt:
 class Wait:
     """What all waiting gangs of one pod family wait for, by their size in pods.
 
+    It is about nodes: that a queue's quota is short instead depends on the queue, and whoever has
+    the state works it out from its tree (`quotabook.QuotaBook.fits`).
     One value for a whole family, because a blocked queue must cost by its distinct shapes and
     not by its length; `policies.explain` spells it out for one gang.
     """
@@ -120,9 +123,25 @@ class Shortage:
     beside: str = ""  #: where given, `most` looks at nodes that have this resource for a pod
 
 
+@dataclass(frozen=True, slots=True)
+class QuotaShortage:
+    """One resource of one flavor of which a waiting gang's queue has too little quota left."""
+
+    queue: str
+    flavor: str
+    resource: str  #: as `PodShape.amounts` names it, and in its unit
+    asked: int  #: by the gang
+    available: int  #: to the queue now; below 0 if its quota is overdrawn
+    nominal: int  #: the queue's own
+    used: int  #: by the queue
+    #: who would have to give back, and how much each borrows: the most first
+    borrowers: tuple[tuple[str, int], ...] = ()
+
+
 class Lack(StrEnum):
     """Why a gang could not start on the empty cluster, with all nodes in service."""
 
+    QUOTA = "quota"  #: it asks for more than its queue could ever have
     NODES = "nodes"  #: there are no nodes
     POOL = "pool"  #: no node is in the pool
     MODEL = "model"  #: no node has the GPU model
@@ -153,13 +172,14 @@ class Unmet:
     pods: int  #: of the role it is about, or of all roles
     pod: PodShape
     #: NODE: each resource of which no node has enough; MIX: two that no node has both of;
-    #: ROLES: what all of them ask for, and all nodes have
+    #: ROLES: what all of them ask for, and all nodes have; QUOTA: the same, and the queue may have
     offers: tuple[Offer, ...] = ()
     pools: tuple[str, ...] = ()  #: that there are; MODEL_IN_POOL: that have the model
     models: tuple[str, ...] = ()  #: that there are; MODEL_IN_POOL: that the pool has
     num_nodes: int = 0  #: that it may use
     hold_pods: int = 0  #: COUNT: how many of its pods they hold when empty
     resource: str = ""  #: COUNT: the resource for which they hold no more
+    queue: str = ""  #: QUOTA: whose quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +197,7 @@ class Explanation:
     short: Shortage | None = None  #: what binds, where it waits for capacity or fragmentation
     unmet: Unmet | None = None  #: what no node offers, where it can never fit
     aside: bool = False  #: no end of gangs makes room for it; it lets others pass
+    quota: QuotaShortage | None = None  #: what is short, where it waits for quota
 
 
 #: `decide` ends a complete pass with `Considered`

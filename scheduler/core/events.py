@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scheduler.core.model import Gang, Node, Placement, PodShape, Role
+from scheduler.core.queues import Queues
 from scheduler.core.times import FOREVER_US
 
 
@@ -212,6 +213,13 @@ class GangTakenUp:
 
 
 @dataclass(slots=True)
+class QueuesChanged:
+    """The words of the queues file are these now. Whatever runs goes on, even above its quota."""
+
+    queues: Queues
+
+
+@dataclass(slots=True)
 class Considered:
     """The pass over this state is complete and its decisions are applied; `decide` ends with it.
 
@@ -245,5 +253,6 @@ ClusterEvent = (
     | GangMends
     | GangSetAside
     | GangTakenUp
+    | QueuesChanged
     | Considered
 )

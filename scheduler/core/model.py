@@ -226,7 +226,9 @@ class Gang(NamedTuple):
 #: place in the queue: numbers first, the name last
 OrderKey = tuple[int | str, ...]
 #: equal pods: their shape and selector; others: the roles themselves, where only one size exists
-FamilyKey = tuple[PodShape, Selector] | tuple[Role, ...]
+ShapeKey = tuple[PodShape, Selector] | tuple[Role, ...]
+#: where queues have quota, with the flavors that the gangs may try, by number
+FamilyKey = ShapeKey | tuple[ShapeKey, tuple[int, ...]]
 
 
 class Slice(NamedTuple):

@@ -2,7 +2,7 @@
 
 Gangs of one pod request form a *family*; within it, those of one size form a *demand*. If a family
 has room for n pods, then all its gangs of up to n pods fit and no other does, so a pass asks the
-cluster once per family.
+cluster once per family. Where there are queues with quota, a demand is of one queue.
 """
 
 from __future__ import annotations
@@ -13,8 +13,18 @@ from itertools import islice
 from operator import itemgetter
 from typing import NamedTuple
 
-from scheduler.core.model import FamilyKey, Gang, OrderKey, Phase, Placement, Role, of_one_shape
+from scheduler.core.model import (
+    FamilyKey,
+    Gang,
+    OrderKey,
+    Phase,
+    Placement,
+    Role,
+    ShapeKey,
+    of_one_shape,
+)
 from scheduler.core.nodegroup import NodeGroup
+from scheduler.core.quotabook import Option
 from scheduler.core.times import FOREVER_US
 
 Entry = tuple[OrderKey, "GangState"]
@@ -44,13 +54,15 @@ class GangState:
         "overtaken",
         "phase",
         "present",
+        "queue",
         "release",
         "saved_us",
         "size",
     )
 
-    def __init__(self, gang: Gang, present: int, family: Family, size: int) -> None:
+    def __init__(self, gang: Gang, present: int, family: Family, size: int, queue: int = 0) -> None:
         self.gang = gang
+        self.queue = queue  #: its number in the quota tree; 0 where there is none
         self.phase = Phase.GATHERING
         self.missing = gang.roles  #: roles and counts still without a node
         self.family = family  #: of the missing roles
@@ -67,7 +79,7 @@ class GangState:
 
     def copied(self) -> GangState:
         """Return another gang that is as this one is now."""
-        copy = GangState(self.gang, self.present, self.family, self.size)
+        copy = GangState(self.gang, self.present, self.family, self.size, self.queue)
         copy.become(self)
         return copy
 
@@ -90,12 +102,13 @@ class GangState:
 
 
 class Demand:
-    """Waiting gangs of one family and size."""
+    """Waiting gangs of one family and size, and of one queue."""
 
-    __slots__ = ("_by_walltime", "entries", "num_pods")
+    __slots__ = ("_by_walltime", "entries", "num_pods", "queue")
 
-    def __init__(self, num_pods: int) -> None:
+    def __init__(self, num_pods: int, queue: int = 0) -> None:
         self.num_pods = num_pods
+        self.queue = queue
         self.entries: list[Entry] = []  #: in queue order
         #: in order of walltime; kept once somebody asks for it
         self._by_walltime: list[tuple[int, Entry]] | None = None
@@ -152,15 +165,26 @@ class Family:
         "key",
         "max_size",
         "num_gangs",
+        "num_queues",
         "num_waiting",
+        "options",
         "roles",
         "short",
         "sizes",
     )
 
-    def __init__(self, key: FamilyKey, roles: tuple[Role, ...], max_size: int) -> None:
+    def __init__(
+        self,
+        key: FamilyKey,
+        roles: tuple[Role, ...],
+        max_size: int,
+        options: tuple[Option, ...] = (),
+        num_queues: int = 1,
+    ) -> None:
         self.key = key
         self.roles = roles  #: one, of any count, where all pods are equal
+        self.options = options  #: where queues have quota: the ways to place its gangs
+        self.num_queues = num_queues
         self.max_size = max_size  #: the largest size that the empty cluster holds
         self.num_gangs = 0  #: that are of it, waiting or not
         self.num_waiting = 0
@@ -169,28 +193,36 @@ class Family:
         self.free_pods = -1
         self.short = ""
         self.apart = ""
-        # Kept once a pass looks past the head, see `WaitQueue.index_demands`.
-        self.sizes: list[int] = []  #: ascending sizes that have a waiting gang
+        # Kept once a pass looks past the head, see `WaitQueue.index_demands`. Where there are
+        # queues, a demand is numbered size * num_queues + queue.
+        self.sizes: list[int] = []  #: ascending numbers that have a waiting gang
         self.demands: dict[int, Demand] = {}
 
-    def add(self, size: int, entry: Entry) -> None:
+    def add(self, entry: Entry) -> None:
         """Insert a waiting gang into its demand."""
-        demand = self.demands.get(size)
+        size, queue = entry[1].size, entry[1].queue
+        number = size * self.num_queues + queue
+        demand = self.demands.get(number)
         if demand is None:
-            demand = self.demands[size] = Demand(size)
-            insort(self.sizes, size)
+            demand = self.demands[number] = Demand(size, queue)
+            insort(self.sizes, number)
         demand.add(entry)
 
-    def discard(self, size: int, entry: Entry) -> None:
+    def discard(self, entry: Entry) -> None:
         """Remove a gang from its demand."""
-        demand = self.demands[size]
+        number = entry[1].size * self.num_queues + entry[1].queue
+        demand = self.demands[number]
         demand.discard(entry)
         if not demand.entries:
-            del self.demands[size]
-            del self.sizes[bisect_left(self.sizes, size)]
+            del self.demands[number]
+            del self.sizes[bisect_left(self.sizes, number)]
+
+    def up_to(self, size: int) -> list[int]:
+        """Return the numbers of the demands of up to this size."""
+        return self.sizes[: bisect_left(self.sizes, (size + 1) * self.num_queues)]
 
 
-def family_key(roles: tuple[Role, ...]) -> FamilyKey:
+def family_key(roles: tuple[Role, ...]) -> ShapeKey:
     """Return what gangs must share to fit or not fit by their size alone."""
     one = of_one_shape(roles)
     return roles if one is None else (one.pod, one.selector)
@@ -202,53 +234,30 @@ def family_size(roles: tuple[Role, ...]) -> int:
     return 1 if one is None else one.count
 
 
-class WaitQueue:
-    """Waiting gangs in one order."""
+class Line:
+    """Waiting gangs in one order: all of them, or those of one queue."""
 
-    __slots__ = ("_entries", "_first", "_has_demands", "families", "fresh", "head_seen", "members")
+    __slots__ = ("_entries", "_first", "seen")
 
     def __init__(self) -> None:
-        self.members: dict[str, GangState] = {}
-        #: families with a waiting gang
-        self.families: dict[FamilyKey, Family] = {}
-        #: gangs that no pass has considered yet
-        self.fresh: dict[GangState, None] = {}
         #: the head at the last pass
-        self.head_seen: GangState | None = None
+        self.seen: GangState | None = None
         #: in order, from `_first` on; before it stand gangs that left from the head
         self._entries: list[Entry] = []
         self._first = 0
-        self._has_demands = False
 
-    def __len__(self) -> int:
-        return len(self.members)
-
-    def add(self, state: GangState) -> None:
-        """Enqueue by `state.key`."""
-        entry = (state.key, state)
+    def add(self, entry: Entry) -> None:
+        """Insert a gang by its key."""
         entries = self._entries
-        if not entries or state.key > entries[-1][0]:
+        if not entries or entry[0] > entries[-1][0]:
             entries.append(entry)
         else:
             insort(entries, entry, self._first)
-        self.members[state.gang.name] = state
-        self.fresh[state] = None
-        family = state.family
-        if not family.num_waiting:
-            self.families[family.key] = family
-        family.num_waiting += 1
-        if self._has_demands:
-            family.add(state.size, entry)
 
-    def discard(self, state: GangState) -> None:
-        """Take a gang out, wherever it stands, if it is in the queue."""
-        if self.members.pop(state.gang.name, None) is None:
-            return
-        self.fresh.pop(state, None)
-        if state is self.head_seen:
-            self.head_seen = None
+    def discard(self, entry: Entry) -> None:
+        """Remove a gang that is in it."""
         entries, first = self._entries, self._first
-        if entries[first][1] is state:
+        if entries[first][1] is entry[1]:
             self._first = first = first + 1
             if first == len(entries):
                 entries.clear()
@@ -257,26 +266,111 @@ class WaitQueue:
                 del entries[:first]
                 self._first = 0
         else:
-            del entries[bisect_left(entries, (state.key, state), first)]
+            del entries[bisect_left(entries, entry, first)]
+
+    def head(self) -> GangState | None:
+        """Return the first gang in the order."""
+        return self._entries[self._first][1] if self._entries else None
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield gangs with their keys, in order."""
+        return islice(self._entries, self._first, None)
+
+
+class WaitQueue:
+    """All waiting gangs in one order, and those of each queue where there are several."""
+
+    __slots__ = (
+        "_all",
+        "_has_demands",
+        "families",
+        "fresh",
+        "head_left",
+        "head_seen",
+        "lines",
+        "members",
+    )
+
+    def __init__(self, num_lines: int = 0) -> None:
+        self.members: dict[str, GangState] = {}
+        #: families with a waiting gang
+        self.families: dict[FamilyKey, Family] = {}
+        #: gangs that no pass has considered yet
+        self.fresh: dict[GangState, None] = {}
+        #: the head at the last pass
+        self.head_seen: GangState | None = None
+        #: one for each queue; empty where no queue has quota
+        self.lines: list[Line] = [Line() for _ in range(num_lines)]
+        #: True if the head that the last pass saw in a line has left it
+        self.head_left = False
+        self._all = Line()
+        self._has_demands = False
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def add(self, state: GangState) -> None:
+        """Enqueue by `state.key`."""
+        entry = (state.key, state)
+        self._all.add(entry)
+        if self.lines:
+            self.lines[state.queue].add(entry)
+        self.members[state.gang.name] = state
+        self.fresh[state] = None
+        family = state.family
+        if not family.num_waiting:
+            self.families[family.key] = family
+        family.num_waiting += 1
+        if self._has_demands:
+            family.add(entry)
+
+    def discard(self, state: GangState) -> None:
+        """Take a gang out, wherever it stands, if it is in the queue."""
+        if self.members.pop(state.gang.name, None) is None:
+            return
+        self.fresh.pop(state, None)
+        if state is self.head_seen:
+            self.head_seen = None
+        entry = (state.key, state)
+        self._all.discard(entry)
+        if self.lines:
+            line = self.lines[state.queue]
+            line.discard(entry)
+            if state is line.seen:
+                line.seen = None
+                self.head_left = True
         family = state.family
         family.num_waiting -= 1
         if not family.num_waiting:
             del self.families[family.key]
             family.fit_pods = family.free_pods = -1
         if self._has_demands:
-            family.discard(state.size, (state.key, state))
+            family.discard(entry)
 
     def index_demands(self) -> None:
         """Keep the gangs of each family by size from now on, for passes that look past the head."""
         if not self._has_demands:
             self._has_demands = True
-            for entry in self._entries[self._first :]:
-                entry[1].family.add(entry[1].size, entry)
+            for entry in self._all.entries():
+                entry[1].family.add(entry)
+
+    def note_seen(self) -> None:
+        """Note that a pass has considered every gang."""
+        self.fresh.clear()
+        self.head_seen = self._all.head()
+        if self.lines:
+            self.head_left = False
+            for line in self.lines:
+                line.seen = line.head()
 
     def head(self) -> GangState | None:
         """Return the first gang in the order."""
-        return self._entries[self._first][1] if self._entries else None
+        return self._all.head()
+
+    def head_before(self, state: GangState) -> GangState | None:
+        """Return the first gang of the queue that a gang is for."""
+        return self.lines[state.queue].head() if self.lines else self._all.head()
 
     def in_order(self) -> Iterator[GangState]:
         """Yield waiting gangs in order."""
-        return (entry[1] for entry in islice(self._entries, self._first, None))
+        return (entry[1] for entry in self._all.entries())

@@ -27,10 +27,18 @@ class Reason:
 TABLE: dict[PendingReason, Reason] = {
     PendingReason.NEVER_FITS: Reason(
         "never fits",
-        "no node offers what a pod asks for, or all nodes together hold too few of its pods",
+        "no node offers what a pod asks for, all nodes hold too few of its pods, or its queue "
+        "could never have the quota",
         "#000000",
         "",
         "capacity",
+    ),
+    PendingReason.QUOTA: Reason(
+        "quota",
+        "its queue has less quota left than the gang needs, its own and what it may borrow",
+        "#6a1f4f",
+        "",
+        "quota",
     ),
     PendingReason.CAPACITY: Reason(
         "capacity",

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from scheduler.core.decisions import Explanation, Lack, Offer, PendingReason, Shortage, Unmet
+from scheduler.core.decisions import (
+    Explanation,
+    Lack,
+    Offer,
+    PendingReason,
+    QuotaShortage,
+    Shortage,
+    Unmet,
+)
 from scheduler.core.model import PodShape
 
 #: what people call a pool of the core
@@ -78,6 +86,8 @@ def why(said: Explanation, present: int, name_of: PoolName = str, unmatched: str
         case PendingReason.MEMBERS:
             there = f"{present} of {said.need_pods} pods exist"
             return f"{need}; {there}, waiting for the others to be created"
+        case PendingReason.QUOTA if said.quota is not None:
+            return _over_quota(said.quota)
         case PendingReason.BEHIND_HEAD:
             first = said.ahead or "an earlier gang"
             return f"{need}, which are free, but {first} is first in the queue"
@@ -88,6 +98,23 @@ def why(said: Explanation, present: int, name_of: PoolName = str, unmatched: str
         case PendingReason.FRAGMENTATION if short is not None:
             return f"{need}; {_apart(short, said)}"
     return need
+
+
+def _over_quota(short: QuotaShortage) -> str:
+    """Say whose quota is short, of what and by how much, and who would have to give back."""
+    left = max(0, short.available)
+    text = (
+        f"needs {quantity(short.resource, short.asked)}, but queue {short.queue} has quota left "
+        f"for {_bare(short.resource, left)}: it uses {_bare(short.resource, short.used)}, its own "
+        f"quota is {_bare(short.resource, short.nominal)} (flavor {short.flavor})"
+    )
+    text += f"; {_bare(short.resource, short.asked - left)} would have to be given back"
+    if short.borrowers:
+        each = [f"{name} {_bare(short.resource, more)}" for name, more in short.borrowers[:3]]
+        text += f"; queues that borrow: {', '.join(each)}"
+        if len(short.borrowers) > 3:
+            text += f" and {len(short.borrowers) - 3} more"
+    return text
 
 
 def _need(said: Explanation, short: Shortage | None) -> str:
@@ -123,6 +150,15 @@ def never(unmet: Unmet, name_of: PoolName = str, unmatched: str = "") -> str:
     if unmatched and unmet.lack in (Lack.POOL, Lack.MODEL, Lack.MODEL_IN_POOL):
         return unmatched
     match unmet.lack:
+        case Lack.QUOTA if unmet.offers:
+            each = [
+                f"asks {quantity(one.resource, one.asked)}, can have "
+                f"{_bare(one.resource, one.most)} at most"
+                for one in unmet.offers
+            ]
+            return f"exceeds the quota of {unmet.queue}: {'; '.join(each)}"
+        case Lack.QUOTA:
+            return f"exceeds the quota of {unmet.queue}: it has none on nodes that the gang may use"
         case Lack.NODES:
             return f"needs {pods}, but the cluster has no nodes"
         case Lack.POOL:

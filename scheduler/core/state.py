@@ -33,6 +33,7 @@ from scheduler.core.events import (
     NodeReturned,
     Overtaken,
     PriorityChanged,
+    QueuesChanged,
     ReservationReleased,
 )
 from scheduler.core.model import (
@@ -49,7 +50,10 @@ from scheduler.core.model import (
     of_one_shape,
 )
 from scheduler.core.placement import pack, place
-from scheduler.core.queueing import Family, GangState, WaitQueue, family_size
+from scheduler.core.queueing import Family, GangState, WaitQueue, family_key, family_size
+from scheduler.core.queues import Queues
+from scheduler.core.quota import Amounts
+from scheduler.core.quotabook import Option, QuotaBook, merged
 from scheduler.core.times import FOREVER_US, to_s
 from scheduler.core.trial import Trial
 
@@ -60,14 +64,27 @@ MIN_PRUNED = 256
 class ClusterState:
     """Nodes, gangs, foreign pods and reservations. Read it freely; change it through `apply`.
 
-    `order` sorts the queue; a policy with another order refuses the state.
+    `order` sorts the queue; a policy with another order refuses the state. With `queues` there are
+    several, and each has quota of flavors of nodes.
+
+    Raises:
+        ValueError: a node is listed twice, or see `quotabook.QuotaBook`.
     """
 
-    def __init__(self, nodes: Iterable[Node], order: ordering.Order = ordering.fifo) -> None:
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        order: ordering.Order = ordering.fifo,
+        queues: Queues | None = None,
+    ) -> None:
         self.capacity = Capacity(nodes)
         self.order = order
         self.gangs: dict[str, GangState] = {}
-        self.queue = WaitQueue()
+        #: quota and who uses it; None where there is one queue, without quota
+        self.book: QuotaBook | None = None
+        if queues is not None:
+            self.book = QuotaBook(self.capacity, queues)
+        self.queue = WaitQueue(0 if queues is None else len(queues.queues))
         self.reservations: dict[str, Reservation] = {}
         self.foreign: dict[str, tuple[int, PodShape]] = {}
         #: True if a waiting gang may fit that did not at the last pass
@@ -151,18 +168,22 @@ class ClusterState:
             del self._on_node[first:]
         if self._empty is not None and len(self._empty.nodes) > first:
             self._empty = None
+        if self.book is not None:
+            self.book.count_nodes()
 
     def trial(self) -> Trial:
         """Return a context that undoes every event applied inside. Trials nest."""
         return Trial(self)
 
-    def family(self, roles: tuple[Role, ...]) -> Family:
-        """Return the family of gangs with these roles."""
+    def family(self, roles: tuple[Role, ...], flavors: tuple[int, ...] = ()) -> Family:
+        """Return the family of gangs with these roles, which may try these flavors."""
         one = roles[0] if len(roles) == 1 else of_one_shape(roles)
         if one is None:
             key: FamilyKey = roles
         else:
             key = (one.pod, one.selector)
+        if self.book is not None:
+            key = (family_key(roles), flavors)
         family = self.families.get(key)
         if family is None:
             if self.under_trial is not None:
@@ -171,8 +192,24 @@ class ClusterState:
                 self._prune_families()
             if one is not None:
                 roles = (one,)
-            family = self.families[key] = Family(key, roles, _largest(self, roles))
+            if self.book is None:
+                family = Family(key, roles, _largest(self, roles))
+            else:
+                options = self.book.options(roles, flavors)
+                num_queues = self.book.tree.num_queues
+                family = Family(key, roles, _size_options(self, options), options, num_queues)
+            self.families[key] = family
         return family
+
+    def flavors_for(self, member: GangState) -> tuple[int, ...]:
+        """Return the flavors that a gang may try: those of which it holds nodes, or its queue's."""
+        if self.book is None:
+            return ()
+        if member.held:
+            held = self.book.flavors_held(member.held)
+            if held:
+                return held
+        return self.book.flavors_of[member.queue]
 
     def _prune_families(self) -> None:
         """Forget the families of which there is no gang, and what was worked out for their pods."""
@@ -234,9 +271,16 @@ def _largest(state: ClusterState, roles: tuple[Role, ...]) -> int:
     return int(place(state.empty, roles, pack) is not None)
 
 
+def _size_options(state: ClusterState, options: tuple[Option, ...]) -> int:
+    """Work out the largest size that the cluster holds, by each of these ways; return the most."""
+    for option in options:
+        option.max_size = _largest(state, option.roles)
+    return max([option.max_size for option in options], default=0)
+
+
 def _join(state: ClusterState, member: GangState, roles: tuple[Role, ...]) -> None:
     """Count a gang to the family of these roles, and no longer to the one before."""
-    family = state.family(roles)
+    family = state.family(roles, state.flavors_for(member))
     member.family.num_gangs -= 1
     family.num_gangs += 1
     member.family = family
@@ -253,9 +297,14 @@ def _submitted(state: ClusterState, event: GangSubmitted) -> None:
     else:
         size, num_pods = family_size(roles), gang.num_pods
     present = num_pods if event.present is None else event.present
-    family = state.family(roles)
+    queue = 0
+    flavors: tuple[int, ...] = ()
+    if state.book is not None:
+        queue = state.book.queue_of(gang)
+        flavors = state.book.flavors_of[queue]
+    family = state.family(roles, flavors)
     family.num_gangs += 1
-    member = GangState(gang, present, family, size)
+    member = GangState(gang, present, family, size, queue)
     state.gangs[gang.name] = member
     if present < (gang.min_member or num_pods):
         return
@@ -264,7 +313,11 @@ def _submitted(state: ClusterState, event: GangSubmitted) -> None:
 
 def _enqueue(state: ClusterState, member: GangState) -> None:
     """Put a gang with missing ranks and enough pods where it belongs: the queue, or aside."""
-    if member.size > member.family.max_size or (member.held and _is_too_large(state, member)):
+    if (
+        member.size > member.family.max_size
+        or (member.held and _is_too_large(state, member))
+        or (state.book is not None and exceeds_quota(state, member))
+    ):
         member.phase = Phase.IMPOSSIBLE
         return
     member.phase = Phase.RUNNING if member.held else Phase.WAITING
@@ -281,7 +334,22 @@ def place_in_queue(state: ClusterState, member: GangState) -> OrderKey:
 def _is_too_large(state: ClusterState, member: GangState) -> bool:
     """True if what a gang holds and what it misses do not fit together."""
     roles = member.gang.roles
-    return family_size(roles) > state.family(roles).max_size
+    return family_size(roles) > state.family(roles, state.flavors_for(member)).max_size
+
+
+def exceeds_quota(state: ClusterState, member: GangState) -> bool:
+    """True if a gang has no way to be placed that its queue could ever have the quota for."""
+    book = state.book
+    assert book is not None
+    held: Amounts = ()
+    if member.held:
+        held = book.amounts_of(member.gang.roles, member.held)
+    for option in member.family.options:
+        if option.max_size >= member.size:
+            amounts = option.amounts(member.size)
+            if book.could_fit(member.queue, merged(amounts, held) if held else amounts):
+                return False
+    return True
 
 
 def _ask_again(state: ClusterState, member: GangState, missing: tuple[Role, ...]) -> None:
@@ -299,19 +367,19 @@ def _admitted(state: ClusterState, event: Admitted) -> None:
     member = _gang(state, name)
     if not member.missing:
         raise ValueError(f"gang {name!r} has all its nodes; nothing is left to admit")
-    head = state.queue.head()
+    head = state.queue.head_before(member)
     if head is not None and head is not member and not member.held:
         head.overtaken += 1
     member.overtaken = 0
     state.queue.discard(member)
     roles = member.gang.roles
     if state.reservations:
-        _keep_promises(state, name, roles, expected_end_us)
+        _keep_promises(state, member, expected_end_us)
     if member.missing is not roles:  # slices count roles as in `missing`
         names = [role.name for role in roles]
         index = [names.index(role.name) for role in member.missing]
         placement = tuple([Slice(index[at], lo, hi, pods) for at, lo, hi, pods in placement])
-    _take(state, name, roles, placement)
+    _take(state, member, placement)
     if member.held:
         state.forget_end(member)
         placement = member.held + placement
@@ -326,13 +394,11 @@ def _admitted(state: ClusterState, event: Admitted) -> None:
         state.note_end(member)
 
 
-def _keep_promises(
-    state: ClusterState, name: str, roles: tuple[Role, ...], expected_end_us: int
-) -> None:
+def _keep_promises(state: ClusterState, member: GangState, expected_end_us: int) -> None:
     """Redeem the admitted gang's own reservation and doubt those that it may delay."""
-    own = state.reservations.pop(name, None)
+    own = state.reservations.pop(member.gang.name, None)
     if own is not None and own.placement:
-        _give_back(state, name, roles, own.placement)
+        _give_back(state, member, own.placement)
     for promise in state.reservations.values():
         if expected_end_us > promise.start_us:
             promise.valid = False
@@ -342,18 +408,29 @@ def _end_entry(member: GangState) -> tuple[int, int, str, GangState]:
     return (member.expected_end_us, member.gang.ordinal, member.gang.name, member)
 
 
-def _take(state: ClusterState, owner: str, roles: tuple[Role, ...], placement: Placement) -> None:
-    state.capacity.take(roles, placement)
+def _take(state: ClusterState, member: GangState, placement: Placement) -> None:
+    state.capacity.take(member.gang.roles, placement)
+    if state.book is not None:
+        amounts = state.book.amounts_of(member.gang.roles, placement)
+        state.book.tree.take(member.queue, amounts)
     state.shrank = True
     if state._on_node is not None:
-        state.note_owner(owner, placement)
+        state.note_owner(member.gang.name, placement)
 
 
-def _give_back(state: ClusterState, owner: str, roles: tuple[Role, ...], held: Placement) -> None:
-    state.capacity.give_back(roles, held)
+def _give_back(state: ClusterState, member: GangState, held: Placement) -> None:
+    _free(state, member, held)
     if state._on_node is not None:
-        state.forget_owner(owner, held)
+        state.forget_owner(member.gang.name, held)
     state.grew = True
+
+
+def _free(state: ClusterState, member: GangState, held: Placement) -> None:
+    """Free nodes and quota; their owners stay noted."""
+    state.capacity.give_back(member.gang.roles, held)
+    if state.book is not None:
+        amounts = state.book.amounts_of(member.gang.roles, held)
+        state.book.tree.give_back(member.queue, amounts)
 
 
 def _without(owners: tuple[str, ...], owner: str) -> tuple[str, ...]:
@@ -368,7 +445,7 @@ def _release_all(state: ClusterState, member: GangState) -> None:
         return
     if state._ends is not None:
         state.forget_end(member)
-    _give_back(state, member.gang.name, member.gang.roles, member.held)
+    _give_back(state, member, member.held)
     for promise in state.reservations.values():
         if member.expected_end_us >= promise.start_us:  # due before, it was counted on already
             promise.valid = False
@@ -427,7 +504,7 @@ def _member_lost(state: ClusterState, event: MemberLost) -> None:
     state.queue.discard(member)
     piece = member.held[at]
     lost = Slice(piece.role, node, node + 1, 1)
-    state.capacity.give_back(member.gang.roles, (lost,))
+    _free(state, member, (lost,))
     rest = [
         Slice(piece.role, piece.lo, node, piece.pods_per_node),
         Slice(piece.role, node, node + 1, piece.pods_per_node - 1),
@@ -529,7 +606,7 @@ def _give_back_pods(state: ClusterState, member: GangState, surplus: list[int]) 
             if drop:
                 surplus[role] -= drop
                 part = Slice(role, node, node + 1, drop)
-                state.capacity.give_back(member.gang.roles, (part,))
+                _free(state, member, (part,))
                 if drop == per_node:
                     if state._on_node is not None:
                         state._on_node[node] = _without(state._on_node[node], member.gang.name)
@@ -598,13 +675,20 @@ def _invalidate(state: ClusterState) -> None:
 def _node_added(state: ClusterState, event: NodeAdded) -> None:
     if event.node.name in state.capacity.index_of:
         raise ValueError(f"node {event.node.name!r} exists already; give it its own name")
+    if state.book is not None:
+        state.book.check(event.node)
     state.capacity.add_node(event.node)
+    if state.book is not None:
+        state.book.count_nodes()
     if state._empty is not None:
         state._empty.add_node(event.node)
     if state._on_node is not None:
         state._on_node.append(())
     for family in state.families.values():
-        family.max_size = _largest(state, family.roles)
+        if state.book is None:
+            family.max_size = _largest(state, family.roles)
+        else:
+            family.max_size = _size_options(state, family.options)
     state.grew = True
     _invalidate(state)
     for member in list(state.gangs.values()):
@@ -659,7 +743,11 @@ def _foreign_gone(state: ClusterState, event: ForeignPodGone) -> None:
     if event.pod not in state.foreign:
         raise ValueError(f"pod {event.pod!r} is not bound here, so it cannot leave")
     node, shape = state.foreign.pop(event.pod)
-    _give_back(state, event.pod, _as_role(shape), (Slice(0, node, node + 1, 1),))
+    placement = (Slice(0, node, node + 1, 1),)
+    state.capacity.give_back(_as_role(shape), placement)
+    if state._on_node is not None:
+        state.forget_owner(event.pod, placement)
+    state.grew = True
     _invalidate(state)
 
 
@@ -673,7 +761,7 @@ def _as_role(shape: PodShape) -> tuple[Role, ...]:
 def _reserved(state: ClusterState, event: CapacityReserved) -> None:
     member = _gang(state, event.gang)
     _drop_reservation(state, event.gang)
-    _take(state, event.gang, member.gang.roles, event.placement)
+    _take(state, member, event.placement)
     state.reservations[event.gang] = Reservation(
         event.gang, event.expires_us, placement=event.placement, expires_us=event.expires_us
     )
@@ -686,7 +774,7 @@ def _reservation_released(state: ClusterState, event: ReservationReleased) -> No
 def _drop_reservation(state: ClusterState, gang: str) -> None:
     reservation = state.reservations.pop(gang, None) if state.reservations else None
     if reservation is not None and reservation.placement:
-        _give_back(state, gang, state.gangs[gang].gang.roles, reservation.placement)
+        _give_back(state, state.gangs[gang], reservation.placement)
 
 
 def _promised(state: ClusterState, event: Reserve) -> None:
@@ -714,8 +802,40 @@ def _overtaken(state: ClusterState, event: Overtaken) -> None:
 def _considered(state: ClusterState, event: Considered) -> None:
     state.grew = state.shrank = False
     state.until_us = event.until_us
-    state.queue.fresh.clear()
-    state.queue.head_seen = state.queue.head()
+    state.queue.note_seen()
+
+
+# -- queues ----------------------------------------------------------------------------------
+
+
+def _queues_changed(state: ClusterState, event: QueuesChanged) -> None:
+    """Count usage and queue gangs by the new words; what runs goes on."""
+    if state.under_trial is not None:
+        raise ValueError("queues cannot change inside a trial; change them before it begins")
+    if state.book is None:
+        raise ValueError("the state has no queues to change; build it with queues=")
+    book = QuotaBook(state.capacity, event.queues)
+    queue_of = {name: book.queue_of(member.gang) for name, member in state.gangs.items()}
+    waiting = list(state.queue.in_order())
+    for member in waiting:
+        state.queue.discard(member)
+    state.book = book
+    state.families = {}
+    state.queue = WaitQueue(book.tree.num_queues)
+    for name, reservation in state.reservations.items():
+        roles = state.gangs[name].gang.roles
+        book.tree.take(queue_of[name], book.amounts_of(roles, reservation.placement))
+    for name, member in state.gangs.items():
+        member.queue = queue_of[name]
+        book.tree.take(member.queue, book.amounts_of(member.gang.roles, member.held))
+    for member in state.gangs.values():
+        member.family = state.family(member.missing or member.gang.roles, state.flavors_for(member))
+        member.family.num_gangs += 1
+    impossible = [m for m in state.gangs.values() if m.phase is Phase.IMPOSSIBLE]
+    for member in (*waiting, *impossible):
+        _enqueue(state, member)
+    state.grew = state.shrank = True
+    _invalidate(state)
 
 
 _HANDLERS: dict[type, Callable[[ClusterState, Any], None]] = {
@@ -744,4 +864,5 @@ _HANDLERS: dict[type, Callable[[ClusterState, Any], None]] = {
     GangSetAside: _set_aside,
     GangTakenUp: _taken_up,
     Considered: _considered,
+    QueuesChanged: _queues_changed,
 }

@@ -22,15 +22,19 @@ from scheduler.core.events import (
     NodeCordoned,
     NodeLost,
     NodeReturned,
+    QueuesChanged,
 )
 from scheduler.core.model import FamilyKey, Phase, Placement, PodShape, Reservation, Slice
 from scheduler.core.queueing import Family, GangState, WaitQueue
+from scheduler.core.quota import Undo as QuotaUndo
+from scheduler.core.quotabook import Option, QuotaBook
 
 
 class Tried(Protocol):
     """What a trial touches: `state.ClusterState`, which in turn knows its trials."""
 
     capacity: Capacity
+    book: QuotaBook | None
     gangs: dict[str, GangState]
     queue: WaitQueue
     reservations: dict[str, Reservation]
@@ -81,14 +85,18 @@ class Trial:
         "_fresh",
         "_gangs",
         "_grew",
+        "_head_left",
         "_head_seen",
         "_largest",
         "_log",
         "_made",
         "_num_nodes",
+        "_options",
         "_outer",
+        "_quota_log",
         "_reservations",
         "_said",
+        "_seen",
         "_shrank",
         "_state",
         "_until_us",
@@ -104,6 +112,8 @@ class Trial:
             tuple[Family, int, int, str, str]
         ] = []  #: outlooks, the first of a family counts
         self._largest: list[tuple[Family, int]] = []
+        self._options: list[tuple[Option, int]] = []
+        self._quota_log: list[QuotaUndo] | None = None
         self._made: list[FamilyKey] = []  #: families that are new
 
     def __enter__(self) -> None:
@@ -112,7 +122,11 @@ class Trial:
         self._log = state.capacity.begin_trial()
         self._num_nodes = len(state.capacity.nodes)
         self._grew, self._shrank, self._until_us = state.grew, state.shrank, state.until_us
-        self._head_seen = state.queue.head_seen
+        queue = state.queue
+        self._head_seen, self._head_left = queue.head_seen, queue.head_left
+        self._seen = [line.seen for line in queue.lines]
+        if state.book is not None:
+            self._quota_log = state.book.tree.begin_trial()
         self._fresh = dict(state.queue.fresh)
         self._families = list(state.queue.families)
         self._reservations = [_copied(promise) for promise in state.reservations.values()]
@@ -125,11 +139,15 @@ class Trial:
         self._put_back()
         self._undo_foreign()
         state.capacity.undo_trial(self._log)
+        if state.book is not None:
+            state.book.tree.undo_trial(self._quota_log)
         state.forget_nodes(self._num_nodes)
         self._undo_families()
         state.grew, state.shrank, state.until_us = self._grew, self._shrank, self._until_us
         state.queue.fresh = self._fresh
-        state.queue.head_seen = self._head_seen
+        state.queue.head_seen, state.queue.head_left = self._head_seen, self._head_left
+        for line, seen in zip(state.queue.lines, self._seen, strict=True):
+            line.seen = seen
         state.under_trial = self._outer
 
     # -- before an event ---------------------------------------------------------------------
@@ -142,7 +160,9 @@ class Trial:
         elif isinstance(event, (ForeignPodBound, ForeignPodGone)):
             self._note_foreign(event.pod)
         elif isinstance(event, NodeAdded):
-            self._largest += [(each, each.max_size) for each in state.families.values()]
+            for each in state.families.values():
+                self._largest.append((each, each.max_size))
+                self._options += [(option, option.max_size) for option in each.options]
             for name, member in state.gangs.items():
                 if member.phase is Phase.IMPOSSIBLE:
                     self._note_gang(name)
@@ -157,11 +177,13 @@ class Trial:
             family = state.queue.families.get(event.family)
             if family is not None:
                 self._note_outlook(family)
-        elif not isinstance(event, (NodeCordoned, NodeReturned, Considered)):
+        elif not isinstance(event, (NodeCordoned, NodeReturned, QueuesChanged, Considered)):
             self._note_gang(event.gang)
-            head = state.queue.head()
-            if isinstance(event, Admitted) and head is not None:
-                self._note_gang(head.gang.name)
+            admitted = state.gangs.get(event.gang)
+            if isinstance(event, Admitted) and admitted is not None:
+                head = state.queue.head_before(admitted)
+                if head is not None:
+                    self._note_gang(head.gang.name)
 
     def note_family(self, key: FamilyKey) -> None:
         """Note that a family is new."""
@@ -244,6 +266,8 @@ class Trial:
             del state.families[key]
         for family, max_size in reversed(self._largest):
             family.max_size = max_size
+        for option, max_size in reversed(self._options):
+            option.max_size = max_size
         for family, fit_pods, free_pods, short, apart in reversed(self._said):
             family.fit_pods, family.free_pods = fit_pods, free_pods
             family.short, family.apart = short, apart

@@ -3,6 +3,8 @@
 1. Admit the head if it fits; the driver carries that out and asks again.
 2. A head that does not fit is handed to the policy's discipline, which may admit later gangs.
 3. Report what the rest waits for, family by family, and end the pass.
+
+Where several queues have quota, each has a head: see `queued`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from scheduler.core.state import ClusterState
 from scheduler.core.times import FOREVER_US
 from scheduler.policies.passes import Pass, place_missing
 from scheduler.policies.policy import Policy
+from scheduler.policies.queued import decide_queued
 
 
 def decide(state: ClusterState, policy: Policy, now_us: int) -> tuple[Decision, ...]:
@@ -37,6 +40,8 @@ def decide(state: ClusterState, policy: Policy, now_us: int) -> tuple[Decision, 
     head = queue.head()
     if head is None:
         return _COMPLETE
+    if state.book is not None:
+        return decide_queued(state, policy, now_us)
     blocked = not state.grew and head is queue.head_seen and now_us < state.until_us
     if not blocked:
         placement = place_missing(state, head, policy.placer)

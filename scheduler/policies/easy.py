@@ -18,8 +18,13 @@ from scheduler.policies.shadow import shadow
 
 def easy(around: Pass, head: GangState) -> None:
     """Admit later gangs that end before the head's shadow time or leave it enough room."""
-    start_us, spare_pods = _promise(around, head)
-    room = Room(around.state, head, start_us, spare_pods)
+    start_us, spare_pods = promise(around, head)
+    pass_by(around, head, start_us, spare_pods)
+
+
+def pass_by(around: Pass, head: GangState, start_us: int, spare_pods: int) -> None:
+    """Do so with the head's promise at hand."""
+    room = Room(around.state, head, around.wanted(head), start_us, spare_pods)
     within_us = start_us - around.now_us if start_us < FOREVER_US else FOREVER_US
     too_large: set[Demand] = set()
 
@@ -43,14 +48,15 @@ def easy(around: Pass, head: GangState) -> None:
             too_large.add(demand)  # others of the same shape would take as much
 
 
-def _promise(around: Pass, head: GangState) -> tuple[int, int]:
+def promise(around: Pass, head: GangState) -> tuple[int, int]:
     """Return the start promised to the head and the pods to spare then; renew it if need be."""
-    promise = around.state.reservations.get(head.gang.name)
-    if promise is not None and promise.valid and promise.start_us >= around.now_us:
-        return promise.start_us, promise.spare_pods
-    start_us, spare_pods = shadow(around.state, head, around.placer, around.now_us)
+    had = around.state.reservations.get(head.gang.name)
+    if had is not None and had.valid and had.start_us >= around.now_us and not around.renews(head):
+        return had.start_us, had.spare_pods
+    wanted = around.wanted(head)
+    start_us, spare_pods = shadow(around.state, head, wanted, around.placer, around.now_us)
     around.made.append(Reserve(head.gang.name, start_us, spare_pods))
-    if promise is None or start_us > promise.start_us or spare_pods > promise.spare_pods:
+    if had is None or start_us > had.start_us or spare_pods > had.spare_pods:
         around.blocked = False  # a later start or more room may let earlier gangs pass
     return start_us, spare_pods
 
@@ -61,13 +67,19 @@ class Room:
     One object serves one pass; it remembers what earlier admissions of the pass took.
     """
 
-    __slots__ = ("_head", "_lent", "_returning", "_state", "spare_pods", "start_us")
+    __slots__ = ("_head", "_lent", "_returning", "_state", "_wanted", "spare_pods", "start_us")
 
     def __init__(
-        self, state: ClusterState, head: GangState, start_us: int, spare_pods: int
+        self,
+        state: ClusterState,
+        head: GangState,
+        wanted: tuple[Role, ...],
+        start_us: int,
+        spare_pods: int,
     ) -> None:
         self._state = state
         self._head = head
+        self._wanted = wanted
         self.start_us = start_us
         #: pods of the head's shape that may still be taken beyond `start_us`
         self.spare_pods = spare_pods
@@ -78,9 +90,9 @@ class Room:
 
     def may_outlast(self, roles: tuple[Role, ...], size: int) -> bool:
         """True if a gang of this family may outlast the shadow time, as far as its size tells."""
-        if len(self._head.family.roles) > 1:
+        if len(self._wanted) > 1:
             return False
-        wanted = self._head.family.roles[0]
+        wanted = self._wanted[0]
         if len(roles) > 1 or not wanted.pod.gpus or wanted.selector != roles[0].selector:
             return True
         return size * (roles[0].pod.gpus // wanted.pod.gpus) <= self.spare_pods
@@ -116,7 +128,7 @@ class Room:
         capacity = state.capacity
         if self._lent:
             self._note_returning()
-        wanted = self._head.family.roles[0]
+        wanted = self._wanted[0]
         rooms = capacity.rooms(wanted.pod)
         rests: dict[int, PodShape] = {}  # where roles share a node, what those before leave of it
         lost = 0

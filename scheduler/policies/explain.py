@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from scheduler.core.decisions import Explanation, PendingReason, Shortage, Unmet, Wait
+from operator import itemgetter
+
+from scheduler.core.decisions import (
+    Explanation,
+    Lack,
+    Offer,
+    PendingReason,
+    QuotaShortage,
+    Shortage,
+    Unmet,
+    Wait,
+)
 from scheduler.core.model import Phase, of_one_shape
 from scheduler.core.queueing import Family, GangState
+from scheduler.core.quota import Amounts
+from scheduler.core.quotabook import QuotaBook
 from scheduler.core.shortage import lead, shortage, unmet
 from scheduler.core.state import ClusterState
 
@@ -30,15 +43,18 @@ def explain(state: ClusterState, gang: str) -> Explanation:
     ahead: str | None = None
     short: Shortage | None = None
     impossible: Unmet | None = None
+    quota: QuotaShortage | None = None
     if member.phase is Phase.IMPOSSIBLE:
         reason = PendingReason.NEVER_FITS
-        impossible = unmet(state.capacity, roles)
+        impossible = never_fits(state, member)
     elif member.phase is Phase.GATHERING:
         reason = PendingReason.MEMBERS
+    elif (quota := _over_quota(state, member)) is not None:
+        reason = PendingReason.QUOTA
     else:
         outlook = _outlook(member.family)
         reason = reason_by_outlook(member.family, member.size, aside=member.phase is Phase.ASIDE)
-        head = state.queue.head()
+        head = _ahead(state, member)
         if reason is not PendingReason.BEHIND_HEAD:
             short = _short(state, member, outlook)
         elif head is not None and head is not member:
@@ -56,7 +72,92 @@ def explain(state: ClusterState, gang: str) -> Explanation:
         short=short,
         unmet=impossible,
         aside=member.phase is Phase.ASIDE,
+        quota=quota,
     )
+
+
+def _ahead(state: ClusterState, member: GangState) -> GangState | None:
+    """Return the gang that a gang must not overtake: the head of its queue, or of another."""
+    head = state.queue.head_before(member)
+    if head is not member or not state.queue.lines:
+        return head
+    for name, promise in state.reservations.items():
+        if not promise.placement and name != member.gang.name:
+            return state.gangs[name]
+    earlier = [other for line in state.queue.lines if (other := line.head()) is not None]
+    return min(earlier, key=lambda other: other.key, default=None)
+
+
+def never_fits(state: ClusterState, member: GangState) -> Unmet | None:
+    """Return which request keeps a gang from ever starting: more than the nodes, or the quota."""
+    book = state.book
+    if book is None:
+        return unmet(state.capacity, member.missing)
+    if not member.family.options:
+        return unmet(state.capacity, member.missing) or _beyond_quota(book, member, ())
+    on_nodes = [option for option in member.family.options if option.max_size >= member.size]
+    if on_nodes:
+        return _beyond_quota(book, member, on_nodes[0].amounts(member.size))
+    option = max(member.family.options, key=lambda option: option.max_size)
+    return unmet(state.capacity, option.narrow(member.missing))
+
+
+def _beyond_quota(book: QuotaBook, member: GangState, amounts: Amounts) -> Unmet:
+    """Return of what a gang asks for more than its queue could ever have."""
+    tree = book.tree
+    offers = []
+    for cell, amount in amounts:
+        most = tree.potential[member.queue][cell]
+        if amount > most:
+            flavor, resource = book.resource(cell)
+            offers.append(Offer(resource, amount, most, flavor, ""))
+    return Unmet(
+        Lack.QUOTA,
+        member.missing[0].selector,
+        sum(role.count for role in member.missing),
+        member.missing[0].pod,
+        tuple(offers),
+        queue=tree.names[member.queue],
+    )
+
+
+def _over_quota(state: ClusterState, member: GangState) -> QuotaShortage | None:
+    """Return what a gang's queue has too little quota of, in the flavor that lacks the least."""
+    book = state.book
+    if book is None:
+        return None
+    queue = member.queue
+    found: list[tuple[int, QuotaShortage]] = []
+    for option in member.family.options:
+        amounts = option.amounts(member.size)
+        if option.max_size < member.size or not book.could_fit(queue, amounts):
+            continue
+        if book.fits(queue, amounts):
+            return None
+        found.append(_most_lacking(book, queue, amounts))
+    return min(found, key=itemgetter(0))[1] if found else None
+
+
+def _most_lacking(book: QuotaBook, queue: int, amounts: Amounts) -> tuple[int, QuotaShortage]:
+    """Return by how much the quota is short, and of what: the resource of which the most lacks."""
+    tree = book.tree
+    lacking = [one for one in amounts if not book.fits(queue, (one,))]
+    cell, asked = max(lacking, key=lambda one: one[1] - tree.available(queue, one[0]))
+    left = tree.available(queue, cell)
+    flavor, resource = book.resource(cell)
+    # what others give back helps unless the queue's own limit is in the way
+    helps = tree.potential[queue][cell] - tree.usage[queue][cell] >= asked
+    short = QuotaShortage(
+        tree.names[queue],
+        flavor,
+        resource,
+        asked,
+        left,
+        tree.nominal[queue][cell],
+        tree.usage[queue][cell],
+        tuple(book.borrowers(queue, cell)) if helps else (),
+    )
+    return asked - left, short
 
 
 def reason_by_outlook(family: Family, size: int, *, aside: bool) -> PendingReason:

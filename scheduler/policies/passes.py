@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
 
 from scheduler.core.capacity import Trial
 from scheduler.core.decisions import Admit, Decision, Wait
-from scheduler.core.model import OrderKey, Placement
+from scheduler.core.model import OrderKey, Placement, Role
 from scheduler.core.placement import Placer, place
 from scheduler.core.queueing import Demand, Entry, Family, GangState
 from scheduler.core.shortage import outlook
@@ -87,7 +86,7 @@ class Pass:
         heapify(candidates)
         while candidates:
             _, member, family, demand = heappop(candidates)
-            placement = place_missing(self.state, member, self.placer)
+            placement = self.find(member)
             if placement is None:
                 continue  # nor does any other gang of its demand fit
             yield member, demand, placement
@@ -95,6 +94,18 @@ class Pass:
                 entry = first(family, demand)
                 if entry is not None:
                     heappush(candidates, (*entry, family, demand))
+
+    def find(self, member: GangState) -> Placement | None:
+        """Return nodes for what a gang misses, if it may have any now."""
+        return place_missing(self.state, member, self.placer)
+
+    def wanted(self, head: GangState) -> tuple[Role, ...]:
+        """Return the roles of a head's family, on the nodes for which it gets a promise."""
+        return head.family.roles
+
+    def renews(self, head: GangState) -> bool:
+        """True if a promise to this head has to be worked out in each pass."""
+        return False
 
     def _next_of(self, family: Family, demand: Demand) -> Entry | None:
         return demand.first(self.taken)
@@ -117,8 +128,8 @@ class Pass:
             fit_pods = self._fit_pods(family)
             if not fit_pods:
                 continue
-            for size in family.sizes[: bisect_right(family.sizes, fit_pods)]:
-                demand = family.demands[size]
+            for number in family.up_to(fit_pods):
+                demand = family.demands[number]
                 entry = first(family, demand)
                 if entry is not None:
                     candidates.append((*entry, family, demand))
@@ -166,7 +177,7 @@ class Pass:
         for family in self.state.queue.families.values():
             if only_new and family.fit_pods >= 0:
                 continue
-            fit, free, short, apart = outlook(self.state.capacity, family.roles, self.placer)
+            fit, free, short, apart = self.outlook(family)
             if (
                 fit != family.fit_pods
                 or free != family.free_pods
@@ -174,6 +185,10 @@ class Pass:
                 or apart != family.apart
             ):
                 self.made.append(Wait(family.key, fit, free, short, apart))
+
+    def outlook(self, family: Family) -> tuple[int, int, str, str]:
+        """Return what a `Wait` says of the gangs of a family."""
+        return outlook(self.state.capacity, family.roles, self.placer)
 
     def end(self) -> None:
         """Undo what was planned."""

@@ -27,19 +27,22 @@ class Shadow(NamedTuple):
     spare_pods: int  #: pods of the head's shape; 0 if its pods differ
 
 
-def shadow(state: ClusterState, head: GangState, placer: Placer, now_us: int) -> Shadow:
+def shadow(
+    state: ClusterState, head: GangState, wanted: tuple[Role, ...], placer: Placer, now_us: int
+) -> Shadow:
     """Return the earliest time at which `head` fits if running gangs end at their walltimes.
 
+    `wanted` are the roles of its family, with the selectors of the nodes that it is to get.
     Gangs that run past their walltime are expected to end now. `start_us` is `FOREVER_US` if the
     head does not fit even then, because nodes are out of service or foreign pods hold them.
     """
-    if len(head.family.roles) == 1:
-        return _shadow_of_equal_pods(state, head, now_us)
-    return _shadow_of_roles(state, head, placer, now_us)
+    if len(wanted) == 1:
+        return _shadow_of_equal_pods(state, head, wanted[0], now_us)
+    return _shadow_of_roles(state, head, wanted, placer, now_us)
 
 
-def _shadow_of_equal_pods(state: ClusterState, head: GangState, now_us: int) -> Shadow:
-    capacity, role, count = state.capacity, head.family.roles[0], head.size
+def _shadow_of_equal_pods(state: ClusterState, head: GangState, role: Role, now_us: int) -> Shadow:
+    capacity, count = state.capacity, head.size
     pod = role.pod
     only_gpus = (
         pod.gpus > 0
@@ -48,7 +51,7 @@ def _shadow_of_equal_pods(state: ClusterState, head: GangState, now_us: int) -> 
     )
     short = count - capacity.fits_of(role).pods()
     if only_gpus:
-        return _shadow_of_gpus(state, head, short, now_us)
+        return _shadow_of_gpus(state, head, role, short, now_us)
     gain = Gain(capacity, role)
     start_us = FOREVER_US
     for end_us, _, _, member in state.ends:
@@ -62,13 +65,15 @@ def _shadow_of_equal_pods(state: ClusterState, head: GangState, now_us: int) -> 
     return Shadow(start_us, max(0, -short)) if start_us < FOREVER_US else Shadow(FOREVER_US, 0)
 
 
-def _shadow_of_gpus(state: ClusterState, head: GangState, short: int, now_us: int) -> Shadow:
+def _shadow_of_gpus(
+    state: ClusterState, head: GangState, role: Role, short: int, now_us: int
+) -> Shadow:
     """Do the same where only GPUs count and no node is cordoned.
 
     A node that one gang fills then gives room for as many pods as it has, and on the others it is
     enough to count GPUs.
     """
-    capacity, role = state.capacity, head.family.roles[0]
+    capacity = state.capacity
     each = role.pod.gpus
     #: pods on a node that is all free, for groups that the head may use
     whole_pods = {group: group.gpus_each // each for group in capacity.eligible(role.selector)}
@@ -137,13 +142,15 @@ def _release(capacity: Capacity, member: GangState) -> Release:
     return Release(member.held, tuple(whole.items()), tuple(partial))
 
 
-def _shadow_of_roles(state: ClusterState, head: GangState, placer: Placer, now_us: int) -> Shadow:
+def _shadow_of_roles(
+    state: ClusterState, head: GangState, wanted: tuple[Role, ...], placer: Placer, now_us: int
+) -> Shadow:
     capacity = state.capacity
     with capacity.trial():
         for end_us, together in groupby(state.ends, key=itemgetter(0)):
             for *_, member in together:
                 if member is not head:
                     capacity.give_back(member.gang.roles, member.held)
-            if place(capacity, head.missing, placer) is not None:
+            if place(capacity, wanted, placer) is not None:
                 return Shadow(max(end_us, now_us), 0)
     return Shadow(FOREVER_US, 0)

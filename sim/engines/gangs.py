@@ -29,18 +29,22 @@ from scheduler.core.events import (
     NodeLost,
     NodeReturned,
 )
-from scheduler.core.model import Gang, Node, Phase, Placement, Slice
+from scheduler.core.model import FamilyKey, Gang, Node, Phase, Placement, Role, Slice
 from scheduler.core.nodeset import NodeSet
 from scheduler.core.queueing import family_key, family_size
+from scheduler.core.quota import Amounts
+from scheduler.core.sentences import never
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import FOREVER_US, ends_us, to_us
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
+from scheduler.policies.explain import never_fits
 from sim.engines.agenda import Act, Agenda
-from sim.engines.attempts import COMPLETED, NODE_LOST, UNFINISHED, GangLog
+from sim.engines.attempts import COMPLETED, NODE_LOST, UNFINISHED, Attempts, GangLog
 from sim.engines.lifecycle import Binder, Creation
+from sim.engines.quotas import UsageOverTime, check_queues
 from sim.engines.records import Records, assemble
-from sim.engines.waits import QueueLedger, StepLog, Stints
+from sim.engines.waits import Demand, QueueLedger, StepLog, Stints
 from sim.engines.workload import in_us
 from sim.schema.config import RunConfig
 
@@ -66,7 +70,9 @@ class GangSimulation:
         self.config = config
         self.agenda = Agenda()
         self.policy = catalog.policy(config.policy)
-        self.state = ClusterState(nodes, self.policy.order)
+        self.state = ClusterState(nodes, self.policy.order, config.queues)
+        if self.state.book is not None:
+            check_queues(work.queue, self.state.book)
         self._creation = Creation(work.submit_s, work.num_pods, config.control_plane)
         self._ready_us: list[int] = in_us(np.array(self._creation.ready_s)).tolist()
         self.log = StepLog()
@@ -88,6 +94,9 @@ class GangSimulation:
         self.tries = [0] * num_jobs
         self.start_us = [0] * num_jobs  #: of the attempt under way, or the last one
         self.never_fits: list[int] = []
+        self._unmet: dict[int, str] = {}  #: where queues have quota, why each of them does not
+        #: by row of the log, what an attempt takes of quota; empty where there is none
+        self._took: list[Amounts] = []
         #: the attempt under way, as a row of the log; -1 if there is none
         self.row_of = [-1] * num_jobs
         fields = zip(
@@ -119,7 +128,7 @@ class GangSimulation:
         apply(self.state, GangSubmitted(gang))
         apply(self.state, Admitted(gang.name, placement, 0, expected_end_us))
         row = self.row_of[job] = self.attempts.open(job, 0.0, 0.0, 0.0, inf, 0.0, 0.0, 0.0)
-        self.attempts.hold(row, placement, self.work.role_gpus[job])
+        self._hold(row, job, placement)
         self.agenda.at(left_us, self._finish, (job, row))
 
     def change_node(self, at_us: int, node: int, is_open: bool | None) -> None:
@@ -171,12 +180,14 @@ class GangSimulation:
             node_gpu_s=self.attempts.node_gpu_s(len(self.state.capacity.nodes)),
             down=self.down,
             never_fits=self.never_fits,
+            unmet=self._unmet,
         )
 
     def _queued_pod_s(self, end_s: float) -> dict[int, NDArray[np.float64]]:
         """Return pod-seconds in the queue per reason and job."""
         attempts = self.attempts.columns()
         waiting = [member.gang.ordinal for member in self.state.queue.members.values()]
+        demand, demands = self._demands()
         created_s = np.array(self.created_s)[waiting]
         job = np.append(attempts.job, np.array(waiting, np.int64))
         from_s = np.append(attempts.created_s, created_s)
@@ -184,18 +195,43 @@ class GangSimulation:
         waited = to_s > from_s
         return self.ledger.settle(
             Stints(job[waited], from_s[waited], to_s[waited]),
-            self.work.roles_index,
-            [
-                (
-                    family_key(roles),
-                    family_size(roles),
-                    sum(role.count for role in roles),
-                    sum(role.gpus for role in roles),
-                )
-                for roles in self.work.distinct_roles
-            ],
+            demand,
+            demands,
             self.log,
             self.work.num_jobs,
+            self._usage(attempts),
+        )
+
+    def _demands(self) -> tuple[NDArray[np.int64], list[Demand]]:
+        """Return the distinct demands, and for each job the index of its own there."""
+        work, book = self.work, self.state.book
+        roles_of = work.distinct_roles
+        if book is None:
+            return work.roles_index, [_demand(roles, family_key(roles)) for roles in roles_of]
+        queue_of = {name: book.queue_named(name) for name in set(work.queue)}
+        queues = np.array([queue_of[name] for name in work.queue], np.int64)
+        pairs, demand = np.unique(
+            np.stack((work.roles_index, queues), axis=1), axis=0, return_inverse=True
+        )
+        demands = []
+        for at, queue in pairs.tolist():
+            flavors = book.flavors_of[queue]
+            family = self.state.family(roles_of[at], flavors)
+            one = _demand(roles_of[at], (family_key(roles_of[at]), flavors))
+            demands.append(one._replace(queue=queue, options=family.options))
+        return demand.reshape(-1), demands
+
+    def _usage(self, attempts: Attempts) -> UsageOverTime | None:
+        book = self.state.book
+        if book is None:
+            return None
+        queue_of = [book.queue_named(self.work.queue[job]) for job in attempts.job.tolist()]
+        return UsageOverTime(
+            book,
+            np.array(queue_of, np.int64),
+            self._took,
+            attempts.admitted_s,
+            attempts.end_s,
         )
 
     @property
@@ -227,7 +263,11 @@ class GangSimulation:
     def _reject(self, job: int) -> None:
         """A gang larger than the cluster leaves at once: waiting would not help."""
         name = self.work.job[job]
-        assert self.state.gangs[name].phase is Phase.IMPOSSIBLE
+        member = self.state.gangs[name]
+        assert member.phase is Phase.IMPOSSIBLE
+        if self.state.book is not None:
+            found = never_fits(self.state, member)
+            self._unmet[job] = never(found) if found is not None else ""
         apply(self.state, GangCancelled(name))
         self.never_fits.append(job)
 
@@ -360,9 +400,14 @@ class GangSimulation:
             starting_us / 1e6,
             start_us / 1e6,
         )
-        log.hold(row, placement, self.work.role_gpus[job])
+        self._hold(row, job, placement)
         self.start_us[job] = start_us
         self.agenda.at(start_us + self.left_us[job], self._finish, (job, row))
+
+    def _hold(self, row: int, job: int, placement: Placement) -> None:
+        self.attempts.hold(row, placement, self.work.role_gpus[job])
+        if self.state.book is not None:
+            self._took.append(self.state.book.amounts_of(self.work.roles[job], placement))
 
     def _starting_s(self, job: int, placement: tuple[Slice, ...]) -> float:
         """Return how long the pods start; all of them as long as the slowest."""
@@ -409,3 +454,8 @@ class GangSimulation:
         for job, row in enumerate(self.row_of):
             if row >= 0:
                 self._end_attempt(job, UNFINISHED, to_us(end_s))
+
+
+def _demand(roles: tuple[Role, ...], family: FamilyKey) -> Demand:
+    pods = sum(role.count for role in roles)
+    return Demand(family, family_size(roles), pods, sum(role.gpus for role in roles))

@@ -91,6 +91,7 @@ class Records:
     node_allocated_gpu_s: Floats  #: [num_nodes]
     node_unavailable_gpu_s: Floats  #: [num_nodes]
     never_fits: list[int]
+    unmet: Mapping[int, str] = field(default_factory=dict)  #: why, where the engine knows
     interrupts_not_met: int = 0
 
 
@@ -109,6 +110,7 @@ def assemble(
     node_gpu_s: Floats,
     down: list[tuple[float, float, int]],
     never_fits: list[int],
+    unmet: Mapping[int, str] | None = None,
 ) -> Records:
     """Work out binding, starting and running of every pod from the few numbers of its batch.
 
@@ -197,6 +199,7 @@ def assemble(
         node_allocated_gpu_s=node_gpu_s,
         node_unavailable_gpu_s=unavailable,
         never_fits=never_fits,
+        unmet=unmet or {},
     )
 
 
@@ -274,6 +277,9 @@ def _unmet(records: Records) -> list[str]:
     capacity = Capacity(records.nodes, all_in_service=True)
     said: dict[int, str] = {}
     for job in records.never_fits:
+        if job in records.unmet:
+            texts[job] = records.unmet[job]
+            continue
         at = int(records.work.roles_index[job])
         if at not in said:
             found = unmet(capacity, records.work.distinct_roles[at])

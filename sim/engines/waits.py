@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,10 +15,15 @@ from scheduler.core.decisions import PendingReason, Wait
 from scheduler.core.model import FamilyKey
 from sim.schema.tables import REASONS, RESOURCES
 
+if TYPE_CHECKING:
+    from scheduler.core.quotabook import Option
+    from sim.engines.quotas import UsageOverTime
+
 CODE = {reason: code for code, reason in enumerate(REASONS)}
 CAPACITY = CODE[PendingReason.CAPACITY]
 FRAGMENTATION = CODE[PendingReason.FRAGMENTATION]
 BEHIND_HEAD = CODE[PendingReason.BEHIND_HEAD]
+QUOTA = CODE[PendingReason.QUOTA]
 #: reasons by which gangs find too little of a resource
 SHORT = (CAPACITY, FRAGMENTATION, CODE[PendingReason.HELD_BY_OTHERS])
 NUM_REASONS = len(REASONS)
@@ -142,11 +147,23 @@ class Stints(NamedTuple):
     to_s: NDArray[np.float64]
 
 
+class Demand(NamedTuple):
+    """Gangs that wait for the same reasons at any time."""
+
+    family: FamilyKey
+    size: int  #: within the family
+    pods: int  #: of one gang
+    gpus: int
+    queue: int = 0  #: where queues have quota
+    options: tuple[Option, ...] = ()  #: and the ways to place one
+
+
 class QueueLedger:
     """What waiting gangs waited for, worked out once a run is over.
 
-    All gangs of one pod family and size wait for the same reason at any time, and the `Wait`
-    decisions of the family say which. So it is enough to keep those, and the stints.
+    All gangs of one pod family and size, and of one queue, wait for the same reason at any time.
+    The `Wait` decisions of the family say which, and usage whether quota is short instead. So it is
+    enough to keep those, and the stints.
     """
 
     def __init__(self) -> None:
@@ -164,21 +181,21 @@ class QueueLedger:
         self,
         stints: Stints,
         demand: NDArray[np.int64],
-        demands: Sequence[tuple[FamilyKey, int, int, int]],
+        demands: Sequence[Demand],
         log: StepLog,
         num_jobs: int,
+        usage: UsageOverTime | None = None,
     ) -> dict[int, NDArray[np.float64]]:
         """Log what pods wait in the queue for; return pod-seconds per `coded` reason and job.
 
-        `demand` is the index of each job in `demands`, which lists (family, size within it, pods,
-        GPUs) of one gang.
+        `demand` is the index of each job in `demands`.
         """
         pod_s: dict[int, NDArray[np.float64]] = {}
         of_stint = demand[stints.job]
         by_demand = np.argsort(of_stint, kind="stable")
         bounds = np.searchsorted(of_stint[by_demand], np.arange(len(demands) + 1))
         outlooks: dict[FamilyKey, _Outlook] = {}
-        for index, (family, size, pods, gpus) in enumerate(demands):
+        for index, (family, size, pods, gpus, queue, options) in enumerate(demands):
             mine = by_demand[bounds[index] : bounds[index + 1]]
             if not len(mine):
                 continue
@@ -186,6 +203,9 @@ class QueueLedger:
                 outlooks[family] = _outlook(self._outlooks[family])
             from_s, to_s = stints.from_s[mine], stints.to_s[mine]
             reason = _reasons(outlooks[family], size, from_s.min(), to_s.max())
+            if usage is not None:
+                is_short = usage.is_short(queue, options, size)
+                reason = _over_quota(reason, usage.time_s, is_short, from_s.min(), to_s.max())
             _log_steps(log, reason, from_s, to_s, pods, gpus)
             for code, waited_s in _split(reason, from_s, to_s).items():
                 of_job = pod_s.setdefault(code, np.zeros(num_jobs))
@@ -228,6 +248,28 @@ def _reasons(outlook: _Outlook, size: int, from_s: float, to_s: float) -> _Reaso
     return _Reason(outlook.time_s[first + at], code[at])
 
 
+def _over_quota(
+    reason: _Reason,
+    time_s: NDArray[np.float64],
+    is_short: NDArray[np.bool_],
+    from_s: float,
+    to_s: float,
+) -> _Reason:
+    """Return the reasons with `quota` wherever that is short."""
+    first = int(np.searchsorted(time_s, from_s, side="right")) - 1
+    end = int(np.searchsorted(time_s, to_s, side="right"))
+    time_s, is_short = time_s[first:end], is_short[first:end]
+    changes = np.append(0, np.flatnonzero(is_short[1:] != is_short[:-1]) + 1)
+    time_s, is_short = time_s[changes], is_short[changes]
+    at_s = np.union1d(reason.time_s, time_s)
+    at_s = at_s[at_s >= max(reason.time_s[0], time_s[0])]
+    code = reason.code[np.searchsorted(reason.time_s, at_s, side="right") - 1]
+    short = is_short[np.searchsorted(time_s, at_s, side="right") - 1]
+    code = np.where(short, QUOTA, code)
+    at = np.append(0, np.flatnonzero(code[1:] != code[:-1]) + 1)
+    return _Reason(at_s[at], code[at])
+
+
 def _split(
     reason: _Reason, from_s: NDArray[np.float64], to_s: NDArray[np.float64]
 ) -> dict[int, NDArray[np.float64]]:
@@ -266,7 +308,7 @@ def _log_steps(
     at_s = np.union1d(times_s, reason.time_s[lo:hi])
     level = gangs[np.searchsorted(times_s, at_s, side="right") - 1]
     code = reason.code[np.searchsorted(reason.time_s, at_s, side="right") - 1] % NUM_REASONS
-    for one in (CAPACITY, FRAGMENTATION, BEHIND_HEAD):
+    for one in (QUOTA, CAPACITY, FRAGMENTATION, BEHIND_HEAD):
         change = np.diff(np.where(code == one, level, 0), prepend=0)
         moves = change != 0
         if moves.any():

@@ -39,7 +39,7 @@ from scheduler.journal.lines import Gap
 from scheduler.policies.spec import PolicySpec
 from sim.engines.accounting import check_accounting
 from sim.engines.records import CapacitySteps
-from sim.engines.waits import CODE, QueueLedger, StepLog, Stints, by_reason, by_resource
+from sim.engines.waits import CODE, Demand, QueueLedger, StepLog, Stints, by_reason, by_resource
 from sim.runs.folder import RunResult, versions
 from sim.runs.metrics import Window
 from sim.runs.summary import summarize
@@ -48,8 +48,6 @@ from sim.schema.config import ControlPlane, RunConfig
 from sim.schema.tables import REASONS, RESOURCES
 
 Floats = NDArray[np.float64]
-#: family, size within it, pods, GPUs of one gang, as `QueueLedger.settle` takes them
-Demand = tuple[FamilyKey, int, int, int]
 #: a node's GPUs held by gangs, and those that a gang could have
 Share = tuple[int, int]
 MOST_NAMED = 20  #: lines set aside that a run names
@@ -338,7 +336,7 @@ class Recorder:
                 self._waited(at, stand, PendingReason.CAPACITY, stand.since_s, now_s)
             case Phase.WAITING:
                 assert stand.demand is not None, "what waits is queued"
-                told_s = self._told_s.get(stand.demand[0], inf)
+                told_s = self._told_s.get(stand.demand.family, inf)
                 if told_s > stand.since_s:  # the core has not said anything of it yet
                     until_s = min(told_s, now_s)
                     reason = PendingReason.CONTROL_PLANE
@@ -505,7 +503,7 @@ def _stand(member: GangState) -> _Stand:
     if member.phase in (Phase.GATHERING, Phase.IMPOSSIBLE, Phase.ASIDE):
         pods = min(max(0, member.present - (member.gang.num_pods - lacks)), lacks)
         return _Stand(held_gpus, holds, member.phase, pods, gpus * pods // lacks, None)
-    demand = (member.family.key, member.size, lacks, gpus)
+    demand = Demand(member.family.key, member.size, lacks, gpus)
     return _Stand(held_gpus, holds, Phase.WAITING, lacks, gpus, demand)
 
 

@@ -21,7 +21,7 @@ from sim.runs.reader import OPTIONS, Reader, Reading, cut_by_node
 from sim.runs.summary import summarize
 from sim.schema import costs, planes
 from sim.schema.cluster import Cluster
-from sim.schema.config import SETTINGS, RunConfig, check_admission, with_policy
+from sim.schema.config import SETTINGS, RunConfig, check_admission, check_queues, with_policy
 from traces import windows
 
 
@@ -107,6 +107,7 @@ def resolve(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
     if resolved.seed < 0:
         raise ValueError(f"seed is {resolved.seed}; give 0 or more")
     check_admission(resolved.admission, resolved.policy)
+    check_queues(resolved)
     planes.check(resolved.control_plane)
     _check_costs(resolved)
     return resolved

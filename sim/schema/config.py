@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from scheduler.core.queues import Queues
 from scheduler.policies import catalog
 from scheduler.policies.spec import PolicySpec
 from sim.schema.costs import Costs, Interrupt
@@ -66,6 +67,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     admission: Admission = "gang"
     policy: PolicySpec = PolicySpec()
+    queues: Queues | None = None  #: with quota; None is one queue without
     control_plane: ControlPlane = ControlPlane()
     timeouts: Timeouts = Timeouts()
     faults: Faults = Faults()
@@ -106,6 +108,22 @@ def recorded(fields: Mapping[str, Any]) -> RunConfig:
     if words is None:
         words = {name: fields[name] for name in catalog.KEYS if name in fields}
     return msgspec.convert({**rest, "policy": catalog.recorded(words)}, RunConfig)
+
+
+def check_queues(config: RunConfig) -> None:
+    """Raise ValueError if queues are given where they have no say, or another word contradicts."""
+    if config.queues is None:
+        return
+    if config.admission != "gang":
+        raise ValueError(
+            f"queues need admission gang, not {config.admission}: pods that are placed one by one "
+            "have no quota; leave out the queues, or admission"
+        )
+    if config.policy.discipline != PolicySpec().discipline:
+        raise ValueError(
+            f"discipline {config.policy.discipline!r} is for one queue, and with queues each has "
+            "its own; set discipline in the queues file, and leave it out here"
+        )
 
 
 def check_admission(admission: Admission, policy: PolicySpec) -> None:
