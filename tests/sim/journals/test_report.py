@@ -49,6 +49,8 @@ from sim.schema.tables import REASONS
 
 POLICY = PolicySpec()
 EIGHT = PodShape(8)
+#: each plays two runs; HYPOTHESIS_PROFILE=thorough draws 800
+EXAMPLES = settings.default.max_examples * 2 // 5
 
 
 def nodes(number: int, pool: str = "") -> list[Node]:
@@ -162,7 +164,7 @@ def assert_same_curves(live: RunResult, simulated: RunResult) -> None:
 
 
 @given(crowds(), st.sampled_from(["strict", "easy"]))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=EXAMPLES)
 def test_a_journal_gives_the_tables_of_the_same_run(
     tmp_path_factory: pytest.TempPathFactory, jobs: pd.DataFrame, discipline: str
 ) -> None:
@@ -181,7 +183,7 @@ def test_a_journal_gives_the_tables_of_the_same_run(
 
 
 @given(crowds(), st.sampled_from(["strict", "easy"]), st.sampled_from([0.5, 3.0, 20.0, 50.0]))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=EXAMPLES)
 def test_a_snapshot_goes_on_as_the_live_cluster_did(
     tmp_path_factory: pytest.TempPathFactory, jobs: pd.DataFrame, discipline: str, at_s: float
 ) -> None:

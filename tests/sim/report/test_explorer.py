@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from traces.synthetic import generate
 pytestmark = pytest.mark.slow
 
 NODES = 12
+Look = Callable[[Callable[[Tab], Awaitable[None]]], None]
 HOSTILE = "</script><img src=x onerror=alert(1)> $x_1$ \"'&"
 LOADED = "document.readyState == 'complete'"
 READY = "document.querySelector('.live')?.dataset.ready == 'yes'"
@@ -44,7 +46,7 @@ PODS = "Object.values(Bokeh.documents)[0].get_model_by_name('pods')"
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunResult]:
-    jobs = generate("openai_like", num_gpus=NODES * 8, days=1, load=1.2, seed=3).iloc[:220]
+    jobs = generate("openai_like", num_gpus=NODES * 8, days=1, load=1.2, seed=3).iloc[:120]
     return {
         HOSTILE: run(jobs, nodes=NODES, control_plane="kubernetes", admission="pod"),
         "gang-fifo": run(jobs, nodes=NODES, control_plane="kubernetes"),
@@ -61,15 +63,23 @@ def page(results: dict[str, RunResult], tmp_path_factory: pytest.TempPathFactory
     return build_report(folders, root / "report")
 
 
-def look(with_: Callable[[Tab], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with chromium() as tab:
+@pytest.fixture(scope="module")
+def look() -> Iterator[Look]:
+    """One browser for all tests: each opens the page again, with settings of its own."""
+    stack = AsyncExitStack()
+    with asyncio.Runner() as runner:
+        try:
+            tab = runner.run(stack.enter_async_context(chromium()))
+        except FileNotFoundError as error:
+            pytest.skip(str(error))
+
+        async def check(with_: Callable[[Tab], Awaitable[None]]) -> None:
+            tab.requested.clear()
+            tab.complaints.clear()
             await with_(tab)
 
-    try:
-        asyncio.run(main())
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
+        yield lambda with_: runner.run(check(with_))
+        runner.run(stack.aclose())
 
 
 async def explored(tab: Tab, page: Path, **options: Any) -> dict[str, float]:
@@ -88,7 +98,9 @@ def seconds(clock: str) -> float:
     return ((day * 24 + hour) * 60 + minute) * 60 + second
 
 
-def test_the_pointer_says_what_the_tables_say(page: Path, results: dict[str, RunResult]) -> None:
+def test_the_pointer_says_what_the_tables_say(
+    look: Look, page: Path, results: dict[str, RunResult]
+) -> None:
     async def check(tab: Tab) -> None:
         box = await explored(tab, page)
         before = await tab.value(SAID)
@@ -126,7 +138,7 @@ def test_the_pointer_says_what_the_tables_say(page: Path, results: dict[str, Run
     look(check)
 
 
-def test_one_zooms_all_panels_and_a_wheel_alone_scrolls_the_page(page: Path) -> None:
+def test_one_zooms_all_panels_and_a_wheel_alone_scrolls_the_page(look: Look, page: Path) -> None:
     async def check(tab: Tab) -> None:
         box = await explored(tab, page)
         whole = await tab.value(f"{RANGE}.end - {RANGE}.start")
@@ -158,7 +170,7 @@ def test_one_zooms_all_panels_and_a_wheel_alone_scrolls_the_page(page: Path) -> 
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_on_a_phone_fingers_scroll_and_taps_tell(page: Path, dark: bool) -> None:
+def test_on_a_phone_fingers_scroll_and_taps_tell(look: Look, page: Path, dark: bool) -> None:
     async def check(tab: Tab) -> None:
         await tab.open(page.as_uri(), 390, dark=dark, ready=LOADED)
         assert await tab.value("document.documentElement.scrollWidth") == 390
@@ -183,7 +195,9 @@ def test_on_a_phone_fingers_scroll_and_taps_tell(page: Path, dark: bool) -> None
     look(check)
 
 
-def test_print_and_pages_without_scripts_have_still_pictures(page: Path, tmp_path: Path) -> None:
+def test_print_and_pages_without_scripts_have_still_pictures(
+    look: Look, page: Path, tmp_path: Path
+) -> None:
     shown = """[".still", ".live", ".tools"].map((part) =>
       document.querySelector(part).getBoundingClientRect().height > 0)"""
 
