@@ -31,6 +31,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "sim/commands/trace.py": ("trace generate",),
     "sim/commands/train.py": ("train",),
     "sim/goodput/": ("plan-checkpoint",),
+    "sim/queues/": ("queues import",),
     "sim/report/diff.py": ("diff",),
     "sim/report/": INTO_A_FOLDER,
     "sim/runs/": INTO_A_FOLDER,

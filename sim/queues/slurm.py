@@ -54,7 +54,7 @@ def mistaken(text: str) -> str:
     if {"account", "user"} <= set(first.lower().split()):
         return "its columns are cut to fixed widths: print them with -P"
     if first.startswith("{") and '"associations"' in text:
-        return "JSON of sacctmgr is not read: leave out --json and print with -P"
+        return "JSON of sacctmgr is not read: print it as text, with -P"
     return ""
 
 

@@ -239,7 +239,7 @@ def test_slurms_gpu_types_are_flavors(tmp_path: Path) -> None:
     [
         ("c|root|||1|\n", "its first line has no column Account and User: leave out -n"),
         ("   Cluster    Account       User\n------- ---- ---\n", "print them with -P"),
-        ('{"meta": {}, "associations": []}', "leave out --json and print with -P"),
+        ('{"meta": {}, "associations": []}', "print it as text, with -P"),
     ],
 )
 def test_other_outputs_of_slurm_are_refused_with_the_way_out(
