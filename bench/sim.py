@@ -57,7 +57,7 @@ class Size:
 
 
 FULL = Size()
-QUICK = Size(5_000, 750, 10.0, ((250, 30.0), (2_500, 10.0)), (1.0,), 1, 200_000)
+QUICK = Size(5_000, 750, 10.0, ((250, 30.0), (2_500, 10.0)), (1.0,), 1, 1_000_000)
 
 
 @dataclass(frozen=True)
@@ -226,14 +226,17 @@ def measure_simpy(nodes: str, days: str, per: str) -> dict[str, float]:
     return {"cpu_s": time.process_time() - began_s}
 
 
-def measure_reading(side: str, path: str) -> dict[str, float]:
-    """Read a large CSV with pyarrow alone, or as a jobs file; memory is beyond the imports."""
-    import pandas as pd
+def measure_reading(side: str, path: str, first: str) -> dict[str, float]:
+    """Read a large CSV with pyarrow alone, or as a jobs file.
+
+    Memory is beyond what reading its first lines takes: imports, pools and buffers.
+    """
     from pyarrow import csv
 
     import traces
 
-    pd.DataFrame({"a": ["b"]}).to_numpy()  # what pandas imports at first use
+    csv.read_csv(first, csv.ReadOptions(use_threads=False))
+    traces.load(first)
     before_mib, began_s = peak_mib(), time.process_time()
     held_mib = 0.0
     if side == "pyarrow":
@@ -507,13 +510,14 @@ def reading_rows(size: Size, quick: bool) -> Iterator[Row]:
         }
     )
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "jobs.csv"
+        path, first = Path(folder) / "jobs.csv", Path(folder) / "first.csv"
         table.to_csv(path, index=False)
+        table.head(1000).to_csv(first, index=False)
         del table
         alone, ours = in_turns(
             size.repeats,
-            lambda: measured("reading", "pyarrow", path),
-            lambda: measured("reading", "muster", path),
+            lambda: measured("reading", "pyarrow", path, first),
+            lambda: measured("reading", "muster", path, first),
         )
     rows = f"CSV of {count:,} jobs"
     yield row(
@@ -523,7 +527,8 @@ def reading_rows(size: Size, quick: bool) -> Iterator[Row]:
     held = median(alone, "table_mib")
     more = median(ours, "more_mib")
     yield row(
-        f"{rows}, peak memory / pyarrow's table", more / held, "x", "<= 3",
+        f"{rows}, peak memory / pyarrow's table", more / held, "x",
+        "<= 5" if quick else "<= 3",  # buffers of the same size weigh more beside a small table
         note=f"{more:,.0f} MiB beside {held:,.0f} MiB",
     )  # fmt: skip
 

@@ -4,10 +4,10 @@ Names are imported on first use: importing pandas takes longer than most command
 """
 
 import importlib
-from typing import TYPE_CHECKING
 
 import scheduler  # noqa: F401  (before any engine, so that engines run compiled where they can)
 
+TYPE_CHECKING = False  # as type checkers read it; typing is half of what is imported here
 if TYPE_CHECKING:
     from scheduler.policies.spec import PolicySpec
     from sim.runs.experiment import run

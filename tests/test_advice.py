@@ -40,7 +40,11 @@ SAID_BY: dict[str, tuple[str, ...]] = {
 }
 
 #: flags that no table need name
-OTHERS = {"--help": "every command has it", "--noheader": "one of sacct"}
+OTHERS = {
+    "--help": "every command has it",
+    "--noheader": "one of sacct",
+    "--audit-log-path": "one of kube-apiserver",
+}
 
 #: a variable of CSS is none
 FLAG = re.compile(r"(?<![\w-])(?<!var\()--[a-z][a-z0-9-]*[a-z0-9](?![\w:-])")
@@ -238,6 +242,11 @@ CASES = [
     *(
         Case(f"{line.format(file)} {more}", says, f"{line.format(file)} {advised}")
         for file, more, says, advised in READ
+        for line in WITH_JOBS.values()
+    ),
+    *(
+        Case(f"{line.format('jobs.csv')} --gpus-per-pod 8", "of format jobs; leave it out",
+             line.format("jobs.csv"))
         for line in WITH_JOBS.values()
     ),
     Case(f"{RUN} --out jobs.csv", "is a file; give a folder", f"{RUN} --out out"),

@@ -266,6 +266,7 @@ class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == module:
             raise KeyboardInterrupt
+sys.modules.pop(module, None)
 sys.meta_path.insert(0, Finder())
 sys.argv[1:] = words
 from sim.commands.main import main
@@ -273,7 +274,9 @@ main()
 """
 
 
-@pytest.mark.parametrize("module", ["typer", "sim.commands.run", "pandas", "sim.runs.experiment"])
+@pytest.mark.parametrize(
+    "module", ["pathlib", "typing", "typer", "sim.commands.run", "pandas", "sim.runs.experiment"]
+)
 def test_ctrl_c_while_a_command_begins(module: str, tmp_path: Path) -> None:
     (tmp_path / "jobs.csv").write_text(JOBS)
     words = ["run", "--jobs", "jobs.csv", "--nodes", "4", "--out", "out"]

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from traces import schema
 from traces.formats.dates import are_dates, seconds_of
+from traces.formats.outcomes import in_any_words
 from traces.schema import BY_NAME, GPUS, TraceError
 
 #: columns of time, which may be of a type of times
@@ -18,12 +19,17 @@ TIMES = ("submit_s", "duration_s", "walltime_s")
 LENGTHS = (timedelta, pd.Timedelta, np.timedelta64)
 
 
-def complete(jobs: pd.DataFrame, gpus_per_node: int = schema.GPUS_PER_NODE) -> pd.DataFrame:
+def complete(
+    jobs: pd.DataFrame,
+    gpus_per_node: int = schema.GPUS_PER_NODE,
+    notes: list[str] | None = None,
+) -> pd.DataFrame:
     """Return a table with every canonical column, typed, in order of submission.
 
     Takes a DataFrame with the required columns, some perhaps as its index; ties in `submit_s`
     keep their order. Dates become Unix seconds, lengths of time seconds. `gpus` is cut into pods
-    of at most `gpus_per_node`.
+    of at most `gpus_per_node`. Outcomes may be in the words of any format; `notes` gets a sentence
+    about words that none has, which count as unknown.
 
     Raises:
         TraceError: a column is missing or unknown, or a value cannot be.
@@ -40,7 +46,10 @@ def complete(jobs: pd.DataFrame, gpus_per_node: int = schema.GPUS_PER_NODE) -> p
                 f"jobs table, column {name!r}: it holds dates as text; turn them into times with "
                 "pandas.to_datetime"
             )
-    return schema.complete(typed, gpus_per_node)
+    found = schema.complete(typed, gpus_per_node)
+    if "outcome" in jobs:
+        found["outcome"] = in_any_words(found["outcome"], [] if notes is None else notes)
+    return found
 
 
 def with_index(rows: pd.DataFrame) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from traces.schema import (
     COLUMNS,
     DAY_S,
     GPUS_PER_NODE,
+    INT_MAX,
     TraceError,
     by_submission,
     check_gpus,
@@ -112,7 +113,9 @@ def load(
         )
     if found.jobs.empty:
         raise TraceError(f"jobs file {str(path)!r}: none of its rows is a job")
-    check_gpus(found.jobs["job"], total_gpus(found.jobs), found.jobs["num_pods"], f"{path}: ")
+    pods = found.jobs["num_pods"]
+    if int(pods.max()) * int(found.jobs["gpus_per_pod"].max()) > INT_MAX:  # memory is for few
+        check_gpus(found.jobs["job"], total_gpus(found.jobs), pods, f"{path}: ")
     jobs = by_submission(found.jobs)
     offset_s = float(jobs["submit_s"].iloc[0])
     if fine := finer_unit(offset_s):

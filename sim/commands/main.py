@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 #: commands that are done in parts, and keep those that are finished
@@ -21,6 +17,11 @@ def _interrupted(arguments: list[str]) -> int:
 
 
 try:
+    import gc
+    import os
+    from pathlib import Path
+    from typing import TYPE_CHECKING, Annotated, cast
+
     import typer
 
     from scheduler import compiled

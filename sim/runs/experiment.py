@@ -57,7 +57,10 @@ def run(
     if isinstance(jobs, pd.DataFrame):
         if given := list(reader.given()):
             raise ValueError(f"{given[0]} is for jobs files; a DataFrame is taken as it is")
-        table = cut_by_node(partial(traces.complete, jobs), where.node_gpus)
+        notes: list[str] = []
+        table = cut_by_node(partial(traces.complete, jobs, notes=notes), where.node_gpus)
+        if notes:
+            source["notes"] = list(dict.fromkeys(notes))
     else:
         loaded = reader.read(jobs, where.node_gpus, progress=progress is True)
         source = msgspec.to_builtins(Reading.of(loaded))

@@ -72,7 +72,7 @@ def test_a_pending_pod_never_ran_whatever_its_times(written: Write) -> None:
 
 def test_an_unknown_phase_is_counted_and_named(written: Write) -> None:
     loaded = traces.load(written(*PODS, "x,1,1,1,1000,,LS,Evicted,10,30,10"))
-    assert "1 jobs have an unknown outcome in column 'pod_phase': 'Evicted' (1)" in (
+    assert "jobs with an unknown outcome in column 'pod_phase': 1, 'Evicted' (1)" in (
         " ".join(loaded.notes)
     )
 

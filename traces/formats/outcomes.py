@@ -117,7 +117,7 @@ def outcomes(
         named = ", ".join(f"{word!r} ({count:,})" for word, count in counts.head(5).items())
         more = f" and {len(counts) - 5} more words" if len(counts) > 5 else ""
         notes.append(
-            f"{len(strange):,} jobs have an unknown outcome in column {column!r}: "
-            f"{named}{more}; they count as {UNKNOWN}"
+            f"jobs with an unknown outcome in column {column!r}: {len(strange):,}, {named}{more}; "
+            f"they count as {UNKNOWN}"
         )
     return found.fillna(UNKNOWN).astype("str")

@@ -144,3 +144,15 @@ def test_one_is_singular(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     printed = capsys.readouterr().out
     for said in ("1 job, 1 pod,", "1 node, 1 GPU (", "1 (1 pod, ", "1 job: out.csv", "1 attempt,"):
         assert said in printed
+
+
+def test_outcomes_of_a_data_frame_are_read_as_those_of_a_file(folder: Path) -> None:
+    words = ["Completed", "CANCELLED by 1000", "Killed", "odd", None]
+    jobs = pd.DataFrame({"job": list("abcde"), "submit_s": 0.0, "duration_s": 60.0, "gpus": 8})
+    found = sim.run(jobs.assign(outcome=words), nodes=5)
+    assert found.jobs["outcome"].tolist()[:4] == ["completed", "cancelled", "cancelled", "unknown"]
+    (note,) = found.manifest["notes"]
+    assert "unknown outcome in column 'outcome': 1, 'odd' (1)" in note
+    jobs.assign(outcome=words).to_csv(folder / "words.csv", index=False)
+    of_file = sim.run(folder / "words.csv", nodes=5)
+    assert of_file.jobs["outcome"].tolist() == found.jobs["outcome"].tolist()

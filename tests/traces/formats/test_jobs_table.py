@@ -495,7 +495,7 @@ def test_outcomes_may_have_the_words_of_other_formats(written: Write) -> None:
         "cancelled",
     ]  # fmt: skip
     (note,) = loaded.notes
-    assert note.startswith("1 jobs have an unknown outcome in column 'outcome': 'odd' (1)")
+    assert note.startswith("jobs with an unknown outcome in column 'outcome': 1, 'odd' (1)")
 
 
 def test_outcomes_in_parquet(tmp_path: Path) -> None:
