@@ -31,8 +31,10 @@ def ask(save_s: float, restore_s: float, *, failures: int = 400, **fields: float
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("save_ratio", [0.0005, 0.005, 0.05])
-@pytest.mark.parametrize("restore_ratio", [0.0, 0.05, 0.3])
+@pytest.mark.parametrize(
+    ("save_ratio", "restore_ratio"),
+    [(0.0005, 0.0), (0.0005, 0.3), (0.005, 0.05), (0.05, 0.0), (0.05, 0.3)],
+)
 def test_the_simulated_optimum_is_that_of_the_formula(
     save_ratio: float, restore_ratio: float
 ) -> None:
