@@ -128,18 +128,32 @@ def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) ->
         ValueError: it cannot be read, unpacks to too much, or lacks a column, or numbers in one.
     """
     path = folder / f"{name}.parquet"
-    frame = read_parquet(path, columns)
+    frame = read_parquet(path, None if columns is None else _there(path, columns))
     for one in tables.schemas(has_goodput=False)[name]:
         if columns is not None and one.name not in columns:
             continue
         if one.name not in frame:
             if not LATER.fullmatch(one.name):
                 raise ValueError(f"{str(path)!r} has no column {one.name!r}; run it again")
+            if one.name.startswith("pending_"):  # a reason that no pod had when the run was made
+                frame[one.name] = 0.0
         elif (
             pa.types.is_integer(one.type) or pa.types.is_floating(one.type)
         ) and not pd.api.types.is_numeric_dtype(frame[one.name]):
             raise ValueError(f"{str(path)!r}: column {one.name!r} is not numeric; run it again")
     return frame
+
+
+def _there(path: Path, columns: Sequence[str]) -> Sequence[str]:
+    """Leave out of `columns` what a run of an earlier version lacks."""
+    later = [name for name in columns if LATER.fullmatch(name)]
+    if not later:
+        return columns
+    try:
+        names = set(pq.read_schema(path).names)
+    except (OSError, ValueError, pa.ArrowException):
+        return columns  # who reads it says what is wrong
+    return [name for name in columns if name in names or name not in later]
 
 
 def _check_replaceable(folder: Path) -> None:

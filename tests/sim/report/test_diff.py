@@ -9,6 +9,7 @@ import pytest
 
 from sim import run
 from sim.report.diff import diff_runs
+from sim.report.report import build_report
 
 
 def table(rows: list[tuple[str, float, float, int]]) -> pd.DataFrame:
@@ -91,3 +92,14 @@ def test_runs_of_other_jobs_are_refused(runs: tuple[Path, Path], tmp_path: Path)
         diff_runs(*runs, top=-1)
     with pytest.raises(ValueError, match="not a finished run"):
         diff_runs(runs[0], tmp_path / "nothing")
+
+
+def test_runs_of_before_a_reason_existed_are_compared_and_reported(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    text = diff_runs(*runs)
+    for folder in runs:
+        jobs = pd.read_parquet(folder / "jobs.parquet")
+        jobs.drop(columns="pending_quota_s").to_parquet(folder / "jobs.parquet", index=False)
+    assert diff_runs(*runs) == text
+    assert build_report(list(runs), tmp_path / "report").is_file()
