@@ -49,7 +49,7 @@ def test_delays_and_sequences_of_delays(written: Write) -> None:
     assert jobs["walltime_s"].tolist() == [100, 20.5, 15, 5]
     assert jobs["num_pods"].tolist() == [1, 3, 2, 16]
     assert jobs["outcome"].tolist() == ["completed", "completed", "failed", "failed"]
-    assert "1 jobs run into their walltime" in " ".join(loaded.notes)
+    assert "run into their walltime, which ends them: 1;" in " ".join(loaded.notes)
 
 
 def test_resources_may_be_cut_into_larger_pods(written: Write) -> None:

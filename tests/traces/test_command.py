@@ -64,7 +64,7 @@ def test_describe_says_how_the_file_was_read(
     assert "format          openb: it has the columns name, cpu_milli" in shown
     assert "left out        1: the pod was never scheduled: it never ran" in shown
     assert "bad rows        1 left out" in shown
-    assert "note            1 pods ask for a share of a GPU" in shown
+    assert "note            pods that ask for a share of a GPU: 1;" in shown
     assert "unknown outcome in column 'pod_phase': 1, 'Evicted' (1)" in shown
     assert "nan" not in shown
 

@@ -42,9 +42,9 @@ def test_phases_and_times(written: Write) -> None:
     assert loaded.rejected["line"].tolist() == [4]
     assert loaded.num_bad == 0
     said = " ".join(loaded.notes)
-    assert "1 pods ask for a share of a GPU" in said
-    assert "1 pods allow several GPU models" in said
-    assert "1 pods were still in phase Running" in said
+    assert "pods that ask for a share of a GPU: 1;" in said
+    assert "pods with several GPU models in gpu_spec: 1;" in said
+    assert "deleted or the log ended: 1;" in said
 
 
 @pytest.mark.parametrize(

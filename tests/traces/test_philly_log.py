@@ -71,9 +71,9 @@ def test_jobs_of_a_log(written: Write) -> None:
     }
     assert loaded.num_bad == 0
     said = " ".join(loaded.notes)
-    assert "3 jobs have several attempts" in said
-    assert "1 jobs had other GPUs in a later attempt" in said
-    assert "1 attempts lack a start or an end" in said
+    assert "jobs with several attempts: 3;" in said
+    assert "jobs with other GPUs in a later attempt: 1;" in said
+    assert "attempts without a start or an end: 1;" in said
     assert "no zone" in said
     assert "'Preempted' (1)" in said
 

@@ -111,7 +111,9 @@ def read(source: Source, options: Options) -> Reading:
     failed = ((delay_s > limit_s).to_numpy() | (returned != 0))[kept]
     notes = []
     if cut := int((delay_s > limit_s)[kept].sum()):
-        notes.append(f"{cut:,} jobs run into their walltime, which ends them: they count as failed")
+        notes.append(
+            f"jobs that run into their walltime, which ends them: {cut:,}; they count as failed"
+        )
     jobs = pd.DataFrame(
         {
             "job": names[kept],

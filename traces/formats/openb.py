@@ -87,17 +87,17 @@ def read(source: Source, options: Options) -> Reading:
     )
     notes: list[str] = []
     if shares := int(((share_milli < 1000) & (gpus > 0))[kept].sum()):
-        notes.append(f"{shares:,} pods ask for a share of a GPU; each counts as a whole GPU")
+        notes.append(f"pods that ask for a share of a GPU: {shares:,}; each counts as a whole GPU")
     if num_several := int(several.sum()):
         notes.append(
-            f"{num_several:,} pods allow several GPU models in gpu_spec; any node will do for them"
+            f"pods with several GPU models in gpu_spec: {num_several:,}; any node will do for them"
         )
     if "pod_phase" in rows:
         jobs["outcome"] = outcomes(rows["pod_phase"], POD_PHASES, notes, "pod_phase")
         if running := int((rows["pod_phase"] == "Running").sum()):
             notes.append(
-                f"{running:,} pods were still in phase Running when they were deleted or the log "
-                "ended: their run time ends there"
+                "pods that were still in phase Running when they were deleted or the log ended: "
+                f"{running:,}; their run time ends there"
             )
     return Reading(fill(jobs), rejected, left_out, tuple(notes))
 

@@ -100,10 +100,10 @@ def _gangs(tasks: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     largest = grouped["gpus"].max()
     num_pods = -(-sums["total"] // largest)
     if several := int((grouped.size() > 1).sum()):
-        notes.append(f"{several:,} jobs have several GPU tasks: they are one gang of all of them")
+        notes.append(f"jobs with several GPU tasks: {several:,}; they are one gang of all of them")
     if uneven := int((grouped["gpus"].min() < largest).sum()):
         notes.append(
-            f"{uneven:,} jobs have tasks of different GPUs per instance: their GPUs are cut into "
+            f"jobs with tasks of different GPUs per instance: {uneven:,}; their GPUs are cut into "
             "pods of the largest"
         )
     start_s = grouped["start_s"].min()

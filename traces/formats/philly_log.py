@@ -186,14 +186,14 @@ def _notes(attempts: _Attempts, kept: Mask) -> list[str]:
     ]
     if several := int((attempts.num[kept] > 1).sum()):
         notes.append(
-            f"{several:,} jobs have several attempts: their run time is the sum of the attempts; "
+            f"jobs with several attempts: {several:,}; their run time is the sum of the attempts; "
             f"what passes between two attempts, {attempts.between_s[kept].sum() / 3600:,.1f} h in "
             "all, is waiting"
         )
     if resized := int(attempts.resized[kept].sum()):
         notes.append(
-            f"{resized:,} jobs had other GPUs in a later attempt; those of the first count"
+            f"jobs with other GPUs in a later attempt: {resized:,}; those of the first count"
         )
     if untimed := int((attempts.num - attempts.timed)[kept].sum()):
-        notes.append(f"{untimed:,} attempts lack a start or an end and count as no run time")
+        notes.append(f"attempts without a start or an end: {untimed:,}; they count as no run time")
     return notes
