@@ -51,7 +51,7 @@ def test_tasks_become_gangs(written: Write, lines: tuple[str, ...]) -> None:
     }
     assert loaded.num_bad == 0
     said = " ".join(loaded.notes)
-    assert "1 instances ask for a share" in said
+    assert "instances that ask for a share of a GPU: 1;" in said
     assert "jobs with several GPU tasks: 2;" in said
     assert "jobs with tasks of different GPUs per instance: 1;" in said
     assert "no submissions" in said

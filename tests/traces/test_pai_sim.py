@@ -30,7 +30,7 @@ def test_instances_are_pods(written: Write) -> None:
     assert loaded.jobs["cpu_per_pod"].tolist() == [6, 8]
     assert loaded.jobs["submit_s"].tolist() == [0, 10]
     assert loaded.left_out == {"the job asks for no GPU": 1}
-    assert "2 instances ask for a share" in " ".join(loaded.notes)
+    assert "instances that ask for a share of a GPU: 2;" in " ".join(loaded.notes)
 
 
 def test_odd_rows_are_named(written: Write) -> None:

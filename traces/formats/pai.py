@@ -85,7 +85,9 @@ def read(source: Source, options: Options) -> Reading:
     )
     is_share = (percent % 100.0 != 0)[kept]
     if shares := int(tasks["pods"][is_share].sum()):
-        notes.append(f"{shares:,} instances ask for a share of a GPU; each counts as a whole GPU")
+        notes.append(
+            f"instances that ask for a share of a GPU: {shares:,}; each counts as a whole GPU"
+        )
     return Reading(fill(_gangs(tasks, notes)), rejected, left_out, tuple(notes))
 
 

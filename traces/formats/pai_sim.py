@@ -44,7 +44,9 @@ def read(source: Source, options: Options) -> Reading:
     kept, rejected, left_out = leave_out(table, bad, ordinary)
     notes = []
     if shares := int(num_pods[kept & (asked != np.floor(asked))].sum()):
-        notes.append(f"{shares:,} instances ask for a share of a GPU; each counts as a whole GPU")
+        notes.append(
+            f"instances that ask for a share of a GPU: {shares:,}; each counts as a whole GPU"
+        )
     jobs = pd.DataFrame(
         {
             "job": names[kept],
