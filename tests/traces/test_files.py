@@ -187,7 +187,7 @@ def test_a_long_value_is_cut_in_the_message_and_kept_in_the_table(written: Write
         (["job,job,submit_s", "a,b,0"], "jobs.csv", "column 'job' occurs twice; keep one"),
         (["job,submit,duration_s,gpus", "a,0,1,1"], "jobs.csv", "'submit' may be 'submit_s'"),
         ([HEADER, '"open,0,60,2,8,90,1,2'], "jobs.csv", "line 2: .* check the quotes"),
-        ([HEADER, "a,x,60,2,8,90,1,2"], "jobs.csv", "1 bad value in 1 of 1 rows"),
+        ([HEADER, "a,x,60,2,8,90,1,2"], "jobs.csv", "1 bad value in 1 of 1 row: "),
         (["a,b", "1,2"], "jobs.txt", "neither its name nor its first line"),
         ([HEADER, GOOD], "jobs.csv.gz", "is not a valid gzip file"),
         ([HEADER, GOOD], "jobs.parquet", "is not a Parquet table"),

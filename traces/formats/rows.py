@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from traces.schema import INT_MAX, LARGEST, BadCell, TraceError, bad_names, no_number
+from traces.schema import INT_MAX, LARGEST, BadCell, TraceError, bad_names, counted, no_number
 
 #: how many bad values an error message spells out
 MOST_SHOWN = 5
@@ -77,7 +77,7 @@ def reject(table: RawTable, bad: list[BadCell], on_bad_row: str) -> pd.DataFrame
         more = f" and {len(bad) - MOST_SHOWN:,} more" if len(bad) > MOST_SHOWN else ""
         values = "1 bad value" if len(bad) == 1 else f"{len(bad):,} bad values"
         raise TraceError(
-            f"{table.source}: {values} in {len(of_row):,} of {len(table.rows):,} rows: "
+            f"{table.source}: {values} in {len(of_row):,} of {counted(len(table.rows), 'row')}: "
             f"{spelt}{more}; correct them, or leave those rows out with --on-bad-row skip"
         )
     concerned = table.rows.iloc[list(of_row)].astype("object")
