@@ -12,11 +12,13 @@ from urllib.parse import unquote
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from sim import run
 from sim.report import comparison
 from sim.report.episodes import explain, find_episodes
-from sim.report.pictures import DARK, PAPER
+from sim.report.pictures import DARK, PAPER, drawing, render
 from sim.report.report import as_it_is, build_report
 from sim.report.wording import MINUS, plural
 from sim.runs import metrics
@@ -124,6 +126,17 @@ def test_open_markers_have_the_colour_of_the_page(page: Path) -> None:
     assert DARK[PAPER] != PAPER
     rule = f'[style*="fill: {PAPER}"]{{fill:{DARK[PAPER]}'
     assert rule in unquote(page.read_text("utf-8"))
+
+
+def test_a_pattern_of_dots_does_not_fill_the_page() -> None:
+    with drawing():
+        figure = Figure(figsize=(2, 2))
+        figure.add_subplot().add_patch(Rectangle((0, 0), 1, 1, hatch="..."))
+        plain = render(figure, "dots", "")
+    svg = plain.svg.decode()
+    pattern = svg[svg.index("<pattern") : svg.index("</pattern>")]
+    assert "C" not in pattern and pattern.count("a0.") > 100
+    assert len(pattern) < 30_000
 
 
 def test_where_no_gang_waits_for_gpus_the_head_says_so(tmp_path: Path) -> None:
