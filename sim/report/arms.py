@@ -73,5 +73,5 @@ def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             found |= _flat(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = value
+            found[f"{prefix}{name}"] = f"{value:.6g}" if isinstance(value, float) else value
     return found

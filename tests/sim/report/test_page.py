@@ -182,3 +182,8 @@ def test_an_episode_of_one_pod_is_told_in_the_singular() -> None:
     said = explain(episode, num_gpus=1)
     assert "peak 1 pod at" in said and "it needs 1 GPU (1 pod)" in said and "1 gang has" in said
     assert not re.search(r"\b1 (pods|GPUs|gangs|jobs)\b", said)
+
+
+def test_settings_are_given_in_few_digits(text: str) -> None:
+    assert "unschedulable_attempt_s 0.00166667," in text
+    assert not re.search(r"\d\.\d{9}", text[text.index("## Settings") :])
