@@ -167,6 +167,8 @@ def _validate_quota(state: ClusterState, book: QuotaBook) -> None:
             )
             if above != NO_PARENT:
                 usage[above][cell] += max(0, used - tree.local[node][cell])
+    open_lines = {at for at, line in enumerate(state.queue.lines) if line.head() is not None}
+    assert open_lines == state.queue.open_lines.keys(), "lines with waiting gangs are off"
     for index, line in enumerate(state.queue.lines):
         expected = sorted(
             (m.key, m.gang.name) for m in state.queue.members.values() if m.queue == index

@@ -237,11 +237,15 @@ def family_size(roles: tuple[Role, ...]) -> int:
 class Line:
     """Waiting gangs in one order: all of them, or those of one queue."""
 
-    __slots__ = ("_entries", "_first", "seen")
+    __slots__ = ("_entries", "_first", "queue", "seen", "short", "short_since")
 
-    def __init__(self) -> None:
+    def __init__(self, queue: int = 0) -> None:
+        self.queue = queue  #: its number
         #: the head at the last pass
         self.seen: GangState | None = None
+        #: the head that was found to lack quota, and `QuotaBook.num_freed` of then
+        self.short: GangState | None = None
+        self.short_since = 0
         #: in order, from `_first` on; before it stand gangs that left from the head
         self._entries: list[Entry] = []
         self._first = 0
@@ -289,6 +293,7 @@ class WaitQueue:
         "head_seen",
         "lines",
         "members",
+        "open_lines",
     )
 
     def __init__(self, num_lines: int = 0) -> None:
@@ -300,7 +305,9 @@ class WaitQueue:
         #: the head at the last pass
         self.head_seen: GangState | None = None
         #: one for each queue; empty where no queue has quota
-        self.lines: list[Line] = [Line() for _ in range(num_lines)]
+        self.lines: list[Line] = [Line(queue) for queue in range(num_lines)]
+        #: those with a waiting gang, by queue
+        self.open_lines: dict[int, Line] = {}
         #: True if the head that the last pass saw in a line has left it
         self.head_left = False
         self._all = Line()
@@ -314,7 +321,9 @@ class WaitQueue:
         entry = (state.key, state)
         self._all.add(entry)
         if self.lines:
-            self.lines[state.queue].add(entry)
+            line = self.lines[state.queue]
+            line.add(entry)
+            self.open_lines[state.queue] = line
         self.members[state.gang.name] = state
         self.fresh[state] = None
         family = state.family
@@ -339,6 +348,10 @@ class WaitQueue:
             if state is line.seen:
                 line.seen = None
                 self.head_left = True
+            if state is line.short:
+                line.short = None
+            if line.head() is None:
+                del self.open_lines[state.queue]
         family = state.family
         family.num_waiting -= 1
         if not family.num_waiting:
@@ -360,7 +373,7 @@ class WaitQueue:
         self.head_seen = self._all.head()
         if self.lines:
             self.head_left = False
-            for line in self.lines:
+            for line in self.open_lines.values():  # what was seen in the others has left
                 line.seen = line.head()
 
     def head(self) -> GangState | None:

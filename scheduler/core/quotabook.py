@@ -8,7 +8,7 @@ from itertools import product
 from scheduler.core.capacity import Capacity
 from scheduler.core.model import Gang, Node, PodShape, Role, Selector, Slice
 from scheduler.core.nodegroup import NodeGroup
-from scheduler.core.queues import Cohort, Flavor, Queue, Queues, checked
+from scheduler.core.queues import Cohort, Flavor, Holding, Queue, Queues, checked
 from scheduler.core.quota import NO_PARENT, Amounts, QuotaTree
 
 #: stands for the flavor of nodes that are in none
@@ -58,15 +58,30 @@ class Option:
 
     def amounts(self, size: int) -> Amounts:
         """Return what a gang of this size takes."""
+        asks = self.asks
         if size == 1:
-            return self.asks
+            return asks
+        if len(asks) == 1:
+            return ((asks[0][0], size * asks[0][1]),)
         return tuple([(cell, size * amount) for cell, amount in self.asks])
 
 
 class QuotaBook:
     """The quota tree of a state, and what its flavors are among the state's nodes."""
 
-    __slots__ = ("_asks", "_capacity", "_flavor_of", "_spans", "file", "flavors_of", "tree")
+    __slots__ = (
+        "_asks",
+        "_capacity",
+        "_flavor_of",
+        "_spans",
+        "disciplines",
+        "file",
+        "flavors_of",
+        "has_easy",
+        "has_others",
+        "num_freed",
+        "tree",
+    )
 
     def __init__(self, capacity: Capacity, file: Queues) -> None:
         """Resolve flavors to nodes.
@@ -77,6 +92,12 @@ class QuotaBook:
         """
         self.file = checked(file, "queues")
         self.tree = QuotaTree(file)
+        self.disciplines = [queue.discipline for queue in file.queues]
+        self.has_easy = Holding.EASY in self.disciplines
+        #: True if a queue is not strict
+        self.has_others = any(word is not Holding.STRICT for word in self.disciplines)
+        #: goes up whenever more may have become available to a queue
+        self.num_freed = 0
         self._capacity = capacity
         self._flavor_of: dict[NodeGroup, int] = {}
         self._asks: dict[tuple[PodShape, int], Amounts] = {}
@@ -131,6 +152,7 @@ class QuotaBook:
         The quota of a queue outside every cohort does not limit it then: its nodes do.
         """
         tree, capacity = self.tree, self._capacity
+        self.num_freed += 1
         self._flavor_of = {}
         totals = dict.fromkeys(tree.cells.values(), 0)
         for (name, resource), cell in tree.cells.items():
@@ -187,7 +209,7 @@ class QuotaBook:
             if tree.num_queues == 1:
                 return 0
             name = DEFAULT
-        found = tree.index_of.get(name, NO_PARENT)
+        found = tree.index_of.get(self.file.aliases.get(name, name), NO_PARENT)
         return found if found < tree.num_queues else NO_PARENT
 
     # -- where gangs may go ------------------------------------------------------------------

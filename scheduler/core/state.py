@@ -431,6 +431,7 @@ def _free(state: ClusterState, member: GangState, held: Placement) -> None:
     if state.book is not None:
         amounts = state.book.amounts_of(member.gang.roles, held)
         state.book.tree.give_back(member.queue, amounts)
+        state.book.num_freed += 1
 
 
 def _without(owners: tuple[str, ...], owner: str) -> tuple[str, ...]:

@@ -141,6 +141,7 @@ class Trial:
         state.capacity.undo_trial(self._log)
         if state.book is not None:
             state.book.tree.undo_trial(self._quota_log)
+            state.book.num_freed += 1
         state.forget_nodes(self._num_nodes)
         self._undo_families()
         state.grew, state.shrank, state.until_us = self._grew, self._shrank, self._until_us

@@ -9,6 +9,7 @@ from scheduler.core.ordering import Order
 from scheduler.core.placement import Placer
 from scheduler.core.queueing import GangState
 from scheduler.core.quota import Amounts, QuotaTree
+from scheduler.core.quotabook import Option
 from scheduler.policies.passes import Discipline
 from scheduler.policies.strict import strict
 
@@ -16,11 +17,14 @@ from scheduler.policies.strict import strict
 class Head:
     """The first gang of a queue that has the quota for it."""
 
-    __slots__ = ("amounts", "height", "member")
+    __slots__ = ("amounts", "height", "member", "options")
 
-    def __init__(self, member: GangState, amounts: Amounts, height: int) -> None:
+    def __init__(
+        self, member: GangState, options: list[Option], amounts: Amounts, height: int
+    ) -> None:
         self.member = member
-        self.amounts = amounts  #: that it would take
+        self.options = options  #: the ways to place it that its quota allows
+        self.amounts = amounts  #: that it would take by the first of them
         self.height = height  #: how far up the tree it borrows; 0 is not at all
 
 

@@ -53,16 +53,16 @@ def _serve(around: QueuedPass, policy: Policy) -> Admit | None:
     """Serve the heads in turn; return the start of the first that finds nodes."""
     for head in policy.serve(around.book.tree, around.heads()):
         member = head.member
-        options = around.with_quota(member)
+        options = around.still_with_quota(head)
         if not options:
             continue  # heads before it keep what is left
-        placement = around.find(member)
+        placement = around.place_head(member, options)
         if placement is not None:
             if around.promised is None:
                 return Admit(member.gang.name, placement)
             around.followers[member.queue] = member
             continue
-        discipline = around.book.file.queues[member.queue].discipline
+        discipline = around.book.disciplines[member.queue]
         if discipline is Holding.STRICT:
             around.hold(member, options)
         elif discipline is Holding.EASY and around.promised is None:
@@ -90,7 +90,7 @@ class QueuedPass(Pass):
         queue = state.queue
         blocked = not state.grew and not queue.head_left and now_us < state.until_us
         if blocked:
-            for line in queue.lines:
+            for line in queue.open_lines.values():
                 if line.head() is not line.seen:
                     blocked = False
                     break
@@ -120,29 +120,37 @@ class QueuedPass(Pass):
         """True if nothing can start since the last pass."""
         if not self._is_settled:
             return False
-        queues = self.book.file.queues
-        if any(queues[member.queue].discipline is not Holding.STRICT for member in self._fresh()):
-            return False
-        return not any(
-            line.head() is not None and queues[at].discipline is Holding.EASY
-            for at, line in enumerate(self.state.queue.lines)
+        queue, disciplines = self.state.queue, self.book.disciplines
+        for member in queue.fresh:
+            if disciplines[member.queue] is not Holding.STRICT:
+                return False
+        return not self.book.has_easy or all(
+            disciplines[at] is not Holding.EASY for at in queue.open_lines
         )
-
-    def _fresh(self) -> list[GangState]:
-        return list(self.state.queue.fresh)
 
     def heads(self) -> list[Head]:
         """Return the heads of all queues that have the quota for theirs."""
         found = []
-        tree = self.book.tree
-        for line in self.state.queue.lines:
+        tree, num_freed = self.book.tree, self.book.num_freed
+        for line in self.state.queue.open_lines.values():
             member = line.head()
-            if member is not None:
-                options = self.with_quota(member)
-                if options:
-                    amounts = options[0].amounts(member.size)
-                    found.append(Head(member, amounts, _height(tree, member.queue, amounts)))
+            assert member is not None
+            if line.short is member and line.short_since == num_freed:
+                continue
+            options = self.with_quota(member)
+            if options:
+                amounts = options[0].amounts(member.size)
+                height = _height(tree, member.queue, amounts)
+                found.append(Head(member, options, amounts, height))
+            else:
+                line.short, line.short_since = member, num_freed
         return found
+
+    def still_with_quota(self, head: Head) -> list[Option]:
+        """Return the same for a head, after what those served before it keep."""
+        if not self._held and self.promised is None:
+            return head.options
+        return self.with_quota(head.member)
 
     def with_quota(self, member: GangState) -> list[Option]:
         """Return the ways to place a gang for which its queue has quota, the first choice first."""
@@ -200,12 +208,20 @@ class QueuedPass(Pass):
 
     def find(self, member: GangState) -> Placement | None:
         """Return nodes inside one flavor for what a gang misses, if its quota allows them."""
-        if self._is_settled and self.blocked and self._is_seen(member):
+        return self._place(member, self.with_quota(member))
+
+    def place_head(self, head: GangState, options: list[Option]) -> Placement | None:
+        """Return nodes for a head in one of these flavors."""
+        if self._is_settled and self.blocked and self._is_seen(head):
             return None
-        reservation = self.state.reservations.get(member.gang.name)
-        if reservation is not None and reservation.placement:
-            return reservation.placement
-        for option in self.with_quota(member):
+        return self._place(head, options)
+
+    def _place(self, member: GangState, options: list[Option]) -> Placement | None:
+        if self.state.reservations:
+            reservation = self.state.reservations.get(member.gang.name)
+            if reservation is not None and reservation.placement:
+                return reservation.placement
+        for option in options:
             if self._is_open(option):
                 roles = option.narrow(member.missing)
                 placement = place(self.state.capacity, roles, self.placer)
@@ -235,7 +251,7 @@ class QueuedPass(Pass):
             self.ask_again = True
 
     def _is_strict(self, queue: int) -> bool:
-        return self.book.file.queues[queue].discipline is Holding.STRICT
+        return self.book.disciplines[queue] is Holding.STRICT
 
     # -- those that pass ---------------------------------------------------------------------
 
@@ -243,10 +259,7 @@ class QueuedPass(Pass):
         """Start later gangs that may pass the heads that wait."""
         if self.promised is not None:
             pass_by(self, self.promised, self._start_us, self._spare_pods)
-        elif any(
-            line.head() is not None and not self._is_strict(at)
-            for at, line in enumerate(self.state.queue.lines)
-        ):
+        elif self.book.has_others and not all(map(self._is_strict, self.state.queue.open_lines)):
             for member, _, placement in self.fitting():
                 self.admit(member, placement)
 
@@ -298,4 +311,7 @@ class QueuedPass(Pass):
 
 def _height(tree: QuotaTree, queue: int, amounts: Amounts) -> int:
     """Return how far up the tree a gang would borrow."""
-    return max([tree.height(queue, cell, amount) for cell, amount in amounts], default=0)
+    most = 0
+    for cell, amount in amounts:
+        most = max(most, tree.height(queue, cell, amount))
+    return most

@@ -103,6 +103,10 @@ def run(
     costs: Annotated[
         Path | None, typer.Option(help="What starts, checkpoints and restarts cost: costs.toml.")
     ] = None,
+    queues: Annotated[
+        Path | None,
+        typer.Option(help="TOML of queues with quota (docs/queues.md); each has a discipline."),
+    ] = None,
     interrupts: Annotated[
         Path | None,
         typer.Option(help="TOML of [[interrupt]]: when each job is interrupted; needs --costs."),
@@ -143,6 +147,8 @@ def run(
                 "--snapshot and --journal have their own jobs and nodes; "
                 "leave out --jobs, --nodes and --cluster"
             )
+        if queues is not None:
+            raise ValueError("--queues needs --jobs; gangs of a live cluster have one queue")
         if costs is not None:
             raise ValueError("--costs needs --jobs; gangs of a live cluster have no costs")
         result = _resumed(
@@ -172,6 +178,7 @@ def run(
         **reader.given(),
         admission=admission,
         control_plane=control_plane,
+        queues=queues,
         costs=costs,
         interrupt=interrupts,
         seed=seed,

@@ -148,8 +148,9 @@ def _check_workload(workload: WorkloadSettings) -> None:
 
 def _run_folder(folder: Path) -> str:
     manifest = read_manifest(folder)
-    has_goodput = read_config(folder).costs is not None
-    for name, schema in tables.schemas(has_goodput=has_goodput).items():
+    config = read_config(folder)
+    has_goodput, has_queues = config.costs is not None, config.queues is not None
+    for name, schema in tables.schemas(has_goodput=has_goodput, has_queues=has_queues).items():
         file = folder / f"{name}.parquet"
         if not file.is_file():
             raise ValueError(f"run {str(folder)!r}: {file.name} is missing; run it again")

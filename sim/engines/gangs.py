@@ -164,6 +164,8 @@ class GangSimulation:
         """Work out the tables of a run that has ended, from what it kept."""
         num_pods = np.array(self.work.num_pods, np.int64)
         gpus_per_pod = self.work.table["gpus_per_pod"].to_numpy(np.int64)
+        attempts = self.attempts.columns()
+        usage = self._usage(attempts)
         return assemble(
             work=self.work,
             nodes=self.state.capacity.nodes,
@@ -172,20 +174,22 @@ class GangSimulation:
             end_s=end_s,
             num_events=self.num_events,
             log=self.log,
-            attempts=self.attempts.columns(),
+            attempts=attempts,
             batches=self.attempts.batches(
                 num_pods, gpus_per_pod, np.array(self.work.gpus, np.int64)
             ),
-            pending_pod_s=self._queued_pod_s(end_s),
+            pending_pod_s=self._queued_pod_s(attempts, usage, end_s),
             node_gpu_s=self.attempts.node_gpu_s(len(self.state.capacity.nodes)),
             down=self.down,
             never_fits=self.never_fits,
             unmet=self._unmet,
+            queues=None if usage is None else usage.totals(self._queue_of_job(), end_s),
         )
 
-    def _queued_pod_s(self, end_s: float) -> dict[int, NDArray[np.float64]]:
+    def _queued_pod_s(
+        self, attempts: Attempts, usage: UsageOverTime | None, end_s: float
+    ) -> dict[int, NDArray[np.float64]]:
         """Return pod-seconds in the queue per reason and job."""
-        attempts = self.attempts.columns()
         waiting = [member.gang.ordinal for member in self.state.queue.members.values()]
         demand, demands = self._demands()
         created_s = np.array(self.created_s)[waiting]
@@ -199,7 +203,7 @@ class GangSimulation:
             demands,
             self.log,
             self.work.num_jobs,
-            self._usage(attempts),
+            usage,
         )
 
     def _demands(self) -> tuple[NDArray[np.int64], list[Demand]]:
@@ -208,10 +212,8 @@ class GangSimulation:
         roles_of = work.distinct_roles
         if book is None:
             return work.roles_index, [_demand(roles, family_key(roles)) for roles in roles_of]
-        queue_of = {name: book.queue_named(name) for name in set(work.queue)}
-        queues = np.array([queue_of[name] for name in work.queue], np.int64)
         pairs, demand = np.unique(
-            np.stack((work.roles_index, queues), axis=1), axis=0, return_inverse=True
+            np.stack((work.roles_index, self._queue_of_job()), axis=1), axis=0, return_inverse=True
         )
         demands = []
         for at, queue in pairs.tolist():
@@ -225,14 +227,15 @@ class GangSimulation:
         book = self.state.book
         if book is None:
             return None
-        queue_of = [book.queue_named(self.work.queue[job]) for job in attempts.job.tolist()]
-        return UsageOverTime(
-            book,
-            np.array(queue_of, np.int64),
-            self._took,
-            attempts.admitted_s,
-            attempts.end_s,
-        )
+        queues = self._queue_of_job()[attempts.job]
+        return UsageOverTime(book, queues, self._took, attempts.admitted_s, attempts.end_s)
+
+    def _queue_of_job(self) -> NDArray[np.int64]:
+        """Return the queue of each job by its number in the tree, where queues have quota."""
+        book = self.state.book
+        assert book is not None
+        queue_of = {name: book.queue_named(name) for name in set(self.work.queue)}
+        return np.array([queue_of[name] for name in self.work.queue], np.int64)
 
     @property
     def _now_s(self) -> float:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.core.quota import NO_LIMIT, NO_PARENT, Amounts
+from scheduler.core.capacity import GPUS
+from scheduler.core.queues import Queues
+from scheduler.core.quota import NO_LIMIT, NO_PARENT, Amounts, QuotaTree
 from scheduler.core.quotabook import DEFAULT, Option, QuotaBook
 
 Floats = NDArray[np.float64]
@@ -45,6 +48,18 @@ def check_queues(queues: Sequence[str], book: QuotaBook) -> None:
         f"its queues are {', '.join(known)}; correct the jobs, or add the queues"
         + (f" ({DEFAULT!r} takes jobs without one)" if "" in unknown else "")
     )
+
+
+@dataclass
+class QueueTotals:
+    """What the queues of a run used in all, by queue, in GPU-seconds."""
+
+    file: Queues
+    of_job: Ints  #: the queue of each job
+    nominal_gpus: list[int]  #: of all flavors
+    used_gpu_s: Floats
+    borrowed_gpu_s: Floats
+    lent_gpu_s: Floats
 
 
 class UsageOverTime:
@@ -124,33 +139,33 @@ class UsageOverTime:
             short &= lacks
         return short
 
-    def totals(self, resource: str, until_s: float) -> dict[str, Floats]:
-        """Return by queue what it used, borrowed and lent of a resource, in amounts x seconds.
+    def totals(self, of_job: Ints, until_s: float) -> QueueTotals:
+        """Return what each queue used, borrowed and lent of GPUs; `of_job` is of which each job is.
 
-        What the queues of a tree borrow is lent by those that do not use all they lend, each in
-        proportion to that.
+        What the queues of a tree borrow is lent by those that leave some of their own unused, each
+        in proportion to that.
         """
         tree = self.book.tree
-        cells = tree.cells_by_resource.get(resource, [])
         lasts_s = np.diff(np.minimum(np.append(self.time_s, until_s), until_s))
         used, borrowed, lent = (np.zeros(tree.num_queues) for _ in range(3))
+        roots = [tree.root(queue) for queue in range(tree.num_queues)]
+        cells = tree.cells_by_resource.get(GPUS, [])
         for cell in cells:
-            for root in [node for node, above in enumerate(tree.parent) if above == NO_PARENT]:
-                queues = [at for at in range(tree.num_queues) if tree.root(at) == root]
-                taken: Ints = np.zeros(len(self.time_s), np.int64)
-                offered: Ints = np.zeros(len(self.time_s), np.int64)
-                for node in [root, *_below(tree.children, root)]:
-                    offered = offered + self._idle(node, cell)
+            for root in sorted(set(roots)):
+                queues = [queue for queue, above in enumerate(roots) if above == root]
+                over = {}
                 for queue in queues:
                     usage = self.usage(queue, cell)
-                    over = np.maximum(0, usage - tree.nominal[queue][cell])
-                    taken = taken + over
+                    over[queue] = np.maximum(0, usage - tree.nominal[queue][cell])
                     used[queue] += float(np.dot(lasts_s, usage))
-                    borrowed[queue] += float(np.dot(lasts_s, over))
-                ratio = np.minimum(1.0, taken / np.maximum(1, offered))
+                    borrowed[queue] += float(np.dot(lasts_s, over[queue]))
+                idle = {node: self._idle(node, cell) for node in (root, *_below(tree, root))}
+                taken = np.sum(list(over.values()), axis=0)
+                ratio = np.minimum(1.0, taken / np.maximum(1, np.sum(list(idle.values()), axis=0)))
                 for queue in queues:
-                    lent[queue] += float(np.dot(lasts_s, self._idle(queue, cell) * ratio))
-        return {"used": used, "borrowed": borrowed, "lent": lent}
+                    lent[queue] += float(np.dot(lasts_s, idle[queue] * ratio))
+        nominal = [sum(tree.nominal[at][cell] for cell in cells) for at in range(tree.num_queues)]
+        return QueueTotals(self.book.file, of_job, nominal, used, borrowed, lent)
 
     def _idle(self, node: int, cell: int) -> Ints:
         """Return how much a queue or cohort lends of what is its own, used or not."""
@@ -163,8 +178,8 @@ class UsageOverTime:
         return np.full(len(self.time_s), nominal, np.int64)
 
 
-def _below(children: Sequence[Sequence[int]], node: int) -> list[int]:
-    found = list(children[node])
-    for child in children[node]:
-        found += _below(children, child)
+def _below(tree: QuotaTree, node: int) -> list[int]:
+    found = list(tree.children[node])
+    for child in tree.children[node]:
+        found += _below(tree, child)
     return found

@@ -16,6 +16,7 @@ from scheduler.core.sentences import never
 from scheduler.core.shortage import unmet
 from sim.engines.attempts import OUTCOMES, UNFINISHED, Attempts, Batches
 from sim.engines.lifecycle import Creation, bind_progress
+from sim.engines.quotas import QueueTotals
 from sim.engines.waits import CODE, StepLog, accumulate_steps, by_reason, by_resource
 from sim.engines.workload import Workload, whole_us
 from sim.schema.cluster import GIB
@@ -92,6 +93,7 @@ class Records:
     node_unavailable_gpu_s: Floats  #: [num_nodes]
     never_fits: list[int]
     unmet: Mapping[int, str] = field(default_factory=dict)  #: why, where the engine knows
+    queues: QueueTotals | None = None  #: where queues have quota
     interrupts_not_met: int = 0
 
 
@@ -111,6 +113,7 @@ def assemble(
     down: list[tuple[float, float, int]],
     never_fits: list[int],
     unmet: Mapping[int, str] | None = None,
+    queues: QueueTotals | None = None,
 ) -> Records:
     """Work out binding, starting and running of every pod from the few numbers of its batch.
 
@@ -200,6 +203,7 @@ def assemble(
         node_unavailable_gpu_s=unavailable,
         never_fits=never_fits,
         unmet=unmet or {},
+        queues=queues,
     )
 
 

@@ -17,9 +17,10 @@ from sim.engines.gangs import GangSimulation, ProgressCallback
 from sim.engines.records import Records, jobs_table, nodes_table
 from sim.engines.workload import Workload
 from sim.runs.folder import RunResult, versions
+from sim.runs.queues import queues_table, summary_of
 from sim.runs.reader import OPTIONS, Reader, Reading, cut_by_node
 from sim.runs.summary import summarize
-from sim.schema import costs, planes
+from sim.schema import costs, planes, queues
 from sim.schema.cluster import Cluster
 from sim.schema.config import SETTINGS, RunConfig, check_admission, check_queues, with_policy
 from traces import windows
@@ -44,7 +45,7 @@ def run(
     `settings` are fields of `RunConfig`, such as `seed=1`, the words of its policy, such as
     `order="sjf"` or `discipline="easy"`, and, for a file, those of its `Reader`, such as
     `kind="swf"` or `on_bad_row="skip"`; `control_plane` also takes a name such as "kubernetes" or
-    the path of a TOML file, and `costs` and `interrupt` the path of one.
+    the path of a TOML file, and `costs`, `interrupt` and `queues` the path of one.
 
     Raises:
         ValueError: the jobs, the cluster or a setting are invalid; the text says which.
@@ -92,7 +93,11 @@ def resolve(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
     plane = settings.get("control_plane")
     if isinstance(plane, str | Path):
         settings = {**settings, "control_plane": planes.load(plane)}
-    for name, load in (("costs", costs.load), ("interrupt", costs.load_interrupts)):
+    for name, load in (
+        ("costs", costs.load),
+        ("interrupt", costs.load_interrupts),
+        ("queues", queues.load),
+    ):
         if isinstance(settings.get(name), str | Path):
             settings = {**settings, name: load(settings[name])}
     for name in settings:
@@ -110,7 +115,8 @@ def resolve(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
     if resolved.seed < 0:
         raise ValueError(f"seed is {resolved.seed}; give 0 or more")
     check_admission(resolved.admission, resolved.policy)
-    check_queues(resolved)
+    if resolved.queues is not None:
+        check_queues(resolved.admission, resolved.policy)
     planes.check(resolved.control_plane)
     _check_costs(resolved)
     return resolved
@@ -180,6 +186,10 @@ def result_of(
         cluster.num_gpus,
     )
     summary = summarize(jobs, attempts, pending, allocation, cluster.num_gpus, records.end_s)
+    queues = pd.DataFrame()
+    if records.queues is not None:
+        queues = queues_table(jobs, records.queues, records.end_s)
+        summary["queues"] = summary_of(queues)
     manifest: dict[str, Any] = {
         **source,
         "label": config.label,
@@ -205,6 +215,7 @@ def result_of(
         pending=pending,
         allocation=allocation,
         nodes=nodes,
+        queues=queues,
         summary=summary,
         manifest=manifest,
         rejected=rejected,

@@ -75,6 +75,7 @@ class RunResult:
     summary: dict[str, Any]
     manifest: dict[str, Any]
     rejected: pd.DataFrame = field(default_factory=pd.DataFrame)
+    queues: pd.DataFrame = field(default_factory=pd.DataFrame)  #: empty where none has quota
 
     def save(self, path: str | Path, *, point: Mapping[str, object] | None = None) -> Path:
         """Write the run folder; it appears whole or not at all, and replaces an earlier one.
@@ -88,7 +89,11 @@ class RunResult:
 
     def fill(self, folder: Path, point: Mapping[str, object] | None = None) -> None:
         """Write the files of a run into an empty folder; the manifest, last, makes it a run."""
-        for name, schema in tables.schemas(has_goodput=self.config.costs is not None).items():
+        config = self.config
+        schemas = tables.schemas(
+            has_goodput=config.costs is not None, has_queues=config.queues is not None
+        )
+        for name, schema in schemas.items():
             write_parquet(getattr(self, name), schema, folder / f"{name}.parquet")
         if len(self.rejected):
             with whole.replacing(folder / "rejected.csv") as part:
@@ -109,7 +114,8 @@ class RunResult:
         folder = Path(path)
         manifest = read_manifest(folder)
         config, cluster = _read_config(folder)
-        frames = {name: read_table(folder, name) for name in tables.schemas(has_goodput=False)}
+        names = tables.schemas(has_goodput=False, has_queues=config.queues is not None)
+        frames = {name: read_table(folder, name) for name in names}
         rejected = folder / "rejected.csv"
         return cls(
             config=config,
@@ -129,7 +135,7 @@ def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) ->
     """
     path = folder / f"{name}.parquet"
     frame = read_parquet(path, None if columns is None else _there(path, columns))
-    for one in tables.schemas(has_goodput=False)[name]:
+    for one in tables.schemas(has_goodput=False, has_queues=True)[name]:
         if columns is not None and one.name not in columns:
             continue
         if one.name not in frame:

@@ -110,18 +110,16 @@ def recorded(fields: Mapping[str, Any]) -> RunConfig:
     return msgspec.convert({**rest, "policy": catalog.recorded(words)}, RunConfig)
 
 
-def check_queues(config: RunConfig) -> None:
-    """Raise ValueError if queues are given where they have no say, or another word contradicts."""
-    if config.queues is None:
-        return
-    if config.admission != "gang":
+def check_queues(admission: Admission, policy: PolicySpec) -> None:
+    """Raise ValueError if queues have no say there, or a word of the policy contradicts them."""
+    if admission != "gang":
         raise ValueError(
-            f"queues need admission gang, not {config.admission}: pods that are placed one by one "
+            f"queues need admission gang, not {admission}: pods that are placed one by one "
             "have no quota; leave out the queues, or admission"
         )
-    if config.policy.discipline != PolicySpec().discipline:
+    if policy.discipline != PolicySpec().discipline:
         raise ValueError(
-            f"discipline {config.policy.discipline!r} is for one queue, and with queues each has "
+            f"discipline {policy.discipline!r} is for one queue, and with queues each has "
             "its own; set discipline in the queues file, and leave it out here"
         )
 

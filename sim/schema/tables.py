@@ -100,15 +100,37 @@ NODES = pa.schema(
 )
 
 
-def schemas(*, has_goodput: bool) -> dict[str, pa.Schema]:
+#: only of runs whose queues have quota
+QUEUES = pa.schema(
+    [
+        ("queue", pa.string()),
+        ("cohort", pa.string()),
+        ("nominal_gpus", pa.int64()),
+        ("num_jobs", pa.int32()),
+        ("num_started", pa.int32()),
+        ("wait_p50_s", pa.float64()),
+        ("wait_p50_is_lower_bound", pa.bool_()),
+        ("wait_p95_s", pa.float64()),
+        ("wait_p95_is_lower_bound", pa.bool_()),
+        ("pending_quota_s", pa.float64()),
+        ("used_gpu_s", pa.float64()),
+        ("borrowed_gpu_s", pa.float64()),
+        ("lent_gpu_s", pa.float64()),
+        ("share_ratio", pa.float64()),
+    ]
+)
+
+
+def schemas(*, has_goodput: bool, has_queues: bool = False) -> dict[str, pa.Schema]:
     """Return the schema of each table of a run; those with costs say where time went."""
     jobs, attempts = JOBS, ATTEMPTS
     if has_goodput:
         jobs, attempts = with_goodput(JOBS), with_goodput(ATTEMPTS)
-    return {
+    found = {
         "jobs": jobs,
         "attempts": attempts,
         "pending": PENDING,
         "allocation": ALLOCATION,
         "nodes": NODES,
     }
+    return {**found, "queues": QUEUES} if has_queues else found

@@ -14,9 +14,10 @@ import msgspec
 import pandas as pd
 
 import traces
+from scheduler.core.queues import Queues
 from scheduler.policies.spec import PolicySpec
 from sim.runs.reader import OPTIONS, Reader, Reading
-from sim.schema import planes
+from sim.schema import planes, queues
 from sim.schema.cluster import COMMAND_LINE, Cluster, NodeShape
 from sim.schema.config import (
     Admission,
@@ -24,6 +25,7 @@ from sim.schema.config import (
     RunConfig,
     Timeouts,
     check_admission,
+    check_queues,
     with_policy,
 )
 from traces import windows
@@ -182,6 +184,7 @@ class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     name: str
     admission: Admission = "gang"
     policy: PolicySpec = PolicySpec()  #: in a file its words stand in the arm itself
+    queues: Queues | None = None  #: in a file the path of a queues file
 
     def check(self, place: str) -> None:
         """Raise ValueError if the arm makes no sense; `place` is the file it stands in."""
@@ -189,6 +192,8 @@ class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         check_name(self.name, what)
         try:
             check_admission(self.admission, self.policy)
+            if self.queues is not None:
+                check_queues(self.admission, self.policy)
         except ValueError as error:
             raise ValueError(f"{what}: {error}") from None
 
@@ -199,6 +204,7 @@ class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         return RunConfig(
             admission=self.admission,
             policy=self.policy,
+            queues=self.queues,
             control_plane=planes.load(environment.control_plane),
             timeouts=environment.timeouts,
             faults=environment.faults,
@@ -255,9 +261,11 @@ def read_settings(path: str | Path, kind: type[Settings], *, what: str) -> Setti
         fields = msgspec.toml.decode(content)
         match fields.get("arm"):
             case dict(arm):
-                fields["arm"] = _read_arm(arm)
+                fields["arm"] = _read_arm(arm, Path(path))
             case list(arms):
-                fields["arm"] = [_read_arm(arm) if isinstance(arm, dict) else arm for arm in arms]
+                fields["arm"] = [
+                    _read_arm(arm, Path(path)) if isinstance(arm, dict) else arm for arm in arms
+                ]
         return msgspec.convert(fields, kind)
     except (ValueError, RecursionError) as error:
         known = ", ".join(kind.__struct_encode_fields__)
@@ -266,8 +274,11 @@ def read_settings(path: str | Path, kind: type[Settings], *, what: str) -> Setti
         ) from None
 
 
-def _read_arm(fields: dict[str, Any]) -> dict[str, Any]:
+def _read_arm(fields: dict[str, Any], settings_file: Path) -> dict[str, Any]:
     try:
+        if isinstance(fields.get("queues"), str):
+            found = queues.load(beside(fields["queues"], settings_file))
+            fields = {**fields, "queues": found}
         return with_policy(fields)
     except ValueError as error:
         raise ValueError(f"arm {fields.get('name', '')!r}: {error}") from None

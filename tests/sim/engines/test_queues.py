@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 from scheduler.core.queues import Cohort, Flavor, Holding, Queue, Queues, Quota
 from scheduler.policies.spec import PolicySpec
 from sim import run
+from sim.commands.main import invoke
 from sim.runs.folder import RunResult, read_config
 from sim.schema.costs import Costs
+from sim.study.study import Study
 
 TABLES = ("jobs", "attempts", "pending", "allocation", "nodes")
 GPUS = 48
@@ -138,3 +141,86 @@ def test_outages_and_costs_give_quota_back() -> None:
     book = simulation.state.book
     assert book is not None
     assert not any(used for row in book.tree.usage for used in row)
+
+
+def test_the_table_of_queues_adds_up() -> None:
+    """Of 4 + 4 GPUs, `u` uses 6 for 10 s and `v`, later, 4 for 5 s: 2 are borrowed and lent."""
+    jobs = pd.DataFrame(
+        {
+            "job": ["a", "b", "c"],
+            "queue": ["u", "u", "v"],
+            "submit_s": [0.0, 0.0, 2.0],
+            "duration_s": [10.0, 10.0, 5.0],
+            "num_pods": [4, 2, 4],
+            "gpus_per_pod": [1, 1, 1],
+        }
+    )
+    file = Queues(
+        (Flavor("all"),),
+        (Cohort("c"),),
+        (Queue("u", "c", quota=quota(4)), Queue("v", "c", quota=quota(4))),
+        {"team-v": "v"},
+    )
+    jobs.loc[2, "queue"] = "team-v"
+    result = run(jobs, nodes=1, queues=file)
+    u, v = result.queues.to_dict("records")
+    assert (u["num_jobs"], u["num_started"], u["nominal_gpus"]) == (2, 2, 4)
+    assert (u["used_gpu_s"], u["borrowed_gpu_s"], u["lent_gpu_s"]) == (60.0, 20.0, 0.0)
+    assert (v["used_gpu_s"], v["borrowed_gpu_s"], v["lent_gpu_s"]) == (20.0, 0.0, 20.0)
+    assert (v["wait_p50_s"], v["pending_quota_s"], v["cohort"]) == (8.0, 8.0, "c")
+    assert u["share_ratio"] == 0.75
+    assert result.summary["queues"]["v"]["wait_p95_s"] == 8.0
+
+
+FILE = """
+[[cohort]]
+name = "c"
+[[queue]]
+name = "u"
+cohort = "c"
+quota.gpus = 24
+[[queue]]
+name = "v"
+cohort = "c"
+quota.gpus = 24
+discipline = "easy"
+"""
+
+
+def test_the_command_and_an_arm_of_a_study_take_a_queues_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    workload(1, 40, ("u", "v")).to_csv("jobs.csv", index=False)
+    Path("queues.toml").write_text(FILE)
+    run_it = ["run", "--jobs", "jobs.csv", "--nodes", "6", "--no-report", "--out"]
+    assert invoke([*run_it, "teams", "--queues", "queues.toml"]) == 0
+    assert RunResult.load("teams").queues["num_started"].sum() == 40
+    assert invoke(["validate", "teams"]) == 0
+    assert invoke([*run_it, "plain"]) == 0
+    assert RunResult.load("plain").queues.empty
+    assert invoke(["report", "teams", "plain", "--out", "report"]) == 0
+    capsys.readouterr()
+    Path("queues.toml").write_text(FILE.replace('name = "u"', 'name = "uu"'))
+    assert invoke([*run_it, "other", "--queues", "queues.toml"]) == 2
+    said = capsys.readouterr().err
+    assert "queue 'u'" in said and "did you mean 'uu'?" in said
+    Path("queues.toml").write_text(FILE)
+    Path("study.toml").write_text(
+        'control_plane = "ideal"\nnodes = [6]\n[[workload]]\nname = "mine"\njobs = "jobs.csv"\n'
+        '[[arm]]\nname = "one"\n[[arm]]\nname = "teams"\nqueues = "queues.toml"\n'
+    )
+    monkeypatch.chdir(tmp_path.parent)
+    settings = str(tmp_path / "study.toml")
+    out = str(tmp_path / "study")
+    assert invoke(["study", "--settings", settings, "--out", out, "--processes", "1"]) == 0
+    found = RunResult.load(tmp_path / "study" / "points" / "mine-6-teams-s0")
+    assert [queue.name for queue in found.config.queues.queues] == ["u", "v"]  # type: ignore[union-attr]
+    Path(settings).write_text(Path(settings).read_text().replace("queues.toml", "none.toml"))
+    with pytest.raises(ValueError, match=r"arm 'teams'.*queues file '.*none\.toml'"):
+        Study.load(settings)
+
+
+def test_words_of_queues_go_to_other_processes() -> None:
+    file = teams("strict", "easy")
+    assert pickle.loads(pickle.dumps(file)) == file
