@@ -103,10 +103,13 @@ class _Loader(ExtensionFileLoader):
             path = os.path.join(os.path.dirname(self.path), ANNOTATIONS)
             with open(path, encoding="utf-8") as file:
                 texts = _Loader.texts = json.load(file)
-        # compiled modules import one another past this loader, and are whole by now
+        # Compiled modules import one another past this loader. One that imports a module of the
+        # source, which imports a compiled one, is not whole yet; its own import comes back here.
         for name in [name for name in texts if name in sys.modules]:
-            for class_name, annotations in texts.pop(name).items():
-                getattr(sys.modules[name], class_name).__annotations__ = annotations
+            known = vars(sys.modules[name])
+            if known.keys() >= texts[name].keys():
+                for class_name, annotations in texts.pop(name).items():
+                    known[class_name].__annotations__ = annotations
 
 
 def install() -> None:

@@ -126,6 +126,15 @@ def test_classes_keep_the_annotations_of_the_source(repository: Path) -> None:
     assert found == python(repository, "-c", ANNOTATED, MUSTER_INTERPRETED="1")
 
 
+@needs_compiled
+@pytest.mark.parametrize(
+    "first", ["sim.engines.workload", "sim.schema.cluster", "sim.engines.gangs"]
+)
+def test_any_module_may_be_the_first(repository: Path, first: str) -> None:
+    """One that is compiled may import one of the source that imports a compiled one."""
+    assert python(repository, "-c", f"import {first}\nprint({first}.__name__)") == [first]
+
+
 def test_a_variable_asks_for_the_source(copy: Path) -> None:
     said, files, _ = probe(copy, MUSTER_INTERPRETED="1")
     assert said == "interpreted: MUSTER_INTERPRETED is set"
