@@ -146,10 +146,7 @@ def _like_dates(submit_s: pd.Series[float]) -> tuple[str, ...]:
 
 def _far_apart(jobs: pd.DataFrame) -> tuple[str, ...]:
     """Name the jobs before or after every time of years without submissions."""
-    submit_s = jobs["submit_s"].to_numpy()
-    if submit_s[-1] - submit_s[0] <= LONGEST_GAP_YEARS * YEAR_S:
-        return ()
-    years = np.diff(submit_s) / YEAR_S
+    years = np.diff(jobs["submit_s"].to_numpy()) / YEAR_S
     found = []
     for place in np.flatnonzero(years > LONGEST_GAP_YEARS).tolist()[:MOST_GAPS]:
         before, after = place + 1, len(jobs) - place - 1

@@ -316,43 +316,25 @@ def is_all_distinct(names: pd.Series[str]) -> bool:
     Equal names have equal hashes. A set of all names would take several times their memory.
     """
     cells = pa.array(names, pa.large_string())
-    chunks = cells.chunks if isinstance(cells, pa.ChunkedArray) else [cells]
-    if cells.null_count or not len(cells):
+    if isinstance(cells, pa.ChunkedArray):  # a column that was put together from several
+        cells = cells.combine_chunks()
+    if cells.null_count:
         return False
-    longest = max(int(np.diff(_ends(chunk)).max()) for chunk in chunks if len(chunk))
+    ends = np.frombuffer(cells.buffers()[1], np.int64)[cells.offset : cells.offset + len(cells) + 1]
+    longest = int(np.diff(ends).max())
     if longest > 64:
-        return False
-    hashes = np.empty(len(cells), np.uint64)
-    filled = 0
-    for chunk in chunks:
-        if not _hash(chunk, longest, hashes[filled : filled + len(chunk)]):
-            return False
-        filled += len(chunk)
-    hashes.sort()
-    return bool((hashes[1:] != hashes[:-1]).all())
-
-
-def _ends(cells: pa.Array) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return where each text of a chunk begins in its buffer, and where the last one ends."""
-    whole = np.frombuffer(cells.buffers()[1], np.int64)
-    return np.asarray(whole[cells.offset : cells.offset + len(cells) + 1])
-
-
-def _hash(
-    cells: pa.Array, longest: int, hashes: np.ndarray[tuple[int], np.dtype[np.uint64]]
-) -> bool:
-    """Fill in the hash of each name of up to `longest` bytes; False if one may be blank."""
-    ends = _ends(cells)
-    if (ends[1:] == ends[:-1]).any():
         return False
     words = -(-longest // 8)
     # of the 8 bytes of a word, those that are in a text so long
     kept = np.clip(np.arange(longest + 1)[:, None] - 8 * np.arange(words), 0, 8)
     masks = np.where(kept == 8, ~np.uint64(0), (np.uint64(1) << (8 * kept % 64).astype("u8")) - 1)
     text = np.frombuffer(cells.buffers()[2], np.uint8)
-    first_byte = text[ends[:-1]]
-    if (first_byte <= ord(" ")).any() or (first_byte >= ASCII).any():
+    if (ends[1:] == ends[:-1]).any():
         return False
+    first_byte = text[ends[:-1]]
+    if (first_byte <= ord(" ")).any() or (first_byte >= ASCII).any():  # it may be a blank
+        return False
+    hashes = np.empty(len(cells), np.uint64)
     for first in range(0, len(cells), HASHED_ROWS):
         part = ends[first : first + HASHED_ROWS + 1]
         length = np.diff(part)
@@ -364,7 +346,8 @@ def _hash(
             mixed = (mixed ^ word) * MIXER
             mixed ^= mixed >> np.uint64(29)
         hashes[first : first + HASHED_ROWS] = mixed
-    return True
+    hashes.sort()
+    return bool((hashes[1:] != hashes[:-1]).all())
 
 
 def bad_names(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from scheduler.core.claims import wanted
 from scheduler.core.model import NodeStatus, Phase, PodShape
 from scheduler.core.queueing import family_key, family_size
 from scheduler.core.quota import NO_PARENT
@@ -21,6 +22,7 @@ def validate(state: ClusterState) -> None:
     _validate_nodes(state)
     _validate_gangs(state)
     _validate_queue(state)
+    _validate_claims(state)
     if state.book is not None:
         _validate_quota(state, state.book)
 
@@ -45,6 +47,9 @@ def _validate_nodes(state: ClusterState) -> None:
     for name, (at, shape) in state.foreign.items():
         used[at] = used[at].plus(shape)
         owners[at].append(name)
+    for claim in state.claims.values():
+        for at, shape in claim.taken.items():
+            used[at] = used[at].plus(shape)
     for i, node in enumerate(capacity.nodes):
         free = node.capacity.plus(used[i], -1)
         assert not free.is_overdrawn, (
@@ -100,7 +105,9 @@ def _validate_gangs(state: ClusterState) -> None:
             assert member.held or not lacks, f"gang {name!r} runs on nothing"
         if member.phase is Phase.WAITING:
             assert waits and not member.held, f"gang {name!r} waits outside the queue"
-        if member.phase in (Phase.GATHERING, Phase.IMPOSSIBLE, Phase.ASIDE):
+        assert (member.phase is Phase.PREEMPTING) is (name in state.claims)
+        assert member.held or not member.leaving, f"gang {name!r} leaves no nodes"
+        if member.phase is not Phase.RUNNING and member.phase is not Phase.WAITING:
             assert not waits, f"gang {name!r} is queued before it can be admitted"
     running = sorted(
         (m.expected_end_us, m.gang.ordinal, m.gang.name) for m in state.gangs.values() if m.held
@@ -149,11 +156,37 @@ def _validate_queue(state: ClusterState) -> None:
         assert reservation.start_us <= FOREVER_US
 
 
+def _validate_claims(state: ClusterState) -> None:
+    """Check that gangs that leave hold all that claims still want."""
+    leaving: dict[int, PodShape] = {}
+    for member in state.gangs.values():
+        if member.leaving:
+            for at, shape in wanted(member.gang.roles, member.held).items():
+                leaving[at] = leaving.get(at, PodShape(0)).plus(shape)
+    to_come: dict[int, PodShape] = {}
+    for name, claim in state.claims.items():
+        member = state.gangs[name]
+        assert not member.held, f"gang {name!r} holds nodes and claims others"
+        kept = dict(claim.taken)
+        for at, shape in claim.rest.items():
+            kept[at] = kept.get(at, PodShape(0)).plus(shape)
+            to_come[at] = to_come.get(at, PodShape(0)).plus(shape)
+        assert kept == wanted(member.gang.roles, claim.placement), f"claim of {name!r} is off"
+        for victim in claim.victims:
+            assert state.gangs[victim].leaving, f"{name!r} waits for {victim!r}, which stays"
+    for at, shape in to_come.items():
+        node = state.capacity.nodes[at].name
+        assert at not in state.capacity.unschedulable, f"node {node!r} is claimed and closed"
+        has = leaving.get(at, PodShape(0))
+        assert has.covers(shape), f"node {node!r}: {shape} is claimed, {has} becomes free"
+
+
 def _validate_quota(state: ClusterState, book: QuotaBook) -> None:
     tree = book.tree
     usage = [[0] * len(tree.cells) for _ in tree.names]
     held = [(member, member.held) for member in state.gangs.values()]
     held += [(state.gangs[name], each.placement) for name, each in state.reservations.items()]
+    held += [(state.gangs[name], each.placement) for name, each in state.claims.items()]
     for member, placement in held:
         for cell, amount in book.amounts_of(member.gang.roles, placement):
             usage[member.queue][cell] += amount

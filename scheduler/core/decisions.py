@@ -25,6 +25,7 @@ class PendingReason(StrEnum):
     OWN_PARTIAL_HOLD = "own_partial_hold"
     PERMIT_BACKOFF = "permit_backoff"
     MEMBERS = "members"
+    PREEMPTING = "preempting"
     CONTROL_PLANE = "control_plane"
     STARTING = "starting"
 
@@ -57,10 +58,14 @@ class Reserve:
 
 @dataclass(slots=True)
 class Preempt:
-    """Stop the gangs `victims`, whole, so that `gang` can start. No policy here decides it yet."""
+    """Stop the gangs `victims`, whole, so that `gang` can start on `placement` once they have left.
+
+    Some of them may be leaving already. The driver reports `CapacityClaimed`, then stops them.
+    """
 
     gang: str
     victims: tuple[str, ...]
+    placement: Placement = ()
 
 
 @dataclass(slots=True, init=False)
@@ -198,6 +203,7 @@ class Explanation:
     unmet: Unmet | None = None  #: what no node offers, where it can never fit
     aside: bool = False  #: no end of gangs makes room for it; it lets others pass
     quota: QuotaShortage | None = None  #: what is short, where it waits for quota
+    leaving: tuple[str, ...] = ()  #: the gangs that it waits for, which were told to leave
 
 
 #: `decide` ends a complete pass with `Considered`

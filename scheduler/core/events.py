@@ -156,6 +156,25 @@ class ReservationReleased:
     gang: str
 
 
+@dataclass(slots=True)
+class CapacityClaimed:
+    """A waiting gang will start on `placement` once `victims`, who were told to, have left.
+
+    What is free there, and what becomes free, is kept for it; it leaves the queue.
+    """
+
+    gang: str
+    placement: Placement
+    victims: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class ClaimDropped:
+    """Somebody did not leave in time: what is kept for the gang is free, and it queues again."""
+
+    gang: str
+
+
 @dataclass(slots=True, init=False)
 class Admitted:
     """The gang's missing ranks now hold `placement`; `expected_end_us` is start plus walltime."""
@@ -248,6 +267,8 @@ ClusterEvent = (
     | ForeignPodGone
     | CapacityReserved
     | ReservationReleased
+    | CapacityClaimed
+    | ClaimDropped
     | Admitted
     | Overtaken
     | GangMends

@@ -271,4 +271,5 @@ class Phase(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     IMPOSSIBLE = "impossible"  #: larger than the whole cluster
+    PREEMPTING = "preempting"  #: waits for gangs that leave; their nodes are kept for it
     ASIDE = "aside"  #: cannot be placed as the cluster stands, and blocks nobody

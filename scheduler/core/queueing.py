@@ -49,6 +49,8 @@ class GangState:
         "gang",
         "held",
         "key",
+        "leaving",
+        "lost_claims",
         "mends",
         "missing",
         "overtaken",
@@ -76,6 +78,8 @@ class GangState:
         self.expected_end_us = FOREVER_US  #: start plus walltime
         self.overtaken = 0  #: gangs started past it while it headed the queue, this time
         self.mends = False  #: it runs in part, and comes before gangs that hold nothing
+        self.leaving = False  #: it was told to leave its nodes, and still holds them
+        self.lost_claims = 0  #: how often nodes were kept for it in vain since it last ran
 
     def copied(self) -> GangState:
         """Return another gang that is as this one is now."""
@@ -99,6 +103,8 @@ class GangState:
         self.expected_end_us = other.expected_end_us
         self.overtaken = other.overtaken
         self.mends = other.mends
+        self.leaving = other.leaving
+        self.lost_claims = other.lost_claims
 
 
 class Demand:

@@ -96,6 +96,10 @@ class Queue:
     when_can_borrow: Search = Search.STOP
     when_can_preempt: Search = Search.TRY_NEXT
     preference: Preference = Preference.BORROWING_OVER_PREEMPTION
+    min_runtime_s: float = 0.0  #: none of its gangs is evicted that has run for less
+    #: so much work of a gang counts at most where victims are chosen by what they lose, so that
+    #: one that never saves is not spared for that
+    max_lost_s: float = 14400.0
 
 
 @dataclass(slots=True)
@@ -213,6 +217,9 @@ def _faults_of_queue(queue: Queue, flavors: Sequence[str]) -> Iterator[str]:
             f"{name}: it has quota for flavor {missing[0]!r}, but its flavors leave that out; add "
             "it to flavors, or leave flavors out to try all in the order of the file"
         )
+    for word, value in (("min_runtime_s", queue.min_runtime_s), ("max_lost_s", queue.max_lost_s)):
+        if not (isfinite(value) and value >= 0):
+            yield f"{name}: {word} is {value}; give a number of seconds, 0 or more"
     if queue.within is Victims.ANY:
         yield (
             f"{name}: within is 'any'; choose never, lower-priority or "

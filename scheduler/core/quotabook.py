@@ -8,7 +8,7 @@ from itertools import product
 from scheduler.core.capacity import Capacity
 from scheduler.core.model import Gang, Node, PodShape, Role, Selector, Slice
 from scheduler.core.nodegroup import NodeGroup
-from scheduler.core.queues import Cohort, Flavor, Holding, Queue, Queues, checked
+from scheduler.core.queues import Cohort, Flavor, Holding, Queue, Queues, Victims, checked
 from scheduler.core.quota import NO_PARENT, Amounts, QuotaTree
 
 #: stands for the flavor of nodes that are in none
@@ -75,6 +75,7 @@ class QuotaBook:
         "_flavor_of",
         "_spans",
         "disciplines",
+        "evicts",
         "file",
         "flavors_of",
         "has_easy",
@@ -93,6 +94,11 @@ class QuotaBook:
         self.file = checked(file, "queues")
         self.tree = QuotaTree(file)
         self.disciplines = [queue.discipline for queue in file.queues]
+        #: True if a queue has words to evict gangs
+        self.evicts = any(
+            queue.within is not Victims.NEVER or queue.reclaim is not Victims.NEVER
+            for queue in file.queues
+        )
         self.has_easy = Holding.EASY in self.disciplines
         #: True if a queue is not strict
         self.has_others = any(word is not Holding.STRICT for word in self.disciplines)

@@ -89,6 +89,13 @@ TABLE: dict[PendingReason, Reason] = {
         "",
         "control plane",
     ),
+    PendingReason.PREEMPTING: Reason(
+        "preempting",
+        "gangs that were evicted for it are leaving; their nodes are kept for it",
+        "#f7cba8",
+        "",
+        "preemption",
+    ),
     PendingReason.CONTROL_PLANE: Reason(
         "control plane",
         "admitted or schedulable, waits for the scheduler or the API",

@@ -88,6 +88,8 @@ def why(said: Explanation, present: int, name_of: PoolName = str, unmatched: str
             return f"{need}; {there}, waiting for the others to be created"
         case PendingReason.QUOTA if said.quota is not None:
             return _over_quota(said.quota)
+        case PendingReason.PREEMPTING:
+            return f"{need}, which are kept for it; {_leaving(said.leaving)}"
         case PendingReason.BEHIND_HEAD:
             first = said.ahead or "an earlier gang"
             return f"{need}, which are free, but {first} is first in the queue"
@@ -98,6 +100,16 @@ def why(said: Explanation, present: int, name_of: PoolName = str, unmatched: str
         case PendingReason.FRAGMENTATION if short is not None:
             return f"{need}; {_apart(short, said)}"
     return need
+
+
+def _leaving(names: tuple[str, ...]) -> str:
+    """Say whom a gang waits for that was evicted for it."""
+    if not names:
+        return "it starts now"
+    text = ", ".join(names[:3])
+    if len(names) > 3:
+        text += f" and {len(names) - 3} more"
+    return f"{text} {'is' if len(names) == 1 else 'are'} leaving"
 
 
 def _over_quota(short: QuotaShortage) -> str:

@@ -8,11 +8,14 @@ from typing import Any
 
 from scheduler.core import ordering
 from scheduler.core.capacity import Capacity
+from scheduler.core.claims import Claim, wanted
 from scheduler.core.decisions import Decision, Reserve, Wait
 from scheduler.core.events import (
     Admitted,
+    CapacityClaimed,
     CapacityReserved,
     CheckpointSaved,
+    ClaimDropped,
     ClusterEvent,
     Considered,
     ForeignPodBound,
@@ -87,6 +90,10 @@ class ClusterState:
         self.queue = WaitQueue(0 if queues is None else len(queues.queues))
         self.reservations: dict[str, Reservation] = {}
         self.foreign: dict[str, tuple[int, PodShape]] = {}
+        #: nodes kept for gangs that others were evicted for
+        self.claims: dict[str, Claim] = {}
+        #: by gang: for whom it was evicted so far, and for whom those were by then
+        self.gave_way: dict[str, frozenset[str]] = {}
         #: True if a waiting gang may fit that did not at the last pass
         self.grew = True
         #: True if a waiting gang may be further from fitting than the last pass said
@@ -252,6 +259,8 @@ def apply(state: ClusterState, event: ClusterEvent | Decision) -> None:
     if state.under_trial is not None:
         state.under_trial.note(event)
     handler(state, event)
+    if state.claims:
+        _fill_claims(state)
 
 
 # -- gangs -----------------------------------------------------------------------------------
@@ -368,9 +377,11 @@ def _admitted(state: ClusterState, event: Admitted) -> None:
     if not member.missing:
         raise ValueError(f"gang {name!r} has all its nodes; nothing is left to admit")
     head = state.queue.head_before(member)
-    if head is not None and head is not member and not member.held:
+    if member.phase is Phase.PREEMPTING:
+        _release_claim(state, member)
+    elif head is not None and head is not member and not member.held:
         head.overtaken += 1
-    member.overtaken = 0
+    member.overtaken = member.lost_claims = 0
     state.queue.discard(member)
     roles = member.gang.roles
     if state.reservations:
@@ -458,7 +469,7 @@ def _forget_times(member: GangState) -> None:
     """A gang that holds nothing was not admitted, and a checkpoint of before is of no help."""
     member.admitted_us = member.expected_end_us = FOREVER_US
     member.saved_us = -FOREVER_US
-    member.mends = False
+    member.mends = member.leaving = False
 
 
 def _finished(state: ClusterState, event: GangFinished | GangCancelled) -> None:
@@ -469,6 +480,10 @@ def _finished(state: ClusterState, event: GangFinished | GangCancelled) -> None:
     _release_all(state, member)
     if state.reservations:
         _drop_reservation(state, name)
+    if state.claims:
+        _release_claim(state, member)
+    if name in state.gave_way and type(event) is GangFinished:
+        state.gave_way = {other: to for other, to in state.gave_way.items() if other != name}
     member.family.num_gangs -= 1
     del state.gangs[name]
 
@@ -476,6 +491,7 @@ def _finished(state: ClusterState, event: GangFinished | GangCancelled) -> None:
 def _interrupted(state: ClusterState, event: GangInterrupted) -> None:
     member = _gang(state, event.gang)
     state.queue.discard(member)
+    _release_claim(state, member)
     _release_all(state, member)
     _ask_again(state, member, member.gang.roles)
 
@@ -546,6 +562,7 @@ def _resized(state: ClusterState, event: GangResized) -> None:
     member = _gang(state, event.gang)
     held = _held_in(member, event.roles)
     state.queue.discard(member)
+    _release_claim(state, member)
     _drop_reservation(state, event.gang)
     grown = sum(r.count for r in event.roles) - member.gang.num_pods
     # not from what it holds: a gang that grows pod by pod would cost their square
@@ -698,7 +715,9 @@ def _node_added(state: ClusterState, event: NodeAdded) -> None:
 
 
 def _cordoned(state: ClusterState, event: NodeCordoned) -> None:
-    state.capacity.set_status(_node(state, event.node), NodeStatus.CORDONED)
+    node = _node(state, event.node)
+    _drop_claims_on(state, node)
+    state.capacity.set_status(node, NodeStatus.CORDONED)
     state.shrank = True
     _invalidate(state)
 
@@ -711,6 +730,7 @@ def _returned(state: ClusterState, event: NodeReturned) -> None:
 
 def _node_lost(state: ClusterState, event: NodeLost) -> None:
     node = _node(state, event.node)
+    _drop_claims_on(state, node)
     state.capacity.set_status(node, NodeStatus.DOWN)
     state.shrank = True
     _invalidate(state)
@@ -762,6 +782,8 @@ def _as_role(shape: PodShape) -> tuple[Role, ...]:
 def _reserved(state: ClusterState, event: CapacityReserved) -> None:
     member = _gang(state, event.gang)
     _drop_reservation(state, event.gang)
+    if member.phase is Phase.PREEMPTING:
+        _drop_claim(state, member)
     _take(state, member, event.placement)
     state.reservations[event.gang] = Reservation(
         event.gang, event.expires_us, placement=event.placement, expires_us=event.expires_us
@@ -806,6 +828,86 @@ def _considered(state: ClusterState, event: Considered) -> None:
     state.queue.note_seen()
 
 
+# -- claims ----------------------------------------------------------------------------------
+
+
+def _claimed(state: ClusterState, event: CapacityClaimed) -> None:
+    name = event.gang
+    member = _gang(state, name)
+    if state.book is None or name not in state.queue.members or member.held:
+        raise ValueError(
+            f"gang {name!r} is {member.phase}: nodes are claimed for a gang that waits in a queue "
+            "with quota and holds none"
+        )
+    _drop_reservation(state, name)
+    state.queue.discard(member)
+    member.phase = Phase.PREEMPTING
+    for victim in event.victims:
+        _gang(state, victim).leaving = True
+    to = state.gave_way.get(name, frozenset()) | {name}
+    gave_way = {victim: state.gave_way.get(victim, frozenset()) | to for victim in event.victims}
+    known = {**state.gave_way, **gave_way}
+    state.gave_way = {
+        victim: frozenset([other for other in others if other in state.gangs or other in known])
+        for victim, others in known.items()
+    }
+    roles = member.gang.roles
+    amounts = state.book.amounts_of(roles, event.placement)
+    state.book.tree.take(member.queue, amounts)
+    state.claims[name] = Claim(
+        name, event.placement, amounts, event.victims, wanted(roles, event.placement), {}
+    )
+    state.shrank = True
+    _invalidate(state)
+
+
+def _fill_claims(state: ClusterState) -> None:
+    """Keep what came free for those who claim it, and note who left."""
+    gangs = state.gangs
+    for claim in state.claims.values():
+        if claim.victims:
+            claim.victims = tuple(
+                [name for name in claim.victims if name in gangs and gangs[name].leaving]
+            )
+        if claim.rest and claim.fill(state.capacity):
+            state.shrank = True
+
+
+def _release_claim(state: ClusterState, member: GangState) -> None:
+    """Free what is kept for a gang, if anything is."""
+    claim = state.claims.pop(member.gang.name, None)
+    if claim is not None:
+        assert state.book is not None
+        claim.release(state.capacity)
+        state.book.tree.give_back(member.queue, claim.amounts)
+        state.book.num_freed += 1
+        state.grew = True
+        _invalidate(state)
+
+
+def _drop_claim(state: ClusterState, member: GangState) -> None:
+    """Free what is kept for a gang, which queues again."""
+    if state.under_trial is not None:
+        state.under_trial.note_gang(member.gang.name)
+    _release_claim(state, member)
+    member.lost_claims += 1
+    _enqueue(state, member)
+
+
+def _drop_claims_on(state: ClusterState, node: int) -> None:
+    """Drop the claims of a node that takes no new pods."""
+    for name, claim in list(state.claims.items()):
+        if node in claim.rest or node in claim.taken:
+            _drop_claim(state, state.gangs[name])
+
+
+def _claim_dropped(state: ClusterState, event: ClaimDropped) -> None:
+    member = _gang(state, event.gang)
+    if member.phase is not Phase.PREEMPTING:
+        raise ValueError(f"gang {event.gang!r} has no claim to drop; it is {member.phase}")
+    _drop_claim(state, member)
+
+
 # -- queues ----------------------------------------------------------------------------------
 
 
@@ -815,6 +917,8 @@ def _queues_changed(state: ClusterState, event: QueuesChanged) -> None:
         raise ValueError("queues cannot change inside a trial; change them before it begins")
     if state.book is None:
         raise ValueError("the state has no queues to change; build it with queues=")
+    for name in list(state.claims):
+        _drop_claim(state, state.gangs[name])
     book = QuotaBook(state.capacity, event.queues)
     queue_of = {name: book.queue_of(member.gang) for name, member in state.gangs.items()}
     waiting = list(state.queue.in_order())
@@ -857,6 +961,8 @@ _HANDLERS: dict[type, Callable[[ClusterState, Any], None]] = {
     ForeignPodGone: _foreign_gone,
     CapacityReserved: _reserved,
     ReservationReleased: _reservation_released,
+    CapacityClaimed: _claimed,
+    ClaimDropped: _claim_dropped,
     Reserve: _promised,
     Admitted: _admitted,
     Wait: _waited,

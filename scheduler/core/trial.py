@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from scheduler.core.capacity import Capacity, Undo
+from scheduler.core.claims import Claim, copied
 from scheduler.core.decisions import Decision, Wait
 from scheduler.core.events import (
     Admitted,
+    CapacityClaimed,
     ClusterEvent,
     Considered,
     ForeignPodBound,
@@ -39,6 +41,8 @@ class Tried(Protocol):
     queue: WaitQueue
     reservations: dict[str, Reservation]
     foreign: dict[str, tuple[int, PodShape]]
+    claims: dict[str, Claim]
+    gave_way: dict[str, frozenset[str]]
     families: dict[FamilyKey, Family]
     grew: bool
     shrank: bool
@@ -80,10 +84,12 @@ class Trial:
     """A context that undoes every event applied inside. Trials nest."""
 
     __slots__ = (
+        "_claims",
         "_families",
         "_foreign",
         "_fresh",
         "_gangs",
+        "_gave_way",
         "_grew",
         "_head_left",
         "_head_seen",
@@ -130,6 +136,7 @@ class Trial:
         self._fresh = dict(state.queue.fresh)
         self._families = list(state.queue.families)
         self._reservations = [_copied(promise) for promise in state.reservations.values()]
+        self._claims, self._gave_way = copied(state.claims), state.gave_way
         state.under_trial = self
 
     def __exit__(self, *_: object) -> None:
@@ -143,6 +150,7 @@ class Trial:
             state.book.tree.undo_trial(self._quota_log)
             state.book.num_freed += 1
         state.forget_nodes(self._num_nodes)
+        state.claims, state.gave_way = self._claims, self._gave_way
         self._undo_families()
         state.grew, state.shrank, state.until_us = self._grew, self._shrank, self._until_us
         state.queue.fresh = self._fresh
@@ -157,7 +165,7 @@ class Trial:
         """Note what the event may change."""
         state = self._state
         if isinstance(event, GangSubmitted):
-            self._note_gang(event.gang.name)
+            self.note_gang(event.gang.name)
         elif isinstance(event, (ForeignPodBound, ForeignPodGone)):
             self._note_foreign(event.pod)
         elif isinstance(event, NodeAdded):
@@ -166,31 +174,35 @@ class Trial:
                 self._options += [(option, option.max_size) for option in each.options]
             for name, member in state.gangs.items():
                 if member.phase is Phase.IMPOSSIBLE:
-                    self._note_gang(name)
+                    self.note_gang(name)
         elif isinstance(event, NodeLost):
             at = state.capacity.index_of.get(event.node)
             for owner in () if at is None else state.on_node[at]:
                 if owner in state.foreign:
                     self._note_foreign(owner)
                 else:
-                    self._note_gang(owner)
+                    self.note_gang(owner)
         elif isinstance(event, Wait):
             family = state.queue.families.get(event.family)
             if family is not None:
                 self._note_outlook(family)
         elif not isinstance(event, (NodeCordoned, NodeReturned, QueuesChanged, Considered)):
-            self._note_gang(event.gang)
+            self.note_gang(event.gang)
+            if isinstance(event, CapacityClaimed):
+                for victim in event.victims:
+                    self.note_gang(victim)
             admitted = state.gangs.get(event.gang)
             if isinstance(event, Admitted) and admitted is not None:
                 head = state.queue.head_before(admitted)
                 if head is not None:
-                    self._note_gang(head.gang.name)
+                    self.note_gang(head.gang.name)
 
     def note_family(self, key: FamilyKey) -> None:
         """Note that a family is new."""
         self._made.append(key)
 
-    def _note_gang(self, name: str) -> None:
+    def note_gang(self, name: str) -> None:
+        """Note a gang that is about to change."""
         if name not in self._gangs:
             member = self._state.gangs.get(name)
             if member is None:

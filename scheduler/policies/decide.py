@@ -38,10 +38,11 @@ def decide(state: ClusterState, policy: Policy, now_us: int) -> tuple[Decision, 
         )
     queue = state.queue
     head = queue.head()
-    if head is None:
+    if head is None and not state.claims:
         return _COMPLETE
     if state.book is not None:
         return decide_queued(state, policy, now_us)
+    assert head is not None, "claims are for queues with quota"
     blocked = not state.grew and head is queue.head_seen and now_us < state.until_us
     if not blocked:
         placement = place_missing(state, head, policy.placer)

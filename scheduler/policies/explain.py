@@ -44,11 +44,15 @@ def explain(state: ClusterState, gang: str) -> Explanation:
     short: Shortage | None = None
     impossible: Unmet | None = None
     quota: QuotaShortage | None = None
+    leaving: tuple[str, ...] = ()
     if member.phase is Phase.IMPOSSIBLE:
         reason = PendingReason.NEVER_FITS
         impossible = never_fits(state, member)
     elif member.phase is Phase.GATHERING:
         reason = PendingReason.MEMBERS
+    elif (claim := state.claims.get(gang)) is not None:
+        reason = PendingReason.PREEMPTING
+        leaving = claim.victims
     elif (quota := _over_quota(state, member)) is not None:
         reason = PendingReason.QUOTA
     else:
@@ -73,6 +77,7 @@ def explain(state: ClusterState, gang: str) -> Explanation:
         unmet=impossible,
         aside=member.phase is Phase.ASIDE,
         quota=quota,
+        leaving=leaving,
     )
 
 

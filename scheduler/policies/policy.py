@@ -53,3 +53,4 @@ class Policy:
     discipline: Discipline = strict
     numbers: dict[str, float] = field(default_factory=dict)  #: that the discipline takes
     serve: Serve = by_borrowing
+    restart_s: float = 0.0  #: what a gang that is evicted loses beside its work

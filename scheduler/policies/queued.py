@@ -2,18 +2,20 @@
 
 1. Each queue has one head. Those whose request fits the quota are served in turn.
 2. A head that finds nodes inside one flavor is admitted alone; the driver asks again.
-3. A head with quota that finds none does what its queue says: `strict` holds the nodes that it may
+3. A head that lacks quota or nodes evicts others, if its queue may and it then starts for sure: it
+   leaves the queue, and what they free is claimed for it.
+4. A head with quota that finds none does what its queue says: `strict` holds the nodes that it may
    use, so that nobody served after it starts there; `easy` gets the one promise of the pass, which
    nobody may delay; `skip` lets others pass.
-4. A head without quota blocks nobody outside its queue, and there only if that is `strict`.
-5. In queues that are not strict, later gangs start on what is left.
+5. A head without quota blocks nobody outside its queue, and there only if that is `strict`.
+6. In queues that are not strict, later gangs start on what is left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scheduler.core.decisions import Admit, Decision
+from scheduler.core.decisions import Admit, Decision, Preempt
 from scheduler.core.events import Considered
 from scheduler.core.model import Placement, Role
 from scheduler.core.nodegroup import NodeGroup
@@ -25,15 +27,19 @@ from scheduler.core.quota import Undo as QuotaUndo
 from scheduler.core.quotabook import Option, QuotaBook
 from scheduler.core.shortage import outlook
 from scheduler.core.state import ClusterState
-from scheduler.core.times import FOREVER_US, ends_us
+from scheduler.core.times import FOREVER_US, ends_us, to_us
 from scheduler.policies.easy import pass_by, promise
 from scheduler.policies.passes import Candidate, First, MayStart, Pass
 from scheduler.policies.policy import Head, Policy
+from scheduler.policies.preempting import Preempting
 
 
 def decide_queued(state: ClusterState, policy: Policy, now_us: int) -> tuple[Decision, ...]:
     """Return what should happen now; see `decide.decide`."""
     assert state.book is not None
+    for claim in state.claims.values():
+        if claim.is_met:
+            return (Admit(claim.gang, claim.placement),)
     around = QueuedPass(state, state.book, policy, now_us)
     try:
         if not around.is_idle():
@@ -49,19 +55,25 @@ def decide_queued(state: ClusterState, policy: Policy, now_us: int) -> tuple[Dec
     return tuple(around.made)
 
 
-def _serve(around: QueuedPass, policy: Policy) -> Admit | None:
-    """Serve the heads in turn; return the start of the first that finds nodes."""
+def _serve(around: QueuedPass, policy: Policy) -> Admit | Preempt | None:
+    """Serve the heads in turn; return what the first does that finds nodes, or victims."""
     for head in policy.serve(around.book.tree, around.heads()):
         member = head.member
         options = around.still_with_quota(head)
-        if not options:
-            continue  # heads before it keep what is left
+        if not options:  # or heads before it keep what is left
+            evicts = around.preempt(member)
+            if evicts is not None:
+                return evicts
+            continue
         placement = around.place_head(member, options)
         if placement is not None:
             if around.promised is None:
                 return Admit(member.gang.name, placement)
             around.followers[member.queue] = member
             continue
+        evicts = around.preempt(member)
+        if evicts is not None:
+            return evicts
         discipline = around.book.disciplines[member.queue]
         if discipline is Holding.STRICT:
             around.hold(member, options)
@@ -77,6 +89,7 @@ class QueuedPass(Pass):
         "_held",
         "_is_settled",
         "_option",
+        "_preempting",
         "_quota_log",
         "_spare_pods",
         "_start_us",
@@ -108,6 +121,10 @@ class QueuedPass(Pass):
         #: the head of a strict queue was admitted, so that the next has its turn
         self.ask_again = False
         self._quota_log: list[QuotaUndo] | None = book.tree.begin_trial()
+        self._preempting: Preempting | None = None
+        if book.evicts:
+            restart_us = to_us(policy.restart_s)
+            self._preempting = Preempting(state, book, policy.placer, restart_us, now_us)
 
     def end(self) -> None:
         """Undo what was planned."""
@@ -129,17 +146,20 @@ class QueuedPass(Pass):
         )
 
     def heads(self) -> list[Head]:
-        """Return the heads of all queues that have the quota for theirs."""
+        """Return the heads of all queues that have the quota for theirs, or may evict others."""
         found = []
+        preempting = self._preempting
         tree, num_freed = self.book.tree, self.book.num_freed
         for line in self.state.queue.open_lines.values():
             member = line.head()
             assert member is not None
-            if line.short is member and line.short_since == num_freed:
+            may_evict = preempting is not None and preempting.may(member)
+            if line.short is member and line.short_since == num_freed and not may_evict:
                 continue
             options = self.with_quota(member)
-            if options:
-                amounts = options[0].amounts(member.size)
+            if options or may_evict:
+                first = options[0] if options else member.family.options[0]
+                amounts = first.amounts(member.size)
                 height = _height(tree, member.queue, amounts)
                 found.append(Head(member, options, amounts, height))
             else:
@@ -180,6 +200,21 @@ class QueuedPass(Pass):
         fits = self.book.fits(member.queue, amounts)
         tree.give_back(head.queue, kept)
         return fits
+
+    def preempt(self, head: GangState) -> Preempt | None:
+        """Return whom a head that lacks quota or nodes evicts, if anybody."""
+        preempting = self._preempting
+        if preempting is None or self.promised is not None or not preempting.may(head):
+            return None
+        options = [
+            option
+            for option in head.family.options
+            if option.max_size >= head.size and self._is_open(option)
+        ]
+        found = preempting.find(head, options)
+        if found is None and preempting.until_us < FOREVER_US:
+            self.come_back(preempting.until_us)
+        return found
 
     def hold(self, head: GangState, options: list[Option]) -> None:
         """Keep the nodes that a head may use, and the quota, from everybody served after it."""

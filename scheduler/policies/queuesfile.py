@@ -60,6 +60,8 @@ KEYS: Final[dict[str, dict[str, Any]]] = {
         "when_can_borrow": Search,
         "when_can_preempt": Search,
         "preference": Preference,
+        "min_runtime_s": NUMBER,
+        "max_lost_s": NUMBER,
     },
 }
 

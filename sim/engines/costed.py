@@ -7,6 +7,7 @@ until then the gang has no pods and is not in the queue.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -70,6 +71,7 @@ class CostedSimulation(GangSimulation):
         plain_config = msgspec.structs.replace(config, faults=plain)
         super().__init__(work, nodes, plain_config, faults, progress)
         self.costs: Costs = config.costs
+        self.policy = replace(self.policy, restart_s=_restart_s(config.costs))
         self.work_s = list(work.duration_s)
         self.saved_s = [0.0] * work.num_jobs  #: work that a restart finds
         self.cut: dict[int, Cut] = {}  #: by job
@@ -191,6 +193,11 @@ class CostedSimulation(GangSimulation):
         self._at(until_us, self._left, (job, row))
         return until_us
 
+    def _evict(self, job: int, now_us: int) -> None:
+        """Let a job save and leave; one that was interrupted leaves its nodes anyway."""
+        if job not in self.cut:
+            self._cut(job, Kind.PREEMPT)
+
     def _left(self, attempt: Any) -> None:
         """An interrupted job leaves its nodes; its pods will be recreated."""
         job, row = attempt
@@ -297,6 +304,12 @@ class CostedSimulation(GangSimulation):
         records.attempts = pd.concat([records.attempts, parts], axis=1)
         records.interrupts_not_met = self._num_interrupts - self._num_met
         return records
+
+
+def _restart_s(costs: Costs) -> float:
+    """Return how long a job takes, on the average, from its eviction to where it was."""
+    each = (costs.stop_s, costs.recreate_s, costs.startup_s, costs.first_step_extra_s)
+    return sum(one.mean_s for one in (*each, costs.restore_s))
 
 
 def _parts(course: Course, outcome: int, worked_s: float, ran_s: float) -> tuple[Parts, float]:

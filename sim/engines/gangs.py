@@ -8,6 +8,7 @@ all completions and submissions of that instant.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count, repeat
 from math import inf
 from time import perf_counter
@@ -17,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.core.audit import validate
-from scheduler.core.decisions import Admit, Wait
+from scheduler.core.decisions import Admit, Preempt, Wait
 from scheduler.core.events import (
     Admitted,
+    CapacityClaimed,
     Considered,
     GangCancelled,
     GangFinished,
@@ -40,7 +42,8 @@ from scheduler.policies import catalog
 from scheduler.policies.decide import decide
 from scheduler.policies.explain import never_fits
 from sim.engines.agenda import Act, Agenda
-from sim.engines.attempts import COMPLETED, NODE_LOST, UNFINISHED, Attempts, GangLog
+from sim.engines.attempts import COMPLETED, NODE_LOST, PREEMPTED, UNFINISHED, Attempts, GangLog
+from sim.engines.claimed import ClaimedStints
 from sim.engines.lifecycle import Binder, Creation
 from sim.engines.quotas import UsageOverTime, check_queues
 from sim.engines.records import Records, assemble
@@ -69,7 +72,9 @@ class GangSimulation:
         self.work = work
         self.config = config
         self.agenda = Agenda()
-        self.policy = catalog.policy(config.policy)
+        self.policy = replace(
+            catalog.policy(config.policy), restart_s=config.faults.restart_overhead_s
+        )
         self.state = ClusterState(nodes, self.policy.order, config.queues)
         if self.state.book is not None:
             check_queues(work.queue, self.state.book)
@@ -77,6 +82,7 @@ class GangSimulation:
         self._ready_us: list[int] = in_us(np.array(self._creation.ready_s)).tolist()
         self.log = StepLog()
         self.ledger = QueueLedger()
+        self.claimed = ClaimedStints()
         self.attempts = GangLog()
         self.down: list[tuple[float, float, int]] = []  #: outages that happened
         plane = config.control_plane
@@ -191,20 +197,25 @@ class GangSimulation:
     ) -> dict[int, NDArray[np.float64]]:
         """Return pod-seconds in the queue per reason and job."""
         waiting = [member.gang.ordinal for member in self.state.queue.members.values()]
+        for claims in list(self.claimed.since_us):
+            waiting.append(claims)
+            self.claimed.end(claims, to_us(end_s))
         demand, demands = self._demands()
         created_s = np.array(self.created_s)[waiting]
         job = np.append(attempts.job, np.array(waiting, np.int64))
         from_s = np.append(attempts.created_s, created_s)
         to_s = np.append(attempts.admitted_s, np.full(len(waiting), end_s))
-        waited = to_s > from_s
-        return self.ledger.settle(
-            Stints(job[waited], from_s[waited], to_s[waited]),
+        pod_s = self.ledger.settle(
+            self.claimed.cut_out(Stints(job, from_s, to_s)),
             demand,
             demands,
             self.log,
             self.work.num_jobs,
             usage,
         )
+        num_pods, gpus = np.array(self.work.num_pods), np.array(self.work.gpus)
+        self.claimed.settle(self.log, num_pods, gpus, pod_s)
+        return pod_s
 
     def _demands(self) -> tuple[NDArray[np.int64], list[Demand]]:
         """Return the distinct demands, and for each job the index of its own there."""
@@ -332,7 +343,9 @@ class GangSimulation:
         self.num_events += 1
         self._settled_us = now_us
         if self.agenda.next_us() > now_us:
-            if self.state.queue.members:
+            if self.claimed.since_us:
+                self._note_dropped(now_us)
+            if self.state.queue.members or self.state.claims:
                 self._pass(now_us)
             if self.config.audit:
                 validate(self.state)
@@ -350,10 +363,13 @@ class GangSimulation:
         state = self.state
         policy = self.policy
         waiting = state.queue.members
-        while waiting:
+        while waiting or state.claims:
             for decision in decide(state, policy, now_us):
                 if isinstance(decision, Admit):
                     self._start(decision, now_us)
+                    continue
+                if isinstance(decision, Preempt):
+                    self._preempt(decision, now_us)
                     continue
                 apply(state, decision)
                 if isinstance(decision, Wait):
@@ -362,6 +378,26 @@ class GangSimulation:
                     if state.until_us < self._wake_us:
                         self._come_back()
                     return
+
+    def _preempt(self, decision: Preempt, now_us: int) -> None:
+        """Claim nodes for a gang, and let those leave that are not leaving already."""
+        state = self.state
+        victims = [name for name in decision.victims if not state.gangs[name].leaving]
+        apply(state, CapacityClaimed(decision.gang, decision.placement, decision.victims))
+        self.claimed.begin(state.gangs[decision.gang].gang.ordinal, now_us)
+        for name in victims:
+            self._evict(state.gangs[name].gang.ordinal, now_us)
+
+    def _evict(self, job: int, now_us: int) -> None:
+        """Let a job leave its nodes: without costs it does so at once, and queues again."""
+        self._end_attempt(job, PREEMPTED, now_us)
+        apply(self.state, GangInterrupted(self.work.job[job]))
+
+    def _note_dropped(self, now_us: int) -> None:
+        """Note which jobs lost their claims, as with a node."""
+        for job in list(self.claimed.since_us):
+            if self.work.job[job] not in self.state.claims:
+                self.claimed.end(job, now_us)
 
     def _come_back(self) -> None:
         """Schedule a pass at the time when decisions may change without an event."""
@@ -404,6 +440,7 @@ class GangSimulation:
             start_us / 1e6,
         )
         self._hold(row, job, placement)
+        self.claimed.end(job, now_us)
         self.start_us[job] = start_us
         self.agenda.at(start_us + self.left_us[job], self._finish, (job, row))
 
@@ -443,7 +480,7 @@ class GangSimulation:
         row = self.row_of[job]
         self.row_of[job] = -1
         kept_us = max(0, now_us - self.start_us[job])
-        if outcome == NODE_LOST:
+        if outcome in (NODE_LOST, PREEMPTED):
             interval_us = to_us(self.config.faults.checkpoint_interval_s)
             if interval_us:
                 kept_us -= kept_us % interval_us

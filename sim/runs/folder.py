@@ -28,7 +28,7 @@ from traces.unpacking import read_parquet
 MANIFEST = "manifest.json"
 Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 #: columns that runs of earlier versions lack
-LATER = re.compile(r"short_.*|unmet|(cpu|mem_gib)_per_pod|pending_quota_s")
+LATER = re.compile(r"short_.*|unmet|(cpu|mem_gib)_per_pod|pending_(quota|preempting)_s")
 
 
 class _Gap(msgspec.Struct):

@@ -80,8 +80,7 @@ def reject(table: RawTable, bad: list[BadCell], on_bad_row: str) -> pd.DataFrame
             f"{table.source}: {values} in {len(of_row):,} of {counted(len(table.rows), 'row')}: "
             f"{spelt}{more}; correct them, or leave those rows out with --on-bad-row skip"
         )
-    # of a large table, rows that are chosen by number cost a copy of its texts, even if none is
-    concerned = table.rows.iloc[list(of_row) if of_row else slice(0)].astype("object")
+    concerned = table.rows.iloc[list(of_row)].astype("object")
     content = concerned.where(concerned.notna(), "").to_numpy().tolist()
     whole = {cell.row: cell.value for cell in table.torn}
     return pd.DataFrame(

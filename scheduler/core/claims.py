@@ -1,0 +1,96 @@
+"""Claims: nodes that gangs are leaving, kept for the gang that they were evicted for.
+
+Victims leave later than they are told. What they free is taken for the claim at once, node by node,
+so that nobody else starts there: no third gang, and no victim that comes back. What the claim wants
+of a node and is not free yet, gangs that leave hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from scheduler.core.capacity import Capacity
+from scheduler.core.model import Placement, PodShape, Role, Slice
+from scheduler.core.quota import Amounts
+
+_NOTHING = PodShape(0)
+
+
+class Claim:
+    """What is kept for one gang."""
+
+    __slots__ = ("amounts", "gang", "placement", "rest", "taken", "victims")
+
+    def __init__(
+        self,
+        gang: str,
+        placement: Placement,
+        amounts: Amounts,
+        victims: Iterable[str],
+        rest: dict[int, PodShape],
+        taken: dict[int, PodShape],
+    ) -> None:
+        self.gang = gang
+        self.placement = placement  #: where it will start
+        self.amounts = amounts  #: that it takes of its queue's quota, from now on
+        self.victims = tuple(victims)  #: who has to leave before it starts, and has not yet
+        self.rest = rest  #: by node, what is still to come
+        self.taken = taken  #: by node, what is kept already
+
+    def copied(self) -> Claim:
+        """Return an equal claim, on which changes of this one do not tell."""
+        return Claim(
+            self.gang,
+            self.placement,
+            self.amounts,
+            self.victims,
+            dict(self.rest),
+            dict(self.taken),
+        )
+
+    @property
+    def is_met(self) -> bool:
+        """True if its gang can start."""
+        return not self.rest and not self.victims
+
+    def fill(self, capacity: Capacity) -> bool:
+        """Take what came free of what it wants; return True if that is anything."""
+        filled = False
+        for node, wants in list(self.rest.items()):
+            more = capacity.free_on(node).least(wants)
+            if more == _NOTHING:
+                continue
+            filled = True
+            take(capacity, node, more)
+            self.taken[node] = self.taken.get(node, _NOTHING).plus(more)
+            rest = wants.plus(more, -1)
+            if rest == _NOTHING:
+                del self.rest[node]
+            else:
+                self.rest[node] = rest
+        return filled
+
+    def release(self, capacity: Capacity) -> None:
+        """Give back all that is kept."""
+        for node, shape in self.taken.items():
+            capacity.give_back((Role(1, shape),), (Slice(0, node, node + 1, 1),))
+        self.taken = {}
+
+
+def wanted(roles: tuple[Role, ...], placement: Placement) -> dict[int, PodShape]:
+    """Return what pods on these nodes take, by node."""
+    found: dict[int, PodShape] = {}
+    for role, lo, hi, pods_per_node in placement:
+        for node in range(lo, hi):
+            found[node] = found.get(node, _NOTHING).plus(roles[role].pod, pods_per_node)
+    return {node: shape for node, shape in found.items() if shape != _NOTHING}
+
+
+def take(capacity: Capacity, node: int, shape: PodShape) -> None:
+    """Occupy so much of a node."""
+    capacity.take((Role(1, shape),), (Slice(0, node, node + 1, 1),))
+
+
+def copied(claims: Mapping[str, Claim]) -> dict[str, Claim]:
+    """Return equal claims."""
+    return {name: claim.copied() for name, claim in claims.items()}

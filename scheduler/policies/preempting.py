@@ -1,0 +1,307 @@
+"""Whom to evict so that the head of a queue finds quota and nodes, proven before anybody leaves.
+
+`victims` says who would have to go; here the gangs that run become contenders, and every set of
+victims is tried on the nodes. Whoever was told to leave counts as gone, and claims as taken, so
+that what leaves already is used before anybody else is evicted.
+"""
+
+from __future__ import annotations
+
+from scheduler.core.claims import take
+from scheduler.core.decisions import Preempt
+from scheduler.core.model import Placement, Slice
+from scheduler.core.placement import Placer, place
+from scheduler.core.queueing import GangState
+from scheduler.core.queues import Victims
+from scheduler.core.quota import Amounts
+from scheduler.core.quotabook import Option, QuotaBook
+from scheduler.core.state import ClusterState
+from scheduler.core.times import FOREVER_US, to_us
+from scheduler.policies.contest import Contender, Contest, Victim
+from scheduler.policies.victims import victims
+
+#: a gang whose claims came to nothing so often evicts nobody more before it has run
+MOST_LOST_CLAIMS = 3
+
+
+class Preempting:
+    """The gangs that run, as heads of one pass may evict them."""
+
+    __slots__ = (
+        "_book",
+        "_borrowing",
+        "_contenders",
+        "_leaving",
+        "_now_us",
+        "_placer",
+        "_restart_us",
+        "_running",
+        "_state",
+        "until_us",
+    )
+
+    def __init__(
+        self, state: ClusterState, book: QuotaBook, placer: Placer, restart_us: int, now_us: int
+    ) -> None:
+        self._state = state
+        self._book = book
+        self._placer = placer
+        self._restart_us = restart_us  #: what each eviction costs beside the work that is lost
+        self._now_us = now_us
+        self.until_us = FOREVER_US  #: when somebody has run for long enough to be evicted
+        self._running: list[list[GangState]] | None = None  #: by queue, without those that leave
+        self._leaving: list[GangState] = []
+        self._contenders: dict[int, list[Contender]] = {}  #: by queue
+        self._borrowing: dict[tuple[int, int], list[int]] = {}  #: by root and cell: which queues
+
+    def may(self, member: GangState) -> bool:
+        """True if the head of a queue may evict anybody at all."""
+        words = self._book.file.queues[member.queue]
+        if words.within is Victims.NEVER and words.reclaim is Victims.NEVER:
+            return False
+        if member.held or member.lost_claims >= MOST_LOST_CLAIMS:
+            return False
+        return member.gang.name not in self._state.reservations or (
+            not self._state.reservations[member.gang.name].placement
+        )
+
+    def find(self, member: GangState, options: list[Option]) -> Preempt | None:
+        """Return whom to evict so that a head starts in the first of these flavors that serves."""
+        for option in options:
+            amounts = option.amounts(member.size)
+            if amounts and self._book.could_fit(member.queue, amounts):
+                found = self._in_flavor(member, option, amounts)
+                if found is not None:
+                    return found
+        return None
+
+    def _in_flavor(self, member: GangState, option: Option, amounts: Amounts) -> Preempt | None:
+        running = self._by_queue()
+        tree, queue = self._book.tree, member.queue
+        leaving = self._leaving
+        short = [cell for cell, amount in amounts if amount > tree.available(queue, cell)]
+        if not leaving and not self._has_candidates(member, running, short or _cells(amounts)):
+            return None
+        with _Room(self._state, self._book, leaving, member, option, self._placer) as room:
+            short = [cell for cell, amount in amounts if amount > tree.available(queue, cell)]
+            if leaving and not short and room.holds([]):
+                return self._decided(member, amounts, room, [])
+            if not short:
+                short = _cells(amounts)
+            name = member.gang.name
+            gang = Contender(name, queue, member.gang.priority, member.gang.submit_us)
+            gang.gave_way = self._state.gave_way.get(name, gang.gave_way)
+            contest = Contest(tree, self._running_for(member, short), placed=room.holds)
+            found = victims(contest, gang, amounts, short)
+            if not found:
+                return None
+            room.holds(found)
+            return self._decided(member, amounts, room, [victim.gang.name for victim in found])
+
+    def _decided(
+        self, member: GangState, amounts: Amounts, room: _Room, evicted: list[str]
+    ) -> Preempt:
+        """Return the decision, with those that leave already as far as it waits for them."""
+        placement = room.placement
+        assert placement is not None
+        taken = set(evicted)
+        before = [other for other in self._leaving if _meet(other.held, placement)]
+        taken.update([other.gang.name for other in before])
+        if not self._has_quota(member, amounts, taken):
+            before = self._leaving
+        names = [other.gang.name for other in before]
+        return Preempt(member.gang.name, (*evicted, *names), placement)
+
+    def _has_quota(self, member: GangState, amounts: Amounts, gone: set[str]) -> bool:
+        """True if the quota suffices once these are gone, in the room where all that leave are."""
+        tree, book = self._book.tree, self._book
+        outer = tree.begin_trial()
+        for other in self._leaving:
+            if other.gang.name not in gone:
+                tree.take(other.queue, book.amounts_of(other.gang.roles, other.held))
+        for name in gone:
+            evicted = self._state.gangs[name]
+            if not evicted.leaving:
+                held = book.amounts_of(evicted.gang.roles, evicted.held)
+                tree.give_back(evicted.queue, held)
+        fits = tree.fits(member.queue, amounts)
+        tree.undo_trial(outer)
+        return fits
+
+    # -- who runs ----------------------------------------------------------------------------
+
+    def _by_queue(self) -> list[list[GangState]]:
+        running = self._running
+        if running is None:
+            running = self._running = [[] for _ in self._book.file.queues]
+            for entry in self._state.ends:
+                member = entry[3]
+                if member.leaving:
+                    self._leaving.append(member)
+                else:
+                    running[member.queue].append(member)
+        return running
+
+    def _has_candidates(
+        self, member: GangState, running: list[list[GangState]], short: list[int]
+    ) -> bool:
+        """True if anybody runs whom the gang's queue might let it evict."""
+        words = self._book.file.queues[member.queue]
+        if words.reclaim is not Victims.NEVER and self._others(member, short):
+            return True
+        if words.within is Victims.NEVER:
+            return False
+        priority = member.gang.priority
+        if words.within is Victims.LOWER_OR_NEWER_EQUAL_PRIORITY:
+            priority += 1
+        return any(other.gang.priority < priority for other in running[member.queue])
+
+    def _others(self, member: GangState, short: list[int]) -> list[int]:
+        """Return the other queues that borrow any of what is short."""
+        tree = self._book.tree
+        root = tree.root(member.queue)
+        found: dict[int, None] = {}
+        for cell in short:
+            borrowing = self._borrowing.get((root, cell))
+            if borrowing is None:
+                borrowing = self._borrowing[root, cell] = [
+                    queue
+                    for queue in range(tree.num_queues)
+                    if tree.borrows(queue, cell) and tree.root(queue) == root
+                ]
+            found.update(dict.fromkeys(borrowing))
+        found.pop(member.queue, None)
+        return list(found)
+
+    def _running_for(self, member: GangState, short: list[int]) -> list[list[Contender]]:
+        """Return, by queue, whom the contest for what is short is about."""
+        found: list[list[Contender]] = [[] for _ in self._book.file.queues]
+        words = self._book.file.queues[member.queue]
+        if words.within is not Victims.NEVER:
+            found[member.queue] = self._contending(member.queue)
+        if words.reclaim is not Victims.NEVER:
+            for queue in self._others(member, short):
+                found[queue] = self._contending(queue)
+        return found
+
+    def _contending(self, queue: int) -> list[Contender]:
+        """Return the gangs of a queue that have run for long enough to be evicted."""
+        known = self._contenders.get(queue)
+        if known is not None:
+            return known
+        words, now_us = self._book.file.queues[queue], self._now_us
+        found = self._contenders[queue] = []
+        min_runtime_us, max_lost_us = to_us(words.min_runtime_s), to_us(words.max_lost_s)
+        for member in self._by_queue()[queue]:
+            gang = member.gang
+            at_us = member.admitted_us + min_runtime_us
+            if at_us > now_us:
+                self.until_us = min(self.until_us, at_us)
+                continue
+            lost_us = min(now_us - max(member.saved_us, member.admitted_us), max_lost_us)
+            found.append(
+                Contender(
+                    gang.name,
+                    queue,
+                    gang.priority,
+                    gang.submit_us,
+                    self._book.amounts_of(gang.roles, member.held),
+                    member.admitted_us,
+                    (max(0, lost_us) + self._restart_us) * gang.gpus // 1_000_000,
+                )
+            )
+        return found
+
+
+class _Room:
+    """What is free once all that leave are gone and claims are met, with victims taken away.
+
+    A context: what it did to nodes and quota is undone at its end.
+    """
+
+    __slots__ = (
+        "_book",
+        "_gone",
+        "_leaving",
+        "_member",
+        "_nodes",
+        "_option",
+        "_outer",
+        "_placer",
+        "_state",
+        "placement",
+    )
+
+    def __init__(
+        self,
+        state: ClusterState,
+        book: QuotaBook,
+        leaving: list[GangState],
+        member: GangState,
+        option: Option,
+        placer: Placer,
+    ) -> None:
+        self._state = state
+        self._book = book
+        self._leaving = leaving
+        self._member = member
+        self._option = option
+        self._placer = placer
+        self._gone: list[Victim] = []  #: the victims whose nodes are free
+        self.placement: Placement | None = None  #: that the last question found
+
+    def __enter__(self) -> _Room:
+        state, book = self._state, self._book
+        self._nodes = state.capacity.trial()
+        self._nodes.__enter__()
+        self._outer = book.tree.begin_trial()
+        for member in self._leaving:
+            state.capacity.give_back(member.gang.roles, member.held)
+            amounts = book.amounts_of(member.gang.roles, member.held)
+            book.tree.give_back(member.queue, amounts)
+        for claim in state.claims.values():
+            for node, shape in claim.rest.items():
+                take(state.capacity, node, shape)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._nodes.__exit__()
+        self._book.tree.undo_trial(self._outer)
+
+    def holds(self, found: list[Victim]) -> bool:
+        """True if the gang finds nodes without these victims."""
+        self._free(found)
+        roles = self._option.narrow(self._member.missing)
+        self.placement = place(self._state.capacity, roles, self._placer)
+        return self.placement is not None
+
+    def _free(self, found: list[Victim]) -> None:
+        """Let just these victims be gone. Most questions are about one more, or one less."""
+        gone, num = self._gone, len(self._gone)
+        if len(found) > num and (not num or (found[0] is gone[0] and found[num - 1] is gone[-1])):
+            more = found[num:]
+        else:
+            names = {victim.gang.name for victim in found}
+            for victim in gone:
+                if victim.gang.name not in names:
+                    member = self._state.gangs[victim.gang.name]
+                    self._state.capacity.take(member.gang.roles, member.held)
+            names = {victim.gang.name for victim in gone}
+            more = [victim for victim in found if victim.gang.name not in names]
+        for victim in more:
+            member = self._state.gangs[victim.gang.name]
+            self._state.capacity.give_back(member.gang.roles, member.held)
+        self._gone = list(found)
+
+
+def _cells(amounts: Amounts) -> list[int]:
+    return [cell for cell, _ in amounts]
+
+
+def _meet(held: Placement, other: Placement) -> bool:
+    """True if two placements have a node in common."""
+    return any(_overlap(one, two) for one in held for two in other)
+
+
+def _overlap(one: Slice, two: Slice) -> bool:
+    return one.lo < two.hi and two.lo < one.hi
