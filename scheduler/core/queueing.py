@@ -24,7 +24,7 @@ from scheduler.core.model import (
     of_one_shape,
 )
 from scheduler.core.nodegroup import NodeGroup
-from scheduler.core.quotabook import Option
+from scheduler.core.quotabook import Lack, Option
 from scheduler.core.times import FOREVER_US
 
 Entry = tuple[OrderKey, "GangState"]
@@ -110,11 +110,12 @@ class GangState:
 class Demand:
     """Waiting gangs of one family and size, and of one queue."""
 
-    __slots__ = ("_by_walltime", "entries", "num_pods", "queue")
+    __slots__ = ("_by_walltime", "entries", "lack", "num_pods", "queue")
 
     def __init__(self, num_pods: int, queue: int = 0) -> None:
         self.num_pods = num_pods
         self.queue = queue
+        self.lack: Lack | None = None  #: of quota, as a pass found it
         self.entries: list[Entry] = []  #: in queue order
         #: in order of walltime; kept once somebody asks for it
         self._by_walltime: list[tuple[int, Entry]] | None = None
@@ -223,6 +224,10 @@ class Family:
             del self.demands[number]
             del self.sizes[bisect_left(self.sizes, number)]
 
+    def demand_of(self, member: GangState) -> Demand | None:
+        """Return the demand of a waiting gang, if demands are kept."""
+        return self.demands.get(member.size * self.num_queues + member.queue)
+
     def up_to(self, size: int) -> list[int]:
         """Return the numbers of the demands of up to this size."""
         return self.sizes[: bisect_left(self.sizes, (size + 1) * self.num_queues)]
@@ -243,15 +248,15 @@ def family_size(roles: tuple[Role, ...]) -> int:
 class Line:
     """Waiting gangs in one order: all of them, or those of one queue."""
 
-    __slots__ = ("_entries", "_first", "queue", "seen", "short", "short_since")
+    __slots__ = ("_entries", "_first", "lack", "queue", "seen", "short")
 
     def __init__(self, queue: int = 0) -> None:
         self.queue = queue  #: its number
         #: the head at the last pass
         self.seen: GangState | None = None
-        #: the head that was found to lack quota, and `QuotaBook.num_freed` of then
+        #: the head that a pass found to lack quota, and how much
         self.short: GangState | None = None
-        self.short_since = 0
+        self.lack: Lack | None = None
         #: in order, from `_first` on; before it stand gangs that left from the head
         self._entries: list[Entry] = []
         self._first = 0

@@ -66,13 +66,26 @@ class Option:
         return tuple([(cell, size * amount) for cell, amount in self.asks])
 
 
+class Lack:
+    """Quota that was found too small: it is, until so much more has been given back."""
+
+    __slots__ = ("cell", "epoch", "until")
+
+    def __init__(self, epoch: int, cell: int, until: int) -> None:
+        self.epoch = epoch
+        self.cell = cell
+        self.until = until
+
+
 class QuotaBook:
     """The quota tree of a state, and what its flavors are among the state's nodes."""
 
     __slots__ = (
         "_asks",
         "_capacity",
+        "_epoch",
         "_flavor_of",
+        "_freed",
         "_spans",
         "disciplines",
         "evicts",
@@ -80,7 +93,7 @@ class QuotaBook:
         "flavors_of",
         "has_easy",
         "has_others",
-        "num_freed",
+        "num_nodes",
         "tree",
     )
 
@@ -102,8 +115,10 @@ class QuotaBook:
         self.has_easy = Holding.EASY in self.disciplines
         #: True if a queue is not strict
         self.has_others = any(word is not Holding.STRICT for word in self.disciplines)
-        #: goes up whenever more may have become available to a queue
-        self.num_freed = 0
+        #: how much was ever given back: by cell, and in the end how often
+        self._freed = [0] * (len(self.tree.cells) + 1)
+        self._epoch = 0  #: see `forget_lacks`
+        self.num_nodes = 0
         self._capacity = capacity
         self._flavor_of: dict[NodeGroup, int] = {}
         self._asks: dict[tuple[PodShape, int], Amounts] = {}
@@ -158,7 +173,8 @@ class QuotaBook:
         The quota of a queue outside every cohort does not limit it then: its nodes do.
         """
         tree, capacity = self.tree, self._capacity
-        self.num_freed += 1
+        self.forget_lacks()
+        self.num_nodes = len(capacity.nodes)
         self._flavor_of = {}
         totals = dict.fromkeys(tree.cells.values(), 0)
         for (name, resource), cell in tree.cells.items():
@@ -175,6 +191,18 @@ class QuotaBook:
             )
             for queue in range(tree.num_queues)
         ]
+
+    @property
+    def is_one_queue(self) -> bool:
+        """True if there is one queue that takes all nodes and evicts nobody, limited by no quota.
+
+        It is then what a state without queues is, as long as no nodes join.
+        """
+        if self.evicts or self.tree.num_queues > 1 or len(self.flavors_of[0]) != 1:
+            return False
+        flavor = self.file.flavors[self.flavors_of[0][0]]
+        is_all = not flavor.pool and not flavor.gpu_model
+        return is_all and len(self._spans[0]) == len(self.tree.cells)
 
     def flavor_of(self, group: NodeGroup) -> int:
         """Return the flavor of the nodes of a group."""
@@ -291,6 +319,33 @@ class QuotaBook:
             if amount > tree.available(queue, cell) and cell not in self._spans[queue]:
                 return False
         return True
+
+    def give_back(self, queue: int, amounts: Amounts) -> None:
+        """Count what a gang of the queue gives back."""
+        self.tree.give_back(queue, amounts)
+        for cell, amount in amounts:
+            self._freed[cell] += amount
+        self._freed[-1] += 1
+
+    def forget_lacks(self) -> None:
+        """Believe no `Lack` of before: more may be there although nobody gave back."""
+        self._epoch += 1
+
+    def lack(self, queue: int, options: tuple[Option, ...], size: int) -> Lack:
+        """Return what keeps a gang waiting that fits its quota in none of these ways.
+
+        What a queue may use grows by no more than what is given back.
+        """
+        if len(options) == 1:
+            for cell, amount in options[0].amounts(size):
+                left = self.tree.available(queue, cell)
+                if amount > left and cell not in self._spans[queue]:
+                    return Lack(self._epoch, cell, self._freed[cell] + amount - left)
+        return Lack(self._epoch, -1, self._freed[-1] + 1)
+
+    def still(self, lack: Lack) -> bool:
+        """True if no gang can have become possible that lacked this."""
+        return lack.epoch == self._epoch and self._freed[lack.cell] < lack.until
 
     def spans(self, queue: int, cell: int) -> bool:
         """True if nodes limit the queue before this quota can."""

@@ -175,7 +175,7 @@ class ClusterState:
             del self._on_node[first:]
         if self._empty is not None and len(self._empty.nodes) > first:
             self._empty = None
-        if self.book is not None:
+        if self.book is not None and self.book.num_nodes > first:
             self.book.count_nodes()
 
     def trial(self) -> Trial:
@@ -441,8 +441,7 @@ def _free(state: ClusterState, member: GangState, held: Placement) -> None:
     state.capacity.give_back(member.gang.roles, held)
     if state.book is not None:
         amounts = state.book.amounts_of(member.gang.roles, held)
-        state.book.tree.give_back(member.queue, amounts)
-        state.book.num_freed += 1
+        state.book.give_back(member.queue, amounts)
 
 
 def _without(owners: tuple[str, ...], owner: str) -> tuple[str, ...]:
@@ -879,8 +878,7 @@ def _release_claim(state: ClusterState, member: GangState) -> None:
     if claim is not None:
         assert state.book is not None
         claim.release(state.capacity)
-        state.book.tree.give_back(member.queue, claim.amounts)
-        state.book.num_freed += 1
+        state.book.give_back(member.queue, claim.amounts)
         state.grew = True
         _invalidate(state)
 

@@ -148,7 +148,7 @@ class Trial:
         state.capacity.undo_trial(self._log)
         if state.book is not None:
             state.book.tree.undo_trial(self._quota_log)
-            state.book.num_freed += 1
+            state.book.forget_lacks()
         state.forget_nodes(self._num_nodes)
         state.claims, state.gave_way = self._claims, self._gave_way
         self._undo_families()

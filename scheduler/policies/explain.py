@@ -17,7 +17,7 @@ from scheduler.core.decisions import (
 from scheduler.core.model import Phase, of_one_shape
 from scheduler.core.queueing import Family, GangState
 from scheduler.core.quota import Amounts
-from scheduler.core.quotabook import QuotaBook
+from scheduler.core.quotabook import QuotaBook, merged
 from scheduler.core.shortage import lead, shortage, unmet
 from scheduler.core.state import ClusterState
 
@@ -102,7 +102,10 @@ def never_fits(state: ClusterState, member: GangState) -> Unmet | None:
         return unmet(state.capacity, member.missing) or _beyond_quota(book, member, ())
     on_nodes = [option for option in member.family.options if option.max_size >= member.size]
     if on_nodes:
-        return _beyond_quota(book, member, on_nodes[0].amounts(member.size))
+        asks = on_nodes[0].amounts(member.size)
+        if member.held:  # it keeps what it has
+            asks = merged(asks, book.amounts_of(member.gang.roles, member.held))
+        return _beyond_quota(book, member, asks)
     option = max(member.family.options, key=lambda option: option.max_size)
     return unmet(state.capacity, option.narrow(member.missing))
 

@@ -10,6 +10,8 @@ from scheduler.core.placement import Placer
 from scheduler.core.queueing import GangState
 from scheduler.core.quota import Amounts, QuotaTree
 from scheduler.core.quotabook import Option
+from scheduler.policies import heads as heads_of
+from scheduler.policies.contest import Contender
 from scheduler.policies.passes import Discipline
 from scheduler.policies.strict import strict
 
@@ -35,6 +37,18 @@ Serve = Callable[[QuotaTree, list[Head]], Iterable[Head]]
 def by_borrowing(tree: QuotaTree, heads: list[Head]) -> Iterable[Head]:
     """Serve who borrows less first, then by priority and submission (Kueue's classical order)."""
     return sorted(heads, key=_standing)
+
+
+def by_share(tree: QuotaTree, heads: list[Head]) -> Iterable[Head]:
+    """Serve heads by the fair shares of their queues with them (Kueue's tournament)."""
+    contenders = {}
+    for head in heads:
+        gang = head.member.gang
+        contender = Contender(gang.name, head.member.queue, gang.priority, gang.submit_us)
+        contenders[heads_of.Head(contender, head.amounts, head.height)] = head
+    while contenders:
+        served = heads_of.next_by_share(tree, list(contenders))
+        yield contenders.pop(served)
 
 
 def _standing(head: Head) -> tuple[int | str, ...]:

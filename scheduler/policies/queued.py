@@ -32,6 +32,7 @@ from scheduler.policies.easy import pass_by, promise
 from scheduler.policies.passes import Candidate, First, MayStart, Pass
 from scheduler.policies.policy import Head, Policy
 from scheduler.policies.preempting import Preempting
+from scheduler.policies.shadow import shadow
 
 
 def decide_queued(state: ClusterState, policy: Policy, now_us: int) -> tuple[Decision, ...]:
@@ -149,12 +150,17 @@ class QueuedPass(Pass):
         """Return the heads of all queues that have the quota for theirs, or may evict others."""
         found = []
         preempting = self._preempting
-        tree, num_freed = self.book.tree, self.book.num_freed
+        book, tree = self.book, self.book.tree
         for line in self.state.queue.open_lines.values():
             member = line.head()
             assert member is not None
             may_evict = preempting is not None and preempting.may(member)
-            if line.short is member and line.short_since == num_freed and not may_evict:
+            if (
+                line.short is member
+                and line.lack is not None
+                and book.still(line.lack)
+                and not may_evict
+            ):
                 continue
             options = self.with_quota(member)
             if options or may_evict:
@@ -163,7 +169,8 @@ class QueuedPass(Pass):
                 height = _height(tree, member.queue, amounts)
                 found.append(Head(member, options, amounts, height))
             else:
-                line.short, line.short_since = member, num_freed
+                line.short = member
+                line.lack = book.lack(member.queue, member.family.options, member.size)
         return found
 
     def still_with_quota(self, head: Head) -> list[Option]:
@@ -224,8 +231,15 @@ class QueuedPass(Pass):
         self.book.tree.take(head.queue, options[0].amounts(head.size))
 
     def promise(self, head: GangState, options: list[Option]) -> None:
-        """Promise a head the start that others must not delay."""
-        self._option = next((option for option in options if self._is_open(option)), None)
+        """Promise a head the start that others must not delay: that in the earliest flavor."""
+        found = [option for option in options if self._is_open(option)]
+        if len(found) > 1:
+            starts_us = [
+                shadow(self.state, head, one.roles, self.placer, self.now_us).start_us
+                for one in found
+            ]
+            found = [found[starts_us.index(min(starts_us))]]
+        self._option = found[0] if found else None
         if self._option is not None:
             self._start_us, self._spare_pods = promise(self, head)
             self.promised = head
@@ -243,7 +257,12 @@ class QueuedPass(Pass):
 
     def find(self, member: GangState) -> Placement | None:
         """Return nodes inside one flavor for what a gang misses, if its quota allows them."""
-        return self._place(member, self.with_quota(member))
+        options = self.with_quota(member)
+        if not options and not self.taken and not self._held and self.promised is None:
+            demand = member.family.demand_of(member)
+            if demand is not None:  # the others of its size need as much
+                demand.lack = self.book.lack(member.queue, member.family.options, member.size)
+        return self._place(member, options)
 
     def place_head(self, head: GangState, options: list[Option]) -> Placement | None:
         """Return nodes for a head in one of these flavors."""
@@ -303,8 +322,11 @@ class QueuedPass(Pass):
     ) -> Iterator[tuple[GangState, Demand | None, Placement]]:
         """Yield gangs that fit, as `Pass.fitting` does: of strict queues only the head."""
         choose: First = self._next_of if first is None else first
+        book = self.book
 
         def first_of(family: Family, demand: Demand) -> Entry | None:
+            if demand.lack is not None and book.still(demand.lack):
+                return None
             entry = choose(family, demand)
             return entry if entry is not None and self._may_pass(entry[1]) else None
 

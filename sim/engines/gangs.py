@@ -35,6 +35,7 @@ from scheduler.core.model import FamilyKey, Gang, Node, Phase, Placement, Role, 
 from scheduler.core.nodeset import NodeSet
 from scheduler.core.queueing import family_key, family_size
 from scheduler.core.quota import Amounts
+from scheduler.core.quotabook import QuotaBook
 from scheduler.core.sentences import never
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import FOREVER_US, ends_us, to_us
@@ -75,9 +76,18 @@ class GangSimulation:
         self.policy = replace(
             catalog.policy(config.policy), restart_s=config.faults.restart_overhead_s
         )
-        self.state = ClusterState(nodes, self.policy.order, config.queues)
-        if self.state.book is not None:
-            check_queues(work.queue, self.state.book)
+        self.state = ClusterState(nodes, self.policy.order)
+        #: of the queues file, if there is one; that of the state unless it limits nothing
+        self.book: QuotaBook | None = None
+        if config.queues is not None:
+            self.book = QuotaBook(self.state.capacity, config.queues)
+            check_queues(work.queue, self.book)
+            if self.book.is_one_queue:
+                words = replace(config.policy, discipline=self.book.disciplines[0].value)
+                self.policy = catalog.policy(words)
+            else:
+                self.state = ClusterState(nodes, self.policy.order, config.queues)
+                self.book = self.state.book
         self._creation = Creation(work.submit_s, work.num_pods, config.control_plane)
         self._ready_us: list[int] = in_us(np.array(self._creation.ready_s)).tolist()
         self.log = StepLog()
@@ -211,7 +221,7 @@ class GangSimulation:
             demands,
             self.log,
             self.work.num_jobs,
-            usage,
+            None if self.state.book is None else usage,
         )
         num_pods, gpus = np.array(self.work.num_pods), np.array(self.work.gpus)
         self.claimed.settle(self.log, num_pods, gpus, pod_s)
@@ -235,15 +245,22 @@ class GangSimulation:
         return demand.reshape(-1), demands
 
     def _usage(self, attempts: Attempts) -> UsageOverTime | None:
-        book = self.state.book
+        book = self.book
         if book is None:
             return None
+        took = self._took
+        if self.state.book is None:  # one queue: what a job takes does not depend on its nodes
+            each = []
+            for roles in self.work.distinct_roles:
+                (only,) = book.options(roles, book.flavors_of[0])
+                each.append(only.amounts(family_size(roles)))
+            took = [each[at] for at in self.work.roles_index[attempts.job].tolist()]
         queues = self._queue_of_job()[attempts.job]
-        return UsageOverTime(book, queues, self._took, attempts.admitted_s, attempts.end_s)
+        return UsageOverTime(book, queues, took, attempts.admitted_s, attempts.end_s)
 
     def _queue_of_job(self) -> NDArray[np.int64]:
         """Return the queue of each job by its number in the tree, where queues have quota."""
-        book = self.state.book
+        book = self.book
         assert book is not None
         queue_of = {name: book.queue_named(name) for name in set(self.work.queue)}
         return np.array([queue_of[name] for name in self.work.queue], np.int64)

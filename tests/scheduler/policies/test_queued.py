@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -33,7 +34,7 @@ from scheduler.core.times import ends_us, to_us
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
 from scheduler.policies.explain import explain
-from scheduler.policies.policy import by_borrowing
+from scheduler.policies.policy import by_borrowing, by_share
 from scheduler.policies.queued import QueuedPass
 from scheduler.policies.spec import PolicySpec
 from tests.scheduler.core.driving import let_pass, nodes
@@ -389,6 +390,24 @@ def test_lowering_a_quota_kills_nothing_and_admits_nothing_until_it_is_met() -> 
         assert bool(state.gangs["next"].held) is starts
 
 
+def test_heads_are_served_by_share_where_the_policy_says_so() -> None:
+    """Both borrow: y comes from the queue that has less of what is lent, though it is younger."""
+    quota = {"all": {"gpus": Quota(4)}}
+    names = ("a", "b", "idle")
+    queues = tuple(Queue(name, "c", quota=quota) for name in names)
+    file = Queues((Flavor("all"),), (Cohort("c"),), queues)
+    fair = replace(POLICY, serve=by_share)
+    for policy, first in ((POLICY, "x"), (fair, "y")):
+        state = ClusterState(nodes(4), queues=file)
+        for gang_of in (gang("r", 6, queue="a"), gang("s", 4, queue="b")):
+            apply(state, GangSubmitted(gang_of))
+        let_pass(state, policy)
+        apply(state, GangSubmitted(gang("x", 2, queue="a", at_s=1.0)))
+        apply(state, GangSubmitted(gang("y", 2, queue="b", at_s=2.0)))
+        made = let_pass(state, policy, 2.0)
+        assert [each.gang for each in made if isinstance(each, Admit)] == [first]
+
+
 def test_queues_do_not_change_inside_a_trial() -> None:
     state = ClusterState(nodes(1), queues=one())
     with state.trial(), pytest.raises(ValueError, match="inside a trial"):
@@ -407,3 +426,238 @@ def test_a_blocked_pass_looks_at_newcomers_alone() -> None:
     let_pass(state, POLICY, 2000.0)
     apply(state, GangSubmitted(gang("last", 1, at_s=2001.0)))
     assert decide(state, POLICY, to_us(2001.0)) == (Considered(),)
+
+
+# -- what a pass must not forget ---------------------------------------------------------------
+
+
+def in_root(**words: Quota) -> Queues:
+    """Return strict queues of one cohort, with so much quota each."""
+    queues = tuple(
+        Queue(name, "c", quota={"all": {"gpus": quota}}) for name, quota in words.items()
+    )
+    return Queues((Flavor("all"),), (Cohort("c"),), queues)
+
+
+def started(state: ClusterState, now_s: float) -> list[str]:
+    return [each.gang for each in let_pass(state, POLICY, now_s) if isinstance(each, Admit)]
+
+
+def test_a_strict_head_keeps_its_quota_on_other_nodes_of_the_flavor() -> None:
+    """`x` waits for pool p; `y` would fit pool q, but takes the quota that x needs."""
+    here = [Node("p0", PodShape(8), "p"), Node("q0", PodShape(8), "q")]
+    file = in_root(a=Quota(12), b=Quota(0))
+    state = ClusterState(here, queues=file)
+
+    apply(state, GangSubmitted(walled("r", "p", 4, "a", 0.0, 10.0)))
+    assert started(state, 0.0) == ["r"]
+    apply(state, GangSubmitted(walled("x", "p", 8, "a", 1.0, 10.0)))
+    apply(state, GangSubmitted(walled("y", "q", 4, "b", 2.0, 5.0)))
+    assert started(state, 2.0) == []
+    apply(state, GangFinished("r"))
+    assert started(state, 4.0) == ["x", "y"]
+    validate(state)
+
+
+def test_who_outlasts_a_promise_leaves_the_quota_for_it() -> None:
+    """Queue a is easy. Until `x` starts at 10, others may use its quota, but not beyond."""
+    here = [Node("p0", PodShape(8), "p"), Node("q0", PodShape(8), "q")]
+    file = in_root(a=Quota(12), b=Quota(0))
+    file.queues[0].discipline = Holding.EASY
+    for walltime_s, starts in ((5.0, ["y"]), (50.0, [])):
+        state = ClusterState(here, queues=file)
+        apply(state, GangSubmitted(walled("r", "p", 4, "a", 0.0, 10.0)))
+        assert started(state, 0.0) == ["r"]
+        apply(state, GangSubmitted(walled("x", "p", 8, "a", 1.0, 10.0)))
+        apply(state, GangSubmitted(walled("y", "q", 4, "b", 2.0, walltime_s)))
+        assert started(state, 2.0) == starts
+
+
+def walled(name: str, pool: str, count: int, queue: str, at_s: float, walltime_s: float) -> Gang:
+    roles = (Role(count, PodShape(1), Selector(pool)),)
+    return Gang(name, roles, to_us(at_s), to_us(walltime_s), queue=queue)
+
+
+def test_gangs_that_pass_in_one_go_share_the_quota() -> None:
+    """Of 4 GPUs that b may still use, two gangs of 3 would take 6."""
+    file = in_root(a=Quota(8, borrow=0), b=Quota(8, borrow=0))
+    file.queues[1].discipline = Holding.SKIP
+    state = ClusterState(nodes(4), queues=file)
+    for name, count in (("r", 4), ("x", 8), ("y", 3), ("z", 3)):
+        apply(state, GangSubmitted(gang(name, count, queue="b", at_s=float(len(state.gangs)))))
+    assert started(state, 9.0) == ["r", "y"]
+    book = state.book
+    assert book is not None and book.tree.available(1, 0) == 1
+
+
+def test_a_strict_queue_stays_blocked_while_gangs_of_another_pass() -> None:
+    file = in_root(a=Quota(4, borrow=0), b=Quota(4, borrow=0))
+    file.queues[1].discipline = Holding.SKIP
+    state = ClusterState(nodes(4), queues=file)
+    at_s = 0.0
+    for queue in ("a", "b"):
+        for name, count in (("r", 3), ("x", 2), ("y", 1)):
+            at_s += 1.0
+            apply(state, GangSubmitted(gang(queue + name, count, queue=queue, at_s=at_s)))
+    assert started(state, at_s) == ["ar", "br", "by"]
+
+
+def test_a_gang_that_was_made_smaller_is_looked_at_again() -> None:
+    state = ClusterState(nodes(4), queues=in_root(a=Quota(8, borrow=0), b=Quota(8)))
+    for name, count in (("r", 4), ("x", 8)):
+        apply(state, GangSubmitted(gang(name, count, queue="a", at_s=float(len(state.gangs)))))
+    assert started(state, 1.0) == ["r"]
+    apply(state, GangResized("x", (Role(4, PodShape(1)),)))
+    assert started(state, 2.0) == ["x"]
+
+
+def test_others_start_once_the_head_that_held_the_nodes_is_gone() -> None:
+    """A cancelled gang frees nothing, but it holds nothing any more."""
+    file = in_root(a=Quota(16), b=Quota(16))
+    state = ClusterState(nodes(1), queues=file)
+    for name, count, queue in (("r", 4, "a"), ("x", 8, "a"), ("y", 4, "b")):
+        apply(state, GangSubmitted(gang(name, count, queue=queue, at_s=float(len(state.gangs)))))
+    assert started(state, 2.0) == ["r"]
+    apply(state, GangCancelled("x"))
+    assert started(state, 3.0) == ["y"]
+
+
+def test_a_quota_seen_short_in_a_trial_is_asked_again_after_it() -> None:
+    state = ClusterState(nodes(4), queues=in_root(a=Quota(8, borrow=0), b=Quota(0)))
+    apply(state, GangSubmitted(gang("r", 6, queue="a")))
+    apply(state, GangSubmitted(gang("x", 8, queue="a", at_s=1.0)))
+    assert started(state, 1.0) == ["r"]
+    apply(state, GangFinished("r"))
+    with state.trial():
+        apply(state, GangSubmitted(gang("first", 4, queue="a", at_s=0.5)))
+        assert started(state, 2.0) == ["first"]
+    assert started(state, 2.0) == ["x"]
+
+
+def test_newcomers_of_a_skip_queue_start_though_nothing_was_freed() -> None:
+    file = in_root(a=Quota(8, borrow=0), b=Quota(8))
+    file.queues[0].discipline = Holding.SKIP
+    state = ClusterState(nodes(4), queues=file)
+    for name, count in (("r", 4), ("x", 8)):
+        apply(state, GangSubmitted(gang(name, count, queue="a", at_s=float(len(state.gangs)))))
+    assert started(state, 1.0) == ["r"]
+    apply(state, GangSubmitted(gang("y", 2, queue="a", at_s=2.0)))
+    assert started(state, 2.0) == ["y"]
+
+
+def two_flavors(**words: object) -> Queues:
+    flavors = (Flavor("a100", gpu_model="a100"), Flavor("h100", gpu_model="h100"))
+    quota = {"a100": {"gpus": Quota(4)}, "h100": {"gpus": Quota(8)}}
+    lender = Queue("lender", "c", quota={"a100": {"gpus": Quota(8)}})
+    team = Queue("team", "c", quota=quota, **words)  # type: ignore[arg-type]
+    return Queues(flavors, (Cohort("c"),), (team, lender))
+
+
+@pytest.mark.parametrize(("search", "node"), [(Search.STOP, "a0"), (Search.TRY_NEXT, "h0")])
+def test_a_queue_says_whether_it_borrows_before_it_tries_the_next_flavor(
+    search: Search, node: str
+) -> None:
+    here = [Node("a0", PodShape(8), "", "a100"), Node("h0", PodShape(8), "", "h100")]
+    state = ClusterState(here, queues=two_flavors(when_can_borrow=search))
+    apply(state, GangSubmitted(gang("g", 6, queue="team")))
+    assert started(state, 0.0) == ["g"]
+    assert set(state.node_names(state.gangs["g"].held)) == {node}
+
+
+def test_a_gang_that_lost_a_pod_asks_for_it_in_its_flavor() -> None:
+    """Only a100 is free of those that its queue may use, but the gang runs on h100."""
+    here = [Node("a0", PodShape(8), "", "a100")]
+    here += [Node(f"h{i}", PodShape(2), "", "h100") for i in range(2)]
+    state = ClusterState(here, queues=two_flavors(flavors=("h100", "a100")))
+    apply(state, GangSubmitted(gang("g", 4, queue="team")))
+    assert started(state, 0.0) == ["g"]
+    apply(state, NodeLost("h1"))
+    assert started(state, 1.0) == []
+    validate(state)
+    apply(state, NodeReturned("h1"))
+    assert started(state, 2.0) == ["g"]
+
+
+def test_a_gang_that_runs_in_part_counts_whole_against_what_its_queue_could_have() -> None:
+    state = ClusterState(nodes(4), queues=in_root(a=Quota(8, borrow=0), b=Quota(8)))
+    apply(state, GangSubmitted(gang("g", 6, queue="a")))
+    assert started(state, 0.0) == ["g"]
+    apply(state, GangResized("g", (Role(9, PodShape(1)),)))
+    assert state.gangs["g"].phase is Phase.IMPOSSIBLE
+    said = explain(state, "g").unmet
+    assert said is not None
+    assert never(said) == "exceeds the quota of a: asks 9 GPUs, can have 8 at most"
+    validate(state)
+
+
+def test_a_promise_is_for_the_flavor_in_which_the_head_starts_first() -> None:
+    """At 2 there is quota for a100 alone, free at 50; once `mine` is done, for h100 from 20 on."""
+    here = [Node("a0", PodShape(8), "", "a100"), Node("h0", PodShape(8), "", "h100")]
+    flavors = (Flavor("a100", gpu_model="a100"), Flavor("h100", gpu_model="h100"))
+    quota = {name: {"gpus": Quota(7)} for name in ("a100", "h100")}
+    team = Queue("team", quota=quota, discipline=Holding.EASY, flavors=("a100", "h100"))
+    state = ClusterState(here, queues=Queues(flavors, (), (team, Queue("over", quota=quota))))
+    for name, count, queue, model, walltime_s in (
+        ("mine", 4, "team", "h100", 40.0),
+        ("old", 4, "over", "a100", 50.0),
+        ("new", 4, "over", "h100", 20.0),
+        ("head", 6, "team", "", 10.0),
+    ):
+        roles = (Role(count, PodShape(1), Selector("", model)),)
+        apply(state, GangSubmitted(Gang(name, roles, 0, to_us(walltime_s), queue=queue)))
+        let_pass(state, POLICY)
+    assert state.reservations["head"].start_us == to_us(50.0)
+    apply(state, GangFinished("mine"))
+    assert started(state, 3.0) == []
+    assert state.reservations["head"].start_us == to_us(20.0)
+    validate(state)
+
+
+def test_a_head_starts_as_soon_as_another_has_to_borrow_more() -> None:
+    """`x` uses quota that the older `h`, which holds pool p, would borrow: `g` is served first."""
+    here = [Node("p0", PodShape(4), "p"), Node("q0", PodShape(8), "q")]
+    cohorts = (
+        Cohort("root", quota={"all": {"gpus": Quota(8)}}),
+        Cohort("left", "root"),
+        Cohort("right", "root"),
+    )
+    queues = tuple(
+        Queue(name, cohort, quota={"all": {"gpus": Quota(gpus)}})
+        for name, cohort, gpus in (
+            ("a", "left", 0), ("s", "left", 4), ("b", "right", 0), ("t", "right", 8),
+        )
+    )  # fmt: skip
+    state = ClusterState(here, queues=Queues((Flavor("all"),), cohorts, queues))
+    apply(state, GangSubmitted(walled("r", "p", 2, "t", 0.0, 10.0)))
+    apply(state, GangSubmitted(walled("h", "p", 4, "a", 1.0, 10.0)))
+    apply(state, GangSubmitted(walled("g", "p", 2, "b", 2.0, 10.0)))
+    assert started(state, 2.0) == ["r"]
+    apply(state, GangSubmitted(walled("x", "q", 1, "s", 3.0, 10.0)))
+    assert started(state, 3.0) == ["x", "g"]
+
+
+@pytest.mark.parametrize("discipline", list(Holding))
+def test_one_queue_with_all_the_quota_decides_as_no_queues_do(discipline: Holding) -> None:
+    """Pass by pass, with quota for just the nodes there are."""
+    plain_policy = catalog.policy(PolicySpec(discipline=discipline.value))
+    for seed in range(4):
+        draw = random.Random(seed)
+        plain = ClusterState(nodes(4))
+        queued = ClusterState(nodes(4), queues=one(32, discipline=discipline))
+        for at in range(80):
+            running = [name for name, member in plain.gangs.items() if member.held]
+            if running and draw.random() < 0.45:
+                gone = draw.choice(running)
+                for state in (plain, queued):
+                    apply(state, GangFinished(gone))
+            else:
+                roles = (Role(draw.randint(1, 5), PodShape(draw.choice([1, 2, 4, 8]))),)
+                walltime_us = to_us(draw.choice([5.0, 20.0, 100.0]))
+                new = Gang(f"g{at}", roles, to_us(at), walltime_us, ordinal=at)
+                for state in (plain, queued):
+                    apply(state, GangSubmitted(new))
+            made = [
+                [each for each in let_pass(state, policy, float(at)) if isinstance(each, Admit)]
+                for state, policy in ((plain, plain_policy), (queued, POLICY))
+            ]
+            assert made[0] == made[1]

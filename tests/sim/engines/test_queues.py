@@ -77,6 +77,14 @@ def test_one_queue_with_all_the_quota_is_what_no_queues_are(
             assert first == second, table
 
 
+def test_one_queue_with_less_quota_than_nodes_is_held_to_it() -> None:
+    jobs = workload(0).assign(gpus_per_pod=2)
+    result = run(jobs, nodes=6, queues=alone("strict", 24), audit=True)
+    assert result.allocation["allocated_gpus"].max() == 24
+    assert result.jobs["pending_quota_s"].sum() > 0
+    assert result.queues["used_gpu_s"].sum() == pytest.approx(result.jobs["held_gpu_s"].sum())
+
+
 def test_a_run_with_queues_keeps_its_words(tmp_path: Path) -> None:
     file = teams("strict", "easy")
     folder = run(workload(0, queues=("u", "v")), nodes=6, queues=file).save(tmp_path / "run")
