@@ -490,6 +490,21 @@ def test_gangs_that_pass_in_one_go_share_the_quota() -> None:
     assert book is not None and book.tree.available(1, 0) == 1
 
 
+def test_a_plan_that_is_not_carried_out_leaves_no_trace() -> None:
+    """`z` found no quota beside `y`, which the pass planned; then y is cancelled unstarted."""
+    file = in_root(a=Quota(8, borrow=0), b=Quota(8, borrow=0))
+    file.queues[1].discipline = Holding.SKIP
+    state = ClusterState(nodes(4), queues=file)
+    for name, count in (("r", 4), ("x", 8), ("y", 3), ("z", 3)):
+        apply(state, GangSubmitted(gang(name, count, queue="b", at_s=float(len(state.gangs)))))
+    (first,) = decide(state, POLICY, 0)
+    assert isinstance(first, Admit) and first.gang == "r"
+    apply(state, Admitted("r", first.placement, 0, to_us(100.0)))
+    assert [each.gang for each in decide(state, POLICY, 0) if isinstance(each, Admit)] == ["y"]
+    apply(state, GangCancelled("y"))
+    assert started(state, 1.0) == ["z"]
+
+
 def test_a_strict_queue_stays_blocked_while_gangs_of_another_pass() -> None:
     file = in_root(a=Quota(4, borrow=0), b=Quota(4, borrow=0))
     file.queues[1].discipline = Holding.SKIP
