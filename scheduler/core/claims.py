@@ -7,7 +7,7 @@ of a node and is not free yet, gangs that leave hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from scheduler.core.capacity import Capacity
 from scheduler.core.model import Placement, PodShape, Role, Slice
@@ -55,25 +55,25 @@ class Claim:
 
     def fill(self, capacity: Capacity) -> bool:
         """Take what came free of what it wants; return True if that is anything."""
-        filled = False
-        for node, wants in list(self.rest.items()):
+        found: dict[int, PodShape] = {}
+        for node, wants in self.rest.items():
             more = capacity.free_on(node).least(wants)
-            if more == _NOTHING:
-                continue
-            filled = True
-            take(capacity, node, more)
+            if more != _NOTHING:
+                found[node] = more
+        take(capacity, found)
+        for node, more in found.items():
             self.taken[node] = self.taken.get(node, _NOTHING).plus(more)
-            rest = wants.plus(more, -1)
+            rest = self.rest[node].plus(more, -1)
             if rest == _NOTHING:
                 del self.rest[node]
             else:
                 self.rest[node] = rest
-        return filled
+        return bool(found)
 
     def release(self, capacity: Capacity) -> None:
         """Give back all that is kept."""
-        for node, shape in self.taken.items():
-            capacity.give_back((Role(1, shape),), (Slice(0, node, node + 1, 1),))
+        for roles, placement in _by_shape(self.taken):
+            capacity.give_back(roles, placement)
         self.taken = {}
 
 
@@ -86,9 +86,19 @@ def wanted(roles: tuple[Role, ...], placement: Placement) -> dict[int, PodShape]
     return {node: shape for node, shape in found.items() if shape != _NOTHING}
 
 
-def take(capacity: Capacity, node: int, shape: PodShape) -> None:
-    """Occupy so much of a node."""
-    capacity.take((Role(1, shape),), (Slice(0, node, node + 1, 1),))
+def take(capacity: Capacity, amounts: Mapping[int, PodShape]) -> None:
+    """Occupy so much of each node."""
+    for roles, placement in _by_shape(amounts):
+        capacity.take(roles, placement)
+
+
+def _by_shape(amounts: Mapping[int, PodShape]) -> Iterator[tuple[tuple[Role, ...], Placement]]:
+    """Yield amounts by node as pods, all of one shape at a time."""
+    nodes: dict[PodShape, list[Slice]] = {}
+    for node, shape in amounts.items():
+        nodes.setdefault(shape, []).append(Slice(0, node, node + 1, 1))
+    for shape, slices in nodes.items():
+        yield (Role(1, shape),), tuple(slices)
 
 
 def copied(claims: Mapping[str, Claim]) -> dict[str, Claim]:

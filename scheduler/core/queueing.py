@@ -24,6 +24,7 @@ from scheduler.core.model import (
     of_one_shape,
 )
 from scheduler.core.nodegroup import NodeGroup
+from scheduler.core.quota import Amounts
 from scheduler.core.quotabook import Lack, Option
 from scheduler.core.times import FOREVER_US
 
@@ -60,6 +61,8 @@ class GangState:
         "release",
         "saved_us",
         "size",
+        "takes",
+        "takes_of",
     )
 
     def __init__(self, gang: Gang, present: int, family: Family, size: int, queue: int = 0) -> None:
@@ -71,6 +74,8 @@ class GangState:
         self.size = size  #: of the missing roles, within the family
         self.held: Placement = ()  #: `role` indexes `gang.roles`
         self.release: Release | None = None  #: what `held` gives back; kept for backfill
+        self.takes: Amounts = ()  #: of its queue's quota; kept for evictions
+        self.takes_of: Placement | None = None  #: what that was worked out for
         self.present = present  #: pods that exist
         self.key: OrderKey = ()  #: place in the queue
         self.admitted_us = FOREVER_US  #: since when it holds nodes without a break
@@ -96,6 +101,8 @@ class GangState:
         self.size = other.size
         self.held = other.held
         self.release = other.release
+        self.takes = other.takes
+        self.takes_of = other.takes_of
         self.present = other.present
         self.key = other.key
         self.admitted_us = other.admitted_us

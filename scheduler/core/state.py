@@ -930,6 +930,7 @@ def _queues_changed(state: ClusterState, event: QueuesChanged) -> None:
         book.tree.take(queue_of[name], book.amounts_of(roles, reservation.placement))
     for name, member in state.gangs.items():
         member.queue = queue_of[name]
+        member.takes_of = None
         book.tree.take(member.queue, book.amounts_of(member.gang.roles, member.held))
     for member in state.gangs.values():
         member.family = state.family(member.missing or member.gang.roles, state.flavors_for(member))

@@ -7,13 +7,14 @@ that what leaves already is used before anybody else is evicted.
 
 from __future__ import annotations
 
+from scheduler.core.capacity import Trial
 from scheduler.core.claims import take
 from scheduler.core.decisions import Preempt
 from scheduler.core.model import Placement, Slice
 from scheduler.core.placement import Placer, place
 from scheduler.core.queueing import GangState
 from scheduler.core.queues import Victims
-from scheduler.core.quota import Amounts
+from scheduler.core.quota import NO_PARENT, Amounts, QuotaTree
 from scheduler.core.quotabook import Option, QuotaBook
 from scheduler.core.state import ClusterState
 from scheduler.core.times import FOREVER_US, to_us
@@ -79,15 +80,15 @@ class Preempting:
         running = self._by_queue()
         tree, queue = self._book.tree, member.queue
         leaving = self._leaving
-        short = [cell for cell, amount in amounts if amount > tree.available(queue, cell)]
-        if not leaving and not self._has_candidates(member, running, short or _cells(amounts)):
-            return None
-        with _Room(self._state, self._book, leaving, member, option, self._placer) as room:
+        takes = [(other, self._takes(other)) for other in leaving]
+        with _Room(self._state, tree, takes, member, option, self._placer) as room:
             short = [cell for cell, amount in amounts if amount > tree.available(queue, cell)]
             if leaving and not short and room.holds([]):
                 return self._decided(member, amounts, room, [])
             if not short:
-                short = _cells(amounts)
+                short = [cell for cell, _ in amounts]
+            if not self._has_candidates(member, running, amounts, short):
+                return None
             name = member.gang.name
             gang = Contender(name, queue, member.gang.priority, member.gang.submit_us)
             gang.gave_way = self._state.gave_way.get(name, gang.gave_way)
@@ -114,16 +115,15 @@ class Preempting:
 
     def _has_quota(self, member: GangState, amounts: Amounts, gone: set[str]) -> bool:
         """True if the quota suffices once these are gone, in the room where all that leave are."""
-        tree, book = self._book.tree, self._book
+        tree = self._book.tree
         outer = tree.begin_trial()
         for other in self._leaving:
             if other.gang.name not in gone:
-                tree.take(other.queue, book.amounts_of(other.gang.roles, other.held))
+                tree.take(other.queue, self._takes(other))
         for name in gone:
             evicted = self._state.gangs[name]
             if not evicted.leaving:
-                held = book.amounts_of(evicted.gang.roles, evicted.held)
-                tree.give_back(evicted.queue, held)
+                tree.give_back(evicted.queue, self._takes(evicted))
         fits = tree.fits(member.queue, amounts)
         tree.undo_trial(outer)
         return fits
@@ -143,18 +143,31 @@ class Preempting:
         return running
 
     def _has_candidates(
-        self, member: GangState, running: list[list[GangState]], short: list[int]
+        self,
+        member: GangState,
+        running: list[list[GangState]],
+        amounts: Amounts,
+        short: list[int],
     ) -> bool:
-        """True if anybody runs whom the gang's queue might let it evict."""
+        """True if anybody runs whose eviction might help the gang, and be allowed."""
         words = self._book.file.queues[member.queue]
-        if words.reclaim is not Victims.NEVER and self._others(member, short):
-            return True
-        if words.within is Victims.NEVER:
-            return False
         priority = member.gang.priority
         if words.within is Victims.LOWER_OR_NEWER_EQUAL_PRIORITY:
             priority += 1
-        return any(other.gang.priority < priority for other in running[member.queue])
+        own = words.within is not Victims.NEVER and any(
+            other.gang.priority < priority for other in running[member.queue]
+        )
+        if words.reclaim is Victims.NEVER or not self._others(member, short):
+            return own
+        if own or words.borrow_within is not Victims.NEVER:
+            return True
+        # a gang that borrows of the whole tree has no better right than others to any of it
+        tree = self._book.tree
+        for cell, amount in amounts:
+            lowest = tree.lowest(member.queue, cell, amount)
+            if lowest == NO_PARENT or tree.parent[lowest] == NO_PARENT:
+                return False
+        return True
 
     def _others(self, member: GangState, short: list[int]) -> list[int]:
         """Return the other queues that borrow any of what is short."""
@@ -205,12 +218,19 @@ class Preempting:
                     queue,
                     gang.priority,
                     gang.submit_us,
-                    self._book.amounts_of(gang.roles, member.held),
+                    self._takes(member),
                     member.admitted_us,
                     (max(0, lost_us) + self._restart_us) * gang.gpus // 1_000_000,
                 )
             )
         return found
+
+    def _takes(self, member: GangState) -> Amounts:
+        """Return what a gang takes of its quota, worked out once for the nodes that it holds."""
+        if member.takes_of is not member.held:
+            member.takes = self._book.amounts_of(member.gang.roles, member.held)
+            member.takes_of = member.held
+        return member.takes
 
 
 class _Room:
@@ -220,7 +240,6 @@ class _Room:
     """
 
     __slots__ = (
-        "_book",
         "_gone",
         "_leaving",
         "_member",
@@ -229,47 +248,55 @@ class _Room:
         "_outer",
         "_placer",
         "_state",
+        "_tree",
         "placement",
     )
 
     def __init__(
         self,
         state: ClusterState,
-        book: QuotaBook,
-        leaving: list[GangState],
+        tree: QuotaTree,
+        leaving: list[tuple[GangState, Amounts]],
         member: GangState,
         option: Option,
         placer: Placer,
     ) -> None:
         self._state = state
-        self._book = book
-        self._leaving = leaving
+        self._tree = tree
+        self._leaving = leaving  #: with what they take of quota
         self._member = member
         self._option = option
         self._placer = placer
+        self._nodes: Trial | None = None  #: open once somebody asked for nodes
         self._gone: list[Victim] = []  #: the victims whose nodes are free
         self.placement: Placement | None = None  #: that the last question found
 
     def __enter__(self) -> _Room:
-        state, book = self._state, self._book
-        self._nodes = state.capacity.trial()
-        self._nodes.__enter__()
-        self._outer = book.tree.begin_trial()
-        for member in self._leaving:
-            state.capacity.give_back(member.gang.roles, member.held)
-            amounts = book.amounts_of(member.gang.roles, member.held)
-            book.tree.give_back(member.queue, amounts)
-        for claim in state.claims.values():
-            for node, shape in claim.rest.items():
-                take(state.capacity, node, shape)
+        tree = self._tree
+        self._outer = tree.begin_trial()
+        for member, takes in self._leaving:
+            tree.give_back(member.queue, takes)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._nodes.__exit__()
-        self._book.tree.undo_trial(self._outer)
+        if self._nodes is not None:
+            self._nodes.__exit__()
+        self._tree.undo_trial(self._outer)
+
+    def _open(self) -> None:
+        """Let those be gone that leave; most gangs are short of quota and never ask for nodes."""
+        capacity = self._state.capacity
+        self._nodes = capacity.trial()
+        self._nodes.__enter__()
+        for member, _ in self._leaving:
+            capacity.give_back(member.gang.roles, member.held)
+        for claim in self._state.claims.values():
+            take(capacity, claim.rest)
 
     def holds(self, found: list[Victim]) -> bool:
         """True if the gang finds nodes without these victims."""
+        if self._nodes is None:
+            self._open()
         self._free(found)
         roles = self._option.narrow(self._member.missing)
         self.placement = place(self._state.capacity, roles, self._placer)
@@ -292,10 +319,6 @@ class _Room:
             member = self._state.gangs[victim.gang.name]
             self._state.capacity.give_back(member.gang.roles, member.held)
         self._gone = list(found)
-
-
-def _cells(amounts: Amounts) -> list[int]:
-    return [cell for cell, _ in amounts]
 
 
 def _meet(held: Placement, other: Placement) -> bool:
