@@ -197,6 +197,7 @@ FILES = {
     "large.csv": f"{JOBS}large,0,600,1,16\n",
     "state.json": "{}",
     "costs.toml": "[startup_s]\np50 = 30.0\n",
+    "queues.toml": '[[queue]]\nname = "default"\n',
 }  # fmt: skip
 #: how each command that reads a jobs file is given one
 WITH_JOBS = {
@@ -279,6 +280,8 @@ CASES = [
     Case("run --nodes 4 --out o", "or --snapshot or --journal", f"{LIVE} --out o"),
     Case(f"{LIVE} --admission pod --out o", "leave out --admission", f"{LIVE} --out o"),
     Case(f"{LIVE} --assumed-hours 0 --out o", "above 0", f"{LIVE} --assumed-hours 1 --out o"),
+    Case(f"{LIVE} --queues queues.toml --out o", "--queues needs --jobs",
+         f"{RUN} --queues queues.toml --out o"),
     Case(f"{LIVE} --costs costs.toml --out o", "--costs needs --jobs",
          f"{RUN} --costs costs.toml --out o"),
     Case(f"{RUN} --until-days 0 --out o", "give a number above 0", f"{RUN} --until-days 1 --out o"),

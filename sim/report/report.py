@@ -150,7 +150,8 @@ def _gaps(digests: Sequence[Digest]) -> list[str]:
         for one in digests
         for gap in one.manifest.get("gaps", ())
     ] + [
-        f"{counted(one.manifest['num_set_aside'], 'line')} of the journal set aside, the first at "
+        f"{counted(one.manifest['num_set_aside'], 'line')} of the journal "
+        f"{'was' if one.manifest['num_set_aside'] == 1 else 'were'} set aside, the first at "
         f"{one.manifest['set_aside'][0]}: unreadable, or at odds with earlier lines."
         for one in digests
         if one.manifest.get("num_set_aside")

@@ -24,7 +24,7 @@ TESTS: tuple[ModuleType, ...] = (test_kueue_quota, test_kueue_victims, test_kueu
 available, evict, in_order = QuotaTree.available, Attempt.evict, Candidates.in_order
 first_rule, is_better, next_queue = fair._first_rule, flavors._is_better, ByShare._next
 outlook, standing, kept = flavors.outlook, heads._standing, heads.kept
-rank = Share.rank.fget
+rank = Share.rank.__get__
 
 
 def all_bubbles(tree: QuotaTree, queue: int, amounts: Amounts) -> None:

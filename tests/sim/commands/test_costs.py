@@ -65,7 +65,7 @@ def test_from_logs_to_a_report_with_goodput(
     assert sum(held.values()) == pytest.approx(1.0)
     assert held["productive"] == result.summary["goodput_ratio"]
     text = Path("run/report.md").read_text("utf-8")
-    assert "| allocation | goodput |" in text
+    assert "| GPU time of it for nothing | goodput |" in text
     assert "Where the held GPU time went" in text
     assert "costs 1 run, 2 attempts, 4 ranks" in text.split("## Settings")[1]
     assert "interrupts 1" in text.split("## Settings")[1]
@@ -79,7 +79,7 @@ def test_from_logs_to_a_report_with_goodput(
     assert invoke(["validate", "run", "costs.toml", "cuts.toml"]) == 0
     said = capsys.readouterr().out
     assert "costs.toml: costs: step_s, startup_s" in said
-    assert "cuts.toml: interrupts: 1 of 1 jobs" in said
+    assert "cuts.toml: interrupts: 1 of 1 job" in said
 
 
 def test_runs_with_and_without_costs_stand_side_by_side(folder: Path) -> None:
@@ -95,9 +95,9 @@ def test_runs_with_and_without_costs_stand_side_by_side(folder: Path) -> None:
         if line.startswith("| 4 |")
     ]  # fmt: skip
     head = {row[2].strip(): row for row in rows[:2]}
-    assert head["plain"][14].strip() == "–"
-    assert head["costed"][14].strip().removesuffix(" ✓").endswith("%")
-    assert {len(row) for row in rows[:2]} == {18}
+    assert head["plain"][15].strip() == "–"
+    assert head["costed"][15].strip().removesuffix(" ✓").endswith("%")
+    assert {len(row) for row in rows[:2]} == {19}
 
 
 def test_the_interval_is_told_and_drawn(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

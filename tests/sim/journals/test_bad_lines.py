@@ -62,7 +62,7 @@ def test_one_bad_line_is_set_aside_and_named(
     assert invoke(["report", str(path), "--out", str(tmp_path / "out")]) == 0
     assert f"set aside: {path}:{number}: " in capsys.readouterr().err
     text = (tmp_path / "out" / "report.md").read_text("utf-8")
-    assert "1 line of the journal cannot be read" in text and f"jsonl:{number}" in text
+    assert "1 line of the journal was set aside" in text and f"jsonl:{number}" in text
     arguments = ["run", "--journal", str(path), "--out", str(tmp_path / "run"), "--no-report"]
     assert invoke(arguments) == 0
     assert f"set aside: {path}:{number}: " in capsys.readouterr().out
