@@ -93,6 +93,7 @@ class GangSimulation:
         self.log = StepLog()
         self.ledger = QueueLedger()
         self.claimed = ClaimedStints()
+        self.evicted_for: dict[int, int] = {}  #: by row of the log, for which job
         self.attempts = GangLog()
         self.down: list[tuple[float, float, int]] = []  #: outages that happened
         plane = config.control_plane
@@ -200,6 +201,7 @@ class GangSimulation:
             never_fits=self.never_fits,
             unmet=self._unmet,
             queues=None if usage is None else usage.totals(self._queue_of_job(), end_s),
+            evicted_for=self.evicted_for,
         )
 
     def _queued_pod_s(
@@ -401,9 +403,12 @@ class GangSimulation:
         state = self.state
         victims = [name for name in decision.victims if not state.gangs[name].leaving]
         apply(state, CapacityClaimed(decision.gang, decision.placement, decision.victims))
-        self.claimed.begin(state.gangs[decision.gang].gang.ordinal, now_us)
+        claims = state.gangs[decision.gang].gang.ordinal
+        self.claimed.begin(claims, now_us)
         for name in victims:
-            self._evict(state.gangs[name].gang.ordinal, now_us)
+            job = state.gangs[name].gang.ordinal
+            self.evicted_for[self.row_of[job]] = claims
+            self._evict(job, now_us)
 
     def _evict(self, job: int, now_us: int) -> None:
         """Let a job leave its nodes: without costs it does so at once, and queues again."""

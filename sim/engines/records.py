@@ -95,6 +95,8 @@ class Records:
     unmet: Mapping[int, str] = field(default_factory=dict)  #: why, where the engine knows
     queues: QueueTotals | None = None  #: where queues have quota
     interrupts_not_met: int = 0
+    #: by row of the attempts that were evicted, for which job
+    evicted_for: Mapping[int, int] = field(default_factory=dict)
 
 
 def assemble(
@@ -114,6 +116,7 @@ def assemble(
     never_fits: list[int],
     unmet: Mapping[int, str] | None = None,
     queues: QueueTotals | None = None,
+    evicted_for: Mapping[int, int] | None = None,
 ) -> Records:
     """Work out binding, starting and running of every pod from the few numbers of its batch.
 
@@ -204,6 +207,7 @@ def assemble(
         never_fits=never_fits,
         unmet=unmet or {},
         queues=queues,
+        evicted_for=evicted_for or {},
     )
 
 

@@ -188,7 +188,7 @@ def result_of(
     summary = summarize(jobs, attempts, pending, allocation, cluster.num_gpus, records.end_s)
     queues = pd.DataFrame()
     if records.queues is not None:
-        queues = queues_table(jobs, records.queues, records.end_s)
+        queues = queues_table(jobs, attempts, records)
         summary["queues"] = summary_of(queues)
     manifest: dict[str, Any] = {
         **source,

@@ -7,14 +7,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sim.engines.quotas import QueueTotals
+from sim.engines.records import Records
 from sim.runs import metrics
 from sim.runs.summary import submission_window
 
 
-def queues_table(jobs: pd.DataFrame, totals: QueueTotals, end_s: float) -> pd.DataFrame:
+def queues_table(jobs: pd.DataFrame, attempts: pd.DataFrame, records: Records) -> pd.DataFrame:
     """Return queues.parquet: a row for each queue, in the order of their file."""
-    window = submission_window(jobs, end_s)
+    totals = records.queues
+    assert totals is not None
+    window = submission_window(jobs, records.end_s)
+    evicted = np.array([*records.evicted_for.keys()], np.int64)
+    lost_gpu_s = attempts["lost_gpu_s"].to_numpy(np.float64)[evicted]
+    whose = totals.of_job[records.attempts["job"].to_numpy(np.int64)[evicted]]
+    by_whom = totals.of_job[np.array([*records.evicted_for.values()], np.int64)]
     all_gpu_s = float(totals.used_gpu_s.sum())
     rows = []
     for at, queue in enumerate(totals.file.queues):
@@ -36,6 +42,9 @@ def queues_table(jobs: pd.DataFrame, totals: QueueTotals, end_s: float) -> pd.Da
                 "borrowed_gpu_s": totals.borrowed_gpu_s[at],
                 "lent_gpu_s": totals.lent_gpu_s[at],
                 "share_ratio": totals.used_gpu_s[at] / all_gpu_s if all_gpu_s else np.nan,
+                "preemptions": int((whose == at).sum()),
+                "preempted_lost_gpu_s": float(lost_gpu_s[whose == at].sum()),
+                "preempting_lost_gpu_s": float(lost_gpu_s[by_whom == at].sum()),
             }
         )
     return pd.DataFrame(rows)

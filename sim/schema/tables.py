@@ -117,6 +117,9 @@ QUEUES = pa.schema(
         ("borrowed_gpu_s", pa.float64()),
         ("lent_gpu_s", pa.float64()),
         ("share_ratio", pa.float64()),
+        ("preemptions", pa.int64()),
+        ("preempted_lost_gpu_s", pa.float64()),
+        ("preempting_lost_gpu_s", pa.float64()),
     ]
 )
 

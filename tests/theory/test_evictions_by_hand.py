@@ -99,6 +99,10 @@ def test_a_queue_reclaims_what_another_borrows() -> None:
     assert waited_s(result, "Y") == {"quota": 3.0}
     lost = result.jobs.set_index("job")["lost_gpu_s"]
     assert lost["Y"] == 3 * 4 and lost["X"] == lost["P"] == 0
+    table = result.queues.set_index("queue")
+    assert table["preemptions"].to_dict() == {"a": 0, "b": 1}
+    assert table["preempted_lost_gpu_s"].to_dict() == {"a": 0.0, "b": 12.0}
+    assert table["preempting_lost_gpu_s"].to_dict() == {"a": 12.0, "b": 0.0}
 
 
 def test_two_of_two_leave_where_one_of_four_lost_more() -> None:
