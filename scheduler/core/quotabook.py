@@ -144,7 +144,9 @@ class QuotaBook:
 
     def check(self, node: Node) -> None:
         """Raise ValueError if a node is in two flavors."""
-        found = [flavor.name for flavor in self.file.flavors if _has(flavor, node)]
+        found = [
+            flavor.name for flavor in self.file.flavors if _has(flavor, node.pool, node.gpu_model)
+        ]
         if len(found) > 1:
             raise ValueError(
                 f"node {node.name!r} (pool {node.pool!r}, model {node.gpu_model!r}) is in flavors "
@@ -155,7 +157,7 @@ class QuotaBook:
     def _check_flavors_have_nodes(self) -> None:
         nodes = self._capacity.nodes
         for flavor in self.file.flavors:
-            if any(_has(flavor, node) for node in nodes):
+            if any(_has(flavor, node.pool, node.gpu_model) for node in nodes):
                 continue
             owners: list[Queue | Cohort] = [*self.file.queues, *self.file.cohorts]
             for owner in owners:
@@ -210,7 +212,7 @@ class QuotaBook:
         if found is None:
             found = NO_FLAVOR
             for at, flavor in enumerate(self.file.flavors):
-                if flavor.pool in ("", group.pool) and flavor.gpu_model in ("", group.gpu_model):
+                if _has(flavor, group.pool, group.gpu_model):
                     found = at
             self._flavor_of[group] = found
         return found
@@ -392,8 +394,9 @@ def _with_quota(file: Queues, queue: Queue) -> list[str]:
     return [flavor.name for flavor in file.flavors if flavor.name in queue.quota]
 
 
-def _has(flavor: Flavor, node: Node) -> bool:
-    return flavor.pool in ("", node.pool) and flavor.gpu_model in ("", node.gpu_model)
+def _has(flavor: Flavor, pool: str, gpu_model: str) -> bool:
+    """True if nodes of this pool and model are of the flavor."""
+    return flavor.pool in ("", pool) and flavor.gpu_model in ("", gpu_model)
 
 
 def _narrowed(selector: Selector, flavor: Flavor) -> Selector | None:
