@@ -527,8 +527,7 @@ def reading_rows(size: Size, quick: bool) -> Iterator[Row]:
     held = median(alone, "table_mib")
     more = median(ours, "more_mib")
     yield row(
-        f"{rows}, peak memory / pyarrow's table", more / held, "x",
-        "<= 5" if quick else "<= 3",  # buffers of the same size weigh more beside a small table
+        f"{rows}, peak memory / pyarrow's table", more / held, "x", "<= 3",
         note=f"{more:,.0f} MiB beside {held:,.0f} MiB",
     )  # fmt: skip
 
