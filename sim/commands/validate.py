@@ -149,8 +149,10 @@ def _check_workload(workload: WorkloadSettings) -> None:
 def _run_folder(folder: Path) -> str:
     manifest = read_manifest(folder)
     config = read_config(folder)
-    has_goodput, has_queues = config.costs is not None, config.queues is not None
-    for name, schema in tables.schemas(has_goodput=has_goodput, has_queues=has_queues).items():
+    has_goodput = config.costs is not None
+    for name, schema in tables.schemas(
+        has_goodput=has_goodput, num_queues=config.num_queues
+    ).items():
         file = folder / f"{name}.parquet"
         if not file.is_file():
             raise ValueError(f"run {str(folder)!r}: {file.name} is missing; run it again")

@@ -43,6 +43,7 @@ class ClaimedStints:
         num_pods: NDArray[np.int64],
         gpus: NDArray[np.int64],
         pod_s: dict[int, NDArray[np.float64]],
+        queue_of_job: NDArray[np.int64],
     ) -> None:
         """Log what pods waited for, and add the pod-seconds to those by reason and job."""
         if not self._rows:
@@ -50,9 +51,9 @@ class ClaimedStints:
         job = np.array([row[0] for row in self._rows], np.int64)
         from_s = np.array([row[1] for row in self._rows])
         to_s = np.array([row[2] for row in self._rows])
-        pods = num_pods[job]
-        log.extend(from_s, PendingReason.PREEMPTING, pods, gpus[job])
-        log.extend(to_s, PendingReason.PREEMPTING, -pods, -gpus[job])
+        pods, queue = num_pods[job], queue_of_job[job]
+        log.extend(from_s, PendingReason.PREEMPTING, pods, gpus[job], queue)
+        log.extend(to_s, PendingReason.PREEMPTING, -pods, -gpus[job], queue)
         found = pod_s.setdefault(PREEMPTING, np.zeros(len(num_pods)))
         np.add.at(found, job, (to_s - from_s) * pods)
 

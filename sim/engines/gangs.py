@@ -226,7 +226,8 @@ class GangSimulation:
             None if self.state.book is None else usage,
         )
         num_pods, gpus = np.array(self.work.num_pods), np.array(self.work.gpus)
-        self.claimed.settle(self.log, num_pods, gpus, pod_s)
+        if self.state.book is not None:
+            self.claimed.settle(self.log, num_pods, gpus, pod_s, self._queue_of_job())
         return pod_s
 
     def _demands(self) -> tuple[NDArray[np.int64], list[Demand]]:

@@ -151,11 +151,12 @@ def assemble(
         (PendingReason.OWN_PARTIAL_HOLD, up_s, run_s[of]),
     ):
         lasts = to_s > from_s
-        pods, gpus = steps.pods[lasts], steps.gpus[lasts]
-        log.extend(from_s[lasts], reason, pods, gpus)
-        log.extend(to_s[lasts], reason, -pods, -gpus)
+        pods, gpus, mine = steps.pods[lasts], steps.gpus[lasts], job[of[lasts]]
+        queue = 0 if queues is None else queues.of_job[mine]
+        log.extend(from_s[lasts], reason, pods, gpus, queue)
+        log.extend(to_s[lasts], reason, -pods, -gpus, queue)
         pending[:, CODE[reason]] += np.bincount(
-            job[of[lasts]], weights=(to_s - from_s)[lasts] * pods, minlength=work.num_jobs
+            mine, weights=(to_s - from_s)[lasts] * pods, minlength=work.num_jobs
         )
 
     of = batches.attempt

@@ -55,10 +55,10 @@ def by_resource(pod_s: Mapping[int, NDArray[np.float64]], num_jobs: int) -> NDAr
 
 
 class StepLog:
-    """Changes of a step function per reason, in any order of time."""
+    """Changes of a step function per reason and queue, in any order of time."""
 
     def __init__(self) -> None:
-        #: flat rows of time_s, reason, pods, gpus
+        #: flat rows of time_s, reason and queue as one number, pods, gpus
         self._rows = array("d")
         self._blocks: list[NDArray[np.float64]] = []
 
@@ -72,47 +72,65 @@ class StepLog:
         reason: PendingReason,
         pods: NDArray[np.int64],
         gpus: NDArray[np.int64],
+        queue: NDArray[np.int64] | int = 0,
     ) -> None:
-        """Add many changes of one reason."""
-        code = np.full(len(time_s), CODE[reason], np.float64)
+        """Add many changes of one reason; `queue` is of whose gangs they are."""
+        code = np.broadcast_to(CODE[reason] + NUM_REASONS * queue, len(time_s))
         self._blocks.append(np.stack((time_s, code, pods, gpus), axis=1))
 
     def table(self) -> pd.DataFrame:
         """Return the step function as the pending table: time_s, reason, pods, gpus."""
-        blocks = [np.frombuffer(self._rows, np.float64).reshape(-1, 4), *self._blocks]
-        rows = np.concatenate(blocks)
-        time_s, reason, pods, gpus = rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3]
-        steps = []
-        for code in range(len(REASONS)):
-            of_reason = np.flatnonzero(reason == code)
-            at, levels = accumulate_steps(
-                time_s[of_reason],
-                pods[of_reason].astype(np.int64),
-                gpus[of_reason].astype(np.int64),
-            )
-            if len(at):
-                steps.append((at, np.full(len(at), code, np.int8), *levels))
-        if not steps:
-            return pd.DataFrame(
-                {
-                    "time_s": np.empty(0),
-                    "reason": pd.Series([], dtype="str"),
-                    "pods": np.empty(0, np.int64),
-                    "gpus": np.empty(0, np.int64),
-                }
-            )
-        columns = [np.concatenate(column) for column in zip(*steps, strict=True)]
-        order = np.lexsort((columns[1], columns[0]))
-        at_s, codes, num_pods, num_gpus = (column[order] for column in columns)
-        names = np.array([str(reason) for reason in REASONS], object)
+        rows = self._all()
+        at_s, codes, pods, gpus = _steps_by(rows, rows[:, 1].astype(np.int64) % NUM_REASONS)
+        return pd.DataFrame({"time_s": at_s, "reason": _names(codes), "pods": pods, "gpus": gpus})
+
+    def table_by_queue(self, queues: Sequence[str]) -> pd.DataFrame:
+        """Return the same by queue: time_s, queue, reason, pods, gpus; `queues` are their names."""
+        rows = self._all()
+        at_s, codes, pods, gpus = _steps_by(rows, rows[:, 1].astype(np.int64))
+        names = np.array(list(queues), object)
         return pd.DataFrame(
             {
                 "time_s": at_s,
-                "reason": pd.Series(names[codes], dtype="str"),
-                "pods": num_pods,
-                "gpus": num_gpus,
+                "queue": pd.Series(names[codes // NUM_REASONS], dtype="str"),
+                "reason": _names(codes % NUM_REASONS),
+                "pods": pods,
+                "gpus": gpus,
             }
         )
+
+    def _all(self) -> NDArray[np.float64]:
+        return np.concatenate([np.frombuffer(self._rows, np.float64).reshape(-1, 4), *self._blocks])
+
+
+def _names(codes: NDArray[np.int64]) -> pd.Series[str]:
+    names = np.array([str(reason) for reason in REASONS], object)
+    return pd.Series(names[codes], dtype="str")
+
+
+def _steps_by(
+    rows: NDArray[np.float64], code: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the times, codes, pods and GPUs of the step functions of each code, by time."""
+    # few codes: numpy sorts small integers in one go
+    small = np.min_scalar_type(int(code.max(initial=0)))
+    by_code = np.argsort(code.astype(small), kind="stable")
+    codes, begins = np.unique(code[by_code], return_index=True)
+    steps = []
+    for at, begin in enumerate(begins.tolist()):
+        end = int(begins[at + 1]) if at + 1 < len(begins) else len(code)
+        mine = rows[by_code[begin:end]]
+        at_s, (pods, gpus) = accumulate_steps(
+            mine[:, 0], mine[:, 2].astype(np.int64), mine[:, 3].astype(np.int64)
+        )
+        steps.append((at_s, np.full(len(at_s), codes[at], np.int64), pods, gpus))
+    none = np.empty(0, np.int64)
+    at_s = np.concatenate([np.empty(0), *(step[0] for step in steps)])
+    found, pods, gpus = (
+        np.concatenate([none, *(step[column] for step in steps)]) for column in (1, 2, 3)
+    )
+    order = np.lexsort((found, at_s))
+    return at_s[order], found[order], pods[order], gpus[order]
 
 
 def accumulate_steps(
@@ -206,7 +224,7 @@ class QueueLedger:
             if usage is not None:
                 is_short = usage.is_short(queue, options, size)
                 reason = _over_quota(reason, usage.time_s, is_short, from_s.min(), to_s.max())
-            _log_steps(log, reason, from_s, to_s, pods, gpus)
+            _log_steps(log, reason, from_s, to_s, pods, gpus, queue)
             for code, waited_s in _split(reason, from_s, to_s).items():
                 of_job = pod_s.setdefault(code, np.zeros(num_jobs))
                 np.add.at(of_job, stints.job[mine], waited_s * pods)
@@ -297,6 +315,7 @@ def _log_steps(
     to_s: NDArray[np.float64],
     pods: int,
     gpus: int,
+    queue: int,
 ) -> None:
     """Log the pending pods of one size: each time one joins or leaves or the reason changes."""
     lo = np.searchsorted(reason.time_s, from_s.min(), side="right")
@@ -312,4 +331,5 @@ def _log_steps(
         change = np.diff(np.where(code == one, level, 0), prepend=0)
         moves = change != 0
         if moves.any():
-            log.extend(at_s[moves], REASONS[one], change[moves] * pods, change[moves] * gpus)
+            change = change[moves]
+            log.extend(at_s[moves], REASONS[one], change * pods, change * gpus, queue)

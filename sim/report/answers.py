@@ -18,7 +18,17 @@ from sim.report.digest import Digest, overall
 from sim.report.growing import Growth, different_jobs
 from sim.report.omissions import left_out_sentences
 from sim.report.sizes import size_words
-from sim.report.wording import clock, count, counted, duration, exact, listed, percent, plural
+from sim.report.wording import (
+    bounded,
+    clock,
+    count,
+    counted,
+    duration,
+    exact,
+    listed,
+    percent,
+    plural,
+)
 from sim.runs.metrics import SIZE_CLASSES, Quantile
 from sim.schema.config import RunConfig
 
@@ -212,7 +222,7 @@ def _held(seeds: Sequence[Digest]) -> tuple[float, float]:
 
 def _delay(seeds: Sequence[Digest]) -> str:
     p95 = comparison.middle([one.shared.delay[1] for one in seeds])
-    return comparison.bounded(p95, duration)
+    return bounded(p95, duration)
 
 
 def _of_size(seeds: Sequence[Digest], code: int, name: str) -> Quantile:
@@ -271,7 +281,7 @@ def _cost(by_arm: Sequence[Sequence[Digest]], chosen: int, code: int) -> _Cost:
         if mine.value - least > max(LEAST_S, LEAST_RATIO * least):
             return _Cost(
                 mine.value / max(least, 1.0),
-                f"{size_words(code)} wait {comparison.bounded(mine, duration)} instead of "
+                f"{size_words(code)} wait {bounded(mine, duration)} instead of "
                 f"{duration(least)} under {_name(by_arm[at])} ({name})",
             )
         bounds = [s for s, at in others if values[at].is_lower_bound]

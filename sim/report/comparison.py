@@ -9,7 +9,7 @@ from math import isnan
 import numpy as np
 
 from sim.report.digest import Digest, Figures, overall
-from sim.report.wording import MINUS, count, duration, exact, number, percent
+from sim.report.wording import MINUS, bounded, count, duration, exact, number, percent
 from sim.runs.metrics import Quantile
 
 NOT_KNOWN = "not known"
@@ -119,12 +119,6 @@ def middle(values: Sequence[Quantile]) -> Quantile:
     return Quantile(
         float(np.median([one.value for one in known])), any(one.is_lower_bound for one in known)
     )
-
-
-def bounded(quantile: Quantile, form: Callable[[float], str]) -> str:
-    """Return a quantile, marked where jobs that are not over could only raise it."""
-    text = form(quantile.value)
-    return f"≥ {text}" if quantile.is_lower_bound and not isnan(quantile.value) else text
 
 
 def rows(

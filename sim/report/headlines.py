@@ -10,6 +10,7 @@ from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
 from scheduler.core.sentences import noun
 from scheduler.core.times import DAY_S
+from sim.report import queues
 from sim.report.omissions import (
     UNEVEN,
     left_out_sentence,
@@ -21,6 +22,7 @@ from sim.report.wording import aligned, count, counted, duration, exact, number,
 from sim.runs.folder import read_manifest, read_summary
 from sim.runs.metrics import lower_bound_name, short_shares
 from sim.runs.reader import kept_rows_text
+from sim.runs.summary import submission_window
 
 if TYPE_CHECKING:
     from sim.runs.folder import RunResult
@@ -59,6 +61,10 @@ def run_lines(result: RunResult, out: Path) -> list[str]:
     if shares.keys() - {"gpus"}:
         rows.append(("short of", resources_text(shares)))
     lines = [f"{name:<11} {text}" for name, text in rows]
+    if result.config.num_queues > 1:
+        window = submission_window(result.jobs, figures["end_s"])
+        found = queues.figures(result.jobs, result.queues, window, result.config.queues)
+        lines += ["queues", *queues.run_lines(found)]
     lines += _left_out_lines(figures, result.cluster.num_nodes, is_live=_is_live(result))
     if len(result.rejected):
         what = kept_rows_text(result.rejected, result.manifest.get("left_out") or {})

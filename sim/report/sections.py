@@ -19,7 +19,7 @@ from sim.report.pictures import Picture
 from sim.report.sizes import label as size_label
 from sim.report.sizes import occurring
 from sim.report.sparkline import sparkline
-from sim.report.wording import counted, duration, exact, listed, number, span
+from sim.report.wording import bounded, counted, duration, exact, listed, number, span
 from sim.runs.metrics import Quantile
 
 #: a page tells the episodes of so many runs; tables have those of all
@@ -229,7 +229,7 @@ def _size_rows(
             low, high = ([_of_class(seeds, code, at) for seeds in arms] for at in ("p50", "p95"))
             best.append(comparison.best_of(p95, high) if same_jobs else set())
             for mine, p50_, p95_ in zip(texts, low, high, strict=True):
-                pair = [comparison.bounded(one, duration) for one in (p50_, p95_)]
+                pair = [bounded(one, duration) for one in (p50_, p95_)]
                 mine.append("–" if pair == ["–", "–"] else " / ".join(pair))
         for at, seeds in enumerate(arms):
             cells = [

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from scheduler.core.times import DAY_S, HOUR_S
+from sim.runs.metrics import Quantile
 
 MINUS = "\N{MINUS SIGN}"  #: as long as a plus; lines do not break after it
 
@@ -71,6 +72,12 @@ def duration(seconds: float) -> str:
         if seconds < largest * 0.9995:
             return f"{number(seconds / size)} {unit}"
     return f"{number(seconds / DAY_S)} d"
+
+
+def bounded(quantile: Quantile, form: Callable[[float], str]) -> str:
+    """Return a quantile, marked where jobs that are not over could only raise it."""
+    text = form(quantile.value)
+    return f"≥ {text}" if quantile.is_lower_bound and not math.isnan(quantile.value) else text
 
 
 _UNITS = {"s": 1.0, "min": 60.0, "m": 60.0, "h": HOUR_S, "d": DAY_S}

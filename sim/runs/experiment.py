@@ -186,10 +186,13 @@ def result_of(
         cluster.num_gpus,
     )
     summary = summarize(jobs, attempts, pending, allocation, cluster.num_gpus, records.end_s)
-    queues = pd.DataFrame()
+    queues, by_queue = pd.DataFrame(), pd.DataFrame()
     if records.queues is not None:
         queues = queues_table(jobs, attempts, records)
         summary["queues"] = summary_of(queues)
+        names = [queue.name for queue in records.queues.file.queues]
+        if len(names) > 1:
+            by_queue = records.log.table_by_queue(names)
     manifest: dict[str, Any] = {
         **source,
         "label": config.label,
@@ -216,6 +219,7 @@ def result_of(
         allocation=allocation,
         nodes=nodes,
         queues=queues,
+        pending_by_queue=by_queue,
         summary=summary,
         manifest=manifest,
         rejected=rejected,

@@ -76,6 +76,8 @@ class RunResult:
     manifest: dict[str, Any]
     rejected: pd.DataFrame = field(default_factory=pd.DataFrame)
     queues: pd.DataFrame = field(default_factory=pd.DataFrame)  #: empty where none has quota
+    #: the pending table by queue; empty unless there are several
+    pending_by_queue: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def save(self, path: str | Path, *, point: Mapping[str, object] | None = None) -> Path:
         """Write the run folder; it appears whole or not at all, and replaces an earlier one.
@@ -90,9 +92,7 @@ class RunResult:
     def fill(self, folder: Path, point: Mapping[str, object] | None = None) -> None:
         """Write the files of a run into an empty folder; the manifest, last, makes it a run."""
         config = self.config
-        schemas = tables.schemas(
-            has_goodput=config.costs is not None, has_queues=config.queues is not None
-        )
+        schemas = tables.schemas(has_goodput=config.costs is not None, num_queues=config.num_queues)
         for name, schema in schemas.items():
             write_parquet(getattr(self, name), schema, folder / f"{name}.parquet")
         if len(self.rejected):
@@ -114,7 +114,7 @@ class RunResult:
         folder = Path(path)
         manifest = read_manifest(folder)
         config, cluster = _read_config(folder)
-        names = tables.schemas(has_goodput=False, has_queues=config.queues is not None)
+        names = tables.schemas(has_goodput=False, num_queues=config.num_queues)
         frames = {name: read_table(folder, name) for name in names}
         rejected = folder / "rejected.csv"
         return cls(
@@ -135,7 +135,7 @@ def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) ->
     """
     path = folder / f"{name}.parquet"
     frame = read_parquet(path, None if columns is None else _there(path, columns))
-    for one in tables.schemas(has_goodput=False, has_queues=True)[name]:
+    for one in tables.schemas(has_goodput=False, num_queues=2)[name]:
         if columns is not None and one.name not in columns:
             continue
         if one.name not in frame:

@@ -15,7 +15,7 @@ MARK = ".muster"
 PAGES = ("report.html", "report.md")
 #: files of a run folder, and those that a trainer leaves
 RUN = re.compile(
-    r"(jobs|attempts|pending|allocation|nodes|queues)\.parquet|config\.toml|rejected\.csv|"
+    r"(jobs|attempts|pending|pending_by_queue|allocation|nodes|queues)\.parquet|config\.toml|rejected\.csv|"
     r"(manifest|summary|timeline)\.json"
 )
 TRAINING = re.compile(

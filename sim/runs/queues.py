@@ -43,6 +43,7 @@ def queues_table(jobs: pd.DataFrame, attempts: pd.DataFrame, records: Records) -
                 "lent_gpu_s": totals.lent_gpu_s[at],
                 "share_ratio": totals.used_gpu_s[at] / all_gpu_s if all_gpu_s else np.nan,
                 "preemptions": int((whose == at).sum()),
+                "preemptions_caused": int((by_whom == at).sum()),
                 "preempted_lost_gpu_s": float(lost_gpu_s[whose == at].sum()),
                 "preempting_lost_gpu_s": float(lost_gpu_s[by_whom == at].sum()),
             }

@@ -80,6 +80,11 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     costs: Costs | None = None
     interrupt: tuple[Interrupt, ...] | None = None  #: cuts by script; they need costs
 
+    @property
+    def num_queues(self) -> int:
+        """How many queues its queues file has; 0 without one."""
+        return 0 if self.queues is None else len(self.queues.queues)
+
 
 #: what may be said of a run, the policy's words one by one
 SETTINGS = (*RunConfig.__struct_fields__, *catalog.KEYS)

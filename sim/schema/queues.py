@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from scheduler.core.queues import Queues
+from scheduler.core.quotabook import DEFAULT
 from scheduler.policies import queuesfile
 
 
@@ -19,3 +20,12 @@ def load(path: str | Path) -> Queues:
     except OSError as error:
         raise ValueError(f"queues file {str(path)!r}: {error.strerror}") from None
     return queuesfile.read(content, f"queues file {str(path)!r}")
+
+
+def queue_called(file: Queues, label: str) -> str:
+    """Return the queue that takes jobs with this label; the label itself if none does."""
+    names = [queue.name for queue in file.queues]
+    if not label:
+        return names[0] if len(names) == 1 else DEFAULT if DEFAULT in names else ""
+    found = file.aliases.get(label, label)
+    return found if found in names else label

@@ -79,6 +79,9 @@ PENDING = pa.schema(
     ]
 )
 
+#: only of runs with several queues
+PENDING_BY_QUEUE = pa.schema([PENDING.field("time_s"), ("queue", pa.string()), *list(PENDING)[1:]])
+
 ALLOCATION = pa.schema(
     [
         ("time_s", pa.float64()),
@@ -118,14 +121,18 @@ QUEUES = pa.schema(
         ("lent_gpu_s", pa.float64()),
         ("share_ratio", pa.float64()),
         ("preemptions", pa.int64()),
+        ("preemptions_caused", pa.int64()),
         ("preempted_lost_gpu_s", pa.float64()),
         ("preempting_lost_gpu_s", pa.float64()),
     ]
 )
 
 
-def schemas(*, has_goodput: bool, has_queues: bool = False) -> dict[str, pa.Schema]:
-    """Return the schema of each table of a run; those with costs say where time went."""
+def schemas(*, has_goodput: bool, num_queues: int = 0) -> dict[str, pa.Schema]:
+    """Return the schema of each table of a run; those with costs say where time went.
+
+    `num_queues` is how many queues its queues file has, if it has one.
+    """
     jobs, attempts = JOBS, ATTEMPTS
     if has_goodput:
         jobs, attempts = with_goodput(JOBS), with_goodput(ATTEMPTS)
@@ -136,4 +143,8 @@ def schemas(*, has_goodput: bool, has_queues: bool = False) -> dict[str, pa.Sche
         "allocation": ALLOCATION,
         "nodes": NODES,
     }
-    return {**found, "queues": QUEUES} if has_queues else found
+    if num_queues:
+        found["queues"] = QUEUES
+    if num_queues > 1:
+        found["pending_by_queue"] = PENDING_BY_QUEUE
+    return found

@@ -1,0 +1,172 @@
+"""What each queue of a run had: waits, GPU time against its quota, and evictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import isnan, nan
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from scheduler.core.decisions import PendingReason
+from scheduler.core.reasons import TABLE
+from scheduler.core.times import HOUR_S
+from sim.report.wording import aligned, bounded, counted, duration, exact, number, percent
+from sim.runs import metrics
+from sim.runs.metrics import Quantile, Window
+from sim.schema.queues import queue_called
+from sim.schema.tables import REASONS
+
+if TYPE_CHECKING:
+    from scheduler.core.queues import Queues
+
+#: queues that are told one by one; the others are in the tables
+MOST_TOLD = 10
+NO_QUEUE = "(no queue)"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFigures:
+    """One queue of one run. What needs quota is NaN in a run without a queues file."""
+
+    queue: str
+    nominal_gpus: float
+    nominal_ratio: float  #: of the nominal GPUs of all queues
+    num_jobs: int  #: of the window, as in all figures of delays
+    wait_p50: Quantile
+    wait_p95: Quantile
+    waited_pod_h: dict[PendingReason, float]  #: of these jobs, by reason
+    used_gpu_h: float  #: of the whole run, as all that follows
+    share_ratio: float  #: of the GPU-hours of all queues
+    borrowed_gpu_h: float
+    lent_gpu_h: float
+    preemptions: float  #: of its gangs
+    preemptions_caused: float  #: for its gangs
+    lost_gpu_h: float  #: by evictions of its gangs
+    caused_gpu_h: float  #: lost by gangs that were evicted for its own
+
+    @property
+    def waiting(self) -> float:
+        """Pod-hours that its jobs were pending."""
+        return sum(self.waited_pod_h.values())
+
+    @property
+    def mostly(self) -> str:
+        """For what most of it was."""
+        reason = max(self.waited_pod_h, key=lambda one: self.waited_pod_h[one])
+        return f"{TABLE[reason].label} {percent(self.waited_pod_h[reason] / self.waiting)}"
+
+
+def labels(jobs: pd.DataFrame, file: Queues | None) -> pd.Series[str]:
+    """Return the queue of each job: of a queues file, or else the label that the job has."""
+    label = jobs["queue"].fillna("")
+    known = {
+        one: (one if file is None else queue_called(file, one)) or NO_QUEUE
+        for one in label.unique()
+    }
+    return label.map(known)
+
+
+def figures(
+    jobs: pd.DataFrame, queues: pd.DataFrame, window: Window, file: Queues | None
+) -> tuple[QueueFigures, ...]:
+    """Return the figures of each queue: those of the table `queues`, or else of the labels of jobs.
+
+    `file` says which labels are one queue; delays are those of jobs of the window.
+    """
+    jobs = jobs.assign(queue=labels(jobs, file))
+    inside = metrics.in_window(jobs, window)
+    used = (jobs["held_gpu_s"].groupby(jobs["queue"]).sum() / HOUR_S).to_dict()
+    rows: dict[str, dict[Any, Any]] = {row["queue"]: row for row in queues.to_dict("records")}
+    names = list(rows) or sorted(jobs["queue"].unique())
+    total = sum(row["nominal_gpus"] for row in rows.values())
+    all_used = sum(used.values())
+    return tuple(
+        _of_queue(
+            name,
+            inside[inside["queue"] == name],
+            window,
+            rows.get(name) or {"used_gpu_s": used[name] * HOUR_S, "nominal_gpus": nan,
+                               "share_ratio": used[name] / all_used if all_used else nan},
+            total,
+        )
+        for name in names
+    )  # fmt: skip
+
+
+def _of_queue(
+    name: str, jobs: pd.DataFrame, window: Window, row: dict[Any, Any], total: float
+) -> QueueFigures:
+    p50, p95 = metrics.queueing_delay(jobs, window, (0.5, 0.95))
+    pods = jobs["num_pods"]
+    waited = {
+        reason: float((jobs[f"pending_{reason}_s"] * pods).sum()) / HOUR_S for reason in REASONS
+    }
+    return QueueFigures(
+        queue=name,
+        nominal_gpus=row["nominal_gpus"],
+        nominal_ratio=row["nominal_gpus"] / total if total else nan,
+        num_jobs=len(jobs),
+        wait_p50=p50,
+        wait_p95=p95,
+        waited_pod_h=waited,
+        used_gpu_h=row["used_gpu_s"] / HOUR_S,
+        share_ratio=row["share_ratio"],
+        borrowed_gpu_h=row.get("borrowed_gpu_s", nan) / HOUR_S,
+        lent_gpu_h=row.get("lent_gpu_s", nan) / HOUR_S,
+        preemptions=row.get("preemptions", nan),
+        preemptions_caused=row.get("preemptions_caused", nan),
+        lost_gpu_h=row.get("preempted_lost_gpu_s", nan) / HOUR_S,
+        caused_gpu_h=row.get("preempting_lost_gpu_s", nan) / HOUR_S,
+    )
+
+
+def by_waiting(found: Sequence[QueueFigures]) -> list[QueueFigures]:
+    """Return queues by the pod-hours that their jobs waited, the most first."""
+    return sorted(found, key=lambda one: -one.waiting)
+
+
+HEADER = (
+    "queue", "jobs", "wait p50", "p95", "waits for", "GPU time", "nominal", "borrowed", "lent",
+    "evicted", "evicts", "lost",
+)  # fmt: skip
+
+
+def run_lines(found: Sequence[QueueFigures]) -> Iterator[str]:
+    """Yield a table of the queues of one run, those that waited most first."""
+    ordered = by_waiting(found)
+    told = ordered[:MOST_TOLD]
+    rows = [HEADER, *(_row(one) for one in told)]
+    # what no queue did needs no column
+    kept = [at for at in range(len(HEADER)) if at < 7 or any(row[at] != "0" for row in rows[1:])]
+    lines = aligned([[row[at] for at in kept] for row in rows], left=(0, 4))
+    yield from (f"  {line}" for line in lines)
+    if len(ordered) > len(told):
+        yield f"  and {counted(len(ordered) - len(told), 'more queue')}, in queues.parquet"
+    yield (
+        "  GPU time: share of all, and of all quota; borrowed, lent and lost (by evictions) are "
+        "GPU-hours"
+    )
+
+
+def _row(one: QueueFigures) -> tuple[str, ...]:
+    return (
+        one.queue,
+        exact(one.num_jobs),
+        bounded(one.wait_p50, duration),
+        bounded(one.wait_p95, duration),
+        one.mostly if one.waiting else "–",
+        percent(one.share_ratio),
+        percent(one.nominal_ratio),
+        number(one.borrowed_gpu_h),
+        number(one.lent_gpu_h),
+        count_or_dash(one.preemptions),
+        count_or_dash(one.preemptions_caused),
+        number(one.lost_gpu_h),
+    )
+
+
+def count_or_dash(value: float) -> str:
+    """Return a count in full, or a dash where it has no meaning."""
+    return "–" if isnan(value) else exact(value)
