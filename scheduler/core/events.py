@@ -244,9 +244,15 @@ class Considered:
 
     What waits now cannot start before capacity grows, the head of the queue changes, or `until_us`
     has come: drivers decide again then. Until that, a pass may look at newcomers alone.
+
+    A pass that searches for victims for long is cut into slices: `until_us` is then the present,
+    and drivers ask again at once, after whatever else cannot wait.
     """
 
     until_us: int = FOREVER_US  #: from then on time alone may change the decisions
+    #: heads that found nobody to evict, and when time alone may change that; kept for the next
+    #: slice, and void once anything else happens
+    searched: tuple[tuple[str, int], ...] = ()
 
 
 ClusterEvent = (

@@ -25,7 +25,7 @@ from scheduler.core.model import (
 )
 from scheduler.core.nodegroup import NodeGroup
 from scheduler.core.quota import Amounts
-from scheduler.core.quotabook import Lack, Option
+from scheduler.core.quotabook import Lack, Option, QuotaBook
 from scheduler.core.times import FOREVER_US
 
 Entry = tuple[OrderKey, "GangState"]
@@ -85,6 +85,13 @@ class GangState:
         self.mends = False  #: it runs in part, and comes before gangs that hold nothing
         self.leaving = False  #: it was told to leave its nodes, and still holds them
         self.lost_claims = 0  #: how often nodes were kept for it in vain since it last ran
+
+    def quota_taken(self, book: QuotaBook) -> Amounts:
+        """Return what it takes of its queue's quota, worked out once for the nodes it holds."""
+        if self.takes_of is not self.held:
+            self.takes = book.amounts_of(self.gang.roles, self.held)
+            self.takes_of = self.held
+        return self.takes
 
     def copied(self) -> GangState:
         """Return another gang that is as this one is now."""

@@ -220,6 +220,23 @@ class QuotaTree:
         found = self.lowest(queue, cell, amount)
         return self.heights[self.root(queue) if found == NO_PARENT else found]
 
+    def own_part(self, queue: int, cell: int, amount: int) -> int | None:
+        """Return how much of an amount is unused in quota that others can only have borrowed.
+
+        That quota is the queue's, or that of the smallest subtree around it which could give it
+        all while nobody uses anything. None if only the whole tree could.
+        """
+        node, rest, found = queue, amount, 0
+        while rest > self.subtree[node][cell]:
+            rest -= self.local[node][cell]
+            found += self.local_free(node, cell)
+            node = self.parent[node]
+            if node == NO_PARENT:
+                return None
+        if node != queue and self.parent[node] == NO_PARENT:
+            return None
+        return found + min(rest, max(0, self.subtree[node][cell] - self.usage[node][cell]))
+
     def above(self, node: int) -> list[int]:
         """Return the cohorts above a node, from its parent to the root."""
         found = []

@@ -94,6 +94,8 @@ class ClusterState:
         self.claims: dict[str, Claim] = {}
         #: by gang: for whom it was evicted so far, and for whom those were by then
         self.gave_way: dict[str, frozenset[str]] = {}
+        #: heads that found nobody to evict in slices of the pass under way, and until when
+        self.searched: dict[str, int] = {}
         #: True if a waiting gang may fit that did not at the last pass
         self.grew = True
         #: True if a waiting gang may be further from fitting than the last pass said
@@ -259,6 +261,8 @@ def apply(state: ClusterState, event: ClusterEvent | Decision) -> None:
     if state.under_trial is not None:
         state.under_trial.note(event)
     handler(state, event)
+    if state.searched and type(event) is not Considered:
+        state.searched = {}
     if state.claims:
         _fill_claims(state)
 
@@ -824,6 +828,8 @@ def _overtaken(state: ClusterState, event: Overtaken) -> None:
 def _considered(state: ClusterState, event: Considered) -> None:
     state.grew = state.shrank = False
     state.until_us = event.until_us
+    if event.searched or state.searched:
+        state.searched = dict(event.searched)
     state.queue.note_seen()
 
 

@@ -47,6 +47,7 @@ class Tried(Protocol):
     grew: bool
     shrank: bool
     until_us: int
+    searched: dict[str, int]
     under_trial: Trial | None
 
     @property
@@ -102,6 +103,7 @@ class Trial:
         "_quota_log",
         "_reservations",
         "_said",
+        "_searched",
         "_seen",
         "_shrank",
         "_state",
@@ -128,6 +130,7 @@ class Trial:
         self._log = state.capacity.begin_trial()
         self._num_nodes = len(state.capacity.nodes)
         self._grew, self._shrank, self._until_us = state.grew, state.shrank, state.until_us
+        self._searched = state.searched
         queue = state.queue
         self._head_seen, self._head_left = queue.head_seen, queue.head_left
         self._seen = [line.seen for line in queue.lines]
@@ -153,6 +156,7 @@ class Trial:
         state.claims, state.gave_way = self._claims, self._gave_way
         self._undo_families()
         state.grew, state.shrank, state.until_us = self._grew, self._shrank, self._until_us
+        state.searched = self._searched
         state.queue.fresh = self._fresh
         state.queue.head_seen, state.queue.head_left = self._head_seen, self._head_left
         for line, seen in zip(state.queue.lines, self._seen, strict=True):

@@ -13,7 +13,6 @@ from scheduler.core.queueing import Demand, Entry, Family, GangState
 from scheduler.core.state import ClusterState
 from scheduler.core.times import FOREVER_US
 from scheduler.policies.passes import Pass
-from scheduler.policies.shadow import shadow
 
 
 def easy(around: Pass, head: GangState) -> None:
@@ -53,8 +52,7 @@ def promise(around: Pass, head: GangState) -> tuple[int, int]:
     had = around.state.reservations.get(head.gang.name)
     if had is not None and had.valid and had.start_us >= around.now_us and not around.renews(head):
         return had.start_us, had.spare_pods
-    wanted = around.wanted(head)
-    start_us, spare_pods = shadow(around.state, head, wanted, around.placer, around.now_us)
+    start_us, spare_pods = around.shadow(head)
     around.made.append(Reserve(head.gang.name, start_us, spare_pods))
     if had is None or start_us > had.start_us or spare_pods > had.spare_pods:
         around.blocked = False  # a later start or more room may let earlier gangs pass

@@ -37,15 +37,24 @@ class Outlook:
         self.height = height
 
 
-class RoleFlavor:
+class Tried:
+    """A flavor that was tried, and how it serves by the worst of what is asked for."""
+
+    __slots__ = ("worst",)
+
+    def __init__(self, worst: Outlook) -> None:
+        self.worst = worst
+
+
+class RoleFlavor(Tried):
     """The flavor of a role."""
 
-    __slots__ = ("by_cell", "flavor", "tried", "worst")
+    __slots__ = ("by_cell", "flavor", "tried")
 
     def __init__(self, flavor: str, by_cell: dict[int, Outlook], tried: int = 0) -> None:
+        Tried.__init__(self, _worst(by_cell))
         self.flavor = flavor  #: empty: none would do
         self.by_cell = by_cell
-        self.worst = _worst(by_cell)
         self.tried = tried  #: place of the last flavor tried in the queue's order
 
 
@@ -98,11 +107,12 @@ def assign(
                 continue
             nodes = has_nodes is None or has_nodes(role, name)
             found = RoleFlavor(name, _outlooks(contest, gang, name, request, taken, nodes), at)
-            ends = _ends(tree.queues[gang.queue], found.worst)
-            if best is None or ends or _is_better(tree.queues[gang.queue], found.worst, best.worst):
+            words = tree.queues[gang.queue]
+            done = ends(words, found.worst)
+            if best is None or done or is_better(words, found.worst, best.worst):
                 best = found
             best.tried = at
-            if ends:
+            if done:
                 break
         if best is None:
             best = RoleFlavor("", {NO_PARENT: Outlook(Mode.NO_FIT)})
@@ -188,7 +198,7 @@ def _worst(by_cell: Mapping[int, Outlook]) -> Outlook:
     return Outlook(mode, max((one.height for one in by_cell.values()), default=0))
 
 
-def _ends(words: Queue, found: Outlook) -> bool:
+def ends(words: Queue, found: Outlook) -> bool:
     """True if the search for a flavor ends here."""
     if found.mode <= Mode.NO_CANDIDATES:
         return False
@@ -197,7 +207,7 @@ def _ends(words: Queue, found: Outlook) -> bool:
     return not (found.height > 0 and words.when_can_borrow is Search.TRY_NEXT)
 
 
-def _is_better(words: Queue, one: Outlook, other: Outlook) -> bool:
+def is_better(words: Queue, one: Outlook, other: Outlook) -> bool:
     """True if one flavor serves better than another; those that do not serve are worst."""
     if min(one.mode, other.mode) <= Mode.NO_CANDIDATES:
         return one.mode > other.mode

@@ -13,6 +13,7 @@ from scheduler.core.queueing import Demand, Entry, Family, GangState
 from scheduler.core.shortage import outlook
 from scheduler.core.state import ClusterState
 from scheduler.core.times import FOREVER_US
+from scheduler.policies.shadow import Shadow, shadow
 
 #: a gang that may start now, and the demand it leads, if the pass looks at whole demands
 Candidate = tuple[OrderKey, GangState, Family | None, Demand | None]
@@ -102,6 +103,10 @@ class Pass:
     def wanted(self, head: GangState) -> tuple[Role, ...]:
         """Return the roles of a head's family, on the nodes for which it gets a promise."""
         return head.family.roles
+
+    def shadow(self, head: GangState) -> Shadow:
+        """Return when a head can start at the latest."""
+        return shadow(self.state, head, self.wanted(head), self.placer, self.now_us)
 
     def renews(self, head: GangState) -> bool:
         """True if a promise to this head has to be worked out in each pass."""

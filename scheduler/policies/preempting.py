@@ -18,11 +18,26 @@ from scheduler.core.quota import NO_PARENT, Amounts, QuotaTree
 from scheduler.core.quotabook import Option, QuotaBook
 from scheduler.core.state import ClusterState
 from scheduler.core.times import FOREVER_US, to_us
-from scheduler.policies.contest import Contender, Contest, Victim
+from scheduler.policies.contest import Attempt, Contender, Contest, Victim
 from scheduler.policies.victims import victims
 
 #: a gang whose claims came to nothing so often evicts nobody more before it has run
 MOST_LOST_CLAIMS = 3
+#: after so many steps of search a pass is cut, so that a live loop is never held for long
+MOST_STEPS = 20_000
+#: to look for nodes takes as long as so many steps, of which each looks at one gang
+_STEPS_TO_PLACE = 20
+
+
+class Found:
+    """A decision that starts a head, and what it costs others."""
+
+    __slots__ = ("decision", "height", "own")
+
+    def __init__(self, decision: Preempt, own: bool, height: int) -> None:
+        self.decision = decision
+        self.own = own  #: somebody of its own queue has to go
+        self.height = height  #: how far up the tree it borrows then
 
 
 class Preempting:
@@ -38,6 +53,8 @@ class Preempting:
         "_restart_us",
         "_running",
         "_state",
+        "searched",
+        "steps",
         "until_us",
     )
 
@@ -50,6 +67,11 @@ class Preempting:
         self._restart_us = restart_us  #: what each eviction costs beside the work that is lost
         self._now_us = now_us
         self.until_us = FOREVER_US  #: when somebody has run for long enough to be evicted
+        #: heads that found nobody, and when that may be different, in this pass and its slices
+        self.searched = dict(state.searched)
+        self.steps = 0  #: of this pass
+        for until_us in self.searched.values():
+            self.until_us = min(self.until_us, until_us)
         self._running: list[list[GangState]] | None = None  #: by queue, without those that leave
         self._leaving: list[GangState] = []
         self._contenders: dict[int, list[Contender]] = {}  #: by queue
@@ -62,29 +84,25 @@ class Preempting:
             return False
         if member.held or member.lost_claims >= MOST_LOST_CLAIMS:
             return False
+        if member.gang.name in self._state.searched:
+            return False
         return member.gang.name not in self._state.reservations or (
             not self._state.reservations[member.gang.name].placement
         )
 
-    def find(self, member: GangState, options: list[Option]) -> Preempt | None:
-        """Return whom to evict so that a head starts in the first of these flavors that serves."""
-        for option in options:
-            amounts = option.amounts(member.size)
-            if amounts and self._book.could_fit(member.queue, amounts):
-                found = self._in_flavor(member, option, amounts)
-                if found is not None:
-                    return found
-        return None
-
-    def _in_flavor(self, member: GangState, option: Option, amounts: Amounts) -> Preempt | None:
+    def find(self, member: GangState, option: Option) -> Found | None:
+        """Return whom to evict so that a head starts in these flavors."""
+        amounts = option.amounts(member.size)
+        if not amounts or not self._book.could_fit(member.queue, amounts):
+            return None
         running = self._by_queue()
         tree, queue = self._book.tree, member.queue
         leaving = self._leaving
-        takes = [(other, self._takes(other)) for other in leaving]
+        takes = [(other, other.quota_taken(self._book)) for other in leaving]
         with _Room(self._state, tree, takes, member, option, self._placer) as room:
             short = [cell for cell, amount in amounts if amount > tree.available(queue, cell)]
             if leaving and not short and room.holds([]):
-                return self._decided(member, amounts, room, [])
+                return Found(self._decided(member, amounts, room, []), False, 0)
             if not short:
                 short = [cell for cell, _ in amounts]
             if not self._has_candidates(member, running, amounts, short):
@@ -92,12 +110,22 @@ class Preempting:
             name = member.gang.name
             gang = Contender(name, queue, member.gang.priority, member.gang.submit_us)
             gang.gave_way = self._state.gave_way.get(name, gang.gave_way)
-            contest = Contest(tree, self._running_for(member, short), placed=room.holds)
+            rivals = self._running_for(member, short)
+            self.steps += sum(map(len, rivals))
+            contest = Contest(tree, rivals, placed=room.holds)
             found = victims(contest, gang, amounts, short)
+            self.steps += _STEPS_TO_PLACE * room.num_tries
             if not found:
+                self.searched[name] = self.until_us
                 return None
             room.holds(found)
-            return self._decided(member, amounts, room, [victim.gang.name for victim in found])
+            decided = self._decided(member, amounts, room, [v.gang.name for v in found])
+            own = any(victim.gang.queue == queue for victim in found)
+            with Attempt(contest, gang, amounts, short) as attempt:
+                for victim in found:
+                    attempt.evict(victim.gang, victim.why)
+                height = max([tree.height(queue, cell, amount) for cell, amount in amounts])
+            return Found(decided, own, height)
 
     def _decided(
         self, member: GangState, amounts: Amounts, room: _Room, evicted: list[str]
@@ -119,11 +147,11 @@ class Preempting:
         outer = tree.begin_trial()
         for other in self._leaving:
             if other.gang.name not in gone:
-                tree.take(other.queue, self._takes(other))
+                tree.take(other.queue, other.quota_taken(self._book))
         for name in gone:
             evicted = self._state.gangs[name]
             if not evicted.leaving:
-                tree.give_back(evicted.queue, self._takes(evicted))
+                tree.give_back(evicted.queue, evicted.quota_taken(self._book))
         fits = tree.fits(member.queue, amounts)
         tree.undo_trial(outer)
         return fits
@@ -218,19 +246,12 @@ class Preempting:
                     queue,
                     gang.priority,
                     gang.submit_us,
-                    self._takes(member),
+                    member.quota_taken(self._book),
                     member.admitted_us,
                     (max(0, lost_us) + self._restart_us) * gang.gpus // 1_000_000,
                 )
             )
         return found
-
-    def _takes(self, member: GangState) -> Amounts:
-        """Return what a gang takes of its quota, worked out once for the nodes that it holds."""
-        if member.takes_of is not member.held:
-            member.takes = self._book.amounts_of(member.gang.roles, member.held)
-            member.takes_of = member.held
-        return member.takes
 
 
 class _Room:
@@ -249,6 +270,7 @@ class _Room:
         "_placer",
         "_state",
         "_tree",
+        "num_tries",
         "placement",
     )
 
@@ -270,6 +292,7 @@ class _Room:
         self._nodes: Trial | None = None  #: open once somebody asked for nodes
         self._gone: list[Victim] = []  #: the victims whose nodes are free
         self.placement: Placement | None = None  #: that the last question found
+        self.num_tries = 0  #: how often nodes were looked for
 
     def __enter__(self) -> _Room:
         tree = self._tree
@@ -298,6 +321,7 @@ class _Room:
         if self._nodes is None:
             self._open()
         self._free(found)
+        self.num_tries += 1
         roles = self._option.narrow(self._member.missing)
         self.placement = place(self._state.capacity, roles, self._placer)
         return self.placement is not None

@@ -1,13 +1,15 @@
 """`decide` where several queues have quota: one pass over their heads.
 
-1. Each queue has one head. Those whose request fits the quota are served in turn.
-2. A head that finds nodes inside one flavor is admitted alone; the driver asks again.
+1. Each queue has one head. They are served in turn, and try their flavors in the queue's order.
+2. A head that finds quota and nodes inside one flavor is admitted alone; the driver asks again.
 3. A head that lacks quota or nodes evicts others, if its queue may and it then starts for sure: it
    leaves the queue, and what they free is claimed for it.
-4. A head with quota that finds none does what its queue says: `strict` holds the nodes that it may
-   use, so that nobody served after it starts there; `easy` gets the one promise of the pass, which
+4. A head that finds no nodes does what its queue says: `strict` holds the nodes that it may use,
+   so that nobody served after it starts there; `easy` gets the one promise of the pass, which
    nobody may delay; `skip` lets others pass.
-5. A head without quota blocks nobody outside its queue, and there only if that is `strict`.
+5. A head that finds no quota, though it asks for no more than its queue has, or a cohort below the
+   root: `strict` keeps what comes free of that quota, and `easy` gets the promise. Others block
+   nobody outside their queue.
 6. In queues that are not strict, later gangs start on what is left.
 """
 
@@ -29,10 +31,11 @@ from scheduler.core.shortage import outlook
 from scheduler.core.state import ClusterState
 from scheduler.core.times import FOREVER_US, ends_us, to_us
 from scheduler.policies.easy import pass_by, promise
+from scheduler.policies.flavors import Mode, Outlook, Tried, ends, is_better
 from scheduler.policies.passes import Candidate, First, MayStart, Pass
 from scheduler.policies.policy import Head, Policy
-from scheduler.policies.preempting import Preempting
-from scheduler.policies.shadow import shadow
+from scheduler.policies.preempting import MOST_STEPS, Preempting
+from scheduler.policies.shadow import Shadow, shadow
 
 
 def decide_queued(state: ClusterState, policy: Policy, now_us: int) -> tuple[Decision, ...]:
@@ -44,43 +47,57 @@ def decide_queued(state: ClusterState, policy: Policy, now_us: int) -> tuple[Dec
     around = QueuedPass(state, state.book, policy, now_us)
     try:
         if not around.is_idle():
-            starts = _serve(around, policy)
-            if starts is not None:
-                return (starts,)
+            made = _serve(around, policy)
+            if made is not None:
+                return (made,)
             around.let_pass()
         if not around.ask_again:
             around.state_waits()
-            around.made.append(Considered(around.until_us))
+            around.made.append(Considered(around.comes_back_us()))
     finally:
         around.end()
     return tuple(around.made)
 
 
-def _serve(around: QueuedPass, policy: Policy) -> Admit | Preempt | None:
-    """Serve the heads in turn; return what the first does that finds nodes, or victims."""
+def _serve(around: QueuedPass, policy: Policy) -> Admit | Preempt | Considered | None:
+    """Serve the heads in turn; return what the first does that finds nodes, or victims.
+
+    `Considered` ends a slice of a pass that takes long.
+    """
     for head in policy.serve(around.book.tree, around.heads()):
         member = head.member
-        options = around.still_with_quota(head)
-        if not options:  # or heads before it keep what is left
-            evicts = around.preempt(member)
-            if evicts is not None:
-                return evicts
-            continue
-        placement = around.place_head(member, options)
-        if placement is not None:
+        way = around.best(member)
+        if way.evicts is not None:
+            return way.evicts
+        if way.placement is not None:
             if around.promised is None:
-                return Admit(member.gang.name, placement)
+                return Admit(member.gang.name, way.placement)
             around.followers[member.queue] = member
             continue
-        evicts = around.preempt(member)
-        if evicts is not None:
-            return evicts
         discipline = around.book.disciplines[member.queue]
         if discipline is Holding.STRICT:
-            around.hold(member, options)
+            around.hold(member)
         elif discipline is Holding.EASY and around.promised is None:
-            around.promise(member, options)
+            around.promise(member)
+        if around.is_long():
+            return Considered(around.now_us, around.searched())
     return None
+
+
+class Way(Tried):
+    """A flavor for each role of a head, and what comes of it."""
+
+    __slots__ = ("evicts", "placement")
+
+    def __init__(
+        self, worst: Outlook, placement: Placement | None = None, evicts: Preempt | None = None
+    ) -> None:
+        Tried.__init__(self, worst)
+        self.placement = placement  #: where it starts
+        self.evicts = evicts  #: whom it evicts for that
+
+
+_NO_WAY = Way(Outlook(Mode.NO_FIT))
 
 
 class QueuedPass(Pass):
@@ -89,11 +106,13 @@ class QueuedPass(Pass):
     __slots__ = (
         "_held",
         "_is_settled",
+        "_keeps_quota",
         "_option",
         "_preempting",
         "_quota_log",
         "_spare_pods",
         "_start_us",
+        "_then",
         "ask_again",
         "book",
         "followers",
@@ -113,10 +132,13 @@ class QueuedPass(Pass):
         #: no head can have become possible
         self._is_settled = blocked and not state.shrank
         self._held: dict[NodeGroup, None] = {}  #: whose nodes are kept for heads served before
+        self._keeps_quota = False  #: some is counted as used that heads keep
         self.promised: GangState | None = None  #: the head that has the promise
         self._option: Option | None = None  #: the nodes that it was promised
         self._start_us = FOREVER_US
         self._spare_pods = 0
+        #: the usage of quota at that start; worked out once somebody asks
+        self._then: list[list[int]] | None = None
         #: by queue: heads that fit but may have to wait for the promise
         self.followers: dict[int, GangState] = {}
         #: the head of a strict queue was admitted, so that the next has its turn
@@ -131,6 +153,21 @@ class QueuedPass(Pass):
         """Undo what was planned."""
         Pass.end(self)
         self.book.tree.undo_trial(self._quota_log)
+
+    def is_long(self) -> bool:
+        """True if so many victims were searched that the rest is left to the next slice."""
+        preempting = self._preempting
+        return preempting is not None and preempting.steps > MOST_STEPS
+
+    def searched(self) -> tuple[tuple[str, int], ...]:
+        """Return which heads found nobody to evict, in this slice and those before."""
+        assert self._preempting is not None
+        return tuple(self._preempting.searched.items())
+
+    def comes_back_us(self) -> int:
+        """Return when time alone may change what is decided here."""
+        preempting = self._preempting
+        return self.until_us if preempting is None else min(self.until_us, preempting.until_us)
 
     # -- heads -------------------------------------------------------------------------------
 
@@ -147,37 +184,27 @@ class QueuedPass(Pass):
         )
 
     def heads(self) -> list[Head]:
-        """Return the heads of all queues that have the quota for theirs, or may evict others."""
+        """Return the heads of all queues that may start now, evict others, or keep quota."""
         found = []
         preempting = self._preempting
         book, tree = self.book, self.book.tree
         for line in self.state.queue.open_lines.values():
             member = line.head()
             assert member is not None
-            may_evict = preempting is not None and preempting.may(member)
-            if (
-                line.short is member
-                and line.lack is not None
-                and book.still(line.lack)
-                and not may_evict
-            ):
-                continue
-            options = self.with_quota(member)
-            if options or may_evict:
-                first = options[0] if options else member.family.options[0]
-                amounts = first.amounts(member.size)
-                height = _height(tree, member.queue, amounts)
-                found.append(Head(member, options, amounts, height))
-            else:
+            lacks = line.short is member and line.lack is not None and book.still(line.lack)
+            options = [] if lacks else self.with_quota(member)
+            if not options and not lacks:
                 line.short = member
                 line.lack = book.lack(member.queue, member.family.options, member.size)
+            if options:
+                first = options[0]
+            elif (preempting is not None and preempting.may(member)) or self._keeps(member):
+                first = member.family.options[0]
+            else:
+                continue
+            amounts = first.amounts(member.size)
+            found.append(Head(member, options, amounts, _height(tree, member.queue, amounts)))
         return found
-
-    def still_with_quota(self, head: Head) -> list[Option]:
-        """Return the same for a head, after what those served before it keep."""
-        if not self._held and self.promised is None:
-            return head.options
-        return self.with_quota(head.member)
 
     def with_quota(self, member: GangState) -> list[Option]:
         """Return the ways to place a gang for which its queue has quota, the first choice first."""
@@ -197,52 +224,154 @@ class QueuedPass(Pass):
         amounts = option.amounts(member.size)
         if not self.book.fits(member.queue, amounts):
             return False
-        head = self.promised
-        if head is None or ends_us(self.now_us, member.gang.walltime_us) <= self._start_us:
+        return self._leaves_quota(member, amounts)
+
+    def _leaves_quota(self, member: GangState, amounts: Amounts) -> bool:
+        """True if the promised head has its quota, too, when a gang that starts now still runs."""
+        if self.promised is None or self._ends_by_then(member):
             return True
-        # who is still there when the head starts must leave it the quota, too
-        assert self._option is not None
-        tree, kept = self.book.tree, self._option.amounts(head.size)
-        tree.take(head.queue, kept)
+        tree = self.book.tree
+        tree.usage, now = self._usage_then(), tree.usage
         fits = self.book.fits(member.queue, amounts)
-        tree.give_back(head.queue, kept)
+        tree.usage = now
         return fits
 
-    def preempt(self, head: GangState) -> Preempt | None:
-        """Return whom a head that lacks quota or nodes evicts, if anybody."""
+    def _ends_by_then(self, member: GangState) -> bool:
+        """True if a gang that starts now ends before the promised start."""
+        return ends_us(self.now_us, member.gang.walltime_us) <= self._start_us
+
+    def _usage_then(self) -> list[list[int]]:
+        """Return the usage of every quota at the promised start, with the head in its queue."""
+        found = self._then
+        if found is None:
+            head, option, tree = self.promised, self._option, self.book.tree
+            assert head is not None and option is not None
+            now = tree.usage
+            found = self._then = tree.usage = [list(used) for used in now]
+            for end_us, _, _, member in self.state.ends:
+                if end_us > self._start_us:
+                    break
+                tree.give_back(member.queue, member.quota_taken(self.book))
+            tree.take(head.queue, option.amounts(head.size))
+            tree.usage = now
+        return found
+
+    def best(self, head: GangState) -> Way:
+        """Return the way in which a head starts, by the words of its queue on flavors."""
+        held = self._held_placement(head)
+        if held is not None:
+            return Way(Outlook(Mode.FIT), held)
+        words = self.book.file.queues[head.queue]
+        best: Way | None = None
+        for option in head.family.options:
+            way = self._way(head, option)
+            done = ends(words, way.worst)
+            if best is None or done or is_better(words, way.worst, best.worst):
+                best = way
+            if done:
+                break
+        assert best is not None, "a gang that has nowhere to go does not wait in a queue"
+        return best
+
+    def _way(self, head: GangState, option: Option) -> Way:
+        """Return what would come of one flavor for each role."""
+        if option.max_size < head.size or not self._is_open(option):
+            return _NO_WAY
+        amounts = option.amounts(head.size)
+        if self._has_quota(head, option) and not self._is_known(head):
+            roles = option.narrow(head.missing)
+            placement = place(self.state.capacity, roles, self.placer)
+            if placement is not None:
+                height = _height(self.book.tree, head.queue, amounts)
+                return Way(Outlook(Mode.FIT, height), placement)
         preempting = self._preempting
         if preempting is None or self.promised is not None or not preempting.may(head):
+            return _NO_WAY
+        found = preempting.find(head, option)
+        if found is None:
+            return _NO_WAY
+        mode = Mode.PREEMPT if found.own else Mode.RECLAIM
+        return Way(Outlook(mode, found.height), None, found.decision)
+
+    def hold(self, head: GangState) -> None:
+        """Keep what a head may use from everybody served after it: nodes and quota, or quota."""
+        options = self.with_quota(head)
+        if options:
+            for option in options:
+                for group in self._groups(option):
+                    self._held[group] = None
+            self.book.tree.take(head.queue, options[0].amounts(head.size))
+            self._keeps_quota = True
+            return
+        for option in head.family.options:
+            own = self._own(head, option)
+            if own:
+                self.book.tree.take(head.queue, own)
+                self._keeps_quota = True
+                return
+
+    def _keeps(self, head: GangState) -> bool:
+        """True if a head that lacks quota keeps some, or may have the promise."""
+        discipline = self.book.disciplines[head.queue]
+        if discipline is Holding.SKIP:
+            return False
+        for option in head.family.options:
+            own = self._own(head, option)
+            if own is not None and (own or discipline is Holding.EASY):
+                return True
+        return False
+
+    def _own(self, head: GangState, option: Option) -> Amounts | None:
+        """Return what is unused of quota that others than the head can only have borrowed.
+
+        That is the quota of its queue, or of the smallest cohort that could give it all. None if
+        only the whole tree could.
+        """
+        if option.max_size < head.size:
             return None
+        tree, found = self.book.tree, []
+        for cell, amount in option.amounts(head.size):
+            own = tree.own_part(head.queue, cell, amount)
+            if own is None:
+                return None
+            if own:
+                found.append((cell, own))
+        return tuple(found)
+
+    def promise(self, head: GangState) -> None:
+        """Promise a head the start that others must not delay: that in the earliest flavor."""
         options = [
             option
             for option in head.family.options
-            if option.max_size >= head.size and self._is_open(option)
+            if option.max_size >= head.size
+            and self._is_open(option)
+            and (self._has_quota(head, option) or self._own(head, option) is not None)
         ]
-        found = preempting.find(head, options)
-        if found is None and preempting.until_us < FOREVER_US:
-            self.come_back(preempting.until_us)
-        return found
-
-    def hold(self, head: GangState, options: list[Option]) -> None:
-        """Keep the nodes that a head may use, and the quota, from everybody served after it."""
-        for option in options:
-            for group in self._groups(option):
-                self._held[group] = None
-        self.book.tree.take(head.queue, options[0].amounts(head.size))
-
-    def promise(self, head: GangState, options: list[Option]) -> None:
-        """Promise a head the start that others must not delay: that in the earliest flavor."""
-        found = [option for option in options if self._is_open(option)]
-        if len(found) > 1:
-            starts_us = [
-                shadow(self.state, head, one.roles, self.placer, self.now_us).start_us
-                for one in found
-            ]
-            found = [found[starts_us.index(min(starts_us))]]
-        self._option = found[0] if found else None
-        if self._option is not None:
+        if len(options) > 1:
+            options.sort(key=lambda option: self._shadow_in(head, option).start_us)
+        if options:
+            self._option = options[0]
             self._start_us, self._spare_pods = promise(self, head)
             self.promised = head
+
+    def shadow(self, head: GangState) -> Shadow:
+        """Return when a head can start at the latest on the nodes for which it gets a promise."""
+        assert self._option is not None
+        return self._shadow_in(head, self._option)
+
+    def _shadow_in(self, head: GangState, option: Option) -> Shadow:
+        """Return when a head finds quota and nodes in a flavor."""
+        amounts, book, from_us = option.amounts(head.size), self.book, 0
+        if not book.fits(head.queue, amounts):
+            outer = book.tree.begin_trial()
+            from_us = FOREVER_US
+            for end_us, _, _, member in self.state.ends:
+                book.tree.give_back(member.queue, member.quota_taken(book))
+                if book.fits(head.queue, amounts):
+                    from_us = end_us
+                    break
+            book.tree.undo_trial(outer)
+        return shadow(self.state, head, option.roles, self.placer, self.now_us, from_us)
 
     def _groups(self, option: Option) -> list[NodeGroup]:
         eligible = self.state.capacity.eligible
@@ -258,23 +387,16 @@ class QueuedPass(Pass):
     def find(self, member: GangState) -> Placement | None:
         """Return nodes inside one flavor for what a gang misses, if its quota allows them."""
         options = self.with_quota(member)
-        if not options and not self.taken and not self._held and self.promised is None:
+        if not options and not self.taken and not self._keeps_quota and self.promised is None:
             demand = member.family.demand_of(member)
             if demand is not None:  # the others of its size need as much
                 demand.lack = self.book.lack(member.queue, member.family.options, member.size)
         return self._place(member, options)
 
-    def place_head(self, head: GangState, options: list[Option]) -> Placement | None:
-        """Return nodes for a head in one of these flavors."""
-        if self._is_settled and self.blocked and self._is_seen(head):
-            return None
-        return self._place(head, options)
-
     def _place(self, member: GangState, options: list[Option]) -> Placement | None:
-        if self.state.reservations:
-            reservation = self.state.reservations.get(member.gang.name)
-            if reservation is not None and reservation.placement:
-                return reservation.placement
+        held = self._held_placement(member)
+        if held is not None:
+            return held
         for option in options:
             if self._is_open(option):
                 roles = option.narrow(member.missing)
@@ -283,8 +405,15 @@ class QueuedPass(Pass):
                     return placement
         return None
 
-    def _is_seen(self, member: GangState) -> bool:
-        return member is self.state.queue.lines[member.queue].seen
+    def _held_placement(self, member: GangState) -> Placement | None:
+        """Return the nodes that a gang holds as a reservation, if it does."""
+        reservations = self.state.reservations
+        held = reservations.get(member.gang.name) if reservations else None
+        return held.placement if held is not None and held.placement else None
+
+    def _is_known(self, head: GangState) -> bool:
+        """True if the last pass found no nodes for a head, and nothing grew since then."""
+        return self._is_settled and head is self.state.queue.lines[head.queue].seen
 
     def wanted(self, head: GangState) -> tuple[Role, ...]:
         """Return the roles of a head's family, on the nodes for which it gets a promise."""
@@ -300,7 +429,12 @@ class QueuedPass(Pass):
         Pass.admit(self, member, placement)
         if reservation is None or not reservation.placement:
             amounts = self.book.amounts_of(member.missing, placement)
-            self.book.tree.take(member.queue, amounts)
+            tree = self.book.tree
+            tree.take(member.queue, amounts)
+            if self._then is not None and not self._ends_by_then(member):
+                tree.usage, now = self._then, tree.usage
+                tree.take(member.queue, amounts)
+                tree.usage = now
         if self._is_strict(member.queue):
             self.ask_again = True
 
@@ -328,9 +462,18 @@ class QueuedPass(Pass):
             if demand.lack is not None and book.still(demand.lack):
                 return None
             entry = choose(family, demand)
+            if entry is not None and not self._leave_quota(entry[1]):  # nor does any as long
+                entry = demand.first_within(self._start_us - self.now_us, self.taken)
             return entry if entry is not None and self._may_pass(entry[1]) else None
 
         return Pass.fitting(self, first_of, may_start)
+
+    def _leave_quota(self, member: GangState) -> bool:
+        """True if gangs like this one leave the promised head its quota in any flavor."""
+        if self.promised is None:
+            return True
+        options, size = member.family.options, member.size
+        return any(self._leaves_quota(member, option.amounts(size)) for option in options)
 
     def _may_pass(self, member: GangState) -> bool:
         return not self._is_strict(member.queue) or self.followers.get(member.queue) is member

@@ -28,20 +28,28 @@ class Shadow(NamedTuple):
 
 
 def shadow(
-    state: ClusterState, head: GangState, wanted: tuple[Role, ...], placer: Placer, now_us: int
+    state: ClusterState,
+    head: GangState,
+    wanted: tuple[Role, ...],
+    placer: Placer,
+    now_us: int,
+    from_us: int = 0,
 ) -> Shadow:
     """Return the earliest time at which `head` fits if running gangs end at their walltimes.
 
-    `wanted` are the roles of its family, with the selectors of the nodes that it is to get.
-    Gangs that run past their walltime are expected to end now. `start_us` is `FOREVER_US` if the
-    head does not fit even then, because nodes are out of service or foreign pods hold them.
+    `wanted` are the roles of its family, with the selectors of the nodes that it is to get. It
+    starts at `from_us` at the earliest: a gang ends then that gives back the quota it lacks. Gangs
+    that run past their walltime are expected to end now. `start_us` is `FOREVER_US` if the head
+    does not fit even then, because nodes are out of service or foreign pods hold them.
     """
     if len(wanted) == 1:
-        return _shadow_of_equal_pods(state, head, wanted[0], now_us)
-    return _shadow_of_roles(state, head, wanted, placer, now_us)
+        return _shadow_of_equal_pods(state, head, wanted[0], now_us, from_us)
+    return _shadow_of_roles(state, head, wanted, placer, now_us, from_us)
 
 
-def _shadow_of_equal_pods(state: ClusterState, head: GangState, role: Role, now_us: int) -> Shadow:
+def _shadow_of_equal_pods(
+    state: ClusterState, head: GangState, role: Role, now_us: int, from_us: int
+) -> Shadow:
     capacity, count = state.capacity, head.size
     pod = role.pod
     only_gpus = (
@@ -51,7 +59,7 @@ def _shadow_of_equal_pods(state: ClusterState, head: GangState, role: Role, now_
     )
     short = count - capacity.fits_of(role).pods()
     if only_gpus:
-        return _shadow_of_gpus(state, head, role, short, now_us)
+        return _shadow_of_gpus(state, head, role, short, now_us, from_us)
     gain = Gain(capacity, role)
     start_us = FOREVER_US
     for end_us, _, _, member in state.ends:
@@ -60,13 +68,13 @@ def _shadow_of_equal_pods(state: ClusterState, head: GangState, role: Role, now_
         if member is head:  # it misses ranks; the end of the others is of no use to it
             continue
         short -= gain.of(member)
-        if short <= 0 and start_us == FOREVER_US:
+        if short <= 0 and start_us == FOREVER_US and end_us >= from_us:
             start_us = max(end_us, now_us)
     return Shadow(start_us, max(0, -short)) if start_us < FOREVER_US else Shadow(FOREVER_US, 0)
 
 
 def _shadow_of_gpus(
-    state: ClusterState, head: GangState, role: Role, short: int, now_us: int
+    state: ClusterState, head: GangState, role: Role, short: int, now_us: int, from_us: int
 ) -> Shadow:
     """Do the same where only GPUs count and no node is cordoned.
 
@@ -97,7 +105,7 @@ def _shadow_of_gpus(
                     free = capacity.free_on(node).gpus
                 more = released[node] = free + gpus
                 short -= more // each - free // each
-        if short <= 0 and start_us == FOREVER_US:
+        if short <= 0 and start_us == FOREVER_US and end_us >= from_us:
             start_us = max(end_us, now_us)
     return Shadow(start_us, max(0, -short)) if start_us < FOREVER_US else Shadow(FOREVER_US, 0)
 
@@ -143,7 +151,12 @@ def _release(capacity: Capacity, member: GangState) -> Release:
 
 
 def _shadow_of_roles(
-    state: ClusterState, head: GangState, wanted: tuple[Role, ...], placer: Placer, now_us: int
+    state: ClusterState,
+    head: GangState,
+    wanted: tuple[Role, ...],
+    placer: Placer,
+    now_us: int,
+    from_us: int,
 ) -> Shadow:
     capacity = state.capacity
     with capacity.trial():
@@ -151,6 +164,6 @@ def _shadow_of_roles(
             for *_, member in together:
                 if member is not head:
                     capacity.give_back(member.gang.roles, member.held)
-            if place(capacity, wanted, placer) is not None:
+            if end_us >= from_us and place(capacity, wanted, placer) is not None:
                 return Shadow(max(end_us, now_us), 0)
     return Shadow(FOREVER_US, 0)

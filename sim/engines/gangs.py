@@ -395,6 +395,8 @@ class GangSimulation:
                 if isinstance(decision, Wait):
                     self.ledger.note(decision, now_us / 1e6)
                 elif isinstance(decision, Considered):
+                    if state.until_us <= now_us:
+                        break  # a slice of the pass
                     if state.until_us < self._wake_us:
                         self._come_back()
                     return

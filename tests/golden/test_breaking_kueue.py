@@ -22,7 +22,7 @@ from tests.golden.scenarios import scenarios
 
 TESTS: tuple[ModuleType, ...] = (test_kueue_quota, test_kueue_victims, test_kueue_cycles)
 available, evict, in_order = QuotaTree.available, Attempt.evict, Candidates.in_order
-first_rule, is_better, next_queue = fair._first_rule, flavors._is_better, ByShare._next
+first_rule, is_better, next_queue = fair._first_rule, flavors.is_better, ByShare._next
 outlook, standing, kept = flavors.outlook, heads._standing, heads.kept
 rank = Share.rank.__get__
 
@@ -114,10 +114,10 @@ VICTIMS: Broken = {
         "rank",
         property(lambda share: (-rank(share)[0], rank(share)[1])),
     ),
-    "the search never ends": (flavors, "_ends", lambda *_: False),
-    "the search ends at once": (flavors, "_ends", lambda *_: True),
-    "the last flavor is best": (flavors, "_is_better", lambda *_: True),
-    "the first flavor is best": (flavors, "_is_better", lambda *_: False),
+    "the search never ends": (flavors, "ends", lambda *_: False),
+    "the search ends at once": (flavors, "ends", lambda *_: True),
+    "the last flavor is best": (flavors, "is_better", lambda *_: True),
+    "the first flavor is best": (flavors, "is_better", lambda *_: False),
     "victims for all": (flavors, "_may_look_for_victims", lambda *_: True),
     "victims for none": (flavors, "_may_look_for_victims", lambda *_: False),
     "height with the victims": (flavors, "outlook", as_before_the_victims),

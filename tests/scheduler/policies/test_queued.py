@@ -469,7 +469,7 @@ def test_who_outlasts_a_promise_leaves_the_quota_for_it() -> None:
         apply(state, GangSubmitted(walled("r", "p", 4, "a", 0.0, 10.0)))
         assert started(state, 0.0) == ["r"]
         apply(state, GangSubmitted(walled("x", "p", 8, "a", 1.0, 10.0)))
-        apply(state, GangSubmitted(walled("y", "q", 4, "b", 2.0, walltime_s)))
+        apply(state, GangSubmitted(walled("y", "q", 6, "b", 2.0, walltime_s)))
         assert started(state, 2.0) == starts
 
 
@@ -606,7 +606,7 @@ def test_a_gang_that_runs_in_part_counts_whole_against_what_its_queue_could_have
 
 
 def test_a_promise_is_for_the_flavor_in_which_the_head_starts_first() -> None:
-    """At 2 there is quota for a100 alone, free at 50; once `mine` is done, for h100 from 20 on."""
+    """There is quota for a100, which is free at 50, and for h100 once `mine` is done, by 40."""
     here = [Node("a0", PodShape(8), "", "a100"), Node("h0", PodShape(8), "", "h100")]
     flavors = (Flavor("a100", gpu_model="a100"), Flavor("h100", gpu_model="h100"))
     quota = {name: {"gpus": Quota(7)} for name in ("a100", "h100")}
@@ -621,7 +621,7 @@ def test_a_promise_is_for_the_flavor_in_which_the_head_starts_first() -> None:
         roles = (Role(count, PodShape(1), Selector("", model)),)
         apply(state, GangSubmitted(Gang(name, roles, 0, to_us(walltime_s), queue=queue)))
         let_pass(state, POLICY)
-    assert state.reservations["head"].start_us == to_us(50.0)
+    assert state.reservations["head"].start_us == to_us(40.0)
     apply(state, GangFinished("mine"))
     assert started(state, 3.0) == []
     assert state.reservations["head"].start_us == to_us(20.0)
