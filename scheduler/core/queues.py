@@ -45,6 +45,37 @@ class Preference(StrEnum):
     PREEMPTION_OVER_BORROWING = "preemption-over-borrowing"
 
 
+class Serve(StrEnum):
+    """Whose head is served first."""
+
+    BORROWING = "borrowing"  #: that of the queue which borrows less with it
+    SHARE = "share"  #: that of the queue with the smaller dominant share with it
+    USAGE = "usage"  #: that of the queue which used less of late, by its weight
+    FAIR_TREE = "fair-tree"  #: the same, level by level of the tree, as Slurm ranks accounts
+
+
+class ShareRule(StrEnum):
+    """When a gang may be evicted for one of another queue, by the shares of both."""
+
+    #: the other's share, with its gang, is at most what this queue's is without the victim
+    FINAL = "less-than-or-equal-to-final-share"
+    INITIAL = "less-than-initial-share"  #: it is smaller than this queue's is with the victim
+
+
+@dataclass(slots=True)
+class Sharing:
+    """How queues share: whose head is first, and who loses gangs."""
+
+    heads: Serve = Serve.BORROWING
+    half_life_s: float = 604800.0  #: of past use, where that counts
+    k: float = 0.0  #: by `share`: how far past use changes weights (KAI); 0 is not at all
+    #: the rules by which queues lose gangs to queues with smaller shares, in the order in which
+    #: they are tried; empty: quota and priority decide
+    victims: tuple[ShareRule, ...] = ()
+    age_s: float = 604800.0  #: a head that waited for so long has
+    age_priority: int = 0  #: so much more priority among heads, and before that in proportion
+
+
 @dataclass(slots=True)
 class Quota:
     """How much of one resource of one flavor a queue or cohort has."""
@@ -111,6 +142,7 @@ class Queues:
     queues: tuple[Queue, ...] = ()
     #: other names of queues, as jobs may have them: that of a Kueue LocalQueue, for example
     aliases: dict[str, str] = field(default_factory=dict)
+    sharing: Sharing = field(default_factory=Sharing)
 
 
 def checked(file: Queues, place: str) -> Queues:
@@ -145,6 +177,7 @@ def _faults(file: Queues) -> Iterator[str]:
     for queue in file.queues:
         yield from _faults_of_node("queue", queue, queue.cohort, cohorts, flavors)
         yield from _faults_of_queue(queue, flavors)
+    yield from _faults_of_sharing(file.sharing)
     queues = [queue.name for queue in file.queues]
     for alias, name in file.aliases.items():
         if name not in queues:
@@ -242,6 +275,23 @@ def _faults_of_queue(queue: Queue, flavors: Sequence[str]) -> Iterator[str]:
             f"{name}: max_priority is {queue.max_priority}, but borrow_within is 'never'; set "
             "borrow_within = 'lower-priority', or leave max_priority out"
         )
+
+
+def _faults_of_sharing(words: Sharing) -> Iterator[str]:
+    for word, value in (("half_life_s", words.half_life_s), ("age_s", words.age_s)):
+        if not (isfinite(value) and value > 0):
+            yield f"sharing: {word} is {value}; give a number of seconds above 0"
+    if not (isfinite(words.k) and words.k >= 0):
+        yield f"sharing: k is {words.k}; give a number of 0 or more"
+    if words.k and words.heads is not Serve.SHARE:
+        yield (
+            f"sharing: k is {words.k}, but heads is {words.heads.value!r}; set heads = 'share', or "
+            "leave k out"
+        )
+    if words.age_priority < 0:
+        yield f"sharing: age_priority is {words.age_priority}; give a whole number of 0 or more"
+    if len(set(words.victims)) < len(words.victims):
+        yield "sharing: victims has a rule more than once; leave one of them out"
 
 
 def _choose(names: Sequence[str], what: str) -> str:

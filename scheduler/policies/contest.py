@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 
-from scheduler.core.queues import Victims
+from scheduler.core.queues import ShareRule, Victims
 from scheduler.core.quota import Amounts, QuotaTree
 
 
@@ -88,14 +88,6 @@ class Victim:
     def __init__(self, gang: Contender, why: Why) -> None:
         self.gang = gang
         self.why = why
-
-
-class ShareRule(StrEnum):
-    """When a gang may be evicted for one of another queue, by the shares of both."""
-
-    #: the other's share, with its gang, is at most what this queue's is without the victim
-    FINAL = "less-than-or-equal-to-final-share"
-    INITIAL = "less-than-initial-share"  #: it is smaller than this queue's is with the victim
 
 
 class Contest:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from scheduler.core.queues import ShareRule
 from scheduler.core.quota import NO_PARENT, Amounts, QuotaTree, Share
 from scheduler.policies.contest import (
     Attempt,
     Contender,
     Contest,
-    ShareRule,
     Victim,
     Why,
     allows,

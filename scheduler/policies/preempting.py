@@ -112,7 +112,7 @@ class Preempting:
             gang.gave_way = self._state.gave_way.get(name, gang.gave_way)
             rivals = self._running_for(member, short)
             self.steps += sum(map(len, rivals))
-            contest = Contest(tree, rivals, placed=room.holds)
+            contest = Contest(tree, rivals, self._book.file.sharing.victims, placed=room.holds)
             found = victims(contest, gang, amounts, short)
             self.steps += _STEPS_TO_PLACE * room.num_tries
             if not found:
@@ -187,7 +187,7 @@ class Preempting:
         )
         if words.reclaim is Victims.NEVER or not self._others(member, short):
             return own
-        if own or words.borrow_within is not Victims.NEVER:
+        if own or words.borrow_within is not Victims.NEVER or self._book.file.sharing.victims:
             return True
         # a gang that borrows of the whole tree has no better right than others to any of it
         tree = self._book.tree

@@ -413,7 +413,7 @@ class QueuedPass(Pass):
 
     def _is_known(self, head: GangState) -> bool:
         """True if the last pass found no nodes for a head, and nothing grew since then."""
-        return self._is_settled and head is self.state.queue.lines[head.queue].seen
+        return self._is_settled and self.blocked and head is self.state.queue.lines[head.queue].seen
 
     def wanted(self, head: GangState) -> tuple[Role, ...]:
         """Return the roles of a head's family, on the nodes for which it gets a promise."""

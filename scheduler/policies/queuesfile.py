@@ -25,6 +25,9 @@ from scheduler.core.queues import (
     Quota,
     Quotas,
     Search,
+    Serve,
+    ShareRule,
+    Sharing,
     Victims,
     checked,
 )
@@ -42,6 +45,7 @@ UNITS: Final[dict[str, tuple[str, int]]] = {
 _MEANT: Final = {"gpu": "gpus", "nvidia.com/gpu": "gpus", "cpu": "cpus", "memory": "mem_gib"}
 _LIMITS: Final = ("nominal", "borrow", "lend")
 TEXT, NUMBER, WHOLE, WORDS, LABELS, QUOTA = "text", "number", "whole", "words", "labels", "quota"
+RULES = "rules"
 #: the keys of each kind of table, and what each holds: one of the above, or a choice
 KEYS: Final[dict[str, dict[str, Any]]] = {
     "flavor": {"name": TEXT, "pool": TEXT, "gpu_model": TEXT, "labels": LABELS},
@@ -62,6 +66,14 @@ KEYS: Final[dict[str, dict[str, Any]]] = {
         "preference": Preference,
         "min_runtime_s": NUMBER,
         "max_lost_s": NUMBER,
+    },
+    "sharing": {
+        "heads": Serve,
+        "half_life_s": NUMBER,
+        "k": NUMBER,
+        "victims": RULES,
+        "age_s": NUMBER,
+        "age_priority": WHOLE,
     },
 }
 
@@ -102,7 +114,25 @@ class _Reading:
             cohorts=tuple(Cohort(**fields) for fields in self._tables("cohort")),
             queues=tuple(Queue(**fields) for fields in self._tables("queue")),
             aliases=self._value("the file", "aliases", LABELS, self._told.get("aliases", {})) or {},
+            sharing=self._sharing(),
         )
+
+    def _sharing(self) -> Sharing:
+        table = self._told.get("sharing", {})
+        if not isinstance(table, dict):
+            self.faults.append(f"sharing is {_shown(table)}; write a table [sharing]")
+            return Sharing()
+        self._known("sharing", table, KEYS["sharing"])
+        return Sharing(**self._fields("sharing", table, KEYS["sharing"]))
+
+    def _fields(self, what: str, table: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
+        """Return the values of a table that can be read."""
+        found = {
+            key: self._value(what, key, holds, table[key])
+            for key, holds in keys.items()
+            if key in table
+        }
+        return {key: value for key, value in found.items() if value is not None}
 
     def _tables(self, kind: str) -> Iterable[dict[str, Any]]:
         tables = self._told.get(kind, [])
@@ -116,13 +146,7 @@ class _Reading:
             if "name" not in table:
                 self.faults.append(f"{what}: it has no name; give it one")
             self._known(what, table, KEYS[kind])
-            fields: dict[str, Any] = {"name": ""}
-            for key, holds in KEYS[kind].items():
-                if key in table:
-                    value = self._value(what, key, holds, table[key])
-                    if value is not None:
-                        fields[key] = value
-            yield fields
+            yield {"name": "", **self._fields(what, table, KEYS[kind])}
 
     def _known(self, what: str, table: dict[str, Any], keys: Iterable[str]) -> None:
         known = list(keys)
@@ -142,6 +166,9 @@ class _Reading:
             return value
         if holds is WORDS and isinstance(value, list) and all(isinstance(w, str) for w in value):
             return tuple(value)
+        if holds is RULES and isinstance(value, list):
+            found = [self._value(what, key, ShareRule, word) for word in value]
+            return None if None in found else tuple(found)
         if holds is LABELS and isinstance(value, dict):
             if all(isinstance(text, str) for text in value.values()):
                 return value
@@ -204,6 +231,7 @@ _FORMS: Final = {
     TEXT: "a text in quotes",
     NUMBER: "a number",
     WHOLE: "a whole number",
+    RULES: f'a list of rules, such as ["{ShareRule.FINAL.value}"]',
     WORDS: 'a list of names, such as ["h100", "a100"]',
     LABELS: 'a table of texts, such as { zone = "a" }',
     QUOTA: "a table, such as quota.gpus = 32",
@@ -247,6 +275,10 @@ def write(queues: Queues, comments: Sequence[str] = ()) -> str:
     if not plain:
         for flavor in queues.flavors:
             lines += _table("flavor", flavor, Flavor(""), plain)
+    told = {key: getattr(queues.sharing, key) for key in KEYS["sharing"]}
+    told = {key: value for key, value in told.items() if value != getattr(Sharing(), key)}
+    if told:
+        lines += ["", "[sharing]", *(f"{key} = {_toml(value)}" for key, value in told.items())]
     for cohort in queues.cohorts:
         lines += _table("cohort", cohort, Cohort(""), plain)
     for queue in queues.queues:

@@ -7,8 +7,9 @@ what others have the better right to (`spares_own`); nobody remembers for whom i
 
 from __future__ import annotations
 
+from scheduler.core.queues import ShareRule
 from scheduler.core.times import to_us
-from scheduler.policies.contest import Contender, Contest, ShareRule, Why
+from scheduler.policies.contest import Contender, Contest, Why
 from scheduler.policies.flavors import Assignment, Mode
 from tests.golden import kueue_words
 from tests.golden.kueue_words import Fields

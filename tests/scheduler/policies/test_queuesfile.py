@@ -15,6 +15,9 @@ from scheduler.core.queues import (
     Queues,
     Quota,
     Search,
+    Serve,
+    ShareRule,
+    Sharing,
     Victims,
 )
 from scheduler.policies import queuesfile
@@ -58,6 +61,14 @@ quota.'spare "a"'."rdma/hca" = 3
 
 [aliases]
 "team/main" = "vision"
+
+[sharing]
+heads = "share"
+half_life_s = 3600
+k = 0.5
+victims = ["less-than-initial-share"]
+age_s = 60
+age_priority = 7
 """
 WORDS = Queues(
     (Flavor("h100", gpu_model="H100"), Flavor('spare "a"', "a", labels={"zone/x": "1"})),
@@ -90,6 +101,7 @@ WORDS = Queues(
         ),
     ),
     {"team/main": "vision"},
+    Sharing(Serve.SHARE, 3600.0, 0.5, (ShareRule.INITIAL,), 60.0, 7),
 )
 
 
@@ -101,7 +113,9 @@ def test_every_word_of_a_file_is_read_and_written() -> None:
 
 
 def test_a_file_can_say_all_that_the_core_knows() -> None:
-    for kind, one in (("flavor", Flavor), ("cohort", Cohort), ("queue", Queue)):
+    kinds = {"flavor": Flavor, "cohort": Cohort, "queue": Queue, "sharing": Sharing}
+    assert list(queuesfile.KEYS) == list(kinds)
+    for kind, one in kinds.items():
         assert set(queuesfile.KEYS[kind]) == {field.name for field in fields(one)}
 
 
@@ -163,6 +177,27 @@ QUEUE = '[[queue]]\nname = "a"\n'
         (QUEUE + "[[cohort]]\nname = 'c'\nparent = 'c'", "cohorts c -> c are a cycle; leave out"),
         (QUEUE + "cohort = 'b'", "queue 'a': cohort 'b' is unknown; add a cohort of that name"),
         (QUEUE + "[aliases]\nx = 'b'", "alias 'x' of queue 'b', which is unknown; choose one of a"),
+        (QUEUE + "[sharing]\nheads = 'shares'", "sharing: heads is 'shares'; did you mean 'share'"),
+        (QUEUE + "[sharing]\nvictims = ['x']", "sharing: victims is 'x'; choose one of less-than"),
+        (QUEUE + "[sharing]\nvictims = 'x'", "sharing: victims is 'x'; give a list of rules"),
+        (
+            QUEUE + "[sharing]\nhalflife_s = 1",
+            "'halflife_s' is unknown; did you mean",
+        ),
+        (
+            QUEUE + "[sharing]\nhalf_life_s = 0",
+            "half_life_s is 0.0; give a number of",
+        ),
+        (QUEUE + "[sharing]\nage_s = -1", "age_s is -1.0; give a number of seconds above 0"),
+        (QUEUE + "[sharing]\nk = -1", "k is -1.0; give a number of 0 or more"),
+        (QUEUE + "[sharing]\nk = 1", "k is 1.0, but heads is 'borrowing'; set heads = 'share'"),
+        (QUEUE + "[sharing]\nage_priority = -1", "age_priority is -1; give a whole number of 0"),
+        (
+            QUEUE + "[sharing]\nvictims = ['less-than-initial-share', 'less-than-initial-share']",
+            "sharing: victims has a rule more than once",
+        ),
+        (QUEUE + "sharing = 1", "queue 'a': 'sharing' is unknown"),
+        ("sharing = 1\n" + QUEUE, "sharing is 1; write a table"),
         (QUEUE + "[aliases]\nx = 3", r"the file: aliases is \{'x': 3\}; give a table of texts"),
     ],
 )

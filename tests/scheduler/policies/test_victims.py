@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.core.queues import Cohort, Flavor, Queue, Queues, Quota, Victims, checked
+from scheduler.core.queues import Cohort, Flavor, Queue, Queues, Quota, ShareRule, Victims, checked
 from scheduler.core.quota import Amounts, QuotaTree
-from scheduler.policies.contest import Attempt, Contender, Contest, ShareRule, Victim, Why, within
+from scheduler.policies.contest import Attempt, Contender, Contest, Victim, Why, within
 from scheduler.policies.victims import victims
 from tests.scheduler.core.drawn_trees import used
 
