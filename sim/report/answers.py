@@ -12,7 +12,7 @@ from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
 from scheduler.core.times import DAY_S
 from scheduler.policies.catalog import DISCIPLINES
-from sim.report import comparison
+from sim.report import comparison, sharing
 from sim.report.days import part_word
 from sim.report.digest import Digest, overall
 from sim.report.growing import Growth, different_jobs
@@ -69,6 +69,9 @@ def describe(config: RunConfig) -> str:
         return "pods one by one, held until the gang is whole"
     policy = config.policy
     order = "FIFO" if policy.order == "fifo" else policy.order
+    if config.queues is not None:
+        of = f" of {config.queues_file}" if config.queues_file else ""
+        return f"whole gangs, {order}, {counted(config.num_queues, 'queue')}{of}"
     if policy.discipline == "strict":
         return f"whole gangs, strict {order}"
     if policy.discipline == "easy":
@@ -199,6 +202,8 @@ def _what_helps(by_arm: Sequence[Sequence[Digest]], chosen: int) -> Iterator[Sen
             (TABLE_LINK,),
         )
     yield Sentence(_whom_it_costs(by_arm, chosen), (("sizes", "wait by gang size"),))
+    if chosen and (said := sharing.gains_of(first, best)):
+        yield Sentence(said, (("queues", "queues"),))
     held = [_held(seeds) for seeds in by_arm]
     if any(idle >= LEAST_HELD for _, idle in held):
         wasted = [

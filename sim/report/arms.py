@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from sim.report import held
+from sim.report import held, queues
 from sim.report.digest import Digest
 
 ADMISSIONS = ("pod", "permit", "gang")  #: the order in which arms are shown
@@ -64,6 +64,10 @@ def _fields(one: Digest) -> dict[str, Any]:
     policy |= policy.pop("numbers")
     fields = {name: value for name, value in fields.items() if name not in held.SETTINGS}
     fields |= held.settings(one.config)
+    if fields.pop("queues", None) is not None:
+        del policy["discipline"]  # each queue has its own
+    policy["queues"] = queues.told(one.config)
+    fields.pop("queues_file", None)
     return {"admission": fields.pop("admission"), **policy, **({} if one.is_live else fields)}
 
 

@@ -51,6 +51,8 @@ def compare(first: Digest, other: Digest) -> Command:
 
 def other_discipline(one: Digest) -> Command | None:
     """Ask what another discipline would have done with the same jobs."""
+    if one.config.queues is not None:
+        return None  # each queue has its own
     is_easy = one.config.admission == "gang" and one.config.policy.discipline == "easy"
     word = "strict" if is_easy else "easy"
     question = "What does EASY backfill save?" if is_easy else "Would EASY backfill help?"
@@ -130,7 +132,12 @@ def checkpoints(one: Digest) -> Command | None:
 
 
 def _of_file(one: Digest, study: Sequence[str]) -> list[str] | None:
-    """Return the words about the jobs file and the nodes; None without a file, or numbers."""
+    """Return the words about the jobs file and the nodes; None without a file, or numbers.
+
+    None with queues, too: those of `study` and `plan` are in their settings.
+    """
+    if one.config.queues is not None:
+        return None
     words = [str(word) for word in (study or one.manifest.get("command", ()))]
     if words[:1] not in (["run"], ["study"]) or not _has(words, "--jobs"):
         return None
@@ -192,6 +199,7 @@ def _of_point(one: Digest) -> list[str] | None:
     defaults = RunConfig()
     per_node, rest = divmod(one.head.num_gpus, one.head.nodes)
     is_plain = one.config.timeouts == defaults.timeouts and one.config.faults == defaults.faults
+    is_plain &= one.config.queues is None  # the run has their words, not their file
     if not jobs or plane is None or rest or not is_plain or not one.is_uniform:
         return None
     policy, usual = one.config.policy, defaults.policy

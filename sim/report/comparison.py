@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isnan
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ class Column:
 
     group: str  #: heading over several columns; empty for one of its own
     label: str
-    of: Callable[[Figures], Quantile]
+    of: Callable[[Any], Quantile]  #: figures of a run, or of one of its queues
     form: Callable[[float], str]
     unit: str = ""  #: of a change that is not given in percent
     is_better: int = -1  #: -1: less is better, 1: more is; 0: neither is

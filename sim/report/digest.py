@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sim.report import queues
 from sim.report.days import peaks_by_part
 from sim.report.deadlocks import Deadlocks, deadlocks
 from sim.report.episodes import Episode, find_episodes
+from sim.report.queues import NO_TEAMS, QueueFigures, Teams
 from sim.report.waiting import PendingCurve, find_waits, pending_curve
 from sim.runs import metrics
 from sim.runs.folder import RunResult, read_manifest, read_table
@@ -25,6 +27,7 @@ from sim.schema.config import RunConfig
 
 CURVE_BINS = 700  #: of the curves in `tables/`
 TOP_EPISODES = 3
+MOST_CURVES = 6  #: queues with a pending curve of their own; the others are one
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,8 @@ class Digest:
     deadlocks: Deadlocks | None = None  #: over the run's own window
     short: dict[str, float] = field(default_factory=dict)  #: share of want, by resource
     never: tuple[tuple[str, int, str], ...] = ()  #: see `left_out.unmet_requests`
+    queues: tuple[QueueFigures, ...] = ()  #: over the shared window; empty where none has several
+    of_queues: tuple[PendingCurve, ...] = ()  #: their pending pods; the last is all others together
 
     @property
     def is_live(self) -> bool:
@@ -156,11 +161,17 @@ def shared_window(head: Head, heads: Sequence[Head]) -> Window:
 
 
 def digest(
-    head: Head, shared: Window, known: RunResult | None = None, *, num_bins: int = CURVE_BINS
+    head: Head,
+    shared: Window,
+    known: RunResult | None = None,
+    *,
+    num_bins: int = CURVE_BINS,
+    teams: Teams = NO_TEAMS,
 ) -> Digest:
     """Read a run, if it is not known already, and keep what the report shows of it.
 
-    Curves of pictures keep the extremes of `num_bins` pieces of their window.
+    Curves of pictures keep the extremes of `num_bins` pieces of their window. `teams` are the
+    queues of the runs beside it.
     """
     run = known or RunResult.load(head.folder)
     end_s = float(run.manifest["end_s"])
@@ -201,7 +212,30 @@ def digest(
         deadlocks=deadlocks(run.jobs, run.attempts, run.config, window.start_s, window.end_s),
         short=metrics.short_shares(run.jobs),
         never=tuple(unmet_requests(run.jobs)),
+        queues=()
+        if teams.file is None
+        else queues.figures(run.jobs, run.queues, shared, run.config.queues or teams.file),
+        of_queues=tuple(_of_queues(run, _curve_window(shared), end_s, teams.names)),
     )
+
+
+def _of_queues(
+    run: RunResult, window: Window, end_s: float, names: Sequence[str]
+) -> Iterator[PendingCurve]:
+    """Yield the curves of the first of these queues, and that of all others."""
+    if run.pending_by_queue.empty:
+        return
+    told, every = names[:MOST_CURVES], run.pending_by_queue["queue"].unique()
+    others = [name for name in every if name not in told]
+    parts = [((name,), name) for name in told if name in every]
+    if others:
+        parts.append(
+            (tuple(others), others[0] if len(others) == 1 else f"{len(others)} other queues")
+        )
+    for queues_, name in parts:
+        steps = queues.pending_of(run.pending_by_queue, queues_, end_s)
+        part = steps.clip(window.start_s, window.end_s)
+        yield pending_curve(name, part, run.jobs[:0], run.attempts[:0], CURVE_BINS)
 
 
 def _is_uniform(cluster: Cluster) -> bool:

@@ -1,12 +1,15 @@
-"""What each queue of a run had: waits, GPU time against its quota, and evictions."""
+"""What each queue of a run had: waits, pending pods, GPU time against its quota, and evictions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pandas as pd
 
 from scheduler.core.decisions import PendingReason
@@ -14,16 +17,20 @@ from scheduler.core.reasons import TABLE
 from scheduler.core.times import HOUR_S
 from sim.report.wording import aligned, bounded, counted, duration, exact, number, percent
 from sim.runs import metrics
+from sim.runs.folder import read_config, read_table
 from sim.runs.metrics import Quantile, Window
+from sim.runs.steps import Steps, pending_steps
 from sim.schema.queues import queue_called
 from sim.schema.tables import REASONS
 
 if TYPE_CHECKING:
     from scheduler.core.queues import Queues
+    from sim.schema.config import RunConfig
 
 #: queues that are told one by one; the others are in the tables
 MOST_TOLD = 10
 NO_QUEUE = "(no queue)"
+ALL = 0.995  #: a share above it reads as 100 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,7 @@ class QueueFigures:
     nominal_gpus: float
     nominal_ratio: float  #: of the nominal GPUs of all queues
     num_jobs: int  #: of the window, as in all figures of delays
+    num_never: int  #: jobs that can never start
     wait_p50: Quantile
     wait_p95: Quantile
     waited_pod_h: dict[PendingReason, float]  #: of these jobs, by reason
@@ -55,7 +63,20 @@ class QueueFigures:
     def mostly(self) -> str:
         """For what most of it was."""
         reason = max(self.waited_pod_h, key=lambda one: self.waited_pod_h[one])
-        return f"{TABLE[reason].label} {percent(self.waited_pod_h[reason] / self.waiting)}"
+        share = self.waited_pod_h[reason] / self.waiting
+        return TABLE[reason].label + (f" {percent(share)}" if share < ALL else "")
+
+
+def told(config: RunConfig) -> str:
+    """Return which queues have quota: 13 of teams.toml, SHA-256 1f0a9c; none without a file.
+
+    The file may have changed between two runs: the digest is that of its words.
+    """
+    if config.queues is None:
+        return "none"
+    of = f" of {config.queues_file}" if config.queues_file else ""
+    sha = hashlib.sha256(msgspec.json.encode(config.queues, order="sorted")).hexdigest()
+    return f"{exact(config.num_queues)}{of}, SHA-256 {sha[:6]}"
 
 
 def labels(jobs: pd.DataFrame, file: Queues | None) -> pd.Series[str]:
@@ -77,6 +98,7 @@ def figures(
     """
     jobs = jobs.assign(queue=labels(jobs, file))
     inside = metrics.in_window(jobs, window)
+    never = jobs.loc[jobs["outcome"] == "never_fits", "queue"].value_counts()
     used = (jobs["held_gpu_s"].groupby(jobs["queue"]).sum() / HOUR_S).to_dict()
     rows: dict[str, dict[Any, Any]] = {row["queue"]: row for row in queues.to_dict("records")}
     names = list(rows) or sorted(jobs["queue"].unique())
@@ -86,6 +108,7 @@ def figures(
         _of_queue(
             name,
             inside[inside["queue"] == name],
+            int(never.get(name, 0)),
             window,
             rows.get(name) or {"used_gpu_s": used[name] * HOUR_S, "nominal_gpus": nan,
                                "share_ratio": used[name] / all_used if all_used else nan},
@@ -96,7 +119,12 @@ def figures(
 
 
 def _of_queue(
-    name: str, jobs: pd.DataFrame, window: Window, row: dict[Any, Any], total: float
+    name: str,
+    jobs: pd.DataFrame,
+    num_never: int,
+    window: Window,
+    row: dict[Any, Any],
+    total: float,
 ) -> QueueFigures:
     p50, p95 = metrics.queueing_delay(jobs, window, (0.5, 0.95))
     pods = jobs["num_pods"]
@@ -108,6 +136,7 @@ def _of_queue(
         nominal_gpus=row["nominal_gpus"],
         nominal_ratio=row["nominal_gpus"] / total if total else nan,
         num_jobs=len(jobs),
+        num_never=num_never,
         wait_p50=p50,
         wait_p95=p95,
         waited_pod_h=waited,
@@ -120,6 +149,45 @@ def _of_queue(
         lost_gpu_h=row.get("preempted_lost_gpu_s", nan) / HOUR_S,
         caused_gpu_h=row.get("preempting_lost_gpu_s", nan) / HOUR_S,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Teams:
+    """Whose jobs a report tells apart, in runs that it shows side by side."""
+
+    file: Queues | None = None  #: says which labels of jobs are one queue where a run has no file
+    names: tuple[str, ...] = ()  #: queues that wait: those first that are most of the waiting
+
+
+NO_TEAMS = Teams()
+
+
+def teams(folders: Sequence[Path]) -> Teams:
+    """Return the queues of runs of the same jobs; none if no run has several."""
+    files = [read_config(folder).queues for folder in folders]
+    several = [file for file in files if file is not None and len(file.queues) > 1]
+    if not several:
+        return NO_TEAMS
+    columns = ["queue", "num_pods", *(f"pending_{reason}_s" for reason in REASONS)]
+    most: dict[str, float] = {}
+    for folder, file in zip(folders, files, strict=True):
+        if file is None:
+            continue
+        jobs = read_table(folder, "jobs", columns)
+        pod_s = jobs[columns[2:]].sum(axis=1) * jobs["num_pods"]
+        for name, waited_s in pod_s.groupby(labels(jobs, file)).sum().items():
+            share = waited_s / max(float(pod_s.sum()), 1e-9)
+            most[str(name)] = max(most.get(str(name), 0.0), float(share))
+    ordered = sorted((name for name in most if most[name] > 0), key=lambda name: -most[name])
+    return Teams(several[0], tuple(ordered))
+
+
+def pending_of(table: pd.DataFrame, queues: Collection[str], end_s: float) -> Steps:
+    """Return the pending curves of some queues together, from the table of all."""
+    mine = table[table["queue"].isin(queues)]
+    changes = mine.groupby(["queue", "reason"])["pods"].diff().fillna(mine["pods"])
+    pods = changes.groupby(mine["reason"]).cumsum().astype("int64")
+    return pending_steps(mine.assign(pods=pods), end_s)
 
 
 def by_waiting(found: Sequence[QueueFigures]) -> list[QueueFigures]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from scheduler import whole
 from scheduler.core.reasons import TABLE
-from sim.report import arms, episodes, explorer, groups, held
+from sim.report import arms, episodes, explorer, groups, held, queues, sharing
 from sim.report.comparison import BEST, NOT_KNOWN
 from sim.report.digest import (
     Digest,
@@ -38,6 +38,7 @@ PICTURES = "pictures"
 TABLES = "tables"
 TABLE_NAMES = (
     "headline", "reasons", "delay_by_size", "curves", "peaks", "days", "growth", "episodes",
+    "queues",
 )  # fmt: skip
 GROWTH_COLUMNS = [
     "workload", "arm", "window_days", "exponent", "exponent_low", "exponent_high", "why_unknown",
@@ -62,12 +63,17 @@ def build_report(
     """
     owned.refuse_foreign(out, owned.PAGES)
     heads = read_heads(runs)
+    beside: dict[tuple[str, int, int], list[Path]] = {}
+    for head in heads:
+        beside.setdefault(head.comparable, []).append(head.folder)
+    teams = {comparable: queues.teams(folders) for comparable, folders in beside.items()}
     digests = [
         digest(
             head,
             shared_window(head, heads),
             (known or {}).get(head.folder),
             num_bins=groups.bins_each(len(heads)),
+            teams=teams[head.comparable],
         )
         for head in heads
     ]
@@ -235,6 +241,10 @@ def _write_tables(
         "episodes": (
             "the worst pending episodes",
             _stack(digests, lambda one: episodes.episode_table(one.episodes)),
+        ),
+        "queues": (
+            "what each queue waited, used, borrowed, lent and lost to evictions",
+            _stack(digests, sharing.table_of),
         ),
     }
     written = []

@@ -16,6 +16,7 @@ from sim.report.growing import Growth, different_jobs, growth_of
 from sim.report.headlines import resources_text
 from sim.report.omissions import left_out_sentences, never_lines
 from sim.report.pictures import Picture
+from sim.report.sharing import OfSize, sharing
 from sim.report.sizes import label as size_label
 from sim.report.sizes import occurring
 from sim.report.sparkline import sparkline
@@ -73,6 +74,7 @@ class Section:
     sizes: tuple[Row, ...]
     size_labels: tuple[str, ...]  #: of its columns
     curves: tuple[groups.Group, ...]
+    sharing: tuple[OfSize, ...]  #: how queues share the cluster
     delay: Picture
     growth: Growth
     growth_picture: Picture | None
@@ -89,6 +91,9 @@ class Section:
         """Yield every picture."""
         for group in self.curves:
             yield group.picture
+        for size in self.sharing:
+            for one in size.curves:
+                yield one.picture
         yield self.delay
         if self.growth_picture is not None:
             yield self.growth_picture
@@ -136,6 +141,7 @@ def section(
         sizes=tuple(_size_rows(by_size, codes)),
         size_labels=tuple(size_label(code) for code in codes),
         curves=tuple(groups.make_groups(digests, f"w{at}", room)),
+        sharing=sharing(digests),
         delay=plots.delay_by_size(
             [_median(seeds) for arms_ in by_size for seeds in arms_], arms, f"delay-{name}"
         ),

@@ -93,6 +93,8 @@ def resolve(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
     plane = settings.get("control_plane")
     if isinstance(plane, str | Path):
         settings = {**settings, "control_plane": planes.load(plane)}
+    if isinstance(settings.get("queues"), str | Path):
+        settings = {**settings, "queues_file": Path(settings["queues"]).name}
     for name, load in (
         ("costs", costs.load),
         ("interrupt", costs.load_interrupts),

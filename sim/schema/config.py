@@ -68,6 +68,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     admission: Admission = "gang"
     policy: PolicySpec = PolicySpec()
     queues: Queues | None = None  #: with quota; None is one queue without
+    queues_file: str = ""  #: the file's name, for people; empty where queues came as words
     control_plane: ControlPlane = ControlPlane()
     timeouts: Timeouts = Timeouts()
     faults: Faults = Faults()

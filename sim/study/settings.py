@@ -185,6 +185,7 @@ class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     admission: Admission = "gang"
     policy: PolicySpec = PolicySpec()  #: in a file its words stand in the arm itself
     queues: Queues | None = None  #: in a file the path of a queues file
+    queues_file: str = ""  #: its name; not in a file
 
     def check(self, place: str) -> None:
         """Raise ValueError if the arm makes no sense; `place` is the file it stands in."""
@@ -205,6 +206,7 @@ class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
             admission=self.admission,
             policy=self.policy,
             queues=self.queues,
+            queues_file=self.queues_file,
             control_plane=planes.load(environment.control_plane),
             timeouts=environment.timeouts,
             faults=environment.faults,
@@ -276,9 +278,13 @@ def read_settings(path: str | Path, kind: type[Settings], *, what: str) -> Setti
 
 def _read_arm(fields: dict[str, Any], settings_file: Path) -> dict[str, Any]:
     try:
-        if isinstance(fields.get("queues"), str):
-            found = queues.load(beside(fields["queues"], settings_file))
-            fields = {**fields, "queues": found}
+        if "queues_file" in fields:
+            raise ValueError("queues_file is unknown; give queues = 'FILE'")
+        if (path := fields.get("queues")) is not None:
+            if not isinstance(path, str):
+                raise ValueError(f"queues is {path!r}; give the path of a queues file, as text")
+            found = queues.load(beside(path, settings_file))
+            fields = {**fields, "queues": found, "queues_file": Path(path).name}
         return with_policy(fields)
     except ValueError as error:
         raise ValueError(f"arm {fields.get('name', '')!r}: {error}") from None
