@@ -253,6 +253,8 @@ class Considered:
     #: heads that found nobody to evict, and when time alone may change that; kept for the next
     #: slice, and void once anything else happens
     searched: tuple[tuple[str, int], ...] = ()
+    #: when the pass was, where past use of queues counts; else 0
+    now_us: int = 0
 
 
 ClusterEvent = (

@@ -91,6 +91,7 @@ class QuotaBook:
         "evicts",
         "file",
         "flavors_of",
+        "gpus",
         "has_easy",
         "has_others",
         "num_nodes",
@@ -177,6 +178,7 @@ class QuotaBook:
         tree, capacity = self.tree, self._capacity
         self.forget_lacks()
         self.num_nodes = len(capacity.nodes)
+        self.gpus = sum([node.capacity.gpus for node in capacity.nodes])  #: of all nodes
         self._flavor_of = {}
         totals = dict.fromkeys(tree.cells.values(), 0)
         for (name, resource), cell in tree.cells.items():

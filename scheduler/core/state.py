@@ -52,6 +52,7 @@ from scheduler.core.model import (
     Slice,
     of_one_shape,
 )
+from scheduler.core.pastuse import PastUse, matters
 from scheduler.core.placement import pack, place
 from scheduler.core.queueing import Family, GangState, WaitQueue, family_key, family_size
 from scheduler.core.queues import Queues
@@ -87,6 +88,10 @@ class ClusterState:
         self.book: QuotaBook | None = None
         if queues is not None:
             self.book = QuotaBook(self.capacity, queues)
+        #: what queues used of late, if the order of their heads depends on it
+        self.past: PastUse | None = None
+        if queues is not None and matters(queues.sharing):
+            self.past = PastUse(queues.sharing, len(queues.queues))
         self.queue = WaitQueue(0 if queues is None else len(queues.queues))
         self.reservations: dict[str, Reservation] = {}
         self.foreign: dict[str, tuple[int, PodShape]] = {}
@@ -395,6 +400,9 @@ def _admitted(state: ClusterState, event: Admitted) -> None:
         index = [names.index(role.name) for role in member.missing]
         placement = tuple([Slice(index[at], lo, hi, pods) for at, lo, hi, pods in placement])
     _take(state, member, placement)
+    if state.past is not None:
+        gpus = sum([(hi - lo) * each * roles[at].pod.gpus for at, lo, hi, each in placement])
+        state.past.note_start(member.queue, gpus)
     if member.held:
         state.forget_end(member)
         placement = member.held + placement
@@ -830,6 +838,8 @@ def _considered(state: ClusterState, event: Considered) -> None:
     state.until_us = event.until_us
     if event.searched or state.searched:
         state.searched = dict(event.searched)
+    if state.past is not None and state.book is not None:
+        state.past.note(event.now_us, state.book.tree, state.book.gpus)
     state.queue.note_seen()
 
 
@@ -923,12 +933,16 @@ def _queues_changed(state: ClusterState, event: QueuesChanged) -> None:
         raise ValueError("the state has no queues to change; build it with queues=")
     for name in list(state.claims):
         _drop_claim(state, state.gangs[name])
+    old = state.book.file
     book = QuotaBook(state.capacity, event.queues)
     queue_of = {name: book.queue_of(member.gang) for name, member in state.gangs.items()}
     waiting = list(state.queue.in_order())
     for member in waiting:
         state.queue.discard(member)
     state.book = book
+    past = PastUse(old.sharing, len(old.queues)) if state.past is None else state.past
+    needed = matters(event.queues.sharing)
+    state.past = past.kept_for(old, event.queues) if needed else None
     state.families = {}
     state.queue = WaitQueue(book.tree.num_queues)
     for name, reservation in state.reservations.items():

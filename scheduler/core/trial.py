@@ -27,6 +27,7 @@ from scheduler.core.events import (
     QueuesChanged,
 )
 from scheduler.core.model import FamilyKey, Phase, Placement, PodShape, Reservation, Slice
+from scheduler.core.pastuse import PastUse
 from scheduler.core.queueing import Family, GangState, WaitQueue
 from scheduler.core.quota import Undo as QuotaUndo
 from scheduler.core.quotabook import Option, QuotaBook
@@ -48,6 +49,7 @@ class Tried(Protocol):
     shrank: bool
     until_us: int
     searched: dict[str, int]
+    past: PastUse | None
     under_trial: Trial | None
 
     @property
@@ -100,6 +102,7 @@ class Trial:
         "_num_nodes",
         "_options",
         "_outer",
+        "_past",
         "_quota_log",
         "_reservations",
         "_said",
@@ -131,6 +134,7 @@ class Trial:
         self._num_nodes = len(state.capacity.nodes)
         self._grew, self._shrank, self._until_us = state.grew, state.shrank, state.until_us
         self._searched = state.searched
+        self._past = None if state.past is None else state.past.copied()
         queue = state.queue
         self._head_seen, self._head_left = queue.head_seen, queue.head_left
         self._seen = [line.seen for line in queue.lines]
@@ -156,7 +160,7 @@ class Trial:
         state.claims, state.gave_way = self._claims, self._gave_way
         self._undo_families()
         state.grew, state.shrank, state.until_us = self._grew, self._shrank, self._until_us
-        state.searched = self._searched
+        state.searched, state.past = self._searched, self._past
         state.queue.fresh = self._fresh
         state.queue.head_seen, state.queue.head_left = self._head_seen, self._head_left
         for line, seen in zip(state.queue.lines, self._seen, strict=True):

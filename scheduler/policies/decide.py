@@ -39,7 +39,7 @@ def decide(state: ClusterState, policy: Policy, now_us: int) -> tuple[Decision, 
     queue = state.queue
     head = queue.head()
     if head is None and not state.claims:
-        return _COMPLETE
+        return _COMPLETE if state.past is None else (Considered(now_us=now_us),)
     if state.book is not None:
         return decide_queued(state, policy, now_us)
     assert head is not None, "claims are for queues with quota"

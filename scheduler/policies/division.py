@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from math import floor, inf
 
-from scheduler.policies.usage import weights_by_usage
+from scheduler.core.usage import weights_by_usage
 
 
 @dataclass(slots=True)

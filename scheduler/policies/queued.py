@@ -32,8 +32,9 @@ from scheduler.core.state import ClusterState
 from scheduler.core.times import FOREVER_US, ends_us, to_us
 from scheduler.policies.easy import pass_by, promise
 from scheduler.policies.flavors import Mode, Outlook, Tried, ends, is_better
+from scheduler.policies.heads import QueueHead, aged, served
 from scheduler.policies.passes import Candidate, First, MayStart, Pass
-from scheduler.policies.policy import Head, Policy
+from scheduler.policies.policy import Policy
 from scheduler.policies.preempting import MOST_STEPS, Preempting
 from scheduler.policies.shadow import Shadow, shadow
 
@@ -47,24 +48,26 @@ def decide_queued(state: ClusterState, policy: Policy, now_us: int) -> tuple[Dec
     around = QueuedPass(state, state.book, policy, now_us)
     try:
         if not around.is_idle():
-            made = _serve(around, policy)
+            made = _serve(around)
             if made is not None:
                 return (made,)
             around.let_pass()
         if not around.ask_again:
             around.state_waits()
-            around.made.append(Considered(around.comes_back_us()))
+            around.made.append(around.considered(around.comes_back_us()))
     finally:
         around.end()
     return tuple(around.made)
 
 
-def _serve(around: QueuedPass, policy: Policy) -> Admit | Preempt | Considered | None:
+def _serve(around: QueuedPass) -> Admit | Preempt | Considered | None:
     """Serve the heads in turn; return what the first does that finds nodes, or victims.
 
     `Considered` ends a slice of a pass that takes long.
     """
-    for head in policy.serve(around.book.tree, around.heads()):
+    state, book = around.state, around.book
+    heads = around.heads()
+    for head in served(book.tree, book.file.sharing, heads, state.past, around.now_us):
         member = head.member
         way = around.best(member)
         if way.evicts is not None:
@@ -74,13 +77,13 @@ def _serve(around: QueuedPass, policy: Policy) -> Admit | Preempt | Considered |
                 return Admit(member.gang.name, way.placement)
             around.followers[member.queue] = member
             continue
-        discipline = around.book.disciplines[member.queue]
+        discipline = book.disciplines[member.queue]
         if discipline is Holding.STRICT:
             around.hold(member)
         elif discipline is Holding.EASY and around.promised is None:
             around.promise(member)
         if around.is_long():
-            return Considered(around.now_us, around.searched())
+            return around.considered(around.now_us, around.searched())
     return None
 
 
@@ -164,6 +167,11 @@ class QueuedPass(Pass):
         assert self._preempting is not None
         return tuple(self._preempting.searched.items())
 
+    def considered(self, until_us: int, searched: tuple[tuple[str, int], ...] = ()) -> Considered:
+        """Return what ends the pass; it says when that is only where past use counts."""
+        now_us = 0 if self.state.past is None else self.now_us
+        return Considered(until_us, searched, now_us)
+
     def comes_back_us(self) -> int:
         """Return when time alone may change what is decided here."""
         preempting = self._preempting
@@ -183,11 +191,11 @@ class QueuedPass(Pass):
             disciplines[at] is not Holding.EASY for at in queue.open_lines
         )
 
-    def heads(self) -> list[Head]:
+    def heads(self) -> list[QueueHead]:
         """Return the heads of all queues that may start now, evict others, or keep quota."""
         found = []
         preempting = self._preempting
-        book, tree = self.book, self.book.tree
+        book, tree, sharing = self.book, self.book.tree, self.book.file.sharing
         for line in self.state.queue.open_lines.values():
             member = line.head()
             assert member is not None
@@ -203,7 +211,9 @@ class QueuedPass(Pass):
             else:
                 continue
             amounts = first.amounts(member.size)
-            found.append(Head(member, options, amounts, _height(tree, member.queue, amounts)))
+            priority = aged(sharing, member.gang, self.now_us)
+            height = _height(tree, member.queue, amounts)
+            found.append(QueueHead(member, priority, options, amounts, height))
         return found
 
     def with_quota(self, member: GangState) -> list[Option]:

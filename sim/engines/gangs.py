@@ -383,7 +383,7 @@ class GangSimulation:
         state = self.state
         policy = self.policy
         waiting = state.queue.members
-        while waiting or state.claims:
+        while waiting or state.claims or state.past is not None:
             for decision in decide(state, policy, now_us):
                 if isinstance(decision, Admit):
                     self._start(decision, now_us)

@@ -1,9 +1,9 @@
 """Kueue's scheduling cycle around the product's functions, for tests only.
 
 Rules that only this driver has: when a refused gang is tried again (parked by its shape, woken by
-its tree, sticky while it preempts), the flavor at which its search goes on, starts with fewer
-pods, and that several heads of one cycle are decided against one picture of what runs, so that
-victims of two of them may overlap.
+its tree, sticky while it preempts), the flavor at which its search goes on, what a head keeps that
+finds no victims, starts with fewer pods, and that several heads of one cycle are decided against
+one picture of what runs, so that victims of two of them may overlap.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from scheduler.core.queues import Holding
+from scheduler.core.queues import Holding, Victims
+from scheduler.core.quota import NO_LIMIT, Amounts, QuotaTree
 from scheduler.core.times import to_us
 from scheduler.policies.contest import Attempt, Contest, Victim
 from scheduler.policies.flavors import Assignment, Mode, assign, flavors_of
-from scheduler.policies.heads import Head, by_quota, kept, next_by_share
+from scheduler.policies.heads import Head, by_borrowing, next_by_share
 from scheduler.policies.victims import victims
 from tests.golden import kueue
 from tests.golden.kueue_words import Fields
@@ -87,7 +88,10 @@ class Entry:
         self.found = found
         self.nominated = found
         self.evicts = evicts
-        self.head = Head(job.gang, found.amounts, found.height)
+        gang = job.gang
+        self.head = Head(
+            gang.name, gang.queue, gang.priority, gang.submit_us, found.amounts, found.height
+        )
         self.status = self.reason = self.requeue = ""
         self.deferred = False
 
@@ -161,7 +165,7 @@ class Cycles:
             if self.of.rules:
                 head = next_by_share(self.tree, [entry.head for entry in waiting])
             else:
-                head = min((entry.head for entry in waiting), key=by_quota)
+                head = min((entry.head for entry in waiting), key=by_borrowing)
             entry = next(entry for entry in waiting if entry.head is head)
             waiting.remove(entry)
             self.serve(entry, evicted)
@@ -325,6 +329,27 @@ class Cycles:
             for queue, line in enumerate(self.lines)
         }
         return {queue: names for queue, names in found.items() if names}
+
+
+def kept(tree: QuotaTree, head: Head) -> Amounts:
+    """Return what a head that finds no victims keeps from later heads of its cycle.
+
+    That is up to its queue's own quota, or up to its limit if it borrows; nothing if its queue may
+    reclaim from anybody, as it can have that back at any time.
+    """
+    queue = head.queue
+    if tree.queues[queue].reclaim is Victims.ANY:
+        return ()
+    found = []
+    for cell, amount in head.amounts:
+        most = tree.nominal[queue][cell]
+        if head.height > 0:
+            limit = tree.borrow[queue][cell]
+            most = most + limit if limit != NO_LIMIT else amount + tree.usage[queue][cell]
+        left = min(amount, most - tree.usage[queue][cell])
+        if left > 0:
+            found.append((cell, left))
+    return tuple(found)
 
 
 @contextmanager

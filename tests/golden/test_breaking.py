@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from scheduler import compiled
-from scheduler.policies import division, usage
+from scheduler.core import usage
+from scheduler.core.usage import Smoothed
+from scheduler.policies import division
 from scheduler.policies.division import Claim
-from scheduler.policies.usage import Smoothed
 from tests.golden import test_kai, test_kueue_usage
 from tests.golden.conftest import CHOSEN
 from tests.golden.scenarios import scenarios

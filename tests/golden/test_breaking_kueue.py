@@ -23,7 +23,7 @@ from tests.golden.scenarios import scenarios
 TESTS: tuple[ModuleType, ...] = (test_kueue_quota, test_kueue_victims, test_kueue_cycles)
 available, evict, in_order = QuotaTree.available, Attempt.evict, Candidates.in_order
 first_rule, is_better, next_queue = fair._first_rule, flavors.is_better, ByShare._next
-outlook, standing, kept = flavors.outlook, heads._standing, heads.kept
+outlook, share, kept = flavors.outlook, heads._share, kueue_cycles.kept
 rank = Share.rank.__get__
 
 
@@ -124,10 +124,10 @@ VICTIMS: Broken = {
 }
 HEADS: Broken = {
     "infinite shares are equal": (Share, "rank", property(lambda s: (rank(s)[0], 0))),
-    "heads by priority": (kueue_cycles, "by_quota", lambda head: heads.by_quota(head)[1:]),
-    "heads by age": (kueue_cycles, "by_quota", lambda head: heads._age(head)),
-    "heads by share alone": (heads, "_standing", lambda *args: (False, standing(*args)[1])),
-    "heads whatever their share": (heads, "_standing", lambda *args: (standing(*args)[0], 0)),
+    "heads by priority": (kueue_cycles, "by_borrowing", lambda head: heads._standing(head)),
+    "heads by age": (kueue_cycles, "by_borrowing", lambda head: heads._standing(head)[1:]),
+    "heads by share alone": (heads, "_share", lambda *args: (False, share(*args)[1])),
+    "heads whatever their share": (heads, "_share", lambda *args: (share(*args)[0], 0)),
     "nothing is kept": (kueue_cycles, "kept", lambda *_: ()),
     "all is kept": (kueue_cycles, "kept", lambda _, head: head.amounts),
 }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
+from scheduler.core import usage
 from scheduler.core.times import to_us
-from scheduler.policies import usage
 from tests.golden.scenarios import Scenario
 
 KINDS = ("usage",)

@@ -1,11 +1,10 @@
-"""The order of heads of several queues, and what one that waits keeps."""
+"""The order of heads of several queues."""
 
 from __future__ import annotations
 
-from scheduler.core.queues import Cohort, Flavor, Queue, Queues, Quota, Victims, checked
+from scheduler.core.queues import Cohort, Flavor, Queue, Queues, Quota, checked
 from scheduler.core.quota import QuotaTree
-from scheduler.policies.contest import Contender
-from scheduler.policies.heads import Head, by_quota, kept, next_by_share
+from scheduler.policies.heads import Head, by_borrowing, next_by_share
 
 
 def tree(*queues: Queue) -> QuotaTree:
@@ -20,17 +19,17 @@ def queue(name: str, nominal: int, cohort: str = "all", **words: object) -> Queu
 
 
 def head(at: int, gpus: int, *, priority: int = 0, submit_us: int = 0, height: int = 0) -> Head:
-    return Head(Contender(f"h{at}", at, priority, submit_us), ((0, gpus),), height)
+    return Head(f"h{at}", at, priority, submit_us, ((0, gpus),), height)
 
 
-def test_by_quota_who_borrows_less_comes_first_then_priority_then_age() -> None:
+def test_who_borrows_less_comes_first_then_priority_then_age() -> None:
     heads = [
         head(0, 1, height=1, priority=9),
         head(1, 1, submit_us=5),
         head(2, 1, submit_us=4),
         head(3, 1, priority=1, submit_us=6),
     ]
-    assert [one.gang.name for one in sorted(heads, key=by_quota)] == ["h3", "h2", "h1", "h0"]
+    assert [one.name for one in sorted(heads, key=by_borrowing)] == ["h3", "h2", "h1", "h0"]
 
 
 def test_by_share_a_tournament_goes_up_the_tree() -> None:
@@ -40,8 +39,8 @@ def test_by_share_a_tournament_goes_up_the_tree() -> None:
     order = []
     while heads:
         first = next_by_share(of, heads)
-        order.append(first.gang.name)
-        of.take(first.gang.queue, first.amounts)
+        order.append(first.name)
+        of.take(first.queue, first.amounts)
         heads.remove(first)
     assert order == ["h3", "h2", "h1", "h0"]
 
@@ -49,17 +48,5 @@ def test_by_share_a_tournament_goes_up_the_tree() -> None:
 def test_by_share_equal_shares_go_by_priority_then_age() -> None:
     of = tree(queue("a", 4), queue("b", 4), queue("c", 4))
     heads = [head(0, 1, submit_us=2), head(1, 1, submit_us=1), head(2, 1, priority=1, submit_us=3)]
-    assert next_by_share(of, heads).gang.name == "h2"
-    assert next_by_share(of, heads[:2]).gang.name == "h1"
-
-
-def test_a_head_that_waits_keeps_its_own_or_up_to_its_limit() -> None:
-    of = tree(queue("own", 4), queue("any", 4, reclaim=Victims.ANY), queue("limited", 4, borrow=2))
-    for at in range(3):
-        of.take(at, ((0, 3),))
-    assert kept(of, head(0, 5)) == ((0, 1),)
-    assert kept(of, head(0, 5, height=1)) == ((0, 5),)
-    assert kept(of, head(1, 5)) == ()
-    assert kept(of, head(2, 5, height=1)) == ((0, 3),)
-    of.take(2, ((0, 9),))
-    assert kept(of, head(2, 5, height=1)) == ()
+    assert next_by_share(of, heads).name == "h2"
+    assert next_by_share(of, heads[:2]).name == "h1"

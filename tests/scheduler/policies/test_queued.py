@@ -27,14 +27,25 @@ from scheduler.core.events import (
 )
 from scheduler.core.model import Gang, Node, Phase, PodShape, Role, Selector
 from scheduler.core.placement import place
-from scheduler.core.queues import Cohort, Flavor, Holding, Queue, Queues, Quota, Search, checked
+from scheduler.core.queues import (
+    Cohort,
+    Flavor,
+    Holding,
+    Queue,
+    Queues,
+    Quota,
+    Search,
+    Serve,
+    Sharing,
+    checked,
+)
 from scheduler.core.sentences import never, why
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import ends_us, to_us
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
 from scheduler.policies.explain import explain
-from scheduler.policies.policy import by_borrowing, by_share
+from scheduler.policies.heads import by_borrowing
 from scheduler.policies.queued import QueuedPass
 from scheduler.policies.spec import PolicySpec
 from tests.scheduler.core.driving import let_pass, nodes
@@ -129,7 +140,7 @@ def check_nobody_is_forgotten(state: ClusterState, now_s: float) -> None:
     assert state.book is not None
     around = QueuedPass(state, state.book, POLICY, to_us(now_s))
     try:
-        for head in by_borrowing(state.book.tree, around.heads()):
+        for head in sorted(around.heads(), key=by_borrowing):
             member = head.member
             found = [
                 option
@@ -390,21 +401,20 @@ def test_lowering_a_quota_kills_nothing_and_admits_nothing_until_it_is_met() -> 
         assert bool(state.gangs["next"].held) is starts
 
 
-def test_heads_are_served_by_share_where_the_policy_says_so() -> None:
+def test_heads_are_served_by_share_where_the_file_says_so() -> None:
     """Both borrow: y comes from the queue that has less of what is lent, though it is younger."""
     quota = {"all": {"gpus": Quota(4)}}
     names = ("a", "b", "idle")
     queues = tuple(Queue(name, "c", quota=quota) for name in names)
     file = Queues((Flavor("all"),), (Cohort("c"),), queues)
-    fair = replace(POLICY, serve=by_share)
-    for policy, first in ((POLICY, "x"), (fair, "y")):
-        state = ClusterState(nodes(4), queues=file)
+    for word, first in ((Serve.BORROWING, "x"), (Serve.SHARE, "y")):
+        state = ClusterState(nodes(4), queues=replace(file, sharing=Sharing(word)))
         for gang_of in (gang("r", 6, queue="a"), gang("s", 4, queue="b")):
             apply(state, GangSubmitted(gang_of))
-        let_pass(state, policy)
+        let_pass(state, POLICY)
         apply(state, GangSubmitted(gang("x", 2, queue="a", at_s=1.0)))
         apply(state, GangSubmitted(gang("y", 2, queue="b", at_s=2.0)))
-        made = let_pass(state, policy, 2.0)
+        made = let_pass(state, POLICY, 2.0)
         assert [each.gang for each in made if isinstance(each, Admit)] == [first]
 
 

@@ -6,9 +6,9 @@ from math import inf
 
 import pytest
 
+from scheduler.core import usage
 from scheduler.core.times import DAY_S, FOREVER_US, to_us
-from scheduler.policies import usage
-from scheduler.policies.usage import Association, Billed, Decayed, Smoothed
+from scheduler.core.usage import Association, Billed, Decayed, Smoothed
 
 WEEK_US = to_us(7 * DAY_S)
 

@@ -163,7 +163,7 @@ class Association:
     """A node of Slurm's tree: a user, or an account of users and accounts."""
 
     name: str  #: unique in the tree
-    shares: int = 1
+    shares: float = 1
     used: float = 0.0  #: of an account: with all below it
     is_user: bool = True
     below: list[Association] = field(default_factory=list)

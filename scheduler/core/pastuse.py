@@ -1,0 +1,177 @@
+"""What each queue used of late, as the words of its file count it: it orders heads, no more.
+
+What counts is GPUs of all flavors, claims included. Between two passes that is what ran after the
+first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from scheduler.core.capacity import GPUS
+from scheduler.core.queues import Queues, Serve, Sharing
+from scheduler.core.quota import NO_PARENT, QuotaTree
+from scheduler.core.times import to_us
+from scheduler.core.usage import (
+    Association,
+    Billed,
+    Decayed,
+    Smoothed,
+    fair_tree,
+    weights_by_usage,
+)
+
+#: a moving average has a new value after so long (Kueue's usual `usageSamplingInterval`)
+SAMPLING_US = to_us(300.0)
+
+
+def matters(words: Sharing) -> bool:
+    """True if the order of heads depends on past use."""
+    return words.heads in (Serve.USAGE, Serve.FAIR_TREE) or words.k > 0
+
+
+class PastUse:
+    """Counters of all queues, of the kind that the words need."""
+
+    __slots__ = (
+        "_billed",
+        "_cluster",
+        "_decayed",
+        "_gpus",
+        "_now_us",
+        "_running",
+        "_sampled_us",
+        "_smoothed",
+        "_words",
+    )
+
+    def __init__(self, words: Sharing, num_queues: int) -> None:
+        half_life_us = to_us(words.half_life_s)
+        self._words = words
+        self._smoothed: list[Smoothed] = []
+        self._billed: list[Billed] = []
+        self._decayed: list[Decayed] = []
+        if words.heads is Serve.USAGE:
+            self._smoothed = [Smoothed(half_life_us) for _ in range(num_queues)]
+        elif words.heads is Serve.FAIR_TREE:
+            self._billed = [Billed(half_life_us) for _ in range(num_queues)]
+        else:
+            self._decayed = [Decayed(half_life_us) for _ in range(num_queues)]
+        self._cluster = Decayed(half_life_us)  #: what all nodes could have given
+        self._running = [0] * num_queues  #: GPUs, since `_now_us`
+        self._gpus = 0  #: of all nodes
+        self._now_us = 0
+        self._sampled_us = 0
+
+    def copied(self) -> PastUse:
+        """Return equal counters, on which changes of these do not tell."""
+        copy = PastUse(self._words, 0)
+        copy._smoothed = [
+            Smoothed(one.half_life_us, dict(one.consumed), dict(one.penalty))
+            for one in self._smoothed
+        ]
+        copy._billed = [replace(one) for one in self._billed]
+        copy._decayed = [replace(one) for one in self._decayed]
+        copy._cluster = replace(self._cluster)
+        copy._running, copy._gpus = self._running, self._gpus
+        copy._now_us, copy._sampled_us = self._now_us, self._sampled_us
+        return copy
+
+    def kept_for(self, old: Queues, new: Queues) -> PastUse:
+        """Return counters for other queues: those of the same name go on, if they count alike."""
+        found = PastUse(new.sharing, len(new.queues))
+        found._now_us, found._sampled_us = self._now_us, self._sampled_us
+        mine = (self._words.heads, self._words.half_life_s)
+        if mine != (new.sharing.heads, new.sharing.half_life_s):
+            return found
+        copy = self.copied()
+        found._cluster = copy._cluster
+        before = {queue.name: at for at, queue in enumerate(old.queues)}
+        for at, queue in enumerate(new.queues):
+            was = before.get(queue.name)
+            if was is None:
+                continue
+            found._running[at] = self._running[was]
+            if self._smoothed:
+                found._smoothed[at] = copy._smoothed[was]
+            elif self._billed:
+                found._billed[at] = copy._billed[was]
+            else:
+                found._decayed[at] = copy._decayed[was]
+        return found
+
+    def note(self, now_us: int, tree: QuotaTree, gpus: int) -> None:
+        """Count what ran until now, and remember what runs from now on, of so many GPUs."""
+        self._advance(now_us)
+        cells = tree.cells_by_resource.get(GPUS, [])
+        usage = tree.usage
+        self._running = [sum([usage[at][c] for c in cells]) for at in range(tree.num_queues)]
+        self._gpus = gpus
+
+    def note_start(self, queue: int, gpus: int) -> None:
+        """Count a start at once, so that a queue does not start all it has before it counts."""
+        if self._smoothed:
+            self._smoothed[queue].start(SAMPLING_US, {GPUS: gpus})
+
+    def as_of(self, now_us: int) -> PastUse:
+        """Return the counters as they are by now."""
+        if now_us <= self._now_us:
+            return self
+        copy = self.copied()
+        copy._advance(now_us)
+        return copy
+
+    def _advance(self, now_us: int) -> None:
+        dt_us = now_us - self._now_us
+        if dt_us <= 0:
+            return
+        self._now_us = now_us
+        for at, running in enumerate(self._running):
+            if self._billed:
+                self._billed[at].advance(dt_us, running)
+            elif self._decayed:
+                self._decayed[at].advance(dt_us, running)
+        self._cluster.advance(dt_us, self._gpus)
+        if self._smoothed and now_us - self._sampled_us >= SAMPLING_US:
+            for one, running in zip(self._smoothed, self._running, strict=True):
+                one.sample(now_us - self._sampled_us, {GPUS: running})
+            self._sampled_us = now_us
+
+    # -- what it says ------------------------------------------------------------------------
+
+    def standings(self, tree: QuotaTree) -> list[float]:
+        """Return by queue whose heads come first: smaller is earlier."""
+        queues = range(tree.num_queues)
+        if self._smoothed:
+            return [self._smoothed[at].key({}, tree.weight[at]) for at in queues]
+        roots = [node for node, above in enumerate(tree.parent) if above == NO_PARENT]
+        below = [self._association(tree, node) for node in roots]
+        factors = fair_tree(_account("", 1.0, below))
+        return [-factors[tree.names[at]] for at in queues]
+
+    def _association(self, tree: QuotaTree, node: int) -> Association:
+        name, weight = tree.names[node], tree.weight[node]
+        if node < tree.num_queues:
+            return Association(name, weight, self._billed[node].amount_s)
+        below = [self._association(tree, child) for child in tree.children[node]]
+        return _account(name, weight, below)
+
+    def weights(self, tree: QuotaTree) -> list[float]:
+        """Return the weights of all nodes, less for those that used much (KAI's k)."""
+        found, k = list(tree.weight), self._words.k
+        used = [one.ratio_of(self._cluster) for one in self._decayed]
+        used += [0.0] * (len(tree.names) - len(used))
+        for node in range(len(tree.names)):
+            if node < tree.num_queues:
+                for above in tree.above(node):
+                    used[above] += used[node]
+        for children in tree.children:
+            parts = [tree.weight[child] for child in children]
+            reduced = weights_by_usage(parts, [used[child] for child in children], k)
+            for child, weight in zip(children, reduced, strict=True):
+                found[child] = weight
+        return found
+
+
+def _account(name: str, shares: float, below: list[Association]) -> Association:
+    return Association(name, shares, sum([one.used for one in below]), False, below)
