@@ -65,5 +65,9 @@ def show(file: Annotated[Path, typer.Argument(help="A queues file.")]) -> None:
     from sim.report.wording import aligned
     from sim.schema.queues import load
 
-    for line in aligned(shown.rows(load(file)), left=shown.LEFT):
+    queues = load(file)
+    for line in aligned(shown.rows(queues), left=shown.LEFT):
         print(line)
+    told = shown.words(queues.sharing)
+    if told:
+        print(f"sharing: {told}")

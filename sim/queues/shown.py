@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scheduler.core.queues import Cohort, Queue, Queues
+from scheduler.core.queues import Cohort, Queue, Queues, Sharing
 from scheduler.core.quota import NO_LIMIT, NO_PARENT, QuotaTree
-from scheduler.policies.queuesfile import UNITS
+from scheduler.policies.queuesfile import KEYS, UNITS
 
 HEADER = ("queue", "flavor", "resource", "nominal", "borrow", "lend", "with below", "at most", "")
 #: columns of text
@@ -48,11 +48,11 @@ def _rows(queues: Queues, tree: QuotaTree, node: int, depth: int) -> Iterator[tu
             flavor,
             name,
             *("-" if amount == NO_LIMIT else f"{amount / units:,.6g}" for amount in amounts),
-            _words(one) if first else "",
+            words(one) if first else "",
         )
         first = False
     if first:
-        yield (f"{'  ' * depth}{one.name}", *"-------", _words(one))
+        yield (f"{'  ' * depth}{one.name}", *"-------", words(one))
     for child in tree.children[node]:
         yield from _rows(queues, tree, child, depth + 1)
 
@@ -61,11 +61,15 @@ def _in_file(resource: str) -> tuple[str, int]:
     return next(((name, n) for name, (core, n) in UNITS.items() if core == resource), (resource, 1))
 
 
-def _words(one: Queue | Cohort) -> str:
-    """Return the words of a node that are not the usual ones."""
-    usual = Queue("") if isinstance(one, Queue) else Cohort("")
+def words(one: Queue | Cohort | Sharing) -> str:
+    """Return the words of a node, or of the file, that are not the usual ones."""
+    usual: Queue | Cohort | Sharing = Sharing()
+    shown = tuple(KEYS["sharing"])
+    if not isinstance(one, Sharing):
+        usual = Queue("") if isinstance(one, Queue) else Cohort("")
+        shown = (*_WORDS, *_WORDS_OF_FLAVORS)
     told = []
-    for word in (*_WORDS, *_WORDS_OF_FLAVORS):
+    for word in shown:
         value = getattr(one, word, None)
         if value != getattr(usual, word, None):
             text = (
