@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,8 +63,13 @@ def diff(
     run_a: Annotated[Path, typer.Argument(help="A run.")],
     run_b: Annotated[Path, typer.Argument(help="Another run of the same jobs.")],
     top: Annotated[int, typer.Option(help="Jobs to list.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every queue.")] = False,
 ) -> None:
-    """Say which jobs waited longer in one of two runs of the same jobs, and why."""
-    from sim.report.diff import diff_runs
+    """Say which jobs and queues waited longer in one of two runs of the same jobs, and why."""
+    from sim.report import diff as compared
 
-    print(diff_runs(run_a, run_b, top=top))
+    found = compared.compare(run_a, run_b)
+    if as_json:
+        print(json.dumps(compared.as_json(found, top=top), indent=1))
+    else:
+        print(compared.text(found, top=top))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,9 @@ import pandas as pd
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
 from scheduler.core.times import HOUR_S
+from sim.report import queue_diff
 from sim.report.omissions import never_lines
+from sim.report.queue_diff import QueuesDiff, queues_diff
 from sim.report.wording import aligned, counted, duration, exact, number
 from sim.runs.folder import read_manifest, read_table
 from sim.runs.left_out import unmet_requests
@@ -22,18 +26,38 @@ from sim.schema.tables import REASONS
 EQUAL_S = 1.0
 _COLUMNS = [
     "job",
+    "queue",
     "submit_s",
     "start_s",
+    "end_s",
+    "duration_s",
     "num_pods",
     "gpus",
     "outcome",
+    "held_gpu_s",
     "unmet",
     *(f"pending_{reason}_s" for reason in REASONS),
 ]
 
 
-def diff_runs(run_a: Path, run_b: Path, *, top: int = 10) -> str:
-    """Return, as text, which jobs waited longer in one of two runs of the same jobs, and why.
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """Two runs of the same jobs, until the shorter one ends."""
+
+    runs: tuple[Path, Path]
+    both: pd.DataFrame  #: jobs that both start, by name; columns end in `_a` or `_b`
+    only: tuple[int, int]  #: how many jobs one of them starts, and the other does not have
+    never: tuple[pd.DataFrame, pd.DataFrame]  #: jobs that can never start
+    queues: QueuesDiff | None  #: where one of them has several queues with quota
+
+    @property
+    def change_s(self) -> pd.Series[float]:
+        """By how much each job waits longer in B."""
+        return self.both["wait_s_b"] - self.both["wait_s_a"]
+
+
+def compare(run_a: Path, run_b: Path) -> Diff:
+    """Compare two runs of the same jobs: who waited longer in which, and why.
 
     Both are looked at until the shorter one ends: a job that has not started by then counts with
     its wait so far, and means over such jobs are lower bounds. A job that only one run starts is
@@ -41,12 +65,11 @@ def diff_runs(run_a: Path, run_b: Path, *, top: int = 10) -> str:
     are those of the whole runs.
 
     Raises:
-        ValueError: a folder is not a finished run, the runs share no job, or `top` is negative.
+        ValueError: a folder is not a finished run, or the runs share no job.
     """
-    if top < 0:
-        raise ValueError(f"--top is {top}; give 0 or more")
-    horizon_s = min(float(read_manifest(Path(run))["end_s"]) for run in (run_a, run_b))
-    (a, never_a), (b, never_b) = (_waits(run, horizon_s) for run in (run_a, run_b))
+    runs = (Path(run_a), Path(run_b))
+    horizon_s = min(float(read_manifest(run)["end_s"]) for run in runs)
+    (a, never_a), (b, never_b) = (_waits(run, horizon_s) for run in runs)
     both = a.add_suffix("_a").join(b.add_suffix("_b"), how="inner")
     if both.empty:
         raise ValueError(
@@ -61,19 +84,130 @@ def diff_runs(run_a: Path, run_b: Path, *, top: int = 10) -> str:
             f"{str(run_b)!r}; "
             "compare two runs of the same jobs"
         )
-    change_s = both["wait_s_b"] - both["wait_s_a"]
-    names = (Path(run_a).name, Path(run_b).name)
-    lines = [f"A  {run_a}", f"B  {run_b}", "", *_overall(both, change_s)]
-    lines += _left_out((a, b), (never_a, never_b), len(both))
+    only = (len(a) - len(both), len(b) - len(both))
+    return Diff(runs, both, only, (never_a, never_b), queues_diff(runs, both, horizon_s))
+
+
+def diff_runs(run_a: Path, run_b: Path, *, top: int = 10) -> str:
+    """Return what `compare` finds as text.
+
+    Raises:
+        ValueError: see `compare`; or `top` is negative.
+    """
+    return text(compare(run_a, run_b), top=top)
+
+
+def text(found: Diff, *, top: int = 10) -> str:
+    """Return a difference as text, with the `top` jobs whose wait grew most in either run.
+
+    Raises:
+        ValueError: `top` is negative.
+    """
+    _check(top)
+    both, change_s = found.both, found.change_s
+    lines = [f"A  {found.runs[0]}", f"B  {found.runs[1]}", "", *_overall(both, change_s)]
+    lines += _other_jobs(both)
+    lines += _left_out(found)
+    if found.queues is not None:
+        lines += _by_queue(found.queues)
     lines += ["", "Pending pod-hours by reason:", *_by_reason(both)]
     lines += ["", "Mean wait by GPUs of the gang:", *_by_size(both)]
-    for sign, who in ((1, f"B ({names[1]})"), (-1, f"A ({names[0]})")):
-        ranked = (change_s * sign).sort_values(ascending=False, kind="stable")
-        longest = ranked[ranked > EQUAL_S].index[:top]
+    for sign, who in (
+        (1, f"B ({found.runs[1].name})"),
+        (-1, f"A ({found.runs[0].name})"),
+    ):
+        longest = _longest(change_s * sign, top)
         if len(longest):
             lines += ["", f"Largest extra wait in {who}:"]
             lines += _job_rows(both.loc[longest], sign)
     return "\n".join(lines)
+
+
+def as_json(found: Diff, *, top: int = 10) -> dict[str, Any]:
+    """Return a difference as plain values; None where a figure has no meaning.
+
+    Raises:
+        ValueError: `top` is negative.
+    """
+    _check(top)
+    both, change_s = found.both, found.change_s
+    longer, shorter = int((change_s > EQUAL_S).sum()), int((change_s < -EQUAL_S).sum())
+    queues = None if found.queues is None else queue_diff.as_json(found.queues)
+    return {
+        "a": str(found.runs[0]),
+        "b": str(found.runs[1]),
+        "num_jobs": len(both),
+        "num_longer_in_b": longer,
+        "num_longer_in_a": shorter,
+        "num_as_long": len(both) - longer - shorter,
+        "num_other_jobs": int(_is_other(both).sum()),
+        "runs": {
+            run: {
+                "mean_wait_s": float(both[f"wait_s_{run}"].mean()),
+                "mean_wait_is_lower_bound": bool(both[f"is_open_{run}"].any()),
+                "num_not_started": int(both[f"is_open_{run}"].sum()),
+                "num_only_here": found.only[at],
+                "num_never_fits": len(found.never[at]),
+            }
+            for at, run in enumerate("ab")
+        },
+        "pending_pod_h": {str(reason): dict(zip("ab", h, strict=True))
+                          for reason, h in _pod_hours(both)},
+        "queues": None if queues is None else queues.pop("queues"),
+        **(queues or {}),
+        "longest": {
+            run: [
+                {
+                    "job": str(job),
+                    "queue": str(both[f"queue_{run}"][job]),
+                    "gpus": int(both["gpus_a"][job]),
+                    **{f"wait_{one}_s": float(both[f"wait_s_{one}"][job]) for one in "ab"},
+                }
+                for job in _longest(change_s * sign, top)
+            ]
+            for run, sign in (("a", -1), ("b", 1))
+        },
+    }  # fmt: skip
+
+
+def _check(top: int) -> None:
+    if top < 0:
+        raise ValueError(f"--top is {top}; give 0 or more")
+
+
+def _longest(longer_s: pd.Series[float], top: int) -> pd.Index:
+    """Return the jobs that wait longest on top of what they do in the other run."""
+    ranked = longer_s.sort_values(ascending=False, kind="stable")
+    return ranked[ranked > EQUAL_S].index[:top]
+
+
+def _is_other(both: pd.DataFrame) -> pd.Series[bool]:
+    """Return which jobs are not the same in both: they run longer, or ask for other GPUs."""
+    return (both["duration_s_a"] != both["duration_s_b"]) | (both["gpus_a"] != both["gpus_b"])
+
+
+def _other_jobs(both: pd.DataFrame) -> Iterable[str]:
+    is_other = _is_other(both)
+    if is_other.any():
+        job = both.index[is_other][0]
+        num = int(is_other.sum())
+        yield (
+            f"not the same jobs: {counted(num, 'job')} of these {'has' if num == 1 else 'have'} "
+            f"another run time or other GPUs in B, such as {str(job)!r}; so not all of the "
+            "difference is due to the policy"
+        )
+
+
+def _by_queue(found: QueuesDiff) -> Iterable[str]:
+    yield ""
+    yield "By queue:"
+    yield from (f"  {line}" for line in queue_diff.sentences(found))
+    yield from ("", "Wait by queue, and time from its first submission to its last end:")
+    yield from _indented(queue_diff.waits(found))
+    yield from ("", "GPU time by queue, in GPU-hours of the whole runs:")
+    yield from _indented(queue_diff.totals(found))
+    if rest := queue_diff.more(found):
+        yield f"  {rest}"
 
 
 def _waits(folder: Path, horizon_s: float) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -108,14 +242,12 @@ def _overall(both: pd.DataFrame, change_s: pd.Series[float]) -> Iterable[str]:
         )
 
 
-def _left_out(
-    there: Sequence[pd.DataFrame], never: Sequence[pd.DataFrame], num_both: int
-) -> Iterable[str]:
+def _left_out(found: Diff) -> Iterable[str]:
     """Say which jobs no figure counts: those that only one run starts, and why."""
-    only_a, only_b = (len(one) - num_both for one in there)
+    only_a, only_b = found.only
     if only_a or only_b:
         yield f"left out: {counted(only_a, 'job')} only in A, {exact(only_b)} only in B"
-    for name, jobs in zip("AB", never, strict=True):
+    for name, jobs in zip("AB", found.never, strict=True):
         if len(jobs):
             yield f"left out: {counted(len(jobs), 'job')} can never start in {name}"
             yield from (f"  {line}" for line in never_lines(unmet_requests(jobs)))
@@ -123,17 +255,23 @@ def _left_out(
 
 def _by_reason(both: pd.DataFrame) -> Iterable[str]:
     rows: list[Sequence[str]] = [("", "A", "B", "change")]
-    pods = both["num_pods_a"].to_numpy(np.float64)
-    for reason in REASONS:
-        in_a, in_b = (
-            float(both[f"pending_{reason}_s_{run}"].to_numpy(np.float64) @ pods) / HOUR_S
-            for run in "ab"
-        )
-        if in_a or in_b:
-            rows.append((TABLE[reason].label, number(in_a), number(in_b), _signed(in_b - in_a)))
+    for reason, (in_a, in_b) in _pod_hours(both):
+        rows.append((TABLE[reason].label, number(in_a), number(in_b), _signed(in_b - in_a)))
     if len(rows) == 1:
         return ["  no pod was pending in either run"]
     return _indented(rows)
+
+
+def _pod_hours(both: pd.DataFrame) -> Iterable[tuple[PendingReason, tuple[float, float]]]:
+    """Yield pending pod-hours in A and B for each reason that some pod had."""
+    pods = both["num_pods_a"].to_numpy(np.float64)
+    for reason in REASONS:
+        hours = [
+            float(both[f"pending_{reason}_s_{run}"].to_numpy(np.float64) @ pods) / HOUR_S
+            for run in "ab"
+        ]
+        if any(hours):
+            yield reason, (hours[0], hours[1])
 
 
 def _signed(value: float) -> str:

@@ -214,7 +214,9 @@ def digest(
         never=tuple(unmet_requests(run.jobs)),
         queues=()
         if teams.file is None
-        else queues.figures(run.jobs, run.queues, shared, run.config.queues or teams.file),
+        else queues.figures(
+            run.jobs, run.summary.get("queues", {}), shared, run.config.queues or teams.file
+        ),
         of_queues=tuple(_of_queues(run, _curve_window(shared), end_s, teams.names)),
     )
 

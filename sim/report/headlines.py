@@ -63,7 +63,7 @@ def run_lines(result: RunResult, out: Path) -> list[str]:
     lines = [f"{name:<11} {text}" for name, text in rows]
     if result.config.num_queues > 1:
         window = submission_window(result.jobs, figures["end_s"])
-        found = queues.figures(result.jobs, result.queues, window, result.config.queues)
+        found = queues.figures(result.jobs, figures["queues"], window, result.config.queues)
         lines += ["queues", *queues.run_lines(found)]
     lines += _left_out_lines(figures, result.cluster.num_nodes, is_live=_is_live(result))
     if len(result.rejected):

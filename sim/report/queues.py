@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
@@ -53,6 +53,9 @@ class QueueFigures:
     preemptions_caused: float  #: for its gangs
     lost_gpu_h: float  #: by evictions of its gangs
     caused_gpu_h: float  #: lost by gangs that were evicted for its own
+    makespan: Quantile  #: from its first submission to its last end, of these jobs
+    #: for which queues its gangs were evicted: how many, and GPU-hours lost; the most lost first
+    evicted_for: tuple[tuple[str, int, float], ...] = ()
 
     @property
     def waiting(self) -> float:
@@ -90,9 +93,9 @@ def labels(jobs: pd.DataFrame, file: Queues | None) -> pd.Series[str]:
 
 
 def figures(
-    jobs: pd.DataFrame, queues: pd.DataFrame, window: Window, file: Queues | None
+    jobs: pd.DataFrame, queues: Mapping[str, Mapping[str, Any]], window: Window, file: Queues | None
 ) -> tuple[QueueFigures, ...]:
-    """Return the figures of each queue: those of the table `queues`, or else of the labels of jobs.
+    """Return the figures of each queue: of `queues` of a summary, or else of the labels of jobs.
 
     `file` says which labels are one queue; delays are those of jobs of the window.
     """
@@ -100,9 +103,8 @@ def figures(
     inside = metrics.in_window(jobs, window)
     never = jobs.loc[jobs["outcome"] == "never_fits", "queue"].value_counts()
     used = (jobs["held_gpu_s"].groupby(jobs["queue"]).sum() / HOUR_S).to_dict()
-    rows: dict[str, dict[Any, Any]] = {row["queue"]: row for row in queues.to_dict("records")}
-    names = list(rows) or sorted(jobs["queue"].unique())
-    total = sum(row["nominal_gpus"] for row in rows.values())
+    names = list(queues) or sorted(jobs["queue"].unique())
+    total = sum(row["nominal_gpus"] for row in queues.values())
     all_used = sum(used.values())
     return tuple(
         _of_queue(
@@ -110,7 +112,7 @@ def figures(
             inside[inside["queue"] == name],
             int(never.get(name, 0)),
             window,
-            rows.get(name) or {"used_gpu_s": used[name] * HOUR_S, "nominal_gpus": nan,
+            queues.get(name) or {"used_gpu_s": used[name] * HOUR_S, "nominal_gpus": nan,
                                "share_ratio": used[name] / all_used if all_used else nan},
             total,
         )
@@ -123,7 +125,7 @@ def _of_queue(
     jobs: pd.DataFrame,
     num_never: int,
     window: Window,
-    row: dict[Any, Any],
+    row: Mapping[str, Any],
     total: float,
 ) -> QueueFigures:
     p50, p95 = metrics.queueing_delay(jobs, window, (0.5, 0.95))
@@ -141,14 +143,26 @@ def _of_queue(
         wait_p95=p95,
         waited_pod_h=waited,
         used_gpu_h=row["used_gpu_s"] / HOUR_S,
-        share_ratio=row["share_ratio"],
+        share_ratio=nan if row["share_ratio"] is None else row["share_ratio"],
         borrowed_gpu_h=row.get("borrowed_gpu_s", nan) / HOUR_S,
         lent_gpu_h=row.get("lent_gpu_s", nan) / HOUR_S,
         preemptions=row.get("preemptions", nan),
         preemptions_caused=row.get("preemptions_caused", nan),
         lost_gpu_h=row.get("preempted_lost_gpu_s", nan) / HOUR_S,
         caused_gpu_h=row.get("preempting_lost_gpu_s", nan) / HOUR_S,
+        makespan=makespan(jobs, window),
+        evicted_for=tuple(
+            (other, lost["preemptions"], lost["lost_gpu_s"] / HOUR_S)
+            for other, lost in row.get("evicted_for", {}).items()
+        ),
     )
+
+
+def makespan(jobs: pd.DataFrame, window: Window) -> Quantile:
+    """Return the time from the first submission to the last end; a bound if a job has none."""
+    is_open = bool(jobs["end_s"].isna().any())
+    end_s = window.horizon_s if is_open else jobs["end_s"].max()
+    return Quantile(float(end_s - jobs["submit_s"].min()) if len(jobs) else nan, is_open)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ PICTURES = "pictures"
 TABLES = "tables"
 TABLE_NAMES = (
     "headline", "reasons", "delay_by_size", "curves", "peaks", "days", "growth", "episodes",
-    "queues",
+    "queues", "evictions",
 )  # fmt: skip
 GROWTH_COLUMNS = [
     "workload", "arm", "window_days", "exponent", "exponent_low", "exponent_high", "why_unknown",
@@ -245,6 +245,10 @@ def _write_tables(
         "queues": (
             "what each queue waited, used, borrowed, lent and lost to evictions",
             _stack(digests, sharing.table_of),
+        ),
+        "evictions": (
+            "who was evicted for whom, by queue",
+            _stack(digests, sharing.evictions_of),
         ),
     }
     written = []

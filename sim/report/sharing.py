@@ -19,10 +19,12 @@ from sim.runs.metrics import Quantile
 
 #: queues in the open; the others unfold
 MOST_OPEN = 8
+MOST_EVICTED = 12
 MOST_PICTURES = 12  #: of a workload; one seed of each arm, the largest cluster first
 COLUMNS = (
     Column("wait", "p50", lambda q: q.wait_p50, duration),
     Column("wait", "p95", lambda q: q.wait_p95, duration),
+    Column("", "makespan", lambda q: q.makespan, duration),
     Column("", "pod-hours waited", lambda q: _known(q.waiting), number),
     Column("GPU time", "share", lambda q: _known(q.share_ratio), percent, in_points=True),
     Column("GPU time", "of all quota", lambda q: _known(q.nominal_ratio), percent, in_points=True),
@@ -61,6 +63,9 @@ class OfSize:
     rows: tuple[Row, ...]  #: of the queues that wait most; `nodes` of a row is the queue
     more: tuple[Row, ...]  #: of the others
     num_more: int
+    #: who was evicted for whom: arm, queue, for queue, gangs, GPU-hours lost
+    evicted: tuple[tuple[str, ...], ...]
+    num_evicted: int  #: pairs of queues; `evicted` has those that lost most
     curves: tuple[Curves, ...]
     is_open: bool  #: the largest cluster is shown, the others unfold
 
@@ -99,6 +104,7 @@ def _of_size(
             for name, one in of_seed.items():
                 waited[name] = max(waited.get(name, 0.0), one.waiting)
     names = sorted(waited, key=lambda name: -waited[name])
+    evicted = [row for seeds in arms for row in _evicted(seeds[0])]
     shown = _shown([one for seeds in found for of_seed in seeds for one in of_seed.values()])
     arm_names = [seeds[0].head.arm for seeds in arms]
     rows = [list(_rows(name, arm_names, found, shown)) for name in names]
@@ -109,9 +115,19 @@ def _of_size(
         rows=tuple(row for mine in rows[:MOST_OPEN] for row in mine),
         more=tuple(row for mine in rows[MOST_OPEN:] for row in mine),
         num_more=len(rows[MOST_OPEN:]),
+        evicted=tuple(row for _, row in sorted(evicted, key=lambda one: -one[0])[:MOST_EVICTED]),
+        num_evicted=len(evicted),
         curves=tuple(pictures[id(s[0])] for s in arms if id(s[0]) in pictures),
         is_open=is_open,
     )
+
+
+def _evicted(one: Digest) -> Iterator[tuple[float, tuple[str, ...]]]:
+    """Yield the GPU-hours lost by a queue for another, and the row that says so."""
+    for queue in one.queues:
+        for other, gangs, lost_gpu_h in queue.evicted_for:
+            texts = (one.head.arm, queue.queue, other, exact(gangs), number(lost_gpu_h))
+            yield lost_gpu_h, texts
 
 
 def _by_name(one: Digest) -> dict[str, QueueFigures]:
@@ -235,8 +251,18 @@ def _tidy(one: QueueFigures) -> dict[str, Any]:
         if isinstance(value, Quantile):
             row[f"{field.name}_s"] = value.value
             row[f"{field.name}_is_lower_bound"] = value.is_lower_bound
+        elif isinstance(value, tuple):
+            continue  # `evictions_of` has it
         elif isinstance(value, dict):
             row |= {f"waited_{reason}_pod_h": hours for reason, hours in value.items()}
         else:
             row[field.name] = None if isinstance(value, float) and isnan(value) else value
     return row
+
+
+def evictions_of(one: Digest) -> pd.DataFrame:
+    """Return who was evicted for whom as a tidy table."""
+    return pd.DataFrame(
+        [(queue.queue, *row) for queue in one.queues for row in queue.evicted_for],
+        columns=["queue", "for_queue", "preemptions", "lost_gpu_h"],
+    )

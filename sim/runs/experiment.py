@@ -17,7 +17,7 @@ from sim.engines.gangs import GangSimulation, ProgressCallback
 from sim.engines.records import Records, jobs_table, nodes_table
 from sim.engines.workload import Workload
 from sim.runs.folder import RunResult, versions
-from sim.runs.queues import queues_table, summary_of
+from sim.runs.queues import evictions, queues_table, summary_of
 from sim.runs.reader import OPTIONS, Reader, Reading, cut_by_node
 from sim.runs.summary import summarize
 from sim.schema import costs, planes, queues
@@ -191,7 +191,7 @@ def result_of(
     queues, by_queue = pd.DataFrame(), pd.DataFrame()
     if records.queues is not None:
         queues = queues_table(jobs, attempts, records)
-        summary["queues"] = summary_of(queues)
+        summary["queues"] = summary_of(queues, evictions(attempts, records))
         names = [queue.name for queue in records.queues.file.queues]
         if len(names) > 1:
             by_queue = records.log.table_by_queue(names)

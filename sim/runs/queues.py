@@ -51,13 +51,47 @@ def queues_table(jobs: pd.DataFrame, attempts: pd.DataFrame, records: Records) -
     return pd.DataFrame(rows)
 
 
-def summary_of(table: pd.DataFrame) -> dict[str, Any]:
-    """Return the same by queue, as summary.json has it: None where a figure has no meaning."""
-    return {
+def evictions(attempts: pd.DataFrame, records: Records) -> pd.DataFrame:
+    """Return who was evicted for whom: queue, for_queue, preemptions, lost_gpu_s."""
+    totals = records.queues
+    assert totals is not None
+    rows, by_whom = (
+        np.array([*some], np.int64)
+        for some in (records.evicted_for.keys(), records.evicted_for.values())
+    )
+    names = np.array([queue.name for queue in totals.file.queues], object)
+    whose = records.attempts["job"].to_numpy(np.int64)[rows]
+    table = pd.DataFrame(
+        {
+            "queue": names[totals.of_job[whose]],
+            "for_queue": names[totals.of_job[by_whom]],
+            "lost_gpu_s": attempts["lost_gpu_s"].to_numpy(np.float64)[rows],
+        }
+    )
+    found = table.groupby(["queue", "for_queue"], as_index=False).agg(
+        preemptions=("lost_gpu_s", "size"), lost_gpu_s=("lost_gpu_s", "sum")
+    )
+    by = ["lost_gpu_s", "preemptions", "queue", "for_queue"]
+    return found.sort_values(by, ascending=[False, False, True, True], ignore_index=True)
+
+
+def summary_of(table: pd.DataFrame, evicted: pd.DataFrame) -> dict[str, Any]:
+    """Return the same by queue, as summary.json has it: None where a figure has no meaning.
+
+    `evicted` is the table of `evictions`: what each queue lost, and for whom.
+    """
+    found: dict[str, dict[str, Any]] = {
         str(row["queue"]): {
-            name: None if isinstance(value, float) and not np.isfinite(value) else value
+            str(name): None if isinstance(value, float) and not np.isfinite(value) else value
             for name, value in row.items()
             if name != "queue"
         }
         for row in table.to_dict("records")
     }
+    for one in found.values():
+        one["evicted_for"] = {}
+    for row in evicted.to_dict("records"):
+        found[row["queue"]]["evicted_for"][row["for_queue"]] = {
+            name: row[name] for name in ("preemptions", "lost_gpu_s")
+        }
+    return found

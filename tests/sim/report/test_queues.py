@@ -66,6 +66,8 @@ def test_a_run_prints_what_each_queue_waited_used_borrowed_and_lost() -> None:
     u, v = found["u"], found["v"]
     assert u == ["2", "0 s", "0 s", "quota 71 %", "82 %", "50 %", "2.00", "0", "1", "0", "0.00556"]
     assert v == ["1", "0 s", "0 s", "–", "18 %", "50 %", "0", "2.00", "0", "1", "0"]
+    lost = {name: one["evicted_for"] for name, one in result.summary["queues"].items()}
+    assert lost == {"u": {"v": {"preemptions": 1, "lost_gpu_s": 20.0}}, "v": {}}
 
 
 def test_columns_of_what_no_queue_did_are_left_out() -> None:
@@ -195,6 +197,19 @@ def test_a_page_shows_the_queues_that_wait_most_and_folds_the_others(page: Path)
     assert "other queues" in svg
     assert "quota" in svg
     assert "queues 12, SHA-256" in text
+
+
+def test_a_page_says_who_was_evicted_for_whom(page: Path, folders: dict[str, Path]) -> None:
+    table = pd.read_csv(page.parent / "tables" / "evictions.csv")
+    attempts = RunResult.load(folders["borrow"]).attempts
+    evicted = attempts[attempts["outcome"] == "preempted"]
+    assert set(table["arm"]) == {"borrow"}
+    assert table["preemptions"].sum() == len(evicted)
+    assert table["lost_gpu_h"].sum() == pytest.approx(evicted["lost_gpu_s"].sum() / 3600)
+    most = table.loc[table["lost_gpu_h"].idxmax()]
+    row = f"| borrow | {most['queue']} | {most['for_queue']} | {most['preemptions']} | "
+    assert row in (page.parent / "report.md").read_text("utf-8")
+    assert "<summary>Who was evicted for whom</summary>" in page.read_text("utf-8")
 
 
 def test_curves_of_the_others_are_their_sum(folders: dict[str, Path]) -> None:

@@ -94,6 +94,20 @@ def test_preemptions_are_counted_for_both_sides(result: RunResult) -> None:
     assert queues["preemptions_caused"].sum() == len(evicted)
     assert queues["preempting_lost_gpu_s"].sum() == pytest.approx(lost.sum())
     assert queues.loc[["v", "w"], "preemptions_caused"].tolist() == [0, 0]  # they never evict
+    pairs = {
+        (queue, other): found
+        for queue, one in result.summary["queues"].items()
+        for other, found in one["evicted_for"].items()
+    }
+    for queue in queues.index:
+        for at, column, cost in (
+            (0, "preemptions", "preempted_lost_gpu_s"),
+            (1, "preemptions_caused", "preempting_lost_gpu_s"),
+        ):
+            mine = [found for pair, found in pairs.items() if pair[at] == queue]
+            assert sum(one["preemptions"] for one in mine) == queues.loc[queue, column]
+            lost = sum(one["lost_gpu_s"] for one in mine)
+            assert lost == pytest.approx(queues.loc[queue, cost])
 
 
 def test_use_and_waits_are_those_of_the_jobs(result: RunResult) -> None:
