@@ -10,10 +10,13 @@ import msgspec
 import pandas as pd
 
 import traces
+from scheduler.core.capacity import Capacity
+from scheduler.core.quotabook import QuotaBook
 from sim.engines.accounting import check_accounting
 from sim.engines.costed import CostedSimulation
 from sim.engines.faults import outages
 from sim.engines.gangs import GangSimulation, ProgressCallback
+from sim.engines.quotas import check_queues as check_queues_of
 from sim.engines.records import Records, jobs_table, nodes_table
 from sim.engines.workload import Workload
 from sim.runs.folder import RunResult, versions
@@ -122,6 +125,17 @@ def resolve(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
     planes.check(resolved.control_plane)
     _check_costs(resolved)
     return resolved
+
+
+def check_jobs_of_queues(jobs: pd.DataFrame, cluster: Cluster, config: RunConfig) -> None:
+    """Check, before a run, that its queues take all these jobs and have nodes.
+
+    Raises:
+        ValueError: see `QuotaBook` and `check_queues`.
+    """
+    if config.queues is not None:
+        book = QuotaBook(Capacity(cluster.build()), config.queues)
+        check_queues_of(jobs["queue"].fillna("").tolist(), book)
 
 
 def _check_costs(config: RunConfig) -> None:

@@ -8,6 +8,8 @@ from scheduler.core.queues import Queues
 from scheduler.core.quotabook import DEFAULT
 from scheduler.policies import queuesfile
 
+_MOST_FAULTS = 8
+
 
 def load(path: str | Path) -> Queues:
     """Read a queues file.
@@ -19,7 +21,17 @@ def load(path: str | Path) -> Queues:
         content = Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"queues file {str(path)!r}: {error.strerror}") from None
-    return queuesfile.read(content, f"queues file {str(path)!r}")
+    place = f"queues file {str(path)!r}"
+    try:
+        return queuesfile.read(content, place)
+    except ValueError as error:
+        faults = [line.removeprefix(f"{place}: ") for line in str(error).splitlines()]
+        if len(faults) == 1:
+            raise
+    told = "; ".join(f"({at}) {fault}" for at, fault in enumerate(faults[:_MOST_FAULTS], start=1))
+    rest = len(faults) - _MOST_FAULTS
+    more = f"; and {rest} more" if rest > 0 else ""
+    raise ValueError(f"{place} has {len(faults)} faults: {told}{more}")
 
 
 def queue_called(file: Queues, label: str) -> str:

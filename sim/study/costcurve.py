@@ -192,6 +192,12 @@ def _infeasible(plan: Plan, answer: Answer, bounds: Bounds) -> str:
         measured = next(
             one.measured for one in answer.evaluations if (one.seed, one.value) == (seed, most)
         )
+        if plan.arm.queues is not None and next(iter(answer.binds), "") == "quota":
+            share = percent(answer.binds["quota"])
+            way_out = (
+                f"{share} of the waiting is for quota, which more nodes do not raise: raise it in "
+                f"{plan.arm.queues_file}"
+            )
         otherwise = "relax the target"
         if measured.num_never_fits:
             never = counted(measured.num_never_fits, "job")

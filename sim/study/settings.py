@@ -261,19 +261,29 @@ def read_settings(path: str | Path, kind: type[Settings], *, what: str) -> Setti
         raise ValueError(f"{what} {str(path)!r}: {error.strerror}") from None
     try:
         fields = msgspec.toml.decode(content)
-        match fields.get("arm"):
-            case dict(arm):
-                fields["arm"] = _read_arm(arm, Path(path))
-            case list(arms):
-                fields["arm"] = [
-                    _read_arm(arm, Path(path)) if isinstance(arm, dict) else arm for arm in arms
-                ]
-        return msgspec.convert(fields, kind)
+        with_arms = {**fields, **_read_arms(fields, Path(path))}
+        return msgspec.convert(with_arms, kind)
+    except _ArmError as error:
+        raise ValueError(f"{what} {str(path)!r}: {error}") from None
     except (ValueError, RecursionError) as error:
         known = ", ".join(kind.__struct_encode_fields__)
         raise ValueError(
             f"{what} {str(path)!r}: {error}; fields at the top: {known} (docs/study.md)"
         ) from None
+
+
+class _ArmError(ValueError):
+    """A word of an arm is wrong; it says so itself, and fields at the top are no help."""
+
+
+def _read_arms(fields: dict[str, Any], settings_file: Path) -> dict[str, Any]:
+    match fields.get("arm"):
+        case dict(arm):
+            return {"arm": _read_arm(arm, settings_file)}
+        case list(arms):
+            read = [_read_arm(arm, settings_file) if isinstance(arm, dict) else arm for arm in arms]
+            return {"arm": read}
+    return {}
 
 
 def _read_arm(fields: dict[str, Any], settings_file: Path) -> dict[str, Any]:
@@ -287,7 +297,7 @@ def _read_arm(fields: dict[str, Any], settings_file: Path) -> dict[str, Any]:
             fields = {**fields, "queues": found, "queues_file": Path(path).name}
         return with_policy(fields)
     except ValueError as error:
-        raise ValueError(f"arm {fields.get('name', '')!r}: {error}") from None
+        raise _ArmError(f"arm {fields.get('name', '')!r}: {error}") from None
 
 
 def beside(path: str, settings_file: Path) -> str:

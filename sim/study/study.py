@@ -16,7 +16,7 @@ import pandas as pd
 from scheduler import whole
 from scheduler.core.times import DAY_S
 from sim.runs import owned
-from sim.runs.experiment import run
+from sim.runs.experiment import check_jobs_of_queues, run
 from sim.runs.folder import read_manifest
 from sim.runs.progress import Callback
 from sim.schema.config import RunConfig
@@ -316,6 +316,8 @@ def _run_study(
     for point in missing:
         if point.workload.jobs:  # a file that cannot be read is told at once, and leaves nothing
             make_jobs(point, folder, progress=progress)
+    # of jobs that are yet to be generated once they are, and all before the first run
+    _check_queues([point for point in missing if point.workload.jobs], folder)
     workloads = _workload_tasks(missing, folder)
     points = [_point_task(point, folder) for point in mine]
     reports = folder / "progress"
@@ -325,11 +327,26 @@ def _run_study(
     )
     try:
         with shown:
-            for tasks in (workloads, points):
-                run_tasks(tasks, reports, processes=processes, executor=executor)
+            run_tasks(workloads, reports, processes=processes, executor=executor)
+            _check_queues([point for point in missing if not point.workload.jobs], folder)
+            run_tasks(points, reports, processes=processes, executor=executor)
     finally:
         _clear(mine, folder)
     return outcome(study, folder)
+
+
+def _check_queues(points: Sequence[Point], out: Path) -> None:
+    """Raise ValueError, naming the arm, if its queues do not take the jobs of a point."""
+    for point in points:
+        if point.arm.queues is None:
+            continue
+        try:
+            check_jobs_of_queues(make_jobs(point, out), point.size.cluster, point.config)
+        except ValueError as error:
+            raise ValueError(
+                f"arm {point.arm.name!r} (queues file {point.arm.queues_file!r}) on workload "
+                f"{point.workload.name!r}: {error}"
+            ) from None
 
 
 def outcome(study: Study, out: str | Path) -> Outcome:
