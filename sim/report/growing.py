@@ -13,6 +13,7 @@ from sim.report.digest import Digest
 from sim.report.plots import GrowthLine
 from sim.report.wording import MINUS, counted, exact, listed
 from sim.runs import metrics
+from sim.runs.left_out import LeftOut
 
 TWO_SIZES = "from two cluster sizes its interval cannot be known; add a third"
 
@@ -126,9 +127,15 @@ def different_jobs(digests: Sequence[Digest]) -> str:
     """Say that sizes do not compare, where they run different parts of the same jobs."""
     if not has_same_jobs(digests):
         return ""
-    by_size = {one.head.nodes: one.whole.left_out for one in digests}
-    if len({one.names_sha256 for one in by_size.values()}) == 1:
+    by_arm: dict[str, dict[int, LeftOut]] = {}
+    for digest in digests:
+        by_arm.setdefault(digest.head.arm, {})[digest.head.nodes] = digest.whole.left_out
+    uneven = [
+        sizes for sizes in by_arm.values() if len({one.names_sha256 for one in sizes.values()}) > 1
+    ]
+    if not uneven:
         return ""
+    by_size = uneven[-1]
     parts = [
         f"{exact(one.of_jobs - one.num_jobs)} of {counted(one.of_jobs, 'job')} on "
         f"{counted(nodes, 'node')}"

@@ -13,6 +13,7 @@ from scheduler.core.times import DAY_S
 from sim.report import queues
 from sim.report.omissions import (
     UNEVEN,
+    UNEVEN_ARMS,
     left_out_sentence,
     never_lines,
     of_summary,
@@ -101,14 +102,18 @@ def _is_live(result: RunResult) -> bool:
 
 
 def _left_out_lines(
-    figures: Mapping[str, Any], nodes: int, *, is_live: bool = False
+    figures: Mapping[str, Any], nodes: int, *, arms: Sequence[str] = (), is_live: bool = False
 ) -> Iterator[str]:
     found = of_summary(figures)
     if found.num_jobs:
-        yield f"{'never fits':<11} {left_out_sentence(found, nodes, is_live=is_live)}"
+        said = left_out_sentence(found, nodes, arms=arms, is_live=is_live)
+        yield f"{'never fits':<11} {said}"
         for line in never_lines(requests_of_summary(figures)):
             yield f"{'':<11} {line}"
 
+
+Point = Mapping[str, Any]
+Figures = Mapping[str, Any]
 
 HEADER = (
     "workload", "nodes", "arm", "days", "pending p50", "p99", "max", "delay p50", "p95",
@@ -123,17 +128,28 @@ def study_lines(folders: Sequence[Path]) -> list[str]:
     if not any(of_summary(figures).num_jobs for _, figures in points):
         rows = [row[:-1] for row in rows]
     lines = list(aligned(rows, left=(0, 2)))
-    told: dict[tuple[str, str], list[str]] = {}
-    jobs: dict[tuple[str, str], set[str]] = {}
+    # who lacks the same jobs: of a workload and size by arm, of a workload and arm by size
+    of_size: dict[tuple[str, str], dict[str, list[tuple[Point, Figures]]]] = {}
+    sizes: dict[tuple[str, str, str], set[str]] = {}
     for point, figures in points:
-        told.setdefault(
-            (point["workload"], _size(point)), list(_left_out_lines(figures, point["nodes"]))
-        )
-        same_jobs = jobs.setdefault((point["workload"], point.get("jobs_sha256", "")), set())
-        same_jobs.add(of_summary(figures).names_sha256)
-    lines += [line for of_size in told.values() for line in of_size]
-    if any(len(names) > 1 for names in jobs.values()):
+        lacking = of_summary(figures).names_sha256
+        groups = of_size.setdefault((point["workload"], _size(point)), {})
+        groups.setdefault(lacking, []).append((point, figures))
+        jobs = (point["workload"], point.get("jobs_sha256", ""), point["arm"])
+        sizes.setdefault(jobs, set()).add(lacking)
+    arms_differ = False
+    for groups in of_size.values():
+        arms = [{str(point["arm"]) for point, _ in same} for same in groups.values()]
+        differ = any(one != arms[0] for one in arms)
+        arms_differ |= differ
+        for same in groups.values():
+            names = list(dict.fromkeys(str(point["arm"]) for point, _ in same))
+            of, found = same[0]
+            lines += _left_out_lines(found, of["nodes"], arms=names if differ else ())
+    if any(len(names) > 1 for names in sizes.values()):
         lines.append(f"{'':<11} {UNEVEN}")
+    if arms_differ:
+        lines.append(f"{'':<11} {UNEVEN_ARMS}")
     return lines
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sim.report.wording import counted, exact, percent
+from sim.report.wording import counted, exact, listed, percent
 from sim.runs.left_out import LeftOut
 
 if TYPE_CHECKING:
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: what pages say of sizes that run different parts of the same jobs
 UNEVEN = "These sizes run different jobs, so their figures are not comparable."
+#: and of arms: a quota that is too small for a job shuts it out
+UNEVEN_ARMS = "These arms run different jobs, so their figures are not comparable."
 
 
 def never_lines(requests: Sequence[tuple[str, int, str]], most: int = 5) -> list[str]:
@@ -25,27 +27,46 @@ def never_lines(requests: Sequence[tuple[str, int, str]], most: int = 5) -> list
     return [*lines, f"{exact(rest)} for other reasons; jobs.parquet has all"] if rest else lines
 
 
-def left_out_sentence(found: LeftOut, nodes: int, *, is_live: bool = False) -> str:
-    """Say how many jobs of a run can never start, and which figures lack them."""
+def left_out_sentence(
+    found: LeftOut, nodes: int, *, arms: Sequence[str] = (), is_live: bool = False
+) -> str:
+    """Say how many jobs of a run can never start, and which figures lack them.
+
+    `arms` are those for which it is so, where others on the same nodes differ.
+    """
+    under = f" under {listed(arms)}" if arms else ""
     share = f", {percent(found.share_ratio)} of the GPU-hours asked for" if found.gpu_h else ""
     them, their = ("it", "its") if found.num_jobs == 1 else ("them", "their")
     lacking = f"no figure counts {them}"
     if is_live:
         lacking = f"{their} pods are pending, and no delay counts {them}"
     return (
-        f"On {counted(nodes, 'node')} {exact(found.num_jobs)} of {counted(found.of_jobs, 'job')} "
+        f"On {counted(nodes, 'node')}{under} {exact(found.num_jobs)} of "
+        f"{counted(found.of_jobs, 'job')} "
         f"({counted(found.num_pods, 'pod')}{share}) can never start; {lacking}."
     )
 
 
 def left_out_sentences(digests: Sequence[Digest]) -> Iterator[str]:
-    """Say it once for each cluster size that lacks jobs, and how many rows of input were bad."""
-    said = set()
+    """Say it for each cluster size that lacks jobs, and how many rows of input were bad.
+
+    Arms are named where some lack other jobs than others.
+    """
+    on_nodes: dict[int, dict[str, list[Digest]]] = {}
     for one in digests:
-        found = one.whole.left_out
-        if found.num_jobs and (one.head.nodes, found.names_sha256) not in said:
-            said.add((one.head.nodes, found.names_sha256))
-            yield left_out_sentence(found, one.head.nodes, is_live=one.is_live)
+        groups = on_nodes.setdefault(one.head.nodes, {})
+        groups.setdefault(one.whole.left_out.names_sha256, []).append(one)
+    for nodes, groups in on_nodes.items():
+        for same in groups.values():
+            arms = list(dict.fromkeys(one.head.arm for one in same))
+            others = {one.head.arm for other in groups.values() if other is not same
+                      for one in other}  # fmt: skip
+            found = same[0].whole.left_out
+            if found.num_jobs:
+                differs = bool(others - set(arms))
+                yield left_out_sentence(
+                    found, nodes, arms=arms if differs else (), is_live=same[0].is_live
+                )
     reasons: dict[str, int] = {}
     bad, place = 0, ""
     for manifest in (one.manifest for one in digests):

@@ -100,6 +100,29 @@ def test_arms_with_and_without_queues_share_one_report() -> None:
         assert "--discipline" not in line or "strict" not in line.split("&&")[0]
 
 
+def test_jobs_that_one_arm_shuts_out_are_told_of_that_arm(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    jobs = pd.read_csv("jobs.csv")
+    jobs.loc[(jobs["queue"] == "u").idxmax(), "num_pods"] = 5
+    jobs.to_csv("jobs.csv", index=False)
+    assert study() == 0
+    text = capsys.readouterr().out
+    assert "never fits  On 2 nodes under strict 1 of 80 jobs (5 pods," in text
+    assert "These arms run different jobs, so their figures are not comparable." in text
+    assert "These sizes" not in text
+    page = Path("out/report.md").read_text("utf-8")
+    assert page.count("**Left out.** On 2 nodes under strict 1 of 80 jobs") == 1
+    assert "the sizes run different jobs" not in page
+    # where all arms lack it, none is named
+    Path("borrow.toml").write_text(STRICT)
+    Path("study.toml").write_text(STUDY.replace('[[arm]]\nname = "none"\n', ""))
+    assert study() == 0
+    text = capsys.readouterr().out
+    assert "never fits  On 2 nodes 1 of 80 jobs" in text
+    assert "These arms" not in text
+
+
 def test_an_edited_queues_file_runs_its_arm_again_and_no_other() -> None:
     def made() -> dict[str, int]:
         return {
