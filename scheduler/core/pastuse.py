@@ -6,8 +6,6 @@ first.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from scheduler.core.capacity import GPUS
 from scheduler.core.queues import Queues, Serve, Sharing
 from scheduler.core.quota import NO_PARENT, QuotaTree
@@ -21,8 +19,9 @@ from scheduler.core.usage import (
     weights_by_usage,
 )
 
-#: a moving average has a new value after so long (Kueue's usual `usageSamplingInterval`)
-SAMPLING_US = to_us(300.0)
+#: after so long a moving average has a new value (Kueue's usual `usageSamplingInterval`), and use
+#: is billed (Slurm's usual `PriorityCalcPeriod`)
+PERIOD_US = to_us(300.0)
 
 
 def matters(words: Sharing) -> bool:
@@ -34,14 +33,18 @@ class PastUse:
     """Counters of all queues, of the kind that the words need."""
 
     __slots__ = (
+        "_ahead",
         "_billed",
         "_cluster",
         "_decayed",
         "_gpus",
         "_now_us",
+        "_ranks",
         "_running",
         "_sampled_us",
         "_smoothed",
+        "_started",
+        "_weights",
         "_words",
     )
 
@@ -62,6 +65,12 @@ class PastUse:
         self._gpus = 0  #: of all nodes
         self._now_us = 0
         self._sampled_us = 0
+        #: queues and GPUs of starts since the last pass, of which no sample knows
+        self._started: list[tuple[int, int]] = []
+        # worked out once for a pass
+        self._ahead: PastUse | None = None
+        self._ranks: dict[str, float] = {}
+        self._weights: list[float] = []
 
     def copied(self) -> PastUse:
         """Return equal counters, on which changes of these do not tell."""
@@ -70,11 +79,12 @@ class PastUse:
             Smoothed(one.half_life_us, dict(one.consumed), dict(one.penalty))
             for one in self._smoothed
         ]
-        copy._billed = [replace(one) for one in self._billed]
-        copy._decayed = [replace(one) for one in self._decayed]
-        copy._cluster = replace(self._cluster)
+        copy._billed = [Billed(one.half_life_us, one.amount_s) for one in self._billed]
+        copy._decayed = [Decayed(one.half_life_us, one.amount_us) for one in self._decayed]
+        copy._cluster = Decayed(self._cluster.half_life_us, self._cluster.amount_us)
         copy._running, copy._gpus = self._running, self._gpus
         copy._now_us, copy._sampled_us = self._now_us, self._sampled_us
+        copy._started = list(self._started)
         return copy
 
     def kept_for(self, old: Queues, new: Queues) -> PastUse:
@@ -85,12 +95,14 @@ class PastUse:
         if mine != (new.sharing.heads, new.sharing.half_life_s):
             return found
         copy = self.copied()
-        found._cluster = copy._cluster
+        found._cluster, found._gpus = copy._cluster, copy._gpus
         before = {queue.name: at for at, queue in enumerate(old.queues)}
+        now_at: dict[int, int] = {}
         for at, queue in enumerate(new.queues):
             was = before.get(queue.name)
             if was is None:
                 continue
+            now_at[was] = at
             found._running[at] = self._running[was]
             if self._smoothed:
                 found._smoothed[at] = copy._smoothed[was]
@@ -98,56 +110,67 @@ class PastUse:
                 found._billed[at] = copy._billed[was]
             else:
                 found._decayed[at] = copy._decayed[was]
+        found._started = [(now_at[was], gpus) for was, gpus in self._started if was in now_at]
         return found
 
     def note(self, now_us: int, tree: QuotaTree, gpus: int) -> None:
-        """Count what ran until now, and remember what runs from now on, of so many GPUs."""
+        """End a pass: count what ran until now, and remember what runs on, of so many GPUs."""
         self._advance(now_us)
         cells = tree.cells_by_resource.get(GPUS, [])
         usage = tree.usage
         self._running = [sum([usage[at][c] for c in cells]) for at in range(tree.num_queues)]
         self._gpus = gpus
+        self._started = []
+        self._ahead = None
 
     def note_start(self, queue: int, gpus: int) -> None:
         """Count a start at once, so that a queue does not start all it has before it counts."""
         if self._smoothed:
-            self._smoothed[queue].start(SAMPLING_US, {GPUS: gpus})
+            self._smoothed[queue].start(PERIOD_US, {GPUS: gpus})
+            self._started.append((queue, gpus))
+            if self._ahead is not None:
+                self._ahead.note_start(queue, gpus)
 
     def as_of(self, now_us: int) -> PastUse:
-        """Return the counters as they are by now."""
+        """Return the counters as they are by now, to look at."""
         if now_us <= self._now_us:
             return self
-        copy = self.copied()
-        copy._advance(now_us)
-        return copy
+        ahead = self._ahead
+        if ahead is None or ahead._now_us != now_us:
+            ahead = self._ahead = self.copied()
+            ahead._advance(now_us)
+        return ahead
 
     def _advance(self, now_us: int) -> None:
         dt_us = now_us - self._now_us
         if dt_us <= 0:
             return
         self._now_us = now_us
+        self._ranks, self._weights = {}, []
         for at, running in enumerate(self._running):
             if self._billed:
-                self._billed[at].advance(dt_us, running)
+                self._billed[at].advance(dt_us, running, PERIOD_US)
             elif self._decayed:
                 self._decayed[at].advance(dt_us, running)
         self._cluster.advance(dt_us, self._gpus)
-        if self._smoothed and now_us - self._sampled_us >= SAMPLING_US:
+        if self._smoothed and now_us - self._sampled_us >= PERIOD_US:
             for one, running in zip(self._smoothed, self._running, strict=True):
                 one.sample(now_us - self._sampled_us, {GPUS: running})
             self._sampled_us = now_us
+            for queue, gpus in self._started:  # what runs since now is in no sample
+                self._smoothed[queue].start(PERIOD_US, {GPUS: gpus})
 
     # -- what it says ------------------------------------------------------------------------
 
-    def standings(self, tree: QuotaTree) -> list[float]:
-        """Return by queue whose heads come first: smaller is earlier."""
-        queues = range(tree.num_queues)
+    def standing(self, tree: QuotaTree, queue: int) -> float:
+        """Return when the head of a queue comes: smaller is earlier."""
         if self._smoothed:
-            return [self._smoothed[at].key({}, tree.weight[at]) for at in queues]
-        roots = [node for node, above in enumerate(tree.parent) if above == NO_PARENT]
-        below = [self._association(tree, node) for node in roots]
-        factors = fair_tree(_account("", 1.0, below))
-        return [-factors[tree.names[at]] for at in queues]
+            return self._smoothed[queue].key({}, tree.weight[queue])
+        if not self._ranks:
+            roots = [node for node, above in enumerate(tree.parent) if above == NO_PARENT]
+            below = [self._association(tree, node) for node in roots]
+            self._ranks = fair_tree(_account("", 1.0, below))
+        return -self._ranks[tree.names[queue]]
 
     def _association(self, tree: QuotaTree, node: int) -> Association:
         name, weight = tree.names[node], tree.weight[node]
@@ -158,18 +181,20 @@ class PastUse:
 
     def weights(self, tree: QuotaTree) -> list[float]:
         """Return the weights of all nodes, less for those that used much (KAI's k)."""
+        if self._weights:
+            return self._weights
         found, k = list(tree.weight), self._words.k
         used = [one.ratio_of(self._cluster) for one in self._decayed]
         used += [0.0] * (len(tree.names) - len(used))
-        for node in range(len(tree.names)):
-            if node < tree.num_queues:
-                for above in tree.above(node):
-                    used[above] += used[node]
+        for node in range(tree.num_queues):
+            for above in tree.above(node):
+                used[above] += used[node]
         for children in tree.children:
             parts = [tree.weight[child] for child in children]
             reduced = weights_by_usage(parts, [used[child] for child in children], k)
             for child, weight in zip(children, reduced, strict=True):
                 found[child] = weight
+        self._weights = found
         return found
 
 

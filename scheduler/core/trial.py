@@ -134,7 +134,7 @@ class Trial:
         self._num_nodes = len(state.capacity.nodes)
         self._grew, self._shrank, self._until_us = state.grew, state.shrank, state.until_us
         self._searched = state.searched
-        self._past = None if state.past is None else state.past.copied()
+        self._past = state.past
         queue = state.queue
         self._head_seen, self._head_left = queue.head_seen, queue.head_left
         self._seen = [line.seen for line in queue.lines]
@@ -172,6 +172,8 @@ class Trial:
     def note(self, event: ClusterEvent | Decision) -> None:
         """Note what the event may change."""
         state = self._state
+        if state.past is not None and isinstance(event, (Admitted, Considered)):
+            state.past = state.past.copied()
         if isinstance(event, GangSubmitted):
             self.note_gang(event.gang.name)
         elif isinstance(event, (ForeignPodBound, ForeignPodGone)):

@@ -145,17 +145,30 @@ class Billed:
     half_life_us: int = FOREVER_US
     amount_s: float = 0.0
 
-    def advance(self, dt_us: int, running: float) -> None:
-        """End a period in which `running` units were held: they decay as if held at its start.
+    def advance(self, dt_us: int, running: float, period_us: int = FOREVER_US) -> None:
+        """Let so much time pass in which `running` units were held, period by period.
 
-        The factor per second is 1 - 0.693 / half-life, so that 0.50007 is left after seven days
-        of seven.
+        What a period adds decays as if held at its start; the last period may be shorter. The
+        factor per second is 1 - 0.693 / half-life, so that 0.50007 is left after seven days of
+        seven.
         """
-        dt_s = dt_us / US_PER_S
-        kept = 1.0
-        if self.half_life_us < FOREVER_US:
-            kept = max(0.0, 1.0 - 0.693 * US_PER_S / self.half_life_us) ** dt_s
-        self.amount_s = (self.amount_s + running * dt_s) * kept
+        periods, rest_us = divmod(dt_us, period_us)
+        if periods:
+            kept = self._kept_ratio(period_us)
+            of_all = kept**periods
+            # kept + kept**2 + ... + kept**periods
+            grown = kept * (1.0 - of_all) / (1.0 - kept) if kept < 1.0 else periods
+            added = running * (period_us / US_PER_S)
+            self.amount_s = self.amount_s * of_all + added * grown
+        if rest_us:
+            added = running * (rest_us / US_PER_S)
+            self.amount_s = (self.amount_s + added) * self._kept_ratio(rest_us)
+
+    def _kept_ratio(self, dt_us: int) -> float:
+        if self.half_life_us >= FOREVER_US:
+            return 1.0
+        per_s = max(0.0, 1.0 - 0.693 * US_PER_S / self.half_life_us)
+        return float(per_s ** (dt_us / US_PER_S))
 
 
 @dataclass(slots=True)

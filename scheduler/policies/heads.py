@@ -7,13 +7,13 @@ who borrows less comes next; by share, a tournament goes up the tree. Both are K
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from scheduler.core.model import Gang
 from scheduler.core.pastuse import PastUse
 from scheduler.core.queueing import GangState
 from scheduler.core.queues import Serve, Sharing
-from scheduler.core.quota import Amounts, QuotaTree
+from scheduler.core.quota import NO_PARENT, Amounts, QuotaTree
 from scheduler.core.quotabook import Option
 from scheduler.core.times import to_us
 from scheduler.core.usage import age_ratio
@@ -106,8 +106,11 @@ def served(
 ) -> Iterable[QueueHead]:
     """Return heads in the order in which they are served; ask for each once it is its turn.
 
-    `past` is there if the words need it.
+    `past` is there if the words need it. Between two heads no usage may change but that of the
+    queue of the first.
     """
+    if len(heads) < 2:
+        return heads
     if words.heads is Serve.BORROWING:
         heads.sort(key=by_borrowing)
         return heads
@@ -115,54 +118,84 @@ def served(
     if words.heads is Serve.SHARE:
         return _by_share(tree, heads, tree.weight if now is None else now.weights(tree))
     assert now is not None
-    standings = now.standings(tree)
-    heads.sort(
-        key=lambda one: (one.is_whole, one.height > 0, standings[one.queue], *_standing(one))
-    )
+    standing = {head.queue: now.standing(tree, head.queue) for head in heads}
+    heads.sort(key=lambda one: (one.is_whole, one.height > 0, standing[one.queue], *_standing(one)))
     return heads
 
 
 def _by_share(tree: QuotaTree, heads: list[QueueHead], weights: list[float]) -> Iterator[QueueHead]:
-    """Yield the winner of a tournament, again and again; weights hold for that alone."""
-    waiting = {head.queue: head for head in heads}
+    """Yield first the heads that run in part, then the winners of the tournament."""
+    whole: dict[int, QueueHead] = {}
     for head in heads:
-        if not head.is_whole:
-            yield waiting.pop(head.queue)
-    while waiting:
-        tree.weight, own = weights, tree.weight
-        first = next_by_share(tree, list(waiting.values()))
-        tree.weight = own
-        yield waiting.pop(first.queue)
+        if head.is_whole:
+            whole[head.queue] = head
+        else:
+            yield head
+    tournament = Tournament(tree, list(whole.values()), weights)
+    while whole:
+        yield whole.pop(tournament.next().queue)
 
 
-def next_by_share(tree: QuotaTree, heads: Sequence[Head]) -> Head:
-    """Return the head to be served next; `heads`, of different queues, are not empty.
+#: whether a node borrows with a head's gang, its share then, and how the head compares
+_Key = tuple[bool, tuple[float, float], tuple[float | str, ...]]
+
+
+class Tournament:
+    """Heads of different queues in the order of Kueue's fair sharing.
 
     At each cohort the child wins that does not borrow what its head asks for, then the one with
-    the lower share with the head's gang, then by priority and age. Shares change with what is
-    taken, so ask again after each head. Trees are served in the order of their first queues.
+    the lower share with the head's gang, then by priority and age. Trees are served in the order of
+    their first queues. Shares change with what is taken, so a head is found once it is asked for;
+    until the next no usage may change but that of its queue.
     """
-    by_queue = {head.queue: head for head in heads}
-    root = tree.root(min(by_queue))
-    winner = _winner(tree, root, by_queue)
-    assert winner is not None
-    return winner
 
+    def __init__(
+        self, tree: QuotaTree, heads: Sequence[Head], weights: list[float] | None = None
+    ) -> None:
+        self._tree = tree
+        self._weights = tree.weight if weights is None else weights  #: hold for this alone
+        self._queues = sorted([head.queue for head in heads])
+        self._winners = {head.queue: head for head in heads}  #: below each node that has a head
+        self._keys: dict[int, _Key] = {}  #: how they compare with those of siblings
+        self._last = NO_PARENT  #: the queue of the head that was returned last
+        cohorts = {above for queue in self._queues for above in tree.above(queue)}
+        for queue in self._queues:
+            self._compare(queue)
+        for cohort in sorted(cohorts, key=lambda node: (tree.heights[node], node)):
+            self._play(cohort)
 
-def _winner(tree: QuotaTree, node: int, by_queue: Mapping[int, Head]) -> Head | None:
-    """Return the head that wins below a node."""
-    if node < tree.num_queues:
-        return by_queue.get(node)
-    best: Head | None = None
-    best_key: tuple[bool, tuple[float, float], tuple[float | str, ...]] | None = None
-    for child in tree.children[node]:
-        head = _winner(tree, child, by_queue)
-        if head is None:
-            continue
-        key = (*_share(tree, child, head), _standing(head))
-        if best_key is None or key < best_key:
-            best, best_key = head, key
-    return best
+    def next(self) -> Head:
+        """Return the next head; one must be left."""
+        tree, last = self._tree, self._last
+        if last != NO_PARENT:
+            self._queues.remove(last)
+            del self._winners[last]
+            for cohort in tree.above(last):
+                self._play(cohort)
+        found = self._winners[tree.root(self._queues[0])]
+        self._last = found.queue
+        return found
+
+    def _play(self, cohort: int) -> None:
+        """Find who wins below a cohort."""
+        winners, keys = self._winners, self._keys
+        best = NO_PARENT
+        for child in self._tree.children[cohort]:
+            if child in winners and (best == NO_PARENT or keys[child] < keys[best]):
+                best = child
+        if best == NO_PARENT:
+            del winners[cohort]
+        else:
+            winners[cohort] = winners[best]
+            self._compare(cohort)
+
+    def _compare(self, node: int) -> None:
+        """Work out how the head that wins below a node compares with those of its siblings."""
+        tree, head = self._tree, self._winners[node]
+        if tree.parent[node] != NO_PARENT:
+            tree.weight, own = self._weights, tree.weight
+            self._keys[node] = (*_share(tree, node, head), _standing(head))
+            tree.weight = own
 
 
 def _share(tree: QuotaTree, node: int, head: Head) -> tuple[bool, tuple[float, float]]:

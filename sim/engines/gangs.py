@@ -365,7 +365,7 @@ class GangSimulation:
         if self.agenda.next_us() > now_us:
             if self.claimed.since_us:
                 self._note_dropped(now_us)
-            if self.state.queue.members or self.state.claims:
+            if self.state.queue.members or self.state.claims or self.state.past is not None:
                 self._pass(now_us)
             if self.config.audit:
                 validate(self.state)

@@ -17,7 +17,7 @@ from scheduler.core.quota import NO_LIMIT, Amounts, QuotaTree
 from scheduler.core.times import to_us
 from scheduler.policies.contest import Attempt, Contest, Victim
 from scheduler.policies.flavors import Assignment, Mode, assign, flavors_of
-from scheduler.policies.heads import Head, by_borrowing, next_by_share
+from scheduler.policies.heads import Head, Tournament, by_borrowing
 from scheduler.policies.victims import victims
 from tests.golden import kueue
 from tests.golden.kueue_words import Fields
@@ -161,11 +161,10 @@ class Cycles:
         done: list[Entry] = []
         taken = self.tree.begin_trial()  # what heads take or hold in this cycle
         evicted: dict[str, Victim] = {}
-        while waiting:
-            if self.of.rules:
-                head = next_by_share(self.tree, [entry.head for entry in waiting])
-            else:
-                head = min((entry.head for entry in waiting), key=by_borrowing)
+        order = sorted((entry.head for entry in waiting), key=by_borrowing)
+        by_share = Tournament(self.tree, order) if self.of.rules else None
+        for first in order:
+            head = first if by_share is None else by_share.next()
             entry = next(entry for entry in waiting if entry.head is head)
             waiting.remove(entry)
             self.serve(entry, evicted)

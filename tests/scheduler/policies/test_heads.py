@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scheduler.core.queues import Cohort, Flavor, Queue, Queues, Quota, checked
 from scheduler.core.quota import QuotaTree
-from scheduler.policies.heads import Head, by_borrowing, next_by_share
+from scheduler.policies.heads import Head, Tournament, by_borrowing
 
 
 def tree(*queues: Queue) -> QuotaTree:
@@ -36,17 +36,16 @@ def test_by_share_a_tournament_goes_up_the_tree() -> None:
     """Within org the second borrows less; org as a whole borrows more than the third."""
     of = tree(queue("a", 0, "org"), queue("b", 2, "org"), queue("c", 2), queue("d", 20))
     heads = [head(0, 4), head(1, 4), head(2, 3), head(3, 1, submit_us=9)]
-    order = []
-    while heads:
-        first = next_by_share(of, heads)
+    tournament, order = Tournament(of, heads), []
+    for _ in heads:
+        first = tournament.next()
         order.append(first.name)
         of.take(first.queue, first.amounts)
-        heads.remove(first)
     assert order == ["h3", "h2", "h1", "h0"]
 
 
 def test_by_share_equal_shares_go_by_priority_then_age() -> None:
     of = tree(queue("a", 4), queue("b", 4), queue("c", 4))
     heads = [head(0, 1, submit_us=2), head(1, 1, submit_us=1), head(2, 1, priority=1, submit_us=3)]
-    assert next_by_share(of, heads).name == "h2"
-    assert next_by_share(of, heads[:2]).name == "h1"
+    assert Tournament(of, heads).next().name == "h2"
+    assert Tournament(of, heads[:2]).next().name == "h1"

@@ -81,6 +81,21 @@ def test_slurms_half_life_leaves_a_little_more_than_half() -> None:
     assert never.amount_s == 20.0
 
 
+def test_slurms_use_is_billed_by_periods_however_seldom_one_asks() -> None:
+    """Ten half-lives at once are 7,200 periods of 300 s and a last one of 100 s."""
+    period_us = to_us(300)
+    once, steps = Billed(WEEK_US, 5.0), Billed(WEEK_US, 5.0)
+    once.advance(10 * WEEK_US + to_us(100), 4.0, period_us)
+    for _ in range(10 * WEEK_US // period_us):
+        steps.advance(period_us, 4.0)
+    steps.advance(to_us(100), 4.0)
+    assert once.amount_s == pytest.approx(steps.amount_s)
+    assert once.amount_s > 4.0 * 604_800
+    never = Billed(FOREVER_US)
+    never.advance(to_us(700), 2.0, period_us)
+    assert never.amount_s == 1400.0
+
+
 def account(name: str, *below: Association, shares: int = 1) -> Association:
     return Association(name, shares, sum(one.used for one in below), False, list(below))
 

@@ -88,6 +88,34 @@ def test_a_start_counts_at_once() -> None:
     assert starts(state, 0.0) == ["a0", "a1", "a2", "b0"]
 
 
+def test_a_start_counts_at_once_after_a_time_without_passes() -> None:
+    """The average is due for a new value, which knows of what ran before the pass alone."""
+    state = cluster(Sharing(Serve.USAGE), gpus=4, a="root", b="root")
+    assert starts(state, 0.0) == []
+    for queue in "ab":
+        for number in range(3):
+            submit(state, f"{queue}{number}", queue, 1, HOUR)
+    assert starts(state, HOUR) == ["a0", "b0", "a1", "b1"]
+
+
+def test_a_start_counts_in_the_next_pass() -> None:
+    state = cluster(Sharing(Serve.USAGE), gpus=4, a="root", b="root")
+    assert starts(state, 0.0) == []
+    submit(state, "a0", "a", 1, HOUR)
+    assert starts(state, HOUR) == ["a0"]
+    for queue in "ab":
+        submit(state, f"{queue}1", queue, 3, HOUR + 1.0)
+    assert starts(state, HOUR + 1.0) == ["b1"]
+
+
+def test_by_the_fair_tree_a_long_run_counts_though_nothing_else_happened() -> None:
+    """a ran for ten half-lives and ended a minute ago, and b ran for that minute."""
+    state = cluster(Sharing(Serve.FAIR_TREE, half_life_s=HOUR), a="root", b="root")
+    runs(state, "g", "a", 0.0, 10 * HOUR)
+    runs(state, "h", "b", 10 * HOUR, 10 * HOUR + 60.0)
+    assert first_of(state, 10 * HOUR + 60.0, "a", "b") == "b"
+
+
 @pytest.mark.parametrize(("word", "first"), [(Serve.USAGE, "y"), (Serve.FAIR_TREE, "z")])
 def test_by_the_fair_tree_what_siblings_used_counts(word: Serve, first: str) -> None:
     """x and y are of one account, and x used all; neither y nor z used anything."""
@@ -159,8 +187,10 @@ def test_new_words_keep_what_was_counted() -> None:
 def test_a_trial_leaves_no_trace_in_past_use(word: Serve) -> None:
     state = cluster(Sharing(word, half_life_s=HOUR), a="root", b="root")
     assert state.past is not None and state.book is not None
-    before = state.past.standings(state.book.tree)
+    tree, before = state.book.tree, state.past
+    was = [before.standing(tree, at) for at in (0, 1)]
     with state.trial():
         runs(state, "g", "a", 0.0, HOUR)
-        assert state.past.standings(state.book.tree) != before
-    assert state.past.standings(state.book.tree) == before
+        assert [state.past.standing(tree, at) for at in (0, 1)] != was
+    assert state.past is before
+    assert [before.standing(tree, at) for at in (0, 1)] == was
