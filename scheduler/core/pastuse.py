@@ -24,11 +24,6 @@ from scheduler.core.usage import (
 PERIOD_US = to_us(300.0)
 
 
-def matters(words: Sharing) -> bool:
-    """True if the order of heads depends on past use."""
-    return words.heads in (Serve.USAGE, Serve.FAIR_TREE) or words.k > 0
-
-
 class PastUse:
     """Counters of all queues, of the kind that the words need."""
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isfinite
 
+from scheduler.core.times import to_us
+
 
 class Holding(StrEnum):
     """What a head that does not fit does to the gangs behind it."""
@@ -74,6 +76,11 @@ class Sharing:
     victims: tuple[ShareRule, ...] = ()
     age_s: float = 604800.0  #: a head that waited for so long has
     age_priority: int = 0  #: so much more priority among heads, and before that in proportion
+
+    @property
+    def uses_past(self) -> bool:
+        """True if the order of heads depends on what queues used before."""
+        return self.heads in (Serve.USAGE, Serve.FAIR_TREE) or self.k > 0
 
 
 @dataclass(slots=True)
@@ -178,6 +185,7 @@ def _faults(file: Queues) -> Iterator[str]:
         yield from _faults_of_node("queue", queue, queue.cohort, cohorts, flavors)
         yield from _faults_of_queue(queue, flavors)
     yield from _faults_of_sharing(file.sharing)
+    yield from _faults_of_use(file)
     queues = [queue.name for queue in file.queues]
     for alias, name in file.aliases.items():
         if name not in queues:
@@ -279,8 +287,8 @@ def _faults_of_queue(queue: Queue, flavors: Sequence[str]) -> Iterator[str]:
 
 def _faults_of_sharing(words: Sharing) -> Iterator[str]:
     for word, value in (("half_life_s", words.half_life_s), ("age_s", words.age_s)):
-        if not (isfinite(value) and value > 0):
-            yield f"sharing: {word} is {value}; give a number of seconds above 0"
+        if not (isfinite(value) and to_us(value) > 0):
+            yield f"sharing: {word} is {value}; give a number of seconds above 0, 1e-6 at least"
     if not (isfinite(words.k) and words.k >= 0):
         yield f"sharing: k is {words.k}; give a number of 0 or more"
     if words.k and words.heads is not Serve.SHARE:
@@ -292,6 +300,21 @@ def _faults_of_sharing(words: Sharing) -> Iterator[str]:
         yield f"sharing: age_priority is {words.age_priority}; give a whole number of 0 or more"
     if len(set(words.victims)) < len(words.victims):
         yield "sharing: victims has a rule more than once; leave one of them out"
+
+
+def _faults_of_use(file: Queues) -> Iterator[str]:
+    """Yield a fault if past use shall count, but none of it would be seen."""
+    words = file.sharing
+    owners: list[Queue | Cohort] = [*file.queues, *file.cohorts]
+    if words.uses_past and not any(
+        "gpus" in resources for owner in owners for resources in owner.quota.values()
+    ):
+        told = f"heads is {words.heads.value!r}" if not words.k else f"k is {words.k}"
+        yield (
+            f"sharing: {told}, so past use counts, which is that of GPUs; but there is no quota of "
+            "gpus, without which it is not known. Give quota.gpus to the queues, or set heads = "
+            "'borrowing' or heads = 'share' without k"
+        )
 
 
 def _choose(names: Sequence[str], what: str) -> str:

@@ -52,7 +52,7 @@ from scheduler.core.model import (
     Slice,
     of_one_shape,
 )
-from scheduler.core.pastuse import PastUse, matters
+from scheduler.core.pastuse import PastUse
 from scheduler.core.placement import pack, place
 from scheduler.core.queueing import Family, GangState, WaitQueue, family_key, family_size
 from scheduler.core.queues import Queues
@@ -90,7 +90,7 @@ class ClusterState:
             self.book = QuotaBook(self.capacity, queues)
         #: what queues used of late, if the order of their heads depends on it
         self.past: PastUse | None = None
-        if queues is not None and matters(queues.sharing):
+        if queues is not None and queues.sharing.uses_past:
             self.past = PastUse(queues.sharing, len(queues.queues))
         self.queue = WaitQueue(0 if queues is None else len(queues.queues))
         self.reservations: dict[str, Reservation] = {}
@@ -941,7 +941,7 @@ def _queues_changed(state: ClusterState, event: QueuesChanged) -> None:
         state.queue.discard(member)
     state.book = book
     past = PastUse(old.sharing, len(old.queues)) if state.past is None else state.past
-    needed = matters(event.queues.sharing)
+    needed = event.queues.sharing.uses_past
     state.past = past.kept_for(old, event.queues) if needed else None
     state.families = {}
     state.queue = WaitQueue(book.tree.num_queues)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from scheduler.core.model import Gang
-from scheduler.core.pastuse import PastUse
+from scheduler.core.pastuse import PERIOD_US, PastUse
 from scheduler.core.queueing import GangState
 from scheduler.core.queues import Serve, Sharing
 from scheduler.core.quota import NO_PARENT, Amounts, QuotaTree
 from scheduler.core.quotabook import Option
-from scheduler.core.times import to_us
+from scheduler.core.times import FOREVER_US, to_us
 from scheduler.core.usage import age_ratio
 
 
@@ -99,6 +99,11 @@ def aged(words: Sharing, gang: Gang, now_us: int) -> float:
         return gang.priority
     ratio = age_ratio(now_us - gang.submit_us, to_us(words.age_s))
     return gang.priority + words.age_priority * ratio
+
+
+def next_look_us(words: Sharing, now_us: int) -> int:
+    """Return when heads may come in another order though nothing happens: FOREVER_US if never."""
+    return now_us + PERIOD_US if words.age_priority or words.uses_past else FOREVER_US
 
 
 def served(

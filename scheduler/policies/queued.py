@@ -32,7 +32,7 @@ from scheduler.core.state import ClusterState
 from scheduler.core.times import FOREVER_US, ends_us, to_us
 from scheduler.policies.easy import pass_by, promise
 from scheduler.policies.flavors import Mode, Outlook, Tried, ends, is_better
-from scheduler.policies.heads import QueueHead, aged, served
+from scheduler.policies.heads import QueueHead, aged, next_look_us, served
 from scheduler.policies.passes import Candidate, First, MayStart, Pass
 from scheduler.policies.policy import Policy
 from scheduler.policies.preempting import MOST_STEPS, Preempting
@@ -174,8 +174,13 @@ class QueuedPass(Pass):
 
     def comes_back_us(self) -> int:
         """Return when time alone may change what is decided here."""
-        preempting = self._preempting
-        return self.until_us if preempting is None else min(self.until_us, preempting.until_us)
+        found, preempting = self.until_us, self._preempting
+        if preempting is not None:
+            found = min(found, preempting.until_us)
+        keeps = bool(self._held) or self._keeps_quota or self.promised is not None
+        if keeps and len(self.state.queue.open_lines) > 1 and self.state.ends:
+            found = min(found, next_look_us(self.book.file.sharing, self.now_us))
+        return found
 
     # -- heads -------------------------------------------------------------------------------
 

@@ -188,6 +188,12 @@ QUEUE = '[[queue]]\nname = "a"\n'
             QUEUE + "[sharing]\nhalf_life_s = 0",
             "half_life_s is 0.0; give a number of",
         ),
+        (QUEUE + "[sharing]\nhalf_life_s = 1e-7", "half_life_s is 1e-07; give .* 1e-6 at least"),
+        (
+            QUEUE + "quota.cpus = 1\n[sharing]\nheads = 'usage'",
+            "sharing: heads is 'usage', so past use counts, .* Give quota.gpus to the queues",
+        ),
+        (QUEUE + "[sharing]\nheads = 'share'\nk = 1", "sharing: k is 1.0, so past use counts"),
         (QUEUE + "[sharing]\nage_s = -1", "age_s is -1.0; give a number of seconds above 0"),
         (QUEUE + "[sharing]\nk = -1", "k is -1.0; give a number of 0 or more"),
         (QUEUE + "[sharing]\nk = 1", "k is 1.0, but heads is 'borrowing'; set heads = 'share'"),

@@ -9,7 +9,17 @@ import pytest
 from scheduler.core.decisions import Preempt
 from scheduler.core.events import GangFinished, GangSubmitted, QueuesChanged
 from scheduler.core.model import Gang, PodShape, Role
-from scheduler.core.queues import Cohort, Flavor, Queue, Queues, Quota, Serve, Sharing, Victims
+from scheduler.core.queues import (
+    Cohort,
+    Flavor,
+    Holding,
+    Queue,
+    Queues,
+    Quota,
+    Serve,
+    Sharing,
+    Victims,
+)
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import to_us
 from tests.scheduler.core.driving import nodes
@@ -31,10 +41,15 @@ def submit(
     apply(state, GangSubmitted(gang))
 
 
-def cluster(sharing: Sharing, gpus: int = 8, **cohort_of: str) -> ClusterState:
+def cluster(
+    sharing: Sharing, gpus: int = 8, discipline: Holding = Holding.STRICT, **cohort_of: str
+) -> ClusterState:
     """Return queues with quota for all the GPUs, in cohorts of that name below one root."""
     below = [Cohort(name, "root") for name in dict.fromkeys(cohort_of.values()) if name != "root"]
-    queues = tuple(Queue(name, above, quota=of(gpus)) for name, above in cohort_of.items())
+    queues = tuple(
+        Queue(name, above, quota=of(gpus), discipline=discipline)
+        for name, above in cohort_of.items()
+    )
     file = Queues((Flavor("all"),), (Cohort("root"), *below), queues, sharing=sharing)
     return ClusterState(nodes(gpus, 1), POLICY.order, file)
 
@@ -147,6 +162,26 @@ def test_a_head_gains_priority_while_it_waits_up_to_a_bound(age_priority: int, f
     submit(state, "b-next", "b", 8, 10 * HOUR, priority=5)
     apply(state, GangFinished("g"))
     assert starts(state, 10 * HOUR) == [f"{first}-next"]
+
+
+@pytest.mark.parametrize("discipline", [Holding.STRICT, Holding.EASY])
+def test_heads_are_looked_at_again_though_nothing_happens(discipline: Holding) -> None:
+    """What a waits adds no more after 100 s, and from 120 s on b has more: its gang may start."""
+    sharing = Sharing(age_s=100.0, age_priority=10)
+    state = cluster(sharing, a="root", b="root", c="root", discipline=discipline)
+    submit(state, "g", "c", 4, 0.0)
+    assert starts(state, 0.0) == ["g"]
+    submit(state, "a-next", "a", 8, 0.0)
+    submit(state, "b-next", "b", 4, 50.0, priority=3)
+    assert starts(state, 50.0) == []
+    assert state.until_us == to_us(350.0)
+    assert starts(state, 350.0) == ["b-next"]
+    state = cluster(Sharing(), a="root", b="root", c="root", discipline=discipline)
+    submit(state, "g", "c", 8, 0.0)
+    submit(state, "a-next", "a", 8, 0.0)
+    submit(state, "b-next", "b", 4, 50.0)
+    assert starts(state, 50.0) == ["g"]
+    assert state.until_us >= to_us(1e6)
 
 
 @pytest.mark.parametrize("word", list(Serve))
