@@ -78,7 +78,8 @@ def plain(source: str, name: str, column: pd.Series) -> pd.Series:
         column = _of_one_type(column)
     place = column.first_valid_index()
     first = None if place is None else column.loc[place]
-    is_text = name in BY_NAME and BY_NAME[name].dtype == "str"
+    dtype = BY_NAME.get(name, GPUS).dtype
+    is_text, is_flag = dtype == "str", dtype == "bool"
     kind = getattr(column.dtype, "kind", "O")
     what = ""
     if isinstance(column.dtype, pd.PeriodDtype | pd.IntervalDtype):
@@ -91,7 +92,7 @@ def plain(source: str, name: str, column: pd.Series) -> pd.Series:
         what = "lengths of time beside other values"
     elif kind == "c":
         what = "complex numbers"
-    elif kind == "b" or isinstance(first, bool | np.bool_):
+    elif not is_flag and (kind == "b" or isinstance(first, bool | np.bool_)):
         what = "true and false"
     elif isinstance(first, bytes):
         what = "bytes"
@@ -99,6 +100,7 @@ def plain(source: str, name: str, column: pd.Series) -> pd.Series:
         what = "lists or records"
     if what:
         wanted = "text" if is_text else "seconds" if name in TIMES else "numbers"
+        wanted = "true or false" if is_flag else wanted
         raise TraceError(
             f"{source}, column {name!r}: it holds {what}; write {wanted}"
             + (" or dates" if name == "submit_s" else "")

@@ -31,6 +31,9 @@ FINER_UNITS = {
     1e11: ("milliseconds", 10**3),
 }
 LATEST_S = min(FINER_UNITS)
+_KINDS = {"str": "text", "float64": "a number", "int32": "a whole number", "bool": "true or false"}
+#: words of a column of `bool`, in any case
+FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +41,14 @@ class Column:
     """One column and what its values may be."""
 
     name: str
-    dtype: str  #: str, float64 or int32
+    dtype: str  #: str, float64, int32 or bool
     default: object = None  #: None: required, or derived from other columns
     at_least: float = -np.inf
     above: float = -np.inf
 
     def wants(self) -> str:
         """Say what a value must be."""
-        kind = {"str": "text", "float64": "a number", "int32": "a whole number"}[self.dtype]
+        kind = _KINDS[self.dtype]
         if self.above > -np.inf:
             return f"{kind} above {self.above:g}"
         return f"{kind}, at least {self.at_least:g}" if self.at_least > -np.inf else kind
@@ -67,6 +70,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("pool", "str", ""),
     Column("cpu_per_pod", "float64", 0.0, at_least=0.0),
     Column("mem_gib_per_pod", "float64", 0.0, at_least=0.0),
+    Column("evicts", "bool", True),
+    Column("evictable", "bool", True),
     Column("outcome", "str", "completed"),
 )
 BY_NAME = {column.name: column for column in COLUMNS}
@@ -156,7 +161,7 @@ def parse(
             if name == "job":
                 bad += bad_names(typed[name], name, lines)
             continue
-        typed[name], wrong = _numbers(raw[name], column)
+        typed[name], wrong = (_flags if column.dtype == "bool" else _numbers)(raw[name], column)
         bad += [
             no_number(int(row), name, raw[name].iloc[row], column.wants())
             for row in np.flatnonzero(wrong)
@@ -207,6 +212,27 @@ def _finer(raw: pd.Series, typed: pd.Series, wrong: Iterable[int]) -> list[BadCe
         BadCell(row, "submit_s", shown(raw.iloc[row]), finer_unit(float(values[row])))
         for row in fine
     ]
+
+
+def _flags(
+    raw: pd.Series, column: Column
+) -> tuple[pd.Series, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    """Return which rows are true, and which are neither; those hold the default."""
+    if raw.dtype == bool:
+        return raw, np.zeros(len(raw), bool)
+    codes, cells = pd.factorize(raw)
+    known = [*(flag_of(cell, column) for cell in cells), bool(column.default)]
+    flags = np.array([column.default if one is None else one for one in known], bool)
+    wrong = np.array([one is None for one in known])
+    return pd.Series(flags[codes], index=raw.index), wrong[codes]
+
+
+def flag_of(cell: object, column: Column) -> bool | None:
+    """Return what one cell says; the default where it is blank, None where it is no word for it."""
+    text = str(cell).strip().lower()
+    if isinstance(cell, float) and cell in (0.0, 1.0):
+        text = str(int(cell))
+    return FLAGS.get(text) if text else bool(column.default)
 
 
 def _numbers(
@@ -416,6 +442,8 @@ def _is_sound(values: pd.Series, column: Column) -> bool:
         return False
     if column.dtype == "str":
         return column.name != "job" or bool(values.is_unique)
+    if column.dtype == "bool":
+        return True
     low, high = values.min(), values.max()
     most = LATEST_S if column.name == "submit_s" else LARGEST
     return bool(low >= column.at_least and low > column.above and high <= most) and not bool(

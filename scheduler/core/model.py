@@ -211,6 +211,9 @@ class Gang(NamedTuple):
     queue: str = ""
     min_member: int = 0  #: fewest pods that must exist before it is considered; 0 means all
     ordinal: int = 0  #: place in the submission file: breaks ties before the name does
+    #: False: its class says `preemptionPolicy: Never`, and it starts only where nobody has to leave
+    evicts: bool = True
+    evictable: bool = True  #: False: it could not come back, so it never leaves for others
 
     @property
     def num_pods(self) -> int:

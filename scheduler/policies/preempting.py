@@ -82,7 +82,7 @@ class Preempting:
         words = self._book.file.queues[member.queue]
         if words.within is Victims.NEVER and words.reclaim is Victims.NEVER:
             return False
-        if member.held or member.lost_claims >= MOST_LOST_CLAIMS:
+        if not member.gang.evicts or member.held or member.lost_claims >= MOST_LOST_CLAIMS:
             return False
         if member.gang.name in self._state.searched:
             return False
@@ -235,6 +235,8 @@ class Preempting:
         min_runtime_us, max_lost_us = to_us(words.min_runtime_s), to_us(words.max_lost_s)
         for member in self._by_queue()[queue]:
             gang = member.gang
+            if not gang.evictable:
+                continue
             at_us = member.admitted_us + min_runtime_us
             if at_us > now_us:
                 self.until_us = min(self.until_us, at_us)

@@ -125,6 +125,8 @@ class GangSimulation:
             work.queue,
             repeat(0),
             count(),
+            work.evicts,
+            work.evictable,
             strict=False,
         )
         self._gangs: Iterator[Gang] = map(Gang._make, fields)

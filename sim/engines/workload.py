@@ -52,6 +52,8 @@ class Workload:
         self.priority: list[int] = jobs["priority"].tolist()
         self.queue: list[str] = jobs["queue"].tolist()
         self.min_member: list[int] = jobs["min_member"].tolist()
+        self.evicts: list[bool] = jobs["evicts"].tolist()
+        self.evictable: list[bool] = jobs["evictable"].tolist()
         self.roles: list[tuple[Role, ...]] = []
         self.role_gpus: list[tuple[int, ...]] = []
         #: distinct roles, and for each job the index of its own there

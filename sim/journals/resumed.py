@@ -384,6 +384,8 @@ def _jobs(built: Scene) -> pd.DataFrame:
             "job": gang.name,
             "queue": gang.queue,
             "priority": gang.priority,
+            "evicts": gang.evicts,
+            "evictable": gang.evictable,
             "submit_s": to_s(gang.submit_us),
             "duration_s": duration_s,
             "walltime_s": to_s(gang.walltime_us) if gang.walltime_us < FOREVER_US else duration_s,

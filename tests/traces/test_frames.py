@@ -72,6 +72,7 @@ def test_types_of_data_frames(jobs: pd.DataFrame) -> None:
     ("jobs", "message"),
     [
         (frame().assign(gpus=[True, False]), "column 'gpus': it holds true and false"),
+        (frame().assign(evicts=pd.to_timedelta([1, 2], "s")), "evicts.*; write true or false"),
         (frame().assign(user=pd.to_datetime(["2024", "2025"])), "column 'user': it holds dates"),
         (frame().assign(submit_s=["2024-01-01", "2024-01-02"]), "with pandas.to_datetime"),
         (frame().assign(submit_s=[0, 1.7e12]), "row 2, column 'submit_s': .* milliseconds"),
@@ -87,6 +88,15 @@ def test_data_frames_that_are_refused(jobs: pd.DataFrame, message: str) -> None:
     with pytest.raises(TraceError, match=message) as refused:
         traces.complete(jobs)
     assert "--" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [[False, True], objects(False, None), pd.array([False, None], "boolean"), [0.0, np.nan]],
+    ids=["numpy", "objects", "with missing ones", "numbers"],
+)
+def test_flags_in_data_frames(flags: object) -> None:
+    assert traces.complete(frame().assign(evictable=flags))["evictable"].tolist() == [False, True]
 
 
 def test_tables_put_together() -> None:

@@ -20,11 +20,14 @@ from traces.formats.source import Source
 
 Write = Callable[..., Path]
 HEADER = "job,submit_s,duration_s,num_pods,gpus_per_pod,walltime_s,priority,user"
+FLAGS = HEADER.replace("priority", "evicts")
 GOOD = "good,0,60,2,8,90,1,ann"
+WORDS = [
+    "", "0", "1", "8", "-1", "2.5", "1e3", "x", "nan", "NA", "inf", "0x10", " 1", "007", "+1",
+    "true", "False", "no", "1.0",
+]  # fmt: skip
 CELLS = st.one_of(
-    st.sampled_from(
-        ["", "0", "1", "8", "-1", "2.5", "1e3", "x", "nan", "NA", "inf", "0x10", " 1", "007", "+1"]
-    ),
+    st.sampled_from(WORDS),
     st.text(st.characters(codec="utf-8", exclude_characters='\n\r"'), max_size=4),
 )
 ROWS = st.lists(st.lists(CELLS, min_size=8, max_size=8), min_size=1, max_size=5)
@@ -40,12 +43,12 @@ def outcome(read: Callable[[], Reading]) -> tuple[str, pd.DataFrame, pd.DataFram
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
-@given(rows=ROWS, ending=st.sampled_from(["\n", "\r\n"]))
+@given(rows=ROWS, header=st.sampled_from([HEADER, FLAGS]), ending=st.sampled_from(["\n", "\r\n"]))
 def test_a_table_read_at_once_is_the_one_read_cell_by_cell(
-    rows: list[list[str]], ending: str, tmp_path: Path
+    rows: list[list[str]], header: str, ending: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "jobs.csv"
-    lines = [HEADER, GOOD, *(",".join(cells) for cells in rows)]
+    lines = [header, GOOD, *(",".join(cells) for cells in rows)]
     path.write_bytes(ending.join([*lines, ""]).encode())
     at_once = outcome(lambda: jobs.read(Source(path), Options("skip")))
     by_cell = outcome(lambda: jobs._read_by_cell(Source(path), Options("skip")))
@@ -61,6 +64,7 @@ def test_a_table_read_at_once_is_the_one_read_cell_by_cell(
         ['"' + HEADER.replace(",", '","') + '"', GOOD],
         ["# made by hand", HEADER, GOOD],
         [HEADER.replace(",", ";"), GOOD.replace(",", ";")],
+        [FLAGS, GOOD, "b,1,60,2,8,90,false,bob", "c,1,60,2,8,90,,bob"],
     ],
 )
 def test_plain_tables_are_read_at_once(written: Write, lines: list[str]) -> None:

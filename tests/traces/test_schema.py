@@ -147,3 +147,17 @@ def test_quorum_is_checked_against_the_pods_that_gpus_make() -> None:
     assert complete(jobs(gpus=[16, 8], min_member=[2, 1]))["min_member"].tolist() == [2, 1]
     with pytest.raises(TraceError, match=r"row 2, column 'min_member': '2' must not exceed"):
         complete(jobs(gpus=[16, 8], min_member=[2, 2]))
+
+
+def test_flags_in_any_words() -> None:
+    """Those that a table does not say are true."""
+    assert complete(jobs(gpus=[1, 1]))[["evicts", "evictable"]].to_numpy().all()
+    words = ["true", "No", "", "0", None, " FALSE ", "yes", "1"]
+    many = jobs(job=list("abcdefgh"), submit_s=0.0, duration_s=1.0, gpus=1, evicts=words)
+    found = complete(many.assign(evictable=[1, 0, True, 1.0, 0, None, False, 1]))
+    assert found["evicts"].tolist() == [True, False, True, False, True, False, True, True]
+    assert found["evictable"].tolist() == [True, False, True, True, False, True, False, True]
+    assert complete(found)["evicts"].tolist() == found["evicts"].tolist()
+    for column, value in (("evicts", "maybe"), ("evictable", "2")):
+        with pytest.raises(TraceError, match=f"row 1, .*'{column}': '{value}' must be true or f"):
+            complete(jobs(gpus=[1, 1]).assign(**{column: [value, "1"]}))

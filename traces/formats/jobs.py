@@ -170,8 +170,8 @@ def _without_results(rows: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
         jobs["outcome"] = jobs["outcome"].where(~jobs["outcome"].isin(OF_A_RUN), UNKNOWN)
     notes.append(
         f"this is the table of a run: its {len(rows.columns.difference(jobs.columns))} columns of "
-        "results are ignored; it does not have the jobs' CPUs, memory, GPU models and pools, "
-        "so take the run's own jobs file where jobs ask for these"
+        "results are ignored; it does not have the jobs' CPUs, memory, GPU models and pools, nor "
+        "which evict and may be evicted, so take the run's own jobs file where jobs ask for these"
     )
     return jobs
 

@@ -213,6 +213,8 @@ def _rows(jobs: list[_Job], zero_s: float) -> Iterator[dict[str, object]]:
             "gpus_per_pod": gpus,
             "last_pod_gpus": small[0].pod.gpus if is_last else gpus,
             "priority": gang.priority,
+            "evicts": gang.evicts,
+            "evictable": gang.evictable,
             "queue": gang.queue or gang.name.partition("/")[0],
             "cpu_per_pod": max(role.pod.cpu_milli for role in roles) / MILLI,
             "mem_gib_per_pod": max(role.pod.mem_bytes for role in roles) / GIB,

@@ -21,7 +21,12 @@ from traces.formats.source import Layout, Source, encoding_of
 from traces.schema import BY_NAME, DERIVED, EMPTY, GPUS, Column, TraceError, check_columns
 
 PART_BYTES = 1 << 22
-_TYPES = {"str": pa.large_string(), "float64": pa.float64(), "int32": pa.int32()}
+_TYPES = {
+    "str": pa.large_string(),
+    "float64": pa.float64(),
+    "int32": pa.int32(),
+    "bool": pa.bool_(),
+}
 
 
 def quick(source: Source, options: Options) -> RawTable | None:

@@ -24,7 +24,7 @@ from scheduler.core.events import (
     ReservationReleased,
 )
 from scheduler.core.model import Gang, Phase, PodShape, Role
-from scheduler.core.queues import Cohort, Flavor, Queue, Queues, Quota, Victims, checked
+from scheduler.core.queues import Cohort, Flavor, Holding, Queue, Queues, Quota, Victims, checked
 from scheduler.core.sentences import why
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import ends_us, to_us
@@ -184,9 +184,11 @@ def two(**of_a: object) -> Queues:
     return Queues((Flavor("all"),), (Cohort("c"),), (a, b))
 
 
-def submit(state: ClusterState, name: str, queue: str, count: int, gpus: int = 1) -> None:
-    ordinal = len(state.gangs)
-    gang = Gang(name, (Role(count, PodShape(gpus)),), to_us(ordinal), queue=queue, ordinal=ordinal)
+def submit(
+    state: ClusterState, name: str, queue: str, count: int, gpus: int = 1, **facts: bool
+) -> None:
+    roles, ordinal = (Role(count, PodShape(gpus)),), len(state.gangs)
+    gang = Gang(name, roles, to_us(ordinal), queue=queue, ordinal=ordinal, **facts)
     apply(state, GangSubmitted(gang))
 
 
@@ -206,6 +208,35 @@ def told(state: ClusterState, now_s: float = 0.0) -> list[Decision]:
             validate(state)
             if isinstance(decision, Considered):
                 return found
+
+
+def test_a_gang_whose_class_never_preempts_evicts_nobody() -> None:
+    """Its queue may reclaim, and the next gang of the queue does."""
+    state = ClusterState(nodes(2, 4), POLICY.order, two(discipline=Holding.SKIP))
+    submit(state, "x", "b", 2, 4)
+    told(state)
+    submit(state, "p", "a", 2, 4, evicts=False)
+    assert told(state, 5.0) == []
+    assert explain(state, "p").reason is PendingReason.QUOTA
+    apply(state, GangFinished("p"))
+    submit(state, "q", "a", 2, 4)
+    (made,) = told(state, 6.0)
+    assert isinstance(made, Preempt) and made.victims == ("x",)
+
+
+def test_a_gang_that_cannot_come_back_is_not_evicted() -> None:
+    """Others leave in its place, or nobody where they do not suffice."""
+    state = ClusterState(nodes(2, 4), POLICY.order, two())
+    for name in "xy":  # of which the younger would leave first
+        submit(state, name, "b", 1, 4, evictable=name == "x")
+    told(state)
+    submit(state, "p", "a", 1, 4)
+    (made,) = told(state, 5.0)
+    assert isinstance(made, Preempt) and made.victims == ("x",)
+    apply(state, GangInterrupted("x"))
+    told(state, 6.0)
+    submit(state, "q", "a", 1, 4)
+    assert told(state, 7.0) == []
 
 
 def claiming(num_nodes: int = 2) -> ClusterState:

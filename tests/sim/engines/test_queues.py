@@ -229,6 +229,23 @@ def test_the_command_and_an_arm_of_a_study_take_a_queues_file(
         Study.load(settings)
 
 
+def test_the_jobs_file_says_who_neither_evicts_nor_is_evicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of v, whose jobs hold what u may reclaim, only the one that can come back leaves for it."""
+    monkeypatch.chdir(tmp_path)
+    Path("queues.toml").write_text(FILE.replace('name = "u"', 'name = "u"\nreclaim = "any"'))
+    jobs = "job,queue,submit_s,duration_s,num_pods,gpus_per_pod,evicts,evictable\n"
+    jobs += "stays,v,0,1000,3,8,,no\nleaves,v,0,1000,3,8,,\n"
+    run_it = ["run", "--jobs", "jobs.csv", "--nodes", "6", "--no-report", "--queues", "queues.toml"]
+    for evicts, evicted in (("", ["leaves"]), ("false", [])):
+        Path("jobs.csv").write_text(f"{jobs}claims,u,10,10,3,8,{evicts},\n")
+        out = f"evicts-{evicts}"
+        assert invoke([*run_it, "--out", out]) == 0
+        attempts = RunResult.load(out).attempts
+        assert attempts[attempts["outcome"] == "preempted"]["job"].tolist() == evicted
+
+
 def test_words_of_queues_go_to_other_processes() -> None:
     file = teams("strict", "easy")
     assert pickle.loads(pickle.dumps(file)) == file
