@@ -203,6 +203,36 @@ class Overtaken:
 
 
 @dataclass(slots=True)
+class EvictionsSoFar:
+    """What evictions have made of a gang until now.
+
+    The state keeps this by itself; a driver that rebuilds a state passes it in.
+    """
+
+    gang: str
+    gave_way: tuple[str, ...] = ()  #: for whom it was evicted, and for whom those were by then
+    lost_claims: int = 0  #: how often nodes were kept for it in vain since it last ran
+    leaving: bool = False  #: it was told to leave its nodes, and still holds them
+
+
+@dataclass(slots=True)
+class UseSoFar:
+    """What queues used of late, where that orders their heads.
+
+    The state counts by itself; a driver that rebuilds a state passes in the old counts.
+    """
+
+    now_us: int  #: until when it is counted
+    sampled_us: int  #: when moving averages had a new value last
+    gpus: int  #: of all nodes, from then on
+    cluster_us: float  #: what these could have given, in GPU-microseconds
+    #: by queue: its GPUs from then on, and the counters that `pastuse.PastUse` keeps of it
+    queues: tuple[tuple[str, int, tuple[int | float, ...]], ...]
+    #: queues and GPUs of starts since then
+    started: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(slots=True)
 class GangMends:
     """Whether a gang, which runs, lacks ranks that it cannot do without: then it comes first.
 
@@ -279,6 +309,8 @@ ClusterEvent = (
     | ClaimDropped
     | Admitted
     | Overtaken
+    | EvictionsSoFar
+    | UseSoFar
     | GangMends
     | GangSetAside
     | GangTakenUp

@@ -6,7 +6,10 @@ first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from scheduler.core.capacity import GPUS
+from scheduler.core.events import UseSoFar
 from scheduler.core.queues import Queues, Serve, Sharing
 from scheduler.core.quota import NO_PARENT, QuotaTree
 from scheduler.core.times import to_us
@@ -107,6 +110,42 @@ class PastUse:
                 found._decayed[at] = copy._decayed[was]
         found._started = [(now_at[was], gpus) for was, gpus in self._started if was in now_at]
         return found
+
+    def told(self, names: Sequence[str]) -> UseSoFar:
+        """Return the counters of these queues, which are all, as an event that restores them."""
+        counters: list[tuple[int | float, ...]]
+        if self._smoothed:
+            counters = [
+                (one.consumed.get(GPUS, 0), one.penalty.get(GPUS, 0)) for one in self._smoothed
+            ]
+        elif self._billed:
+            counters = [(one.amount_s,) for one in self._billed]
+        else:
+            counters = [(one.amount_us,) for one in self._decayed]
+        queues = tuple(zip(names, self._running, counters, strict=True))
+        started = tuple([(names[at], gpus) for at, gpus in self._started])
+        return UseSoFar(
+            self._now_us, self._sampled_us, self._gpus, self._cluster.amount_us, queues, started
+        )
+
+    def recall(self, told: UseSoFar, names: Sequence[str]) -> None:
+        """Go on from these counters; queues that they leave out have used nothing."""
+        self._now_us, self._sampled_us = told.now_us, told.sampled_us
+        self._gpus, self._cluster.amount_us = told.gpus, told.cluster_us
+        self._started = [(names.index(name), gpus) for name, gpus in told.started]
+        self._ahead, self._ranks, self._weights = None, {}, []
+        self._running = [0] * len(names)
+        for name, running, counters in told.queues:
+            at = names.index(name)
+            self._running[at] = running
+            if self._smoothed:
+                consumed, penalty = counters
+                self._smoothed[at].consumed = {GPUS: int(consumed)} if consumed else {}
+                self._smoothed[at].penalty = {GPUS: int(penalty)} if penalty else {}
+            elif self._billed:
+                self._billed[at].amount_s = float(counters[0])
+            else:
+                self._decayed[at].amount_us = float(counters[0])
 
     def note(self, now_us: int, tree: QuotaTree, gpus: int) -> None:
         """End a pass: count what ran until now, and remember what runs on, of so many GPUs."""

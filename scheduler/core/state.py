@@ -18,6 +18,7 @@ from scheduler.core.events import (
     ClaimDropped,
     ClusterEvent,
     Considered,
+    EvictionsSoFar,
     ForeignPodBound,
     ForeignPodGone,
     GangCancelled,
@@ -38,6 +39,7 @@ from scheduler.core.events import (
     PriorityChanged,
     QueuesChanged,
     ReservationReleased,
+    UseSoFar,
 )
 from scheduler.core.model import (
     FamilyKey,
@@ -833,6 +835,22 @@ def _overtaken(state: ClusterState, event: Overtaken) -> None:
     _gang(state, event.gang).overtaken = event.times
 
 
+def _evictions_so_far(state: ClusterState, event: EvictionsSoFar) -> None:
+    if event.leaving or event.lost_claims:
+        member = _gang(state, event.gang)
+        if event.leaving and not member.held:
+            raise ValueError(f"gang {event.gang!r} holds nothing, so it cannot leave")
+        member.leaving, member.lost_claims = event.leaving, event.lost_claims
+    if event.gave_way:
+        state.gave_way = {**state.gave_way, event.gang: frozenset(event.gave_way)}
+
+
+def _use_so_far(state: ClusterState, event: UseSoFar) -> None:
+    if state.past is None or state.book is None:
+        raise ValueError("the heads of these queues do not depend on what was used")
+    state.past.recall(event, [queue.name for queue in state.book.file.queues])
+
+
 def _considered(state: ClusterState, event: Considered) -> None:
     state.grew = state.shrank = False
     state.until_us = event.until_us
@@ -986,6 +1004,8 @@ _HANDLERS: dict[type, Callable[[ClusterState, Any], None]] = {
     Admitted: _admitted,
     Wait: _waited,
     Overtaken: _overtaken,
+    EvictionsSoFar: _evictions_so_far,
+    UseSoFar: _use_so_far,
     GangMends: _mends,
     GangSetAside: _set_aside,
     GangTakenUp: _taken_up,

@@ -25,6 +25,7 @@ from scheduler.core.events import (
     NodeLost,
     NodeReturned,
     QueuesChanged,
+    UseSoFar,
 )
 from scheduler.core.model import FamilyKey, Phase, Placement, PodShape, Reservation, Slice
 from scheduler.core.pastuse import PastUse
@@ -196,7 +197,9 @@ class Trial:
             family = state.queue.families.get(event.family)
             if family is not None:
                 self._note_outlook(family)
-        elif not isinstance(event, (NodeCordoned, NodeReturned, QueuesChanged, Considered)):
+        elif not isinstance(
+            event, (NodeCordoned, NodeReturned, QueuesChanged, UseSoFar, Considered)
+        ):
             self.note_gang(event.gang)
             if isinstance(event, CapacityClaimed):
                 for victim in event.victims:

@@ -16,8 +16,10 @@ import msgspec
 from scheduler.core.decisions import Admit, Decision, Preempt
 from scheduler.core.events import (
     Admitted,
+    CapacityClaimed,
     CheckpointSaved,
     ClusterEvent,
+    EvictionsSoFar,
     ForeignPodBound,
     GangMends,
     GangResized,
@@ -28,6 +30,7 @@ from scheduler.core.events import (
 )
 from scheduler.core.model import Gang, Node, Phase, Placement, PodShape, Role
 from scheduler.core.queueing import GangState
+from scheduler.core.queues import Queues
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import FOREVER_US
 from scheduler.journal.lines import (
@@ -36,6 +39,7 @@ from scheduler.journal.lines import (
     decode_item,
     decode_nodes,
     decode_policy,
+    decode_queues,
     encode,
     snapshot,
     told_lines,
@@ -61,6 +65,7 @@ class Begin:
     policy: PolicySpec
     offset_s: float  #: from the writing process's zero to the story's
     zero_unix_s: float | None = None  #: the story's zero, if the journal says it
+    queues: Queues | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ class _Snapshot(msgspec.Struct):
     policy: dict[str, Any]
     nodes: list[dict[str, Any]]
     zero_unix_s: float | None = None
+    queues: str | None = None
 
 
 def read(paths: Sequence[Path]) -> Iterator[Entry]:
@@ -129,6 +135,7 @@ def _entries(numbered: Iterable[tuple[str, dict[str, Any], str]]) -> Iterator[En
                 seen = _begin(line)
                 what = ""
                 nodes, policy = _nodes(seen), decode_policy(seen.policy)
+                queues = None if seen.queues is None else decode_queues(seen.queues)
                 form = seen.format
             elif begun or line["is"] == "Gap":
                 item = decode_item(line["is"], line["v"])
@@ -155,7 +162,7 @@ def _entries(numbered: Iterable[tuple[str, dict[str, Any], str]]) -> Iterator[En
                 zero_unix_s = seen.zero_unix_s
             begun, blind = True, False
             zero_s = None if zero_unix_s is None else zero_unix_s - offset_s
-            entry = Begin(nodes, policy, offset_s, zero_s)
+            entry = Begin(nodes, policy, offset_s, zero_s, queues)
             now_s = line_s + offset_s
         elif not begun and line["is"] != "Gap":  # it could not be written from the start
             raise ValueError(f"{place}: a journal begins with a snapshot; {WRONG_FILES}")
@@ -239,7 +246,7 @@ class Follower:
         try:
             if isinstance(item, Begin):
                 self.policy = catalog.policy(item.policy)
-                self.state = ClusterState(item.nodes, order=self.policy.order)
+                self.state = ClusterState(item.nodes, self.policy.order, item.queues)
             elif not isinstance(item, (Admit, Preempt, Gap, Aside)):
                 apply(self.state, item)
         except UNREADABLE as error:
@@ -255,24 +262,36 @@ def lines_of(now_s: float, state: ClusterState, policy: PolicySpec) -> list[msgs
 def events_of(state: ClusterState) -> list[ClusterEvent]:
     """Return the events that fill the nodes of a state: what runs first, then what waits."""
     found: list[ClusterEvent] = []
+    for member in state.gangs.values():  # before any waits that they would overtake
+        if member.held:
+            part, held = holding(member)
+            found.append(GangSubmitted(part))
+            at_us, end_us = member.admitted_us, member.expected_end_us
+            found.append(Admitted(member.gang.name, held, at_us, end_us))
     for member in sorted(state.gangs.values(), key=lambda member: not member.held):
         found += _events_of_gang(member)
     for pod, (node, shape) in state.foreign.items():
         found.append(ForeignPodBound(pod, state.capacity.nodes[node].name, shape))
+    for claim in state.claims.values():
+        found.append(CapacityClaimed(claim.gang, claim.placement, claim.victims))
+    for name in dict.fromkeys([*state.gangs, *state.gave_way]):
+        gave_way = tuple(sorted(state.gave_way.get(name, ())))
+        known = state.gangs.get(name)
+        lost, leaving = (known.lost_claims, known.leaving) if known is not None else (0, False)
+        if gave_way or lost or leaving:
+            found.append(EvictionsSoFar(name, gave_way, lost, leaving))
+    if state.past is not None and state.book is not None:
+        found.append(state.past.told([queue.name for queue in state.book.file.queues]))
     return found
 
 
 def _events_of_gang(member: GangState) -> Iterator[ClusterEvent]:
-    """Yield what makes a gang as it stands: what it holds first, then what it misses."""
+    """Yield what makes a gang as it stands, beyond the nodes that it holds."""
     gang = member.gang
     if not member.held:
         yield GangSubmitted(gang, member.present)
-    else:
-        part, held = holding(member)
-        yield GangSubmitted(part)
-        yield Admitted(gang.name, held, member.admitted_us, member.expected_end_us)
-        if member.missing or member.present != gang.num_pods:
-            yield GangResized(gang.name, gang.roles, member.present)
+    elif member.missing or member.present != gang.num_pods:
+        yield GangResized(gang.name, gang.roles, member.present)
     if member.overtaken:
         yield Overtaken(gang.name, member.overtaken)
     if member.mends:

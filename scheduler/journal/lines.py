@@ -8,32 +8,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from math import inf
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 import msgspec
 
 from scheduler import compiled
 from scheduler.core import decisions, events
 from scheduler.core.capacity import GPUS
-from scheduler.core.model import FamilyKey, Gang, Node, PodShape, Role, Selector
+from scheduler.core.model import FamilyKey, Gang, Node, PodShape, Role, Selector, ShapeKey
 from scheduler.core.queueing import family_key, family_size
+from scheduler.core.queues import Queues
 from scheduler.core.state import ClusterState
 from scheduler.core.times import to_us
-from scheduler.policies import catalog
+from scheduler.policies import catalog, queuesfile
 from scheduler.policies.spec import WORDS, PolicySpec
 
 log = logging.getLogger("muster.journal")
 #: 1 counts memory in MiB and times in seconds, and looks at GPUs only where it says what is short;
-#: until 2, a pass did not look again at gangs that nodes were taken from; all of them are read
-FORMAT = 3
+#: until 2, a pass did not look again at gangs that nodes were taken from; until 3, there were no
+#: queues with quota. All of them are read
+FORMAT = 4
 MIB = 1 << 20  #: in which format 1 counts memory
 #: lines for people, which the core does not know: what happened to a gang, how many pods wait
 TOLD, PENDING = "Told", "Pending"
 KINDS: dict[str, type] = {
-    kind.__name__: kind
-    for module in (events, decisions)
-    for kind in vars(module).values()
-    if isinstance(kind, type) and hasattr(kind, "__dataclass_fields__")
+    kind.__name__: kind for kind in (*get_args(events.ClusterEvent), *get_args(decisions.Decision))
 }
 #: of each kind, the numbers that a line may leave out. In a compiled class a number is there from
 #: the start, as 0, so that msgspec takes it for given
@@ -64,6 +63,8 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value if value not in (inf, -inf) else "inf" if value > 0 else "-inf"
+    if isinstance(value, Queues):
+        return queuesfile.write(value)
     if isinstance(value, (tuple, list)):
         return [item if type(item) in _LEAVES else _plain(item) for item in value]
     if hasattr(value, "__dataclass_fields__"):
@@ -83,7 +84,7 @@ def snapshot(
     zero_unix_s: float | None = None,
     nodes: bytes = b"",
 ) -> bytes:
-    """Return the line with which a state begins: its nodes, the policy, the clock's zero.
+    """Return the line with which a state begins: nodes, queues, the policy, the clock's zero.
 
     It also says whether the core runs compiled. `nodes` are the state's, if the caller has encoded
     them already.
@@ -96,6 +97,7 @@ def snapshot(
             "core": compiled.which(),
             "zero_unix_s": zero_unix_s,
             "policy": policy,
+            "queues": None if state.book is None else queuesfile.write(state.book.file),
             "nodes": msgspec.Raw(nodes) if nodes else state.capacity.nodes,
         }
     )
@@ -110,6 +112,8 @@ def decode_item(kind: str, value: object) -> object:
     try:
         if kind == "Wait":
             return _decode_wait(value)
+        if kind == "QueuesChanged":
+            return events.QueuesChanged(decode_queues(msgspec.convert(value, _Words).queues))
         if kind == "Gap":
             return msgspec.convert(value, Gap)
         if kind in _TIMED:
@@ -147,6 +151,10 @@ def _in_us(value: object) -> object:
     return found
 
 
+class _Words(msgspec.Struct):
+    queues: str
+
+
 class _Outlook(msgspec.Struct):
     family: list[Any]
     fit_pods: int
@@ -156,22 +164,36 @@ class _Outlook(msgspec.Struct):
 
 
 def _decode_wait(value: object) -> decisions.Wait:
-    """Return a `Wait`: its family is a shape with a selector, or roles.
-
-    In format 1 roles of equal pods were a family of their own, of one size.
-    """
+    """Return a `Wait`. In format 1 roles of equal pods were a family of their own, of one size."""
     seen = msgspec.convert(value, _Outlook)
+    first = seen.family[0] if seen.family else None
     family: FamilyKey
-    if seen.family and isinstance(seen.family[0], list):
-        family = msgspec.convert(seen.family, tuple[PodShape, Selector])
+    times = 1
+    if isinstance(first, list) and first and not isinstance(first[0], int):
+        shape, _ = _decode_shape(first)
+        family = (shape, msgspec.convert(seen.family[1], tuple[int, ...]))
     else:
-        roles = msgspec.convert(seen.family, tuple[Role, ...])
-        family = family_key(roles)
-        if family != roles:
-            size = family_size(roles)
-            fit_pods, free_pods = size * seen.fit_pods, size * seen.free_pods
-            return decisions.Wait(family, fit_pods, free_pods, seen.short, seen.apart)
-    return decisions.Wait(family, seen.fit_pods, seen.free_pods, seen.short, seen.apart)
+        family, times = _decode_shape(seen.family)
+    fit_pods, free_pods = times * seen.fit_pods, times * seen.free_pods
+    return decisions.Wait(family, fit_pods, free_pods, seen.short, seen.apart)
+
+
+def _decode_shape(value: list[Any]) -> tuple[ShapeKey, int]:
+    """Return a shape with its selector, or roles, and what the numbers of format 1 count by."""
+    if value and isinstance(value[0], list):
+        return msgspec.convert(value, tuple[PodShape, Selector]), 1
+    roles = msgspec.convert(value, tuple[Role, ...])
+    key = family_key(roles)
+    return key, 1 if key == roles else family_size(roles)
+
+
+def decode_queues(words: str) -> Queues:
+    """Return the queues of a line.
+
+    Raises:
+        ValueError: their words make no sense.
+    """
+    return queuesfile.read(words.encode(), "queues")
 
 
 def decode_policy(value: object) -> PolicySpec:

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from scheduler.core import decisions
-from scheduler.core.events import Admitted, Considered, GangResized, GangSubmitted
+from scheduler.core.events import (
+    Admitted,
+    CapacityClaimed,
+    Considered,
+    GangResized,
+    GangSubmitted,
+)
 from scheduler.core.model import Gang, PodShape, Role, of_one_shape
 from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import to_us
@@ -19,6 +25,7 @@ from scheduler.journal.lines import (
     decode_item,
     decode_nodes,
     decode_policy,
+    decode_queues,
     ends_whole,
     lines,
 )
@@ -78,7 +85,8 @@ class _Feed:
         self._zero_unix_s: object = None
         self._expected: deque[decisions.Decision] = deque()
         self._may_lack = False  #: the version that wrote this may have left out a `Wait`
-        self._admit: decisions.Admit | None = None  #: that the next line carries out
+        #: the decision that the next line carries out
+        self._undone: decisions.Admit | decisions.Preempt | None = None
         self._told = ""  #: gang of the line before, if that told of its pods
         self._gaps: list[str] = []
         self._format = FORMAT
@@ -91,8 +99,8 @@ class _Feed:
 
     def lacking(self) -> str:
         """Return which decision of a pass was not met, or nothing."""
-        if self._admit is not None:
-            return f"{self._admit} was not carried out"
+        if self._undone is not None:
+            return f"{self._undone} was not carried out"
         return f"the core now also decides {self._expected[0]}" if self._expected else ""
 
     def take(self, line: dict[str, Any], place: str) -> str:
@@ -117,7 +125,7 @@ class _Feed:
             if self._says_less(item):
                 self._num_decisions += 1
                 return ""
-            if self._admit is not None:
+            if self._undone is not None:
                 return f"live {item}, but {self.lacking()}"
             self._num_decisions += 1
             if not self._expected:
@@ -132,16 +140,24 @@ class _Feed:
                 wanted = self._expected.popleft()
             if wanted != item:
                 return f"live {item}; the core now decides {wanted}"
-            if isinstance(item, decisions.Admit):
-                self._admit = item
+            if isinstance(item, decisions.Admit | decisions.Preempt):
+                self._undone = item
                 return ""
-        elif isinstance(item, Admitted) and self._admit is not None:
-            if (item.gang, item.placement) != (self._admit.gang, self._admit.placement):
+        elif isinstance(item, Admitted) and isinstance(self._undone, decisions.Admit):
+            if (item.gang, item.placement) != (self._undone.gang, self._undone.placement):
                 return f"live {item}, but {self.lacking()}"
-            self._admit = None
+            self._undone = None
+        elif isinstance(item, CapacityClaimed) and isinstance(self._undone, decisions.Preempt):
+            made = self._undone
+            claimed = (item.gang, item.placement, item.victims)
+            if claimed != (made.gang, made.placement, made.victims):
+                return f"live {item}, but {self.lacking()}"
+            self._undone = None
         elif lacking := self.lacking():
             return f"live {item}, but {lacking}"
-        elif isinstance(item, Admitted) and item.gang != self._told:
+        elif isinstance(item, CapacityClaimed) or (
+            isinstance(item, Admitted) and item.gang != self._told
+        ):
             return f"live {item}, which the core did not decide"
         if self._format == 1 and isinstance(item, GangSubmitted):
             _check_known(item.gang)
@@ -159,7 +175,9 @@ class _Feed:
         # another process: the one before was killed, and what it held back went with it
         self._zero_unix_s = line.get("zero_unix_s")
         self._policy = catalog.policy(decode_policy(line["policy"]))
-        self._state = ClusterState(decode_nodes(line["nodes"]), order=self._policy.order)
+        words = line.get("queues")
+        queues = None if words is None else decode_queues(words)
+        self._state = ClusterState(decode_nodes(line["nodes"]), self._policy.order, queues)
         self._format = int(line.get("format", 1))
         self._num_states += 1
         self._forget_pass()
@@ -176,7 +194,7 @@ class _Feed:
 
     def _forget_pass(self) -> None:
         self._expected.clear()
-        self._admit = None
+        self._undone = None
 
 
 def _check_known(gang: Gang) -> None:

@@ -296,6 +296,8 @@ def _table(kind: str, one: Any, default: Any, plain: bool) -> list[str]:
         value = getattr(one, key)
         if key == "quota":
             for flavor, resources in value.items():
+                if not resources:
+                    lines.append("quota = {}" if plain else f"quota.{_key(flavor)} = {{}}")
                 for core, quota in resources.items():
                     lines.append(_quota_line(None if plain else flavor, core, quota))
         elif value != getattr(default, key):
