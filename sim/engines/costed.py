@@ -193,9 +193,10 @@ class CostedSimulation(GangSimulation):
         self._at(until_us, self._left, (job, row))
         return until_us
 
-    def _evict(self, job: int, now_us: int) -> None:
-        """Let a job save and leave; one that was interrupted leaves its nodes anyway."""
+    def _evict(self, job: int, claims: int, now_us: int) -> None:
+        """Let a job save and leave for another; one that was interrupted leaves anyway."""
         if job not in self.cut:
+            self.evicted_for[self.row_of[job]] = claims
             self._cut(job, Kind.PREEMPT)
 
     def _left(self, attempt: Any) -> None:

@@ -411,12 +411,11 @@ class GangSimulation:
         claims = state.gangs[decision.gang].gang.ordinal
         self.claimed.begin(claims, now_us)
         for name in victims:
-            job = state.gangs[name].gang.ordinal
-            self.evicted_for[self.row_of[job]] = claims
-            self._evict(job, now_us)
+            self._evict(state.gangs[name].gang.ordinal, claims, now_us)
 
-    def _evict(self, job: int, now_us: int) -> None:
-        """Let a job leave its nodes: without costs it does so at once, and queues again."""
+    def _evict(self, job: int, claims: int, now_us: int) -> None:
+        """Let a job leave its nodes for another: without costs it does so at once, and queues."""
+        self.evicted_for[self.row_of[job]] = claims
         self._end_attempt(job, PREEMPTED, now_us)
         apply(self.state, GangInterrupted(self.work.job[job]))
 

@@ -86,7 +86,8 @@ class Records:
     num_events: int
     log: StepLog
     capacity: CapacitySteps
-    attempts: pd.DataFrame  #: per docs/tables.md, with `job` as the index of the job
+    #: per docs/tables.md, with `job` and `evicted_for` as indices of jobs, -1 for none
+    attempts: pd.DataFrame
     pending_pod_s: Floats  #: [num_jobs, num_reasons]
     short_pod_s: Floats  #: [num_jobs, num_resources], of the time pending for want of any
     node_allocated_gpu_s: Floats  #: [num_nodes]
@@ -95,8 +96,6 @@ class Records:
     unmet: Mapping[int, str] = field(default_factory=dict)  #: why, where the engine knows
     queues: QueueTotals | None = None  #: where queues have quota
     interrupts_not_met: int = 0
-    #: by row of the attempts that were evicted, for which job
-    evicted_for: Mapping[int, int] = field(default_factory=dict)
 
 
 def assemble(
@@ -121,6 +120,7 @@ def assemble(
     """Work out binding, starting and running of every pod from the few numbers of its batch.
 
     `log` and `pending_pod_s`, by `coded` reason, hold what the engine knows: pods without a node.
+    `evicted_for` has, by row of `attempts`, for which job it was evicted.
     """
     (
         job,
@@ -163,6 +163,9 @@ def assemble(
     held = (ended_s[of] - batches.placed_s) * batches.gpus
     idle = np.maximum(run_s[of] - batches.placed_s, 0.0) * batches.gpus
     gpus = np.bincount(of, weights=batches.gpus, minlength=len(job))
+    by_whom = np.full(len(job), -1)
+    if evicted_for:
+        by_whom[list(evicted_for)] = list(evicted_for.values())
     undone_s = np.where(outcome == UNFINISHED, 0.0, ended_s - run_s - kept_s)
     capacity = CapacitySteps()
     capacity.add(batches.placed_s, allocated=batches.gpus)
@@ -187,6 +190,7 @@ def assemble(
             "start_s": np.where(start_s <= ended_s, start_s, np.nan),
             "end_s": np.where(outcome == UNFINISHED, np.nan, ended_s),
             "outcome": np.array(OUTCOMES, object)[outcome],
+            "evicted_for": by_whom,
             "num_nodes": num_nodes,
             "held_gpu_s": np.bincount(of, weights=held, minlength=len(job)),
             "lost_gpu_s": np.bincount(of, weights=idle, minlength=len(job))
@@ -208,7 +212,6 @@ def assemble(
         never_fits=never_fits,
         unmet=unmet or {},
         queues=queues,
-        evicted_for=evicted_for or {},
     )
 
 

@@ -444,6 +444,7 @@ class Recorder:
                 "start_s": one.admitted_s,
                 "end_s": np.nan if is_open else one.end_s,
                 "outcome": "unfinished" if is_open else "completed",
+                "evicted_for": "",
                 "num_nodes": one.num_nodes,
                 "held_gpu_s": one.held_gpu_s,
                 "lost_gpu_s": 0.0,
@@ -453,7 +454,7 @@ class Recorder:
             for is_open in (job.end_s == inf and number == len(job.attempts),)
         ]
         columns = ["job", "attempt", "created_s", "admitted_s", "bound_s", "start_s", "end_s"]
-        columns += ["outcome", "num_nodes", "held_gpu_s", "lost_gpu_s"]
+        columns += ["outcome", "evicted_for", "num_nodes", "held_gpu_s", "lost_gpu_s"]
         return pd.DataFrame(rows, columns=columns)
 
     def capacity_tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pandas as pd
 
 import traces
@@ -191,7 +192,10 @@ def result_of(
     pending = records.log.table()
     allocation = records.capacity.table()
     nodes = nodes_table(records)
-    attempts = records.attempts.assign(job=jobs["job"].to_numpy()[records.attempts["job"]])
+    job_names = np.append(jobs["job"].to_numpy(object), "")  # -1 is the last
+    attempts = records.attempts.assign(
+        **{column: job_names[records.attempts[column]] for column in ("job", "evicted_for")}
+    )
     accounting = check_accounting(
         records.end_s,
         records.pending_pod_s,
@@ -204,8 +208,8 @@ def result_of(
     summary = summarize(jobs, attempts, pending, allocation, cluster.num_gpus, records.end_s)
     queues, by_queue = pd.DataFrame(), pd.DataFrame()
     if records.queues is not None:
-        queues = queues_table(jobs, attempts, records)
-        summary["queues"] = summary_of(queues, evictions(attempts, records))
+        queues = queues_table(jobs, records)
+        summary["queues"] = summary_of(queues, evictions(records))
         names = [queue.name for queue in records.queues.file.queues]
         if len(names) > 1:
             by_queue = records.log.table_by_queue(names)

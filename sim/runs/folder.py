@@ -28,7 +28,7 @@ from traces.unpacking import read_parquet
 MANIFEST = "manifest.json"
 Whole = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 #: columns that runs of earlier versions lack
-LATER = re.compile(r"short_.*|unmet|(cpu|mem_gib)_per_pod|pending_(quota|preempting)_s")
+LATER = re.compile(r"short_.*|unmet|(cpu|mem_gib)_per_pod|pending_(quota|preempting)_s|evicted_for")
 
 
 class _Gap(msgspec.Struct):
@@ -143,6 +143,8 @@ def read_table(folder: Path, name: str, columns: Sequence[str] | None = None) ->
                 raise ValueError(f"{str(path)!r} has no column {one.name!r}; run it again")
             if one.name.startswith("pending_"):  # a reason that no pod had when the run was made
                 frame[one.name] = 0.0
+            elif one.name == "evicted_for":
+                frame[one.name] = ""
         elif (
             pa.types.is_integer(one.type) or pa.types.is_floating(one.type)
         ) and not pd.api.types.is_numeric_dtype(frame[one.name]):

@@ -12,15 +12,14 @@ from sim.runs import metrics
 from sim.runs.summary import submission_window
 
 
-def queues_table(jobs: pd.DataFrame, attempts: pd.DataFrame, records: Records) -> pd.DataFrame:
+def queues_table(jobs: pd.DataFrame, records: Records) -> pd.DataFrame:
     """Return queues.parquet: a row for each queue, in the order of their file."""
     totals = records.queues
     assert totals is not None
     window = submission_window(jobs, records.end_s)
-    evicted = np.array([*records.evicted_for.keys()], np.int64)
-    lost_gpu_s = attempts["lost_gpu_s"].to_numpy(np.float64)[evicted]
-    whose = totals.of_job[records.attempts["job"].to_numpy(np.int64)[evicted]]
-    by_whom = totals.of_job[np.array([*records.evicted_for.values()], np.int64)]
+    evicted = records.attempts[records.attempts["evicted_for"] >= 0]
+    lost_gpu_s = evicted["lost_gpu_s"].to_numpy()
+    whose, by_whom = (totals.of_job[evicted[side]] for side in ("job", "evicted_for"))
     all_gpu_s = float(totals.used_gpu_s.sum())
     rows = []
     for at, queue in enumerate(totals.file.queues):
@@ -51,21 +50,17 @@ def queues_table(jobs: pd.DataFrame, attempts: pd.DataFrame, records: Records) -
     return pd.DataFrame(rows)
 
 
-def evictions(attempts: pd.DataFrame, records: Records) -> pd.DataFrame:
+def evictions(records: Records) -> pd.DataFrame:
     """Return who was evicted for whom: queue, for_queue, preemptions, lost_gpu_s."""
     totals = records.queues
     assert totals is not None
-    rows, by_whom = (
-        np.array([*some], np.int64)
-        for some in (records.evicted_for.keys(), records.evicted_for.values())
-    )
+    evicted = records.attempts[records.attempts["evicted_for"] >= 0]
     names = np.array([queue.name for queue in totals.file.queues], object)
-    whose = records.attempts["job"].to_numpy(np.int64)[rows]
     table = pd.DataFrame(
         {
-            "queue": names[totals.of_job[whose]],
-            "for_queue": names[totals.of_job[by_whom]],
-            "lost_gpu_s": attempts["lost_gpu_s"].to_numpy(np.float64)[rows],
+            "queue": names[totals.of_job[evicted["job"]]],
+            "for_queue": names[totals.of_job[evicted["evicted_for"]]],
+            "lost_gpu_s": evicted["lost_gpu_s"],
         }
     )
     found = table.groupby(["queue", "for_queue"], as_index=False).agg(

@@ -46,6 +46,7 @@ ATTEMPTS = pa.schema(
         ("start_s", pa.float64()),
         ("end_s", pa.float64()),
         ("outcome", pa.string()),
+        ("evicted_for", pa.string()),
         ("num_nodes", pa.int32()),
         ("held_gpu_s", pa.float64()),
         ("lost_gpu_s", pa.float64()),

@@ -244,6 +244,8 @@ def test_the_jobs_file_says_who_neither_evicts_nor_is_evicted(
         assert invoke([*run_it, "--out", out]) == 0
         attempts = RunResult.load(out).attempts
         assert attempts[attempts["outcome"] == "preempted"]["job"].tolist() == evicted
+        pairs = attempts[["job", "evicted_for"]].to_numpy().tolist()
+        assert [pair for pair in pairs if pair[1]] == [[name, "claims"] for name in evicted]
 
 
 def test_words_of_queues_go_to_other_processes() -> None:

@@ -533,7 +533,7 @@ def test_a_state_without_lines_says_so(tmp_path: Path) -> None:
         (b'{"t":1,"is":"Snapshot","format":1}\n', r"jsonl:1: not a journal line: .*`policy`"),
         (
             b'{"t":1,"is":"Snapshot","format":9,"policy":{},"nodes":[]}\n',
-            "format 9 is unknown to this version, which reads 1 to 3",
+            "format 9 is unknown to this version, which reads 1 to 4",
         ),
         (
             b'{"t":1,"is":"Snapshot","format":1,"policy":{},"nodes":[]}\n',

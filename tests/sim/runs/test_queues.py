@@ -94,6 +94,15 @@ def test_preemptions_are_counted_for_both_sides(result: RunResult) -> None:
     assert queues["preemptions_caused"].sum() == len(evicted)
     assert queues["preempting_lost_gpu_s"].sum() == pytest.approx(lost.sum())
     assert queues.loc[["v", "w"], "preemptions_caused"].tolist() == [0, 0]  # they never evict
+    assert (evicted["evicted_for"] != "").all()
+    assert (attempts["evicted_for"] != "").sum() == len(evicted)
+    whom = evicted.groupby(evicted["evicted_for"].map(queue_of(result.jobs))).size()
+    assert (
+        queues["preemptions_caused"].tolist() == whom.reindex(queues.index, fill_value=0).tolist()
+    )
+    # the other started, or still waits, where this one left
+    starts_s = attempts.groupby("job")["admitted_s"].max()
+    assert (starts_s.reindex(evicted["evicted_for"]).to_numpy() >= evicted["admitted_s"]).all()
     pairs = {
         (queue, other): found
         for queue, one in result.summary["queues"].items()
