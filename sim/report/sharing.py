@@ -204,11 +204,12 @@ def gains_of(first: Sequence[Digest], other: Sequence[Digest]) -> str:
 
 
 def _p95(seeds: Sequence[Digest]) -> dict[str, Quantile]:
-    """Return the p95 of the wait of each queue, over seeds the median."""
+    """Return the p95 of the wait of each queue that has jobs, over seeds the median."""
     found: dict[str, list[Quantile]] = {}
     for one in seeds:
         for queue in one.queues:
-            found.setdefault(queue.queue, []).append(queue.wait_p95)
+            if queue.num_jobs or queue.num_never:
+                found.setdefault(queue.queue, []).append(queue.wait_p95)
     return {name: comparison.middle(values) for name, values in found.items()}
 
 

@@ -232,6 +232,16 @@ def test_jobs_that_a_quota_shuts_out_are_named(tmp_path: Path) -> None:
     assert "1 job can never start under strict, and no wait counts it: u (1)." in text
 
 
+def test_queues_without_jobs_are_not_told_as_those_of_one_arm_only(tmp_path: Path) -> None:
+    runs = [
+        run(JOBS, nodes=2, queues=file, label=name).save(tmp_path / name)
+        for name, file in (("none", None), ("teams", teams("uvx")))
+    ]
+    text = (build_report(runs, tmp_path / "report").parent / "report.md").read_text("utf-8")
+    assert "| x | teams | 0 |" in text
+    assert "Only under" not in text
+
+
 def test_a_report_of_one_queue_or_none_has_no_part_for_queues(tmp_path: Path) -> None:
     one = Queues((Flavor("all"),), (), (Queue("u", quota={"all": {"gpus": Quota(8)}}),))
     jobs = JOBS.assign(queue="u")
