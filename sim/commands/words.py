@@ -17,6 +17,7 @@ SPELT: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     ("--map theirs=ours", 'map = { theirs = "ours" }'),
     ("--ignore-extra", "ignore_extra = true"),
     (r"--columns ([^\s,]+(?:,[^\s,]+)+)", lambda found: f"columns = [{_quoted(found[1])}]"),
+    (r"--map (\w+)=queue", r'map = { \1 = "queue" }'),
     (r"--(on-bad-row|dates|kind) ([a-z][\w-]*)", r'--\1 = "\2"'),
 )
 

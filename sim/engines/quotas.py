@@ -24,11 +24,15 @@ Ints = NDArray[np.int64]
 _MOST_NAMED = 10
 
 
+class UnknownQueueError(ValueError):
+    """Jobs are for queues that a queues file lacks."""
+
+
 def check_queues(queues: Sequence[str], book: QuotaBook) -> None:
     """Check that every job is for a queue that there is; `queues` are those of the jobs.
 
     Raises:
-        ValueError: some are not; names each such queue, how many jobs it has, and the way out.
+        UnknownQueueError: some are not; names each, how many jobs it has, and the way out.
     """
     num_jobs = Counter(queues)
     unknown = [name for name in num_jobs if book.queue_named(name) == NO_PARENT]
@@ -43,7 +47,7 @@ def check_queues(queues: Sequence[str], book: QuotaBook) -> None:
         count = f"{num_jobs[name]:,} job" + ("s" if num_jobs[name] != 1 else "")
         said.append(f"{what} ({count}{hint})")
     rest = f" and {len(said) - _MOST_NAMED} more" if len(said) > _MOST_NAMED else ""
-    raise ValueError(
+    raise UnknownQueueError(
         f"jobs are for queues that the queues file lacks: {', '.join(said[:_MOST_NAMED])}{rest}; "
         f"its queues are {', '.join(known)}; correct the jobs, or add the queues"
         + (f" ({DEFAULT!r} takes jobs without one)" if "" in unknown else "")

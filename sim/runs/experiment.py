@@ -17,6 +17,7 @@ from sim.engines.accounting import check_accounting
 from sim.engines.costed import CostedSimulation
 from sim.engines.faults import outages
 from sim.engines.gangs import GangSimulation, ProgressCallback
+from sim.engines.quotas import UnknownQueueError
 from sim.engines.quotas import check_queues as check_queues_of
 from sim.engines.records import Records, jobs_table, nodes_table
 from sim.engines.workload import Workload
@@ -75,6 +76,7 @@ def run(
     if from_first:
         table, offset_s = windows.from_first(table)
         source["offset_s"] = offset_s + float(source.get("offset_s", 0.0))
+    check_jobs_of_queues(table, where, resolved, str(source.get("format", "")))
     work = Workload(table, resolved.seed, limits_pods=where.limits_pods)
     if progress is True:
         from sim.runs.progress import run_progress
@@ -128,15 +130,28 @@ def resolve(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
     return resolved
 
 
-def check_jobs_of_queues(jobs: pd.DataFrame, cluster: Cluster, config: RunConfig) -> None:
+def check_jobs_of_queues(
+    jobs: pd.DataFrame, cluster: Cluster, config: RunConfig, kind: str = ""
+) -> None:
     """Check, before a run, that its queues take all these jobs and have nodes.
+
+    `kind` is the format of the jobs' file.
 
     Raises:
         ValueError: see `QuotaBook` and `check_queues`.
     """
-    if config.queues is not None:
-        book = QuotaBook(Capacity(cluster.build()), config.queues)
+    if config.queues is None:
+        return
+    book = QuotaBook(Capacity(cluster.build()), config.queues)
+    try:
         check_queues_of(jobs["queue"].fillna("").tolist(), book)
+    except UnknownQueueError as error:
+        if kind != "sacct":
+            raise
+        raise ValueError(
+            f"{error}. The queue of a job is its partition here; with --map Account=queue it is "
+            "its account"
+        ) from None
 
 
 def _check_costs(config: RunConfig) -> None:

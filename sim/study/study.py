@@ -340,8 +340,11 @@ def _check_queues(points: Sequence[Point], out: Path) -> None:
     for point in points:
         if point.arm.queues is None:
             continue
+        jobs = make_jobs(point, out)
+        reading = kept.reading_of(point.jobs_file(out))
+        kind = "" if reading is None else reading.format
         try:
-            check_jobs_of_queues(make_jobs(point, out), point.size.cluster, point.config)
+            check_jobs_of_queues(jobs, point.size.cluster, point.config, kind)
         except ValueError as error:
             raise ValueError(
                 f"arm {point.arm.name!r} (queues file {point.arm.queues_file!r}) on workload "

@@ -147,7 +147,7 @@ def read(source: Source, options: Options) -> Reading:
             "duration_s": duration_s,
             "walltime_s": _walltimes(log, bad),
             "user": log.texts("user", "uid").fillna(""),
-            "queue": log.texts("partition").fillna(""),
+            "queue": log.texts("queue", "partition").fillna(""),
             **_resources(log, bad, notes, ~away),
         }
     )

@@ -191,3 +191,31 @@ def test_a_plan_says_that_quota_binds_and_not_nodes(capsys: pytest.CaptureFixtur
     text = capsys.readouterr().out
     assert "of the waiting is for quota, which more nodes do not raise: raise it in s" in text
     assert "raise vary.high" not in text
+
+
+SACCT = """JobID|User|Account|Partition|State|Submit|Start|End|ElapsedRaw|NNodes|AllocTRES
+1|ada|u|gpu|COMPLETED|2026-10-01T08:00:00|2026-10-01T08:00:00|2026-10-01T09:00:00|3600|1|gres/gpu=4
+2|bob|v|gpu|COMPLETED|2026-10-01T08:00:00|2026-10-01T08:00:00|2026-10-01T09:00:00|3600|1|gres/gpu=4
+"""
+
+
+def test_accounts_of_slurm_are_queues_where_they_are_mapped(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("log.txt").write_text(SACCT)
+    words = ["run", "--jobs", "log.txt", "--nodes", "2", "--queues", "strict.toml", "--out", "run"]
+    assert invoke([*words, "--no-report"]) == 2
+    error = capsys.readouterr().err
+    assert "queue 'gpu' (2 jobs)" in error
+    assert "its partition here; with --map Account=queue it is its account" in error
+    assert invoke([*words, "--no-report", "--map", "Account=queue"]) == 0
+    assert RunResult.load("run").queues["num_started"].tolist() == [1, 1]
+    # in a settings file in its own words
+    text = STUDY.replace("jobs.csv", "log.txt")
+    Path("study.toml").write_text(text)
+    assert study("--no-report") == 2
+    error = capsys.readouterr().err
+    assert 'with map = { Account = "queue" } it is its account' in error
+    mapped = text.replace('"log.txt"', '"log.txt"\nmap = { Account = "queue" }')
+    Path("study.toml").write_text(mapped)
+    assert study("--no-report") == 0
