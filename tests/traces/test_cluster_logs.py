@@ -98,6 +98,18 @@ def test_pods_of_a_gang_are_one_job(tmp_path: Path, kind: str) -> None:
     assert loaded.offset_s == ZERO
 
 
+def test_a_local_queue_is_one_of_its_namespace(tmp_path: Path) -> None:
+    """LocalQueues of one name may lead to different ClusterQueues; imports name them like that."""
+    named = {"labels": {"kueue.x-k8s.io/queue-name": "main"}}
+    items = [
+        pod("b", 0, 1, 9, **named),
+        pod("c", 0, 1, 9, namespace="text", **named),
+        pod("d", 0, 1, 9, annotations={"muster.dev/queue": "own"}),
+    ]
+    queues = traces.load(listed(tmp_path / "pods.json", items)).jobs.set_index("job")["queue"]
+    assert sorted(queues) == ["own", "team/main", "text/main"]
+
+
 def test_pods_come_as_an_array_too_and_one_after_the_other(tmp_path: Path) -> None:
     array, lines = tmp_path / "array.json", tmp_path / "lines.json"
     array.write_text(json.dumps(GANG))

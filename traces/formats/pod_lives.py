@@ -181,11 +181,14 @@ def _pod_name(pod: Pod) -> tuple[str, str]:
 
 
 def _queue(pod: Pod) -> str:
-    """Return the queue that a pod names, or its namespace, which is its team."""
+    """Return the queue that a pod names, or its namespace, which is its team.
+
+    A LocalQueue of Kueue is one of its namespace: others may have one of the same name.
+    """
     meta = pod.metadata
-    for name in (gangs.KUEUE_QUEUE, gangs.OWN_QUEUE):
+    for name, of in ((gangs.KUEUE_QUEUE, f"{meta.namespace}/"), (gangs.OWN_QUEUE, "")):
         if found := meta.labels.get(name) or meta.annotations.get(name):
-            return found
+            return f"{of}{found}"
     return meta.namespace
 
 
