@@ -251,6 +251,8 @@ def _table(
             "pool": empty,
             "cpu_per_pod": zero,
             "mem_gib_per_pod": zero,
+            "evicts": np.ones(num_jobs, dtype=bool),
+            "evictable": np.ones(num_jobs, dtype=bool),
             "outcome": pd.Series(np.array(runtimes.OUTCOMES)[outcome], dtype="str"),
         }
     )
