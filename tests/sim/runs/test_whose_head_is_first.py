@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from scheduler.core.queues import Serve, Sharing
+from scheduler.policies.spec import PolicySpec
+from sim import run
 from sim.commands.main import invoke
 from sim.runs.folder import RunResult
+from tests.sim.engines.test_queues import GPUS, TABLES, alone, workload
 
 #: one node of 8 GPUs, and quota of queues a and b for 2 of them
 FILE = """
@@ -91,3 +96,14 @@ def test_a_wait_adds_to_the_priority_up_to_a_bound(words: str, whose: str, tmp_p
     """a waits for an hour, and b for 600 s with 5 more priority: 7 > 5 + 7 / 6, and 4 < 5."""
     jobs = "a-next,a,0,60,1,8,0\nb-next,b,3000,60,1,8,5\n"
     assert first(tmp_path, words, jobs) == whose
+
+
+@pytest.mark.parametrize("word", ["share", "usage", "fair-tree"])
+def test_one_queue_with_all_the_quota_is_what_no_queues_are(word: str, tmp_path: Path) -> None:
+    sharing = Sharing(Serve(word), half_life_s=50.0, age_s=20.0, age_priority=3)
+    queues = replace(alone("easy", GPUS), sharing=sharing)
+    plain = run(workload(0), nodes=6, policy=PolicySpec(discipline="easy")).save(tmp_path / "plain")
+    queued = run(workload(0), nodes=6, queues=queues).save(tmp_path / "queued")
+    for table in TABLES:
+        first, second = ((at / f"{table}.parquet").read_bytes() for at in (plain, queued))
+        assert first == second, table
