@@ -29,6 +29,8 @@ from scheduler.core.quotabook import Lack, Option, QuotaBook
 from scheduler.core.times import FOREVER_US
 
 Entry = tuple[OrderKey, "GangState"]
+#: what a head keeps from others: nodes of these flavors, and so much quota
+Restraint = tuple[list[tuple[int, ...]], Amounts]
 _walltime = itemgetter(0)
 
 
@@ -319,6 +321,7 @@ class WaitQueue:
         "lines",
         "members",
         "open_lines",
+        "restraints",
     )
 
     def __init__(self, num_lines: int = 0) -> None:
@@ -335,6 +338,8 @@ class WaitQueue:
         self.open_lines: dict[int, Line] = {}
         #: True if the head that the last pass saw in a line has left it
         self.head_left = False
+        #: by head: what it kept from others in the last pass that looked at them
+        self.restraints: dict[GangState, Restraint] = {}
         self._all = Line()
         self._has_demands = False
 

@@ -106,6 +106,7 @@ class Trial:
         "_past",
         "_quota_log",
         "_reservations",
+        "_restraints",
         "_said",
         "_searched",
         "_seen",
@@ -139,6 +140,7 @@ class Trial:
         queue = state.queue
         self._head_seen, self._head_left = queue.head_seen, queue.head_left
         self._seen = [line.seen for line in queue.lines]
+        self._restraints = queue.restraints
         if state.book is not None:
             self._quota_log = state.book.tree.begin_trial()
         self._fresh = dict(state.queue.fresh)
@@ -164,6 +166,7 @@ class Trial:
         state.searched, state.past = self._searched, self._past
         state.queue.fresh = self._fresh
         state.queue.head_seen, state.queue.head_left = self._head_seen, self._head_left
+        state.queue.restraints = self._restraints
         for line, seen in zip(state.queue.lines, self._seen, strict=True):
             line.seen = seen
         state.under_trial = self._outer

@@ -18,12 +18,12 @@ from scheduler.policies.passes import Pass
 def easy(around: Pass, head: GangState) -> None:
     """Admit later gangs that end before the head's shadow time or leave it enough room."""
     start_us, spare_pods = promise(around, head)
-    pass_by(around, head, start_us, spare_pods)
+    pass_by(around, Room(around.state, head, head.family.roles, start_us, spare_pods))
 
 
-def pass_by(around: Pass, head: GangState, start_us: int, spare_pods: int) -> None:
+def pass_by(around: Pass, room: Room) -> None:
     """Do so with the head's promise at hand."""
-    room = Room(around.state, head, around.wanted(head), start_us, spare_pods)
+    start_us = room.start_us
     within_us = start_us - around.now_us if start_us < FOREVER_US else FOREVER_US
     too_large: set[Demand] = set()
 

@@ -7,7 +7,7 @@ from heapq import heapify, heappop, heappush
 
 from scheduler.core.capacity import Trial
 from scheduler.core.decisions import Admit, Decision, Wait
-from scheduler.core.model import OrderKey, Placement, Role
+from scheduler.core.model import OrderKey, Placement
 from scheduler.core.placement import Placer, place
 from scheduler.core.queueing import Demand, Entry, Family, GangState
 from scheduler.core.shortage import outlook
@@ -88,25 +88,28 @@ class Pass:
         while candidates:
             _, member, family, demand = heappop(candidates)
             placement = self.find(member)
-            if placement is None:
-                continue  # nor does any other gang of its demand fit
+            if placement is None:  # nor does any other gang of its demand fit, but shorter ones may
+                shorter = None if demand is None else self.shorter(member, demand)
+                if shorter is not None:
+                    heappush(candidates, (*shorter, family, demand))
+                continue
             yield member, demand, placement
             if family is not None and demand is not None:
                 entry = first(family, demand)
                 if entry is not None:
                     heappush(candidates, (*entry, family, demand))
 
+    def shorter(self, member: GangState, demand: Demand) -> Entry | None:
+        """Return a shorter gang of the same demand that may fit though this one does not."""
+        return None
+
     def find(self, member: GangState) -> Placement | None:
         """Return nodes for what a gang misses, if it may have any now."""
         return place_missing(self.state, member, self.placer)
 
-    def wanted(self, head: GangState) -> tuple[Role, ...]:
-        """Return the roles of a head's family, on the nodes for which it gets a promise."""
-        return head.family.roles
-
     def shadow(self, head: GangState) -> Shadow:
         """Return when a head can start at the latest."""
-        return shadow(self.state, head, self.wanted(head), self.placer, self.now_us)
+        return shadow(self.state, head, head.family.roles, self.placer, self.now_us)
 
     def renews(self, head: GangState) -> bool:
         """True if a promise to this head has to be worked out in each pass."""

@@ -19,10 +19,10 @@ from collections.abc import Iterator
 
 from scheduler.core.decisions import Admit, Decision, Preempt
 from scheduler.core.events import Considered
-from scheduler.core.model import Placement, Role
+from scheduler.core.model import Placement
 from scheduler.core.nodegroup import NodeGroup
 from scheduler.core.placement import place
-from scheduler.core.queueing import Demand, Entry, Family, GangState
+from scheduler.core.queueing import Demand, Entry, Family, GangState, Restraint
 from scheduler.core.queues import Holding, Search
 from scheduler.core.quota import Amounts, QuotaTree
 from scheduler.core.quota import Undo as QuotaUndo
@@ -30,7 +30,7 @@ from scheduler.core.quotabook import Option, QuotaBook
 from scheduler.core.shortage import outlook
 from scheduler.core.state import ClusterState
 from scheduler.core.times import FOREVER_US, ends_us, to_us
-from scheduler.policies.easy import pass_by, promise
+from scheduler.policies.easy import Room, pass_by, promise
 from scheduler.policies.flavors import Mode, Outlook, Tried, ends, is_better
 from scheduler.policies.heads import QueueHead, aged, next_look_us, served
 from scheduler.policies.passes import Candidate, First, MayStart, Pass
@@ -75,13 +75,16 @@ def _serve(around: QueuedPass) -> Admit | Preempt | Considered | None:
         if way.placement is not None:
             if around.promised is None:
                 return Admit(member.gang.name, way.placement)
-            around.followers[member.queue] = member
+            around.follow(member, way.placement)
             continue
         discipline = book.disciplines[member.queue]
         if discipline is Holding.STRICT:
             around.hold(member)
-        elif discipline is Holding.EASY and around.promised is None:
-            around.promise(member)
+        elif discipline is Holding.EASY:
+            if around.promised is None:
+                around.promise(member)
+            else:
+                around.keep_own(member)
         if around.is_long():
             return around.considered(around.now_us, around.searched())
     return None
@@ -113,12 +116,12 @@ class QueuedPass(Pass):
         "_option",
         "_preempting",
         "_quota_log",
-        "_spare_pods",
+        "_restraints",
+        "_room",
         "_start_us",
         "_then",
         "ask_again",
         "book",
-        "followers",
         "promised",
     )
 
@@ -139,11 +142,11 @@ class QueuedPass(Pass):
         self.promised: GangState | None = None  #: the head that has the promise
         self._option: Option | None = None  #: the nodes that it was promised
         self._start_us = FOREVER_US
-        self._spare_pods = 0
+        self._room: Room | None = None  #: what others must leave of them
         #: the usage of quota at that start; worked out once somebody asks
         self._then: list[list[int]] | None = None
-        #: by queue: heads that fit but may have to wait for the promise
-        self.followers: dict[int, GangState] = {}
+        #: by head: what it keeps from others in this pass
+        self._restraints: dict[GangState, Restraint] = {}
         #: the head of a strict queue was admitted, so that the next has its turn
         self.ask_again = False
         self._quota_log: list[QuotaUndo] | None = book.tree.begin_trial()
@@ -177,6 +180,8 @@ class QueuedPass(Pass):
         found, preempting = self.until_us, self._preempting
         if preempting is not None:
             found = min(found, preempting.until_us)
+        if self._is_settled:  # what the last pass waits for may still come
+            found = min(found, self.state.until_us)
         keeps = bool(self._held) or self._keeps_quota or self.promised is not None
         if keeps and len(self.state.queue.open_lines) > 1 and self.state.ends:
             found = min(found, next_look_us(self.book.file.sharing, self.now_us))
@@ -311,19 +316,30 @@ class QueuedPass(Pass):
     def hold(self, head: GangState) -> None:
         """Keep what a head may use from everybody served after it: nodes and quota, or quota."""
         options = self.with_quota(head)
-        if options:
-            for option in options:
-                for group in self._groups(option):
-                    self._held[group] = None
-            self.book.tree.take(head.queue, options[0].amounts(head.size))
-            self._keeps_quota = True
+        if not options:
+            self.keep_own(head)
             return
+        for option in options:
+            for group in self._groups(option):
+                self._held[group] = None
+        self._keep(head, options, options[0].amounts(head.size))
+        if self.promised is not None and self._ends_by_then(head) and self._start_us < FOREVER_US:
+            # from then on it would outlast the promise, and may have to let these nodes go
+            too_late_us = self._start_us - head.gang.walltime_us + 1
+            self.until_us = min(self.until_us, too_late_us)
+
+    def keep_own(self, head: GangState) -> None:
+        """Keep what comes free of quota that others can only have borrowed."""
         for option in head.family.options:
             own = self._own(head, option)
             if own:
-                self.book.tree.take(head.queue, own)
-                self._keeps_quota = True
+                self._keep(head, [], own)
                 return
+
+    def _keep(self, head: GangState, nodes: list[Option], amounts: Amounts) -> None:
+        self.book.tree.take(head.queue, amounts)
+        self._keeps_quota = True
+        self._restraints[head] = ([option.flavors for option in nodes], amounts)
 
     def _keeps(self, head: GangState) -> bool:
         """True if a head that lacks quota keeps some, or may have the promise."""
@@ -365,9 +381,21 @@ class QueuedPass(Pass):
         if len(options) > 1:
             options.sort(key=lambda option: self._shadow_in(head, option).start_us)
         if options:
-            self._option = options[0]
-            self._start_us, self._spare_pods = promise(self, head)
+            option = self._option = options[0]
+            self._start_us, spare_pods = promise(self, head)
             self.promised = head
+            self._room = Room(self.state, head, option.roles, self._start_us, spare_pods)
+            self._restraints[head] = ([option.flavors], option.amounts(head.size))
+
+    def follow(self, head: GangState, placement: Placement) -> None:
+        """Start a head that fits, unless it would delay the promise."""
+        room = self._room
+        assert room is not None
+        if self._ends_by_then(head):
+            self.admit(head, placement)
+            room.lend(head.missing, placement)
+        elif room.give(head.missing, placement):
+            self.admit(head, placement)
 
     def shadow(self, head: GangState) -> Shadow:
         """Return when a head can start at the latest on the nodes for which it gets a promise."""
@@ -430,10 +458,6 @@ class QueuedPass(Pass):
         """True if the last pass found no nodes for a head, and nothing grew since then."""
         return self._is_settled and self.blocked and head is self.state.queue.lines[head.queue].seen
 
-    def wanted(self, head: GangState) -> tuple[Role, ...]:
-        """Return the roles of a head's family, on the nodes for which it gets a promise."""
-        return head.family.roles if self._option is None else self._option.roles
-
     def renews(self, head: GangState) -> bool:
         """True if the nodes that were promised may have been others."""
         return len(head.family.options) > 1
@@ -460,8 +484,13 @@ class QueuedPass(Pass):
 
     def let_pass(self) -> None:
         """Start later gangs that may pass the heads that wait."""
-        if self.promised is not None:
-            pass_by(self, self.promised, self._start_us, self._spare_pods)
+        queue = self.state.queue
+        for head, kept in queue.restraints.items():
+            if self._restraints.get(head) != kept:
+                self.blocked = False  # what it kept from others, it keeps no longer
+        queue.restraints = self._restraints
+        if self._room is not None:
+            pass_by(self, self._room)
         elif self.book.has_others and not all(map(self._is_strict, self.state.queue.open_lines)):
             for member, _, placement in self.fitting():
                 self.admit(member, placement)
@@ -490,14 +519,21 @@ class QueuedPass(Pass):
         options, size = member.family.options, member.size
         return any(self._leaves_quota(member, option.amounts(size)) for option in options)
 
+    def shorter(self, member: GangState, demand: Demand) -> Entry | None:
+        """Return a gang of the demand that ends by the promised start, if this one does not."""
+        if self.promised is None or self._ends_by_then(member):
+            return None
+        return demand.first_within(self._start_us - self.now_us, self.taken)
+
     def _may_pass(self, member: GangState) -> bool:
-        return not self._is_strict(member.queue) or self.followers.get(member.queue) is member
+        return not self._is_strict(member.queue)
 
     def _newcomers(self, may_start: MayStart | None) -> list[Candidate]:
         return [
             (member.key, member, None, None)
             for member in self.state.queue.fresh
             if member is not self.promised
+            and member not in self.taken
             and self._may_pass(member)
             and (may_start is None or may_start(member))
         ]

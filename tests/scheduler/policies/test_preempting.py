@@ -61,12 +61,13 @@ def check(state: ClusterState, made: Preempt) -> None:
     book, tree = state.book, state.book.tree
     gang = state.gangs[made.gang]
     left: dict[int, dict[int, int]] = {}  # by queue and cell, the most that one of them holds
+    stayed = [name for name in made.victims if not state.gangs[name].leaving]
     with state.trial():
         apply(state, CapacityClaimed(made.gang, made.placement, made.victims))
         for name in made.victims:
             member = state.gangs[name]
             assert name not in state.gave_way.get(made.gang, ())
-            if member.queue != gang.queue:
+            if member.queue != gang.queue and name in stayed:
                 for cell, amount in book.amounts_of(member.gang.roles, member.held):
                     most = left.setdefault(member.queue, {})
                     most[cell] = max(amount, most.get(cell, 0))

@@ -1,0 +1,139 @@
+"""What a pass remembers of those before never hides a gang that could start, or evict others."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler.core.model import Node
+from scheduler.core.queues import (
+    Cohort,
+    Flavor,
+    Holding,
+    Queue,
+    Queues,
+    Quota,
+    Quotas,
+    Victims,
+    checked,
+)
+from scheduler.core.state import ClusterState
+from tests.oracle.drawn_worlds import random_world, whole_nodes
+from tests.oracle.played import Asks, Played, World, made_by
+
+
+def forget_all(state: ClusterState) -> None:
+    """Let the next decision look at everything: nothing is known from passes before."""
+    assert state.book is not None
+    state.grew = state.shrank = True
+    state.searched = {}
+    state.book.forget_lacks()
+    for line in state.queue.lines:
+        line.seen = line.short = line.lack = None
+
+
+@given(st.integers(0, 1 << 32))
+@settings(max_examples=60)
+def test_a_state_that_forgets_all_decides_the_same(seed: int) -> None:
+    world = random_world(seed)
+    assert made_by(Played(world).run()) == made_by(Played(world, forget=forget_all).run())
+
+
+# -- what worlds like these showed once ------------------------------------------------------
+
+
+def of(flavor: str = "all", **quota: int) -> Quotas:
+    return {flavor: {"gpus": Quota(**quota)}}
+
+
+def world_of(nodes: list[Node], jobs: list[Asks], *queues: Queue) -> World:
+    models = dict.fromkeys(node.gpu_model for node in nodes)
+    flavors = tuple(Flavor(model or "all", gpu_model=model) for model in models)
+    return World(nodes, checked(Queues(flavors, (Cohort("root"),), queues), "queues.toml"), jobs)
+
+
+def starts(world: World, name: str) -> int:
+    """Return when a job starts first, and check that this owes nothing to what is remembered."""
+    played, forgetful = Played(world).run(), Played(world, forget=forget_all).run()
+    assert made_by(played) == made_by(forgetful)
+    return played.starts[name][0]
+
+
+def test_a_pass_without_news_does_not_put_off_the_end_of_a_minimum_runtime() -> None:
+    """`long` may be evicted from 38 on; at 36 comes a gang that may not start."""
+    newer = Victims.LOWER_OR_NEWER_EQUAL_PRIORITY
+    team = Queue("team", "root", quota=of(nominal=8), within=newer, min_runtime_s=7.0)
+    other = Queue("other", "root", quota=of(nominal=0, borrow=0))
+    jobs = [
+        Asks("first", "team", 1, 30, 1),
+        Asks("long", "team", 11, 100, 8),
+        Asks("urgent", "team", 22, 10, 1, priority=1),
+        Asks("never", "other", 36, 10, 1),
+    ]
+    assert starts(world_of(whole_nodes(1), jobs, team, other), "urgent") == 38
+
+
+def test_gangs_pass_a_head_that_holds_its_nodes_no_longer() -> None:
+    """`large` holds all nodes for 16 GPUs until, at 14, quota for them is claimed by `mine`."""
+    queues = [Queue(name, "root", quota=of(nominal=8)) for name in "uvwx"]
+    queues[0].reclaim, queues[1].discipline = Victims.ANY, Holding.SKIP
+    jobs = [
+        Asks("one", "v", 3, 100, 1),
+        Asks("lent", "w", 4, 100, 3, 4, grace_s=10),
+        Asks("large", "w", 5, 100, 4, 4),
+        Asks("node", "v", 5, 100, 1, 4),
+        Asks("small", "v", 6, 100, 1),
+        Asks("mine", "u", 14, 100, 1, 4),
+    ]
+    assert starts(world_of(whole_nodes(4, 4), jobs, *queues), "small") == 14
+
+
+def test_gangs_pass_a_head_whose_promise_came_to_nothing() -> None:
+    """`large` lacks quota from 15 on, so that it has the promise no longer; `small` may start."""
+    quota = {"a": {"gpus": Quota(8)}, "h": {"gpus": Quota(4, 4)}}
+    u = Queue("u", "root", quota=quota, discipline=Holding.EASY)
+    v = Queue("v", "root", quota=of("a", nominal=16, borrow=4))
+    nodes = [*whole_nodes(2, 8, "a"), *whole_nodes(1, 8, "h")]
+    jobs = [
+        Asks("before", "v", 4, 100, 4),
+        Asks("large", "u", 5, 100, 2, 8),
+        Asks("short", "v", 12, 10, 1),
+        Asks("small", "u", 12, 100, 1),
+        Asks("takes", "v", 15, 100, 2, 2),
+    ]
+    assert starts(world_of(nodes, jobs, u, v), "small") == 15
+
+
+def test_a_gang_that_outlasts_a_promise_does_not_hide_a_shorter_one_of_its_size() -> None:
+    """`large` is promised the nodes a at 107; `long` may not use them, `short` may."""
+    u = Queue("u", "root", quota=of("h", nominal=8))
+    quota = {"a": {"gpus": Quota(8)}, "h": {"gpus": Quota(8)}}
+    v = Queue("v", "root", quota=quota, discipline=Holding.EASY)
+    nodes = [*whole_nodes(2, 4, "a"), *whole_nodes(1, 4, "h")]
+    jobs = [
+        Asks("one", "v", 7, 100, 1),
+        Asks("large", "v", 7, 100, 4, 2),
+        Asks("other", "u", 13, 100, 1),
+        Asks("long", "v", 17, 100, 2, 2),
+        Asks("short", "v", 18, 20, 2, 2),
+    ]
+    assert starts(world_of(nodes, jobs, u, v), "short") == 18
+
+
+def test_a_head_does_not_wait_for_nodes_that_one_served_later_holds() -> None:
+    """`next` has the promise, `small` fits beside it; only then is it the turn of `back`."""
+    queues = [
+        Queue("u", "root", quota=of(nominal=8), discipline=Holding.EASY),
+        Queue("v", "root", quota=of(nominal=4, lend=0)),
+        Queue("w", "root", quota=of(nominal=8, lend=0), reclaim=Victims.ANY),
+        Queue("y", "root", quota=of(nominal=4, borrow=4)),
+        Queue("z", "root", quota=of(nominal=4, borrow=4)),
+    ]
+    jobs = [
+        Asks("back", "z", 1, 30, 4, 2, grace_s=10),
+        Asks("mine", "w", 5, 30, 3, 2),
+        Asks("y", "y", 5, 100, 1, 4),
+        Asks("next", "u", 8, 100, 3, 2),
+        Asks("small", "v", 13, 100, 1),
+    ]
+    assert starts(world_of(whole_nodes(3, 4), jobs, *queues), "small") == 15
