@@ -90,8 +90,8 @@ def queues_of(text: str, place: str, totals: Mapping[Cell, int], notes: Notes) -
         for node in below.get("", []):
             _set_quota(node, cell, below)
     notes.add(
-        "fair shares of users and decayed usage are not in a queues file: an account's share is "
-        "its weight"
+        "an account's share is its weight; shares of users have no counterpart. Where Slurm orders "
+        "jobs by fair share (FAIR_TREE), set heads = 'fair-tree' in [sharing]"
     )
     return grown(list(nodes.values()), ROOT, totals, flavors, notes)
 

@@ -12,7 +12,7 @@ from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
 from scheduler.core.times import DAY_S
 from scheduler.policies.catalog import DISCIPLINES
-from sim.report import comparison, sharing
+from sim.report import comparison, queues, sharing
 from sim.report.days import part_word
 from sim.report.digest import Digest, overall
 from sim.report.growing import Growth, different_jobs
@@ -70,8 +70,7 @@ def describe(config: RunConfig) -> str:
     policy = config.policy
     order = "FIFO" if policy.order == "fifo" else policy.order
     if config.queues is not None:
-        of = f" of {config.queues_file}" if config.queues_file else ""
-        return f"whole gangs, {order}, {counted(config.num_queues, 'queue')}{of}"
+        return f"whole gangs, {order}, {queues.named(config)}"
     if policy.discipline == "strict":
         return f"whole gangs, strict {order}"
     if policy.discipline == "easy":

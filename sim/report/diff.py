@@ -105,7 +105,12 @@ def text(found: Diff, *, top: int = 10) -> str:
     """
     _check(top)
     both, change_s = found.both, found.change_s
-    lines = [f"A  {found.runs[0]}", f"B  {found.runs[1]}", "", *_overall(both, change_s)]
+    files = ("", "") if found.queues is None else found.queues.files
+    lines = [
+        f"{name}  {run}" + (f"  ({file})" if file else "")
+        for name, run, file in zip("AB", found.runs, files, strict=True)
+    ]
+    lines += ["", *_overall(both, change_s)]
     lines += _other_jobs(both)
     lines += _left_out(found)
     if found.queues is not None:

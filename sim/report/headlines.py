@@ -65,7 +65,7 @@ def run_lines(result: RunResult, out: Path) -> list[str]:
     if result.config.num_queues > 1:
         window = submission_window(result.jobs, figures["end_s"])
         found = queues.figures(result.jobs, figures["queues"], window, result.config.queues)
-        lines += ["queues", *queues.run_lines(found)]
+        lines += [f"{'queues':<11} {queues.named(result.config)}", *queues.run_lines(found)]
     lines += _left_out_lines(figures, result.cluster.num_nodes, is_live=_is_live(result))
     if len(result.rejected):
         what = kept_rows_text(result.rejected, result.manifest.get("left_out") or {})

@@ -14,10 +14,11 @@ import pandas as pd
 from scheduler.core.queues import Queues
 from scheduler.core.times import HOUR_S
 from sim.report import gains
-from sim.report.queues import MOST_TOLD, labels, makespan
+from sim.report.queues import MOST_TOLD, labels, makespan, named
 from sim.report.wording import bounded, counted, duration, exact, listed, number
 from sim.runs.folder import read_config, read_summary
 from sim.runs.metrics import Quantile, Window, queueing_delay
+from sim.schema.config import RunConfig
 
 #: figures of a queue of one run that its summary has, and what they are called
 TOTALS = (
@@ -69,6 +70,7 @@ class QueuesDiff:
     queues: tuple[QueueDiff, ...]
     only_a: tuple[str, ...]  #: queues that the other run lacks
     only_b: tuple[str, ...]
+    files: tuple[str, str]  #: which queues each run has, in words
 
 
 def queues_diff(runs: Sequence[Path], both: pd.DataFrame, horizon_s: float) -> QueuesDiff | None:
@@ -77,7 +79,8 @@ def queues_diff(runs: Sequence[Path], both: pd.DataFrame, horizon_s: float) -> Q
     `both` are the jobs of both runs by name, with the columns of jobs.parquet as `queue_a`,
     `queue_b` and so on; waits are followed until `horizon_s`.
     """
-    files = [read_config(run).queues for run in runs]
+    configs = [read_config(run) for run in runs]
+    files = [config.queues for config in configs]
     several = [file for file in files if file is not None and len(file.queues) > 1]
     if not several:
         return None
@@ -114,7 +117,12 @@ def queues_diff(runs: Sequence[Path], both: pd.DataFrame, horizon_s: float) -> Q
         tuple(sorted(found, key=lambda one: -one.waited_pod_h)),
         tuple(name for name in names[0] if name not in names[1]),
         tuple(name for name in names[1] if name not in names[0]),
+        (_file(configs[0]), _file(configs[1])),
     )
+
+
+def _file(config: RunConfig) -> str:
+    return "no queues file" if config.queues is None else named(config)
 
 
 def _names(file: Queues | None, whose: pd.Series[str]) -> list[str]:
@@ -219,6 +227,8 @@ def more(found: QueuesDiff) -> str:
 def as_json(found: QueuesDiff) -> dict[str, Any]:
     """Return all of it as plain values; None where a figure has no meaning."""
     return {
+        "queues_of_a": found.files[0],
+        "queues_of_b": found.files[1],
         "only_in_a": list(found.only_a),
         "only_in_b": list(found.only_b),
         "queues": [

@@ -70,6 +70,12 @@ class QueueFigures:
         return TABLE[reason].label + (f" {percent(share)}" if share < ALL else "")
 
 
+def named(config: RunConfig) -> str:
+    """Return how many queues have quota, and whose file says so: 13 queues of teams.toml."""
+    of = f" of {config.queues_file}" if config.queues_file else ""
+    return f"{counted(config.num_queues, 'queue')}{of}"
+
+
 def told(config: RunConfig) -> str:
     """Return which queues have quota: 13 of teams.toml, SHA-256 1f0a9c; none without a file.
 

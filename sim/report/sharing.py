@@ -58,6 +58,7 @@ class OfSize:
     """The queues on one cluster size, each under every arm."""
 
     title: str
+    num_arms: int
     sentences: tuple[str, ...]  #: who gains and who loses, against the first arm
     heading: list[tuple[str, list[str]]]
     rows: tuple[Row, ...]  #: of the queues that wait most; `nodes` of a row is the queue
@@ -110,6 +111,7 @@ def _of_size(
     rows = [list(_rows(name, arm_names, found, shown)) for name in names]
     return OfSize(
         title=counted(arms[0][0].head.nodes, "node"),
+        num_arms=len(arms),
         sentences=tuple(_gains(arms)),
         heading=comparison.groups(shown),
         rows=tuple(row for mine in rows[:MOST_OPEN] for row in mine),

@@ -12,13 +12,15 @@ import pytest
 
 from scheduler.core.queues import Cohort, Flavor, Queue, Queues, Quota, Victims
 from sim import run
+from sim.report.answers import describe
 from sim.report.gains import Change
 from sim.report.headlines import run_lines
-from sim.report.queues import MOST_TOLD, pending_of
+from sim.report.queues import MOST_TOLD, pending_of, told
 from sim.report.report import build_report
 from sim.runs.folder import RunResult
 from sim.runs.metrics import Quantile
 from sim.runs.steps import pending_steps
+from sim.schema.config import RunConfig
 
 #: `u` borrows all 8 GPUs; `v` takes its 4 back after 5 s
 JOBS = pd.DataFrame(
@@ -49,7 +51,7 @@ def of_run(result: RunResult) -> dict[str, list[str]]:
     """The lines of the queues that are printed, by queue, cut at two spaces."""
     lines = run_lines(result, Path("out"))
     rows = [[cell for cell in line.split("  ") if cell.strip()] for line in lines]
-    at = lines.index("queues") + 1
+    at = [line.startswith("queues ") for line in lines].index(True) + 1
     return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows[at:]}
 
 
@@ -80,7 +82,7 @@ def test_runs_of_one_queue_or_none_print_what_they_did() -> None:
     jobs = JOBS.assign(queue="u")
     plain, alone = (run_lines(run(jobs, nodes=1, queues=q), Path("out")) for q in (None, one))
     assert plain == alone
-    assert "queues" not in plain
+    assert not any(line.startswith("queues") for line in plain)
 
 
 def test_of_many_queues_those_that_wait_most_are_told() -> None:
@@ -263,3 +265,13 @@ def test_waits_of_which_bounds_hide_the_difference_are_not_called_gains() -> Non
     assert change(300, 100, "b") == -200
     assert np.isnan(change(300, 100, "a"))
     assert np.isnan(change(100, 100, "ab"))
+
+
+def test_arms_are_described_by_their_queues_file() -> None:
+    config = RunConfig(queues=teams(), queues_file="teams.toml")
+    assert describe(config) == "whole gangs, FIFO, 2 queues of teams.toml"
+    assert describe(RunConfig()) == "whole gangs, strict FIFO"
+    # the same file with other words is another one
+    other = RunConfig(queues=teams(lend=0), queues_file="teams.toml")
+    assert told(config) != told(other)
+    assert told(config).startswith("2 of teams.toml, SHA-256 ")

@@ -81,7 +81,9 @@ def study(*words: str) -> int:
     return invoke(["study", "--out", "out", "--processes", "1", *words])
 
 
-def test_arms_with_and_without_queues_share_one_report() -> None:
+def test_arms_with_and_without_queues_share_one_report(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert study() == 0
     text = Path("out/report.md").read_text("utf-8")
     table = pd.read_csv("out/tables/queues.csv").set_index(["arm", "queue"])
@@ -95,6 +97,13 @@ def test_arms_with_and_without_queues_share_one_report() -> None:
     assert "| strict | queues 2 of strict.toml, SHA-256 " in text
     assert "| borrow | queues 2 of borrow.toml, SHA-256 " in text
     assert "under strict than under none" in text
+    capsys.readouterr()
+    points = [f"out/points/month-2-{arm}-s0" for arm in ("none", "strict")]
+    assert invoke(["diff", *points]) == 0
+    diff = capsys.readouterr().out
+    assert diff.startswith(
+        f"A  {points[0]}  (no queues file)\nB  {points[1]}  (2 queues of strict.toml)\n"
+    )
     # no command of the page gives words that a run with queues refuses, or leaves its queues out
     for line in re.findall(r"^    muster run .*", text, re.M):
         assert "--discipline" not in line or "strict" not in line.split("&&")[0]
