@@ -3,6 +3,7 @@
 Heads of gangs that run in part come first: their nodes do nothing without the rest. By borrowing,
 who borrows less comes next; by share, a tournament goes up the tree. Both are Kueue's
 (`pkg/scheduler`). By past use, who borrows nothing comes next, then whose queue used less of late.
+By Slurm's fair tree, its rank alone comes next.
 """
 
 from __future__ import annotations
@@ -124,7 +125,13 @@ def served(
         return _by_share(tree, heads, tree.weight if now is None else now.weights(tree))
     assert now is not None
     standing = {head.queue: now.standing(tree, head.queue) for head in heads}
-    heads.sort(key=lambda one: (one.is_whole, one.height > 0, standing[one.queue], *_standing(one)))
+    minds = words.heads is not Serve.FAIR_TREE  # Slurm's limits guarantee nothing
+
+    def key(head: QueueHead) -> tuple[float | str, ...]:
+        borrows = minds and head.height > 0
+        return (head.is_whole, borrows, standing[head.queue], *_standing(head))
+
+    heads.sort(key=key)
     return heads
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from scheduler.core.queues import Flavor, Holding, Queues, Victims
+from scheduler.core.queues import Flavor, Holding, Queues, Serve, Sharing, Victims
 from scheduler.policies.queuesfile import DEFAULT_FLAVOR
 from sim.queues.notes import Notes
 from sim.queues.objects import Object
@@ -29,9 +29,11 @@ def queues_of(objects: Sequence[Object], totals: Mapping[Cell, int], notes: Note
     nodes = [_node(one, one.name not in parents, totals, notes) for one in objects]
     notes.add(
         "KAI divides what no quota covers in whole units by weight, each priority before the next; "
-        "here heads are ordered by fair share"
+        "here heads are ordered by fair share. If it counts past use, set k and half_life_s of "
+        "[sharing] as its configuration has them"
     )
-    return grown(nodes, ROOT, totals, [Flavor(DEFAULT_FLAVOR)], notes)
+    sharing = Sharing(Serve.SHARE)
+    return grown(nodes, ROOT, totals, [Flavor(DEFAULT_FLAVOR)], notes, sharing)
 
 
 def _node(one: Object, is_leaf: bool, totals: Mapping[Cell, int], notes: Notes) -> Node:

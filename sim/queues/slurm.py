@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 
-from scheduler.core.queues import Flavor, Holding, Queues
+from scheduler.core.queues import Flavor, Holding, Queues, Serve, Sharing
 from scheduler.policies.queuesfile import DEFAULT_FLAVOR
 from sim.queues.notes import Notes
 from sim.queues.tree import Amounts, Cell, Node, grown
@@ -89,11 +89,14 @@ def queues_of(text: str, place: str, totals: Mapping[Cell, int], notes: Notes) -
     for cell in set(cells.values()):
         for node in below.get("", []):
             _set_quota(node, cell, below)
+    notes.add("an account's share is its weight; shares of users have no counterpart")
     notes.add(
-        "an account's share is its weight; shares of users have no counterpart. Where Slurm orders "
-        "jobs by fair share (FAIR_TREE), set heads = 'fair-tree' in [sharing]"
+        "heads are ordered by the fair tree, with Slurm's usual half-life of a week: set "
+        "half_life_s of [sharing] to PriorityDecayHalfLife, or leave [sharing] out if jobs are not "
+        "ordered by fair share"
     )
-    return grown(list(nodes.values()), ROOT, totals, flavors, notes)
+    sharing = Sharing(Serve.FAIR_TREE)
+    return grown(list(nodes.values()), ROOT, totals, flavors, notes, sharing)
 
 
 def _accounts(text: str, place: str, notes: Notes) -> dict[str, _Account]:

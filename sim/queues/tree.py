@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from scheduler.core.queues import Cohort, Flavor, Holding, Queue, Queues, Quota, Quotas, Victims
+from scheduler.core.queues import (
+    Cohort,
+    Flavor,
+    Holding,
+    Queue,
+    Queues,
+    Quota,
+    Quotas,
+    Sharing,
+    Victims,
+)
 from sim.queues.notes import Notes
 
 #: (flavor, resource)
@@ -49,6 +59,7 @@ def grown(
     totals: Mapping[Cell, int],
     flavors: Sequence[Flavor],
     notes: Notes,
+    sharing: Sharing,
 ) -> Queues:
     """Return the tree below one cohort, which has what no quota covers.
 
@@ -74,7 +85,9 @@ def grown(
                 f"queue {node.name!r}: its parent {node.parent!r} is not among them; get them all"
             )
         below.setdefault(node.parent, []).append(node)
-    named = {cell for node in nodes for cell in (*node.quota, *node.limit)}
+    # a queue without limits may use all GPUs, which quota at the root says
+    named = {(flavor.name, "gpus") for flavor in flavors}
+    named |= {cell for node in nodes for cell in (*node.quota, *node.limit)}
     cells = sorted(cell for cell in named if _counts(cell, totals))
     unknown = sorted({resource for _, resource in named} - {cell[1] for cell in cells})
     if unknown:
@@ -120,7 +133,7 @@ def grown(
             )
         elif spare := max(0, total - sum(top.full[flavor, resource] for top in tops)):
             cohorts[0].quota.setdefault(flavor, {})[resource] = Quota(spare)
-    return Queues(tuple(flavors), tuple(cohorts), tuple(queues))
+    return Queues(tuple(flavors), tuple(cohorts), tuple(queues), sharing=sharing)
 
 
 def _counts(cell: Cell, totals: Mapping[Cell, int]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from scheduler.core.queues import Flavor, Holding, Queues, Victims
+from scheduler.core.queues import Flavor, Holding, Queues, Serve, Sharing, Victims
 from scheduler.policies.queuesfile import DEFAULT_FLAVOR
 from sim.queues.kueue import RESOURCES
 from sim.queues.notes import Notes
@@ -31,7 +31,8 @@ def queues_of(objects: Sequence[Object], totals: Mapping[Cell, int], notes: Note
         "Volcano orders queues by their use of what they deserve; here heads are ordered by fair "
         "share"
     )
-    return grown(nodes, ROOT, totals, [Flavor(DEFAULT_FLAVOR)], notes)
+    sharing = Sharing(Serve.SHARE)
+    return grown(nodes, ROOT, totals, [Flavor(DEFAULT_FLAVOR)], notes, sharing)
 
 
 def _node(one: Object, is_leaf: bool, notes: Notes) -> Node:

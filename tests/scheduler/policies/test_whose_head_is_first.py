@@ -139,6 +139,17 @@ def test_by_the_fair_tree_what_siblings_used_counts(word: Serve, first: str) -> 
     assert first_of(state, HOUR, "x", "y", "z") == first
 
 
+@pytest.mark.parametrize(("word", "first"), [(Serve.USAGE, "a"), (Serve.FAIR_TREE, "b")])
+def test_by_the_fair_tree_nobody_comes_first_for_its_quota(word: Serve, first: str) -> None:
+    """a used all of late, and its gang is within its quota; b has none, as accounts of Slurm."""
+    queues = (Queue("a", "root", quota=of(8)), Queue("b", "root", quota=of(0)))
+    sharing = Sharing(word, half_life_s=HOUR)
+    file = Queues((Flavor("all"),), (Cohort("root"),), queues, sharing=sharing)
+    state = ClusterState(nodes(8, 1), POLICY.order, file)
+    runs(state, "g", "a", 0.0, HOUR)
+    assert first_of(state, HOUR, "a", "b") == first
+
+
 @pytest.mark.parametrize(("k", "first"), [(0.0, "a"), (1.0, "b")])
 def test_past_use_changes_the_weights_of_shares(k: float, first: str) -> None:
     """a and b borrow as much of c, and a used more of late."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.core.queues import Cohort, Flavor, Holding, Queue, Quota, Search, Victims
+from scheduler.core.queues import Cohort, Flavor, Holding, Queue, Quota, Search, Serve, Victims
 from scheduler.core.quota import QuotaTree
 from scheduler.policies import queuesfile
 from sim.commands.main import invoke
@@ -222,6 +222,19 @@ def test_slurms_parents_are_a_column_an_indent_or_unknown(tmp_path: Path) -> Non
         tmp_path, "c|root||1|", "c|a||1|gres/gpu=8|", header="Cluster|Account|User|Share|GrpTRES"
     )
     assert "does not say which account is in which" in said(flat)
+
+
+def test_accounts_of_slurm_without_limits_share_all_by_the_fair_tree(tmp_path: Path) -> None:
+    """Most have shares and no GrpTRES: the root has all GPUs, and everybody may use them."""
+    found = slurm(tmp_path, "c|root|||1|", "c|a||root|60|", "c|b||root|40|cpu=8")
+    assert at_most(found) == {"a": 128, "b": 128, "root": 128}
+    assert found.queues.sharing.heads is Serve.FAIR_TREE
+    assert "set half_life_s of [sharing] to PriorityDecayHalfLife" in said(found)
+
+
+@pytest.mark.parametrize("sample", ["kai.yaml", "volcano.yaml"])
+def test_heads_come_by_share_where_they_do(sample: str) -> None:
+    assert imported(sample).queues.sharing.heads is Serve.SHARE
 
 
 def test_slurms_gpu_types_are_flavors(tmp_path: Path) -> None:
