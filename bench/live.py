@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import live_curves, live_jobs, live_steps
 from bench.live_curves import Trace
-from bench.sim import write_between
+from bench.rows import write_between
 from scheduler import whole
 from scheduler.controlplane import cluster as clusters
 from scheduler.controlplane import objects

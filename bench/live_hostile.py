@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.sim import show
+from bench.rows import show
 from tests.scheduler.live import test_hostile as hostile
 
 EVERY_S = 0.02

@@ -22,7 +22,7 @@ from kubernetes.aio.client import Configuration
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.sim import show
+from bench.rows import show
 from scheduler.controller.controller import Controller
 from scheduler.controller.settings import LiveSettings
 from scheduler.controlplane import objects

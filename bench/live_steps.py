@@ -23,7 +23,7 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.sim import write_between
+from bench.rows import write_between
 from scheduler import compiled
 from scheduler.controller.mirror import Ledger
 from scheduler.controller.parts import Part, Request

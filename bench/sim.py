@@ -4,6 +4,7 @@
     python bench/sim.py --quick      smaller sizes, for a quick look
     python bench/sim.py --write-docs also write the table into docs/benchmarks.md
     python bench/sim.py --reading    only the two rows about large files
+    python bench/sim.py --queues     only the rows about queues
     python bench/sim.py --profile gang-fifo | gang-easy
 
 Every measurement is a fresh process. Times are CPU seconds; the two sides of a ratio take turns,
@@ -17,7 +18,6 @@ import argparse
 import hashlib
 import json
 import os
-import re
 import resource
 import statistics
 import subprocess
@@ -25,17 +25,18 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
+from bench import queues  # noqa: E402
+from bench.rows import OUT, Row, in_turns, median, peak_mib, report, row, table  # noqa: E402
 from scheduler import compiled, whole  # noqa: E402
 
-OUT = HERE / "out"
 ACCASIM = "1.1.3"
 #: a published peer's workload, beside the checkout where there is one
 WHOLE = ROOT.parent / "shared" / "golden" / "_traces" / "scale7500.csv.gz"
@@ -58,42 +59,6 @@ class Size:
 
 FULL = Size()
 QUICK = Size(5_000, 750, 10.0, ((250, 30.0), (2_500, 10.0)), (1.0,), 1, 1_000_000)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    what: str
-    value: float | None  #: None if it could not be measured
-    unit: str
-    must: str
-    met: bool
-    floor: float | None = None  #: the command fails beyond it; None where the row has none
-    note: str = ""
-
-    @property
-    def is_broken(self) -> bool:
-        """True if the value is beyond the floor."""
-        if self.value is None or self.floor is None:
-            return False
-        return self.value < self.floor if self.must.startswith(">=") else self.value > self.floor
-
-
-def row(
-    what: str,
-    value: float | None,
-    unit: str,
-    must: str,
-    floor: float | None = None,
-    note: str = "",
-) -> Row:
-    """Return a row; `must` is ">= NUMBER" or "<= NUMBER"."""
-    relation, limit = must.split()
-    met = value is not None and (
-        value >= float(limit) if relation == ">=" else value <= float(limit)
-    )
-    return Row(what, value, unit, must, met, floor, note)
 
 
 # -- one measurement, in a process of its own --------------------------------------------------
@@ -248,18 +213,16 @@ def measure_reading(side: str, path: str, first: str) -> dict[str, float]:
     return {"cpu_s": cpu_s, "table_mib": held_mib, "more_mib": peak_mib() - before_mib}
 
 
-def peak_mib() -> float:
-    """Return the peak memory of this process; `ru_maxrss` would count what it was forked from."""
-    status = Path("/proc/self/status").read_text("ascii")
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
-
-
 MEASUREMENTS: dict[str, Callable[..., dict[str, float]]] = {
     "peer-jobs": measure_peer_jobs,
     "month": measure_month,
     "pods": measure_pods,
     "simpy": measure_simpy,
     "reading": measure_reading,
+    "teams": queues.measure_teams,
+    "one-queue": queues.measure_one_queue,
+    "evictions": queues.measure_evictions,
+    "flood": queues.measure_flood,
 }
 
 
@@ -279,20 +242,6 @@ def _json(done: subprocess.CompletedProcess[str]) -> dict[str, float]:
         raise RuntimeError(f"{' '.join(done.args)} failed:\n{done.stderr[-2000:]}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def in_turns(repeats: int, *sides: Callable[[], dict[str, float]]) -> list[list[dict[str, float]]]:
-    """Run the sides one after the other, `repeats` times; return the results of each."""
-    results: list[list[dict[str, float]]] = [[] for _ in sides]
-    for _ in range(repeats):
-        for side, into in zip(sides, results, strict=True):
-            into.append(side())
-    return results
-
-
-def median(results: list[dict[str, float]], name: str = "cpu_s") -> float:
-    """Return the median of one figure."""
-    return statistics.median(result[name] for result in results)
 
 
 def accasim_python() -> Path:
@@ -532,6 +481,54 @@ def reading_rows(size: Size, quick: bool) -> Iterator[Row]:
     )  # fmt: skip
 
 
+def queue_rows(size: Size, quick: bool) -> Iterator[Row]:
+    """Measure several queues with quota, preemption included."""
+    nodes, days = size.nodes, size.days
+    names = ("strict", "skip", "easy")
+    bare, *teams = in_turns(
+        size.repeats,
+        lambda: measured("simpy", nodes, days, "job"),
+        *(lambda name=name: measured("teams", nodes, days, name) for name in names),  # type: ignore[misc]
+    )
+    for name, results in zip(names, teams, strict=True):
+        yield row(
+            f"openai_like {days:g} days, {nodes:,} nodes, 60 {name} queues in 3 levels that borrow "
+            "and evict: time / bare simpy, two events per job",
+            median(results) / median(bare),
+            "x",
+            "<= 15",
+            note=f"{results[0]['jobs'] / median(results):,.0f} jobs/s; "
+            f"{results[0]['evictions']:,.0f} evictions",
+        )
+    for name in ("strict", "easy"):
+        without, with_one = in_turns(
+            size.repeats,
+            lambda name=name: measured("one-queue", nodes, days, name, "no"),  # type: ignore[misc]
+            lambda name=name: measured("one-queue", nodes, days, name, "yes"),  # type: ignore[misc]
+        )
+        same = "same starts" if without[0]["starts"] == with_one[0]["starts"] else "OTHER STARTS"
+        yield row(
+            f"one {name} queue with all the quota, {days:g} days, {nodes:,} nodes: time / without",
+            median(with_one) / median(without), "x", "<= 1.05", note=same,
+        )  # fmt: skip
+    found = measured("evictions", size.nodes, 2_000)
+    what = f"one decision to evict, {size.nodes:,} nodes, 2,000 running gangs"
+    told = f"{found['decisions']:,.0f} decisions, {found['evicting']:,.0f} evict somebody"
+    yield row(f"{what}, median", found["p50_ms"], "ms", "<= 20", note=told)
+    yield row(f"{what}, p99", found["p99_ms"], "ms", "<= 50")
+    yield row(
+        f"the longest slice of a pass, {size.nodes:,} nodes, 60 heads that all look for victims",
+        found["slice_ms"], "ms", "<= 50", note=f"{found['slices']:,.0f} slices in all",
+    )  # fmt: skip
+    flood = measured("flood", 2_500 if not quick else 250, size.days)
+    for team in ("b", "c"):
+        yield row(
+            f"three teams, {size.days:g} days, one floods: wait p95 of {team} / alone on its quota",
+            flood[f"{team}_ratio"], "x", "<= 1.2",
+            note=f"{flood[f'{team}_p95_s']:,.0f} s beside {flood[f'{team}_alone_p95_s']:,.0f} s",
+        )  # fmt: skip
+
+
 def study_row() -> Row:
     """Time a whole study, wall clock; it needs a machine that does nothing else."""
     out = OUT / "study"
@@ -543,37 +540,6 @@ def study_row() -> Row:
     took_min = (time.perf_counter() - began_s) / 60
     cores = len(os.sched_getaffinity(0))
     return row("make study after installation", took_min, "min", "<= 5", note=f"{cores} cores")
-
-
-def table(rows: list[Row]) -> list[str]:
-    """Return the rows as a Markdown table."""
-    lines = ["| what | measured | target | met | more |", "|---|---|---|---|---|"]
-    for one in rows:
-        value = "not measured" if one.value is None else f"{one.value:.3g} {one.unit}"
-        met = "yes" if one.met else "**no**"
-        lines.append(f"| {one.what} | {value} | {one.must} | {met} | {one.note} |")
-    return lines
-
-
-def write_between(path: Path, name: str, lines: list[str]) -> None:
-    """Replace what stands between the two markers `name` of a document."""
-    text = path.read_text("utf-8")
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
-    if len(pattern.findall(text)) != 1:
-        raise ValueError(f"{path}: needs the markers {begin!r} and {end!r} once")
-    inside = "\n".join([begin, *lines, end])
-    whole.write_text(path, pattern.sub(lambda _: inside, text))
-
-
-def show(figures: Mapping[str, float], marker: str = "") -> None:
-    """Print a table of figures; with a marker, put it in place in docs/benchmarks.md, too."""
-    lines = ["| what | figure |", "|---|---:|"]
-    lines += [f"| {what} | {value:,.3g} |" for what, value in figures.items()]
-    print(f"the core runs {compiled.which()} here\n")
-    print("\n".join(lines))
-    if marker:
-        write_between(ROOT / "docs" / "benchmarks.md", marker, lines)
 
 
 def profile(name: str) -> None:
@@ -611,6 +577,7 @@ def main() -> int:
     )
     parser.add_argument("--profile", choices=["gang-fifo", "gang-easy"])
     parser.add_argument("--reading", action="store_true", help="only the reading of large files")
+    parser.add_argument("--queues", action="store_true", help="only the rows about queues")
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.one:
@@ -624,31 +591,17 @@ def main() -> int:
     size = QUICK if chosen.quick else FULL
     print(f"The core and the engines run {compiled.which()}", flush=True)
     rows: list[Row] = []
-    sources = (reading_rows,) if chosen.reading else (peer_rows, scaling_rows, reading_rows)
+    sources = (peer_rows, scaling_rows, reading_rows, queue_rows)
+    if chosen.reading or chosen.queues:
+        sources = (reading_rows,) if chosen.reading else (queue_rows,)
     for source in sources:
         for one in source(size, chosen.quick):
             print(table([one])[-1], flush=True)
             rows.append(one)
-    if not (chosen.quick or chosen.no_study or chosen.reading):
+    if not (chosen.quick or chosen.no_study or chosen.reading or chosen.queues):
         rows.append(study_row())
         print(table(rows[-1:])[-1])
     return report(rows, write_docs=chosen.write_docs)
-
-
-def report(rows: list[Row], *, write_docs: bool = False, out: Path = OUT) -> int:
-    """Write the rows and say which miss; return 1 if one is beyond its floor."""
-    out.mkdir(parents=True, exist_ok=True)
-    kept = [{k: v for k, v in asdict(one).items() if k != "floor"} for one in rows]
-    whole.write_text(out / "sim.json", json.dumps(kept, indent=1) + "\n")
-    if write_docs:
-        write_between(ROOT / "docs" / "benchmarks.md", "measured", table(rows))
-    missed = [one for one in rows if not one.met]
-    if missed:
-        print(f"{len(missed)} of {len(rows)} rows miss; docs/benchmarks.md says why")
-    broken = [one for one in rows if one.is_broken]
-    for one in broken:
-        print(f"BROKEN: {one.what}: {one.value:.3g} {one.unit}, floor {one.floor:g}")
-    return 1 if broken else 0
 
 
 if __name__ == "__main__":

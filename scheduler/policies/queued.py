@@ -47,7 +47,9 @@ def decide_queued(state: ClusterState, policy: Policy, now_us: int) -> tuple[Dec
             return (Admit(claim.gang, claim.placement),)
     around = QueuedPass(state, state.book, policy, now_us)
     try:
-        if not around.is_idle():
+        if around.is_idle():
+            around.until_us = state.until_us
+        else:
             made = _serve(around)
             if made is not None:
                 return (made,)

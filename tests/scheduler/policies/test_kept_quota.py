@@ -187,3 +187,45 @@ def test_a_queue_says_whether_it_evicts_before_it_tries_the_next_flavor(
     (made,) = told(state, 1.0)
     assert isinstance(made, Preempt) is evicts
     assert made.gang == "new"  # type: ignore[union-attr]
+
+
+# -- passes that are asked for again ----------------------------------------------------------
+
+
+def test_a_pass_in_which_nothing_can_start_keeps_the_time_to_come_back() -> None:
+    """`run` may be evicted from 5 on; what comes at 2 changes nothing for the head."""
+    quota = {"all": {"gpus": Quota(8)}}
+    team = Queue("a", quota=quota, within=Victims.LOWER_PRIORITY, min_runtime_s=5.0)
+    state = ClusterState(nodes(1, 8), POLICY.order, Queues((ALL,), (), (team,)))
+    for name, priority in (("run", 0), ("head", 1)):
+        roles = (Role(8, PodShape(1)),)
+        apply(state, GangSubmitted(Gang(name, roles, 0, to_us(99.0), priority, "a")))
+        assert starts(state, 0.0) == (["run"] if name == "run" else [])
+    assert state.until_us == to_us(5.0)
+    submit(state, "never", "a", 99, 2.0, 1.0)
+    assert starts(state, 2.0) == []
+    assert state.until_us == to_us(5.0)
+    (made,) = told(state, 5.0)
+    assert isinstance(made, Preempt) and made.victims == ("run",)
+
+
+def test_a_promise_that_lapsed_makes_nobody_wait() -> None:
+    """j0 has the promise until j12 takes the quota that it would borrow; j11 waits for no one."""
+    flavors = (Flavor("a", gpu_model="a"), Flavor("h", gpu_model="h"))
+    of_u = {"a": {"gpus": Quota(8)}, "h": {"gpus": Quota(4, 4)}}
+    u = Queue("u", "root", quota=of_u, discipline=Holding.EASY)
+    v = Queue("v", "root", quota={"a": {"gpus": Quota(16, 4)}})
+    here = [Node(name, PodShape(8), "", name[0]) for name in ("a0", "a1", "h0")]
+    state = ClusterState(here, POLICY.order, Queues(flavors, (Cohort("root"),), (u, v)))
+
+    def come(name: str, queue: str, pods: int, gpus: int, at_s: float) -> list[str]:
+        roles = (Role(pods, PodShape(gpus)),)
+        gang = Gang(name, roles, to_us(at_s), to_us(100.0), queue=queue, ordinal=len(state.gangs))
+        apply(state, GangSubmitted(gang))
+        return starts(state, at_s)
+
+    assert come("j7", "v", 4, 1, 4.0) == ["j7"]
+    assert come("j0", "u", 2, 8, 5.0) == []
+    assert state.reservations["j0"].start_us == to_us(104.0)
+    assert come("j11", "u", 1, 1, 12.0) == []
+    assert come("j12", "v", 2, 2, 15.0) == ["j12", "j11"]
