@@ -25,6 +25,19 @@ def validate(state: ClusterState) -> None:
     _validate_claims(state)
     if state.book is not None:
         _validate_quota(state, state.book)
+        _validate_running(state)
+
+
+def _validate_running(state: ClusterState) -> None:
+    running: list[set[str]] = [set() for _ in state.queue.lines]
+    for name, member in state.gangs.items():
+        if member.held and not member.leaving:
+            running[member.queue].add(name)
+    noted = [{member.gang.name for member in line.running} for line in state.queue.lines]
+    assert noted == running, f"running are {running}, noted are {noted}"
+    leaving = {name for name, member in state.gangs.items() if member.leaving}
+    noted_leaving = {member.gang.name for member in state.queue.leaving}
+    assert noted_leaving == leaving, f"leaving are {leaving}, noted are {noted_leaving}"
 
 
 def _validate_nodes(state: ClusterState) -> None:

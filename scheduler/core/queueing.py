@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from itertools import islice
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scheduler.core.model import (
     FamilyKey,
@@ -264,18 +264,40 @@ def family_size(roles: tuple[Role, ...]) -> int:
 class Line:
     """Waiting gangs in one order: all of them, or those of one queue."""
 
-    __slots__ = ("_entries", "_first", "lack", "queue", "seen", "short")
+    __slots__ = ("_entries", "_first", "_gpus", "known", "queue", "running", "seen")
 
     def __init__(self, queue: int = 0) -> None:
         self.queue = queue  #: its number
         #: the head at the last pass
         self.seen: GangState | None = None
-        #: the head that a pass found to lack quota, and how much
-        self.short: GangState | None = None
-        self.lack: Lack | None = None
+        #: what a pass has worked out about the head, for the next one
+        self.known: Any = None
+        #: gangs of the queue that hold nodes, but for those that were told to leave
+        self.running: dict[GangState, None] = {}
+        self._gpus: dict[int, int] = {}  #: of those, by priority
         #: in order, from `_first` on; before it stand gangs that left from the head
         self._entries: list[Entry] = []
         self._first = 0
+
+    def note_running(self, state: GangState, runs: bool) -> None:
+        """Note whether a gang runs, and stays."""
+        if runs == (state in self.running):
+            return
+        priority = state.gang.priority
+        if runs:
+            self.running[state] = None
+            self._gpus[priority] = self._gpus.get(priority, 0) + state.gang.gpus
+        else:
+            del self.running[state]
+            self._gpus[priority] -= state.gang.gpus
+
+    def gpus_below(self, priority: int) -> int:
+        """Return the GPUs of running gangs of smaller priorities, whatever ranks they miss."""
+        found = 0
+        for other, gpus in self._gpus.items():
+            if other < priority:
+                found += gpus
+        return found
 
     def add(self, entry: Entry) -> None:
         """Insert a gang by its key."""
@@ -318,6 +340,7 @@ class WaitQueue:
         "fresh",
         "head_left",
         "head_seen",
+        "leaving",
         "lines",
         "members",
         "open_lines",
@@ -340,6 +363,8 @@ class WaitQueue:
         self.head_left = False
         #: by head: what it kept from others in the last pass that looked at them
         self.restraints: dict[GangState, Restraint] = {}
+        #: gangs that were told to leave their nodes, and still hold them
+        self.leaving: dict[GangState, None] = {}
         self._all = Line()
         self._has_demands = False
 
@@ -378,8 +403,6 @@ class WaitQueue:
             if state is line.seen:
                 line.seen = None
                 self.head_left = True
-            if state is line.short:
-                line.short = None
             if line.head() is None:
                 del self.open_lines[state.queue]
         family = state.family
@@ -389,6 +412,22 @@ class WaitQueue:
             family.fit_pods = family.free_pods = -1
         if self._has_demands:
             family.discard(entry)
+
+    def note_running(self, state: GangState) -> None:
+        """Note that a gang holds nodes now, is leaving them, or holds none."""
+        if self.lines:
+            runs = bool(state.held) and not state.leaving
+            self.lines[state.queue].note_running(state, runs)
+            if state.held and state.leaving:
+                self.leaving[state] = None
+            else:
+                self.leaving.pop(state, None)
+
+    def forget_running(self, state: GangState) -> None:
+        """Note that a gang holds nothing, whatever it says itself."""
+        if self.lines:
+            self.lines[state.queue].note_running(state, False)
+            self.leaving.pop(state, None)
 
     def index_demands(self) -> None:
         """Keep the gangs of each family by size from now on, for passes that look past the head."""

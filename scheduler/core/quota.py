@@ -18,6 +18,7 @@ Amounts = tuple[tuple[int, int], ...]
 #: what a trial undoes: at the node, the cell used so much
 Undo = tuple[int, int, int]
 NO_LIMIT = -1
+_UNLIMITED = 1 << 62
 NO_PARENT = -1
 
 
@@ -48,7 +49,14 @@ class QuotaTree:
     """
 
     __slots__ = (
+        "_cap",
+        "_free_below",
         "_log",
+        "_logs",
+        "_roots",
+        "_stamp",
+        "_tops",
+        "_version",
         "borrow",
         "cells",
         "cells_by_resource",
@@ -101,6 +109,19 @@ class QuotaTree:
         self.potential = self._table(0)  #: available while nobody uses anything
         self.usage = self._table(0)
         self._log: list[Undo] | None = None
+        self._logs: list[list[Undo] | None] = []  #: of usages that were swapped out
+        # What a node may use depends on the root's usage, which nearly every gang changes, and on
+        # that of nodes below it, which is worked out again only after a change in its branch.
+        self._roots = [self._find_root(node) for node in range(len(nodes))]
+        #: the ancestor just below the root, or the root itself
+        self._tops = [
+            ([node, *self.above(node)][-2:] if node != self._roots[node] else [node])[0]
+            for node in range(len(nodes))
+        ]
+        self._version = [0] * len(nodes)  #: of the usage in the branch of a top
+        self._stamp = self._table(-1)  #: per node and cell, for which version these hold:
+        self._free_below = self._table(0)  #: what it may use before it takes any of the root
+        self._cap = self._table(0)  #: what borrowing limits let it use at most
         self._fill(nodes)
 
     def _table(self, value: int) -> list[list[int]]:
@@ -159,6 +180,7 @@ class QuotaTree:
         if self._log is not None:
             self._log.append((node, cell, usage[cell]))
         usage[cell] += amount
+        self._version[self._tops[node]] += 1
 
     def begin_trial(self) -> list[Undo] | None:
         """Start to log changes; return the log of the trial around this one."""
@@ -171,7 +193,24 @@ class QuotaTree:
         assert self._log is not None
         for node, cell, used in reversed(self._log):
             self.usage[node][cell] = used
+            self._version[self._tops[node]] += 1
         self._log = outer
+
+    def swap_usage(self, usage: list[list[int]]) -> list[list[int]]:
+        """Count with another usage [num_nodes, num_cells], unlogged; return that of before."""
+        before, self.usage = self.usage, usage
+        for node in range(len(self._version)):
+            self._version[node] += 1
+        self._logs.append(self._log)
+        self._log = None
+        return before
+
+    def swap_back(self, usage: list[list[int]]) -> None:
+        """Count with the usage of before again."""
+        self.usage = usage
+        for node in range(len(self._version)):
+            self._version[node] += 1
+        self._log = self._logs.pop()
 
     # -- what is left ------------------------------------------------------------------------
 
@@ -181,16 +220,29 @@ class QuotaTree:
 
     def available(self, node: int, cell: int) -> int:
         """Return how much more the node may use now; below 0 if its quota is overdrawn."""
-        above = self.parent[node]
-        usage, subtree = self.usage[node][cell], self.subtree[node][cell]
-        if above == NO_PARENT:
-            return subtree - usage
-        local = self.local[node][cell]
-        beyond = self.available(above, cell)
-        limit = self.borrow[node][cell]
-        if limit != NO_LIMIT:
-            beyond = min(beyond, subtree - local - max(0, usage - local) + limit)
-        return max(0, local - usage) + beyond
+        root = self._roots[node]
+        free = self.subtree[root][cell] - self.usage[root][cell]
+        if node == root:
+            return free
+        if self._stamp[node][cell] != self._version[self._tops[node]]:
+            self._look_below_root(node, cell)
+        free += self._free_below[node][cell]
+        cap = self._cap[node][cell]
+        return free if free < cap else cap
+
+    def _look_below_root(self, node: int, cell: int) -> None:
+        """Work out what a node may use but for the root: Kueue's recursion, unrolled."""
+        at, root, free, cap = node, self._roots[node], 0, _UNLIMITED
+        while at != root:
+            usage, local = self.usage[at][cell], self.local[at][cell]
+            free += max(0, local - usage)
+            limit = self.borrow[at][cell]
+            if limit != NO_LIMIT:
+                lent = self.subtree[at][cell] - local
+                cap = min(cap, free + lent - max(0, usage - local) + limit)
+            at = self.parent[at]
+        self._free_below[node][cell], self._cap[node][cell] = free, cap
+        self._stamp[node][cell] = self._version[self._tops[node]]
 
     def fits(self, queue: int, amounts: Amounts) -> bool:
         """True if the queue may use this much more now."""
@@ -220,22 +272,34 @@ class QuotaTree:
         found = self.lowest(queue, cell, amount)
         return self.heights[self.root(queue) if found == NO_PARENT else found]
 
+    def smallest(self, queue: int, cell: int, amount: int) -> int:
+        """Return the smallest subtree around the queue that could give it all, if nobody used any.
+
+        NO_PARENT if only the whole tree could, which then is more than the queue.
+        """
+        node = queue
+        while amount > self.subtree[node][cell]:
+            amount -= self.local[node][cell]
+            node = self.parent[node]
+            if node == NO_PARENT:
+                return NO_PARENT
+        return NO_PARENT if node != queue and self.parent[node] == NO_PARENT else node
+
     def own_part(self, queue: int, cell: int, amount: int) -> int | None:
         """Return how much of an amount is unused in quota that others can only have borrowed.
 
-        That quota is the queue's, or that of the smallest subtree around it which could give it
-        all while nobody uses anything. None if only the whole tree could.
+        That quota is the queue's, or that of the smallest subtree around it that could give it
+        all. None if only the whole tree could.
         """
-        node, rest, found = queue, amount, 0
-        while rest > self.subtree[node][cell]:
-            rest -= self.local[node][cell]
-            found += self.local_free(node, cell)
-            node = self.parent[node]
-            if node == NO_PARENT:
-                return None
-        if node != queue and self.parent[node] == NO_PARENT:
+        smallest = self.smallest(queue, cell, amount)
+        if smallest == NO_PARENT:
             return None
-        return found + min(rest, max(0, self.subtree[node][cell] - self.usage[node][cell]))
+        node, rest = queue, amount
+        while node != smallest:
+            rest -= self.local_free(node, cell)
+            node = self.parent[node]
+        left = self.subtree[node][cell] - self.usage[node][cell]
+        return 0 if left <= 0 else amount - rest + min(rest, left)
 
     def above(self, node: int) -> list[int]:
         """Return the cohorts above a node, from its parent to the root."""
@@ -247,6 +311,9 @@ class QuotaTree:
 
     def root(self, node: int) -> int:
         """Return the root of the tree that the node is in."""
+        return self._roots[node]
+
+    def _find_root(self, node: int) -> int:
         while self.parent[node] != NO_PARENT:
             node = self.parent[node]
         return node

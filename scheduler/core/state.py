@@ -415,6 +415,7 @@ def _admitted(state: ClusterState, event: Admitted) -> None:
     member.mends = False
     member.phase = Phase.RUNNING
     member.expected_end_us = expected_end_us
+    state.queue.note_running(member)
     if state._ends is not None:
         state.note_end(member)
 
@@ -476,6 +477,7 @@ def _release_all(state: ClusterState, member: GangState) -> None:
             promise.valid = False
     member.held = ()
     _forget_times(member)
+    state.queue.note_running(member)
 
 
 def _forget_times(member: GangState) -> None:
@@ -564,6 +566,7 @@ def _ask_for_missing(state: ClusterState, member: GangState, placed: list[int]) 
     if not member.held:
         state.forget_end(member)
         _forget_times(member)
+        state.queue.note_running(member)
     if missing:
         _ask_again(state, member, missing)
     else:
@@ -654,7 +657,9 @@ def _priority_changed(state: ClusterState, event: PriorityChanged) -> None:
     member = _gang(state, event.gang)
     queued = event.gang in state.queue.members
     state.queue.discard(member)
+    state.queue.forget_running(member)
     member.gang = member.gang._replace(priority=event.priority)
+    state.queue.note_running(member)
     if queued:
         _enqueue(state, member)
 
@@ -876,7 +881,9 @@ def _claimed(state: ClusterState, event: CapacityClaimed) -> None:
     state.queue.discard(member)
     member.phase = Phase.PREEMPTING
     for victim in event.victims:
-        _gang(state, victim).leaving = True
+        evicted = _gang(state, victim)
+        evicted.leaving = True
+        state.queue.note_running(evicted)
     to = state.gave_way.get(name, frozenset()) | {name}
     gave_way = {victim: state.gave_way.get(victim, frozenset()) | to for victim in event.victims}
     known = {**state.gave_way, **gave_way}
@@ -969,6 +976,7 @@ def _queues_changed(state: ClusterState, event: QueuesChanged) -> None:
     for name, member in state.gangs.items():
         member.queue = queue_of[name]
         member.takes_of = None
+        state.queue.note_running(member)
         book.tree.take(member.queue, book.amounts_of(member.gang.roles, member.held))
     for member in state.gangs.values():
         member.family = state.family(member.missing or member.gang.roles, state.flavors_for(member))

@@ -254,6 +254,7 @@ class Trial:
                 queue.discard(member)
             state.forget_end(member)
             state.forget_owner(name, member.held)
+            queue.forget_running(member)
             member.family.num_gangs -= 1
             if not is_same:
                 del state.gangs[name]
@@ -272,6 +273,7 @@ class Trial:
                 queue.add(member)
             state.note_end(member)
             state.note_owner(name, member.held)
+            queue.note_running(member)
         for promise in self._reservations:
             state.reservations[promise.gang] = promise
             state.note_owner(promise.gang, promise.placement)

@@ -15,7 +15,6 @@ from scheduler.core.pastuse import PERIOD_US, PastUse
 from scheduler.core.queueing import GangState
 from scheduler.core.queues import Serve, Sharing
 from scheduler.core.quota import NO_PARENT, Amounts, QuotaTree
-from scheduler.core.quotabook import Option
 from scheduler.core.times import FOREVER_US, to_us
 from scheduler.core.usage import age_ratio
 
@@ -31,6 +30,7 @@ class Head:
         "ordinal",
         "priority",
         "queue",
+        "standing",
         "submit_us",
     )
 
@@ -53,45 +53,61 @@ class Head:
         self.height = height  #: how far up the tree it borrows; 0 is not at all
         self.ordinal = ordinal
         self.is_whole = is_whole  #: it does not run in part
+        self.standing = (-priority, submit_us, ordinal, name)  #: among equals, the first first
 
 
 class QueueHead(Head):
-    """A head as a pass has it."""
+    """A head as passes have it: kept from pass to pass, with its `height` as of now."""
 
-    __slots__ = ("member", "options")
+    __slots__ = ("family", "gang", "is_plain", "member", "own_node", "size")
 
-    def __init__(
-        self,
-        member: GangState,
-        priority: float,
-        options: list[Option],
-        amounts: Amounts,
-        height: int,
-    ) -> None:
+    def __init__(self, member: GangState, tree: QuotaTree) -> None:
         gang = member.gang
-        is_whole = not (member.mends and member.held)
+        options = member.family.options
         Head.__init__(
             self,
             gang.name,
             member.queue,
-            priority,
+            gang.priority,
             gang.submit_us,
-            amounts,
-            height,
+            options[0].amounts(member.size),
+            0,
             gang.ordinal,
-            is_whole,
+            not (member.mends and member.held),
         )
         self.member = member
-        self.options = options  #: the ways to place it that its quota allows
+        self.gang = gang
+        self.family = member.family
+        self.size = member.size
+        #: one flavor and one resource, and it could ever fit: its quota is quickly looked up
+        self.is_plain = (
+            len(options) == 1 and len(self.amounts) == 1 and options[0].max_size >= member.size
+        )
+
+        #: the smallest subtree below the root whose own quota could hold it; NO_PARENT if none
+        self.own_node = NO_PARENT
+        if self.is_plain:
+            self.own_node = tree.smallest(member.queue, *self.amounts[0])
+
+    def is_of(self, member: GangState) -> bool:
+        """True if it is still what it was worked out for."""
+        return (
+            member is self.member
+            and member.family is self.family
+            and member.size == self.size
+            and self.is_whole is not (member.mends and bool(member.held))
+            and member.gang is self.gang
+        )
+
+    def age(self, words: Sharing, now_us: int) -> None:
+        """Let its wait count."""
+        self.priority = aged(words, self.gang, now_us)
+        self.standing = (-self.priority, *self.standing[1:])
 
 
 def by_borrowing(head: Head) -> tuple[float | str, ...]:
     """Sort heads: who borrows less, higher priority, older."""
-    return (head.is_whole, head.height, *_standing(head))
-
-
-def _standing(head: Head) -> tuple[float | str, ...]:
-    return (-head.priority, head.submit_us, head.ordinal, head.name)
+    return (head.is_whole, head.height, *head.standing)
 
 
 def aged(words: Sharing, gang: Gang, now_us: int) -> float:
@@ -118,8 +134,7 @@ def served(
     if len(heads) < 2:
         return heads
     if words.heads is Serve.BORROWING:
-        heads.sort(key=by_borrowing)
-        return heads
+        return _first_of_all(heads)
     now = None if past is None else past.as_of(now_us)
     if words.heads is Serve.SHARE:
         return _by_share(tree, heads, tree.weight if now is None else now.weights(tree))
@@ -129,10 +144,20 @@ def served(
 
     def key(head: QueueHead) -> tuple[float | str, ...]:
         borrows = minds and head.height > 0
-        return (head.is_whole, borrows, standing[head.queue], *_standing(head))
+        return (head.is_whole, borrows, standing[head.queue], *head.standing)
 
     heads.sort(key=key)
     return heads
+
+
+def _first_of_all(heads: list[QueueHead]) -> Iterator[QueueHead]:
+    """Yield heads by borrowing; most passes end after the first, so that the rest is not sorted."""
+    if heads:
+        first = min(heads, key=by_borrowing)
+        yield first
+        for head in sorted(heads, key=by_borrowing):
+            if head is not first:
+                yield head
 
 
 def _by_share(tree: QuotaTree, heads: list[QueueHead], weights: list[float]) -> Iterator[QueueHead]:
@@ -206,7 +231,7 @@ class Tournament:
         tree, head = self._tree, self._winners[node]
         if tree.parent[node] != NO_PARENT:
             tree.weight, own = self._weights, tree.weight
-            self._keys[node] = (*_share(tree, node, head), _standing(head))
+            self._keys[node] = (*_share(tree, node, head), head.standing)
             tree.weight = own
 
 

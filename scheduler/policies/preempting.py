@@ -7,18 +7,19 @@ that what leaves already is used before anybody else is evicted.
 
 from __future__ import annotations
 
-from scheduler.core.capacity import Trial
+from scheduler.core.capacity import GPUS, Trial
 from scheduler.core.claims import take
 from scheduler.core.decisions import Preempt
-from scheduler.core.model import Placement, Slice
+from scheduler.core.model import Gang, Placement, Slice
 from scheduler.core.placement import Placer, place
 from scheduler.core.queueing import GangState
-from scheduler.core.queues import Victims
+from scheduler.core.queues import Queue, Victims
 from scheduler.core.quota import NO_PARENT, Amounts, QuotaTree
 from scheduler.core.quotabook import Option, QuotaBook
 from scheduler.core.state import ClusterState
 from scheduler.core.times import FOREVER_US, to_us
 from scheduler.policies.contest import Attempt, Contender, Contest, Victim
+from scheduler.policies.heads import QueueHead
 from scheduler.policies.victims import victims
 
 #: a gang whose claims came to nothing so often evicts nobody more before it has run
@@ -48,10 +49,11 @@ class Preempting:
         "_borrowing",
         "_contenders",
         "_leaving",
+        "_leaving_gpus",
+        "_lines",
         "_now_us",
         "_placer",
         "_restart_us",
-        "_running",
         "_state",
         "searched",
         "steps",
@@ -72,8 +74,9 @@ class Preempting:
         self.steps = 0  #: of this pass
         for until_us in self.searched.values():
             self.until_us = min(self.until_us, until_us)
-        self._running: list[list[GangState]] | None = None  #: by queue, without those that leave
-        self._leaving: list[GangState] = []
+        self._lines = state.queue.lines
+        self._leaving = list(state.queue.leaving)
+        self._leaving_gpus = sum([member.gang.gpus for member in self._leaving])
         self._contenders: dict[int, list[Contender]] = {}  #: by queue
         self._borrowing: dict[tuple[int, int], list[int]] = {}  #: by root and cell: which queues
 
@@ -90,12 +93,38 @@ class Preempting:
             not self._state.reservations[member.gang.name].placement
         )
 
+    def has_hope(self, head: QueueHead) -> bool:
+        """False if a search would surely find nobody to evict for a head.
+
+        A quick look at sums: most heads of a full cluster wait in vain in every pass.
+        """
+        member, amounts = head.member, head.amounts
+        if not self.may(member):
+            return False
+        book, tree, queue = self._book, self._book.tree, member.queue
+        cell, amount = amounts[0] if amounts else (0, 0)
+        if not head.is_plain or cell not in tree.cells_by_resource.get(GPUS, []):
+            return self._has_candidates(member, amounts, [cell for cell, _ in amounts])
+        words, own = book.file.queues[queue], self._leaving_gpus
+        if words.within is not Victims.NEVER:
+            own += self._lines[queue].gpus_below(_beyond(member.gang, words))
+        left = tree.available(queue, cell)
+        if own and amount <= left + own:
+            return True
+        if words.reclaim is Victims.NEVER or not self._others_borrow(queue, [cell]):
+            return False
+        if words.borrow_within is not Victims.NEVER or book.file.sharing.victims:
+            return True
+        if amount + tree.usage[queue][cell] - own <= tree.subtree[queue][cell]:
+            return True
+        lowest = tree.lowest(queue, cell, amount)
+        return lowest != NO_PARENT and tree.parent[lowest] != NO_PARENT
+
     def find(self, member: GangState, option: Option) -> Found | None:
         """Return whom to evict so that a head starts in these flavors."""
         amounts = option.amounts(member.size)
         if not amounts or not self._book.could_fit(member.queue, amounts):
             return None
-        running = self._by_queue()
         tree, queue = self._book.tree, member.queue
         leaving = self._leaving
         takes = [(other, other.quota_taken(self._book)) for other in leaving]
@@ -105,7 +134,7 @@ class Preempting:
                 return Found(self._decided(member, amounts, room, []), False, 0)
             if not short:
                 short = [cell for cell, _ in amounts]
-            if not self._has_candidates(member, running, amounts, short):
+            if not self._has_candidates(member, amounts, short):
                 return None
             name = member.gang.name
             gang = Contender(name, queue, member.gang.priority, member.gang.submit_us)
@@ -158,36 +187,21 @@ class Preempting:
 
     # -- who runs ----------------------------------------------------------------------------
 
-    def _by_queue(self) -> list[list[GangState]]:
-        running = self._running
-        if running is None:
-            running = self._running = [[] for _ in self._book.file.queues]
-            for entry in self._state.ends:
-                member = entry[3]
-                if member.leaving:
-                    self._leaving.append(member)
-                else:
-                    running[member.queue].append(member)
-        return running
-
     def _has_candidates(
         self,
         member: GangState,
-        running: list[list[GangState]],
         amounts: Amounts,
         short: list[int],
     ) -> bool:
         """True if anybody runs whose eviction might help the gang, and be allowed."""
         words = self._book.file.queues[member.queue]
-        priority = member.gang.priority
-        if words.within is Victims.LOWER_OR_NEWER_EQUAL_PRIORITY:
-            priority += 1
-        own = words.within is not Victims.NEVER and any(
-            other.gang.priority < priority for other in running[member.queue]
-        )
-        if words.reclaim is Victims.NEVER or not self._others(member, short):
-            return own
-        if own or words.borrow_within is not Victims.NEVER or self._book.file.sharing.victims:
+        if words.within is not Victims.NEVER:
+            below = _beyond(member.gang, words)
+            if any(other.gang.priority < below for other in self._lines[member.queue].running):
+                return True
+        if words.reclaim is Victims.NEVER or not self._others_borrow(member.queue, short):
+            return False
+        if words.borrow_within is not Victims.NEVER or self._book.file.sharing.victims:
             return True
         # a gang that borrows of the whole tree has no better right than others to any of it
         tree = self._book.tree
@@ -197,22 +211,34 @@ class Preempting:
                 return False
         return True
 
+    def _others_borrow(self, queue: int, short: list[int]) -> bool:
+        """True if another queue borrows any of what is short."""
+        for cell in short:
+            borrowing = self._borrowers(queue, cell)
+            if len(borrowing) > 1 or (borrowing and borrowing[0] != queue):
+                return True
+        return False
+
     def _others(self, member: GangState, short: list[int]) -> list[int]:
         """Return the other queues that borrow any of what is short."""
-        tree = self._book.tree
-        root = tree.root(member.queue)
         found: dict[int, None] = {}
         for cell in short:
-            borrowing = self._borrowing.get((root, cell))
-            if borrowing is None:
-                borrowing = self._borrowing[root, cell] = [
-                    queue
-                    for queue in range(tree.num_queues)
-                    if tree.borrows(queue, cell) and tree.root(queue) == root
-                ]
-            found.update(dict.fromkeys(borrowing))
+            found.update(dict.fromkeys(self._borrowers(member.queue, cell)))
         found.pop(member.queue, None)
         return list(found)
+
+    def _borrowers(self, queue: int, cell: int) -> list[int]:
+        """Return the queues of the same tree that borrow."""
+        tree = self._book.tree
+        root = tree.root(queue)
+        borrowing = self._borrowing.get((root, cell))
+        if borrowing is None:
+            borrowing = self._borrowing[root, cell] = [
+                queue
+                for queue in range(tree.num_queues)
+                if tree.borrows(queue, cell) and tree.root(queue) == root
+            ]
+        return borrowing
 
     def _running_for(self, member: GangState, short: list[int]) -> list[list[Contender]]:
         """Return, by queue, whom the contest for what is short is about."""
@@ -233,7 +259,7 @@ class Preempting:
         words, now_us = self._book.file.queues[queue], self._now_us
         found = self._contenders[queue] = []
         min_runtime_us, max_lost_us = to_us(words.min_runtime_s), to_us(words.max_lost_s)
-        for member in self._by_queue()[queue]:
+        for member in self._lines[queue].running:
             gang = member.gang
             if not gang.evictable:
                 continue
@@ -254,6 +280,11 @@ class Preempting:
                 )
             )
         return found
+
+
+def _beyond(gang: Gang, words: Queue) -> int:
+    """Return the priority below which gangs of its own queue may be evicted for one."""
+    return gang.priority + (words.within is Victims.LOWER_OR_NEWER_EQUAL_PRIORITY)
 
 
 class _Room:

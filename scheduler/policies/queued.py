@@ -24,7 +24,7 @@ from scheduler.core.nodegroup import NodeGroup
 from scheduler.core.placement import place
 from scheduler.core.queueing import Demand, Entry, Family, GangState, Restraint
 from scheduler.core.queues import Holding, Search
-from scheduler.core.quota import Amounts, QuotaTree
+from scheduler.core.quota import NO_PARENT, Amounts, QuotaTree
 from scheduler.core.quota import Undo as QuotaUndo
 from scheduler.core.quotabook import Option, QuotaBook
 from scheduler.core.shortage import outlook
@@ -32,7 +32,7 @@ from scheduler.core.state import ClusterState
 from scheduler.core.times import FOREVER_US, ends_us, to_us
 from scheduler.policies.easy import Room, pass_by, promise
 from scheduler.policies.flavors import Mode, Outlook, Tried, ends, is_better
-from scheduler.policies.heads import QueueHead, aged, next_look_us, served
+from scheduler.policies.heads import QueueHead, next_look_us, served
 from scheduler.policies.passes import Candidate, First, MayStart, Pass
 from scheduler.policies.policy import Policy
 from scheduler.policies.preempting import MOST_STEPS, Preempting
@@ -71,7 +71,7 @@ def _serve(around: QueuedPass) -> Admit | Preempt | Considered | None:
     heads = around.heads()
     for head in served(book.tree, book.file.sharing, heads, state.past, around.now_us):
         member = head.member
-        way = around.best(member)
+        way = around.best(head)
         if way.evicts is not None:
             return way.evicts
         if way.placement is not None:
@@ -206,27 +206,40 @@ class QueuedPass(Pass):
     def heads(self) -> list[QueueHead]:
         """Return the heads of all queues that may start now, evict others, or keep quota."""
         found = []
-        preempting = self._preempting
         book, tree, sharing = self.book, self.book.tree, self.book.file.sharing
-        for line in self.state.queue.open_lines.values():
+        ages = sharing.age_priority > 0
+        for queue, line in self.state.queue.open_lines.items():
             member = line.head()
             assert member is not None
-            lacks = line.short is member and line.lack is not None and book.still(line.lack)
-            options = [] if lacks else self.with_quota(member)
-            if not options and not lacks:
-                line.short = member
-                line.lack = book.lack(member.queue, member.family.options, member.size)
-            if options:
-                first = options[0]
-            elif (preempting is not None and preempting.may(member)) or self._keeps(member):
-                first = member.family.options[0]
+            head: QueueHead | None = line.known
+            if head is None or not head.is_of(member):
+                head = line.known = QueueHead(member, tree)
+            amounts = head.amounts
+            if head.is_plain:
+                cell, amount = amounts[0]
+                has_quota = amount <= tree.available(queue, cell) or book.spans(queue, cell)
             else:
+                has_quota = bool(self.with_quota(member))
+            if not has_quota and not self._has_use(head):
                 continue
-            amounts = first.amounts(member.size)
-            priority = aged(sharing, member.gang, self.now_us)
-            height = _height(tree, member.queue, amounts)
-            found.append(QueueHead(member, priority, options, amounts, height))
+            head.height = _height(tree, queue, amounts)
+            if ages:
+                head.age(sharing, self.now_us)
+            found.append(head)
         return found
+
+    def _has_use(self, head: QueueHead) -> bool:
+        """True if it matters to serve a head that lacks quota: it keeps some, or may evict."""
+        discipline = self.book.disciplines[head.queue]
+        if discipline is not Holding.SKIP:
+            if not head.is_plain:
+                if self._keeps(head.member):
+                    return True
+            elif head.own_node != NO_PARENT:
+                tree, cell = self.book.tree, head.amounts[0][0]
+                if discipline is Holding.EASY or not tree.borrows(head.own_node, cell, 1):
+                    return True
+        return self._preempting is not None and self._preempting.has_hope(head)
 
     def with_quota(self, member: GangState) -> list[Option]:
         """Return the ways to place a gang for which its queue has quota, the first choice first."""
@@ -253,9 +266,9 @@ class QueuedPass(Pass):
         if self.promised is None or self._ends_by_then(member):
             return True
         tree = self.book.tree
-        tree.usage, now = self._usage_then(), tree.usage
+        now = tree.swap_usage(self._usage_then())
         fits = self.book.fits(member.queue, amounts)
-        tree.usage = now
+        tree.swap_back(now)
         return fits
 
     def _ends_by_then(self, member: GangState) -> bool:
@@ -268,25 +281,26 @@ class QueuedPass(Pass):
         if found is None:
             head, option, tree = self.promised, self._option, self.book.tree
             assert head is not None and option is not None
-            now = tree.usage
-            found = self._then = tree.usage = [list(used) for used in now]
+            found = self._then = [list(used) for used in tree.usage]
+            now = tree.swap_usage(found)
             for end_us, _, _, member in self.state.ends:
                 if end_us > self._start_us:
                     break
                 tree.give_back(member.queue, member.quota_taken(self.book))
             tree.take(head.queue, option.amounts(head.size))
-            tree.usage = now
+            tree.swap_back(now)
         return found
 
-    def best(self, head: GangState) -> Way:
+    def best(self, one: QueueHead) -> Way:
         """Return the way in which a head starts, by the words of its queue on flavors."""
+        head = one.member
         held = self._held_placement(head)
         if held is not None:
             return Way(Outlook(Mode.FIT), held)
         words = self.book.file.queues[head.queue]
         best: Way | None = None
         for option in head.family.options:
-            way = self._way(head, option)
+            way = self._way(one, option)
             done = ends(words, way.worst)
             if best is None or done or is_better(words, way.worst, best.worst):
                 best = way
@@ -295,8 +309,9 @@ class QueuedPass(Pass):
         assert best is not None, "a gang that has nowhere to go does not wait in a queue"
         return best
 
-    def _way(self, head: GangState, option: Option) -> Way:
+    def _way(self, one: QueueHead, option: Option) -> Way:
         """Return what would come of one flavor for each role."""
+        head = one.member
         if option.max_size < head.size or not self._is_open(option):
             return _NO_WAY
         amounts = option.amounts(head.size)
@@ -307,7 +322,7 @@ class QueuedPass(Pass):
                 height = _height(self.book.tree, head.queue, amounts)
                 return Way(Outlook(Mode.FIT, height), placement)
         preempting = self._preempting
-        if preempting is None or self.promised is not None or not preempting.may(head):
+        if preempting is None or self.promised is not None or not preempting.has_hope(one):
             return _NO_WAY
         found = preempting.find(head, option)
         if found is None:
@@ -473,9 +488,9 @@ class QueuedPass(Pass):
             tree = self.book.tree
             tree.take(member.queue, amounts)
             if self._then is not None and not self._ends_by_then(member):
-                tree.usage, now = self._then, tree.usage
+                now = tree.swap_usage(self._then)
                 tree.take(member.queue, amounts)
-                tree.usage = now
+                tree.swap_back(now)
         if self._is_strict(member.queue):
             self.ask_again = True
 

@@ -11,6 +11,8 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
+from bench import rows
+
 
 @pytest.fixture(scope="module")
 def bench(repository: Path) -> ModuleType:
@@ -37,45 +39,44 @@ def bench(repository: Path) -> ModuleType:
     ],
 )
 def test_rows_know_whether_they_meet_their_target_and_their_floor(
-    bench: ModuleType,
     value: float | None,
     must: str,
     floor: float | None,
     met: bool,
     broken: bool,
 ) -> None:
-    row = bench.row("what", value, "x", must, floor)
+    row = rows.row("what", value, "x", must, floor)
     assert row.met is met
     assert row.is_broken is broken
 
 
 def test_a_row_beyond_its_floor_fails_the_command(
-    bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    good = bench.row("good", 5.0, "x", "<= 7", 30.0)
-    missed = bench.row("missed", 9.0, "x", "<= 7", 30.0)
-    broken = bench.row("broken", 31.0, "x", "<= 7", 30.0)
-    assert bench.report([good], out=tmp_path) == 0
-    assert bench.report([good, missed], out=tmp_path) == 0
+    good = rows.row("good", 5.0, "x", "<= 7", 30.0)
+    missed = rows.row("missed", 9.0, "x", "<= 7", 30.0)
+    broken = rows.row("broken", 31.0, "x", "<= 7", 30.0)
+    assert rows.report([good], out=tmp_path) == 0
+    assert rows.report([good, missed], out=tmp_path) == 0
     assert "1 of 2 rows miss" in capsys.readouterr().out
-    assert bench.report([good, missed, broken], out=tmp_path) == 1
+    assert rows.report([good, missed, broken], out=tmp_path) == 1
     assert "BROKEN: broken: 31 x, floor 30" in capsys.readouterr().out
     written = json.loads((tmp_path / "sim.json").read_text("utf-8"))
     assert [set(one) for one in written] == [{"what", "value", "unit", "must", "met", "note"}] * 3
     assert [one["met"] for one in written] == [True, False, False]
 
 
-def test_the_table_goes_between_its_markers(bench: ModuleType, tmp_path: Path) -> None:
+def test_the_table_goes_between_its_markers(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- t:begin -->\nold\n<!-- t:end -->\nz\n", "utf-8")
-    bench.write_between(page, "t", bench.table([bench.row("what", None, "x", "<= 7")]))
+    rows.write_between(page, "t", rows.table([rows.row("what", None, "x", "<= 7")]))
     lines = page.read_text("utf-8").splitlines()
     assert lines[0] == "a"
     assert lines[-1] == "z"
     assert "| what | not measured | <= 7 | **no** |  |" in lines
     assert "old" not in lines
     with pytest.raises(ValueError, match="needs the markers"):
-        bench.write_between(page, "other", [])
+        rows.write_between(page, "other", [])
 
 
 def test_documents_have_the_markers(repository: Path) -> None:
@@ -93,12 +94,12 @@ def test_peers_get_the_same_jobs(bench: ModuleType, tmp_path: Path, shared: Path
 
 def test_swf_says_what_the_jobs_say(bench: ModuleType, tmp_path: Path) -> None:
     bench.write_swf(bench.peer_jobs(50), tmp_path / "jobs.swf")
-    rows = [
+    lines = [
         line.split()
         for line in (tmp_path / "jobs.swf").read_text("ascii").splitlines()
         if not line.startswith(";")
     ]
     jobs = bench.peer_jobs(50)
-    assert [int(row[1]) for row in rows] == jobs["submit_s"].tolist()
-    assert [int(row[3]) for row in rows] == [int(row[8]) for row in rows]
-    assert [int(row[4]) for row in rows] == [int(row[7]) for row in rows] == jobs["gpus"].tolist()
+    assert [int(row[1]) for row in lines] == jobs["submit_s"].tolist()
+    assert [int(row[3]) for row in lines] == [int(row[8]) for row in lines]
+    assert [int(row[4]) for row in lines] == [int(row[7]) for row in lines] == jobs["gpus"].tolist()

@@ -124,8 +124,8 @@ VICTIMS: Broken = {
 }
 HEADS: Broken = {
     "infinite shares are equal": (Share, "rank", property(lambda s: (rank(s)[0], 0))),
-    "heads by priority": (kueue_cycles, "by_borrowing", lambda head: heads._standing(head)),
-    "heads by age": (kueue_cycles, "by_borrowing", lambda head: heads._standing(head)[1:]),
+    "heads by priority": (kueue_cycles, "by_borrowing", lambda head: head.standing),
+    "heads by age": (kueue_cycles, "by_borrowing", lambda head: head.standing[1:]),
     "heads by share alone": (heads, "_share", lambda *args: (False, share(*args)[1])),
     "heads whatever their share": (heads, "_share", lambda *args: (share(*args)[0], 0)),
     "nothing is kept": (kueue_cycles, "kept", lambda *_: ()),

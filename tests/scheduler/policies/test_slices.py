@@ -32,25 +32,28 @@ POLICY = catalog.policy(PolicySpec())
 NUM_QUEUES = 5
 
 
-def submit(state: ClusterState, name: str, queue: str, priority: int, gpus: int) -> None:
-    roles = (Role(gpus, PodShape(1)),)
+def submit(
+    state: ClusterState, name: str, queue: str, priority: int, gpus: int, pods: int = 0
+) -> None:
+    roles = (Role(pods or gpus, PodShape(gpus if pods else 1)),)
     apply(state, GangSubmitted(Gang(name, roles, 0, to_us(100.0), priority, queue)))
 
 
 def in_vain() -> ClusterState:
-    """Return a head in each queue that may evict one gang, which is not enough."""
-    quota = {"all": {"gpus": Quota(4)}}
+    """Return a head in each queue that may evict two gangs, which leave no whole node."""
+    quota = {"all": {"gpus": Quota(8)}}
     names = [f"q{number}" for number in range(NUM_QUEUES)]
     queues = [Queue(name, quota=quota, within=Victims.LOWER_PRIORITY) for name in names]
     state = ClusterState(
-        nodes(NUM_QUEUES, 4), POLICY.order, Queues((Flavor("all"),), (), tuple(queues))
+        nodes(2 * NUM_QUEUES, 4), POLICY.order, Queues((Flavor("all"),), (), tuple(queues))
     )
     for name in names:
-        submit(state, f"low-{name}", name, 0, 2)
-        submit(state, f"equal-{name}", name, 1, 2)
-    assert len(told(state)) == 2 * NUM_QUEUES
+        for number in range(2):
+            submit(state, f"low{number}-{name}", name, 0, 2)
+            submit(state, f"equal{number}-{name}", name, 1, 2)
+            assert len(told(state)) == 2
     for name in names:
-        submit(state, f"head-{name}", name, 1, 4)
+        submit(state, f"head-{name}", name, 1, 4, pods=1)
     return state
 
 
@@ -88,10 +91,10 @@ def test_anything_that_happens_between_slices_has_all_searched_again(
     for _ in range(3):
         (only,) = decide(state, POLICY, 0)
         apply(state, only)  # type: ignore[arg-type]
-    apply(state, GangFinished("equal-q0"))
+    apply(state, GangFinished("equal0-q0"))
     assert not state.searched
     (made,) = decide(state, POLICY, 0)
-    assert isinstance(made, Preempt) and (made.gang, made.victims) == ("head-q0", ("low-q0",))
+    assert isinstance(made, Preempt) and (made.gang, made.victims) == ("head-q0", ("low0-q0",))
 
 
 def happened(state: ClusterState, decision: Decision, now_us: int) -> list[ClusterEvent]:
