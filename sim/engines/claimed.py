@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.core.decisions import PendingReason
+from scheduler.core.quota import Amounts
 from sim.engines.waits import CODE, StepLog, Stints, coded
 
 PREEMPTING = coded(CODE[PendingReason.PREEMPTING], "gpus")
@@ -16,17 +17,26 @@ class ClaimedStints:
 
     def __init__(self) -> None:
         self.since_us: dict[int, int] = {}  #: by job, of those under way
+        self._takes: dict[int, Amounts] = {}  #: by job: of its queue's quota, the last time
         self._rows: list[tuple[int, float, float]] = []  #: job, from, to
+        self.took: list[Amounts] = []  #: by row
 
-    def begin(self, job: int, now_us: int) -> None:
-        """Note that nodes are kept for a job from now on."""
+    def begin(self, job: int, now_us: int, takes: Amounts) -> None:
+        """Note that nodes and so much quota are kept for a job from now on."""
         self.since_us[job] = now_us
+        self._takes[job] = takes
 
     def end(self, job: int, now_us: int) -> None:
         """Note that it starts, or that they are kept no longer."""
         since_us = self.since_us.pop(job, None)
         if since_us is not None and now_us > since_us:
             self._rows.append((job, since_us / 1e6, now_us / 1e6))
+            self.took.append(self._takes[job])
+
+    def stints(self) -> Stints:
+        """Return these times."""
+        job, from_s, to_s = zip(*self._rows, strict=True) if self._rows else ((), (), ())
+        return Stints(np.array(job, np.int64), np.array(from_s), np.array(to_s))
 
     def cut_out(self, stints: Stints) -> Stints:
         """Return the stints in the queue without these times; none is left that took no time."""
@@ -48,9 +58,7 @@ class ClaimedStints:
         """Log what pods waited for, and add the pod-seconds to those by reason and job."""
         if not self._rows:
             return
-        job = np.array([row[0] for row in self._rows], np.int64)
-        from_s = np.array([row[1] for row in self._rows])
-        to_s = np.array([row[2] for row in self._rows])
+        job, from_s, to_s = self.stints()
         pods, queue = num_pods[job], queue_of_job[job]
         log.extend(from_s, PendingReason.PREEMPTING, pods, gpus[job], queue)
         log.extend(to_s, PendingReason.PREEMPTING, -pods, -gpus[job], queue)

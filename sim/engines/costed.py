@@ -163,6 +163,7 @@ class CostedSimulation(GangSimulation):
         """A job has reached the step of an interrupt."""
         job, row, one = reached
         if self.row_of[job] != row or job in self.cut:
+            self._pass_over()
             return
         self._at_step[job].remove(one)
         self._num_met += 1
@@ -203,6 +204,7 @@ class CostedSimulation(GangSimulation):
         """An interrupted job leaves its nodes; its pods will be recreated."""
         job, row = attempt
         if self.row_of[job] != row:
+            self._pass_over()
             return
         now_us = self.agenda.now_us
         name = self.work.job[job]
@@ -221,7 +223,9 @@ class CostedSimulation(GangSimulation):
         self._settle(now_us)
 
     def _finish(self, attempt: Any) -> None:
-        if attempt[0] not in self.cut:
+        if attempt[0] in self.cut:
+            self._pass_over()
+        else:
             super()._finish(attempt)
 
     def _node_lost(self, outage: Any) -> None:
@@ -229,6 +233,7 @@ class CostedSimulation(GangSimulation):
         node, end_us = outage
         state = self.state
         if node in state.capacity.unschedulable:
+            self._pass_over()
             return
         until_us = self.agenda.now_us
         for name in dict.fromkeys(state.on_node[node]):
@@ -250,6 +255,7 @@ class CostedSimulation(GangSimulation):
         name = self.state.capacity.nodes[node].name
         if self.state.on_node[node]:  # at this very instant the last of its gangs leaves
             self._at(now_us + INSTANT_US, self._node_known_dead, outage)
+            self._pass_over()
             return
         if end_us <= now_us:  # back before anybody looked
             apply(self.state, NodeReturned(name))

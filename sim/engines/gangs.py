@@ -215,6 +215,12 @@ class GangSimulation:
             waiting.append(claims)
             self.claimed.end(claims, to_us(end_s))
         demand, demands = self._demands()
+        if self.state.book is None:
+            usage = None
+        elif usage is not None:  # as the core counts it
+            held, from_s, to_s = self.claimed.stints()
+            queues = self._queue_of_job()[held]
+            usage = usage.with_claims(queues, self.claimed.took, from_s, to_s)
         created_s = np.array(self.created_s)[waiting]
         job = np.append(attempts.job, np.array(waiting, np.int64))
         from_s = np.append(attempts.created_s, created_s)
@@ -225,7 +231,7 @@ class GangSimulation:
             demands,
             self.log,
             self.work.num_jobs,
-            None if self.state.book is None else usage,
+            usage,
         )
         num_pods, gpus = np.array(self.work.num_pods), np.array(self.work.gpus)
         if self.state.book is not None:
@@ -309,8 +315,9 @@ class GangSimulation:
 
     def _finish(self, attempt: Any) -> None:
         job, row = attempt
-        if self.row_of[job] != row:
-            return  # interrupted since
+        if self.row_of[job] != row:  # interrupted since
+            self._pass_over()
+            return
         now_us = self.agenda.now_us
         self._end_attempt(job, COMPLETED, now_us)
         apply(self.state, GangFinished(self.work.job[job]))
@@ -321,6 +328,7 @@ class GangSimulation:
         now_us = self.agenda.now_us
         state = self.state
         if node in state.capacity.unschedulable:
+            self._pass_over()
             return
         for name in dict.fromkeys(state.on_node[node]):
             job = state.gangs[name].gang.ordinal
@@ -374,6 +382,11 @@ class GangSimulation:
             if self._progress is not None and not self.num_events & 255:
                 self._report()
 
+    def _pass_over(self) -> None:
+        """Note that nothing happens after all; what happened before at this instant is settled."""
+        if self._settled_us == self.agenda.now_us:
+            self._settle(self._settled_us)
+
     def _report(self) -> None:
         if self._progress is not None and perf_counter() - self._reported_s > 0.1:
             self._reported_s = perf_counter()
@@ -409,7 +422,7 @@ class GangSimulation:
         victims = [name for name in decision.victims if not state.gangs[name].leaving]
         apply(state, CapacityClaimed(decision.gang, decision.placement, decision.victims))
         claims = state.gangs[decision.gang].gang.ordinal
-        self.claimed.begin(claims, now_us)
+        self.claimed.begin(claims, now_us, state.claims[decision.gang].amounts)
         for name in victims:
             self._evict(state.gangs[name].gang.ordinal, claims, now_us)
 
@@ -436,9 +449,11 @@ class GangSimulation:
             self._wake_us = FOREVER_US
         if not self.state.queue.members:
             self._overslept = self._is_over()
+            self._pass_over()
         elif now_us < self.state.until_us:  # a pass since then has put it off
             if self.state.until_us < self._wake_us:
                 self._come_back()
+            self._pass_over()
         else:
             self._settle(now_us)
 

@@ -79,6 +79,8 @@ class UsageOverTime:
     ) -> None:
         """Take attempts as columns: their queues, what they take, and from when to when."""
         self.book = book
+        self._attempts = (queue, from_s, to_s)
+        self._all_took = took
         self.time_s: Floats = np.unique(np.concatenate([[-1.0], from_s, to_s]))
         self._began = np.searchsorted(self.time_s, from_s)
         self._ended = np.searchsorted(self.time_s, to_s)
@@ -94,6 +96,16 @@ class UsageOverTime:
             self._took[cell] = (np.array(of, np.int64), np.array(much, np.int64))
         self._usage: dict[tuple[int, int], Ints] = {}
         self._available: dict[tuple[int, int], Ints] = {}
+
+    def with_claims(
+        self, queue: Ints, took: Sequence[Amounts], from_s: Floats, to_s: Floats
+    ) -> UsageOverTime:
+        """Return the same with claims: they count beside those that have not left for them yet."""
+        if not len(queue):
+            return self
+        columns = zip(self._attempts, (queue, from_s, to_s), strict=True)
+        of, begins_s, ends_s = (np.concatenate(pair) for pair in columns)
+        return UsageOverTime(self.book, of, [*self._all_took, *took], begins_s, ends_s)
 
     def usage(self, node: int, cell: int) -> Ints:
         """Return what a queue or cohort uses of a cell, at each time."""
@@ -133,9 +145,14 @@ class UsageOverTime:
         return found
 
     def is_short(self, queue: int, options: Sequence[Option], size: int) -> NDArray[np.bool_]:
-        """Return at which times a queue lacks the quota for a gang, by every way to place it."""
+        """Return at which times a queue lacks the quota for a gang, by every way to place it.
+
+        Ways for which there are too few nodes do not count.
+        """
         short = np.ones(len(self.time_s), np.bool_)
         for option in options:
+            if option.max_size < size:
+                continue
             lacks = np.zeros(len(self.time_s), np.bool_)
             for cell, amount in option.amounts(size):
                 if not self.book.spans(queue, cell):

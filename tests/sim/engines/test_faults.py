@@ -105,3 +105,12 @@ def test_drawn_faults_end_in_balanced_books(mode: str, source: str) -> None:
     assert (result.jobs["outcome"] == "completed").all()
     assert (result.attempts["outcome"] == "node_lost").sum() > 0
     assert result.nodes["unavailable_gpu_s"].sum() > 0
+
+
+@pytest.mark.parametrize("mode", ["gang", "pod", "permit"])
+def test_a_job_starts_at_once_at_the_moment_when_another_would_have_ended(mode: str) -> None:
+    """The end of an attempt that was cut means nothing, and hides nothing of that instant."""
+    rows = [("a", 0.0, 500.0, 1), ("b", 500.0, 60.0, 1), ("c", 900.0, 60.0, 1)]
+    jobs, _ = simulate(rows, [(100.0, 2000.0, 0)], 3, mode)
+    assert jobs.loc["a", "end_s"] > 500.0
+    assert jobs.loc["b", "start_s"] == 500.0
