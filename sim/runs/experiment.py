@@ -77,6 +77,10 @@ def run(
         table, offset_s = windows.from_first(table)
         source["offset_s"] = offset_s + float(source.get("offset_s", 0.0))
     check_jobs_of_queues(table, where, resolved, str(source.get("format", "")))
+    if resolved.queues is not None:
+        file, assumed = queues.on_cluster(resolved.queues, where)
+        resolved = msgspec.structs.replace(resolved, queues=file)
+        source["notes"] = [*source.get("notes", ()), *assumed]
     work = Workload(table, resolved.seed, limits_pods=where.limits_pods)
     if progress is True:
         from sim.runs.progress import run_progress
@@ -142,7 +146,8 @@ def check_jobs_of_queues(
     """
     if config.queues is None:
         return
-    book = QuotaBook(Capacity(cluster.build()), config.queues)
+    file, _ = queues.on_cluster(config.queues, cluster)
+    book = QuotaBook(Capacity(cluster.build()), file)
     try:
         check_queues_of(jobs["queue"].fillna("").tolist(), book)
     except UnknownQueueError as error:

@@ -79,5 +79,5 @@ def test_words_of_the_tables_are_words_of_the_file(heading: str) -> None:
     column = [line.split("|")[2] for line in part(heading).splitlines() if line.startswith("| ")]
     words = {word for cell in column for word in re.findall(r"`([a-z_]+)`", cell)}
     assert len(words) >= 5
-    known = {*re.findall(r"`([a-z_]+)`", reference), *re.findall(r"^(\w+) =", reference, re.M)}
+    known = {*re.findall(r"`([a-z_]+)`", reference), *re.findall(r"\b(\w+) =", reference)}
     assert words <= known | {"priority", "preempted", "namespace"}
