@@ -176,7 +176,7 @@ class Trial:
     def note(self, event: ClusterEvent | Decision) -> None:
         """Note what the event may change."""
         state = self._state
-        if state.past is not None and isinstance(event, (Admitted, Considered)):
+        if state.past is not None and isinstance(event, (Admitted, Considered, UseSoFar)):
             state.past = state.past.copied()
         if isinstance(event, GangSubmitted):
             self.note_gang(event.gang.name)

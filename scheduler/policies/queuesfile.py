@@ -275,10 +275,9 @@ def write(queues: Queues, comments: Sequence[str] = ()) -> str:
     if not plain:
         for flavor in queues.flavors:
             lines += _table("flavor", flavor, Flavor(""), plain)
-    told = {key: getattr(queues.sharing, key) for key in KEYS["sharing"]}
-    told = {key: value for key, value in told.items() if value != getattr(Sharing(), key)}
-    if told:
-        lines += ["", "[sharing]", *(f"{key} = {_toml(value)}" for key, value in told.items())]
+    shared = lines_of(queues.sharing)
+    if shared:
+        lines += ["", "[sharing]", *shared]
     for cohort in queues.cohorts:
         lines += _table("cohort", cohort, Cohort(""), plain)
     for queue in queues.queues:
@@ -287,6 +286,15 @@ def write(queues: Queues, comments: Sequence[str] = ()) -> str:
         lines += ["", "[aliases]"]
         lines += [f"{_key(alias)} = {_toml(name)}" for alias, name in queues.aliases.items()]
     return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def lines_of(sharing: Sharing) -> list[str]:
+    """Return the words of the table [sharing] that are not the usual ones, a line each."""
+    told = {key: getattr(sharing, key) for key in KEYS["sharing"]}
+    usual = Sharing()
+    return [
+        f"{key} = {_toml(value)}" for key, value in told.items() if value != getattr(usual, key)
+    ]
 
 
 def _table(kind: str, one: Any, default: Any, plain: bool) -> list[str]:

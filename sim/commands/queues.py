@@ -61,6 +61,7 @@ def import_queues(
 @app.command(epilog="Example: muster queues show queues.toml")
 def show(file: Annotated[Path, typer.Argument(help="A queues file.")]) -> None:
     """Print the tree: what each queue has, may borrow and lends, and what it could have at most."""
+    from scheduler.policies.queuesfile import lines_of
     from sim.queues import shown
     from sim.report.wording import aligned
     from sim.schema.queues import load
@@ -68,6 +69,5 @@ def show(file: Annotated[Path, typer.Argument(help="A queues file.")]) -> None:
     queues = load(file)
     for line in aligned(shown.rows(queues), left=shown.LEFT):
         print(line)
-    told = shown.words(queues.sharing)
-    if told:
-        print(f"sharing: {told}")
+    for line in lines_of(queues.sharing):
+        print(f"sharing: {line}")

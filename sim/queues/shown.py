@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scheduler.core.queues import Cohort, Queue, Queues, Sharing
+from scheduler.core.queues import Cohort, Queue, Queues
 from scheduler.core.quota import NO_LIMIT, NO_PARENT, QuotaTree
-from scheduler.policies.queuesfile import KEYS, UNITS
+from scheduler.policies.queuesfile import UNITS
 
 HEADER = ("queue", "flavor", "resource", "nominal", "borrow", "lend", "with below", "at most", "")
 #: columns of text
@@ -48,11 +48,11 @@ def _rows(queues: Queues, tree: QuotaTree, node: int, depth: int) -> Iterator[tu
             flavor,
             name,
             *("-" if amount == NO_LIMIT else f"{amount / units:,.6g}" for amount in amounts),
-            words(one) if first else "",
+            _words(one) if first else "",
         )
         first = False
     if first:
-        yield (f"{'  ' * depth}{one.name}", *"-------", words(one))
+        yield (f"{'  ' * depth}{one.name}", *"-------", _words(one))
     for child in tree.children[node]:
         yield from _rows(queues, tree, child, depth + 1)
 
@@ -61,15 +61,11 @@ def _in_file(resource: str) -> tuple[str, int]:
     return next(((name, n) for name, (core, n) in UNITS.items() if core == resource), (resource, 1))
 
 
-def words(one: Queue | Cohort | Sharing) -> str:
-    """Return the words of a node, or of the file, that are not the usual ones."""
-    usual: Queue | Cohort | Sharing = Sharing()
-    shown = tuple(KEYS["sharing"])
-    if not isinstance(one, Sharing):
-        usual = Queue("") if isinstance(one, Queue) else Cohort("")
-        shown = (*_WORDS, *_WORDS_OF_FLAVORS)
+def _words(one: Queue | Cohort) -> str:
+    """Return the words of a node that are not the usual ones."""
+    usual = Queue("") if isinstance(one, Queue) else Cohort("")
     told = []
-    for word in shown:
+    for word in (*_WORDS, *_WORDS_OF_FLAVORS):
         value = getattr(one, word, None)
         if value != getattr(usual, word, None):
             text = (

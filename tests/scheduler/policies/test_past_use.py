@@ -18,6 +18,7 @@ from scheduler.core.events import (
     GangCancelled,
     GangInterrupted,
     ReservationReleased,
+    UseSoFar,
 )
 from scheduler.core.pastuse import PastUse
 from scheduler.core.queues import Serve, Sharing
@@ -131,6 +132,9 @@ def test_trials_leave_no_trace_in_past_use(word: str) -> None:
             if at % 3 == 0:
                 past, before = state.past, counted(state.past)
                 with state.trial():
+                    if at % 2:
+                        apply(state, UseSoFar(to_us(at * STEP_S), 0, 8, 1.0, (), ()))
+                        assert counted(past) == before
                     happen(draw, state, at + 1000)
                     drive(state, at * STEP_S)
                     with state.trial():

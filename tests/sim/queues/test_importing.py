@@ -56,6 +56,8 @@ def test_import_file_and_show_keep_the_same_tree(
     shown = capsys.readouterr().out
     for queue in found.queues.queues:
         assert queue.name in shown
+    heads = {"KAI": "share", "Volcano": "share", "Slurm": "fair-tree"}.get(found.system)
+    assert (f'sharing: heads = "{heads}"' in shown) is (heads is not None)
     assert invoke(["validate", str(out)]) == 0
     assert f"queues file: {len(found.queues.queues)} queues" in capsys.readouterr().out
 
@@ -230,11 +232,6 @@ def test_accounts_of_slurm_without_limits_share_all_by_the_fair_tree(tmp_path: P
     assert at_most(found) == {"a": 128, "b": 128, "root": 128}
     assert found.queues.sharing.heads is Serve.FAIR_TREE
     assert "set half_life_s of [sharing] to PriorityDecayHalfLife" in said(found)
-
-
-@pytest.mark.parametrize("sample", ["kai.yaml", "volcano.yaml"])
-def test_heads_come_by_share_where_they_do(sample: str) -> None:
-    assert imported(sample).queues.sharing.heads is Serve.SHARE
 
 
 def test_slurms_gpu_types_are_flavors(tmp_path: Path) -> None:
