@@ -138,7 +138,7 @@ class Room:
                 for node in range(lo, hi):
                     free = rests.get(node) or self._free_at_start(node)
                     rest = rests[node] = free.plus(pod, -pods_per_node)
-                    lost += rooms[free] - rooms[rest]
+                    lost += rooms[free] - (0 if rest.is_overdrawn else rooms[rest])
                 continue
             if not self._returning and not any(state.on_node[lo:hi]):
                 ranges = [(capacity.free_on(lo), hi - lo)]  # idle nodes with the same amount free
@@ -146,7 +146,8 @@ class Room:
                 ranges = [(self._free_at_start(node), 1) for node in range(lo, hi)]
             for free, num_nodes in ranges:
                 rest = free.plus(pod, -pods_per_node)
-                lost += num_nodes * (rooms[free] - rooms[rest])
+                left = 0 if rest.is_overdrawn else rooms[rest]  # others are still to leave it
+                lost += num_nodes * (rooms[free] - left)
         return lost
 
     def _free_at_start(self, node: int) -> PodShape:

@@ -120,6 +120,25 @@ class Preempting:
         lowest = tree.lowest(queue, cell, amount)
         return lowest != NO_PARENT and tree.parent[lowest] != NO_PARENT
 
+    def reclaimable(self, queue: int) -> int:
+        """Return the most GPUs that a gang of a queue may ask for to reclaim them from borrowers.
+
+        That is what is unused of its quota, or of that of a cohort below the root.
+        """
+        book, tree = self._book, self._book.tree
+        if book.file.queues[queue].reclaim is Victims.NEVER:
+            return 0
+        most = 0
+        for cell in tree.cells_by_resource.get(GPUS, []):
+            left, node, local = 0, queue, 0
+            while tree.parent[node] != NO_PARENT:
+                left = max(left, local + tree.subtree[node][cell] - tree.usage[node][cell])
+                local += tree.local_free(node, cell)
+                node = tree.parent[node]
+            if left > 0 and self._others_borrow(queue, [cell]):
+                most += left
+        return most
+
     def find(self, member: GangState, option: Option) -> Found | None:
         """Return whom to evict so that a head starts in these flavors."""
         amounts = option.amounts(member.size)
@@ -159,31 +178,30 @@ class Preempting:
     def _decided(
         self, member: GangState, amounts: Amounts, room: _Room, evicted: list[str]
     ) -> Preempt:
-        """Return the decision, with those that leave already as far as it waits for them."""
+        """Return the decision, with those that leave already as far as it waits for them.
+
+        That is for those that hold its nodes, and for as many of the others as its quota needs,
+        first those that were told first; so it waits for no more gangs than it must.
+        """
         placement = room.placement
         assert placement is not None
-        taken = set(evicted)
         before = [other for other in self._leaving if _meet(other.held, placement)]
-        taken.update([other.gang.name for other in before])
-        if not self._has_quota(member, amounts, taken):
-            before = self._leaving
+        rest = [other for other in self._leaving if other not in before]
+        book, tree = self._book, self._book.tree
+        outer = tree.begin_trial()  # in the room where all that leave are gone
+        for other in rest:
+            tree.take(other.queue, other.quota_taken(book))
+        for name in evicted:
+            one = self._state.gangs[name]
+            tree.give_back(one.queue, one.quota_taken(book))
+        for other in rest:
+            if tree.fits(member.queue, amounts):
+                break
+            tree.give_back(other.queue, other.quota_taken(book))
+            before.append(other)
+        tree.undo_trial(outer)
         names = [other.gang.name for other in before]
         return Preempt(member.gang.name, (*evicted, *names), placement)
-
-    def _has_quota(self, member: GangState, amounts: Amounts, gone: set[str]) -> bool:
-        """True if the quota suffices once these are gone, in the room where all that leave are."""
-        tree = self._book.tree
-        outer = tree.begin_trial()
-        for other in self._leaving:
-            if other.gang.name not in gone:
-                tree.take(other.queue, other.quota_taken(self._book))
-        for name in gone:
-            evicted = self._state.gangs[name]
-            if not evicted.leaving:
-                tree.give_back(evicted.queue, evicted.quota_taken(self._book))
-        fits = tree.fits(member.queue, amounts)
-        tree.undo_trial(outer)
-        return fits
 
     # -- who runs ----------------------------------------------------------------------------
 

@@ -54,6 +54,9 @@ def decide_queued(state: ClusterState, policy: Policy, now_us: int) -> tuple[Dec
             if made is not None:
                 return (made,)
             around.let_pass()
+            evicts = around.reclaim_past_heads()
+            if evicts is not None:
+                return (*around.made, evicts)
         if not around.ask_again:
             around.state_waits()
             around.made.append(around.considered(around.comes_back_us()))
@@ -105,6 +108,8 @@ class Way(Tried):
         self.evicts = evicts  #: whom it evicts for that
 
 
+#: so many searches for gangs past their heads in one pass
+MOST_PAST_HEADS = 4
 _NO_WAY = Way(Outlook(Mode.NO_FIT))
 
 
@@ -511,6 +516,64 @@ class QueuedPass(Pass):
         elif self.book.has_others and not all(map(self._is_strict, self.state.queue.open_lines)):
             for member, _, placement in self.fitting():
                 self.admit(member, placement)
+
+    def reclaim_past_heads(self) -> Preempt | None:
+        """Return whom a later gang evicts that its queue's own quota holds, where it may pass.
+
+        Else a head that waits for more than that would keep its queue from what others borrow.
+        Those that were just let pass are carried out before.
+        """
+        preempting = self._preempting
+        if preempting is None:
+            return None
+        left = {
+            queue: preempting.reclaimable(queue)
+            for queue in self.state.queue.open_lines
+            if not self._is_strict(queue)
+        }
+        left = {queue: gpus for queue, gpus in left.items() if gpus > 0}
+        if not left:
+            return None
+        if self.taken:
+            self.ask_again = True
+            return None
+        tree, found = self.book.tree, 0
+        for _, member in sorted(self._within(left)):
+            head = QueueHead(member, tree)
+            if not preempting.has_hope(head):
+                continue
+            for option in member.family.options:
+                if self._is_open(option):
+                    found += 1
+                    evicts = preempting.find(member, option)
+                    if evicts is not None and self._leaves_promise(member, evicts.decision):
+                        return evicts.decision
+            if found >= MOST_PAST_HEADS:
+                break
+        return None
+
+    def _within(self, left: dict[int, int]) -> Iterator[Entry]:
+        """Yield the first gang of each demand that asks for no more than its queue may reclaim."""
+        queue = self.state.queue
+        entries = [(member.key, member) for member in queue.fresh]
+        if not self.blocked:
+            queue.index_demands()
+            demands = [each for one in queue.families.values() for each in one.demands.values()]
+            firsts = [each.first(self.taken) for each in demands if each.queue in left]
+            entries = [entry for entry in firsts if entry is not None]
+        for entry in entries:
+            member = entry[1]
+            is_head = member is queue.lines[member.queue].head()
+            if not is_head and member.gang.gpus <= left.get(member.queue, 0):
+                yield entry
+
+    def _leaves_promise(self, member: GangState, decision: Preempt) -> bool:
+        """True if the promised head starts in time although a gang starts where others leave."""
+        room = self._room
+        if room is None or self._ends_by_then(member):
+            return True
+        amounts = self.book.amounts_of(member.missing, decision.placement)
+        return self._leaves_quota(member, amounts) and room.give(member.missing, decision.placement)
 
     def fitting(
         self, first: First | None = None, may_start: MayStart | None = None
