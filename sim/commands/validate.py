@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,15 +13,17 @@ import pyarrow.parquet as pq
 
 from sim.commands.words import of_settings
 from sim.report.wording import counted, duration, exact, number
+from sim.runs.experiment import check_jobs_of_queues
 from sim.runs.folder import RunResult, read_config, read_manifest
 from sim.runs.reader import Reader
 from sim.runs.steps import allocation_steps, pending_steps
 from sim.schema import costs, planes, queues, tables
 from sim.schema.cluster import Cluster
-from sim.schema.config import ControlPlane
+from sim.schema.config import ControlPlane, RunConfig
 from sim.study.plan import Plan
-from sim.study.settings import WorkloadSettings
+from sim.study.settings import Arm, WorkloadSettings
 from sim.study.study import Study
+from traces import LoadedJobs
 from traces.description import left_out_text
 from traces.schema import total_gpus
 
@@ -48,11 +51,16 @@ def inspect(path: str | Path, reader: Reader = AS_IT_IS) -> str:
     return _jobs(place, reader)
 
 
-def _jobs(path: Path, reader: Reader) -> str:
+def _read(path: Path, reader: Reader) -> LoadedJobs:
     loaded = reader.read(path, progress=True)
-    jobs = loaded.jobs
-    if jobs.empty:
+    if loaded.jobs.empty:
         raise ValueError(f"{str(path)!r} has no rows; a jobs table needs at least one job")
+    return loaded
+
+
+def _jobs(path: Path, reader: Reader) -> str:
+    loaded = _read(path, reader)
+    jobs = loaded.jobs
     gpus = total_gpus(jobs)
     work = float((gpus * jobs["duration_s"]).sum())
     span_s = float(jobs["submit_s"].max() - jobs["submit_s"].min())
@@ -87,14 +95,16 @@ def _toml(path: Path, reader: Reader) -> str:
         plan = Plan.load(path)
         _refuse_flags(reader, path, [plan.workload])
         with of_settings(path):
-            _check_workload(plan.workload)
+            _check_workload(plan.workload, [plan.arm], plan.cluster_at(plan.sizes()[-1]))
         values = counted(len(plan.sizes()), "value")
         return f"plan: {counted(len(plan.target), 'target')}, {values} of {plan.vary.what}"
     if "arm" in keys or "workload" in keys:
         study = Study.load(path)
         _refuse_flags(reader, path, study.workload)
         with of_settings(path):
-            _check_all(_check_workload, study.workload)
+            cluster = study.sizes()[-1].cluster
+            check = partial(_check_workload, arms=study.arm, cluster=cluster)
+            _check_all(check, study.workload)
         return (
             f"study: {counted(len(study.points()), 'point')} "
             f"({counted(len(study.workload), 'workload')}, {counted(len(study.sizes()), 'size')}, "
@@ -140,10 +150,21 @@ def _refuse_flags(reader: Reader, path: Path, workloads: Iterable[WorkloadSettin
         )
 
 
-def _check_workload(workload: WorkloadSettings) -> None:
-    """Raise ValueError if the jobs file of a study or plan cannot be read as its settings say."""
-    if workload.jobs:
-        _jobs(Path(workload.jobs), workload.reader)
+def _check_workload(workload: WorkloadSettings, arms: Sequence[Arm], cluster: Cluster) -> None:
+    """Check that the jobs file of a study or plan can be read, and that its arms take the jobs.
+
+    Raises:
+        ValueError: it cannot, or the queues of an arm lack those of jobs.
+    """
+    if not workload.jobs:
+        return
+    loaded = _read(Path(workload.jobs), workload.reader)
+    for arm in arms:
+        config = RunConfig(queues=arm.queues)
+        try:
+            check_jobs_of_queues(loaded.jobs, cluster, config, loaded.kind)
+        except ValueError as error:
+            raise ValueError(f"arm {arm.name!r}: {error}") from None
 
 
 def _run_folder(folder: Path) -> str:

@@ -228,3 +228,14 @@ def test_accounts_of_slurm_are_queues_where_they_are_mapped(
     mapped = text.replace('"log.txt"', '"log.txt"\nmap = { Account = "queue" }')
     Path("study.toml").write_text(mapped)
     assert study("--no-report") == 0
+
+
+@pytest.mark.parametrize("file", ["study.toml", "plan.toml"])
+def test_validate_says_that_an_arm_lacks_queues_of_the_jobs(
+    file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(["validate", file]) == 0
+    Path("strict.toml").write_text(STRICT.replace('name = "v"', 'name = "w"'))
+    assert invoke(["validate", file]) == 2
+    error = capsys.readouterr().err
+    assert "arm 'strict': jobs are for queues that the queues file lacks: queue 'v' (" in error
