@@ -285,6 +285,10 @@ class Considered:
     searched: tuple[tuple[str, int], ...] = ()
     #: when the pass was, where past use of queues counts; else 0
     now_us: int = 0
+    #: what heads keep from others, by their names: nodes of these flavors, and so much quota
+    restraints: tuple[
+        tuple[str, tuple[tuple[int, ...], ...], tuple[tuple[int, int], ...]], ...
+    ] = ()
 
 
 ClusterEvent = (

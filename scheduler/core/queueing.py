@@ -30,7 +30,7 @@ from scheduler.core.times import FOREVER_US
 
 Entry = tuple[OrderKey, "GangState"]
 #: what a head keeps from others: nodes of these flavors, and so much quota
-Restraint = tuple[list[tuple[int, ...]], Amounts]
+Restraint = tuple[tuple[tuple[int, ...], ...], Amounts]
 _walltime = itemgetter(0)
 
 
@@ -362,7 +362,7 @@ class WaitQueue:
         #: True if the head that the last pass saw in a line has left it
         self.head_left = False
         #: by head: what it kept from others in the last pass that looked at them
-        self.restraints: dict[GangState, Restraint] = {}
+        self.restraints: dict[str, Restraint] = {}
         #: gangs that were told to leave their nodes, and still hold them
         self.leaving: dict[GangState, None] = {}
         self._all = Line()

@@ -861,6 +861,8 @@ def _considered(state: ClusterState, event: Considered) -> None:
     state.until_us = event.until_us
     if event.searched or state.searched:
         state.searched = dict(event.searched)
+    if event.restraints or state.queue.restraints:
+        state.queue.restraints = {name: (nodes, quota) for name, nodes, quota in event.restraints}
     if state.past is not None and state.book is not None:
         state.past.note(event.now_us, state.book.tree, state.book.gpus)
     state.queue.note_seen()

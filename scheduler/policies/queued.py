@@ -127,6 +127,7 @@ class QueuedPass(Pass):
         "_room",
         "_start_us",
         "_then",
+        "_told",
         "ask_again",
         "book",
         "promised",
@@ -153,7 +154,8 @@ class QueuedPass(Pass):
         #: the usage of quota at that start; worked out once somebody asks
         self._then: list[list[int]] | None = None
         #: by head: what it keeps from others in this pass
-        self._restraints: dict[GangState, Restraint] = {}
+        self._restraints: dict[str, Restraint] = {}
+        self._told = queue.restraints  #: those that the pass ends with
         #: the head of a strict queue was admitted, so that the next has its turn
         self.ask_again = False
         self._quota_log: list[QuotaUndo] | None = book.tree.begin_trial()
@@ -180,7 +182,8 @@ class QueuedPass(Pass):
     def considered(self, until_us: int, searched: tuple[tuple[str, int], ...] = ()) -> Considered:
         """Return what ends the pass; it says when that is only where past use counts."""
         now_us = 0 if self.state.past is None else self.now_us
-        return Considered(until_us, searched, now_us)
+        told = tuple([(head, *kept) for head, kept in self._told.items()])
+        return Considered(until_us, searched, now_us, told)
 
     def comes_back_us(self) -> int:
         """Return when time alone may change what is decided here."""
@@ -361,7 +364,8 @@ class QueuedPass(Pass):
     def _keep(self, head: GangState, nodes: list[Option], amounts: Amounts) -> None:
         self.book.tree.take(head.queue, amounts)
         self._keeps_quota = True
-        self._restraints[head] = ([option.flavors for option in nodes], amounts)
+        flavors = tuple([option.flavors for option in nodes])
+        self._restraints[head.gang.name] = (flavors, amounts)
 
     def _keeps(self, head: GangState) -> bool:
         """True if a head that lacks quota keeps some, or may have the promise."""
@@ -407,7 +411,8 @@ class QueuedPass(Pass):
             self._start_us, spare_pods = promise(self, head)
             self.promised = head
             self._room = Room(self.state, head, option.roles, self._start_us, spare_pods)
-            self._restraints[head] = ([option.flavors], option.amounts(head.size))
+            amounts = option.amounts(head.size)
+            self._restraints[head.gang.name] = ((option.flavors,), amounts)
 
     def follow(self, head: GangState, placement: Placement) -> None:
         """Start a head that fits, unless it would delay the promise."""
@@ -506,11 +511,10 @@ class QueuedPass(Pass):
 
     def let_pass(self) -> None:
         """Start later gangs that may pass the heads that wait."""
-        queue = self.state.queue
-        for head, kept in queue.restraints.items():
+        for head, kept in self._told.items():
             if self._restraints.get(head) != kept:
                 self.blocked = False  # what it kept from others, it keeps no longer
-        queue.restraints = self._restraints
+        self._told = self._restraints
         if self._room is not None:
             pass_by(self, self._room)
         elif self.book.has_others and not all(map(self._is_strict, self.state.queue.open_lines)):

@@ -123,7 +123,7 @@ EXAMPLES: list[ClusterEvent | Decision] = [
     GangSetAside("g"),
     GangTakenUp("g"),
     QueuesChanged(QUEUES),
-    Considered(8, (("g", 5), ("h", FOREVER_US)), 3),
+    Considered(8, (("g", 5), ("h", FOREVER_US)), 3, (("g", ((0, 1), (2,)), ((0, 4),)),)),
     Admit("g", PLACE),
     Reserve("g", 7, 2),
     Preempt("g", ("x", "y"), PLACE),

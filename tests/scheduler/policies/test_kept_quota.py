@@ -48,7 +48,9 @@ def starts(state: ClusterState, now_s: float) -> list[str]:
     """Run a pass to its end and return who starts, until its walltime."""
     found = []
     while True:
-        for decision in decide(state, POLICY, to_us(now_s)):
+        decided = decide(state, POLICY, to_us(now_s))
+        assert decide(state, POLICY, to_us(now_s)) == decided, "to decide changes nothing"
+        for decision in decided:
             if isinstance(decision, Admit):
                 found.append(decision.gang)
                 end_us = ends_us(to_us(now_s), state.gangs[decision.gang].gang.walltime_us)

@@ -99,6 +99,14 @@ def counted(past: PastUse | None) -> object:
     )
 
 
+def test_to_decide_changes_nothing() -> None:
+    """`drive` asks twice. In this world a head that held others back leaves in the pass."""
+    draw, state = world(327, Sharing())
+    for at in range(200):
+        happen(draw, state, at)
+        drive(state, float(at))
+
+
 def one_head_at_a_time(seed: int, sharing: Sharing) -> list[Admit | Preempt]:
     """Return what is decided while no more than one gang waits, so that no order counts."""
     draw, state = world(seed, sharing)
