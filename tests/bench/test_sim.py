@@ -11,7 +11,7 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
-from bench import rows
+from bench import accasim, rows
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_peers_get_the_same_jobs(bench: ModuleType, tmp_path: Path, shared: Path
 
 
 def test_swf_says_what_the_jobs_say(bench: ModuleType, tmp_path: Path) -> None:
-    bench.write_swf(bench.peer_jobs(50), tmp_path / "jobs.swf")
+    accasim.write_swf(bench.peer_jobs(50), tmp_path / "jobs.swf")
     lines = [
         line.split()
         for line in (tmp_path / "jobs.swf").read_text("ascii").splitlines()
