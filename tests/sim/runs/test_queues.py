@@ -108,6 +108,13 @@ def test_preemptions_are_counted_for_both_sides(result: RunResult) -> None:
         for queue, one in result.summary["queues"].items()
         for other, found in one["evicted_for"].items()
     }
+    whose = queue_of(result.jobs)
+    counted = evicted.assign(
+        queue=evicted["job"].map(whose), other=evicted["evicted_for"].map(whose)
+    ).groupby(["queue", "other"])["lost_gpu_s"]
+    assert {pair: one["preemptions"] for pair, one in pairs.items()} == counted.size().to_dict()
+    lost_gpu_s = {pair: one["lost_gpu_s"] for pair, one in pairs.items()}
+    assert lost_gpu_s == pytest.approx(counted.sum().to_dict())
     for queue in queues.index:
         for at, column, cost in (
             (0, "preemptions", "preempted_lost_gpu_s"),
