@@ -47,24 +47,17 @@ def test_the_example_prints_what_the_page_shows(
         if words[1] == "diff":
             printed = capsys.readouterr().out
     (shown,) = blocks(text, "text")
-    assert shown in printed
+    found = printed[printed.index("By queue:") : printed.index("\nPending pod-hours by reason:")]
+    assert shown == found, f"docs/queues.md shows another result; put this in its place:\n{found}"
     assert Path("runs/both/report.html").is_file()
     # and the words around it
-    ads = RunResult.load("runs/now").summary["queues"]["ads"]
-    assert f"evicted {ads['preemptions']} times, mostly for search" in text
-    assert max(ads["evicted_for"], key=lambda one: ads["evicted_for"][one]["preemptions"]) == (
-        "search"
-    )
-    waits = [
-        jobs.assign(wait_s=jobs["start_s"] - jobs["submit_s"])
-        for jobs in (RunResult.load(f"runs/{name}").jobs for name in ("now", "new"))
-    ]
-    for gpus in (8, 16):
-        now, new = (
-            jobs[(jobs["queue"] == "ee9e8c") & (jobs["gpus"] == gpus)]["wait_s"].mean()
-            for jobs in waits
-        )
-        assert new >= 1.95 * now
+    now, new = (RunResult.load(f"runs/{name}").summary["queues"] for name in ("now", "new"))
+    evicted_for = now["ads"]["evicted_for"]
+    most = max(evicted_for, key=lambda one: evicted_for[one]["preemptions"])
+    assert most == "search"
+    for figure in ("preempted_lost_gpu_s", "wait_p95_s"):
+        assert new["ads"][figure] < now["ads"][figure]
+    assert new["vision"]["wait_p95_s"] > now["vision"]["wait_p95_s"]
 
 
 def test_the_example_file_is_imported_without_a_note() -> None:
