@@ -6,10 +6,11 @@ from collections import Counter
 
 from scheduler.core.claims import wanted
 from scheduler.core.model import NodeStatus, Phase, PodShape
+from scheduler.core.moves import place_in_queue
 from scheduler.core.queueing import family_key, family_size
 from scheduler.core.quota import NO_PARENT
 from scheduler.core.quotabook import QuotaBook
-from scheduler.core.state import ClusterState, place_in_queue
+from scheduler.core.state import ClusterState
 from scheduler.core.times import FOREVER_US
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from scheduler.core.audit import validate
+from scheduler.core.books import MIN_PRUNED
 from scheduler.core.decisions import Admit, PendingReason, Reserve, Wait
 from scheduler.core.events import GangCancelled, GangFinished, MemberLost
 from scheduler.core.model import UNLIMITED, Gang, Node, PodShape, Role, Selector, Slice
 from scheduler.core.placement import place
 from scheduler.core.queueing import family_key
-from scheduler.core.state import MIN_PRUNED, ClusterState, apply
+from scheduler.core.state import ClusterState, apply
 from scheduler.core.times import to_us
 from scheduler.policies import catalog
 from scheduler.policies.explain import explain
