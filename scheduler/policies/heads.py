@@ -3,7 +3,7 @@
 Heads of gangs that run in part come first: their nodes do nothing without the rest. By borrowing,
 who borrows less comes next; by share, a tournament goes up the tree. Both are Kueue's
 (`pkg/scheduler`). By past use, who borrows nothing comes next, then whose queue used less of late.
-By Slurm's fair tree, its rank alone comes next.
+By Slurm's fair tree, its rank comes next, but after heads that would reclaim their own quota.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from scheduler.core.model import Gang
 from scheduler.core.pastuse import PERIOD_US, PastUse
 from scheduler.core.queueing import GangState
-from scheduler.core.queues import Serve, Sharing
+from scheduler.core.queues import Serve, Sharing, Victims
 from scheduler.core.quota import NO_PARENT, Amounts, QuotaTree
 from scheduler.core.times import FOREVER_US, to_us
 from scheduler.core.usage import age_ratio
@@ -140,11 +140,13 @@ def served(
         return _by_share(tree, heads, tree.weight if now is None else now.weights(tree))
     assert now is not None
     standing = {head.queue: now.standing(tree, head.queue) for head in heads}
-    minds = words.heads is not Serve.FAIR_TREE  # Slurm's limits guarantee nothing
+    by_tree = words.heads is Serve.FAIR_TREE
 
     def key(head: QueueHead) -> tuple[float | str, ...]:
-        borrows = minds and head.height > 0
-        return (head.is_whole, borrows, standing[head.queue], *head.standing)
+        takes_own = head.height == 0
+        if by_tree:  # limits of Slurm promise nothing; but who could evict for its own is first
+            takes_own = takes_own and tree.queues[head.queue].reclaim is not Victims.NEVER
+        return (head.is_whole, not takes_own, standing[head.queue], *head.standing)
 
     heads.sort(key=key)
     return heads

@@ -139,10 +139,19 @@ def test_by_the_fair_tree_what_siblings_used_counts(word: Serve, first: str) -> 
     assert first_of(state, HOUR, "x", "y", "z") == first
 
 
-@pytest.mark.parametrize(("word", "first"), [(Serve.USAGE, "a"), (Serve.FAIR_TREE, "b")])
-def test_by_the_fair_tree_nobody_comes_first_for_its_quota(word: Serve, first: str) -> None:
+@pytest.mark.parametrize(
+    ("word", "reclaim", "first"),
+    [
+        (Serve.USAGE, Victims.NEVER, "a"),
+        (Serve.FAIR_TREE, Victims.NEVER, "b"),
+        (Serve.FAIR_TREE, Victims.ANY, "a"),
+    ],
+)
+def test_by_the_fair_tree_nobody_is_first_for_quota_that_it_cannot_take_back(
+    word: Serve, reclaim: Victims, first: str
+) -> None:
     """a used all of late, and its gang is within its quota; b has none, as accounts of Slurm."""
-    queues = (Queue("a", "root", quota=of(8)), Queue("b", "root", quota=of(0)))
+    queues = (Queue("a", "root", quota=of(8), reclaim=reclaim), Queue("b", "root", quota=of(0)))
     sharing = Sharing(word, half_life_s=HOUR)
     file = Queues((Flavor("all"),), (Cohort("root"),), queues, sharing=sharing)
     state = ClusterState(nodes(8, 1), POLICY.order, file)
