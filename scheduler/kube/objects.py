@@ -117,6 +117,7 @@ class PodSpec(_Object):
     topology_spread_constraints: list[Any] = []
     resource_claims: list[Any] = []
     priority: int = 0
+    preemption_policy: str = ""
 
 
 class PodCondition(_Object):

@@ -99,6 +99,7 @@ def lean_pod(pod: Pod) -> Pod | None:
     for condition in status.conditions:
         condition.message = condition.message[: 4 * MOST_TEXT]
     spec.scheduler_name = _share(spec.scheduler_name[:MOST_TEXT])
+    spec.preemption_policy = _share(spec.preemption_policy[:MOST_TEXT])
     if status.phase != "Succeeded":  # else it matters when they ended
         for one in (*status.container_statuses, *status.init_container_statuses):
             one.state = None

@@ -98,6 +98,14 @@ def test_pods_of_a_gang_are_one_job(tmp_path: Path, kind: str) -> None:
     assert loaded.offset_s == ZERO
 
 
+def test_a_gang_whose_class_never_preempts_evicts_nobody(tmp_path: Path) -> None:
+    pods = [pod(f"{name}-{at}", 0, 1, 9, gang=name, index=at) for name in "ab" for at in (0, 1)]
+    for one in pods[2:]:
+        one["spec"]["preemptionPolicy"] = "Never"
+    jobs = traces.load(listed(tmp_path / "pods.json", pods)).jobs.set_index("job")
+    assert jobs["evicts"].to_dict() == {"team/a": True, "team/b": False}
+
+
 def test_a_local_queue_is_one_of_its_namespace(tmp_path: Path) -> None:
     """LocalQueues of one name may lead to different ClusterQueues; imports name them like that."""
     named = {"labels": {"kueue.x-k8s.io/queue-name": "main"}}

@@ -150,6 +150,7 @@ def gathered(lives: Iterable[Life], seen_until_s: float) -> Gathered:
                 "gpus_per_pod": gpus[0],
                 "last_pod_gpus": gpus[-1] if len(set(gpus[:-1])) < 2 else gpus[0],
                 "priority": max(one.pod.spec.priority for one in latest),
+                "evicts": all(one.pod.spec.preemption_policy != "Never" for one in latest),
                 "queue": _queue(first),
                 "gpu_model": next(
                     (m for at in MODEL_LABELS if (m := first.spec.node_selector.get(at))), ""
