@@ -299,6 +299,8 @@ def priority_changed(state: Books, event: PriorityChanged) -> None:
     state.queue.forget_running(member)
     member.gang = member.gang._replace(priority=event.priority)
     state.queue.note_running(member)
+    if state.book is not None:
+        state.book.tree.changes += 1  # who may be evicted has changed
     if queued:
         enqueue(state, member)
 

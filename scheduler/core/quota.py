@@ -53,6 +53,7 @@ class QuotaTree:
         "_free_below",
         "_log",
         "_logs",
+        "_num_borrowing",
         "_roots",
         "_stamp",
         "_tops",
@@ -60,6 +61,7 @@ class QuotaTree:
         "borrow",
         "cells",
         "cells_by_resource",
+        "changes",
         "children",
         "flavors",
         "heights",
@@ -110,6 +112,8 @@ class QuotaTree:
         self.usage = self._table(0)
         self._log: list[Undo] | None = None
         self._logs: list[list[Undo] | None] = []  #: of usages that were swapped out
+        self.changes = 0  #: how often usage changed; a pass that undoes all sets it back
+        self._num_borrowing = self._table(0)  #: per root and cell, how many queues borrow
         # What a node may use depends on the root's usage, which nearly every gang changes, and on
         # that of nodes below it, which is worked out again only after a change in its branch.
         self._roots = [self._find_root(node) for node in range(len(nodes))]
@@ -179,8 +183,16 @@ class QuotaTree:
         usage = self.usage[node]
         if self._log is not None:
             self._log.append((node, cell, usage[cell]))
-        usage[cell] += amount
+        self._set(node, cell, usage[cell] + amount)
+
+    def _set(self, node: int, cell: int, used: int) -> None:
+        usage = self.usage[node]
+        if node < self.num_queues and not self._logs:
+            own = self.subtree[node][cell]
+            self._num_borrowing[self._roots[node]][cell] += (used > own) - (usage[cell] > own)
+        usage[cell] = used
         self._version[self._tops[node]] += 1
+        self.changes += 1
 
     def begin_trial(self) -> list[Undo] | None:
         """Start to log changes; return the log of the trial around this one."""
@@ -192,8 +204,7 @@ class QuotaTree:
         """Undo what was logged and go on with the log around it."""
         assert self._log is not None
         for node, cell, used in reversed(self._log):
-            self.usage[node][cell] = used
-            self._version[self._tops[node]] += 1
+            self._set(node, cell, used)
         self._log = outer
 
     def swap_usage(self, usage: list[list[int]]) -> list[list[int]]:
@@ -251,6 +262,11 @@ class QuotaTree:
     def borrows(self, node: int, cell: int, more: int = 0) -> bool:
         """True if the node, with this much more, uses more than its own subtree has."""
         return self.usage[node][cell] + more > self.subtree[node][cell]
+
+    def others_borrow(self, queue: int, cell: int) -> bool:
+        """True if another queue of the same tree uses more than its own."""
+        found = self._num_borrowing[self._roots[queue]][cell]
+        return found > (1 if self.borrows(queue, cell) else 0)
 
     def lowest(self, queue: int, cell: int, amount: int) -> int:
         """Return the smallest subtree around the queue in whose own quota the amount fits now.

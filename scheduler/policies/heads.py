@@ -59,7 +59,7 @@ class Head:
 class QueueHead(Head):
     """A head as passes have it: kept from pass to pass, with its `height` as of now."""
 
-    __slots__ = ("family", "gang", "is_plain", "member", "own_node", "size")
+    __slots__ = ("family", "gang", "is_plain", "member", "own_node", "size", "useless_at")
 
     def __init__(self, member: GangState, tree: QuotaTree) -> None:
         gang = member.gang
@@ -75,6 +75,7 @@ class QueueHead(Head):
             gang.ordinal,
             not (member.mends and member.held),
         )
+        self.useless_at = -1  #: no use to serve it, as long as so many changes of quota were made
         self.member = member
         self.gang = gang
         self.family = member.family

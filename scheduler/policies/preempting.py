@@ -111,7 +111,7 @@ class Preempting:
         left = tree.available(queue, cell)
         if own and amount <= left + own:
             return True
-        if words.reclaim is Victims.NEVER or not self._others_borrow(queue, [cell]):
+        if words.reclaim is Victims.NEVER or not tree.others_borrow(queue, cell):
             return False
         if words.borrow_within is not Victims.NEVER or book.file.sharing.victims:
             return True
@@ -135,7 +135,7 @@ class Preempting:
                 left = max(left, local + tree.subtree[node][cell] - tree.usage[node][cell])
                 local += tree.local_free(node, cell)
                 node = tree.parent[node]
-            if left > 0 and self._others_borrow(queue, [cell]):
+            if left > 0 and tree.others_borrow(queue, cell):
                 most += left
         return most
 
@@ -212,30 +212,22 @@ class Preempting:
         short: list[int],
     ) -> bool:
         """True if anybody runs whose eviction might help the gang, and be allowed."""
-        words = self._book.file.queues[member.queue]
+        words, tree = self._book.file.queues[member.queue], self._book.tree
         if words.within is not Victims.NEVER:
             below = _beyond(member.gang, words)
             if any(other.gang.priority < below for other in self._lines[member.queue].running):
                 return True
-        if words.reclaim is Victims.NEVER or not self._others_borrow(member.queue, short):
+        others = any(tree.others_borrow(member.queue, cell) for cell in short)
+        if words.reclaim is Victims.NEVER or not others:
             return False
         if words.borrow_within is not Victims.NEVER or self._book.file.sharing.victims:
             return True
         # a gang that borrows of the whole tree has no better right than others to any of it
-        tree = self._book.tree
         for cell, amount in amounts:
             lowest = tree.lowest(member.queue, cell, amount)
             if lowest == NO_PARENT or tree.parent[lowest] == NO_PARENT:
                 return False
         return True
-
-    def _others_borrow(self, queue: int, short: list[int]) -> bool:
-        """True if another queue borrows any of what is short."""
-        for cell in short:
-            borrowing = self._borrowers(queue, cell)
-            if len(borrowing) > 1 or (borrowing and borrowing[0] != queue):
-                return True
-        return False
 
     def _others(self, member: GangState, short: list[int]) -> list[int]:
         """Return the other queues that borrow any of what is short."""

@@ -117,6 +117,7 @@ class QueuedPass(Pass):
     """The working memory of a pass over the heads of all queues."""
 
     __slots__ = (
+        "_changes",
         "_held",
         "_is_settled",
         "_keeps_quota",
@@ -159,6 +160,7 @@ class QueuedPass(Pass):
         #: the head of a strict queue was admitted, so that the next has its turn
         self.ask_again = False
         self._quota_log: list[QuotaUndo] | None = book.tree.begin_trial()
+        self._changes = book.tree.changes
         self._preempting: Preempting | None = None
         if book.evicts:
             restart_us = to_us(policy.restart_s)
@@ -168,6 +170,7 @@ class QueuedPass(Pass):
         """Undo what was planned."""
         Pass.end(self)
         self.book.tree.undo_trial(self._quota_log)
+        self.book.tree.changes = self._changes
 
     def is_long(self) -> bool:
         """True if so many victims were searched that the rest is left to the next slice."""
@@ -216,12 +219,15 @@ class QueuedPass(Pass):
         found = []
         book, tree, sharing = self.book, self.book.tree, self.book.file.sharing
         ages = sharing.age_priority > 0
+        changes, may_note = tree.changes, not self.state.searched
         for queue, line in self.state.queue.open_lines.items():
             member = line.head()
             assert member is not None
             head: QueueHead | None = line.known
             if head is None or not head.is_of(member):
                 head = line.known = QueueHead(member, tree)
+            if head.useless_at == changes:
+                continue
             amounts = head.amounts
             if head.is_plain:
                 cell, amount = amounts[0]
@@ -229,6 +235,8 @@ class QueuedPass(Pass):
             else:
                 has_quota = bool(self.with_quota(member))
             if not has_quota and not self._has_use(head):
+                if may_note:
+                    head.useless_at = changes
                 continue
             head.height = _height(tree, queue, amounts)
             if ages:

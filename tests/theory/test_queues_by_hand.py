@@ -68,7 +68,10 @@ def waited_s(result: RunResult, job: str) -> dict[str, float]:
 
 
 def test_a_queue_borrows_and_the_lender_waits_for_quota() -> None:
-    """Of 4 + 4 GPUs, a uses 6 from 1 on and 8 from 3 on: b gets its 4 once A has ended."""
+    """Of 4 + 4 GPUs, a uses 6 from 1 on. B keeps the 2 left of b's own, so D does not borrow them.
+
+    B gets its 4 once A has ended, and D fits the quota of a then.
+    """
     result = play(
         queues(4, 4, cohort="c"),
         ("A", "a", 0, 10, 4),
@@ -79,7 +82,7 @@ def test_a_queue_borrows_and_the_lender_waits_for_quota() -> None:
     assert drawn(result) == picture("""
         gpu 0-3 |AAAAAAAAAABBBBB
         gpu 4-5 | CCCCCCCCCC
-        gpu 6-7 |   DDDD
+        gpu 6-7 |          DDDD
     """)
     assert waited_s(result, "B") == {"quota": 8.0}
 
