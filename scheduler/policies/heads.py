@@ -59,7 +59,16 @@ class Head:
 class QueueHead(Head):
     """A head as passes have it: kept from pass to pass, with its `height` as of now."""
 
-    __slots__ = ("family", "gang", "is_plain", "member", "own_node", "size", "useless_at")
+    __slots__ = (
+        "family",
+        "gang",
+        "is_plain",
+        "keeps",
+        "member",
+        "own_node",
+        "size",
+        "useless_at",
+    )
 
     def __init__(self, member: GangState, tree: QuotaTree) -> None:
         gang = member.gang
@@ -80,6 +89,7 @@ class QueueHead(Head):
         self.gang = gang
         self.family = member.family
         self.size = member.size
+        self.keeps = False  #: it lacks quota of its own, which others have borrowed
         #: one flavor and one resource, and it could ever fit: its quota is quickly looked up
         self.is_plain = (
             len(options) == 1 and len(self.amounts) == 1 and options[0].max_size >= member.size
@@ -164,10 +174,10 @@ def _first_of_all(heads: list[QueueHead]) -> Iterator[QueueHead]:
 
 
 def _by_share(tree: QuotaTree, heads: list[QueueHead], weights: list[float]) -> Iterator[QueueHead]:
-    """Yield first the heads that run in part, then the winners of the tournament."""
+    """Yield the heads that run in part, those that keep quota, and the tournament's winners."""
     whole: dict[int, QueueHead] = {}
-    for head in heads:
-        if head.is_whole:
+    for head in sorted(heads, key=by_borrowing):
+        if head.is_whole and not head.keeps:
             whole[head.queue] = head
         else:
             yield head

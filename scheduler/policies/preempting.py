@@ -120,6 +120,10 @@ class Preempting:
         lowest = tree.lowest(queue, cell, amount)
         return lowest != NO_PARENT and tree.parent[lowest] != NO_PARENT
 
+    def forget_borrowers(self) -> None:
+        """Look again which queues borrow, once gangs were planned that count as usage."""
+        self._borrowing.clear()
+
     def reclaimable(self, queue: int) -> int:
         """Return the most GPUs that a gang of a queue may ask for to reclaim them from borrowers.
 

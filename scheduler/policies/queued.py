@@ -47,9 +47,7 @@ def decide_queued(state: ClusterState, policy: Policy, now_us: int) -> tuple[Dec
             return (Admit(claim.gang, claim.placement),)
     around = QueuedPass(state, state.book, policy, now_us)
     try:
-        if around.is_idle():
-            around.until_us = state.until_us
-        else:
+        if not around.is_idle():
             made = _serve(around)
             if made is not None:
                 return (made,)
@@ -111,6 +109,8 @@ class Way(Tried):
 #: so many searches for gangs past their heads in one pass
 MOST_PAST_HEADS = 4
 _NO_WAY = Way(Outlook(Mode.NO_FIT))
+#: instead of a height, of heads that wait for quota which is not their queue's own
+NO_RIGHT = -1
 
 
 class QueuedPass(Pass):
@@ -193,7 +193,7 @@ class QueuedPass(Pass):
         found, preempting = self.until_us, self._preempting
         if preempting is not None:
             found = min(found, preempting.until_us)
-        if self._is_settled:  # what the last pass waits for may still come
+        if self.blocked:  # what the last pass waits for may still come
             found = min(found, self.state.until_us)
         keeps = bool(self._held) or self._keeps_quota or self.promised is not None
         if keeps and len(self.state.queue.open_lines) > 1 and self.state.ends:
@@ -228,34 +228,49 @@ class QueuedPass(Pass):
                 head = line.known = QueueHead(member, tree)
             if head.useless_at == changes:
                 continue
-            amounts = head.amounts
             if head.is_plain:
-                cell, amount = amounts[0]
+                cell, amount = head.amounts[0]
                 has_quota = amount <= tree.available(queue, cell) or book.spans(queue, cell)
             else:
-                has_quota = bool(self.with_quota(member))
-            if not has_quota and not self._has_use(head):
+                options = self.with_quota(member)
+                has_quota = bool(options)
+                head.amounts = (options or member.family.options)[0].amounts(member.size)
+            right = NO_RIGHT if has_quota else self._right(head)
+            head.keeps = right != NO_RIGHT
+            if head.keeps:
+                head.height = right
+            elif has_quota or (self._preempting is not None and self._preempting.has_hope(head)):
+                head.height = _height(tree, queue, head.amounts)
+            else:
                 if may_note:
                     head.useless_at = changes
                 continue
-            head.height = _height(tree, queue, amounts)
             if ages:
                 head.age(sharing, self.now_us)
             found.append(head)
         return found
 
-    def _has_use(self, head: QueueHead) -> bool:
-        """True if it matters to serve a head that lacks quota: it keeps some, or may evict."""
-        discipline = self.book.disciplines[head.queue]
-        if discipline is not Holding.SKIP:
-            if not head.is_plain:
-                if self._keeps(head.member):
-                    return True
-            elif head.own_node != NO_PARENT:
-                tree, cell = self.book.tree, head.amounts[0][0]
-                if discipline is Holding.EASY or not tree.borrows(head.own_node, cell, 1):
-                    return True
-        return self._preempting is not None and self._preempting.has_hope(head)
+    def _right(self, head: QueueHead) -> int:
+        """Return how far up the tree the quota is that a head lacks and keeps, or is promised.
+
+        It is served before those that borrow of that quota, even if its queue borrows until gangs
+        of its own end: it takes nothing yet. NO_RIGHT if others have as good a right.
+        """
+        discipline, tree = self.book.disciplines[head.queue], self.book.tree
+        if discipline is Holding.SKIP:
+            return NO_RIGHT
+        is_easy, own_node = discipline is Holding.EASY, head.own_node
+        if head.is_plain:
+            if own_node == NO_PARENT:
+                return NO_RIGHT
+            keeps = is_easy or not tree.borrows(own_node, head.amounts[0][0], 1)
+            return tree.heights[own_node] if keeps else NO_RIGHT
+        for option in head.family.options:
+            own = self._own(head.member, option)
+            if own is not None and (own or is_easy):
+                amounts = option.amounts(head.size)
+                return max([tree.heights[tree.smallest(head.queue, c, n)] for c, n in amounts])
+        return NO_RIGHT
 
     def with_quota(self, member: GangState) -> list[Option]:
         """Return the ways to place a gang for which its queue has quota, the first choice first."""
@@ -374,17 +389,6 @@ class QueuedPass(Pass):
         self._keeps_quota = True
         flavors = tuple([option.flavors for option in nodes])
         self._restraints[head.gang.name] = (flavors, amounts)
-
-    def _keeps(self, head: GangState) -> bool:
-        """True if a head that lacks quota keeps some, or may have the promise."""
-        discipline = self.book.disciplines[head.queue]
-        if discipline is Holding.SKIP:
-            return False
-        for option in head.family.options:
-            own = self._own(head, option)
-            if own is not None and (own or discipline is Holding.EASY):
-                return True
-        return False
 
     def _own(self, head: GangState, option: Option) -> Amounts | None:
         """Return what is unused of quota that others than the head can only have borrowed.
@@ -538,6 +542,8 @@ class QueuedPass(Pass):
         preempting = self._preempting
         if preempting is None:
             return None
+        if self.taken:
+            preempting.forget_borrowers()
         left = {
             queue: preempting.reclaimable(queue)
             for queue in self.state.queue.open_lines
@@ -568,7 +574,7 @@ class QueuedPass(Pass):
         """Yield the first gang of each demand that asks for no more than its queue may reclaim."""
         queue = self.state.queue
         entries = [(member.key, member) for member in queue.fresh]
-        if not self.blocked:
+        if not self.blocked or self.state.shrank:  # who started may have borrowed
             queue.index_demands()
             demands = [each for one in queue.families.values() for each in one.demands.values()]
             firsts = [each.first(self.taken) for each in demands if each.queue in left]

@@ -34,7 +34,12 @@ def whole_nodes(count: int, gpus: int = 8, model: str = "") -> list[Node]:
 
 
 def random_world(
-    seed: int, *, evicts: bool = True, easy: bool = True, outages: bool = True
+    seed: int,
+    *,
+    evicts: bool = True,
+    easy: bool = True,
+    outages: bool = True,
+    whole_nodes_only: bool = False,
 ) -> World:
     """Return a crowded world of one to twelve nodes in up to two flavors, and two to six queues.
 
@@ -42,6 +47,7 @@ def random_world(
     """
     draw = random.Random(seed)
     is_fierce, is_equal, is_whole = (draw.random() < 0.3 for _ in range(3))
+    is_whole |= whole_nodes_only
     models = ["a", "h"] if draw.random() < 0.4 else [""]
     gpus = draw.choice([4, 8])
     nodes = [n for model in models for n in whole_nodes(draw.randint(1, 6), gpus, model)]

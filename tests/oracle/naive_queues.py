@@ -107,13 +107,15 @@ class NaiveQueues:
             beyond = min(beyond, subtree - local - max(0, usage - local) + borrow)
         return max(0, local - usage) + beyond
 
-    def height(self, job: NaiveJob, flavor: str) -> int:
+    def height(self, job: NaiveJob, flavor: str, *, empty: bool = False) -> int:
         """Return the height of the smallest subtree with room for the job in its own quota."""
         node, amount = job.queue, job.asks
-        while self.usage(node, flavor) + amount > self.subtree(node, flavor) and self.parent[node]:
-            amount -= max(0, self.local(node, flavor) - self.usage(node, flavor))
+        while True:
+            used = 0 if empty else self.usage(node, flavor)
+            if used + amount <= self.subtree(node, flavor) or not self.parent[node]:
+                return self.depth(node)
+            amount -= max(0, self.local(node, flavor) - used)
             node = self.parent[node]
-        return self.depth(node)
 
     def depth(self, node: str) -> int:
         return max([1 + self.depth(child) for child in self.children(node)], default=0)
@@ -167,9 +169,12 @@ class NaiveQueues:
         heads = []
         for queue in self.queues.values():
             line = [job for job in self.waiting if job.queue == queue.name]
-            if line and (self.with_quota(line[0]) or self.keeps(queue, line[0])):
-                first = (self.with_quota(line[0]) or self.allowed(line[0]))[0]
-                heads.append((self.height(line[0], first), line[0]))
+            fitting = self.with_quota(line[0]) if line else []
+            kept = self.keeps(queue, line[0]) if line else []
+            if fitting:
+                heads.append((self.height(line[0], fitting[0]), line[0]))
+            elif kept:
+                heads.append((self.height(line[0], kept[0], empty=True), line[0]))
         heads.sort(key=lambda head: (head[0], -head[1].priority, self.jobs.index(head[1])))
         for _, job in heads:
             if self.start(job, now_s):
@@ -183,9 +188,11 @@ class NaiveQueues:
         self.kept = []
         return False
 
-    def keeps(self, queue: Queue, job: NaiveJob) -> bool:
-        found = [self.own(job, flavor) for flavor in self.allowed(job)]
-        return queue.discipline is Holding.STRICT and any(found)
+    def keeps(self, queue: Queue, job: NaiveJob) -> list[str]:
+        """Return the flavors of which a head keeps its own quota, if it lacks quota in all."""
+        if queue.discipline is not Holding.STRICT:
+            return []
+        return [flavor for flavor in self.allowed(job) if self.own(job, flavor)]
 
     def hold(self, job: NaiveJob) -> None:
         found = self.with_quota(job)
@@ -193,11 +200,8 @@ class NaiveQueues:
             self.held |= set(found)
             self.kept.append((job.queue, found[0], job.asks))
             return
-        for flavor in self.allowed(job):
-            own = self.own(job, flavor)
-            if own:
-                self.kept.append((job.queue, flavor, own))
-                return
+        for flavor in self.keeps(self.queues[job.queue], job)[:1]:
+            self.kept.append((job.queue, flavor, self.own(job, flavor) or 0))
 
     def start(self, job: NaiveJob, now_s: int) -> bool:
         """Start a job in the first flavor with quota and nodes that nobody holds."""

@@ -2,10 +2,10 @@
 
 The sum of all quotas is what the equal nodes have, gangs take whole nodes, and in the queues that
 have quota no gang asks for more than that. With R the longest run time and G the longest grace of
-a victim, a gang then starts within (n + 1) x (2R + G), where n counts the starts of gangs ahead of
-it in its queue while it waits. For once the one before has started, R is enough until nobody of
-its queue runs any more (at first others may have borrowed what these leave), G until one of these
-borrowers has its claim, and R until all that have borrowed end; what they give back is kept.
+a victim, a gang then starts within (n + 1) x (R + G), where n counts the starts of gangs ahead of
+it in its queue while it waits. For once the one before has started, the gang keeps what comes free
+of its queue's own, whoever is older or has higher priority; and all that run, or wait for victims
+to leave, have ended then.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def greedy_world(seed: int, disciplines: Sequence[Holding]) -> World:
 def check_waits(played: Played) -> None:
     """Check the wait of every gang of a queue with quota."""
     world = played.world
-    most_s = 2 * world.longest_s + max(job.grace_s for job in world.jobs)
+    most_s = world.longest_s + max(job.grace_s for job in world.jobs)
     place = {job.name: at for at, job in enumerate(world.jobs)}
     for queue in world.queues.queues:
         if not queue.quota["all"]["gpus"].nominal:
@@ -131,3 +131,18 @@ def test_a_backlog_of_another_queue_does_not_let_small_gangs_pass_a_head(
     jobs.sort(key=lambda job: job.submit_s)
     world = World(whole_nodes(5, GPUS), Queues(ALL, (Cohort("root"),), queues), jobs)
     check_waits(Played(world).run())
+
+
+def test_older_borrowers_do_not_take_what_the_own_gangs_of_a_head_give_back() -> None:
+    """`large` would borrow while `small` runs; it keeps the rest against `old` all the same."""
+    own = Queue("own", "root", quota={"all": {"gpus": Quota(3 * GPUS)}}, discipline=Holding.EASY)
+    others = Queue("others", "root", quota={"all": {"gpus": Quota(0)}})
+    jobs = [
+        Asks("first", "own", 0, 10, 2, GPUS),
+        Asks("small", "own", 0, 15, 1, GPUS),
+        *[Asks(f"old{at}", "others", 1, 12, 1, GPUS) for at in range(4)],
+        Asks("large", "own", 2, 10, 3, GPUS),
+    ]
+    file = Queues(ALL, (Cohort("root"),), (own, others))
+    played = Played(World(whole_nodes(3, GPUS), file, jobs)).run()
+    assert played.starts["large"] == [15]
