@@ -494,8 +494,12 @@ class QueuedPass(Pass):
         return held.placement if held is not None and held.placement else None
 
     def _is_known(self, head: GangState) -> bool:
-        """True if the last pass found no nodes for a head, and nothing grew since then."""
-        return self._is_settled and self.blocked and head is self.state.queue.lines[head.queue].seen
+        """True if the last pass found no nodes for a head, and nothing grew since then.
+
+        Where another has the promise, it may have found some that it must leave to that one.
+        """
+        known = self._is_settled and self.blocked and self.promised is None
+        return known and head is self.state.queue.lines[head.queue].seen
 
     def renews(self, head: GangState) -> bool:
         """True if the nodes that were promised may have been others."""

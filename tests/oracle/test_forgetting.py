@@ -181,3 +181,21 @@ def test_how_far_a_head_borrows_is_that_of_the_flavor_it_would_take() -> None:
     nodes = [*whole_nodes(1, 4, "a"), *whole_nodes(1, 4, "h")]
     jobs = [Asks("borrows", "v", 0, 100, 1, 4), Asks("own", "u", 0, 100, 1, 4)]
     assert starts(world_of(nodes, jobs, u, v), "own") == 0
+
+
+def test_a_head_that_leaves_nodes_to_the_promise_holds_none_later() -> None:
+    """`one` fits, but would delay `large`; it is not taken for a head without nodes at 19."""
+    queues = [
+        Queue("w", "root", quota=of(nominal=8), discipline=Holding.EASY),
+        Queue("x", "root", quota=of(nominal=8), discipline=Holding.SKIP),
+        Queue("y", "root", quota=of(nominal=8)),
+    ]
+    jobs = [
+        Asks("before", "x", 1, 100, 1),
+        Asks("large", "w", 10, 100, 3, 4),
+        Asks("two", "y", 10, 100, 2, 4),
+        Asks("one", "y", 10, 100, 1),
+        Asks("other", "x", 18, 100, 2, 4),
+        Asks("short", "x", 19, 10, 1),
+    ]
+    assert starts(world_of(whole_nodes(5, 4), jobs, *queues), "short") == 19
