@@ -24,3 +24,8 @@ def test_evictions_end_and_none_is_in_vain(seed: int) -> None:
     both = {(v, gang) for v, gang in for_whom if (gang, v) in for_whom}
     assert not both, f"evicted each other in turn: {sorted(both)}"
     assert sum(len(each.victims) for each in played.evictions) < len(world.jobs) ** 2
+
+
+def test_what_a_head_keeps_is_not_what_its_queue_borrows() -> None:
+    """Else a queue whose head keeps quota of one flavor loses gangs by its share in another."""
+    check_all_ended(Played(random_world(10152, easy=False)).run())
