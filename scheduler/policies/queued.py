@@ -316,10 +316,15 @@ class QueuedPass(Pass):
             assert head is not None and option is not None
             found = self._then = [list(used) for used in tree.usage]
             now = tree.swap_usage(found)
+            ended: dict[tuple[int, int], int] = {}  # by queue and cell; one gang each is slow
             for end_us, _, _, member in self.state.ends:
                 if end_us > self._start_us:
                     break
-                tree.give_back(member.queue, member.quota_taken(self.book))
+                for cell, amount in member.quota_taken(self.book):
+                    key = (member.queue, cell)
+                    ended[key] = ended.get(key, 0) + amount
+            for (queue, cell), amount in ended.items():
+                tree.give_back(queue, ((cell, amount),))
             tree.take(head.queue, option.amounts(head.size))
             tree.swap_back(now)
         return found
@@ -586,6 +591,8 @@ class QueuedPass(Pass):
             return None
         tree, found = self.book.tree, 0
         for _, member in sorted(self._within(left)):
+            if not self._may_leave_promise(member):
+                continue
             head = QueueHead(member, tree)
             if not preempting.has_hope(head):
                 continue
@@ -613,6 +620,13 @@ class QueuedPass(Pass):
             is_head = member is queue.lines[member.queue].head()
             if not is_head and member.gang.gpus <= left.get(member.queue, 0):
                 yield entry
+
+    def _may_leave_promise(self, member: GangState) -> bool:
+        """True if a gang ends by the promised start, or is small enough to outlast it."""
+        room = self._room
+        if room is None or self._ends_by_then(member):
+            return True
+        return room.may_outlast(member.family.roles, member.size)
 
     def _leaves_promise(self, member: GangState, decision: Preempt) -> bool:
         """True if the promised head starts in time although a gang starts where others leave."""
