@@ -55,6 +55,7 @@ class Preempting:
         "_placer",
         "_restart_us",
         "_state",
+        "kept",
         "searched",
         "steps",
         "until_us",
@@ -72,6 +73,8 @@ class Preempting:
         #: heads that found nobody, and when that may be different, in this pass and its slices
         self.searched = dict(state.searched)
         self.steps = 0  #: of this pass
+        #: by queue, what heads of this pass keep: it counts as used, but nobody runs there
+        self.kept: list[tuple[int, Amounts]] = []
         for until_us in self.searched.values():
             self.until_us = min(self.until_us, until_us)
         self._lines = state.queue.lines
@@ -157,6 +160,7 @@ class Preempting:
                 return Found(self._decided(member, amounts, room, []), False, 0)
             if not short:
                 short = [cell for cell, _ in amounts]
+            room.forget_kept(self.kept, amounts)
             if not self._has_candidates(member, amounts, short):
                 return None
             name = member.gang.name
@@ -308,7 +312,9 @@ class _Room:
     """
 
     __slots__ = (
+        "_amounts",
         "_gone",
+        "_kept",
         "_leaving",
         "_member",
         "_nodes",
@@ -338,6 +344,8 @@ class _Room:
         self._placer = placer
         self._nodes: Trial | None = None  #: open once somebody asked for nodes
         self._gone: list[Victim] = []  #: the victims whose nodes are free
+        self._kept: list[tuple[int, Amounts]] = []
+        self._amounts: Amounts = ()
         self.placement: Placement | None = None  #: that the last question found
         self.num_tries = 0  #: how often nodes were looked for
 
@@ -363,8 +371,29 @@ class _Room:
         for claim in self._state.claims.values():
             take(capacity, claim.rest)
 
+    def forget_kept(self, kept: list[tuple[int, Amounts]], amounts: Amounts) -> None:
+        """Count no more what heads keep, so that their queues do not seem to borrow it.
+
+        The gang, which asks for these amounts, has to leave it to them all the same.
+        """
+        self._kept, self._amounts = kept, amounts
+        for queue, some in kept:
+            self._tree.give_back(queue, some)
+
+    def _leaves_kept(self) -> bool:
+        """True if the gang fits its quota beside what heads keep."""
+        tree = self._tree
+        for queue, some in self._kept:
+            tree.take(queue, some)
+        fits = tree.fits(self._member.queue, self._amounts)
+        for queue, some in reversed(self._kept):
+            tree.give_back(queue, some)
+        return fits
+
     def holds(self, found: list[Victim]) -> bool:
         """True if the gang finds nodes without these victims."""
+        if self._kept and not self._leaves_kept():
+            return False
         if self._nodes is None:
             self._open()
         self._free(found)

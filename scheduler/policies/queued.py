@@ -417,6 +417,8 @@ class QueuedPass(Pass):
         self.book.tree.take(head.queue, amounts)
         self._kept.append((head.queue, amounts))
         self._keeps_quota = True
+        if self._preempting is not None:
+            self._preempting.kept.append((head.queue, amounts))
         flavors = tuple([option.flavors for option in nodes])
         self._restraints[head.gang.name] = (flavors, amounts)
 

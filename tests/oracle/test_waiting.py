@@ -2,10 +2,10 @@
 
 The sum of all quotas is what the equal nodes have, gangs take whole nodes, and in the queues that
 have quota no gang asks for more than that. With R the longest run time and G the longest grace of
-a victim, a gang then starts within (n + 1) x (R + G), where n counts the starts of gangs ahead of
-it in its queue while it waits. For once the one before has started, the gang keeps what comes free
-of its queue's own, whoever is older or has higher priority; and all that run, or wait for victims
-to leave, have ended then.
+a victim, a gang then starts within (n + 1) x (2R + G), where n counts the starts of gangs ahead of
+it in its queue while it waits. For once the one before has started, all gangs of its queue that run
+have ended within R. From then on the gang borrows nothing, so it comes before those that borrow and
+keeps what comes free; and all that run then, or wait for victims to leave, end within R + G.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def greedy_world(seed: int, disciplines: Sequence[Holding]) -> World:
 def check_waits(played: Played) -> None:
     """Check the wait of every gang of a queue with quota."""
     world = played.world
-    most_s = world.longest_s + max(job.grace_s for job in world.jobs)
+    most_s = 2 * world.longest_s + max(job.grace_s for job in world.jobs)
     place = {job.name: at for at, job in enumerate(world.jobs)}
     for queue in world.queues.queues:
         if not queue.quota["all"]["gpus"].nominal:
