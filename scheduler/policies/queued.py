@@ -35,7 +35,7 @@ from scheduler.policies.flavors import Mode, Outlook, Tried, ends, is_better
 from scheduler.policies.heads import QueueHead, next_look_us, served
 from scheduler.policies.passes import Candidate, First, MayStart, Pass
 from scheduler.policies.policy import Policy
-from scheduler.policies.preempting import MOST_STEPS, Found, Preempting
+from scheduler.policies.preempting import MOST_STEPS, Preempting
 from scheduler.policies.shadow import Shadow, shadow
 
 
@@ -121,7 +121,6 @@ class QueuedPass(Pass):
         "_held",
         "_is_settled",
         "_keeps_quota",
-        "_kept",
         "_option",
         "_preempting",
         "_quota_log",
@@ -149,7 +148,6 @@ class QueuedPass(Pass):
         self._is_settled = blocked and not state.shrank
         self._held: dict[NodeGroup, None] = {}  #: whose nodes are kept for heads served before
         self._keeps_quota = False  #: some is counted as used that heads keep
-        self._kept: list[tuple[int, Amounts]] = []  #: that, by queue
         self.promised: GangState | None = None  #: the head that has the promise
         self._option: Option | None = None  #: the nodes that it was promised
         self._start_us = FOREVER_US
@@ -362,33 +360,11 @@ class QueuedPass(Pass):
         preempting = self._preempting
         if preempting is None or self.promised is not None or not preempting.has_hope(one):
             return _NO_WAY
-        found = self._find(head, option)
+        found = preempting.find(head, option)
         if found is None:
             return _NO_WAY
         mode = Mode.PREEMPT if found.own else Mode.RECLAIM
         return Way(Outlook(mode, found.height), None, found.decision)
-
-    def _find(self, head: GangState, option: Option) -> Found | None:
-        """Return whom to evict so that a gang starts and others keep what they keep.
-
-        What a head keeps is no reason to evict gangs of its queue: that does not borrow it yet.
-        """
-        tree = self.book.tree
-        assert self._preempting is not None
-        for queue, amounts in reversed(self._kept):
-            tree.give_back(queue, amounts)
-        found = self._preempting.find(head, option)
-        for queue, amounts in self._kept:
-            tree.take(queue, amounts)
-        if found is None or not self._kept:
-            return found
-        outer = tree.begin_trial()
-        for name in found.decision.victims:
-            member = self.state.gangs[name]
-            tree.give_back(member.queue, member.quota_taken(self.book))
-        fits = self.book.fits(head.queue, option.amounts(head.size))
-        tree.undo_trial(outer)
-        return found if fits else None
 
     def hold(self, head: GangState) -> None:
         """Keep what a head may use from everybody served after it: nodes and quota, or quota."""
@@ -415,7 +391,6 @@ class QueuedPass(Pass):
 
     def _keep(self, head: GangState, nodes: list[Option], amounts: Amounts) -> None:
         self.book.tree.take(head.queue, amounts)
-        self._kept.append((head.queue, amounts))
         self._keeps_quota = True
         if self._preempting is not None:
             self._preempting.kept.append((head.queue, amounts))
@@ -601,7 +576,7 @@ class QueuedPass(Pass):
             for option in member.family.options:
                 if self._is_open(option):
                     found += 1
-                    evicts = self._find(member, option)
+                    evicts = preempting.find(member, option)
                     if evicts is not None and self._leaves_promise(member, evicts.decision):
                         return evicts.decision
             if found >= MOST_PAST_HEADS:
