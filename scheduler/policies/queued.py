@@ -254,7 +254,8 @@ class QueuedPass(Pass):
         """Return how far up the tree the quota is that a head lacks and keeps, or is promised.
 
         It is served before those that borrow of that quota, even if its queue borrows until gangs
-        of its own end: it takes nothing yet. NO_RIGHT if others have as good a right.
+        of its own end: it takes nothing yet. With nothing to keep, an easy one comes with those
+        that borrow. NO_RIGHT if others have as good a right.
         """
         discipline, tree = self.book.disciplines[head.queue], self.book.tree
         if discipline is Holding.SKIP:
@@ -263,13 +264,16 @@ class QueuedPass(Pass):
         if head.is_plain:
             if own_node == NO_PARENT:
                 return NO_RIGHT
-            keeps = is_easy or not tree.borrows(own_node, head.amounts[0][0], 1)
-            return tree.heights[own_node] if keeps else NO_RIGHT
+            if not tree.borrows(own_node, head.amounts[0][0], 1):
+                return tree.heights[own_node]
+            return _height(tree, head.queue, head.amounts) if is_easy else NO_RIGHT
         for option in head.family.options:
             own = self._own(head.member, option)
-            if own is not None and (own or is_easy):
+            if own:
                 amounts = option.amounts(head.size)
                 return max([tree.heights[tree.smallest(head.queue, c, n)] for c, n in amounts])
+            if own is not None and is_easy:
+                return _height(tree, head.queue, option.amounts(head.size))
         return NO_RIGHT
 
     def with_quota(self, member: GangState) -> list[Option]:
@@ -358,13 +362,28 @@ class QueuedPass(Pass):
                 height = _height(self.book.tree, head.queue, amounts)
                 return Way(Outlook(Mode.FIT, height), placement)
         preempting = self._preempting
-        if preempting is None or self.promised is not None or not preempting.has_hope(one):
+        if preempting is None or not self._outranks_promise(head) or not preempting.has_hope(one):
             return _NO_WAY
         found = preempting.find(head, option)
         if found is None:
             return _NO_WAY
         mode = Mode.PREEMPT if found.own else Mode.RECLAIM
         return Way(Outlook(mode, found.height), None, found.decision)
+
+    def _outranks_promise(self, member: GangState) -> bool:
+        """True if no promise keeps a gang from evicting others.
+
+        One to a head that borrows gives way to a gang of another queue whose own quota holds it.
+        """
+        if self.promised is None:
+            return True
+        if self.promised.queue == member.queue:
+            return False
+        assert self._option is not None
+        tree = self.book.tree
+        borrowed = self._option.amounts(self.promised.size)
+        own = member.family.options[0].amounts(member.size)
+        return _height(tree, self.promised.queue, borrowed) > 0 == _height(tree, member.queue, own)
 
     def hold(self, head: GangState) -> None:
         """Keep what a head may use from everybody served after it: nodes and quota, or quota."""
@@ -601,14 +620,14 @@ class QueuedPass(Pass):
     def _may_leave_promise(self, member: GangState) -> bool:
         """True if a gang ends by the promised start, or is small enough to outlast it."""
         room = self._room
-        if room is None or self._ends_by_then(member):
+        if room is None or self._outranks_promise(member) or self._ends_by_then(member):
             return True
         return room.may_outlast(member.family.roles, member.size)
 
     def _leaves_promise(self, member: GangState, decision: Preempt) -> bool:
         """True if the promised head starts in time although a gang starts where others leave."""
         room = self._room
-        if room is None or self._ends_by_then(member):
+        if room is None or self._outranks_promise(member) or self._ends_by_then(member):
             return True
         amounts = self.book.amounts_of(member.missing, decision.placement)
         return self._leaves_quota(member, amounts) and room.give(member.missing, decision.placement)

@@ -93,7 +93,9 @@ def queues_diff(runs: Sequence[Path], both: pd.DataFrame, horizon_s: float) -> Q
     sums = [read_summary(run).get("queues", {}) for run in runs]
     groups = {
         (str(in_a), str(in_b)): jobs
-        for (in_a, in_b), jobs in both.groupby([whose[0].rename("a"), whose[1].rename("b")])
+        for (in_a, in_b), jobs in both.groupby(
+            [pd.Series(whose[0], name="a"), pd.Series(whose[1], name="b")]
+        )
     }
     # totals of a queue are those of all its jobs: none where they are in several rows
     split = [

@@ -83,6 +83,18 @@ def test_not_where_it_would_delay_the_promise(walltime_s: float, evicts: bool) -
 
 
 @pytest.mark.parametrize("discipline", [Holding.SKIP, Holding.EASY])
+def test_a_flood_that_waits_changes_nothing(discipline: Holding) -> None:
+    """More gangs of b wait, older than big: they borrow, so no promise to them is in the way."""
+    state = lent(discipline)
+    for number in range(3, 6):
+        submit(state, f"b{number}", "b", 1)
+    submit(state, "big", "a", 2)
+    submit(state, "small", "a", 1, 10.0)
+    (evicts,) = told(state, 5.0)
+    assert isinstance(evicts, Preempt) and evicts.gang == "small"
+
+
+@pytest.mark.parametrize("discipline", [Holding.SKIP, Holding.EASY])
 def test_not_where_its_queue_may_not(discipline: Holding) -> None:
     state = lent(discipline, Victims.NEVER)
     submit(state, "big", "a", 2)
