@@ -25,7 +25,7 @@ from scheduler.policies.victims import victims
 #: a gang whose claims came to nothing so often evicts nobody more before it has run
 MOST_LOST_CLAIMS = 3
 #: after so many steps of search a pass is cut, so that a live loop is never held for long
-MOST_STEPS = 20_000
+MOST_STEPS = 500
 #: to look for nodes takes as long as so many steps, of which each looks at one gang
 _STEPS_TO_PLACE = 20
 

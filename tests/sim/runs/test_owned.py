@@ -99,7 +99,7 @@ def test_a_report_leaves_the_files_of_others(place: Path) -> None:
         assert invoke(["report", "run", "--out", "out"]) == 0
     kept = tree(mine)
     assert all(kept[name] == "mine" for name in ("pictures/cat.png", "tables/mine.csv"))
-    assert len(list(mine.glob("tables/*.parquet"))) == 8
+    assert len(list(mine.glob("tables/*.parquet"))) == 10
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.md", "tables/headline.csv"])
@@ -124,7 +124,7 @@ def test_an_old_report_folder_that_became_a_link(place: Path) -> None:
     (place / "out" / "tables").rename(place / "kept")
     (place / "out" / "tables").symlink_to(place / "kept")
     assert invoke(["report", "run", "--out", "out"]) == USAGE_ERROR
-    assert len(list((place / "kept").iterdir())) == 16
+    assert len(list((place / "kept").iterdir())) == 20
 
 
 def test_everything_is_on_the_disk_before_a_folder_has_its_name(
