@@ -9,12 +9,12 @@ from math import isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pandas as pd
 
 from scheduler.core.decisions import PendingReason
 from scheduler.core.reasons import TABLE
 from scheduler.core.times import HOUR_S
+from scheduler.policies import queuesfile
 from sim.report.wording import aligned, bounded, counted, duration, exact, number, percent
 from sim.runs import metrics
 from sim.runs.folder import read_config, read_table
@@ -84,7 +84,7 @@ def told(config: RunConfig) -> str:
     if config.queues is None:
         return "none"
     of = f" of {config.queues_file}" if config.queues_file else ""
-    sha = hashlib.sha256(msgspec.json.encode(config.queues, order="sorted")).hexdigest()
+    sha = hashlib.sha256(queuesfile.write(config.queues).encode()).hexdigest()
     return f"{exact(config.num_queues)}{of}, SHA-256 {sha[:6]}"
 
 
