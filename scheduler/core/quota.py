@@ -310,12 +310,13 @@ class QuotaTree:
         smallest = self.smallest(queue, cell, amount)
         if smallest == NO_PARENT:
             return None
-        node, rest = queue, amount
+        node, rest, found = queue, amount, 0
         while node != smallest:
-            rest -= self.local_free(node, cell)
+            rest -= self.local[node][cell]
+            found += self.local_free(node, cell)
             node = self.parent[node]
         left = self.subtree[node][cell] - self.usage[node][cell]
-        return 0 if left <= 0 else amount - rest + min(rest, left)
+        return found + min(rest, left) if left > 0 else 0
 
     def above(self, node: int) -> list[int]:
         """Return the cohorts above a node, from its parent to the root."""
