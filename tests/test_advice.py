@@ -33,8 +33,11 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "sim/goodput/": ("plan-checkpoint",),
     "sim/queues/": ("queues import",),
     "sim/report/diff.py": ("diff",),
+    "sim/report/queue_diff.py": ("diff",),
+    "sim/schema/queues.py": ("run",),
     "sim/report/": INTO_A_FOLDER,
     "sim/runs/": INTO_A_FOLDER,
+    "sim/runs/experiment.py": ("run",),
     "sim/commands/words.py": READING,
     "sim/study/": ("study", "plan"),
 }
@@ -319,6 +322,7 @@ CASES = [
 
 #: flags that no case tries
 UNTRIED = {
+    "--json": "said of a long table, which is no fault",
     **dict.fromkeys(("--ranks", "--kill-rank", "--at-step"), "training needs torch"),
     **dict.fromkeys(("--cpu-per-node", "--mem-gib-per-node"), "as --gpus-per-node"),
 }
