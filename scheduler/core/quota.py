@@ -116,12 +116,10 @@ class QuotaTree:
         self._num_borrowing = self._table(0)  #: per root and cell, how many queues borrow
         # What a node may use depends on the root's usage, which nearly every gang changes, and on
         # that of nodes below it, which is worked out again only after a change in its branch.
-        self._roots = [self._find_root(node) for node in range(len(nodes))]
+        paths = [[node, *self.above(node)] for node in range(len(nodes))]
+        self._roots = [path[-1] for path in paths]
         #: the ancestor just below the root, or the root itself
-        self._tops = [
-            ([node, *self.above(node)][-2:] if node != self._roots[node] else [node])[0]
-            for node in range(len(nodes))
-        ]
+        self._tops = [path[-2:][0] for path in paths]
         self._version = [0] * len(nodes)  #: of the usage in the branch of a top
         self._stamp = self._table(-1)  #: per node and cell, for which version these hold:
         self._free_below = self._table(0)  #: what it may use before it takes any of the root
@@ -288,6 +286,21 @@ class QuotaTree:
         found = self.lowest(queue, cell, amount)
         return self.heights[self.root(queue) if found == NO_PARENT else found]
 
+    def height_of(self, queue: int, amounts: Amounts) -> int:
+        """Return how far up a gang of these amounts borrows: the most of its resources."""
+        most = 0
+        for cell, amount in amounts:
+            most = max(most, self.height(queue, cell, amount))
+        return most
+
+    def fits_below_root(self, queue: int, cell: int, amount: int) -> bool:
+        """True if the amount fits now in the own quota of the queue, or of a cohort around it.
+
+        The whole tree does not count: a gang that borrows of all has no better right than others.
+        """
+        lowest = self.lowest(queue, cell, amount)
+        return lowest != NO_PARENT and self.parent[lowest] != NO_PARENT
+
     def smallest(self, queue: int, cell: int, amount: int) -> int:
         """Return the smallest subtree around the queue that could give it all, if nobody used any.
 
@@ -329,11 +342,6 @@ class QuotaTree:
     def root(self, node: int) -> int:
         """Return the root of the tree that the node is in."""
         return self._roots[node]
-
-    def _find_root(self, node: int) -> int:
-        while self.parent[node] != NO_PARENT:
-            node = self.parent[node]
-        return node
 
     def sides(self, queue: int, other: int) -> tuple[int, int]:
         """Return the nodes above two queues just below the lowest cohort that they share.

@@ -182,8 +182,7 @@ def _may_look_for_victims(contest: Contest, queue: int, cell: int, amount: int) 
     words = tree.queues[queue]
     if amount <= tree.nominal[queue][cell]:
         return True
-    lowest = tree.lowest(queue, cell, amount)
-    if lowest != NO_PARENT and tree.parent[lowest] != NO_PARENT:
+    if tree.fits_below_root(queue, cell, amount):
         return True
     if words.borrow_within is not Victims.NEVER:
         return True

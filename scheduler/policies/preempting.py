@@ -18,7 +18,7 @@ from scheduler.core.quota import NO_PARENT, Amounts, QuotaTree
 from scheduler.core.quotabook import Option, QuotaBook
 from scheduler.core.state import ClusterState
 from scheduler.core.times import FOREVER_US, to_us
-from scheduler.policies.contest import Attempt, Contender, Contest, Victim
+from scheduler.policies.contest import Attempt, Contender, Contest, Victim, borrows_short
 from scheduler.policies.heads import QueueHead
 from scheduler.policies.victims import victims
 
@@ -46,7 +46,6 @@ class Preempting:
 
     __slots__ = (
         "_book",
-        "_borrowing",
         "_contenders",
         "_leaving",
         "_leaving_gpus",
@@ -81,7 +80,6 @@ class Preempting:
         self._leaving = list(state.queue.leaving)
         self._leaving_gpus = sum([member.gang.gpus for member in self._leaving])
         self._contenders: dict[int, list[Contender]] = {}  #: by queue
-        self._borrowing: dict[tuple[int, int], list[int]] = {}  #: by root and cell: which queues
 
     def may(self, member: GangState) -> bool:
         """True if the head of a queue may evict anybody at all."""
@@ -120,12 +118,7 @@ class Preempting:
             return True
         if amount + tree.usage[queue][cell] - own <= tree.subtree[queue][cell]:
             return True
-        lowest = tree.lowest(queue, cell, amount)
-        return lowest != NO_PARENT and tree.parent[lowest] != NO_PARENT
-
-    def forget_borrowers(self) -> None:
-        """Look again which queues borrow, once gangs were planned that count as usage."""
-        self._borrowing.clear()
+        return tree.fits_below_root(queue, cell, amount)
 
     def reclaimable(self, queue: int) -> int:
         """Return the most GPUs that a gang of a queue may ask for to reclaim them from borrowers.
@@ -180,7 +173,7 @@ class Preempting:
             with Attempt(contest, gang, amounts, short) as attempt:
                 for victim in found:
                     attempt.evict(victim.gang, victim.why)
-                height = max([tree.height(queue, cell, amount) for cell, amount in amounts])
+                height = tree.height_of(queue, amounts)
             return Found(decided, own, height)
 
     def _decided(
@@ -230,33 +223,18 @@ class Preempting:
             return False
         if words.borrow_within is not Victims.NEVER or self._book.file.sharing.victims:
             return True
-        # a gang that borrows of the whole tree has no better right than others to any of it
-        for cell, amount in amounts:
-            lowest = tree.lowest(member.queue, cell, amount)
-            if lowest == NO_PARENT or tree.parent[lowest] == NO_PARENT:
-                return False
-        return True
+        return all(tree.fits_below_root(member.queue, cell, amount) for cell, amount in amounts)
 
     def _others(self, member: GangState, short: list[int]) -> list[int]:
-        """Return the other queues that borrow any of what is short."""
-        found: dict[int, None] = {}
-        for cell in short:
-            found.update(dict.fromkeys(self._borrowers(member.queue, cell)))
-        found.pop(member.queue, None)
-        return list(found)
-
-    def _borrowers(self, queue: int, cell: int) -> list[int]:
-        """Return the queues of the same tree that borrow."""
-        tree = self._book.tree
-        root = tree.root(queue)
-        borrowing = self._borrowing.get((root, cell))
-        if borrowing is None:
-            borrowing = self._borrowing[root, cell] = [
-                queue
-                for queue in range(tree.num_queues)
-                if tree.borrows(queue, cell) and tree.root(queue) == root
-            ]
-        return borrowing
+        """Return the other queues of the same tree that borrow any of what is short."""
+        tree, root = self._book.tree, self._book.tree.root(member.queue)
+        return [
+            queue
+            for queue in range(tree.num_queues)
+            if queue != member.queue
+            and tree.root(queue) == root
+            and borrows_short(tree, queue, short)
+        ]
 
     def _running_for(self, member: GangState, short: list[int]) -> list[list[Contender]]:
         """Return, by queue, whom the contest for what is short is about."""

@@ -24,7 +24,7 @@ from scheduler.core.nodegroup import NodeGroup
 from scheduler.core.placement import place
 from scheduler.core.queueing import Demand, Entry, Family, GangState, Restraint
 from scheduler.core.queues import Holding, Search
-from scheduler.core.quota import NO_PARENT, Amounts, QuotaTree
+from scheduler.core.quota import NO_PARENT, Amounts
 from scheduler.core.quota import Undo as QuotaUndo
 from scheduler.core.quotabook import Option, QuotaBook
 from scheduler.core.shortage import outlook
@@ -240,7 +240,7 @@ class QueuedPass(Pass):
             if head.keeps:
                 head.height = right
             elif has_quota or (self._preempting is not None and self._preempting.has_hope(head)):
-                head.height = _height(tree, queue, head.amounts)
+                head.height = tree.height_of(queue, head.amounts)
             else:
                 if may_note:
                     head.useless_at = changes
@@ -266,14 +266,14 @@ class QueuedPass(Pass):
                 return NO_RIGHT
             if not tree.borrows(own_node, head.amounts[0][0], 1):
                 return tree.heights[own_node]
-            return _height(tree, head.queue, head.amounts) if is_easy else NO_RIGHT
+            return tree.height_of(head.queue, head.amounts) if is_easy else NO_RIGHT
         for option in head.family.options:
             own = self._own(head.member, option)
             if own:
                 amounts = option.amounts(head.size)
                 return max([tree.heights[tree.smallest(head.queue, c, n)] for c, n in amounts])
             if own is not None and is_easy:
-                return _height(tree, head.queue, option.amounts(head.size))
+                return tree.height_of(head.queue, option.amounts(head.size))
         return NO_RIGHT
 
     def with_quota(self, member: GangState) -> list[Option]:
@@ -287,7 +287,7 @@ class QueuedPass(Pass):
             words = self.book.file.queues[member.queue]
             if words.when_can_borrow is Search.TRY_NEXT:
                 tree, size = self.book.tree, member.size
-                found.sort(key=lambda option: _height(tree, member.queue, option.amounts(size)))
+                found.sort(key=lambda option: tree.height_of(member.queue, option.amounts(size)))
         return found
 
     def _has_quota(self, member: GangState, option: Option) -> bool:
@@ -359,7 +359,7 @@ class QueuedPass(Pass):
             roles = option.narrow(head.missing)
             placement = place(self.state.capacity, roles, self.placer)
             if placement is not None:
-                height = _height(self.book.tree, head.queue, amounts)
+                height = self.book.tree.height_of(head.queue, amounts)
                 return Way(Outlook(Mode.FIT, height), placement)
         preempting = self._preempting
         if preempting is None or not self._outranks_promise(head) or not preempting.has_hope(one):
@@ -383,7 +383,9 @@ class QueuedPass(Pass):
         tree = self.book.tree
         borrowed = self._option.amounts(self.promised.size)
         own = member.family.options[0].amounts(member.size)
-        return _height(tree, self.promised.queue, borrowed) > 0 == _height(tree, member.queue, own)
+        return (
+            tree.height_of(self.promised.queue, borrowed) > 0 == tree.height_of(member.queue, own)
+        )
 
     def hold(self, head: GangState) -> None:
         """Keep what a head may use from everybody served after it: nodes and quota, or quota."""
@@ -572,8 +574,6 @@ class QueuedPass(Pass):
         preempting = self._preempting
         if preempting is None:
             return None
-        if self.taken:
-            preempting.forget_borrowers()
         left = {
             queue: preempting.reclaimable(queue)
             for queue in self.state.queue.open_lines
@@ -695,11 +695,3 @@ class QueuedPass(Pass):
         fit_pods = max([said[0] for said in found])
         _, free_pods, short, apart = max(found, key=lambda said: said[1])
         return fit_pods, free_pods, short, apart
-
-
-def _height(tree: QuotaTree, queue: int, amounts: Amounts) -> int:
-    """Return how far up the tree a gang would borrow."""
-    most = 0
-    for cell, amount in amounts:
-        most = max(most, tree.height(queue, cell, amount))
-    return most
