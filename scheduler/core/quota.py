@@ -207,19 +207,20 @@ class QuotaTree:
 
     def swap_usage(self, usage: list[list[int]]) -> list[list[int]]:
         """Count with another usage [num_nodes, num_cells], unlogged; return that of before."""
-        before, self.usage = self.usage, usage
-        for node in range(len(self._version)):
-            self._version[node] += 1
+        before = self.usage
         self._logs.append(self._log)
         self._log = None
+        self._count_with(usage)
         return before
 
     def swap_back(self, usage: list[list[int]]) -> None:
         """Count with the usage of before again."""
-        self.usage = usage
-        for node in range(len(self._version)):
-            self._version[node] += 1
         self._log = self._logs.pop()
+        self._count_with(usage)
+
+    def _count_with(self, usage: list[list[int]]) -> None:
+        self.usage = usage
+        self._version = [version + 1 for version in self._version]
 
     # -- what is left ------------------------------------------------------------------------
 

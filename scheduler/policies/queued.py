@@ -383,9 +383,8 @@ class QueuedPass(Pass):
         tree = self.book.tree
         borrowed = self._option.amounts(self.promised.size)
         own = member.family.options[0].amounts(member.size)
-        return (
-            tree.height_of(self.promised.queue, borrowed) > 0 == tree.height_of(member.queue, own)
-        )
+        is_own = tree.height_of(member.queue, own) == 0
+        return is_own and tree.height_of(self.promised.queue, borrowed) > 0
 
     def hold(self, head: GangState) -> None:
         """Keep what a head may use from everybody served after it: nodes and quota, or quota."""
@@ -617,17 +616,20 @@ class QueuedPass(Pass):
             if not is_head and member.gang.gpus <= left.get(member.queue, 0):
                 yield entry
 
+    def _outlasted(self, member: GangState) -> Room | None:
+        """Return what a gang that reclaims leaves for the promise, if it is in its way."""
+        is_free = self._outranks_promise(member) or self._ends_by_then(member)
+        return None if is_free else self._room
+
     def _may_leave_promise(self, member: GangState) -> bool:
         """True if a gang ends by the promised start, or is small enough to outlast it."""
-        room = self._room
-        if room is None or self._outranks_promise(member) or self._ends_by_then(member):
-            return True
-        return room.may_outlast(member.family.roles, member.size)
+        room = self._outlasted(member)
+        return room is None or room.may_outlast(member.family.roles, member.size)
 
     def _leaves_promise(self, member: GangState, decision: Preempt) -> bool:
         """True if the promised head starts in time although a gang starts where others leave."""
-        room = self._room
-        if room is None or self._outranks_promise(member) or self._ends_by_then(member):
+        room = self._outlasted(member)
+        if room is None:
             return True
         amounts = self.book.amounts_of(member.missing, decision.placement)
         return self._leaves_quota(member, amounts) and room.give(member.missing, decision.placement)
