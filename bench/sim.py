@@ -27,7 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import queues
-from bench.accasim import PEER_NODES, peer_jobs, peer_rows
+from bench.peer import PEER_NODES, peer_jobs, peer_rows
 from bench.processes import FULL, QUICK, Size, measured
 from bench.rows import OUT, ROOT, Row, in_turns, median, peak_mib, report, row, table
 from bench.workloads import GPUS_PER_NODE, SEED, gang_simulation, month, timed

@@ -73,7 +73,7 @@ EXCEPTIONS = {
     ("trainer/session.py", "_leave"): "the file that the kubelet mounts, which must stay",
     ("trainer/local.py", "start"): OUTPUT,
     ("bench/accasim_peer.py", "main"): TEMPORARY,
-    ("bench/accasim.py", "accasim_python"): "an empty file, the last of a folder",
+    ("bench/peer.py", "accasim_python"): "an empty file, the last of a folder",
 }  # fmt: skip
 
 

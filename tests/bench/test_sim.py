@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import sys
@@ -11,7 +12,7 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
-from bench import accasim, rows
+from bench import peer, rows
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +93,22 @@ def test_peers_get_the_same_jobs(bench: ModuleType, tmp_path: Path, shared: Path
     assert (jobs["gpus"].to_numpy() == given["gpus"].to_numpy()).all()
 
 
+def test_no_module_here_hides_a_package_from_a_script_beside_it(repository: Path) -> None:
+    # A script's own folder comes first among the places where Python looks.
+    scripts = list((repository / "bench").glob("*.py"))
+    ours = {path.name for path in repository.iterdir() if path.is_dir()}
+    hidden = {script.stem for script in scripts} - ours
+    for script in scripts:
+        for node in ast.walk(ast.parse(script.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                assert node.module.split(".")[0] not in hidden, (script.name, node.module)
+            elif isinstance(node, ast.Import):
+                names = {alias.name.split(".")[0] for alias in node.names}
+                assert not names & hidden, (script.name, names & hidden)
+
+
 def test_swf_says_what_the_jobs_say(bench: ModuleType, tmp_path: Path) -> None:
-    accasim.write_swf(bench.peer_jobs(50), tmp_path / "jobs.swf")
+    peer.write_swf(bench.peer_jobs(50), tmp_path / "jobs.swf")
     lines = [
         line.split()
         for line in (tmp_path / "jobs.swf").read_text("ascii").splitlines()
