@@ -99,13 +99,18 @@ class Preempting:
 
         A quick look at sums: most heads of a full cluster wait in vain in every pass.
         """
-        member, amounts = head.member, head.amounts
+        member = head.member
         if not self.may(member):
             return False
         book, tree, queue = self._book, self._book.tree, member.queue
-        cell, amount = amounts[0] if amounts else (0, 0)
+        cell, amount = head.amounts[0] if head.amounts else (0, 0)
         if not head.is_plain or cell not in tree.cells_by_resource.get(GPUS, []):
-            return self._has_candidates(member, amounts, [cell for cell, _ in amounts])
+            ways = [option.amounts(member.size) for option in member.family.options]
+            return any(
+                self._has_candidates(member, amounts, [cell for cell, _ in amounts])
+                for amounts in ways
+                if book.could_fit(queue, amounts)
+            )
         words, own = book.file.queues[queue], self._leaving_gpus
         if words.within is not Victims.NEVER:
             own += self._lines[queue].gpus_below(_beyond(member.gang, words))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scheduler.core.model import Node
@@ -20,6 +20,7 @@ from scheduler.core.queues import (
 )
 from scheduler.core.state import ClusterState
 from scheduler.policies import queued
+from scheduler.policies.preempting import Preempting
 from tests.oracle.drawn_worlds import random_world, whole_nodes
 from tests.oracle.played import Asks, Played, World, made_by
 
@@ -44,6 +45,18 @@ def test_a_state_that_forgets_all_decides_the_same(seed: int, *, easy: bool) -> 
         patch.setattr(queued, "MOST_PAST_HEADS", 1000)  # a pass may search for all that wait
         remembers = made_by(Played(world).run())
         assert remembers == made_by(Played(world, forget=forget_all).run())
+
+
+@given(seed=st.integers(0, 1 << 32))
+@example(seed=52202)  # who could evict in its queue's second flavor only
+@settings(max_examples=100, derandomize=True)
+def test_a_quick_look_at_sums_hides_nobody_who_could_evict(seed: int) -> None:
+    world = random_world(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(queued, "MOST_PAST_HEADS", 1000)
+        quick = made_by(Played(world).run())
+        patch.setattr(Preempting, "has_hope", lambda self, head: self.may(head.member))
+        assert quick == made_by(Played(world).run())
 
 
 # -- what worlds like these showed once ------------------------------------------------------
@@ -199,3 +212,17 @@ def test_a_head_that_leaves_nodes_to_the_promise_holds_none_later() -> None:
         Asks("short", "x", 19, 10, 1),
     ]
     assert starts(world_of(whole_nodes(5, 4), jobs, *queues), "short") == 19
+
+
+def test_a_gang_reclaims_in_a_later_flavor_where_nobody_borrows_of_the_first() -> None:
+    """`mine` is within nominal in both flavors; only of the second anybody borrows."""
+    quota = {"a": {"gpus": Quota(8)}, "h": {"gpus": Quota(8)}}
+    u = Queue("u", "root", quota=quota, reclaim=Victims.ANY)
+    v = Queue("v", "root", quota={"a": {"gpus": Quota(8)}, "h": {"gpus": Quota(0)}})
+    nodes = [*whole_nodes(1, 8, "a"), *whole_nodes(1, 8, "h")]
+    jobs = [
+        Asks("theirs", "v", 0, 100, 1, 8, model="a"),
+        Asks("lent", "v", 1, 100, 1, 8, model="h"),
+        Asks("mine", "u", 2, 100, 1, 8),
+    ]
+    assert starts(world_of(nodes, jobs, u, v), "mine") == 2
