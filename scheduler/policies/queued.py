@@ -234,7 +234,7 @@ class QueuedPass(Pass):
             else:
                 options = self.with_quota(member)
                 has_quota = bool(options)
-                head.amounts = (options or member.family.options)[0].amounts(member.size)
+                head.amounts = (options or self._least_borrowing(member))[0].amounts(member.size)
             right = NO_RIGHT if has_quota else self._right(head)
             head.keeps = right != NO_RIGHT
             if head.keeps:
@@ -249,6 +249,13 @@ class QueuedPass(Pass):
                 head.age(sharing, self.now_us)
             found.append(head)
         return found
+
+    def _least_borrowing(self, member: GangState) -> list[Option]:
+        """Return the way to place a gang that lacks quota in all, in which it borrows least."""
+        tree, queue, size = self.book.tree, member.queue, member.size
+        options = [o for o in member.family.options if o.max_size >= size]
+        options.sort(key=lambda option: tree.height_of(queue, option.amounts(size)))
+        return options or [member.family.options[0]]
 
     def _right(self, head: QueueHead) -> int:
         """Return how far up the tree the quota is that a head lacks and keeps, or is promised.

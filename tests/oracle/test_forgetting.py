@@ -226,3 +226,23 @@ def test_a_gang_reclaims_in_a_later_flavor_where_nobody_borrows_of_the_first() -
         Asks("mine", "u", 2, 100, 1, 8),
     ]
     assert starts(world_of(nodes, jobs, u, v), "mine") == 2
+
+
+def test_whose_second_flavor_is_its_own_is_served_before_who_borrows() -> None:
+    """`mine` borrows in the first flavor and has all it asks for in the second, lent to `lent`."""
+    borrows = {"a": {"gpus": Quota(0)}, "h": {"gpus": Quota(0)}}
+    u = Queue("u", "root", quota={"a": {"gpus": Quota(0)}, "h": {"gpus": Quota(8)}})
+    u.reclaim, u.discipline = Victims.ANY, Holding.SKIP
+    v = Queue("v", "root", quota={"a": {"gpus": Quota(8)}, "h": {"gpus": Quota(0)}})
+    w = Queue("w", "root", quota=borrows, reclaim=Victims.ANY)
+    w.borrow_within = Victims.LOWER_PRIORITY
+    nodes = [*whole_nodes(1, 8, "a"), *whole_nodes(1, 8, "h")]
+    jobs = [
+        Asks("theirs", "v", 0, 100, 1, 8, model="a"),
+        Asks("lent", "v", 1, 100, 1, 8, model="h"),
+        Asks("other", "w", 2, 100, 1, 8, priority=1, model="h"),
+        Asks("mine", "u", 2, 100, 1, 8),
+    ]
+    world = world_of(nodes, jobs, u, v, w)
+    assert starts(world, "mine") == 2
+    assert len(Played(world).run().evictions) == 1
