@@ -111,7 +111,6 @@ class QuotaTree:
         self.potential = self._table(0)  #: available while nobody uses anything
         self.usage = self._table(0)
         self._log: list[Undo] | None = None
-        self._logs: list[list[Undo] | None] = []  #: of usages that were swapped out
         self.changes = 0  #: how often usage changed; a pass that undoes all sets it back
         self._num_borrowing = self._table(0)  #: per root and cell, how many queues borrow
         # What a node may use depends on the root's usage, which nearly every gang changes, and on
@@ -185,7 +184,7 @@ class QuotaTree:
 
     def _set(self, node: int, cell: int, used: int) -> None:
         usage = self.usage[node]
-        if node < self.num_queues and not self._logs:
+        if node < self.num_queues:
             own = self.subtree[node][cell]
             self._num_borrowing[self._roots[node]][cell] += (used > own) - (usage[cell] > own)
         usage[cell] = used
@@ -205,22 +204,40 @@ class QuotaTree:
             self._set(node, cell, used)
         self._log = outer
 
-    def swap_usage(self, usage: list[list[int]]) -> list[list[int]]:
-        """Count with another usage [num_nodes, num_cells], unlogged; return that of before."""
-        before = self.usage
-        self._logs.append(self._log)
-        self._log = None
-        self._count_with(usage)
-        return before
+    # -- another usage than the present one ---------------------------------------------------
 
-    def swap_back(self, usage: list[list[int]]) -> None:
-        """Count with the usage of before again."""
-        self._log = self._logs.pop()
-        self._count_with(usage)
+    def copied_usage(self) -> list[list[int]]:
+        """Return the usage [num_nodes, num_cells] as it is, for the methods below."""
+        return [list(used) for used in self.usage]
 
-    def _count_with(self, usage: list[list[int]]) -> None:
-        self.usage = usage
-        self._version = [version + 1 for version in self._version]
+    def take_in(self, usage: list[list[int]], queue: int, amounts: Amounts) -> None:
+        """Count in `usage` what a gang of the queue takes."""
+        for cell, amount in amounts:
+            node = queue
+            while node != NO_PARENT and amount > 0:
+                used = usage[node][cell]
+                usage[node][cell] = used + amount
+                amount -= max(0, self.local[node][cell] - used)
+                node = self.parent[node]
+
+    def give_back_in(self, usage: list[list[int]], queue: int, amounts: Amounts) -> None:
+        """Count in `usage` what gangs of the queue give back."""
+        for cell, amount in amounts:
+            node = queue
+            while node != NO_PARENT and amount > 0:
+                used = usage[node][cell]
+                usage[node][cell] = used - amount
+                amount = min(amount, used - self.local[node][cell])
+                node = self.parent[node]
+
+    def available_in(self, usage: list[list[int]], node: int, cell: int) -> int:
+        """Return how much more the node could use, if that were the usage."""
+        root = self._roots[node]
+        free = self.subtree[root][cell] - usage[root][cell]
+        if node == root:
+            return free
+        below, cap = self._below_root(usage, node, cell)
+        return min(free + below, cap)
 
     # -- what is left ------------------------------------------------------------------------
 
@@ -235,24 +252,28 @@ class QuotaTree:
         if node == root:
             return free
         if self._stamp[node][cell] != self._version[self._tops[node]]:
-            self._look_below_root(node, cell)
+            below, cap = self._below_root(self.usage, node, cell)
+            self._free_below[node][cell], self._cap[node][cell] = below, cap
+            self._stamp[node][cell] = self._version[self._tops[node]]
         free += self._free_below[node][cell]
         cap = self._cap[node][cell]
         return free if free < cap else cap
 
-    def _look_below_root(self, node: int, cell: int) -> None:
-        """Work out what a node may use but for the root: Kueue's recursion, unrolled."""
+    def _below_root(self, usage: list[list[int]], node: int, cell: int) -> tuple[int, int]:
+        """Return what a node may use before it takes any of the root, and at most.
+
+        Kueue's recursion, unrolled.
+        """
         at, root, free, cap = node, self._roots[node], 0, _UNLIMITED
         while at != root:
-            usage, local = self.usage[at][cell], self.local[at][cell]
-            free += max(0, local - usage)
+            used, local = usage[at][cell], self.local[at][cell]
+            free += max(0, local - used)
             limit = self.borrow[at][cell]
             if limit != NO_LIMIT:
                 lent = self.subtree[at][cell] - local
-                cap = min(cap, free + lent - max(0, usage - local) + limit)
+                cap = min(cap, free + lent - max(0, used - local) + limit)
             at = self.parent[at]
-        self._free_below[node][cell], self._cap[node][cell] = free, cap
-        self._stamp[node][cell] = self._version[self._tops[node]]
+        return free, cap
 
     def fits(self, queue: int, amounts: Amounts) -> bool:
         """True if the queue may use this much more now."""

@@ -324,6 +324,14 @@ class QuotaBook:
                 return False
         return True
 
+    def fits_in(self, usage: list[list[int]], queue: int, amounts: Amounts) -> bool:
+        """True if the queue could take this much more, if that were the usage of all quotas."""
+        tree = self.tree
+        for cell, amount in amounts:
+            if amount > tree.available_in(usage, queue, cell) and cell not in self._spans[queue]:
+                return False
+        return True
+
     def give_back(self, queue: int, amounts: Amounts) -> None:
         """Count what a gang of the queue gives back."""
         self.tree.give_back(queue, amounts)

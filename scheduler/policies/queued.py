@@ -307,11 +307,7 @@ class QueuedPass(Pass):
         """True if the promised head has its quota, too, when a gang that starts now still runs."""
         if self.promised is None or self._ends_by_then(member):
             return True
-        tree = self.book.tree
-        now = tree.swap_usage(self._usage_then())
-        fits = self.book.fits(member.queue, amounts)
-        tree.swap_back(now)
-        return fits
+        return self.book.fits_in(self._usage_then(), member.queue, amounts)
 
     def _ends_by_then(self, member: GangState) -> bool:
         """True if a gang that starts now ends before the promised start."""
@@ -323,8 +319,7 @@ class QueuedPass(Pass):
         if found is None:
             head, option, tree = self.promised, self._option, self.book.tree
             assert head is not None and option is not None
-            found = self._then = [list(used) for used in tree.usage]
-            now = tree.swap_usage(found)
+            found = self._then = tree.copied_usage()
             ended: dict[tuple[int, int], int] = {}  # by queue and cell; one gang each is slow
             for end_us, _, _, member in self.state.ends:
                 if end_us > self._start_us:
@@ -333,9 +328,8 @@ class QueuedPass(Pass):
                     key = (member.queue, cell)
                     ended[key] = ended.get(key, 0) + amount
             for (queue, cell), amount in ended.items():
-                tree.give_back(queue, ((cell, amount),))
-            tree.take(head.queue, option.amounts(head.size))
-            tree.swap_back(now)
+                tree.give_back_in(found, queue, ((cell, amount),))
+            tree.take_in(found, head.queue, option.amounts(head.size))
         return found
 
     def best(self, one: QueueHead) -> Way:
@@ -479,15 +473,31 @@ class QueuedPass(Pass):
         """Return when a head finds quota and nodes in a flavor."""
         amounts, book, from_us = option.amounts(head.size), self.book, 0
         if not book.fits(head.queue, amounts):
-            outer = book.tree.begin_trial()
-            from_us = FOREVER_US
-            for end_us, _, _, member in self.state.ends:
-                book.tree.give_back(member.queue, member.quota_taken(book))
-                if book.fits(head.queue, amounts):
-                    from_us = end_us
-                    break
-            book.tree.undo_trial(outer)
+            from_us = self._quota_comes_us(head.queue, amounts)
         return shadow(self.state, head, option.roles, self.placer, self.now_us, from_us)
+
+    def _quota_comes_us(self, queue: int, amounts: Amounts) -> int:
+        """Return when gangs that run have given back the quota that a queue lacks for this much."""
+        book, tree = self.book, self.book.tree
+        then = tree.copied_usage()
+        ended: dict[tuple[int, int], int] = {}  #: given back, and not in `then` yet
+        wanted = [one for one in amounts if not book.spans(queue, one[0])]
+        lacks = {c: n - tree.available(queue, c) for c, n in wanted}
+        for end_us, _, _, member in self.state.ends:
+            for cell, amount in member.quota_taken(book):
+                key = (member.queue, cell)
+                ended[key] = ended.get(key, 0) + amount
+                if cell in lacks:
+                    lacks[cell] -= amount
+            if max(lacks.values()) > 0:  # what a queue may use grows by no more than is given back
+                continue
+            for (other, cell), amount in ended.items():
+                tree.give_back_in(then, other, ((cell, amount),))
+            ended.clear()
+            if book.fits_in(then, queue, amounts):
+                return end_us
+            lacks = {c: n - tree.available_in(then, queue, c) for c, n in wanted}
+        return FOREVER_US
 
     def _groups(self, option: Option) -> list[NodeGroup]:
         eligible = self.state.capacity.eligible
@@ -548,9 +558,7 @@ class QueuedPass(Pass):
             tree = self.book.tree
             tree.take(member.queue, amounts)
             if self._then is not None and not self._ends_by_then(member):
-                now = tree.swap_usage(self._then)
-                tree.take(member.queue, amounts)
-                tree.swap_back(now)
+                tree.take_in(self._then, member.queue, amounts)
         if self._is_strict(member.queue):
             self.ask_again = True
 
@@ -601,8 +609,10 @@ class QueuedPass(Pass):
             for option in member.family.options:
                 if self._is_open(option):
                     found += 1
+                    if not self._may_leave_quota(member, option):
+                        continue
                     evicts = preempting.find(member, option)
-                    if evicts is not None and self._leaves_promise(member, evicts.decision):
+                    if evicts is not None and self._leaves_nodes(member, evicts.decision):
                         return evicts.decision
             if found >= MOST_PAST_HEADS:
                 break
@@ -633,13 +643,15 @@ class QueuedPass(Pass):
         room = self._outlasted(member)
         return room is None or room.may_outlast(member.family.roles, member.size)
 
-    def _leaves_promise(self, member: GangState, decision: Preempt) -> bool:
-        """True if the promised head starts in time although a gang starts where others leave."""
+    def _may_leave_quota(self, member: GangState, option: Option) -> bool:
+        """True if the promised head has its quota although a gang reclaims and starts now."""
+        is_free = self._outlasted(member) is None
+        return is_free or self._leaves_quota(member, option.amounts(member.size))
+
+    def _leaves_nodes(self, member: GangState, decision: Preempt) -> bool:
+        """True if the promised head has its nodes although a gang starts where others leave."""
         room = self._outlasted(member)
-        if room is None:
-            return True
-        amounts = self.book.amounts_of(member.missing, decision.placement)
-        return self._leaves_quota(member, amounts) and room.give(member.missing, decision.placement)
+        return room is None or room.give(member.missing, decision.placement)
 
     def fitting(
         self, first: First | None = None, may_start: MayStart | None = None
