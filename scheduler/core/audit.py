@@ -36,6 +36,11 @@ def _validate_running(state: ClusterState) -> None:
             running[member.queue].add(name)
     noted = [{member.gang.name for member in line.running} for line in state.queue.lines]
     assert noted == running, f"running are {running}, noted are {noted}"
+    for line in state.queue.lines:
+        for below in {member.gang.priority + 1 for member in line.running}:
+            gpus = sum(m.gang.gpus for m in line.running if m.gang.priority < below)
+            noted_gpus = line.gpus_below(below)
+            assert noted_gpus == gpus, f"{gpus} GPUs run below {below}, noted are {noted_gpus}"
     leaving = {name for name, member in state.gangs.items() if member.leaving}
     noted_leaving = {member.gang.name for member in state.queue.leaving}
     assert noted_leaving == leaving, f"leaving are {leaving}, noted are {noted_leaving}"

@@ -233,6 +233,7 @@ def resized(state: Books, event: GangResized) -> None:
         _give_back_pods(state, member, surplus)
         invalidate(state)
     member.present = max(0, member.present + grown) if event.present is None else event.present
+    state.queue.note_running(member)
     if member.held:
         _ask_for_missing(state, member, placed)
     else:
@@ -300,7 +301,7 @@ def priority_changed(state: Books, event: PriorityChanged) -> None:
     member.gang = member.gang._replace(priority=event.priority)
     state.queue.note_running(member)
     if state.book is not None:
-        state.book.tree.changes += 1  # who may be evicted has changed
+        state.book.tree.touch()  # who may be evicted has changed
     if queued:
         enqueue(state, member)
 

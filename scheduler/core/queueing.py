@@ -272,8 +272,8 @@ class Line:
         self.seen: GangState | None = None
         #: what a pass has worked out about the head, for the next one
         self.known: Any = None
-        #: gangs of the queue that hold nodes, but for those that were told to leave
-        self.running: dict[GangState, None] = {}
+        #: gangs of the queue that hold nodes, with their GPUs; without those told to leave
+        self.running: dict[GangState, int] = {}
         self._gpus: dict[int, int] = {}  #: of those, by priority
         #: in order, from `_first` on; before it stand gangs that left from the head
         self._entries: list[Entry] = []
@@ -281,15 +281,15 @@ class Line:
 
     def note_running(self, state: GangState, runs: bool) -> None:
         """Note whether a gang runs, and stays."""
-        if runs == (state in self.running):
-            return
-        priority = state.gang.priority
+        before = self.running.get(state, 0)
+        gpus = state.gang.gpus if runs else 0
         if runs:
-            self.running[state] = None
-            self._gpus[priority] = self._gpus.get(priority, 0) + state.gang.gpus
+            self.running[state] = gpus
         else:
-            del self.running[state]
-            self._gpus[priority] -= state.gang.gpus
+            self.running.pop(state, None)
+        if gpus != before:
+            priority = state.gang.priority
+            self._gpus[priority] = self._gpus.get(priority, 0) + gpus - before
 
     def gpus_below(self, priority: int) -> int:
         """Return the GPUs of running gangs of smaller priorities, whatever ranks they miss."""

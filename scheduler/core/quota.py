@@ -15,8 +15,8 @@ from scheduler.core.queues import Cohort, Queue, Queues
 
 #: (cell, amount) of what a gang takes: ascending by cell, and none of 0
 Amounts = tuple[tuple[int, int], ...]
-#: what a trial undoes: at the node, the cell used so much
-Undo = tuple[int, int, int]
+#: what a trial undoes: node, cell, how much was used, and the versions of its branch and of all
+Undo = tuple[int, int, int, int, int]
 NO_LIMIT = -1
 _UNLIMITED = 1 << 62
 NO_PARENT = -1
@@ -50,18 +50,17 @@ class QuotaTree:
 
     __slots__ = (
         "_cap",
+        "_clock",
         "_free_below",
         "_log",
-        "_logs",
         "_num_borrowing",
         "_roots",
         "_stamp",
         "_tops",
-        "_version",
+        "_versions",
         "borrow",
         "cells",
         "cells_by_resource",
-        "changes",
         "children",
         "flavors",
         "heights",
@@ -75,6 +74,7 @@ class QuotaTree:
         "queues",
         "subtree",
         "usage",
+        "version",
         "weight",
     )
 
@@ -111,7 +111,9 @@ class QuotaTree:
         self.potential = self._table(0)  #: available while nobody uses anything
         self.usage = self._table(0)
         self._log: list[Undo] | None = None
-        self.changes = 0  #: how often usage changed; a pass that undoes all sets it back
+        #: of all usage: equal whenever nothing has changed, or all was undone
+        self.version = 0
+        self._clock = 0  #: the last version that was given out
         self._num_borrowing = self._table(0)  #: per root and cell, how many queues borrow
         # What a node may use depends on the root's usage, which nearly every gang changes, and on
         # that of nodes below it, which is worked out again only after a change in its branch.
@@ -119,7 +121,7 @@ class QuotaTree:
         self._roots = [path[-1] for path in paths]
         #: the ancestor just below the root, or the root itself
         self._tops = [path[-2:][0] for path in paths]
-        self._version = [0] * len(nodes)  #: of the usage in the branch of a top
+        self._versions = [0] * len(nodes)  #: of the usage in the branch of a top
         self._stamp = self._table(-1)  #: per node and cell, for which version these hold:
         self._free_below = self._table(0)  #: what it may use before it takes any of the root
         self._cap = self._table(0)  #: what borrowing limits let it use at most
@@ -177,10 +179,12 @@ class QuotaTree:
                 node = self.parent[node]
 
     def _use(self, node: int, cell: int, amount: int) -> None:
-        usage = self.usage[node]
+        used, top = self.usage[node][cell], self._tops[node]
         if self._log is not None:
-            self._log.append((node, cell, usage[cell]))
-        self._set(node, cell, usage[cell] + amount)
+            self._log.append((node, cell, used, self._versions[top], self.version))
+        self._set(node, cell, used + amount)
+        self._clock += 1
+        self._versions[top] = self.version = self._clock
 
     def _set(self, node: int, cell: int, used: int) -> None:
         usage = self.usage[node]
@@ -188,8 +192,12 @@ class QuotaTree:
             own = self.subtree[node][cell]
             self._num_borrowing[self._roots[node]][cell] += (used > own) - (usage[cell] > own)
         usage[cell] = used
-        self._version[self._tops[node]] += 1
-        self.changes += 1
+
+    def touch(self) -> None:
+        """Give everything a new version: something else has changed that matters as usage does."""
+        self._clock += 1
+        self.version = self._clock
+        self._versions = [self._clock] * len(self._versions)
 
     def begin_trial(self) -> list[Undo] | None:
         """Start to log changes; return the log of the trial around this one."""
@@ -200,8 +208,9 @@ class QuotaTree:
     def undo_trial(self, outer: list[Undo] | None) -> None:
         """Undo what was logged and go on with the log around it."""
         assert self._log is not None
-        for node, cell, used in reversed(self._log):
+        for node, cell, used, of_branch, version in reversed(self._log):
             self._set(node, cell, used)
+            self._versions[self._tops[node]], self.version = of_branch, version
         self._log = outer
 
     # -- another usage than the present one ---------------------------------------------------
@@ -251,13 +260,22 @@ class QuotaTree:
         free = self.subtree[root][cell] - self.usage[root][cell]
         if node == root:
             return free
-        if self._stamp[node][cell] != self._version[self._tops[node]]:
+        if self._stamp[node][cell] != self._versions[self._tops[node]]:
             below, cap = self._below_root(self.usage, node, cell)
             self._free_below[node][cell], self._cap[node][cell] = below, cap
-            self._stamp[node][cell] = self._version[self._tops[node]]
+            self._stamp[node][cell] = self._versions[self._tops[node]]
         free += self._free_below[node][cell]
         cap = self._cap[node][cell]
         return free if free < cap else cap
+
+    def branch(self, node: int) -> int:
+        """Return the version of the usage below the root that a node depends on."""
+        return self._versions[self._tops[node]]
+
+    def free_at_root(self, node: int, cell: int) -> int:
+        """Return what is unused of the whole tree that the node is in."""
+        root = self._roots[node]
+        return self.subtree[root][cell] - self.usage[root][cell]
 
     def _below_root(self, usage: list[list[int]], node: int, cell: int) -> tuple[int, int]:
         """Return what a node may use before it takes any of the root, and at most.

@@ -60,6 +60,12 @@ class QueueHead(Head):
     """A head as passes have it: kept from pass to pass, with its `height` as of now."""
 
     __slots__ = (
+        "_branch",
+        "_enough",
+        "_leaving",
+        "_others",
+        "_reclaims",
+        "_version",
         "family",
         "gang",
         "is_plain",
@@ -67,7 +73,6 @@ class QueueHead(Head):
         "member",
         "own_node",
         "size",
-        "useless_at",
     )
 
     def __init__(self, member: GangState, tree: QuotaTree) -> None:
@@ -84,7 +89,10 @@ class QueueHead(Head):
             gang.ordinal,
             not (member.mends and member.held),
         )
-        self.useless_at = -1  #: no use to serve it, as long as so many changes of quota were made
+        # Where it was of no use to serve it, and as of then; see `note_useless`.
+        self._version = self._branch = -1
+        self._enough = self._leaving = 0
+        self._reclaims = self._others = False
         self.member = member
         self.gang = gang
         self.family = member.family
@@ -109,6 +117,36 @@ class QueueHead(Head):
             and self.is_whole is not (member.mends and bool(member.held))
             and member.gang is self.gang
         )
+
+    def note_useless(self, tree: QuotaTree, leaving: int, own: int, may_reclaim: bool) -> None:
+        """Note that it found no quota, has no right to any, and would find nobody to evict.
+
+        So many GPUs are held by gangs that leave, and `own` by those of its queue that it might
+        evict. `may_reclaim`: it may evict those of others, too, once they borrow.
+        """
+        self._version, self._branch = tree.version, tree.branch(self.queue)
+        self._leaving = leaving
+        self._reclaims = may_reclaim
+        if self.is_plain:
+            cell, amount = self.amounts[0]
+            lacks = amount - tree.available(self.queue, cell)
+            self._enough = tree.free_at_root(self.queue, cell) + lacks - own
+            self._others = tree.others_borrow(self.queue, cell)
+
+    def is_useless(self, tree: QuotaTree, leaving: int) -> bool:
+        """True if nothing has changed since then that can be of use to it."""
+        if self._version == tree.version:
+            return leaving <= self._leaving
+        if not self.is_plain or self._branch != tree.branch(self.queue):
+            return False
+        cell = self.amounts[0][0]
+        if tree.free_at_root(self.queue, cell) + leaving >= self._enough:
+            return False
+        if not self._reclaims:
+            return True
+        if leaving > self._leaving:
+            return False
+        return self._others or not tree.others_borrow(self.queue, cell)  # as before
 
     def age(self, words: Sharing, now_us: int) -> None:
         """Let its wait count."""

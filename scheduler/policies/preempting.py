@@ -48,13 +48,13 @@ class Preempting:
         "_book",
         "_contenders",
         "_leaving",
-        "_leaving_gpus",
         "_lines",
         "_now_us",
         "_placer",
         "_restart_us",
         "_state",
         "kept",
+        "leaving_gpus",
         "searched",
         "steps",
         "until_us",
@@ -78,7 +78,7 @@ class Preempting:
             self.until_us = min(self.until_us, until_us)
         self._lines = state.queue.lines
         self._leaving = list(state.queue.leaving)
-        self._leaving_gpus = sum([member.gang.gpus for member in self._leaving])
+        self.leaving_gpus = sum([member.gang.gpus for member in self._leaving])
         self._contenders: dict[int, list[Contender]] = {}  #: by queue
 
     def may(self, member: GangState) -> bool:
@@ -111,9 +111,8 @@ class Preempting:
                 for amounts in ways
                 if book.could_fit(queue, amounts)
             )
-        words, own = book.file.queues[queue], self._leaving_gpus
-        if words.within is not Victims.NEVER:
-            own += self._lines[queue].gpus_below(_beyond(member.gang, words))
+        words = book.file.queues[queue]
+        own = self.leaving_gpus + self.own_gpus(member)
         left = tree.available(queue, cell)
         if own and amount <= left + own:
             return True
@@ -124,6 +123,17 @@ class Preempting:
         if amount + tree.usage[queue][cell] - own <= tree.subtree[queue][cell]:
             return True
         return tree.fits_below_root(queue, cell, amount)
+
+    def own_gpus(self, member: GangState) -> int:
+        """Return the GPUs of gangs of its own queue that a gang might evict."""
+        words = self._book.file.queues[member.queue]
+        if words.within is Victims.NEVER:
+            return 0
+        return self._lines[member.queue].gpus_below(_beyond(member.gang, words))
+
+    def may_reclaim(self, queue: int) -> bool:
+        """True if the words of a queue let its gangs evict those of others."""
+        return self._book.file.queues[queue].reclaim is not Victims.NEVER
 
     def reclaimable(self, queue: int) -> int:
         """Return the most GPUs that a gang of a queue may ask for to reclaim them from borrowers.

@@ -117,7 +117,6 @@ class QueuedPass(Pass):
     """The working memory of a pass over the heads of all queues."""
 
     __slots__ = (
-        "_changes",
         "_held",
         "_is_settled",
         "_keeps_quota",
@@ -160,7 +159,6 @@ class QueuedPass(Pass):
         #: the head of a strict queue was admitted, so that the next has its turn
         self.ask_again = False
         self._quota_log: list[QuotaUndo] | None = book.tree.begin_trial()
-        self._changes = book.tree.changes
         self._preempting: Preempting | None = None
         if book.evicts:
             restart_us = to_us(policy.restart_s)
@@ -170,7 +168,6 @@ class QueuedPass(Pass):
         """Undo what was planned."""
         Pass.end(self)
         self.book.tree.undo_trial(self._quota_log)
-        self.book.tree.changes = self._changes
 
     def is_long(self) -> bool:
         """True if so many victims were searched that the rest is left to the next slice."""
@@ -219,14 +216,15 @@ class QueuedPass(Pass):
         found = []
         book, tree, sharing = self.book, self.book.tree, self.book.file.sharing
         ages = sharing.age_priority > 0
-        changes, may_note = tree.changes, not self.state.searched
+        preempting, may_note = self._preempting, not self.state.searched
+        leaving = 0 if preempting is None else preempting.leaving_gpus
         for queue, line in self.state.queue.open_lines.items():
             member = line.head()
             assert member is not None
             head: QueueHead | None = line.known
             if head is None or not head.is_of(member):
                 head = line.known = QueueHead(member, tree)
-            if head.useless_at == changes:
+            if head.is_useless(tree, leaving):
                 continue
             if head.is_plain:
                 cell, amount = head.amounts[0]
@@ -239,11 +237,13 @@ class QueuedPass(Pass):
             head.keeps = right != NO_RIGHT
             if head.keeps:
                 head.height = right
-            elif has_quota or (self._preempting is not None and self._preempting.has_hope(head)):
+            elif has_quota or (preempting is not None and preempting.has_hope(head)):
                 head.height = tree.height_of(queue, head.amounts)
             else:
                 if may_note:
-                    head.useless_at = changes
+                    own = 0 if preempting is None else preempting.own_gpus(member)
+                    may_reclaim = preempting is not None and preempting.may_reclaim(queue)
+                    head.note_useless(tree, leaving, own, may_reclaim)
                 continue
             if ages:
                 head.age(sharing, self.now_us)
