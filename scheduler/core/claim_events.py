@@ -26,12 +26,11 @@ def claimed(state: Books, event: CapacityClaimed) -> None:
         evicted.leaving = True
         state.queue.note_running(evicted)
     to = state.gave_way.get(name, frozenset()) | {name}
-    gave_way = {victim: state.gave_way.get(victim, frozenset()) | to for victim in event.victims}
-    known = {**state.gave_way, **gave_way}
-    state.gave_way = {
-        victim: frozenset([other for other in others if other in state.gangs or other in known])
-        for victim, others in known.items()
-    }
+    gave_way = dict(state.gave_way)  # a copy: trials keep the one of before
+    for victim in event.victims:
+        before = gave_way.get(victim, frozenset())
+        gave_way[victim] = to.union([other for other in before if other in state.gangs])
+    state.gave_way = gave_way
     roles = member.gang.roles
     amounts = state.book.amounts_of(roles, event.placement)
     state.book.tree.take(member.queue, amounts)
@@ -39,11 +38,15 @@ def claimed(state: Books, event: CapacityClaimed) -> None:
         name, event.placement, amounts, event.victims, wanted(roles, event.placement), {}
     )
     state.shrank = True
+    state.filled = -1
     invalidate(state)
 
 
 def fill_claims(state: Books) -> None:
     """Keep what came free for those who claim it, and note who left."""
+    if state.filled == state.capacity.freed:
+        return
+    state.filled = state.capacity.freed
     gangs = state.gangs
     for claim in state.claims.values():
         if claim.victims:
@@ -94,6 +97,7 @@ def evictions_so_far(state: Books, event: EvictionsSoFar) -> None:
         if event.leaving and not member.held:
             raise ValueError(f"gang {event.gang!r} holds nothing, so it cannot leave")
         member.leaving, member.lost_claims = event.leaving, event.lost_claims
+        state.filled = -1
         state.queue.note_running(member)
     if event.gave_way:
         state.gave_way = {**state.gave_way, event.gang: frozenset(event.gave_way)}

@@ -100,6 +100,7 @@ def take(state: Books, member: GangState, placement: Placement) -> None:
     if state.book is not None:
         amounts = state.book.amounts_of(member.gang.roles, placement)
         state.book.tree.take(member.queue, amounts)
+        member.takes, member.takes_of = amounts, placement  # true once it holds that and no more
     state.shrank = True
     state.note_owner(member.gang.name, placement)
 
@@ -115,8 +116,9 @@ def free(state: Books, member: GangState, held: Placement) -> None:
     """Free nodes and quota; their owners stay noted."""
     state.capacity.give_back(member.gang.roles, held)
     if state.book is not None:
-        amounts = state.book.amounts_of(member.gang.roles, held)
-        state.book.give_back(member.queue, amounts)
+        book, is_all = state.book, held is member.held
+        amounts = member.quota_taken(book) if is_all else book.amounts_of(member.gang.roles, held)
+        book.give_back(member.queue, amounts)
 
 
 def drop_reservation(state: Books, gang: str) -> None:

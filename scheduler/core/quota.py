@@ -54,6 +54,8 @@ class QuotaTree:
         "_free_below",
         "_log",
         "_num_borrowing",
+        "_own_left",
+        "_own_stamp",
         "_roots",
         "_stamp",
         "_tops",
@@ -125,6 +127,8 @@ class QuotaTree:
         self._stamp = self._table(-1)  #: per node and cell, for which version these hold:
         self._free_below = self._table(0)  #: what it may use before it takes any of the root
         self._cap = self._table(0)  #: what borrowing limits let it use at most
+        self._own_stamp = self._table(-1)  #: the same for this one:
+        self._own_left = self._table(0)  #: see `own_left`
         self._fill(nodes)
 
     def _table(self, value: int) -> list[list[int]]:
@@ -370,6 +374,18 @@ class QuotaTree:
             node = self.parent[node]
         left = self.subtree[node][cell] - self.usage[node][cell]
         return found + min(rest, left) if left > 0 else 0
+
+    def own_left(self, queue: int, cell: int) -> int:
+        """Return how much is unused of the queue's own quota, or of a cohort's below the root."""
+        if self._own_stamp[queue][cell] != self._versions[self._tops[queue]]:
+            most, node, local = 0, queue, 0
+            while self.parent[node] != NO_PARENT:
+                most = max(most, local + self.subtree[node][cell] - self.usage[node][cell])
+                local += self.local_free(node, cell)
+                node = self.parent[node]
+            self._own_left[queue][cell] = most
+            self._own_stamp[queue][cell] = self._versions[self._tops[queue]]
+        return self._own_left[queue][cell]
 
     def above(self, node: int) -> list[int]:
         """Return the cohorts above a node, from its parent to the root."""

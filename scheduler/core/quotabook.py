@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 
 from scheduler.core.capacity import Capacity
-from scheduler.core.model import Gang, Node, PodShape, Role, Selector, Slice
+from scheduler.core.model import Gang, Node, Placement, PodShape, Role, Selector, Slice
 from scheduler.core.nodegroup import NodeGroup
 from scheduler.core.queues import Cohort, Flavor, Holding, Queue, Queues, Victims, checked
 from scheduler.core.quota import NO_PARENT, Amounts, QuotaTree
@@ -86,6 +86,7 @@ class QuotaBook:
         "_epoch",
         "_flavor_of",
         "_freed",
+        "_near",
         "_spans",
         "disciplines",
         "evicts",
@@ -123,6 +124,8 @@ class QuotaBook:
         self._capacity = capacity
         self._flavor_of: dict[NodeGroup, int] = {}
         self._asks: dict[tuple[PodShape, int], Amounts] = {}
+        #: by id of a pod's shape: the shape, and what such a pod asks for in flavors
+        self._near: dict[int, tuple[PodShape, dict[int, Amounts]]] = {}
         #: per queue: the cells of which it has as much as all the nodes
         self._spans: list[frozenset[int]] = []
         index = {flavor.name: at for at, flavor in enumerate(file.flavors)}
@@ -285,6 +288,17 @@ class QuotaBook:
 
     def _pod_asks(self, pod: PodShape, flavor: int) -> Amounts:
         """Return what a pod takes of which quota on nodes of a flavor."""
+        near = self._near.get(id(pod))
+        if near is None or near[0] is not pod:  # to look up by what a pod asks for takes long
+            if len(self._near) >= _MOST_KNOWN:
+                self._near.clear()
+            near = self._near[id(pod)] = (pod, {})
+        known = near[1].get(flavor)
+        if known is None:
+            known = near[1][flavor] = self._worked_out(pod, flavor)
+        return known
+
+    def _worked_out(self, pod: PodShape, flavor: int) -> Amounts:
         known = self._asks.get((pod, flavor))
         if known is None:
             name, cells = self.file.flavors[flavor].name, self.tree.cells
@@ -305,10 +319,17 @@ class QuotaBook:
 
     # -- amounts -----------------------------------------------------------------------------
 
-    def amounts_of(self, roles: tuple[Role, ...], placement: Iterable[Slice]) -> Amounts:
+    def amounts_of(self, roles: tuple[Role, ...], placement: Placement) -> Amounts:
         """Return what pods on these nodes take of which quota."""
         total: dict[int, int] = {}
         groups = self._capacity.group_of
+        if len(placement) == 1:
+            role, lo, hi, pods_per_node = placement[0]
+            flavor = self.flavor_of(groups[lo])
+            if flavor == NO_FLAVOR:
+                return ()
+            times, asks = (hi - lo) * pods_per_node, self._pod_asks(roles[role].pod, flavor)
+            return tuple([(cell, times * amount) for cell, amount in asks])
         for role, lo, hi, pods_per_node in placement:
             flavor = self.flavor_of(groups[lo])
             if flavor != NO_FLAVOR:

@@ -154,9 +154,9 @@ class QueueHead(Head):
         self.standing = (-self.priority, *self.standing[1:])
 
 
-def by_borrowing(head: Head) -> tuple[float | str, ...]:
+def by_borrowing(head: Head) -> tuple[bool, int, tuple[float | str, ...]]:
     """Sort heads: who borrows less, higher priority, older."""
-    return (head.is_whole, head.height, *head.standing)
+    return (head.is_whole, head.height, head.standing)
 
 
 def aged(words: Sharing, gang: Gang, now_us: int) -> float:

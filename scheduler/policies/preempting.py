@@ -14,7 +14,7 @@ from scheduler.core.model import Gang, Placement, Slice
 from scheduler.core.placement import Placer, place
 from scheduler.core.queueing import GangState
 from scheduler.core.queues import Queue, Victims
-from scheduler.core.quota import NO_PARENT, Amounts, QuotaTree
+from scheduler.core.quota import Amounts, QuotaTree
 from scheduler.core.quotabook import Option, QuotaBook
 from scheduler.core.state import ClusterState
 from scheduler.core.times import FOREVER_US, to_us
@@ -145,11 +145,7 @@ class Preempting:
             return 0
         most = 0
         for cell in tree.cells_by_resource.get(GPUS, []):
-            left, node, local = 0, queue, 0
-            while tree.parent[node] != NO_PARENT:
-                left = max(left, local + tree.subtree[node][cell] - tree.usage[node][cell])
-                local += tree.local_free(node, cell)
-                node = tree.parent[node]
+            left = tree.own_left(queue, cell)
             if left > 0 and tree.others_borrow(queue, cell):
                 most += left
         return most
