@@ -56,18 +56,24 @@ class Claim:
     def fill(self, capacity: Capacity) -> bool:
         """Take what came free of what it wants; return True if that is anything."""
         found: dict[int, PodShape] = {}
+        #: by the ids of what is free and what is wanted: many nodes share the same two
+        least: dict[tuple[int, int], PodShape] = {}
         for node, wants in self.rest.items():
-            more = capacity.free_on(node).least(wants)
+            free = capacity.free_on(node)
+            more = least.get((id(free), id(wants)))
+            if more is None:
+                more = free.least(wants)
+                more = least[id(free), id(wants)] = wants if more == wants else more
             if more != _NOTHING:
                 found[node] = more
         take(capacity, found)
         for node, more in found.items():
-            self.taken[node] = self.taken.get(node, _NOTHING).plus(more)
-            rest = self.rest[node].plus(more, -1)
-            if rest == _NOTHING:
+            had, wants = self.taken.get(node), self.rest[node]
+            self.taken[node] = more if had is None else had.plus(more)
+            if more is wants:
                 del self.rest[node]
             else:
-                self.rest[node] = rest
+                self.rest[node] = wants.plus(more, -1)
         return bool(found)
 
     def release(self, capacity: Capacity) -> None:
@@ -81,9 +87,12 @@ def wanted(roles: tuple[Role, ...], placement: Placement) -> dict[int, PodShape]
     """Return what pods on these nodes take, by node."""
     found: dict[int, PodShape] = {}
     for role, lo, hi, pods_per_node in placement:
-        for node in range(lo, hi):
-            found[node] = found.get(node, _NOTHING).plus(roles[role].pod, pods_per_node)
-    return {node: shape for node, shape in found.items() if shape != _NOTHING}
+        pods = _NOTHING.plus(roles[role].pod, pods_per_node)
+        if pods != _NOTHING:
+            for node in range(lo, hi):
+                had = found.get(node)
+                found[node] = pods if had is None else had.plus(pods)
+    return found
 
 
 def take(capacity: Capacity, amounts: Mapping[int, PodShape]) -> None:
@@ -94,10 +103,17 @@ def take(capacity: Capacity, amounts: Mapping[int, PodShape]) -> None:
 
 def _by_shape(amounts: Mapping[int, PodShape]) -> Iterator[tuple[tuple[Role, ...], Placement]]:
     """Yield amounts by node as pods, all of one shape at a time."""
-    nodes: dict[PodShape, list[Slice]] = {}
+    found: dict[int, tuple[PodShape, list[Slice]]] = {}  # by id: to hash shapes takes long
     for node, shape in amounts.items():
-        nodes.setdefault(shape, []).append(Slice(0, node, node + 1, 1))
-    for shape, slices in nodes.items():
+        known = found.get(id(shape))
+        if known is None:
+            known = found[id(shape)] = (shape, [])
+        slices = known[1]
+        if slices and slices[-1].hi == node:
+            slices[-1] = Slice(0, slices[-1].lo, node + 1, 1)
+        else:
+            slices.append(Slice(0, node, node + 1, 1))
+    for shape, slices in found.values():
         yield (Role(1, shape),), tuple(slices)
 
 
