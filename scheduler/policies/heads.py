@@ -69,6 +69,7 @@ class QueueHead(Head):
         "family",
         "gang",
         "is_plain",
+        "is_vain",
         "keeps",
         "member",
         "own_node",
@@ -98,6 +99,7 @@ class QueueHead(Head):
         self.family = member.family
         self.size = member.size
         self.keeps = False  #: it lacks quota of its own, which others have borrowed
+        self.is_vain = False  #: it has no quota, and would find nobody to evict
         #: one flavor and one resource, and it could ever fit: its quota is quickly looked up
         self.is_plain = (
             len(options) == 1 and len(self.amounts) == 1 and options[0].max_size >= member.size
@@ -119,7 +121,7 @@ class QueueHead(Head):
         )
 
     def note_useless(self, tree: QuotaTree, leaving: int, own: int, may_reclaim: bool) -> None:
-        """Note that it found no quota, has no right to any, and would find nobody to evict.
+        """Note that it found no quota, and would find nobody to evict.
 
         So many GPUs are held by gangs that leave, and `own` by those of its queue that it might
         evict. `may_reclaim`: it may evict those of others, too, once they borrow.
@@ -132,6 +134,10 @@ class QueueHead(Head):
             lacks = amount - tree.available(self.queue, cell)
             self._enough = tree.free_at_root(self.queue, cell) + lacks - own
             self._others = tree.others_borrow(self.queue, cell)
+
+    def forget_useless(self) -> None:
+        """Forget that: it is looked at anew, and `keeps` and `height` are those of now."""
+        self._version = self._branch = -1
 
     def is_useless(self, tree: QuotaTree, leaving: int) -> bool:
         """True if nothing has changed since then that can be of use to it."""

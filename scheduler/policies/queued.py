@@ -72,7 +72,7 @@ def _serve(around: QueuedPass) -> Admit | Preempt | Considered | None:
     heads = around.heads()
     for head in served(book.tree, book.file.sharing, heads, state.past, around.now_us):
         member = head.member
-        way = around.best(head)
+        way = _NO_WAY if head.is_vain else around.best(head)
         if way.evicts is not None:
             return way.evicts
         if way.placement is not None:
@@ -82,7 +82,7 @@ def _serve(around: QueuedPass) -> Admit | Preempt | Considered | None:
             continue
         discipline = book.disciplines[member.queue]
         if discipline is Holding.STRICT:
-            around.hold(member)
+            around.hold(head)
         elif discipline is Holding.EASY:
             if around.promised is None:
                 around.promise(member)
@@ -215,7 +215,6 @@ class QueuedPass(Pass):
         """Return the heads of all queues that may start now, evict others, or keep quota."""
         found = []
         book, tree, sharing = self.book, self.book.tree, self.book.file.sharing
-        ages = sharing.age_priority > 0
         preempting, may_note = self._preempting, not self.state.searched
         leaving = 0 if preempting is None else preempting.leaving_gpus
         for queue, line in self.state.queue.open_lines.items():
@@ -225,6 +224,8 @@ class QueuedPass(Pass):
             if head is None or not head.is_of(member):
                 head = line.known = QueueHead(member, tree)
             if head.is_useless(tree, leaving):
+                if head.keeps:
+                    found.append(head)
                 continue
             if head.is_plain:
                 cell, amount = head.amounts[0]
@@ -235,19 +236,25 @@ class QueuedPass(Pass):
                 head.amounts = (options or self._least_borrowing(member))[0].amounts(member.size)
             right = NO_RIGHT if has_quota else self._right(head)
             head.keeps = right != NO_RIGHT
+            head.is_vain = not has_quota and not (
+                preempting is not None and preempting.has_hope(head)
+            )
+            if not head.is_vain:
+                head.forget_useless()
+            elif may_note:
+                own = 0 if preempting is None else preempting.own_gpus(member)
+                may_reclaim = preempting is not None and preempting.may_reclaim(queue)
+                head.note_useless(tree, leaving, own, may_reclaim)
             if head.keeps:
                 head.height = right
-            elif has_quota or (preempting is not None and preempting.has_hope(head)):
-                head.height = tree.height_of(queue, head.amounts)
-            else:
-                if may_note:
-                    own = 0 if preempting is None else preempting.own_gpus(member)
-                    may_reclaim = preempting is not None and preempting.may_reclaim(queue)
-                    head.note_useless(tree, leaving, own, may_reclaim)
+            elif head.is_vain:
                 continue
-            if ages:
-                head.age(sharing, self.now_us)
+            else:
+                head.height = tree.height_of(queue, head.amounts)
             found.append(head)
+        if sharing.age_priority > 0:
+            for head in found:
+                head.age(sharing, self.now_us)
         return found
 
     def _least_borrowing(self, member: GangState) -> list[Option]:
@@ -387,9 +394,10 @@ class QueuedPass(Pass):
         is_own = tree.height_of(member.queue, own) == 0
         return is_own and tree.height_of(self.promised.queue, borrowed) > 0
 
-    def hold(self, head: GangState) -> None:
+    def hold(self, one: QueueHead) -> None:
         """Keep what a head may use from everybody served after it: nodes and quota, or quota."""
-        options = self.with_quota(head)
+        head = one.member
+        options = [] if one.is_vain else self.with_quota(head)
         if not options:
             self.keep_own(head)
             return

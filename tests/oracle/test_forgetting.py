@@ -37,7 +37,11 @@ def forget_all(state: ClusterState) -> None:
 
 @pytest.mark.parametrize("easy", [False, True])
 @given(seed=st.integers(0, 1 << 32))
-@settings(max_examples=40, derandomize=True)  # of a demand a full pass searches for the first only
+@example(seed=240)  # in these, what was noted of a head in vain outlived a time when it was not
+@example(seed=22927)
+@example(seed=23780)
+@example(seed=23797)
+@settings(max_examples=100, derandomize=True)  # of a demand a full pass searches for the first only
 def test_a_state_that_forgets_all_decides_the_same(seed: int, *, easy: bool) -> None:
     """Whether a gang delays a promise depends on where it would be placed; not with whole nodes."""
     world = random_world(seed, easy=easy, whole_nodes_only=easy)
