@@ -178,7 +178,7 @@ class Preempting:
             if not found:
                 self.searched[name] = self.until_us
                 return None
-            room.holds(found)
+            room.find_nodes(found)  # the last question may have been about fewer
             decided = self._decided(member, amounts, room, [v.gang.name for v in found])
             own = any(victim.gang.queue == queue for victim in found)
             with Attempt(contest, gang, amounts, short) as attempt:
@@ -383,13 +383,17 @@ class _Room:
         """True if the gang finds nodes without these victims."""
         if self._kept and not self._leaves_kept():
             return False
+        self.find_nodes(found)
+        return self.placement is not None
+
+    def find_nodes(self, found: list[Victim]) -> None:
+        """Look for nodes without these victims, whatever the quota is now."""
         if self._nodes is None:
             self._open()
         self._free(found)
         self.num_tries += 1
         roles = self._option.narrow(self._member.missing)
         self.placement = place(self._state.capacity, roles, self._placer)
-        return self.placement is not None
 
     def _free(self, found: list[Victim]) -> None:
         """Let just these victims be gone. Most questions are about one more, or one less."""

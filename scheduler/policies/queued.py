@@ -596,6 +596,9 @@ class QueuedPass(Pass):
         preempting = self._preempting
         if preempting is None:
             return None
+        if self.taken:  # those that were let pass may have borrowed what others evict them for
+            self.ask_again = True
+            return None
         left = {
             queue: preempting.reclaimable(queue)
             for queue in self.state.queue.open_lines
@@ -603,9 +606,6 @@ class QueuedPass(Pass):
         }
         left = {queue: gpus for queue, gpus in left.items() if gpus > 0}
         if not left:
-            return None
-        if self.taken:
-            self.ask_again = True
             return None
         tree, found = self.book.tree, 0
         for _, member in sorted(self._within(left)):

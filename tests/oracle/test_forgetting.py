@@ -37,14 +37,18 @@ def forget_all(state: ClusterState) -> None:
 
 @pytest.mark.parametrize("easy", [False, True])
 @given(seed=st.integers(0, 1 << 32))
-@example(seed=240)  # in these, what was noted of a head in vain outlived a time when it was not
-@example(seed=22927)
+@example(seed=453)  # in these, what was noted of a head in vain outlived a time when it was not
+@example(seed=834)
 @example(seed=23780)
-@example(seed=23797)
+@example(seed=23100)  # who was let pass could then be evicted
+@example(seed=23916)  # a place was looked for with one victim too few
+@example(seed=27438)
 @settings(max_examples=100, derandomize=True)  # of a demand a full pass searches for the first only
 def test_a_state_that_forgets_all_decides_the_same(seed: int, *, easy: bool) -> None:
     """Whether a gang delays a promise depends on where it would be placed; not with whole nodes."""
     world = random_world(seed, easy=easy, whole_nodes_only=easy)
+    for queue in world.queues.queues:
+        queue.max_lost_s = 0.0  # whose work is worth least would change with time alone
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(queued, "MOST_PAST_HEADS", 1000)  # a pass may search for all that wait
         remembers = made_by(Played(world).run())
