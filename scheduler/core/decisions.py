@@ -141,6 +141,8 @@ class QuotaShortage:
     used: int  #: by the queue
     #: who would have to give back, and how much each borrows: the most first
     borrowers: tuple[tuple[str, int], ...] = ()
+    #: when enough has been given back if gangs that run keep their walltimes; None: not by then
+    back_us: int | None = None
 
 
 class Lack(StrEnum):

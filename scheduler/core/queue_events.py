@@ -18,11 +18,13 @@ def queues_changed(state: Books, event: QueuesChanged) -> None:
         raise ValueError("queues cannot change inside a trial; change them before it begins")
     if state.book is None:
         raise ValueError("the state has no queues to change; build it with queues=")
-    for name in list(state.claims):
-        drop_claim(state, state.gangs[name])
     old = state.book.file
-    book = QuotaBook(state.capacity, event.queues)
+    book = QuotaBook(state.capacity, event.queues)  # what is refused changes nothing
     queue_of = {name: book.queue_of(member.gang) for name, member in state.gangs.items()}
+    for name in list(state.claims):
+        member = state.gangs[name]
+        drop_claim(state, member)
+        member.lost_claims -= 1  # it was not in vain: whom it evicts is decided by the new words
     waiting = list(state.queue.in_order())
     for member in waiting:
         state.queue.discard(member)

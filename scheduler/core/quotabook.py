@@ -395,14 +395,16 @@ class QuotaBook:
         return next(key for key, at in self.tree.cells.items() if at == cell)
 
     def borrowers(self, queue: int, cell: int) -> Iterator[tuple[str, int]]:
-        """Yield the other queues of the same tree that borrow, and how much, the most first."""
-        tree = self.tree
-        root = tree.root(queue)
-        found = [
-            (tree.subtree[other][cell] - tree.usage[other][cell], tree.names[other])
-            for other in range(tree.num_queues)
-            if other != queue and tree.borrows(other, cell) and tree.root(other) == root
-        ]
+        """Yield the queues that borrow what this one could use, and how much, the most first."""
+        tree, found = self.tree, []
+        left = tree.available(queue, cell)
+        for other in range(tree.num_queues):
+            more = tree.usage[other][cell] - tree.subtree[other][cell]
+            if other != queue and more > 0 and tree.root(other) == tree.root(queue):
+                without = tree.copied_usage()
+                tree.give_back_in(without, other, ((cell, more),))
+                if tree.available_in(without, queue, cell) > left:
+                    found.append((-more, tree.names[other]))
         return ((name, -less) for less, name in sorted(found))
 
 

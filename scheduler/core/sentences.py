@@ -14,6 +14,7 @@ from scheduler.core.decisions import (
     Unmet,
 )
 from scheduler.core.model import PodShape
+from scheduler.core.times import duration, to_s
 
 #: what people call a pool of the core
 PoolName = Callable[[str], str]
@@ -74,8 +75,17 @@ def _nodes(count: int) -> str:
     return f"{count:,} node" if count == 1 else f"{count:,} nodes"
 
 
-def why(said: Explanation, present: int, name_of: PoolName = str, unmatched: str = "") -> str:
-    """Say why a gang waits; `present` of the pods that it lacks exist. For the rest see `never`."""
+def why(
+    said: Explanation,
+    present: int,
+    name_of: PoolName = str,
+    unmatched: str = "",
+    now_us: int | None = None,
+) -> str:
+    """Say why a gang waits; `present` of the pods that it lacks exist. For the rest see `never`.
+
+    With `now_us` it also says in what time quota is given back.
+    """
     short = said.short
     need = f"needs {_need(said, short)} for {_pods(said.need_pods)}"
     if said.aside:
@@ -87,7 +97,7 @@ def why(said: Explanation, present: int, name_of: PoolName = str, unmatched: str
             there = f"{present} of {said.need_pods} pods exist"
             return f"{need}; {there}, waiting for the others to be created"
         case PendingReason.QUOTA if said.quota is not None:
-            return _over_quota(said.quota)
+            return _over_quota(said.quota, now_us)
         case PendingReason.PREEMPTING:
             return f"{need}, which are kept for it; {_leaving(said.leaving)}"
         case PendingReason.BEHIND_HEAD:
@@ -112,20 +122,24 @@ def _leaving(names: tuple[str, ...]) -> str:
     return f"{text} {'is' if len(names) == 1 else 'are'} leaving"
 
 
-def _over_quota(short: QuotaShortage) -> str:
-    """Say whose quota is short, of what and by how much, and who would have to give back."""
+def _over_quota(short: QuotaShortage, now_us: int | None) -> str:
+    """Say whose quota is short, of what and by how much, who would have to give back, and when."""
     left = max(0, short.available)
     text = (
         f"needs {quantity(short.resource, short.asked)}, but queue {short.queue} has quota left "
         f"for {_bare(short.resource, left)}: it uses {_bare(short.resource, short.used)}, its own "
         f"quota is {_bare(short.resource, short.nominal)} (flavor {short.flavor})"
     )
-    text += f"; {_bare(short.resource, short.asked - left)} would have to be given back"
+    lacks = short.asked - short.available  # more than it asks for where the quota is overdrawn
+    text += f"; {_bare(short.resource, lacks)} would have to be given back"
     if short.borrowers:
         each = [f"{name} {_bare(short.resource, more)}" for name, more in short.borrowers[:3]]
         text += f"; queues that borrow: {', '.join(each)}"
         if len(short.borrowers) > 3:
             text += f" and {len(short.borrowers) - 3} more"
+    if now_us is not None and short.back_us is not None:
+        in_s = to_s(max(0, short.back_us - now_us))
+        text += f"; by their walltimes, gangs that run give enough back within {duration(in_s)}"
     return text
 
 
@@ -165,7 +179,7 @@ def never(unmet: Unmet, name_of: PoolName = str, unmatched: str = "") -> str:
         case Lack.QUOTA if unmet.offers:
             each = [
                 f"asks {quantity(one.resource, one.asked)}, can have "
-                f"{_bare(one.resource, one.most)} at most"
+                f"{_bare(one.resource, one.most)} at most{_of_flavor(one.pool)}"
                 for one in unmet.offers
             ]
             return f"exceeds the quota of {unmet.queue}: {'; '.join(each)}"
@@ -210,6 +224,10 @@ def never(unmet: Unmet, name_of: PoolName = str, unmatched: str = "") -> str:
         case Lack.ROLES:
             return f"needs {pods} of several kinds; {_together(unmet)}"
     raise AssertionError(unmet.lack)
+
+
+def _of_flavor(name: str) -> str:
+    return f" (flavor {name}, the nearest)" if name else ""
 
 
 def _listed(what: str, names: tuple[str, ...], otherwise: str) -> str:

@@ -40,3 +40,10 @@ def to_s(us: int) -> float:
 def ends_us(start_us: int, limit_us: int) -> int:
     """Return when something ends that starts then and lasts so long."""
     return start_us + limit_us if limit_us < FOREVER_US else FOREVER_US
+
+
+def duration(seconds: float) -> str:
+    """Return a time span as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

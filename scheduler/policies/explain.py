@@ -20,6 +20,8 @@ from scheduler.core.quota import Amounts
 from scheduler.core.quotabook import QuotaBook, merged
 from scheduler.core.shortage import lead, shortage, unmet
 from scheduler.core.state import ClusterState
+from scheduler.core.times import FOREVER_US
+from scheduler.policies.shadow import quota_comes_us
 
 
 def explain(state: ClusterState, gang: str) -> Explanation:
@@ -102,23 +104,26 @@ def never_fits(state: ClusterState, member: GangState) -> Unmet | None:
         return unmet(state.capacity, member.missing) or _beyond_quota(book, member, ())
     on_nodes = [option for option in member.family.options if option.max_size >= member.size]
     if on_nodes:
-        asks = on_nodes[0].amounts(member.size)
+        ways = [option.amounts(member.size) for option in on_nodes]
         if member.held:  # it keeps what it has
-            asks = merged(asks, book.amounts_of(member.gang.roles, member.held))
-        return _beyond_quota(book, member, asks)
+            held = book.amounts_of(member.gang.roles, member.held)
+            ways = [merged(asks, held) for asks in ways]
+        most = book.tree.potential[member.queue]
+        nearest = min(ways, key=lambda asks: max([n - most[cell] for cell, n in asks], default=0))
+        return _beyond_quota(book, member, nearest)
     option = max(member.family.options, key=lambda option: option.max_size)
     return unmet(state.capacity, option.narrow(member.missing))
 
 
 def _beyond_quota(book: QuotaBook, member: GangState, amounts: Amounts) -> Unmet:
     """Return of what a gang asks for more than its queue could ever have."""
-    tree = book.tree
+    tree, has_choice = book.tree, len(member.family.options) > 1
     offers = []
     for cell, amount in amounts:
         most = tree.potential[member.queue][cell]
         if amount > most:
             flavor, resource = book.resource(cell)
-            offers.append(Offer(resource, amount, most, flavor, ""))
+            offers.append(Offer(resource, amount, most, flavor if has_choice else "", ""))
     return Unmet(
         Lack.QUOTA,
         member.missing[0].selector,
@@ -142,11 +147,13 @@ def _over_quota(state: ClusterState, member: GangState) -> QuotaShortage | None:
             continue
         if book.fits(queue, amounts):
             return None
-        found.append(_most_lacking(book, queue, amounts))
+        found.append(_most_lacking(state, book, queue, amounts))
     return min(found, key=itemgetter(0))[1] if found else None
 
 
-def _most_lacking(book: QuotaBook, queue: int, amounts: Amounts) -> tuple[int, QuotaShortage]:
+def _most_lacking(
+    state: ClusterState, book: QuotaBook, queue: int, amounts: Amounts
+) -> tuple[int, QuotaShortage]:
     """Return by how much the quota is short, and of what: the resource of which the most lacks."""
     tree = book.tree
     lacking = [one for one in amounts if not book.fits(queue, (one,))]
@@ -155,6 +162,7 @@ def _most_lacking(book: QuotaBook, queue: int, amounts: Amounts) -> tuple[int, Q
     flavor, resource = book.resource(cell)
     # what others give back helps unless the queue's own limit is in the way
     helps = tree.potential[queue][cell] - tree.usage[queue][cell] >= asked
+    back_us = quota_comes_us(state, book, queue, amounts)
     short = QuotaShortage(
         tree.names[queue],
         flavor,
@@ -164,6 +172,7 @@ def _most_lacking(book: QuotaBook, queue: int, amounts: Amounts) -> tuple[int, Q
         tree.nominal[queue][cell],
         tree.usage[queue][cell],
         tuple(book.borrowers(queue, cell)) if helps else (),
+        back_us if back_us < FOREVER_US else None,
     )
     return asked - left, short
 

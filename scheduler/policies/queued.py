@@ -36,7 +36,7 @@ from scheduler.policies.heads import QueueHead, next_look_us, served
 from scheduler.policies.passes import Candidate, First, MayStart, Pass
 from scheduler.policies.policy import Policy
 from scheduler.policies.preempting import MOST_STEPS, Preempting
-from scheduler.policies.shadow import Shadow, shadow
+from scheduler.policies.shadow import Shadow, quota_comes_us, shadow
 
 
 def decide_queued(state: ClusterState, policy: Policy, now_us: int) -> tuple[Decision, ...]:
@@ -481,31 +481,8 @@ class QueuedPass(Pass):
         """Return when a head finds quota and nodes in a flavor."""
         amounts, book, from_us = option.amounts(head.size), self.book, 0
         if not book.fits(head.queue, amounts):
-            from_us = self._quota_comes_us(head.queue, amounts)
+            from_us = quota_comes_us(self.state, book, head.queue, amounts)
         return shadow(self.state, head, option.roles, self.placer, self.now_us, from_us)
-
-    def _quota_comes_us(self, queue: int, amounts: Amounts) -> int:
-        """Return when gangs that run have given back the quota that a queue lacks for this much."""
-        book, tree = self.book, self.book.tree
-        then = tree.copied_usage()
-        ended: dict[tuple[int, int], int] = {}  #: given back, and not in `then` yet
-        wanted = [one for one in amounts if not book.spans(queue, one[0])]
-        lacks = {c: n - tree.available(queue, c) for c, n in wanted}
-        for end_us, _, _, member in self.state.ends:
-            for cell, amount in member.quota_taken(book):
-                key = (member.queue, cell)
-                ended[key] = ended.get(key, 0) + amount
-                if cell in lacks:
-                    lacks[cell] -= amount
-            if max(lacks.values()) > 0:  # what a queue may use grows by no more than is given back
-                continue
-            for (other, cell), amount in ended.items():
-                tree.give_back_in(then, other, ((cell, amount),))
-            ended.clear()
-            if book.fits_in(then, queue, amounts):
-                return end_us
-            lacks = {c: n - tree.available_in(then, queue, c) for c, n in wanted}
-        return FOREVER_US
 
     def _groups(self, option: Option) -> list[NodeGroup]:
         eligible = self.state.capacity.eligible

@@ -16,6 +16,8 @@ from scheduler.core.model import NodeStatus, PodShape, Role
 from scheduler.core.nodegroup import NodeGroup
 from scheduler.core.placement import Placer, place
 from scheduler.core.queueing import GangState, Release
+from scheduler.core.quota import Amounts
+from scheduler.core.quotabook import QuotaBook
 from scheduler.core.state import ClusterState
 from scheduler.core.times import FOREVER_US
 
@@ -167,3 +169,30 @@ def _shadow_of_roles(
             if end_us >= from_us and place(capacity, wanted, placer) is not None:
                 return Shadow(max(end_us, now_us), 0)
     return Shadow(FOREVER_US, 0)
+
+
+def quota_comes_us(state: ClusterState, book: QuotaBook, queue: int, amounts: Amounts) -> int:
+    """Return when gangs that run have given back the quota that a queue lacks for this much.
+
+    `FOREVER_US` if they never do, or have no walltimes.
+    """
+    tree = book.tree
+    then = tree.copied_usage()
+    ended: dict[tuple[int, int], int] = {}  #: given back by queue and cell, and not in `then` yet
+    wanted = [one for one in amounts if not book.spans(queue, one[0])]
+    lacks = {cell: amount - tree.available(queue, cell) for cell, amount in wanted}
+    for end_us, _, _, member in state.ends:
+        for cell, amount in member.quota_taken(book):
+            key = (member.queue, cell)
+            ended[key] = ended.get(key, 0) + amount
+            if cell in lacks:
+                lacks[cell] -= amount
+        if max(lacks.values()) > 0:  # what a queue may use grows by no more than is given back
+            continue
+        for (other, cell), amount in ended.items():
+            tree.give_back_in(then, other, ((cell, amount),))
+        ended.clear()
+        if book.fits_in(then, queue, amounts):
+            return end_us
+        lacks = {cell: amount - tree.available_in(then, queue, cell) for cell, amount in wanted}
+    return FOREVER_US

@@ -24,11 +24,12 @@ import msgspec
 import typer
 
 from scheduler.core.reasons import label
+from scheduler.core.times import duration
 from scheduler.status.plain import plain
 from scheduler.status.shapes import NodeClass, Shapes, WaitingShape
 from scheduler.status.shown import AUDIENCE, TOKEN_HEADER, is_loopback_host
 from scheduler.status.status import GangView
-from scheduler.status.way_out import duration, many
+from scheduler.status.way_out import many
 
 if TYPE_CHECKING:
     from scheduler.kube.api import Api

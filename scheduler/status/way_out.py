@@ -17,7 +17,7 @@ from scheduler.core.nodegroup import NodeGroup
 from scheduler.core.queueing import GangState
 from scheduler.core.reasons import label
 from scheduler.core.sentences import UNMATCHED
-from scheduler.core.times import FOREVER_US, to_s
+from scheduler.core.times import FOREVER_US, duration, to_s
 from scheduler.kube.objects import node_ready
 from scheduler.policies.shadow import Gain
 
@@ -272,13 +272,6 @@ def label_of(ledger: Ledger, group: NodeGroup) -> str:
 
 
 # -- the same in words -------------------------------------------------------------------------
-
-
-def duration(seconds: float) -> str:
-    """Return a time span as people say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def many(count: int, one: str) -> str:

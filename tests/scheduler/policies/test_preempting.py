@@ -310,6 +310,19 @@ def test_new_words_drop_claims() -> None:
     apply(state, QueuesChanged(two()))
     validate(state)
     assert not state.claims and state.gangs["p"].phase is Phase.WAITING
+    assert not state.gangs["p"].lost_claims, "an edit says nothing about the gang"
+
+
+def test_new_words_that_are_refused_change_nothing() -> None:
+    state = claiming()
+    before = state.claims["p"].copied()
+    words = two()
+    words.queues = tuple(queue for queue in words.queues if queue.name != "a")
+    with pytest.raises(ValueError, match="queue 'a' is unknown"):
+        apply(state, QueuesChanged(words))
+    validate(state)
+    after = state.claims["p"]
+    assert (after.rest, after.taken, after.victims) == (before.rest, before.taken, before.victims)
 
 
 def test_a_trial_undoes_claims() -> None:

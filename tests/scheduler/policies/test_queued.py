@@ -41,7 +41,7 @@ from scheduler.core.queues import (
 )
 from scheduler.core.sentences import never, why
 from scheduler.core.state import ClusterState, apply
-from scheduler.core.times import ends_us, to_us
+from scheduler.core.times import FOREVER_US, ends_us, to_us
 from scheduler.policies import catalog
 from scheduler.policies.decide import decide
 from scheduler.policies.explain import explain
@@ -378,6 +378,55 @@ def test_the_reason_says_whose_quota_is_short_and_who_borrows() -> None:
     )
 
 
+def test_the_reason_says_when_walltimes_give_enough_quota_back() -> None:
+    """2 come back at 60 s and 3 at 600 s; `third`, of which nobody knows the end, is not needed."""
+    state = ClusterState(nodes(4), queues=in_root(a=Quota(8), b=Quota(0)))
+    for name, count, limit_us in (
+        ("first", 2, to_us(60.0)),
+        ("second", 3, to_us(600.0)),
+        ("third", 1, FOREVER_US),
+    ):
+        roles = (Role(count, PodShape(1)),)
+        apply(state, GangSubmitted(Gang(name, roles, walltime_us=limit_us, queue="b")))
+    assert len(started(state, 0.0)) == 3
+    apply(state, GangSubmitted(gang("mine", 7, queue="a")))
+    assert started(state, 10.0) == []
+    said = explain(state, "mine")
+    text = why(said, 7, now_us=to_us(10.0))
+    assert text.endswith("; by their walltimes, gangs that run give enough back within 10 min")
+    apply(state, GangSubmitted(gang("all", 8, queue="a")))
+    said = explain(state, "all")
+    assert said.quota is not None and said.quota.back_us is None
+
+
+def test_nobody_is_named_whose_giving_back_would_not_help() -> None:
+    """d lends nothing, so that what x borrows of its neighbour never was for a."""
+    quota = {"all": {"gpus": Quota(4)}}
+    d = Cohort("d", "c", quota={"all": {"gpus": Quota(0, lend=0)}})
+    queues = (Queue("a", "c", quota=quota), Queue("b", "c", quota={"all": {"gpus": Quota(0)}}))
+    queues += (Queue("x", "d", quota=quota), Queue("y", "d", quota=quota))
+    file = Queues((Flavor("all"),), (Cohort("c"), d), queues)
+    state = ClusterState(nodes(4), queues=file)
+    for name, count, queue in (("x0", 6, "x"), ("b0", 2, "b")):
+        apply(state, GangSubmitted(gang(name, count, queue=queue)))
+    assert len(started(state, 0.0)) == 2
+    apply(state, GangSubmitted(gang("mine", 4, queue="a")))
+    assert started(state, 1.0) == []
+    said = explain(state, "mine").quota
+    assert said is not None and said.borrowers == (("b", 2),)
+
+
+def test_a_gang_never_fits_by_the_flavor_that_comes_nearest() -> None:
+    quota = {"a100": {"gpus": Quota(4)}, "h100": {"gpus": Quota(8)}}
+    flavors = (Flavor("a100", gpu_model="a100"), Flavor("h100", gpu_model="h100"))
+    state = ClusterState(two_models(), queues=Queues(flavors, (), (Queue("team", quota=quota),)))
+    apply(state, GangSubmitted(gang("g", 12)))
+    unmet = explain(state, "g").unmet
+    assert unmet is not None and never(unmet) == (
+        "exceeds the quota of team: asks 12 GPUs, can have 8 at most (flavor h100, the nearest)"
+    )
+
+
 def test_lowering_a_quota_kills_nothing_and_admits_nothing_until_it_is_met() -> None:
     file = one(8)
     state = ClusterState(nodes(4), queues=file)
@@ -393,7 +442,9 @@ def test_lowering_a_quota_kills_nothing_and_admits_nothing_until_it_is_met() -> 
     assert book is not None and book.tree.available(0, 0) == -4
     let_pass(state, POLICY, 2.0)
     assert [name for name, m in state.gangs.items() if m.held] == ["g", "h"]
-    assert explain(state, "next").reason is PendingReason.QUOTA
+    said = explain(state, "next")
+    assert said.reason is PendingReason.QUOTA
+    assert "; 5 would have to be given back" in why(said, 1), "4 too much are used"
     for name, starts in (("g", False), ("h", True)):
         apply(state, GangFinished(name))
         let_pass(state, POLICY, 3.0)
