@@ -133,7 +133,7 @@ class QuotaShortage:
     """One resource of one flavor of which a waiting gang's queue has too little quota left."""
 
     queue: str
-    flavor: str
+    flavor: str  #: empty where the file names none
     resource: str  #: as `PodShape.amounts` names it, and in its unit
     asked: int  #: by the gang
     available: int  #: to the queue now; below 0 if its quota is overdrawn

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isfinite
+from typing import Final
 
 from scheduler.core.times import to_us
 
@@ -152,6 +153,12 @@ class Queues:
     sharing: Sharing = field(default_factory=Sharing)
 
 
+#: the only flavor of a file that names none: all nodes
+DEFAULT_FLAVOR: Final = "default"
+#: more than any cluster has: 72 petabytes of memory, for one; sums of it still fit 64 bits
+MOST_AMOUNT: Final = 1 << 56
+
+
 def checked(file: Queues, place: str) -> Queues:
     """Return the same words if they make sense; `place` is the file that has them.
 
@@ -187,6 +194,9 @@ def _faults(file: Queues) -> Iterator[str]:
     yield from _faults_of_sharing(file.sharing)
     yield from _faults_of_use(file)
     queues = [queue.name for queue in file.queues]
+    for name in [*flavors, *cohorts, *queues, *file.aliases]:
+        if not name.isprintable():
+            yield f"the name {name!r} has a character that cannot be printed; leave it out"
     for alias, name in file.aliases.items():
         if name not in queues:
             yield f"alias {alias!r} of queue {name!r}, which is unknown; {_choose(queues, 'queue')}"
@@ -220,7 +230,9 @@ def _faults_of_node(
                 flavors, "flavor"
             )
         for resource, quota in resources.items():
-            what = f"{name}: quota of {resource!r} of flavor {flavor!r}"
+            what = f"{name}: quota of {resource!r}"
+            if list(flavors) != [DEFAULT_FLAVOR]:
+                what += f" of flavor {flavor!r}"
             for limit, amount in (
                 ("nominal", quota.nominal),
                 ("borrow", quota.borrow),
@@ -228,6 +240,8 @@ def _faults_of_node(
             ):
                 if amount is not None and amount < 0:
                     yield f"{what}: {limit} is {amount}; give a number of 0 or more"
+                if amount is not None and amount > MOST_AMOUNT:
+                    yield f"{what}: {limit} is {amount:.3g}; give at most {MOST_AMOUNT:.3g}"
                 if amount is not None and limit != "nominal" and not parent:
                     yield (
                         f"{what}: {limit} is {amount}, but it is in no {word} that it could "

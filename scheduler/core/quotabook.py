@@ -168,9 +168,11 @@ class QuotaBook:
                 if flavor.name in owner.quota:
                     kinds = sorted({(node.pool, node.gpu_model) for node in nodes})
                     here = ", ".join(f"pool {pool!r} with {model!r}" for pool, model in kinds[:9])
+                    pool = f"in pool {flavor.pool!r}" if flavor.pool else "of any pool"
+                    model = f" with model {flavor.gpu_model!r}" if flavor.gpu_model else ""
                     raise ValueError(
-                        f"{owner.name!r} has quota for flavor {flavor.name!r}, but no node is in "
-                        f"pool {flavor.pool!r} with model {flavor.gpu_model!r}; nodes here: {here}"
+                        f"{owner.name!r} has quota for flavor {flavor.name!r}, but there is no "
+                        f"node {pool}{model}; nodes here: {here}"
                     )
 
     def count_nodes(self) -> None:

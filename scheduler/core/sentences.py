@@ -128,8 +128,10 @@ def _over_quota(short: QuotaShortage, now_us: int | None) -> str:
     text = (
         f"needs {quantity(short.resource, short.asked)}, but queue {short.queue} has quota left "
         f"for {_bare(short.resource, left)}: it uses {_bare(short.resource, short.used)}, its own "
-        f"quota is {_bare(short.resource, short.nominal)} (flavor {short.flavor})"
+        f"quota is {_bare(short.resource, short.nominal)}"
     )
+    if short.flavor:
+        text += f" (flavor {short.flavor})"
     lacks = short.asked - short.available  # more than it asks for where the quota is overdrawn
     text += f"; {_bare(short.resource, lacks)} would have to be given back"
     if short.borrowers:

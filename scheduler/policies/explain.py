@@ -16,6 +16,7 @@ from scheduler.core.decisions import (
 )
 from scheduler.core.model import Phase, of_one_shape
 from scheduler.core.queueing import Family, GangState
+from scheduler.core.queues import DEFAULT_FLAVOR
 from scheduler.core.quota import Amounts
 from scheduler.core.quotabook import QuotaBook, merged
 from scheduler.core.shortage import lead, shortage, unmet
@@ -160,6 +161,8 @@ def _most_lacking(
     cell, asked = max(lacking, key=lambda one: one[1] - tree.available(queue, one[0]))
     left = tree.available(queue, cell)
     flavor, resource = book.resource(cell)
+    if tree.flavors == (DEFAULT_FLAVOR,):  # the file names none
+        flavor = ""
     # what others give back helps unless the queue's own limit is in the way
     helps = tree.potential[queue][cell] - tree.usage[queue][cell] >= asked
     back_us = quota_comes_us(state, book, queue, amounts)

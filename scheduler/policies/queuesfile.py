@@ -16,6 +16,8 @@ from math import isfinite
 from typing import Any, Final
 
 from scheduler.core.queues import (
+    DEFAULT_FLAVOR,
+    MOST_AMOUNT,
     Cohort,
     Flavor,
     Holding,
@@ -32,8 +34,6 @@ from scheduler.core.queues import (
     checked,
 )
 
-#: the only flavor of a file that names none: all nodes
-DEFAULT_FLAVOR: Final = "default"
 #: units of a core's amount in one of the file's, and the name there; other resources keep theirs
 UNITS: Final[dict[str, tuple[str, int]]] = {
     "gpus": ("gpus", 1),
@@ -46,6 +46,16 @@ _MEANT: Final = {"gpu": "gpus", "nvidia.com/gpu": "gpus", "cpu": "cpus", "memory
 _LIMITS: Final = ("nominal", "borrow", "lend")
 TEXT, NUMBER, WHOLE, WORDS, LABELS, QUOTA = "text", "number", "whole", "words", "labels", "quota"
 RULES = "rules"
+#: what to choose of where not all of an enumeration makes sense; see `queues.checked`
+_CHOICES: Final[dict[str, list[StrEnum]]] = {
+    "within": [
+        Victims.NEVER,
+        Victims.LOWER_PRIORITY,
+        Victims.LOWER_OR_NEWER_EQUAL_PRIORITY,
+    ],
+    "reclaim": [Victims.NEVER, Victims.LOWER_PRIORITY, Victims.ANY],
+    "borrow_within": [Victims.NEVER, Victims.LOWER_PRIORITY],
+}
 #: the keys of each kind of table, and what each holds: one of the above, or a choice
 KEYS: Final[dict[str, dict[str, Any]]] = {
     "flavor": {"name": TEXT, "pool": TEXT, "gpu_model": TEXT, "labels": LABELS},
@@ -173,9 +183,9 @@ class _Reading:
             if all(isinstance(text, str) for text in value.values()):
                 return value
         elif isinstance(holds, type) and issubclass(holds, StrEnum):
-            words = [one.value for one in holds]
-            if isinstance(value, str) and value in words:
+            if isinstance(value, str) and value in [one.value for one in holds]:
                 return holds(value)
+            words = [one.value for one in _CHOICES.get(key, list(holds))]
             self.faults.append(f"{what}: {key} is {_shown(value)}; {_instead(str(value), words)}")
             return None
         self.faults.append(f"{what}: {key} is {_shown(value)}; give {_FORMS[holds]}")
@@ -218,6 +228,16 @@ class _Reading:
                         self.faults.append(
                             f"{what}: quota of {name}: {limit} is {_shown(amount)}; give a "
                             f"{'whole ' if units == 1 else ''}number"
+                        )
+                    elif amount * units > MOST_AMOUNT:
+                        self.faults.append(
+                            f"{what}: quota of {name}: {limit} is {_shown(amount)}; give at most "
+                            f"{MOST_AMOUNT // units:.3g}"
+                        )
+                    elif amount > 0 and round(amount * units) == 0:
+                        self.faults.append(
+                            f"{what}: quota of {name}: {limit} is {_shown(amount)}; give 0, or at "
+                            f"least {1 / units:.3g}"
                         )
                     else:
                         amounts[limit] = round(amount * units)

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import TypeVar
 
 from scheduler.core.queues import (
+    DEFAULT_FLAVOR,
     Cohort,
     Flavor,
     Holding,
@@ -21,7 +22,6 @@ from scheduler.core.queues import (
     Search,
     Victims,
 )
-from scheduler.policies.queuesfile import DEFAULT_FLAVOR
 from sim.queues.notes import Notes
 from sim.queues.objects import Fields, Object
 

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 
-from scheduler.core.queues import Flavor, Holding, Queues, Serve, Sharing
-from scheduler.policies.queuesfile import DEFAULT_FLAVOR
+from scheduler.core.queues import DEFAULT_FLAVOR, Flavor, Holding, Queues, Serve, Sharing
 from sim.queues.notes import Notes
 from sim.queues.tree import Amounts, Cell, Node, grown
 

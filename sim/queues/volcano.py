@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from scheduler.core.queues import Flavor, Holding, Queues, Serve, Sharing, Victims
-from scheduler.policies.queuesfile import DEFAULT_FLAVOR
+from scheduler.core.queues import DEFAULT_FLAVOR, Flavor, Holding, Queues, Serve, Sharing, Victims
 from sim.queues.kueue import RESOURCES
 from sim.queues.notes import Notes
 from sim.queues.objects import Fields, Object

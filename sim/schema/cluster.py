@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from scheduler.core.model import UNLIMITED, Node, PodShape
-from scheduler.policies.queuesfile import DEFAULT_FLAVOR
+from scheduler.core.queues import DEFAULT_FLAVOR
 
 GIB = 1 << 30
 #: nodes and GPUs of a cluster: each node takes about a kilobyte, and tables count in 32 bits
