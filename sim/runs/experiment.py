@@ -12,6 +12,7 @@ import pandas as pd
 
 import traces
 from scheduler.core.capacity import Capacity
+from scheduler.core.quota import NO_PARENT
 from scheduler.core.quotabook import QuotaBook
 from sim.engines.accounting import check_accounting
 from sim.engines.costed import CostedSimulation
@@ -29,6 +30,9 @@ from sim.schema import costs, planes, queues
 from sim.schema.cluster import Cluster
 from sim.schema.config import SETTINGS, RunConfig, check_admission, check_queues, with_policy
 from traces import windows
+
+#: why jobs are left out of a run with a queues file
+NO_SUCH_QUEUE = "the queues file has no queue for the job"
 
 
 def run(
@@ -73,10 +77,21 @@ def run(
         table, rejected = loaded.jobs, loaded.rejected
     if table.empty:
         raise ValueError("the jobs table has no rows; a run needs at least one job")
+    if reader.on_bad_row == "skip" and resolved.queues is not None:
+        table, without = _with_queue(table, where, resolved)
+        if len(without):
+            rejected = pd.concat([rejected, without], ignore_index=True)
+            source["left_out"] = {**source["left_out"], NO_SUCH_QUEUE: len(without)}
     if from_first:
         table, offset_s = windows.from_first(table)
         source["offset_s"] = offset_s + float(source.get("offset_s", 0.0))
-    check_jobs_of_queues(table, where, resolved, str(source.get("format", "")))
+    check_jobs_of_queues(
+        table,
+        where,
+        resolved,
+        str(source.get("format", "")),
+        may_skip=not isinstance(jobs, pd.DataFrame),
+    )
     if resolved.queues is not None:
         file, assumed = queues.on_cluster(resolved.queues, where)
         resolved = msgspec.structs.replace(resolved, queues=file)
@@ -134,12 +149,39 @@ def resolve(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
     return resolved
 
 
+def _with_queue(
+    jobs: pd.DataFrame, cluster: Cluster, config: RunConfig
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the jobs that a queue takes, and the others as rows to reject; all if none does."""
+    file, _ = queues.on_cluster(config.queues, cluster)  # type: ignore[arg-type]
+    book = QuotaBook(Capacity(cluster.build()), file)
+    names = jobs["queue"].fillna("").astype(str)
+    lacks = names.map({name: book.queue_named(name) == NO_PARENT for name in names.unique()})
+    if lacks.all():
+        return jobs, pd.DataFrame()
+    others = pd.DataFrame(
+        {
+            "line": "",
+            "column": "queue",
+            "value": names[lacks],
+            "reason": NO_SUCH_QUEUE,
+            "row": "job " + jobs.loc[lacks, "job"].astype(str),
+        }
+    )
+    return jobs[~lacks].reset_index(drop=True), others
+
+
 def check_jobs_of_queues(
-    jobs: pd.DataFrame, cluster: Cluster, config: RunConfig, kind: str = ""
+    jobs: pd.DataFrame,
+    cluster: Cluster,
+    config: RunConfig,
+    kind: str = "",
+    *,
+    may_skip: bool = False,
 ) -> None:
     """Check, before a run, that its queues take all these jobs and have nodes.
 
-    `kind` is the format of the jobs' file.
+    `kind` is the format of the jobs' file, and `may_skip` says that bad rows of it may be skipped.
 
     Raises:
         ValueError: see `QuotaBook` and `check_queues`.
@@ -151,12 +193,17 @@ def check_jobs_of_queues(
     try:
         check_queues_of(jobs["queue"].fillna("").tolist(), book)
     except UnknownQueueError as error:
-        if kind != "sacct":
+        if kind != "sacct" and not may_skip:
             raise
-        raise ValueError(
-            f"{error}. The queue of a job is its partition here; with --map Account=queue it is "
-            "its account"
-        ) from None
+        text = str(error)
+        if may_skip:
+            text += ", or leave those jobs out with --on-bad-row skip"
+        if kind == "sacct":
+            text += (
+                ". The queue of a job is its partition here; with --map Account=queue it is its "
+                "account"
+            )
+        raise ValueError(text) from None
 
 
 def _check_costs(config: RunConfig) -> None:

@@ -104,6 +104,23 @@ def test_jobs_of_unknown_queues_are_refused_before_the_run_all_at_once() -> None
     assert "its queues are u, v" in text and "'default' takes jobs without one" in text
 
 
+def test_jobs_of_unknown_queues_may_be_left_out_and_the_others_run(tmp_path: Path) -> None:
+    jobs = tmp_path / "jobs.csv"
+    rows = [f"j{at},{at},10,1,{queue}" for at, queue in enumerate(["u", "uu", "v", "", "u"])]
+    jobs.write_text("\n".join(["job,submit_s,duration_s,gpus,queue", *rows]), "utf-8")
+    file = teams("strict", "strict")
+    with pytest.raises(ValueError, match="or leave those jobs out with --on-bad-row skip"):
+        run(jobs, nodes=6, queues=file)
+    found = run(jobs, nodes=6, queues=file, on_bad_row="skip")
+    assert found.jobs["job"].tolist() == ["j0", "j2", "j4"]
+    assert found.rejected["value"].tolist() == ["uu", ""]
+    assert found.rejected["row"].tolist() == ["job j1", "job j3"]
+    assert list(found.manifest["left_out"].values()) == [2]
+    jobs.write_text(f"job,submit_s,duration_s,gpus,queue\n{rows[1]}\n", "utf-8")
+    with pytest.raises(ValueError, match=r"lacks: queue 'uu' .1 job; did you mean 'u'"):
+        run(jobs, nodes=6, queues=file, on_bad_row="skip")
+
+
 def test_words_of_one_queue_contradict_queues() -> None:
     with pytest.raises(ValueError, match="discipline 'easy' is for one queue"):
         run(workload(0), nodes=6, queues=teams("strict"), discipline="easy")
