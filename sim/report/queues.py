@@ -233,8 +233,8 @@ def run_lines(found: Sequence[QueueFigures]) -> Iterator[str]:
     if len(ordered) > len(told):
         yield f"  and {counted(len(ordered) - len(told), 'more queue')}, in queues.parquet"
     yield (
-        "  GPU time: share of all, and of all quota; borrowed, lent and lost (by evictions) are "
-        "GPU-hours"
+        "  GPU time: share of all, and of all quota; borrowed, lent and lost (work, by evictions) "
+        "are GPU-hours"
     )
 
 
