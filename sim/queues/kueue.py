@@ -80,16 +80,17 @@ def queues_of(objects: Sequence[Object], notes: Notes) -> Queues:
             _rename(cohort, cohorts, queues, notes)
     flavors = [_flavor(one, notes) for one in of_kind.get("ResourceFlavor", ())]
     known = {flavor.name for flavor in flavors}
-    for node, _ in nodes:
-        for name in node.quota:
-            if name not in known:
-                notes.add(
-                    "no ResourceFlavor of this name was given, so the flavor stands for all "
-                    "nodes; add `kubectl get resourceflavors -o yaml`",
-                    name,
-                )
-                flavors.append(Flavor(name))
-                known.add(name)
+    used = dict.fromkeys(name for node, _ in nodes for name in node.quota)
+    unknown = [name for name in used if name not in known]
+    is_only = len(known) + len(unknown) == 1  # several that are all nodes would overlap
+    for name in unknown:
+        what = "all nodes" if is_only else "the pool of that name in the cluster file"
+        notes.add(
+            f"no ResourceFlavor of this name was given, so the flavor stands for {what}; add "
+            "`kubectl get resourceflavors -o yaml`",
+            name,
+        )
+        flavors.append(Flavor(name) if is_only else Flavor(name, pool=name))
     _note_priorities(of_kind.get("WorkloadPriorityClass", ()), notes)
     return Queues(
         flavors=tuple(flavors) or (Flavor(DEFAULT_FLAVOR),),

@@ -101,6 +101,7 @@ def queues_of(text: str, place: str, totals: Mapping[Cell, int], notes: Notes) -
 def _accounts(text: str, place: str, notes: Notes) -> dict[str, _Account]:
     lines = [line for line in text.splitlines() if line.strip()]
     columns = _columns(lines[0])
+    written = dict(zip(columns, (name.strip() for name in lines[0].split("|")), strict=True))
     rows = list(csv.reader(lines[1:], delimiter="|", quoting=csv.QUOTE_NONE))
     has_parents = "par name" in columns or "parentname" in columns
     accounts: dict[str, _Account] = {}
@@ -120,7 +121,7 @@ def _accounts(text: str, place: str, notes: Notes) -> dict[str, _Account]:
             for column, value in fields.items():
                 limits = column == "grptres" or column not in KEPT | SAYS_NOTHING
                 if limits and value.strip():
-                    notes.add(f"limits of users ({column}) have no counterpart", name)
+                    notes.add(f"limits of users ({written[column]}) have no counterpart", name)
             continue
         indent = len(told) - len(told.lstrip())
         while path and path[-1][0] >= indent:
@@ -137,7 +138,7 @@ def _accounts(text: str, place: str, notes: Notes) -> dict[str, _Account]:
         )
         for column, value in fields.items():
             if column not in KEPT | SAYS_NOTHING and value.strip():
-                notes.add(f"{column} has no counterpart", name)
+                notes.add(f"{written[column]} has no counterpart", name)
     for name in with_users & accounts.keys():
         accounts[name].has_users = True
     if len(clusters) > 1:

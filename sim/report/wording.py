@@ -59,6 +59,8 @@ def percent(ratio: float) -> str:
     if math.isnan(ratio):
         return "–"
     value = 100 * ratio
+    if abs(value) < 1e-9:  # what sums leave of nothing
+        value = 0.0
     return f"{value:.0f} %" if value >= 1 or value == 0 else f"{value:.1g} %"
 
 

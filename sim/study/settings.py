@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -15,6 +16,7 @@ import pandas as pd
 
 import traces
 from scheduler.core.queues import Queues
+from scheduler.policies import catalog
 from scheduler.policies.spec import PolicySpec
 from sim.runs.reader import OPTIONS, Reader, Reading
 from sim.schema import planes, queues
@@ -290,8 +292,14 @@ def _read_arm(fields: dict[str, Any], settings_file: Path) -> dict[str, Any]:
     try:
         if "queues_file" in fields:
             raise ValueError("queues_file is unknown; give queues = 'FILE'")
+        known = ["name", "admission", "queues", *catalog.KEYS]
+        for word in fields:
+            if word not in known:
+                near = get_close_matches(word, known, 1)
+                hint = f"did you mean {near[0]}? Else " if near else ""
+                raise ValueError(f"{word} is unknown; {hint}choose one of {', '.join(known)}")
         if (path := fields.get("queues")) is not None:
-            if not isinstance(path, str):
+            if not isinstance(path, str) or not path:
                 raise ValueError(f"queues is {path!r}; give the path of a queues file, as text")
             found = queues.load(beside(path, settings_file))
             fields = {**fields, "queues": found, "queues_file": Path(path).name}

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.core.model import Node, PodShape
 from scheduler.core.queues import Cohort, Flavor, Holding, Queue, Quota, Search, Serve, Victims
 from scheduler.core.quota import QuotaTree
+from scheduler.core.state import ClusterState
 from scheduler.policies import queuesfile
 from sim.commands.main import invoke
 from sim.queues import importing
@@ -109,6 +111,23 @@ def test_kueues_words_are_kept() -> None:
         assert what in said(found)
 
 
+def test_flavors_that_nobody_describes_are_pools_unless_there_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "bare.yaml"
+    for names, pools in ((["f"], [""]), (["f", "g"], ["f", "g"])):
+        flavors = ", ".join(
+            f"{{name: {name}, resources: [{{name: nvidia.com/gpu, nominalQuota: 8}}]}}"
+            for name in names
+        )
+        path.write_text(
+            "apiVersion: kueue.x-k8s.io/v1beta2\nkind: ClusterQueue\nmetadata: {name: a}\n"
+            f"spec: {{resourceGroups: [{{flavors: [{flavors}]}}]}}\n"
+        )
+        found = importing.read([path], {})
+        assert [flavor.pool for flavor in found.queues.flavors] == pools
+        nodes = [Node(f"n{at}", PodShape(8), pool) for at, pool in enumerate(pools)]
+        assert ClusterState(nodes, queues=found.queues).book is not None
+
+
 def test_a_cohort_with_the_name_of_a_queue_gets_another(tmp_path: Path) -> None:
     path = tmp_path / "same.yaml"
     path.write_text(
@@ -200,8 +219,8 @@ def test_slurms_limits_hold_at_every_account() -> None:
     assert biology.quota == {"default": {"gpus": Quota(24, 0)}}
     assert {queue.weight for queue in found.queues.queues} == {1.0, 40.0}
     for what in (
-        "astro: grpjobs",
-        "astro: limits of users (grptres)",
+        "astro: GrpJobs",
+        "astro: limits of users (GrpTRES)",
         "lattice: its share is that",
         "lattice: GrpTRES of node",
     ):

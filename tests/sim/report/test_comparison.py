@@ -78,3 +78,12 @@ def test_changes_of_bounds_are_bounds() -> None:
 def test_a_median_over_seeds_is_a_bound_if_one_of_them_is() -> None:
     assert middle([*known(10, 20), bound(30)]) == bound(20)
     assert middle(known(10, nan, 30)) == Quantile(20, False)
+
+
+def test_what_sums_leave_of_nothing_is_nothing() -> None:
+    assert [percent(ratio) for ratio in (4e-17, 0.0, 0.003, 0.71)] == [
+        "0 %",
+        "0 %",
+        "0.3 %",
+        "71 %",
+    ]
