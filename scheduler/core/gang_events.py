@@ -301,7 +301,7 @@ def priority_changed(state: Books, event: PriorityChanged) -> None:
     member.gang = member.gang._replace(priority=event.priority)
     state.queue.note_running(member)
     if state.book is not None:
-        state.book.tree.touch()  # who may be evicted has changed
+        state.book.tree.renew_versions()  # who may be evicted has changed
     if queued:
         enqueue(state, member)
 

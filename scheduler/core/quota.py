@@ -197,7 +197,7 @@ class QuotaTree:
             self._num_borrowing[self._roots[node]][cell] += (used > own) - (usage[cell] > own)
         usage[cell] = used
 
-    def touch(self) -> None:
+    def renew_versions(self) -> None:
         """Give everything a new version: something else has changed that matters as usage does."""
         self._clock += 1
         self.version = self._clock

@@ -365,7 +365,7 @@ class QuotaBook:
     def forget_lacks(self) -> None:
         """Believe no `Lack` of before: more may be there although nobody gave back."""
         self._epoch += 1
-        self.tree.touch()
+        self.tree.renew_versions()
 
     def lack(self, queue: int, options: tuple[Option, ...], size: int) -> Lack:
         """Return what keeps a gang waiting that fits its quota in none of these ways.
