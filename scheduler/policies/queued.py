@@ -234,6 +234,8 @@ class QueuedPass(Pass):
                 options = self.with_quota(member)
                 has_quota = bool(options)
                 head.amounts = (options or self._least_borrowing(member))[0].amounts(member.size)
+            if not has_quota and self.state.reservations:  # its own may be what has it all
+                has_quota = self._held_placement(member) is not None
             right = NO_RIGHT if has_quota else self._right(head)
             head.keeps = right != NO_RIGHT
             head.is_vain = not has_quota and not (

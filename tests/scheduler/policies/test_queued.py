@@ -738,3 +738,15 @@ def test_one_queue_with_all_the_quota_decides_as_no_queues_do(discipline: Holdin
                 for state, policy in ((plain, plain_policy), (queued, POLICY))
             ]
             assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("discipline", list(Holding))
+def test_a_head_whose_reservation_has_all_its_quota_starts_there(discipline: Holding) -> None:
+    state = ClusterState(nodes(4), queues=one(8, discipline=discipline))
+    apply(state, GangSubmitted(gang("g", 8)))
+    placement = place(state.capacity, state.gangs["g"].missing, POLICY.placer)
+    assert placement is not None
+    apply(state, CapacityReserved("g", placement, to_us(50.0)))
+    assert state.book is not None and state.book.tree.available(0, 0) == 0
+    assert started(state, 1.0) == ["g"]
+    validate(state)
