@@ -37,6 +37,13 @@ def _validate_running(state: ClusterState) -> None:
     noted = [{member.gang.name for member in line.running} for line in state.queue.lines]
     assert noted == running, f"running are {running}, noted are {noted}"
     for line in state.queue.lines:
+        demands = [
+            demand
+            for family in state.queue.families.values()
+            for demand in family.demands.values()
+            if demand.queue == line.queue
+        ]
+        assert set(line.demands) == set(demands), "the demands of a line are off"
         for below in {member.gang.priority + 1 for member in line.running}:
             gpus = sum(m.gang.gpus for m in line.running if m.gang.priority < below)
             noted_gpus = line.gpus_below(below)

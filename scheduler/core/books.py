@@ -63,7 +63,7 @@ class Books:
         self.foreign: dict[str, tuple[int, PodShape]] = {}
         #: nodes kept for gangs that others were evicted for
         self.claims: dict[str, Claim] = {}
-        self.filled = -1  #: when they took what had come free: by `capacity.freed`
+        self.unfilled = False  #: there may be something that they want and have not taken
         #: by gang: for whom it was evicted so far, and for whom those were by then
         self.gave_way: dict[str, frozenset[str]] = {}
         #: heads that found nobody to evict in slices of the pass under way, and until when

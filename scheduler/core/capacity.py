@@ -92,7 +92,6 @@ class Capacity:
         self._across: dict[tuple[PodShape, Selector], Across] = {}
         self._changes = Changes()
         self._trial_log: list[Undo] | None = None
-        self.freed = 0  #: how often anything came free
         self._rooms: dict[PodShape, Rooms] = {}
         for i, node in enumerate(self.nodes):
             self._index_new(i, node)
@@ -266,7 +265,6 @@ class Capacity:
 
     def give_back(self, roles: tuple[Role, ...], placement: Iterable[Slice]) -> None:
         """Undo `take`."""
-        self.freed += 1
         self._change(roles, placement, 1)
 
     def _change(self, roles: tuple[Role, ...], placement: Iterable[Slice], sign: int) -> None:

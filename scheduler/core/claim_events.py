@@ -37,16 +37,13 @@ def claimed(state: Books, event: CapacityClaimed) -> None:
     state.claims[name] = Claim(
         name, event.placement, amounts, event.victims, wanted(roles, event.placement), {}
     )
-    state.shrank = True
-    state.filled = -1
+    state.shrank = state.unfilled = True
     invalidate(state)
 
 
 def fill_claims(state: Books) -> None:
     """Keep what came free for those who claim it, and note who left."""
-    if state.filled == state.capacity.freed:
-        return
-    state.filled = state.capacity.freed
+    state.unfilled = False
     gangs = state.gangs
     for claim in state.claims.values():
         if claim.victims:
@@ -97,7 +94,7 @@ def evictions_so_far(state: Books, event: EvictionsSoFar) -> None:
         if event.leaving and not member.held:
             raise ValueError(f"gang {event.gang!r} holds nothing, so it cannot leave")
         member.leaving, member.lost_claims = event.leaving, event.lost_claims
-        state.filled = -1
+        state.unfilled = True
         state.queue.note_running(member)
     if event.gave_way:
         state.gave_way = {**state.gave_way, event.gang: frozenset(event.gave_way)}

@@ -114,6 +114,8 @@ def give_back(state: Books, member: GangState, held: Placement) -> None:
 
 def free(state: Books, member: GangState, held: Placement) -> None:
     """Free nodes and quota; their owners stay noted."""
+    if member.leaving:  # claims want nothing that others hold
+        state.unfilled = True
     state.capacity.give_back(member.gang.roles, held)
     if state.book is not None:
         book, is_all = state.book, held is member.held

@@ -221,8 +221,8 @@ class Family:
         self.sizes: list[int] = []  #: ascending numbers that have a waiting gang
         self.demands: dict[int, Demand] = {}
 
-    def add(self, entry: Entry) -> None:
-        """Insert a waiting gang into its demand."""
+    def add(self, entry: Entry) -> Demand:
+        """Insert a waiting gang into its demand, and return that."""
         size, queue = entry[1].size, entry[1].queue
         number = size * self.num_queues + queue
         demand = self.demands.get(number)
@@ -230,15 +230,17 @@ class Family:
             demand = self.demands[number] = Demand(size, queue)
             insort(self.sizes, number)
         demand.add(entry)
+        return demand
 
-    def discard(self, entry: Entry) -> None:
-        """Remove a gang from its demand."""
+    def discard(self, entry: Entry) -> Demand:
+        """Remove a gang from its demand, and return that."""
         number = entry[1].size * self.num_queues + entry[1].queue
         demand = self.demands[number]
         demand.discard(entry)
         if not demand.entries:
             del self.demands[number]
             del self.sizes[bisect_left(self.sizes, number)]
+        return demand
 
     def demand_of(self, member: GangState) -> Demand | None:
         """Return the demand of a waiting gang, if demands are kept."""
@@ -264,7 +266,7 @@ def family_size(roles: tuple[Role, ...]) -> int:
 class Line:
     """Waiting gangs in one order: all of them, or those of one queue."""
 
-    __slots__ = ("_entries", "_first", "_gpus", "known", "queue", "running", "seen")
+    __slots__ = ("_entries", "_first", "_gpus", "demands", "known", "queue", "running", "seen")
 
     def __init__(self, queue: int = 0) -> None:
         self.queue = queue  #: its number
@@ -275,6 +277,7 @@ class Line:
         #: gangs of the queue that hold nodes, with their GPUs; without those told to leave
         self.running: dict[GangState, int] = {}
         self._gpus: dict[int, int] = {}  #: of those, by priority
+        self.demands: dict[Demand, None] = {}  #: that wait in it, once they are kept
         #: in order, from `_first` on; before it stand gangs that left from the head
         self._entries: list[Entry] = []
         self._first = 0
@@ -386,7 +389,12 @@ class WaitQueue:
             self.families[family.key] = family
         family.num_waiting += 1
         if self._has_demands:
-            family.add(entry)
+            self._add_to_demand(entry)
+
+    def _add_to_demand(self, entry: Entry) -> None:
+        demand = entry[1].family.add(entry)
+        if self.lines:
+            self.lines[demand.queue].demands[demand] = None
 
     def discard(self, state: GangState) -> None:
         """Take a gang out, wherever it stands, if it is in the queue."""
@@ -411,7 +419,9 @@ class WaitQueue:
             del self.families[family.key]
             family.fit_pods = family.free_pods = -1
         if self._has_demands:
-            family.discard(entry)
+            demand = family.discard(entry)
+            if self.lines and not demand.entries:
+                del self.lines[demand.queue].demands[demand]
 
     def note_running(self, state: GangState) -> None:
         """Note that a gang holds nodes now, is leaving them, or holds none."""
@@ -434,7 +444,7 @@ class WaitQueue:
         if not self._has_demands:
             self._has_demands = True
             for entry in self._all.entries():
-                entry[1].family.add(entry)
+                self._add_to_demand(entry)
 
     def note_seen(self) -> None:
         """Note that a pass has considered every gang."""

@@ -96,7 +96,7 @@ def apply(state: ClusterState, event: ClusterEvent | Decision) -> None:
     handler(state, event)
     if state.searched and type(event) is not Considered:
         state.searched = {}
-    if state.claims:
+    if state.unfilled:
         fill_claims(state)
 
 

@@ -45,7 +45,7 @@ class Tried(Protocol):
     foreign: dict[str, tuple[int, PodShape]]
     claims: dict[str, Claim]
     gave_way: dict[str, frozenset[str]]
-    filled: int
+    unfilled: bool
     families: dict[FamilyKey, Family]
     grew: bool
     shrank: bool
@@ -162,7 +162,7 @@ class Trial:
             state.book.forget_lacks()
         state.forget_nodes(self._num_nodes)
         state.claims, state.gave_way = self._claims, self._gave_way
-        state.filled = -1
+        state.unfilled = True
         self._undo_families()
         state.grew, state.shrank, state.until_us = self._grew, self._shrank, self._until_us
         state.searched, state.past = self._searched, self._past

@@ -611,8 +611,7 @@ class QueuedPass(Pass):
         entries = [(member.key, member) for member in queue.fresh]
         if not self.blocked or self.state.shrank:  # who started may have borrowed
             queue.index_demands()
-            demands = [each for one in queue.families.values() for each in one.demands.values()]
-            firsts = [each.first(self.taken) for each in demands if each.queue in left]
+            firsts = [each.first(self.taken) for at in left for each in queue.lines[at].demands]
             entries = [entry for entry in firsts if entry is not None]
         for entry in entries:
             member = entry[1]
