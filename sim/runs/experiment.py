@@ -90,7 +90,7 @@ def run(
         where,
         resolved,
         str(source.get("format", "")),
-        may_skip=not isinstance(jobs, pd.DataFrame),
+        may_skip=not isinstance(jobs, pd.DataFrame) and reader.on_bad_row != "skip",
     )
     if resolved.queues is not None:
         file, assumed = queues.on_cluster(resolved.queues, where)
