@@ -65,12 +65,13 @@ def release_claim(state: Books, member: GangState) -> None:
         invalidate(state)
 
 
-def drop_claim(state: Books, member: GangState) -> None:
-    """Free what is kept for a gang, which queues again."""
+def drop_claim(state: Books, member: GangState, *, in_vain: bool = True) -> None:
+    """Free what is kept for a gang, which queues again; what was in vain is counted."""
     if state.under_trial is not None:
         state.under_trial.note_gang(member.gang.name)
     release_claim(state, member)
-    member.lost_claims += 1
+    if in_vain:
+        member.lost_claims += 1
     enqueue(state, member)
 
 

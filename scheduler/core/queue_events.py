@@ -22,9 +22,8 @@ def queues_changed(state: Books, event: QueuesChanged) -> None:
     book = QuotaBook(state.capacity, event.queues)  # what is refused changes nothing
     queue_of = {name: book.queue_of(member.gang) for name, member in state.gangs.items()}
     for name in list(state.claims):
-        member = state.gangs[name]
-        drop_claim(state, member)
-        member.lost_claims -= 1  # it was not in vain: whom it evicts is decided by the new words
+        # not in vain: whom it evicts is decided by the new words
+        drop_claim(state, state.gangs[name], in_vain=False)
     waiting = list(state.queue.in_order())
     for member in waiting:
         state.queue.discard(member)
